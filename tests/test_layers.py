@@ -60,6 +60,7 @@ MAY_USE = {  # third party -> the rooms that may know it
     "jinja2": {"web"},
     "markupsafe": {"web"},
     "prometheus_client": {"node"},
+    "dns": {"operate"},
     "cryptography": {"pki", "plugins", "net", "node"},
     "google": {"plugins"},  # protobuf
     "grpclib": {"plugins"},

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import tomli
 
 from murder.config.auth import AuthConfig
+from murder.config.dns import DnsConfig
 from murder.config.expiry import ExpiryRule
 from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
 from murder.config.mupdate import MupdateConfig
@@ -49,6 +50,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "namespace": NamespaceConfig,
     "auth": AuthConfig,
     "operator": OperatorConfig,
+    "dns": DnsConfig,
     "plugins": PluginsConfig,
     "log": LogConfig,
     "metrics": MetricsConfig,

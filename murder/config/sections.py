@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from murder.config.auth import AuthConfig as AuthConfig  # others find it here
+from murder.config.dns import DnsConfig
 from murder.config.expiry import ExpiryRule
 from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
 from murder.config.multiplexor import MultiplexorConfig as MultiplexorConfig
@@ -331,6 +332,10 @@ class BackendConfig(ClientConfig):
         "Users who may log in for others with PLAIN (Cyrus frontends); our frontends need none, they show "
         "their certificate.",
     )
+    refers_logins: bool = option(
+        False,
+        "Whose INBOX is at another server is told where at their login, and goes there (RFC 2221); see `murder help dns`.",
+    )
     takes_xfer_from: tuple[str, ...] = option(
         (),
         "Users as which Cyrus backends log in (their `proxy_authname`) and may send mailboxes here by XFER.",
@@ -559,6 +564,7 @@ class Config:
     servers: Mapping[str, ServerConfig] = field(default_factory=dict)
     expiry: Mapping[str, ExpiryRule] = field(default_factory=dict)
     operator: OperatorConfig = field(default_factory=OperatorConfig)
+    dns: DnsConfig = field(default_factory=DnsConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

@@ -20,6 +20,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
         "cyrus": "Beside a Cyrus Murder, and in its place, node by node.",
         "maildir": "Mail that is there already, as Maildir++.",
         "multiplexor": "Before servers that are no murder: a whole session to one server.",
+        "dns": "Names of users in DNS, which lead to their servers.",
         "scope": "What it does not do, or not yet.",
         "costs": "What it costs beside other proxies.",
         "plugins": "Logins, stores, placement, protocols of your own.",

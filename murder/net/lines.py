@@ -4,6 +4,7 @@ Every wait has `timeout_s`. Raises UpstreamFailure throughout.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -29,7 +30,7 @@ class LineUpstream:
         self.pipe: Callable[[bytes], None] | None = None
         self.gone: Callable[[], None] | None = None
         self.drained: Callable[[], None] | None = None
-        self.timeout_s = timeout_s  # of each wait
+        self.timeout_s = timeout_s  # of each wait; inf where the caller has a limit for all
         self.reads_slowly = (
             False  # what comes is long, and waits at the backend until it is passed on
         )
@@ -74,25 +75,33 @@ class LineUpstream:
 
     async def line(self) -> bytes:
         """The next reply line, without its end."""
-        await self._wait_for(lambda: b"\n" in self._held)
+        if b"\n" not in self._held:
+            await self._wait_for(lambda: b"\n" in self._held)
         line, _, rest = self._held.partition(b"\n")
         self._held = bytearray(rest)
         return bytes(line.removesuffix(b"\r"))
 
     async def _wait_for(self, is_there: Callable[[], bool]) -> None:
+        if self.timeout_s == math.inf:
+            await self._wait_until(is_there)
+            return
         try:
             async with asyncio.timeout(self.timeout_s):
-                while not is_there():
-                    if self.reads_slowly:
-                        self.connection.resume_reading()
-                    if self.is_lost:
-                        raise self.failure(UpstreamKind.LOST, "it closed the connection")
-                    self._waiter = asyncio.get_running_loop().create_future()
-                    await self._waiter
+                await self._wait_until(is_there)
         except TimeoutError:
             self.connection.abort()
             text = f"no answer in {self.timeout_s:g} s"
             raise self.failure(UpstreamKind.TIMEOUT, text) from None
+
+    async def _wait_until(self, is_there: Callable[[], bool]) -> None:
+        try:
+            while not is_there():
+                if self.reads_slowly:
+                    self.connection.resume_reading()
+                if self.is_lost:
+                    raise self.failure(UpstreamKind.LOST, "it closed the connection")
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
         finally:
             self._waiter = None
 

@@ -1,13 +1,16 @@
 """Mailboxes that live on another backend: clients of this one are told where (RFC 2193)."""
 
 import asyncio
+import base64
 from dataclasses import replace
 from pathlib import Path
 
 from murder.model.entry import Location
 from murder.mupdate.client import MasterClient
-from tests.backend.server import config_in, running_backend
+from tests.backend.server import config_in, memory_store, running_backend
+from tests.frontend.cluster import PROXY, running_cluster
 from tests.kit.dialogue import Player, Streams
+from tests.kit.peer import Peer
 from tests.mupdate.nodes import Server
 
 ACL = b"ana\tlrswipkxtecda\t"
@@ -100,3 +103,23 @@ async def test_a_mailbox_that_is_elsewhere_is_referred_to(tmp_path: Path) -> Non
         await Player(connect).play(TRANSCRIPT)
         await master.stop()
         await Player(connect).play(AWAY)
+
+
+async def test_who_is_at_home_elsewhere_is_told_at_the_login(tmp_path: Path) -> None:
+    """RFC 2221, where the site wants it; through a proxy they are let in."""
+    async with running_cluster(tmp_path, homes={"be2.test": ("bob",)}, frontends=0) as cluster:
+        backend = await cluster.add_backend("be1.test", ("ana",), memory_store, refers_logins=True)
+        peer = await Peer.at(*backend.address)
+        assert b" LOGIN-REFERRALS" in await peer.line()
+        said = await peer.ask(b"a LOGIN bob secret")
+        url = b"imap://bob;AUTH=*@be2.test/"
+        assert said == [b"a NO [REFERRAL " + url + b"] Your mailboxes are on the server be2.test"]
+        said = await peer.ask(b"b LOGIN bob wrong")
+        assert said[-1].startswith(b"b NO [AUTHENTICATIONFAILED]")
+        await peer.ok(b"LOGIN ana secret")
+        await peer.close()
+        peer = await Peer.at(*backend.address)
+        await peer.line()
+        plain = base64.b64encode(f"bob\0{PROXY}\0secret".encode())
+        assert (await peer.ask(b"c AUTHENTICATE PLAIN " + plain))[-1].startswith(b"c OK")
+        await peer.close()

@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.kit.waiting import pause
 from tests.load import imap, large_list, lmtp, proxies, results
 from tests.load.imap import Server
-from tests.load.our_murder import FRONTEND, Murder
+from tests.load.our_murder import FRONTEND, MULTIPLEXOR, Murder
 from tests.load.processes import cpu_s, pss_kib
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -38,6 +38,7 @@ SMALL_OCTETS = 1400  # five of them make 7 kB
 SESSIONS = 10
 LATENCY_ROUNDS = 1500
 
+COLUMNS = ("nginx", "dovecot", "cyrus", "ours", "ours, two", "ours, multiplexor")
 WANTED: dict[str, tuple[float, float]] = {  # row → at least, aim
     "CPU us, NOOP, 10 sessions": (45, 30),
     "CPU us, LOGIN+SELECT+LOGOUT": (1100, 600),
@@ -327,6 +328,9 @@ def start_proxies(
     process = stack.enter_context(murder.frontend(tls=tls, auth=auth, workers=given.workers))
     found.append(Proxy("ours", process, one(FRONTEND, 143), (FRONTEND, 24)))
     found.append(Proxy("ours, two", process, Server(FRONTEND, 143), None))
+    if "ours, multiplexor" not in given.without:
+        process = stack.enter_context(murder.multiplexor(tls=tls, auth=auth, workers=given.workers))
+        found.append(Proxy("ours, multiplexor", process, one(MULTIPLEXOR, 143)))
     return found
 
 
@@ -427,7 +431,7 @@ def main() -> None:
             f"backend ({', '.join(given.backend) or 'several'}); CPU is that of a proxy's whole process tree, beside "
             "nginx' in brackets. Other programs ran on the machine: the ratios count, not the figures."
         )
-        results.write("frontend", SHOWN, ("nginx", "dovecot", "cyrus", "ours", "ours, two"), method)
+        results.write("frontend", SHOWN, COLUMNS, method)
 
 
 if __name__ == "__main__":

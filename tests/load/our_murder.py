@@ -23,6 +23,7 @@ DOMAIN: Final = "murder.test"
 MASTER: Final = ("127.0.0.10", 3905)
 BACKENDS: Final = {f"be1.{DOMAIN}": "127.0.0.11", f"be2.{DOMAIN}": "127.0.0.12"}
 FRONTEND: Final = "127.0.0.30"
+MULTIPLEXOR: Final = "127.0.0.31"
 PASSWORD: Final = "secret"
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 
@@ -62,6 +63,7 @@ class Murder:
             (f"mupdate.{DOMAIN}", "mupdate"),
             *((name, "backend") for name in BACKENDS),
             (f"fe.{DOMAIN}", "frontend"),
+            (f"mux.{DOMAIN}", "frontend"),
         ):
             node = self.folder / name
             (node / "data").mkdir(parents=True)
@@ -121,6 +123,21 @@ class Murder:
                 )
                 processes.append(stack.enter_context(self.serving(node, host, 143)))
             yield processes
+
+    @contextmanager
+    def multiplexor(
+        self, *, tls: str = "none", auth: str = "plain", workers: int = 0
+    ) -> Iterator[int]:
+        """One more, at MULTIPLEXOR, that passes whole sessions on."""
+        name = f"mux.{DOMAIN}"
+        own = {**clients_at(MULTIPLEXOR, workers), **upstream(tls, auth), "mode": "multiplexor"}
+        sections: dict[str, Mapping[str, object]] = {
+            "mupdate": following(*MASTER),
+            "frontend": own,
+            **{f'servers."{server}"': {"address": host} for server, host in BACKENDS.items()},
+        }
+        with self.serving(self.write(name, "frontend", sections), MULTIPLEXOR, 143) as process:
+            yield process
 
     @contextmanager
     def frontend(

@@ -10,7 +10,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.identity import Login
-from murder.model.name import MailboxName, Namespace
+from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.model.rights import MANAGED, Missing, rights_in
 from murder.model.url import ImapUrl, UrlServer
 from murder.wire.url import format_url
@@ -63,6 +63,21 @@ class Referrals:
         return Refusal(
             Code.REFERRAL, f"The mailbox is on the server {entry.server}", urls.decode("ascii")
         )
+
+    async def home(self, login: Login) -> Refusal | None:
+        """The answer to a login of somebody whose INBOX lives elsewhere (RFC 2221); None where it lives nowhere, or that
+        cannot be known now."""
+        try:
+            entry = await self._master.find(inbox_of(login.user))
+        except (Refusal, UpstreamFailure) as error:
+            logger(role="backend").info("referral.unknown", problem=str(error))
+            return None
+        if entry is None or not entry.is_active or entry.server == self._own_server:
+            return None
+        host, port = self._server_of(entry.server)
+        url = format_url(ImapUrl(UrlServer(host, port, login.user, ANY_MECHANISM), None))
+        text = f"Your mailboxes are on the server {entry.server}"
+        return Refusal(Code.REFERRAL, text, url.decode("ascii"))
 
     async def are_missing(
         self, names: Sequence[MailboxName], login: Login

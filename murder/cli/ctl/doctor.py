@@ -95,8 +95,11 @@ async def doctor(reach: Reach, as_json: bool) -> int:
             "fix this, then run `murder ctl doctor` again",
         )
     else:
-        rows = await _master(reach, findings)
-        for server in backends_of(reach, rows):
+        passes_on = reach.config.frontend.mode == "multiplexor"  # to servers that are no backends
+        is_alone = passes_on and reach.config.master is None
+        rows = [] if is_alone else await _master(reach, findings)
+        found = {row.server for row in rows} if passes_on else backends_of(reach, rows)
+        for server in sorted(found):
             await _backend(reach, server, findings)
         await _nodes(reach, findings)
     for problem in ending:

@@ -33,6 +33,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
             "expire": ("expire:expire", "Mail that goes by its age: what would, what does."),
             "sieve": ("sieve:sieve", "Users' mail filters: look, put, activate, try."),
             "import": ("bring:import_mail", "Mail from other servers and Maildirs."),
+            "dns": ("dns:dns", "Names of users in DNS: print the zone, send changes."),
             "lmtp": ("look:lmtp", "Where mail for an address goes."),
         },
         "Backup": {

@@ -47,9 +47,9 @@ async def _log_in_imap(
     words = offers.words
     told = b""
     if visitor.facts and b"ID" in words:
-        pairs = (*visitor.facts, (PIPE_FIELD, "1"))
-        fields = b" ".join(string(word.encode()) for pair in pairs for word in pair)
-        told = b"i ID (" + fields + b")\r\n"
+        # addresses, numbers, and a cid: nothing that needs more than quotes
+        fields = " ".join([f'"{name}" "{value}"' for name, value in visitor.facts])
+        told = f'i ID ({fields} "{PIPE_FIELD}" "1")\r\n'.encode()
     if visitor.password is not None and b"AUTH=PLAIN" not in words:
         await _say_login(upstream, visitor, told)
         answer = await _answer(upstream, b"a")

@@ -1,6 +1,7 @@
 """From a login to a pipe: find the server, connect, log in there; the same for every protocol."""
 
 import asyncio
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -155,10 +156,9 @@ class Multiplexor:
         if caller.hops < 0:
             raise UpstreamFailure(UpstreamKind.PROTOCOL, place.server, "a proxy loop")
         upstreams, address = self._upstreams, self._address_of(place, speech)
-        timeout_s = self._config.frontend.upstream_timeout_s
         origin = (caller.address, caller.port)
         known = self._offers.get(address)
-        upstream = await open_lines_at(upstreams, address, speech.protocol, timeout_s, origin)
+        upstream = await open_lines_at(upstreams, address, speech.protocol, math.inf, origin)
         try:
             async with upstreams.entering(address.server):
                 offers = await speech.begin(upstreams, upstream, known)
