@@ -177,7 +177,8 @@ class ZoneServer:
             raise Refusal(Code.CANNOT, f"[dns] zone: {config.suffix} is not below {config.zone}")
         try:
             base64.b64decode(config.key, validate=True)
-            self._key: Any = dns.tsig.Key(config.key_name, config.key, config.key_algorithm)  # type: ignore[no-untyped-call]
+            make_key: Any = dns.tsig.Key  # which has no types
+            self._key = make_key(config.key_name, config.key, config.key_algorithm)
         except ValueError:
             raise Refusal(Code.CANNOT, "[dns] key: it is no base64") from None
 
