@@ -7,8 +7,9 @@ from typing import Any
 import asyncclick as click
 
 from murder.api.service import Service
+from murder.backend.scripts.site import flaws_of_site
 from murder.cli.options import Group, config_option, json_option, print_json, role_option
-from murder.config import ROLES, UNIFIED, Config, ConfigError, Problem, load_config
+from murder.config import ROLES, UNIFIED, Config, ConfigError, Problem, load_config, parts_of
 from murder.config.load import SECTIONS
 from murder.config.write import format_config, format_example, plain, values_of
 from murder.hooks import bundled_settings, load_plugins
@@ -47,7 +48,7 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
     Looks at the file, certificates, plugins, host names, ports and folders; as root also with the permissions of the
     user that the node runs as (node.user, else the owner of node.data). The ports of this very node, where it runs,
     are no problem. One line for each thing wrong, and exit code 2; nothing wrong: 0. Without --role it checks
-    node.roles, else every role that has something to listen on.
+    node.roles, else every role that has something to listen on. As a backend it also compiles the scripts of [sieve].
 
     \b
     murder config check
@@ -61,6 +62,8 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
         problems += _file_problems(config_file, wanted)
         own = await _own_ports(loaded, wanted, running, plugged)
         problems += check_host(loaded, wanted, own, plugged)
+        if "backend" in parts_of(wanted):
+            problems += [Problem(config_file, *flaw) for flaw in flaws_of_site(loaded)]
         account = node_account(loaded)
         if account is not None:
             with acting_as(account):

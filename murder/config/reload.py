@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from murder.config.load import NAMED
+from murder.config.load import NAMED, header_of
 from murder.config.sections import Config
 from murder.model.protocol import client_keys
 
@@ -62,7 +62,7 @@ def changed_keys(running: Config, fresh: Config) -> list[str]:
         if old == new or section.name == "file":
             continue
         if section.name in NAMED:
-            changed.append(section.name)
+            changed.append(header_of(section.name))
             continue
         changed += [
             f"{section.name}.{key.name}"

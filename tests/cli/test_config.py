@@ -93,6 +93,24 @@ def test_a_plugin_that_is_not_there(folder: Path, capsys: Capture) -> None:
     assert lines[0].startswith(f"plugins.path: {folder}/nowhere is no folder")
 
 
+def test_scripts_and_programs_of_the_site_are_looked_at(folder: Path, capsys: Capture) -> None:
+    (folder / "bad.sieve").write_text("keep;\nfileinto;\n")
+    text = f"""{good(folder)}[sieve]
+before = ["bad.sieve"]
+[sieve.programs."x"]
+command = ["no-path"]
+"""
+    code, lines = check(folder, text, capsys, "--role", "backend")
+    assert code == 2
+    assert 'sieve.programs."x".command: no-path is no program by its whole path' in lines
+    assert any(line.startswith(f"sieve: {folder}/bad.sieve: line 2, column 1: ") for line in lines)
+    text = text.replace("bad.sieve", "none.sieve")
+    _, lines = check(folder, text, capsys, "--role", "backend")
+    assert (
+        f"sieve: {folder}/none.sieve: the script cannot be read: No such file or directory" in lines
+    )
+
+
 def test_a_certificate_that_has_expired(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """What the site adds to its users' scripts: `[sieve]` of murder.toml, its files read. Made at the start and at a reload."""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from murder.config import Config
 from murder.config.sieve import ImapScriptRule, SieveConfig
 from murder.errors import Code, Refusal, unreadable
 from murder.model.listmatch import compile_pattern
-from murder.sieve import CAPABILITIES, PROGRAMS, Policy, Scale
+from murder.sieve import CAPABILITIES, PROGRAMS, BadScript, Policy, Scale
 from murder.wire import mutf7
 
 SUFFIX: Final = ".sieve"
@@ -88,6 +89,28 @@ def load_site(config: Config) -> Site:
     except OSError as error:
         path = Path(error.filename or "")
         raise Refusal(Code.CANNOT, f"{path}: the script {unreadable(path, error)}") from error
+
+
+def flaws_of_site(config: Config) -> Iterator[tuple[str, str]]:
+    """What is wrong with the site's scripts and programs, each with the key that names it."""
+    for name, program in config.programs.items():
+        path = program.command[0] if program.command else ""
+        if not path.startswith("/") or not os.access(path, os.X_OK):
+            yield (
+                f'sieve.programs."{name}".command',
+                f"{path or '[]'} is no program by its whole path",
+            )
+    try:
+        site = load_site(config)
+    except Refusal as refusal:
+        yield "sieve", str(refusal)
+        return
+    rules = (rule.script for rule in site.imap)
+    for script in dict.fromkeys((*site.before, *site.after, *site.named.values(), *rules)):
+        try:
+            site.compiler.cache.compile(script.octets)
+        except BadScript as bad:
+            yield from (("sieve", f"{script.name}: {problem}") for problem in bad.problems)
 
 
 def _read(path: Path) -> SiteScript:
