@@ -111,6 +111,7 @@ class Delivering:
     def __init__(self) -> None:
         self.backend = SimpleNamespace(
             scripts=SimpleNamespace(may_have_some=lambda _: False),
+            site=SimpleNamespace(runs_for_all=False),
             store=SimpleNamespace(incoming=self._incoming, open=self._open),
             duplicates=None,
             filters=(),
