@@ -11,7 +11,9 @@ An outage of the provider is no wrong token: clients hear "try again later". Pas
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import math
 import ssl
 import time
@@ -41,6 +43,8 @@ AGAIN_S: Final = 30.0  # a key that is not there is not asked for more often
 HEADERS: Final = MappingProxyType({"Accept": "application/json", "Accept-Encoding": "identity"})
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 FORBIDDEN: Final = frozenset(' /%*"\\')
+
+log = logging.getLogger("murder.plugins.auth_oauth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,52 @@ def make_auth_backend(settings: Settings) -> OAuth:
     return OAuth(settings)
 
 
+class _NotTaken(Exception):
+    """Why, and the cure."""
+
+
+def _shown(value: object) -> str:
+    """Of what a stranger has written, for the log."""
+    return ascii(value)[:100]
+
+
+def _late(expires_at: float) -> str:
+    """By the clock of this node."""
+    ago_s = time.time() - expires_at
+    return (
+        f"it has expired {ago_s:.0f} s ago by the clock here; the client must get a new one, and where that does not "
+        "help one of the two clocks is wrong (NTP; plugins.auth_oauth.leeway_s)"
+    )
+
+
+def _for_others(named: object) -> str:
+    return f"it is for {_shown(named)}; name that in plugins.auth_oauth.audience, if these are tokens for mail"
+
+
+def _reason(error: Exception, token: str) -> str:
+    """Why the library takes it not; what stands in the token was believed by nobody."""
+    import jwt
+
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.InvalidTokenError, ValueError, RecursionError):
+        claims = {}
+    match error:
+        case jwt.ExpiredSignatureError():
+            return _late(_seconds(claims.get("exp")) or 0)
+        case jwt.ImmatureSignatureError():
+            return "it counts only later, by the clock here; set both clocks (NTP; plugins.auth_oauth.leeway_s)"
+        case jwt.InvalidIssuerError():
+            return f"it is issued by {_shown(claims.get('iss'))}; plugins.auth_oauth.issuer is just that, letter by letter"
+        case jwt.InvalidAudienceError():
+            return _for_others(claims.get("aud"))
+        case jwt.MissingRequiredClaimError():
+            return f"it has no claim {error.claim}; the provider must put it in"
+        case jwt.InvalidSignatureError():
+            return "its signature is wrong; is the token from that issuer?"
+    return f"it is no good token ({_shown(str(error))})"
+
+
 class OAuth:
     """Fulfils AuthBackend, ChecksTokens, Diagnoses."""
 
@@ -146,15 +196,15 @@ class OAuth:
         return None
 
     async def check_token(self, attempt: LoginAttempt, user: str, token: str) -> Identity | Denied:
-        """See ChecksTokens."""
-        if self._settings.introspection:
-            claims = await self._introspect(token)
-        else:
-            claims = await self._checked(token)
-        if claims is None:
-            return Denied.UNKNOWN
-        identity = self._identity(claims)
-        if identity is None:
+        """See ChecksTokens. Why a token is not taken stands in the log, with the cure."""
+        try:
+            if self._settings.introspection:
+                claims = await self._introspect(token)
+            else:
+                claims = await self._checked(token)
+            identity = self._identity(claims)
+        except _NotTaken as reason:
+            log.warning("a token is not taken: %s", reason)
             return Denied.UNKNOWN
         wanted = self._settings.required_scope
         scopes = claims.get("scope") or claims.get("scp") or ""
@@ -164,16 +214,19 @@ class OAuth:
             raise Refusal(Code.AUTHORIZATION_FAILED, text)
         return identity
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity | None:
+    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+        """Raises _NotTaken."""
         settings = self._settings
         found = claims.get(settings.user)
         if not isinstance(found, str):
-            return None
+            text = f"it has no claim {settings.user}; plugins.auth_oauth.user names the one with the user id"
+            raise _NotTaken(text)
         user = found.lower()
         if settings.strip_domain:
             user = user.partition("@")[0]
         if not 0 < len(user) <= 256 or not user.isprintable() or not FORBIDDEN.isdisjoint(user):
-            return None
+            text = f"{_shown(user)} is fit for no user id; name another claim in plugins.auth_oauth.user"
+            raise _NotTaken(text)
         groups = _texts(claims.get(settings.groups))
         expires_at = _seconds(claims.get("exp"))
         email, name = claims.get("email"), claims.get("name")
@@ -183,36 +236,39 @@ class OAuth:
             frozenset(filter(str.isprintable, groups)),
             tuple(dict.fromkeys(addresses)),
             name if isinstance(name, str) else "",
-            expires_at=expires_at,
+            expires_at=None if expires_at is None else expires_at + settings.leeway_s,
         )
 
     # --- tokens that are checked here
 
-    async def _checked(self, token: str) -> Mapping[str, Any] | None:
-        """The claims of a good token. Raises UpstreamFailure where its key cannot be had now."""
+    async def _checked(self, token: str) -> Mapping[str, Any]:
+        """The claims of a good token. Raises _NotTaken, and UpstreamFailure where its key cannot be had now."""
         import jwt
 
         settings = self._settings
         if token.find(".") > MAX_TOKEN_HEADER:
-            return None
+            raise _NotTaken("its header is too long")
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.InvalidTokenError, RecursionError):
-            return None
+            text = "it is no JWT; a provider of others is asked by plugins.auth_oauth.introspection"
+            raise _NotTaken(text) from None
         if header.get("alg") not in settings.algorithms:
-            return None
-        key = await self._key(str(header.get("kid", "")))
+            text = f"it is signed by {_shown(header.get('alg'))}; plugins.auth_oauth.algorithms has what is taken"
+            raise _NotTaken(text)
+        name = str(header.get("kid", ""))
+        key = await self._key(name)
         if key is None:
-            return None
+            raise _NotTaken(f"the issuer has no key {_shown(name)}; is the token from there?")
         return await asyncio.to_thread(self._decoded, token, key, str(header["alg"]))
 
-    def _decoded(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any] | None:
-        """A signature is counted in a thread; it costs a tenth of a millisecond to a few."""
+    def _decoded(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any]:
+        """A signature is counted in a thread; it costs a tenth of a millisecond to a few. Raises _NotTaken."""
         import jwt
 
         settings = self._settings
         if key.algorithm_name and key.algorithm_name != algorithm:
-            return None
+            raise _NotTaken(f"its key is none for {algorithm}; is the token from that issuer?")
         try:
             claims: Mapping[str, Any] = jwt.decode(
                 token,
@@ -223,8 +279,10 @@ class OAuth:
                 leeway=settings.leeway_s,
                 options={"require": ["exp", "iss", "aud"]},
             )
-        except (jwt.InvalidTokenError, jwt.InvalidKeyError, TypeError, ValueError, RecursionError):
-            return None
+        except jwt.InvalidTokenError as error:
+            raise _NotTaken(_reason(error, token)) from None
+        except (jwt.InvalidKeyError, TypeError, ValueError, RecursionError):
+            raise _NotTaken("its signature cannot be checked") from None
         return claims
 
     async def _key(self, name: str) -> Any:
@@ -278,19 +336,22 @@ class OAuth:
 
     # --- tokens that the provider is asked about
 
-    async def _introspect(self, token: str) -> Mapping[str, Any] | None:
+    async def _introspect(self, token: str) -> Mapping[str, Any]:
+        """Raises _NotTaken, UpstreamFailure."""
         settings = self._settings
         form = {"token": token, "token_type_hint": "access_token"}
         claims = await self._ask("POST", settings.introspection, form)
         if claims.get("active") is not True:
-            return None
+            raise _NotTaken(
+                "the provider says that it is not active; the client must get a new one"
+            )
         expires_at = _seconds(claims.get("exp"))
         if expires_at is not None and expires_at + settings.leeway_s < time.time():
-            return None
+            raise _NotTaken(_late(expires_at))
         audience = claims.get("aud")
         named = [audience] if isinstance(audience, str) else _texts(audience)
         if settings.audience and not set(settings.audience) & set(named):
-            return None
+            raise _NotTaken(_for_others(named))
         if settings.user not in claims and "username" in claims:
             claims = {**claims, settings.user: claims["username"]}
         return claims
@@ -379,7 +440,8 @@ class OAuth:
         """See Diagnoses: whether the keys can be had, or a token be asked about."""
         try:
             if self._settings.introspection:
-                await self._introspect("murder-looks")
+                with contextlib.suppress(_NotTaken):
+                    await self._introspect("murder-looks")
             else:
                 await self._keys_of_issuer()
         except UpstreamFailure as failure:

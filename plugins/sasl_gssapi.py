@@ -29,6 +29,7 @@ from murder.api import (
 from murder.errors import BadSyntax, Code, Refusal
 from murder.kerberos import MAX_TOKEN, NO_LAYER, KerberosError, Library
 
+SYSTEM_KEYTAB: Final = Path("/etc/krb5.keytab")
 FORBIDDEN: Final = frozenset(' /%*"\\')
 
 log = logging.getLogger("murder.plugins.sasl_gssapi")
@@ -139,6 +140,14 @@ def make_mechanisms(settings: Settings) -> Sequence[Mechanism]:
     except OSError as error:
         log.warning("no GSSAPI: %s; install libgssapi-krb5-2, everything else works", error)
         return ()
+
+    keytab = settings.keytab or SYSTEM_KEYTAB
+    try:
+        keytab.open("rb").close()
+    except OSError as error:
+        log.warning(
+            "no ticket will be taken: %s; make it with `ktadd -k`, for the node's user", error
+        )
 
     def start(client: Client, users: AuthBackend) -> Exchange:
         return Exchange(library, settings)

@@ -2,9 +2,12 @@
 
 import asyncio
 import getpass
+import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +18,7 @@ from murder.auth.chain import Answer, Chain
 from murder.cli.options import config_option, json_option, print_json
 from murder.cli.screen import plain
 from murder.config import Config, load_config
-from murder.errors import Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.hooks import load_plugins
 from murder.model.identity import Identity
 from murder.serve.role import chain_of
@@ -30,13 +33,22 @@ SAID: Final = {
 
 @click.command("test")
 @click.argument("user", required=False, default="")
+@click.option(
+    "--token", "by_token", is_flag=True, help="Read a token (OAuth), a line, from standard input."
+)
 @click.option("--lookup", "only_lookup", is_flag=True, help="Ask without a password: who is it?")
 @click.option("--protocol", default="imap", show_default=True, help="Come as by this protocol.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Come from this address.")
 @config_option()
 @json_option("decided (the plugin, or empty), answers (plugin, said, took_ms), identity, faults")
 async def try_login(
-    user: str, only_lookup: bool, protocol: str, address: str, config_file: Path, as_json: bool
+    user: str,
+    by_token: bool,
+    only_lookup: bool,
+    protocol: str,
+    address: str,
+    config_file: Path,
+    as_json: bool,
 ) -> int:
     """Ask the auth plugins of this murder.toml as a login would, and say which one decided, how long it took, and who it is;
     without USER: whether what they depend on works. The password is asked for, or read from standard input; nothing is
@@ -46,14 +58,20 @@ async def try_login(
     murder auth test
     murder auth test anna
     murder auth test anna --lookup
+    murder auth test --token < token
     """
     config = load_config(config_file)
-    chain = chain_of(config, load_plugins(config, ()))
-    if not user:
+    plugins = load_plugins(config, ())
+    chain = chain_of(config, plugins)
+    if not user and not by_token:
+        with _plugins_heard():
+            plugins.mechanisms()  # what is wrong with tickets is said as they are made
         return await _faults(chain, as_json)
     if only_lookup:
         return await _lookup(config, chain, user, as_json)
-    if sys.stdin.isatty():
+    if by_token:
+        password = b""
+    elif sys.stdin.isatty():
         password = getpass.getpass(f"Password of {user}: ").encode("utf-8")
     else:
         password = sys.stdin.buffer.readline().rstrip(b"\r\n")
@@ -62,13 +80,47 @@ async def try_login(
     )
     try:
         async with asyncio.timeout(config.auth.timeout_s):
-            answers = await chain.try_out(attempt, user, password)
+            with _plugins_heard():
+                if by_token:
+                    answers = await _try_token(chain, attempt, user)
+                else:
+                    answers = await chain.try_out(attempt, user, password)
     except Refusal as refusal:
         click.echo(f"murder: login refused: {refusal.text}", err=True)
         return EXIT_FAILED
     except (UpstreamFailure, TimeoutError) as failure:
         return await _away(config, chain, failure)
     return _show(user, answers, as_json)
+
+
+@contextmanager
+def _plugins_heard() -> Iterator[None]:
+    """What they would write into the log: why somebody is not let in."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("murder: %(message)s"))
+    plugins = logging.getLogger("murder.plugins")
+    plugins.addHandler(handler)
+    try:
+        yield
+    finally:
+        plugins.removeHandler(handler)
+
+
+async def _try_token(chain: Chain, attempt: LoginAttempt, user: str) -> list[Answer]:
+    """What each plugin that takes tokens says of the one on standard input. Raises Refusal where none does."""
+    if not chain.token_checkers:
+        raise Refusal(Code.CANNOT, "No plugin of [auth] takes tokens")
+    token = sys.stdin.readline().strip()
+    how = replace(attempt, mechanism="OAUTHBEARER")
+    answers: list[Answer] = []
+    for link, checker in chain.token_checkers:
+        began = time.monotonic()
+        said = await checker.check_token(how, user, token)
+        took_s = time.monotonic() - began
+        if isinstance(said, Identity):
+            return [*answers, Answer(link.name, "right", took_s, said)]
+        answers.append(Answer(link.name, said.value, took_s))
+    return answers
 
 
 def _show(user: str, answers: Sequence[Answer], as_json: bool) -> int:
@@ -93,7 +145,9 @@ def _show(user: str, answers: Sequence[Answer], as_json: bool) -> int:
     if last.identity:
         _tell(last.identity)
         return EXIT_DONE
-    click.echo(f"{plain(user)}: not let in" + ("" if decided else ": no plugin knows them"))
+    click.echo(
+        f"{plain(user) or 'the token'}: not let in" + ("" if decided else ": no plugin knows them")
+    )
     return EXIT_FAILED
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from murder.cli.program import main
 from tests.cli.test_commands import config, murder
+from tests.kit.toml import Sections, write_config
+from tests.plugins.test_auth_oauth import provider
 
 Capture = pytest.CaptureFixture[str]
 __all__ = ["config"]
@@ -54,6 +56,28 @@ def test_a_trial_says_who_decides(
     assert main(["auth", "test", "anna", "-c", config]) == 1
     assert "disabled" in capsys.readouterr().err
     assert main(["auth", "test", "anna", "--lookup", "-c", config]) == 1
+
+
+def test_a_trial_of_a_token_says_why_it_is_not_taken(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "murder.toml"
+    with provider() as issuer:
+        keys = {"issuer": issuer.url, "audience": ["mail"], "user": "preferred_username"}
+        sections: Sections = {
+            "node": {"name": "fe1.test", "data": "data", "roles": ["frontend"]},
+            "auth": {"plugins": ["auth_oauth"]},
+            "plugins.auth_oauth": {**keys, "strip_domain": True},
+        }
+        write_config(file, sections)
+        typed(monkeypatch, issuer.token() + "\n")
+        assert main(["auth", "test", "--token", "-c", str(file)]) == 0
+        assert "auth_oauth: accepts the login" in capsys.readouterr().out
+        typed(monkeypatch, issuer.token(exp=1) + "\n")
+        assert main(["auth", "test", "--token", "-c", str(file)]) == 1
+        said = capsys.readouterr()
+        assert "murder: a token is not taken: it has expired" in said.err
+        assert "the token: not let in" in said.out
 
 
 def test_a_flush_leaves_its_mark_in_the_data_folder(config: str, tmp_path: Path) -> None:

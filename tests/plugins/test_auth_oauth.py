@@ -201,6 +201,35 @@ async def test_a_scope_that_is_missing_is_told() -> None:
             await users.check_token(HERE, "", server.token(scope="openid"))
 
 
+@pytest.mark.parametrize(
+    ("claims", "says", "cure"),
+    [
+        ({"exp": 1}, "it has expired", "must get a new one"),
+        ({"nbf": time.time() + 600}, "it counts only later", "set both clocks (NTP"),
+        ({"iss": "https://other"}, "it is issued by 'https://other'", "plugins.auth_oauth.issuer"),
+        ({"aud": "web\x1b[2J"}, "it is for 'web\\x1b[2J'", "plugins.auth_oauth.audience"),
+        ({"exp": None}, "it has no claim exp", "must put it in"),
+        ({"preferred_username": None}, "no claim preferred_username", "plugins.auth_oauth.user"),
+        ({"preferred_username": "a b"}, "'a b' is fit for no user id", "plugins.auth_oauth.user"),
+    ],
+)
+async def test_why_a_token_is_not_taken_is_told_to_the_log_with_the_cure(
+    claims: dict[str, Any], says: str, cure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with provider() as server:
+        users = checking(server, user="preferred_username")
+        assert await users.check_token(HERE, "", server.token(**claims)) is Denied.UNKNOWN
+    assert "a token is not taken: " in caplog.text and says in caplog.text
+    assert cure in caplog.text
+
+
+async def test_a_token_within_the_leeway_gives_a_session_as_long() -> None:
+    with provider() as server:
+        found = await checking(server).check_token(HERE, "", server.token(exp=time.time() - 30))
+        assert isinstance(found, Identity) and found.expires_at is not None
+        assert found.expires_at > time.time()
+
+
 async def test_a_provider_is_asked_about_tokens_that_say_nothing() -> None:
     with provider() as server:
         keys = {"introspection": server.url + "/introspect", "client_id": "murder"}

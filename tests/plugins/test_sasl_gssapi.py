@@ -100,6 +100,13 @@ async def test_what_is_no_ticket_is_refused_and_said_why(
     assert "a Kerberos ticket is refused" in caplog.text
 
 
+def test_a_keytab_that_cannot_be_read_is_told_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_mechanisms(Settings(keytab=tmp_path / "none", realms=(REALM,)))
+    assert "no ticket will be taken" in caplog.text and "ktadd -k" in caplog.text
+
+
 def test_realms_must_be_said() -> None:
     with pytest.raises(Refusal, match="realms"):
         make_mechanisms(Settings())
