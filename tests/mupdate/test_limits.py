@@ -1,5 +1,6 @@
 """What a peer may cost: compression and its bombs, endless input, subscribers that do not read, idle ones."""
 
+import contextlib
 from pathlib import Path
 
 from murder.mupdate.master import READ_OCTETS
