@@ -41,9 +41,14 @@ def our_backend(
 
 @contextmanager
 def our_frontend(
-    folder: Path, master: str, host: str = FRONTEND, users: Sequence[str] = ("user1", "user2")
+    folder: Path,
+    master: str,
+    host: str = FRONTEND,
+    users: Sequence[str] = ("user1", "user2"),
+    more: Mapping[str, object] = NOTHING,
 ) -> Iterator[Program]:
-    sections = {"mupdate": following(master), "frontend": {**clients_at(host), **PROXY}}
+    """With more keys for its section."""
+    sections = {"mupdate": following(master), "frontend": {**clients_at(host), **PROXY, **more}}
     with serving(folder, f"fe9.{DOMAIN}", "frontend", sections, users) as program:
         yield program.until_open(host, 143).until_said("replica.synchronised")
 

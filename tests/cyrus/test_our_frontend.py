@@ -45,6 +45,24 @@ def frontend(request: pytest.FixtureRequest, cyrus_parts: Lab, tmp_path: Path) -
         yield FRONTEND
 
 
+def test_whole_sessions_are_passed_on(cyrus_parts: Lab, tmp_path: Path) -> None:
+    """A multiplexor before a Cyrus that knows nothing of it: what the client hears is Cyrus' own."""
+    cyrus_parts.run("start", "mupdate", "be1")
+    admin = logged_in(cyrus_parts.backends[0], "cyrus")
+    ok(admin.create("user/user1"))
+    admin.logout()
+    more = {"mode": "multiplexor"}
+    with our_frontend(tmp_path / "fe", cyrus_parts.master[0], more=more) as program:
+        client = logged_in(FRONTEND, "user1")
+        assert "Cyrus" in client.ask("ID NIL") and "X-QUOTA" in client.ask("CAPABILITY")
+        work_in_own_mailboxes(client, "user1")
+        client.logout()
+        assert popped(FRONTEND, "user1") == [b"first"]
+        check_scripts(FRONTEND, "user1")
+        # IMAP and POP3; its ManageSieve offers UNAUTHENTICATE, and is served by commands
+        assert program.log.read_text().count('"backend": "be1.murder.test"') == 2
+
+
 def check_scripts(frontend: str, user: str) -> None:
     with ManageSieve(frontend) as client:
         assert client.login(user).is_ok

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from murder.config.sections import MultiplexorConfig
+from murder.frontend.multiplexor.pipe import Pipe
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
@@ -57,6 +58,52 @@ async def test_who_has_mailboxes_at_two_servers_is_served_by_commands(tmp_path: 
         await bob.ok(b"SELECT INBOX")
         await ana.close()
         await bob.close()
+
+
+async def test_a_pipe_is_ended_counted_and_drained_as_any_session(tmp_path: Path) -> None:
+    async with running_cluster(
+        tmp_path, mode="multiplexor", max_connections_per_user=1, idle_timeout_s=1800.0
+    ) as cluster:
+        peer = await entered(cluster, "ana")
+        second = await Peer.at(*cluster.address)
+        await second.line()
+        said = await second.ask(b"a LOGIN ana secret")
+        assert said[-1].startswith(b"a NO [LIMIT]")
+        assert (await second.line()).startswith(b"* BYE")
+        frontend = cluster.frontends[0].role.frontend
+        assert frontend is not None
+        (pipe,) = [one for one in frontend.sessions if isinstance(one, Pipe)]
+        pipe.say_bye("An operator ends it")
+        assert await peer.line() == b"* BYE [UNAVAILABLE] An operator ends it"
+        assert await peer.line() == b"" and peer.reader.at_eof()
+        await peer.close()
+        await second.close()
+        await until_soon(lambda: not frontend.sessions)
+        peer = await entered(cluster, "ana")  # counted no longer
+        peer.send(b"b NOOP\r\n")
+        await peer.until(b"b OK")
+        await peer.close()
+
+
+async def test_what_nobody_reads_is_not_read_at_the_other_end(tmp_path: Path) -> None:
+    """Megabytes for a client that sleeps stay at the server; then they all come."""
+    async with running_cluster(tmp_path, mode="multiplexor") as cluster:
+        peer = await entered(cluster, "ana")
+        mail = b"Subject: x\r\n\r\n" + b"y" * 4_000_000
+        peer.send(b"a APPEND INBOX {%d+}\r\n%s\r\n" % (len(mail), mail))
+        await peer.until(b"a OK")
+        await peer.ok(b"SELECT INBOX")
+        frontend = cluster.frontends[0].role.frontend
+        assert frontend is not None
+        (pipe,) = frontend.sessions
+        for _ in range(20):
+            peer.send(b"f FETCH 1 BODY.PEEK[]\r\n")
+        await until_soon(lambda: pipe.connection.writing_paused)
+        assert pipe.connection.pending() < 2_000_000
+        for _ in range(20):
+            said = await peer.until(b"f OK")
+            assert sum(map(len, said)) > len(mail)
+        await peer.close()
 
 
 async def test_own_mailboxes_alone_can_decide(tmp_path: Path) -> None:
