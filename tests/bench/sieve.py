@@ -6,10 +6,11 @@ both meet the same disk and the same neighbours; the figure is the median of the
 
 import argparse
 import statistics
+import subprocess
 from typing import Final
 
 from tests.kit.demo import Demo, running_demo
-from tests.kit.managesieve import ManageSieve
+from tests.kit.process import ROOT, murder_command
 from tests.load import lmtp
 from tests.load.processes import cpu_s
 
@@ -32,15 +33,25 @@ RULES: Final = "\n".join(
 )
 
 
+def ctl(demo: Demo, *words: str, given: str = "") -> None:
+    """`murder ctl sieve`."""
+    subprocess.run(
+        [*murder_command(), "ctl", "sieve", *words, "--config", str(demo.info["operator"])],
+        input=given.encode(),
+        stdout=subprocess.DEVNULL,
+        check=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+
+
 def measure(demo: Demo, turns: int, seconds: float) -> float:
     """The median of what is delivered with a script as a part of what is delivered without."""
     (backend,) = demo.backends
     users = {"without": [demo.user(n) for n in WITHOUT], "with": [demo.user(n) for n in WITH]}
     for user in users["with"]:
-        with ManageSieve(demo.frontend["host"], demo.frontend["sieve"]) as client:
-            assert (answer := client.login(user, demo.password)).is_ok, answer
-            client.ask('PUTSCRIPT "rules"', RULES.encode())
-            client.ask('SETACTIVE "rules"')
+        ctl(demo, "put", user, "rules", given=RULES)
+        ctl(demo, "activate", user, "rules")
     ratios: list[float] = []
     for _ in range(turns):
         rates: dict[str, float] = {}
@@ -62,7 +73,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     given = parser.parse_args()
-    with running_demo("--backends", "1", "--users", "20", "--no-tls-required") as demo:
+    with running_demo("--backends", "1", "--users", "20") as demo:
         found = measure(demo, given.turns, given.seconds)
     verdict = "ok  " if found >= GOAL else "MISS"
     print(f"{verdict} with a script of 20 rules {found:.2f} x without (wanted >= {GOAL:g})")

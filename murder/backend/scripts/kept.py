@@ -7,6 +7,7 @@ What was sent by a Cyrus that still keeps files (before 3.5) lies in a folder of
 """
 
 import asyncio
+import os
 import shutil
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -136,6 +137,7 @@ class Scripts:
         self._quotas = quotas
         self._server_name = server_name
         self._left = left
+        self._left_path = str(left)
         self._locks = locks
         self.limits = limits
         self._active = _KnownScripts()
@@ -355,7 +357,7 @@ class Scripts:
             raise Refusal(Code.OVER_QUOTA, f"{path}: {error.strerror}") from error
 
     def _has_left(self, user: str) -> bool:
-        return self.folder_of(user).is_dir()
+        return os.path.isdir(f"{self._left_path}/{file_of(user)}")  # for each message that comes
 
     async def take_in_all(self) -> None:
         """At the start: what lies there for users who are here. Never raises for one of them: that is said in the log."""
