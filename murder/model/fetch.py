@@ -11,6 +11,8 @@ from murder.model.seqset import SeqSet
 class Attribute(Enum):
     """An item without arguments; the value is its word on the wire."""
 
+    __hash__ = object.__hash__  # of C: looked up in every FETCH
+
     FLAGS = "FLAGS"
     UID = "UID"
     INTERNALDATE = "INTERNALDATE"

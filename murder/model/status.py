@@ -6,6 +6,8 @@ from enum import Enum
 class StatusItem(Enum):
     """One STATUS item; the value is its word on the wire."""
 
+    __hash__ = object.__hash__  # of C: looked up for each item of each mailbox
+
     MESSAGES = "MESSAGES"
     RECENT = "RECENT"
     UIDNEXT = "UIDNEXT"

@@ -50,9 +50,10 @@ PROTOCOL: Final = "mupdate"
 IMPLEMENTATION: Final = "murder"
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 # as `net.dialogue`: a node has many connections that wait for one disk
-HELD_OCTETS: Final = 32 * 1024
+HELD_OCTETS: Final = 16 * 1024
 STREAMING: Final = "streaming"  # a session that follows the list
-READ_OCTETS: Final = 32 * 1024  # at a time, and TLS records not yet decrypted
+READ_OCTETS: Final = 32 * 1024  # at a time
+UNREAD_OCTETS: Final = 16 * 1024  # of TLS records that are not yet decrypted
 TELLING: Final = frozenset({Verb.FIND, Verb.LIST, Verb.BELOW, Verb.UPDATE, Verb.FOLLOW})
 NEVER_S: Final = 10 * 365 * 86400.0
 
@@ -154,10 +155,12 @@ class MupdateDialogue(ClientDialogue):
     def begin(self) -> None:
         super().begin()
         sock = self.connection.transport.get_extra_info("socket")
-        self.connection.read_at_most(READ_OCTETS)
+        self.connection.read_at_most(UNREAD_OCTETS)
         # who is silent for ever, as a backend may be, is asked by TCP whether it is there
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            # less would be smaller than a segment of the loopback, and that waits for a timer
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_OCTETS // 2)
 
     def greet(self) -> None:
         service = self.service

@@ -22,7 +22,7 @@ from murder.wire.mupdate import UNAVAILABLE, Command, Kind, Verb, format_status
 
 AWAY: Final = f"{UNAVAILABLE}temporary failure, try again later"
 MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
-MAX_BATCH_OCTETS: Final = 32 * 1024  # of access lists that one connection has waiting, and one more
+MAX_BATCH_OCTETS: Final = 16 * 1024  # of access lists that one connection has waiting, and one more
 
 
 @dataclass(slots=True)

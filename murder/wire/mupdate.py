@@ -38,6 +38,8 @@ class Verb(Enum):
     """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`, `EPOCH`,
     `BELOW`)."""
 
+    __hash__ = object.__hash__  # of C: looked up several times for each command
+
     ACTIVATE = b"ACTIVATE"
     AUTHENTICATE = b"AUTHENTICATE"
     DEACTIVATE = b"DEACTIVATE"

@@ -2,8 +2,9 @@
 
 Each figure is the median of three (`--turns`), taken in turns, so that both meet the same disk and neighbours. Without the
 Cyrus lab (tests/cyrus/lab.sh, root) only ours is measured. What is compared, and how often ours should do it, stands in
-`TARGETS`. Ours is the archive on the system's Python, as an operator runs it (see `our_murder.python`). Beside each rate
-stands what it cost: processor time of the server's process, and of the generator, which has the same processors.
+`TARGETS`. `--write` puts the table into the manual. Ours is the archive on the system's Python, as an operator runs it (see
+`our_murder.python`). Beside each rate stands what it cost: processor time of the server's process, and of the generator,
+which has the same processors.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from murder.mupdate.replica import Replica
 from murder.mupdate.transfer import load
 from tests.cyrus.our_nodes import our_node
 from tests.kit.waiting import pause, pause_here, until
+from tests.load import results
 from tests.load.mupdate import activate, connect
 from tests.load.our_murder import ARCHIVE, python
 
@@ -102,8 +104,9 @@ def generate(address: tuple[str, int], words: list[str], first: int) -> dict[str
     return found
 
 
-def compare(servers: dict[str, tuple[str, int]], turns: int) -> None:
+def compare(servers: dict[str, tuple[str, int]], turns: int) -> results.Rows:
     """The table of TARGETS."""
+    shown: dict[str, dict[str, float]] = {}
     for title, (words, figure, target) in TARGETS.items():
         figures: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
         for turn in range(turns):
@@ -111,6 +114,7 @@ def compare(servers: dict[str, tuple[str, int]], turns: int) -> None:
                 first = 0 if words[0] == "find" else 1_000_000 * (turn + 1) + hash(title) % 900_000
                 figures[name].append(generate(address, words, first))
         medians = {name: median_of(found, figure) for name, found in figures.items()}
+        shown[title] = medians
         line = "  ".join(f"{name} {median:9,.0f}" for name, median in medians.items())
         if medians.get("cyrus"):
             pairs = zip(figures["ours"], figures["cyrus"], strict=True)
@@ -119,6 +123,7 @@ def compare(servers: dict[str, tuple[str, int]], turns: int) -> None:
         used = [f"{name} {median_of(found, 'cpu_us'):.0f}" for name, found in figures.items()]
         asking = median_of(figures["ours"], "generator_us")
         print(f"{title:26}{line}; CPU us each: {', '.join(used)}, asking {asking:.0f}", flush=True)
+    return shown
 
 
 def median_of(found: list[dict[str, float]], figure: str) -> float:
@@ -314,6 +319,7 @@ def main() -> None:
     parser.add_argument("--cyrus-entries", type=int, default=20_000, help="for the table")
     parser.add_argument("--only", choices=("table", "large"), help="One half of it.")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="write the table into the manual")
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -327,7 +333,14 @@ def main() -> None:
                 words = ["activate", "--number", str(given.cyrus_entries), "--pipeline", "500"]
                 for address in servers.values():
                     generate(address, words, 0)
-                compare(servers, given.turns)
+                shown = compare(servers, given.turns)
+            if given.write:
+                method = (
+                    f"Medians of {given.turns} turns, each master in each turn, {given.cyrus_entries:,} rows in each. In "
+                    "brackets how many times Cyrus' figure it is, which is what counts: other programs ran on the machine "
+                    "and its disk. Changes are durable before they are answered, at both."
+                )
+                results.write("mupdate", shown, ("cyrus", "ours"), method, base="cyrus")
         if given.only != "table":
             fill(folder / "large" / "data" / "mupdate" / "mailboxes", given.entries)
             cyrus = Cyrus(given.entries) if "cyrus" in servers else None

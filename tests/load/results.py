@@ -20,37 +20,46 @@ VERSIONS: Final = {
 Rows = Mapping[str, Mapping[str, float]]  # row → who → figure
 
 
-def write(name: str, rows: Rows, who: Sequence[str], method: str, file: Path = PAGE) -> None:
-    """In place of what the last run wrote. Raises ValueError where the page has no place for this benchmark."""
+def write(
+    name: str,
+    rows: Rows,
+    who: Sequence[str],
+    method: str,
+    file: Path = PAGE,
+    *,
+    base: str = "nginx",
+) -> None:
+    """In place of what the last run wrote; beside each figure how many times that of `base` it is. Raises ValueError where
+    the page has no place for this benchmark."""
     begin, end = f"<!-- bench {name} -->\n", f"<!-- end of bench {name} -->"
     before, mark, rest = file.read_text(encoding="utf-8").partition(begin)
     _, closing, after = rest.partition(end)
     if not mark or not closing:
         raise ValueError(f"{file.name} has no {begin.strip()} … {end}")
-    file.write_text(before + begin + told(rows, who, method) + end + after, encoding="utf-8")
+    file.write_text(before + begin + told(rows, who, method, base) + end + after, encoding="utf-8")
 
 
-def told(rows: Rows, who: Sequence[str], method: str) -> str:
+def told(rows: Rows, who: Sequence[str], method: str, base: str = "nginx") -> str:
     """The table, and a line about the run."""
     seen = [one for one in who if any(one in figures for figures in rows.values())]
     lines = [f"| | {' | '.join(seen)} |", f"|---|{'--:|' * len(seen)}"]
     for row, figures in rows.items():
-        lines.append(f"| {row} | {' | '.join(_cell(figures, one) for one in seen)} |")
+        lines.append(f"| {row} | {' | '.join(_cell(figures, one, base) for one in seen)} |")
     versions = [f"{one} {_version(one)}" for one in seen if one in VERSIONS]
     today = datetime.now(UTC).date().isoformat()
     machine = f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}"
     load = f"load {os.getloadavg()[1]:.1f}"
-    about = f"{today}, {machine}, {load}; {', '.join(versions)}. {method}"
+    about = f"{'; '.join([f'{today}, {machine}, {load}', *([', '.join(versions)] if versions else [])])}. {method}"
     return "\n".join([*lines, "", *textwrap.wrap(about, 120), ""])
 
 
-def _cell(figures: Mapping[str, float], one: str) -> str:
-    """A figure, and how many times that of nginx it is."""
+def _cell(figures: Mapping[str, float], one: str, base: str) -> str:
+    """A figure, and how many times that of the base it is."""
     if one not in figures:
         return "–"
     figure = f"{figures[one]:,.2f}" if figures[one] < 10 else f"{figures[one]:,.0f}"
-    base = figures.get("nginx")
-    return f"{figure} ({figures[one] / base:.2f} ×)" if base and one != "nginx" else figure
+    least = figures.get(base)
+    return f"{figure} ({figures[one] / least:.2f} ×)" if least and one != base else figure
 
 
 def _version(name: str) -> str:

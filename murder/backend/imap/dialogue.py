@@ -548,6 +548,9 @@ class BackendImap(ImapDialogue):
     async def _tell(self, view: View, removals: bool) -> bytes:
         """What has happened, and what that did to the searches that are kept up to date (RFC 5267 §4.3, RFC 5465 §7: a
         message that leaves is told first, then the changes, new messages, and who has come to the results)."""
+        if not (view.has_pending or self.contexts):  # mostly
+            view.settle()
+            return b""
         if view.has_many:
             async with view.steady():
                 octets = self.contexts.removals(view)

@@ -22,6 +22,8 @@ _Word = TypeVar("_Word", bound=Enum)
 class Selection(Enum):
     """list-select-opt: which names are meant."""
 
+    __hash__ = object.__hash__  # of C: asked for with each name
+
     SUBSCRIBED = "SUBSCRIBED"
     REMOTE = "REMOTE"
     RECURSIVEMATCH = "RECURSIVEMATCH"
@@ -30,6 +32,8 @@ class Selection(Enum):
 
 class Return(Enum):
     """return-option: what is told of each name."""
+
+    __hash__ = object.__hash__  # of C: asked for with each name
 
     SUBSCRIBED = "SUBSCRIBED"
     CHILDREN = "CHILDREN"

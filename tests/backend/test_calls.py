@@ -1,0 +1,57 @@
+"""What a command costs a backend in Python calls, which no neighbour on the machine disturbs. SQLite and the event loop are
+left out."""
+
+import asyncio
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from tests.backend.server import USERS, running_backend, spool_store
+
+HERE: Final = str(Path(__file__).parent.parent.parent / "murder")
+TIMES: Final = 20
+MOST: Final = {  # Python calls of ours
+    b"NOOP": 80,
+    b'LIST "" "*"': 290,
+    b"STATUS INBOX (MESSAGES UIDNEXT UNSEEN)": 185,
+    b"FETCH 1:* FLAGS": 200,
+}
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> None:
+    writer.write(b"x " + line + b"\r\n")
+    while not (said := await reader.readline()).startswith(b"x "):
+        assert said
+    assert said.startswith(b"x OK"), said
+
+
+async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
+    calls: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(HERE):
+            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
+
+    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+        for _ in range(5):
+            await ask(reader, writer, b"APPEND INBOX {4+}\r\na: b")
+        await ask(reader, writer, b"SELECT INBOX")
+        found = {}
+        for command, most in MOST.items():
+            await ask(reader, writer, command)
+            calls.clear()
+            sys.setprofile(note)
+            try:
+                for _ in range(TIMES):
+                    await ask(reader, writer, command)
+            finally:
+                sys.setprofile(None)
+            found[command] = sum(calls.values()) / TIMES
+            assert found[command] <= most, f"{found[command]} calls of {command!r}: {calls}"
+        writer.close()
