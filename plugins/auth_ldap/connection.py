@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -210,8 +211,13 @@ def failure_of(error: BaseException, server: Server, timeout_s: float) -> Upstre
             text = f"no answer in {timeout_s:g} s; does it run? a firewall between?"
             return UpstreamFailure(UpstreamKind.TIMEOUT, name, text)
         case OSError():
-            text = (
-                f"{error.strerror or error}; does it run there? is plugins.auth_ldap.servers right?"
-            )
+            text = f"{_why(error)}; does it run there? is plugins.auth_ldap.servers right?"
             return UpstreamFailure(UpstreamKind.CONNECT, name, text)
     return None
+
+
+def _why(error: OSError) -> str:
+    """In the system's words; asyncio has its own, which say less."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
