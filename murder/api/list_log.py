@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from murder.errors import Code, Refusal
+
 
 class Position(NamedTuple):
     """A place in a list's history: the number of the last change, and its commit's mark (b"": nothing yet)."""
@@ -59,6 +61,13 @@ class Member(NamedTuple):
 
 class TooLarge(Exception):
     """The log takes no record of that size: nothing was done. Fewer proposals in one commit help."""
+
+
+class HasLeft(Refusal):
+    """The log keeps the list no more, another master does, alone: what is here gets older, and is told to nobody."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Code.UNAVAILABLE, text)
 
 
 class ListLog(Protocol):
@@ -128,7 +137,7 @@ class TakesLists(Protocol):
         ...
 
     def hand_over(self, token: str, epoch: str, position: Position) -> bool:
-        """From here on one master keeps the list alone: whoever asks is told so by a Refusal. False, and nothing done, where
+        """From here on one master keeps the list alone: whoever asks is told so by HasLeft. False, and nothing done, where
         this position is not the last one."""
         ...
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, cast
 
-from murder.api.list_log import ListLog, Member, Position, Record, Whole
+from murder.api.list_log import HasLeft, ListLog, Member, Position, Record, Whole
 from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.mupdate.foreign import checked_record, checked_whole
@@ -209,6 +209,8 @@ class Ordered:
             outcome = act()
         except (UpstreamFailure, Refusal) as error:
             kind = error.kind.value if isinstance(error, UpstreamFailure) else "refused"
+            if isinstance(error, HasLeft):
+                self._is_joined = False
             self._problem = error.text
             if self._trouble != kind:
                 self._trouble = kind

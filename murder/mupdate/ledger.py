@@ -117,7 +117,8 @@ class Ledger:
     def check_ready(self) -> None:
         """Raise UpstreamFailure where the list has never been complete: it is not told to anybody."""
         if not self._engine.is_ready:
-            text = "the list has never been complete here; it comes when its engine answers"
+            never = "the list has never been complete here; it comes when its engine answers"
+            text = self._engine.problem or never
             raise UpstreamFailure(UpstreamKind.UNSYNCHRONISED, "the list's engine", text)
 
     def _others_have_committed(self) -> None:

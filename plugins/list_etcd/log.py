@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from murder.api.list_log import BEGINNING, Member, Position, Record, TooLarge, Whole
+from murder.api.list_log import BEGINNING, HasLeft, Member, Position, Record, TooLarge, Whole
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from plugins.list_etcd.client import (
     FAILURES,
@@ -207,7 +207,7 @@ class EtcdLog(Moves):
         keys, prefix = self._keys, self._settings.prefix
         if self._asked(RANGE, RangeRequest(key=keys.left)).kvs:
             text = f"the mailbox list has left etcd at {prefix}: one master keeps it alone, see `murder help masters`"
-            return Refusal(Code.UNAVAILABLE, text)
+            return HasLeft(text)
         if self._asked(RANGE, RangeRequest(key=keys.moving)).kvs:
             text = f"a mailbox list is just being copied to etcd at {prefix}"
             return Refusal(Code.UNAVAILABLE, text)
@@ -335,8 +335,11 @@ class EtcdLog(Moves):
                         return
                     if closing.done():
                         return
-                    await cluster.ask(endpoint, RANGE, RangeRequest(key=keys.head), PULSE_ANSWER_S)
+                    head = RangeRequest(key=keys.head)
+                    answer = await cluster.ask(endpoint, RANGE, head, PULSE_ANSWER_S)
                     self._is_up = True
+                    if not answer.kvs:  # the list has left: who asks is told so
+                        self._tell()
             finally:
                 for one in both:
                     one.cancel()

@@ -45,9 +45,9 @@ async def copy(reach: Reach, to: str, name: str, yes: bool, as_json: bool) -> in
     while changes go on; then changes wait for the last ones, for some seconds at most. Numbers and marks stay, so that
     replicas go on. The same command brings it back.
 
-    To a log (`--to etcd`): `[plugins.list_etcd]` of the master says where. Then set
-    `engine` there, and start the other masters. To `embedded`: this master keeps the list alone, all others refuse
-    changes: make replicas of them, or stop them.
+    To a log (`--to etcd`): `[plugins.list_etcd]` of the master says where. Then set `engine` there, and start the other
+    masters. To `embedded`: this master keeps the list alone, all others answer nobody any more: make replicas of them, or
+    stop them.
 
     \b
     murder ctl list engine copy --to etcd
