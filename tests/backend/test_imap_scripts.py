@@ -11,8 +11,11 @@ import pytest
 
 from murder.backend.records import caused
 from murder.backend.records.annotations import SERVER, SHARED
+from murder.backend.records.caused import Caused
+from murder.backend.records.deliveries import Deliveries
 from murder.backend.scripts.rules import SCRIPT_ENTRY
 from murder.config.sieve import ImapScriptRule, ProgramConfig
+from murder.model.message import Uid
 from murder.model.name import MailboxName, inbox_of
 from tests.backend.server import Running, config_in, running_backend, spool_store
 from tests.backend.test_site_scripts import COUNTING, program, written
@@ -247,3 +250,34 @@ sys.exit(os.path.getsize(path) < 3)
         await client.settled()
         assert told.read_text() == "xxx"
         assert await client.messages() == [("one", ["\\Deleted"])]
+
+
+async def test_who_has_done_much_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    deliveries = Deliveries(tmp_path)
+    try:
+        uids = [Uid(number) for number in range(1, 4)]
+        rows = [Caused(user, inbox_of(user), "id", uids, "COPY") for user in ("ana", "ana", "bob")]
+        assert await deliveries.put_caused(rows) == 3
+        first = await deliveries.due_caused(10)
+        assert [one.user for one in first] == ["ana", "bob"]
+        await deliveries.advance_caused(first[0], 1)  # its turn is over
+        second = await deliveries.due_caused(10)
+        assert [(one.user, one.done) for one in second] == [("bob", 0), ("ana", 1)]
+        await deliveries.end_caused(second[1])
+        assert [one.user for one in await deliveries.due_caused(10)] == ["ana", "bob"]
+    finally:
+        deliveries.close()
+
+
+async def test_a_long_row_goes_on_after_others_had_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murder.backend.scripts.by_imap.TURN_S", 0.0)
+    script = b'require ["imapsieve", "imap4flags"]; addflag "$seen-it";'
+    async with client_with(tmp_path, script) as client:
+        for number in range(3):
+            await client.append("INBOX/Box", str(number))
+        await client.do("SELECT INBOX/Box")
+        await client.do("COPY 1:3 INBOX")
+        await client.settled()
+        assert [flags for _, flags in await client.messages()] == [["$seen-it"]] * 3

@@ -61,9 +61,10 @@ def put(db: sqlite3.Connection, caused: Sequence[Caused]) -> int:
 
 
 def due(db: sqlite3.Connection, most: int) -> list[Caused]:
-    """Those whose time has come, the oldest first."""
+    """Those whose time has come, of each user the oldest; who has waited longest first."""
     rows = db.execute(
-        f"SELECT id,tries,done,{COLUMNS} FROM caused WHERE next_at<=? ORDER BY id LIMIT ?",
+        f"SELECT id,tries,done,{COLUMNS} FROM caused WHERE id IN "
+        "(SELECT min(id) FROM caused WHERE next_at<=? GROUP BY user) ORDER BY next_at, id LIMIT ?",
         (time.time(), most),
     )
     return [
@@ -84,8 +85,9 @@ def due(db: sqlite3.Connection, most: int) -> list[Caused]:
 
 
 def advance(db: sqlite3.Connection, id_: int, done: int) -> None:
-    """So many of its messages are done."""
-    db.execute("UPDATE caused SET done=?, tries=0 WHERE id=?", (done, id_))
+    """So many of its messages are done; it waits behind the others."""
+    values = (done, time.time(), id_)
+    db.execute("UPDATE caused SET done=?, tries=0, next_at=? WHERE id=?", values)
 
 
 def later(db: sqlite3.Connection, id_: int, wait_s: float) -> None:

@@ -32,7 +32,8 @@ from murder.wire.imap.flag import parse_flag_list
 from murder.wire.token import Scanner
 
 POLL_S: Final = 2.0  # other workers put down without a word
-AT_ONCE: Final = 4
+AT_ONCE: Final = 4  # one of each user
+TURN_S: Final = 2.0  # for the messages of one row, then others have theirs
 MOST_TRIES: Final = 6
 RETRY_S: Final = 60.0  # then twice as late each time
 
@@ -76,6 +77,8 @@ class ImapScripts:
         """Raises nothing that a message of it is to blame for."""
         deliveries = self._backend.deliveries
         log = self._log.bind(user=row.user, cause=row.cause)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + TURN_S
         for number, uid in enumerate(row.uids[row.done :], row.done):
             problem = await self._attempt(row, uid, log)
             if problem is not None:
@@ -85,6 +88,8 @@ class ImapScripts:
                 log.warning("script.not_run", mailbox=display(row.mailbox), problem=problem)
             await deliveries.advance_caused(row, number + 1)
             row = replace(row, tries=0)
+            if number + 1 < len(row.uids) and loop.time() >= ends:
+                return
         await deliveries.end_caused(row)
 
     async def _attempt(self, row: Caused, uid: Uid, log: Log) -> str | None:
