@@ -10,12 +10,19 @@ from pathlib import Path
 
 from tests.conftest import cannot_run
 from tests.kit.process import until_open
+from tests.plugins.slapd import make_certificate
 
 BASE = "dc=example,dc=test"
 PASSWORD = "Secret.123"
 LOCK = Path("/tmp/murder-samba.lock")
 PYTHON = "/usr/bin/python3"  # the one that Debian's samba is for
 MODULES = Path("/usr/lib/python3/dist-packages/samba")
+SERVICES = """
+server services = ldap
+tls certfile = {folder}/cert.pem
+tls keyfile = {folder}/key.pem
+tls cafile =
+"""
 PEOPLE = """
 import sys, time
 import ldb
@@ -52,7 +59,7 @@ change("CN=locked,CN=Users," + base, lockoutTime=str(int((time.time() + 11644473
 
 @contextmanager
 def running_samba(folder: Path) -> Iterator[Path]:
-    """The certificate of its authority, which is for `dc1.example.test`. There are anna, must (who must change their
+    """Its certificate, which is for localhost. There are anna, must (who must change their
     password), off (disabled), gone (expired), locked."""
     tool, server = shutil.which("samba-tool"), shutil.which("samba", path="/usr/sbin")
     if tool is None or server is None or not (MODULES / "provision").is_dir():
@@ -72,7 +79,9 @@ def running_samba(folder: Path) -> Iterator[Path]:
         conf = folder / "etc/smb.conf"
         lines = conf.read_text().splitlines(keepends=True)
         less = [line for line in lines if "server services" not in line]
-        less.insert(less.index("[global]\n") + 1, "server services = ldap\n")
+        make_certificate(folder)
+        (folder / "key.pem").chmod(0o600)
+        less.insert(less.index("[global]\n") + 1, SERVICES.format(folder=folder))
         conf.write_text("".join(less))
         _run(PYTHON, "-c", PEOPLE, str(conf), PASSWORD)
         with (folder / "log").open("wb") as log:
@@ -80,7 +89,7 @@ def running_samba(folder: Path) -> Iterator[Path]:
             process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
             until_open("127.0.0.1", 636)
-            yield folder / "private/tls/ca.pem"
+            yield folder / "cert.pem"
         finally:
             process.terminate()
             process.wait()

@@ -178,11 +178,8 @@ def _slapd() -> str:
     return program
 
 
-@contextmanager
-def running_slapd(folder: Path) -> Iterator[Slapd]:
-    """One with `ENTRIES`; its certificate is for localhost and 127.0.0.1."""
-    slapd = _slapd()
-    (folder / "db").mkdir(parents=True)
+def make_certificate(folder: Path) -> None:
+    """For localhost, in `cert.pem` and `key.pem`."""
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
@@ -193,6 +190,14 @@ def running_slapd(folder: Path) -> Iterator[Slapd]:
         check=True,
         capture_output=True,
     )
+
+
+@contextmanager
+def running_slapd(folder: Path) -> Iterator[Slapd]:
+    """One with `ENTRIES`; its certificate is for localhost and 127.0.0.1."""
+    slapd = _slapd()
+    (folder / "db").mkdir(parents=True)
+    make_certificate(folder)
     (folder / "slapd.conf").write_text(CONF.format(folder=folder, base=BASE))
     (folder / "entries.ldif").write_text(ENTRIES)
     loaded = subprocess.run(

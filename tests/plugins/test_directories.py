@@ -1,6 +1,5 @@
 """Directories beside OpenLDAP: 389-ds and an Active Directory (Samba) say who is who, and why somebody may not come in."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,23 +80,9 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield ca
 
 
-@pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The domain's controller has its address, in this process."""
-    loop_type = type(asyncio.new_event_loop())
-    resolve = loop_type.getaddrinfo
-
-    async def here(loop: Any, host: Any, *words: Any, **keys: Any) -> Any:
-        return await resolve(
-            loop, "127.0.0.1" if host == "dc1.example.test" else host, *words, **keys
-        )
-
-    monkeypatch.setattr(loop_type, "getaddrinfo", here)
-
-
 def of_domain(authority: Path, **keys: Any) -> Directory:
     chosen: dict[str, Any] = {
-        "servers": ("ldaps://dc1.example.test",),
+        "servers": ("ldaps://localhost",),
         "ca": authority,
         "service_dn": f"cn=Administrator,cn=Users,{samba.BASE}",
         "service_password": PASSWORD,
@@ -110,7 +95,7 @@ def of_domain(authority: Path, **keys: Any) -> Directory:
 
 
 async def test_an_active_directory_says_who_is_who(
-    domain: Path, called: None, caplog: pytest.LogCaptureFixture
+    domain: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     right = PASSWORD.encode()
     users = of_domain(domain, group_base=samba.BASE, group_filter=IN_CHAIN)
@@ -136,9 +121,7 @@ async def test_an_active_directory_says_who_is_who(
     assert "locked is not let in: the account is locked" in caplog.text
 
 
-async def test_users_log_in_at_an_active_directory_without_a_search(
-    domain: Path, called: None
-) -> None:
+async def test_users_log_in_at_an_active_directory_without_a_search(domain: Path) -> None:
     right = PASSWORD.encode()
     users = of_domain(domain, user_dn="%n@example.test", service_dn="", service_password="")
     anna = await users.check(HERE, "anna", right)
@@ -159,14 +142,14 @@ async def test_users_log_in_at_an_active_directory_without_a_search(
         ({"service_dn": "", "service_password": ""}, "operations error", "who may search"),
         ({"ca": None}, "not believed", "plugins.auth_ldap.ca"),
         (
-            {"servers": ("ldap://dc1.example.test",), "starttls": False},
+            {"servers": ("ldap://localhost",), "starttls": False},
             "it wants a stronger way in",
             "starttls = true",
         ),
     ],
 )
 async def test_what_is_set_wrong_for_an_active_directory_is_told_with_its_cure(
-    domain: Path, called: None, keys: dict[str, Any], what: str, cure: str
+    domain: Path, keys: dict[str, Any], what: str, cure: str
 ) -> None:
     (fault,) = await of_domain(domain, **keys).diagnose()
     assert what in fault.what
