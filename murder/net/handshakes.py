@@ -6,9 +6,7 @@ one NAT come in one after another, at some milliseconds each.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
 from typing import Final
 
 from murder.net.shared_counter import place_of
@@ -23,23 +21,25 @@ class Handshakes:
 
     def __init__(self, most: int = MOST_FROM_ADDRESS) -> None:
         self._most = most
-        self._under_way: Counter[str] = Counter()
+        self._under_way: dict[str, int] = {}
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
-    @asynccontextmanager
-    async def one(self, peer: str) -> AsyncIterator[None]:
+    def one(self, peer: str) -> "_Handshake":
         """Around a handshake. Raises TimeoutError where its turn does not come."""
-        place = place_of(peer)
-        if self._under_way[place] >= self._most:
+        return _Handshake(self, place_of(peer))
+
+    async def begun(self, place: str) -> None:
+        under_way = self._under_way.get(place, 0)
+        if under_way >= self._most:
             await self._wait(place)  # whose turn comes is counted already
         else:
-            self._under_way[place] += 1
+            self._under_way[place] = under_way + 1
         try:
             # one begins in each turn of the loop: a handshake is a millisecond of arithmetic
             await line_up()
-            yield
-        finally:
-            self._ended(place)
+        except BaseException:
+            self.ended(place)
+            raise
 
     async def _wait(self, place: str) -> None:
         line = self._waiting.setdefault(place, deque())
@@ -50,10 +50,10 @@ class Handshakes:
                 await turn
         except BaseException:
             if turn.done() and not turn.cancelled():  # it came, too late
-                self._ended(place)
+                self.ended(place)
             raise
 
-    def _ended(self, place: str) -> None:
+    def ended(self, place: str) -> None:
         """The next one has its turn, in the place of this."""
         line = self._waiting.get(place)
         while line:
@@ -65,6 +65,21 @@ class Handshakes:
         self._under_way[place] -= 1
         if self._under_way[place] <= 0:
             del self._under_way[place]
+
+
+class _Handshake:
+    """One of them, as a context: every TLS session has one, and `asynccontextmanager` takes half a dozen calls more."""
+
+    __slots__ = ("_handshakes", "_place")
+
+    def __init__(self, handshakes: Handshakes, place: str) -> None:
+        self._handshakes, self._place = handshakes, place
+
+    async def __aenter__(self) -> None:
+        await self._handshakes.begun(self._place)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._handshakes.ended(self._place)
 
 
 HANDSHAKES: Final = Handshakes()

@@ -172,8 +172,8 @@ def server_context(
     context = _context(ssl.PROTOCOL_TLS_SERVER, trust or Trust())
     context.minimum_version = _version(least_version)
     context.load_cert_chain(certificate, key)
-    if not tickets:
-        context.num_tickets = 0
+    # one is enough: who comes again gets another; OpenSSL gives two unless it is told
+    context.num_tickets = 1 if tickets else 0
     if ca is not None:
         context.load_verify_locations(ca)
         context.verify_mode = ssl.CERT_OPTIONAL

@@ -17,14 +17,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from murder.log import set_up
+from tests.frontend import test_calls
 from tests.kit.waiting import pause
-from tests.load import imap, large_list, lmtp, proxies, results
+from tests.load import imap, large_list, lmtp, pop3, proxies, results
 from tests.load.imap import Server
-from tests.load.our_murder import FRONTEND, MULTIPLEXOR, Murder
-from tests.load.processes import cpu_s, pss_kib
+from tests.load.our_murder import DOMAIN, FRONTEND, FRONTEND_WITH_TLS, MULTIPLEXOR, Murder
+from tests.load.processes import cpu_s, pss_kib, system_calls
 
 PROJECT = Path(__file__).parent.parent.parent
 
@@ -38,7 +40,15 @@ SMALL_OCTETS = 1400  # five of them make 7 kB
 SESSIONS = 10
 LATENCY_ROUNDS = 1500
 
-COLUMNS = ("nginx", "dovecot", "cyrus", "ours", "ours, two", "ours, multiplexor")
+COLUMNS = (
+    "nginx",
+    "dovecot",
+    "cyrus",
+    "ours",
+    "ours, two",
+    "ours, TLS behind",
+    "ours, multiplexor",
+)
 WANTED: dict[str, tuple[float, float]] = {  # row → at least, aim
     "CPU us, NOOP, 10 sessions": (45, 30),
     "CPU us, LOGIN+SELECT+LOGOUT": (1100, 600),
@@ -58,13 +68,16 @@ WANTED: dict[str, tuple[float, float]] = {  # row → at least, aim
 
 @dataclass(frozen=True)
 class Proxy:
-    """One under test: its root process, and where it listens. `ours, two`: for users on two backends."""
+    """One under test: its root process, and where it listens. `ours, two`: for users on two backends; `ours, TLS behind`:
+    with TLS to them."""
 
     name: str
     process: int
     server: Server
     lmtp: tuple[str, int] | None = None
     has_tls: bool = True
+    pop3: Server | None = None
+    log: Path | None = None  # ours: what it says
 
     @property
     def tls_server(self) -> Server:
@@ -85,6 +98,12 @@ Table = dict[str, dict[str, float]]  # row → proxy → figure
 SHOWN: Table = {}  # of this run
 
 
+class Behind:
+    """What the rows of now are measured in front of, where it is not ours."""
+
+    name = ""
+
+
 # --- one figure of one proxy
 
 
@@ -103,6 +122,22 @@ def login_us(proxy: Proxy, server: Server, amount: Amount) -> float:
     before = cpu_s([proxy.process])
     done = imap.logins(server, amount.seconds)
     proxies.settle(0.2)
+    return 1e6 * (cpu_s([proxy.process]) - before) / done
+
+
+def pop3_us(proxy: Proxy, server: Server, amount: Amount) -> float:
+    pop3.sessions(server, 0.3)
+    before = cpu_s([proxy.process])
+    done = pop3.sessions(server, amount.seconds)
+    proxies.settle(0.2)
+    return 1e6 * (cpu_s([proxy.process]) - before) / done
+
+
+def delivery_us(proxy: Proxy, where: tuple[str, int], amount: Amount) -> float:
+    users = [f"user{number}" for number in range(1, USERS + 1, 2)]
+    lmtp.delivered(where, users, SESSIONS, 0.2)
+    before = cpu_s([proxy.process])
+    done, _ = lmtp.delivered(where, users, SESSIONS, amount.seconds)
     return 1e6 * (cpu_s([proxy.process]) - before) / done
 
 
@@ -180,6 +215,77 @@ def costs(found: Sequence[Proxy], amount: Amount, rows: Sequence[str]) -> Table:
     return table
 
 
+def other_costs(found: Sequence[Proxy], amount: Amount, rows: Sequence[str]) -> None:
+    """CPU of POP3 sessions and deliveries, in turns, at whom speaks that."""
+    kinds: dict[str, Callable[[Proxy], float | None]] = {
+        "CPU us, POP3 session": lambda one: pop3_us(one, one.pop3, amount) if one.pop3 else None,
+        "CPU us, LMTP delivery": lambda one: (
+            delivery_us(one, one.lmtp, amount) if one.lmtp else None
+        ),
+    }
+    for row, measure in kinds.items():
+        if not chosen(row, rows):
+            continue
+        taken: dict[str, list[float]] = {}
+        for _ in range(amount.turns):
+            for proxy in found:
+                if (figure := measure(proxy)) is not None:
+                    taken.setdefault(proxy.name, []).append(figure)
+        show(row, {name: statistics.median(figures) for name, figures in taken.items()})
+
+
+def counts(found: Sequence[Proxy], rows: Sequence[str]) -> None:
+    """What no neighbour changes: system calls of each proxy's processes; of ours lines of log, and calls in Python, tasks
+    and timers, as tests/frontend/test_calls.py has them."""
+    kinds: dict[str, Callable[[Server], int]] = {
+        "system calls, NOOP": some_noops,
+        "system calls, LOGIN+SELECT+LOGOUT": lambda server: imap.logins(server, 1.0),
+    }
+    for row, work in kinds.items():
+        figures: dict[str, float] = {}
+        for proxy in found if chosen(row, rows) else ():
+            calls = system_calls([proxy.process], functools.partial(work, proxy.server))
+            if calls is not None:
+                figures[proxy.name] = calls
+        if figures:
+            show(row, figures)
+    row = "lines of log, LOGIN+SELECT+LOGOUT"
+    for proxy in found:
+        if proxy.log is not None and chosen(row, rows):
+            before = proxy.log.read_bytes().count(b"\n")
+            done = imap.logins(proxy.server, 0.5)
+            show(row, {proxy.name: (proxy.log.read_bytes().count(b"\n") - before) / done})
+            break
+    for operation, scene in test_calls.SCENES.items() if not Behind.name else ():
+        row = f"Python calls, {operation}"
+        if chosen(row, rows):
+            with tempfile.TemporaryDirectory() as name, silence():
+                set_up("info", "json", node="fe1.test")
+                count = test_calls.counted(Path(name), scene)
+            show(row, {"ours": count.calls(test_calls.TIMES)})
+            for made in ("task", "timer"):
+                show(f"{made}s made, {operation}", {"ours": count.per_operation(made)})
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """What a node in this process logs goes nowhere."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def some_noops(server: Server) -> int:
+    with imap.open_session(server) as sock:
+        return imap.loop([sock], b"NOOP", 0.5)
+
+
 def latencies(found: Sequence[Proxy], direct: Server, amount: Amount, rows: Sequence[str]) -> Table:
     """In turns, one exchange at a time; NOOP as what the proxy adds to it."""
     table: Table = {}
@@ -235,8 +341,8 @@ def chosen(row: str, words: Sequence[str]) -> bool:
 
 
 def show(row: str, figures: dict[str, float]) -> None:
-    SHOWN[row] = figures
-    least, aim = WANTED.get(row, (0, 0))
+    SHOWN[f"{row}{Behind.name}"] = figures
+    least, aim = WANTED.get(row, (0, 0)) if not Behind.name else (0, 0)
     wanted = f"  (wanted {least:g}, aim {aim:g})" if least else ""
     line = "  ".join(f"{name} {figure:,.3f}" for name, figure in figures.items())
     print(f"{row:36}{line}{wanted}", flush=True)
@@ -305,7 +411,7 @@ def message(octets: int) -> bytes:
 
 
 def start_proxies(
-    stack: ExitStack, folder: Path, murder: Murder, given: argparse.Namespace
+    stack: ExitStack, folder: Path, murder: Murder, given: argparse.Namespace, kind: str
 ) -> list[Proxy]:
     """Those that are wanted and can run here."""
     certificate, key = proxies.make_certificate(folder)
@@ -319,19 +425,48 @@ def start_proxies(
         own.mkdir()
         own.chmod(0o755)
         process = stack.enter_context(start(own, BACKEND, certificate, key))
-        found.append(Proxy(name, process, one(proxies.HOST, port), has_tls=name != "perdition"))
+        speaks = proxies.dovecot_speaks() if name == "dovecot" else ["pop3"]
+        proxy = Proxy(name, process, one(proxies.HOST, port), has_tls=name != "perdition")
+        if name in ("dovecot", "nginx") and "pop3" in speaks:
+            proxy = replace(proxy, pop3=one(proxies.HOST, port + proxies.POP3_STEP))
+        if "lmtp" in speaks and kind == "ours":  # it cannot say who it is, which a Cyrus wants
+            proxy = replace(proxy, lmtp=(proxies.HOST, port + proxies.LMTP_STEP))
+        found.append(proxy)
     if "cyrus" not in given.without:
         process = stack.enter_context(cyrus_frontend())
         where = (CYRUS_FRONTEND, 24)
-        found.append(Proxy("cyrus", process, one(CYRUS_FRONTEND, 143), where, has_tls=False))
-    tls, auth = ("starttls", "external") if given.upstream_tls else ("none", "plain")
-    process = stack.enter_context(murder.frontend(tls=tls, auth=auth, workers=given.workers))
-    found.append(Proxy("ours", process, one(FRONTEND, 143), (FRONTEND, 24)))
+        server = one(CYRUS_FRONTEND, 143)
+        until_it_has_the_list(server)
+        its_pop3 = one(CYRUS_FRONTEND, 110)
+        found.append(Proxy("cyrus", process, server, where, has_tls=False, pop3=its_pop3))
+    if kind == "ours":
+        host = FRONTEND_WITH_TLS
+        process = stack.enter_context(
+            murder.frontend(tls="starttls", auth="external", workers=given.workers, host=host)
+        )
+        with_tls = Proxy("ours, TLS behind", process, one(host, 143))
+        found.append(with_tls)
+    process = stack.enter_context(murder.frontend(workers=given.workers))
+    log = murder.folder / f"fe.{DOMAIN}" / "log"
+    ours = Proxy("ours", process, one(FRONTEND, 143), (FRONTEND, 24), log=log)
+    found.append(replace(ours, pop3=one(FRONTEND, 110)))
     found.append(Proxy("ours, two", process, Server(FRONTEND, 143), None))
     if "ours, multiplexor" not in given.without:
-        process = stack.enter_context(murder.multiplexor(tls=tls, auth=auth, workers=given.workers))
+        process = stack.enter_context(murder.multiplexor(workers=given.workers))
         found.append(Proxy("ours, multiplexor", process, one(MULTIPLEXOR, 143)))
     return found
+
+
+def until_it_has_the_list(server: Server) -> None:
+    """A Cyrus frontend that has just been started follows the master some seconds later."""
+    for _ in range(60):
+        try:
+            imap.open_session(server).close()
+        except (RuntimeError, OSError, EOFError):
+            pause(0.5, "a Cyrus frontend has not come to its master yet")
+        else:
+            return
+    raise TimeoutError("the Cyrus frontend does not get the list")
 
 
 def measure(kind: str, given: argparse.Namespace) -> None:
@@ -345,11 +480,14 @@ def measure(kind: str, given: argparse.Namespace) -> None:
         murder.prepare()
         stack.enter_context(cyrus_backends() if kind == "cyrus" else our_backends(murder))
         fill(BACKEND[0])
-        found = start_proxies(stack, folder, murder, given)
+        found = start_proxies(stack, folder, murder, given, kind)
+        Behind.name = "" if kind == "ours" else f", before {kind.capitalize()}"
         pause(1, "the machine comes to rest")
         if chosen("KiB PSS per idle session", given.rows):
             memory([proxy for proxy in found if proxy.name != "ours, two"], amount)
         costs(found, amount, given.rows)
+        other_costs(found, amount, given.rows)
+        counts(found, given.rows)
         latencies(found, Server(*BACKEND, step=2), amount, given.rows)
         if chosen("LMTP deliveries/s, of direct", given.rows):
             deliveries(found, (BACKEND[0], 24), amount)
@@ -415,7 +553,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--idle", type=int, default=200, help="idle sessions")
     parser.add_argument("--workers", type=int, default=0, help="of our frontend; 0: its default")
-    parser.add_argument("--upstream-tls", action="store_true", help="ours speaks TLS to backends")
     parser.add_argument("--write", action="store_true", help="write the table into the manual")
     given = parser.parse_args()
     if os.geteuid() or not (LAB_ROOT / "pkg/usr/lib/cyrus/bin/master").exists():

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from tests.kit.process import until_open
 
+POP3_PORT = 110
+
 
 @contextmanager
 def answering(host: str, port: int, backend: tuple[str, int]) -> Iterator[None]:
@@ -25,6 +27,7 @@ def answering(host: str, port: int, backend: tuple[str, int]) -> Iterator[None]:
 def _serve(host: str, port: int, backend: tuple[str, int]) -> None:
     head = f"HTTP/1.0 200 OK\r\nAuth-Status: OK\r\nAuth-Server: {backend[0]}\r\n"
     said = f"{head}Auth-Port: {backend[1]}\r\n\r\n".encode()
+    said_to_pop3 = f"{head}Auth-Port: {POP3_PORT}\r\n\r\n".encode()
     with socket.create_server((host, port), backlog=512) as listening:
         while True:
             client, _ = listening.accept()
@@ -35,4 +38,4 @@ def _serve(host: str, port: int, backend: tuple[str, int]) -> None:
                     if not octets:
                         break
                     asked += octets
-                client.sendall(said)
+                client.sendall(said_to_pop3 if b"Auth-Protocol: pop3" in asked else said)

@@ -69,6 +69,14 @@ def deliver_for(
     address: tuple[str, int], users: Sequence[str], connections: int, duration_s: float
 ) -> float:
     """Messages taken a second."""
+    done, elapsed_s = delivered(address, users, connections, duration_s)
+    return done / elapsed_s
+
+
+def delivered(
+    address: tuple[str, int], users: Sequence[str], connections: int, duration_s: float
+) -> tuple[int, float]:
+    """How many messages were taken, and how long that took."""
     opened = [_Connection(address, users, number) for number in range(connections)]
     by_descriptor = {one.sock.fileno(): one for one in opened}
     poll = select.epoll()
@@ -91,4 +99,4 @@ def deliver_for(
     for one in opened:
         one.sock.close()
     poll.close()
-    return done / elapsed_s
+    return done, elapsed_s

@@ -24,6 +24,7 @@ MASTER: Final = ("127.0.0.10", 3905)
 BACKENDS: Final = {f"be1.{DOMAIN}": "127.0.0.11", f"be2.{DOMAIN}": "127.0.0.12"}
 FRONTEND: Final = "127.0.0.30"
 MULTIPLEXOR: Final = "127.0.0.31"
+FRONTEND_WITH_TLS: Final = "127.0.0.32"  # to backends
 PASSWORD: Final = "secret"
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 
@@ -141,19 +142,29 @@ class Murder:
 
     @contextmanager
     def frontend(
-        self, *, tls: str = "none", auth: str = "plain", workers: int = 0, keep_list: bool = False
+        self,
+        *,
+        tls: str = "none",
+        auth: str = "plain",
+        workers: int = 0,
+        keep_list: bool = False,
+        host: str = FRONTEND,
     ) -> Iterator[int]:
-        """Ours at FRONTEND, beside whatever master and backends there are. Its list is made anew, or kept."""
+        """Ours at FRONTEND, or another `host`, beside whatever master and backends there are. Its list is made anew, or
+        kept."""
         name = f"fe.{DOMAIN}"
         if not keep_list:
             shutil.rmtree(self.folder / name / "data", ignore_errors=True)
             (self.folder / name / "data").mkdir()
         sections: dict[str, Mapping[str, object]] = {
             "mupdate": following(*MASTER),
-            "frontend": {**clients_at(FRONTEND, workers), **upstream(tls, auth)},
+            "frontend": {**clients_at(host, workers), **upstream(tls, auth)},
             **{f'servers."{server}"': {"address": host} for server, host in BACKENDS.items()},
         }
-        with self.serving(self.write(name, "frontend", sections), FRONTEND, 143) as process:
+        node = self.write(name, "frontend", sections)
+        if host != FRONTEND:
+            node = Path(shutil.copytree(node, self.folder / host))
+        with self.serving(node, host, 143) as process:
             yield process
 
 
@@ -194,6 +205,7 @@ def clients_at(host: str, workers: int) -> Mapping[str, object]:
         "imap": [f"{host}:143"],
         "imaps": [f"{host}:993"],
         "lmtp": [f"{host}:24"],
+        "pop3": [f"{host}:110"],
         "workers": workers,
         "admins": ["cyrus"],
         "allow_plaintext": True,

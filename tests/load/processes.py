@@ -1,9 +1,15 @@
 """What processes cost: CPU time and memory of whole process trees, from /proc (Linux)."""
 
 import os
-from collections.abc import Iterable
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
+
+from tests.kit.waiting import pause
 
 TICK: Final = os.sysconf("SC_CLK_TCK")
 
@@ -64,3 +70,31 @@ def pss_kib(roots: Iterable[int]) -> int:
 def _stat(process: int) -> list[str]:
     """From the state on: parent is [1], utime, stime, cutime, cstime are [11:15]."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+
+
+def system_calls(roots: Iterable[int], work: Callable[[], int]) -> float | None:
+    """What the trees ask of the kernel for each of what `work` does; None where there is no strace."""
+    if shutil.which("strace") is None:
+        return None
+    processes = sorted(tree(roots))
+    with tempfile.NamedTemporaryFile("r") as told:
+        words = [word for process in processes for word in ("-p", str(process))]
+        command = ["strace", "-f", "-c", "-o", told.name, *words]
+        tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            while tracer.poll() is None and not all(map(_is_traced, processes)):
+                pause(0.05, "strace attaches to one process after the other")
+            done = work()
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.wait(30)
+        total = next((line for line in told if line.rstrip().endswith(" total")), "")
+    return int(total.split()[3]) / done if total else None
+
+
+def _is_traced(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return True
+    return "TracerPid:\t0\n" not in status

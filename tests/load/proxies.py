@@ -15,13 +15,16 @@ from typing import Final
 
 from tests.kit.process import Program
 from tests.kit.waiting import pause
-from tests.load.accounts import answering
+from tests.load.accounts import POP3_PORT, answering
 
 HOST: Final = "127.0.0.1"
 NGINX_PORT: Final = 14431  # with TLS: one more, likewise for the others
 DOVECOT_PORT: Final = 14441
 PERDITION_PORT: Final = 14451
 AUTH_PORT: Final = 14461
+POP3_STEP: Final = 2  # from the port of IMAP
+LMTP_STEP: Final = 3
+LMTP_PORT: Final = 24
 MODULE: Final = Path("/usr/lib/nginx/modules/ngx_mail_module.so")
 
 NGINX: Final = """\
@@ -39,13 +42,15 @@ mail {{
     ssl_certificate_key {key};
     server {{ listen {host}:{port}; protocol imap; }}
     server {{ listen {host}:{tls_port} ssl; protocol imap; }}
+    server {{ listen {host}:{pop3_port}; protocol pop3; }}
 }}
 """
 DOVECOT: Final = """\
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/log
-protocols = imap
+protocols = {protocols}
+lmtp_proxy = yes
 listen = {host}
 ssl = yes
 ssl_cert = <{certificate}
@@ -55,7 +60,7 @@ auth_mechanisms = plain login
 default_client_limit = 8000
 passdb {{
   driver = passwd-file
-  args = scheme=PLAIN username_format=%u {folder}/users
+  args = scheme=PLAIN username_format=%u {folder}/users-%s
 }}
 userdb {{
   driver = prefetch
@@ -72,6 +77,7 @@ service imap-login {{
     port = {tls_port}
   }}
 }}
+{others}
 service anvil {{
   client_limit = 17000
 }}
@@ -79,6 +85,31 @@ service auth {{
   client_limit = 17000
 }}
 """
+
+
+DOVECOT_OTHERS: Final = {
+    "pop3": """service pop3-login {{
+  service_count = 0
+  process_min_avail = 2
+  process_limit = 2
+  inet_listener pop3 {{
+    port = {port}
+  }}
+}}
+""",
+    "lmtp": """service lmtp {{
+  inet_listener lmtp {{
+    port = {port}
+  }}
+}}
+""",
+}
+
+
+def dovecot_speaks() -> list[str]:
+    """Beside IMAP: each protocol is a package of its own."""
+    found = Path("/usr/lib/dovecot")
+    return [name for name in ("pop3", "lmtp") if (found / name).exists()]
 
 
 @contextmanager
@@ -93,6 +124,7 @@ def nginx(folder: Path, backend: tuple[str, int], certificate: Path, key: Path) 
             auth_port=AUTH_PORT,
             port=NGINX_PORT,
             tls_port=NGINX_PORT + 1,
+            pop3_port=NGINX_PORT + POP3_STEP,
             certificate=certificate,
             key=key,
         )
@@ -105,15 +137,21 @@ def nginx(folder: Path, backend: tuple[str, int], certificate: Path, key: Path) 
 @contextmanager
 def dovecot(folder: Path, backend: tuple[str, int], certificate: Path, key: Path) -> Iterator[int]:
     config = folder / "dovecot.conf"
-    (folder / "users").write_text(
-        "".join(
-            f"user{number}:secret:::::: proxy=y host={backend[0]} port={backend[1]}\n"
-            for number in range(1, 2001)
+    for service, to in (("imap", backend[1]), ("pop3", POP3_PORT), ("lmtp", LMTP_PORT)):
+        users = folder / f"users-{service}"
+        users.write_text(
+            "".join(
+                f"user{number}:secret:::::: proxy=y host={backend[0]} port={to}\n"
+                for number in range(1, 2001)
+            )
         )
-    )
-    os.chown(folder / "users", pwd.getpwnam("dovecot").pw_uid, -1)
+        os.chown(users, pwd.getpwnam("dovecot").pw_uid, -1)
+    others = [name for name in ("pop3", "lmtp") if name in dovecot_speaks()]
+    listening = {"pop3": DOVECOT_PORT + POP3_STEP, "lmtp": DOVECOT_PORT + LMTP_STEP}
     config.write_text(
         DOVECOT.format(
+            protocols=" ".join(["imap", *others]),
+            others="".join(DOVECOT_OTHERS[name].format(port=listening[name]) for name in others),
             folder=folder,
             host=HOST,
             port=DOVECOT_PORT,

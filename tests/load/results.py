@@ -57,7 +57,8 @@ def _cell(figures: Mapping[str, float], one: str, base: str) -> str:
     """A figure, and how many times that of the base it is."""
     if one not in figures:
         return "–"
-    figure = f"{figures[one]:,.2f}" if figures[one] < 10 else f"{figures[one]:,.0f}"
+    is_small = figures[one] < 10 and figures[one] != int(figures[one])
+    figure = f"{figures[one]:,.2f}" if is_small else f"{figures[one]:,.0f}"
     least = figures.get(base)
     return f"{figure} ({figures[one] / least:.2f} ×)" if least and one != base else figure
 
