@@ -29,6 +29,7 @@ from murder.wire.token import string
 
 UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
 UNSELECT: Final = b"UNSELECT"
+SAME_USER_S: Final = 600.0  # of one login: a server looks at a user's groups then only
 # Beyond the mailbox: CONDSTORE once it was used (RFC 7162 §3.1), what ENABLE, NOTIFY and COMPRESS began
 OUTLASTING: Final = re.compile(
     rb"(?i)CONDSTORE|QRESYNC|MODSEQ|CHANGEDSINCE|\b(?:ENABLE|NOTIFY|COMPRESS|LANGUAGE)\b"
@@ -87,6 +88,7 @@ class Pool:
         else:
             able = bool(user) and upstream.outlasting is OUTLASTING and UNSELECT in capabilities
             able, command = able and upstream.passes_unsolicited and self._most > 0, UNSELECT
+            able = able and upstream.loop.time() - upstream.entered_at < SAME_USER_S
         if full or not able or self._idle_s <= 0 or not upstream.is_at_rest:
             upstream.close()
             return
@@ -283,7 +285,7 @@ async def _log_in(
     upstream.capabilities = capabilities_of(words)
     upstream.holds_answers_back = OURS not in upstream.capabilities
     if UNAUTHENTICATE not in upstream.capabilities:
-        upstream.outlasting = OUTLASTING
+        upstream.outlasting, upstream.entered_at = OUTLASTING, upstream.loop.time()
 
 
 async def _prove(upstream: ImapUpstream, proof: Proof) -> Reply:

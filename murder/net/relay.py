@@ -83,6 +83,7 @@ class ImapUpstream:
         # its next answer waits until the last one is acknowledged (Nagle), which takes a kernel 40 ms: Cyrus, most likely
         self.holds_answers_back = True
         self.user = ""  # for whom alone it is kept (`pool`)
+        self.entered_at = 0.0  # likewise: when they were let in
         self.outlasting: re.Pattern[bytes] | None = None  # ends that; None, too, once it was said
 
     # --- Receiver

@@ -459,6 +459,16 @@ async def test_a_backend_that_cannot_forget_a_user_has_them_again_on_the_same_co
         assert here.backend.connections == 1
 
 
+async def test_a_user_is_not_let_in_for_ever_by_one_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with unforgetting(tmp_path) as here:
+        monkeypatch.setattr("murder.net.pool.SAME_USER_S", 0.0)
+        await here.session("ana")
+        await until_soon(lambda: here.backend.heard[-1] == b"LOGOUT")
+        assert not here.kept
+
+
 async def test_nobody_else_gets_a_connection_that_waits_for_its_user(tmp_path: Path) -> None:
     async with unforgetting(tmp_path) as here:
         await here.session("bob")
