@@ -97,7 +97,7 @@ class Gate:
         self.auth = auth if isinstance(auth, Chain) else Chain([("auth", auth)])
         self.server_name = server_name
         self.certificate_user = certificate_user
-        self._own_passwords = own_passwords  # carried on: whoever is in has given one
+        self.own_passwords = own_passwords  # carried on: whoever is in has given one
         self._within = within  # of the server beside this proxy: nodes and proxy users come to that
         self._decoy_key = decoy_key or secrets.token_bytes(32)
         self.admins = frozenset(admins)
@@ -335,7 +335,7 @@ class Gate:
         is_admin = identity.user in self.admins
         if is_admin and self.keep_admin_password and password is None:
             is_admin = False  # the backends would not believe it
-        is_kept = self._own_passwords or (is_admin and self.keep_admin_password)
+        is_kept = self.own_passwords or (is_admin and self.keep_admin_password)
         kept = password if is_kept else None
         return Login(identity.user, identity, is_admin, password=kept)
 

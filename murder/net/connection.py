@@ -214,7 +214,9 @@ class Connection(asyncio.Protocol):
         # both have ended; or the loop ends it in any case, and says so in the log
         if self._finished or self.is_tls:
             return False
-        return isinstance(self._receiver, HalfCloses) and self._receiver.input_ended()
+        # as `isinstance(…, HalfCloses)`, which takes its time for who does not
+        input_ended: Callable[[], bool] | None = getattr(self._receiver, "input_ended", None)
+        return input_ended is not None and input_ended()
 
     def _tls_ended(self) -> None:
         """The peer's close_notify has come, within the reading of what came before it. TCP is read no further: its end may

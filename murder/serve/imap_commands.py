@@ -95,15 +95,16 @@ async def _login(dialogue: ImapDialogue, command: Command, user: str, password: 
     except Refusal as refusal:
         _refuse_login(dialogue, command, as_given(user), refusal)
         return
-    await _enter(dialogue, command, login)
+    await let_in(dialogue, command, login)
 
 
-async def _enter(dialogue: ImapDialogue, command: Command, login: Login) -> None:
+async def let_in(dialogue: ImapDialogue, command: Command, login: Login) -> None:
+    """Whoever has proven who they are, by this command; who has too many connections is told, and goes."""
     if dialogue.is_for_within(login):
         told = dialogue.client_id
         heir = dialogue.pass_on()
         heir.client_id = told
-        heir.go_on(command, _enter(heir, command, login))
+        heir.go_on(command, let_in(heir, command, login))
         return
     try:
         await dialogue.enter(command, login)
@@ -146,7 +147,7 @@ async def _authenticate(
     except NotAdmitted as refusal:
         _refuse_login(dialogue, command, refusal.user, refusal)
         return
-    await _enter(dialogue, command, login)
+    await let_in(dialogue, command, login)
 
 
 LOGIN_ROWS: Final[Table] = {

@@ -31,6 +31,7 @@ from murder.net.pool import MAX_CAPABILITIES, NOBODY, OURS, TOLD, capabilities_o
 from murder.net.proving import GSSAPI
 from murder.net.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.upstream import Address
+from murder.serve.imap_commands import let_in
 from murder.session.imap_server import State
 from murder.wire.imap.command import COMMAND, parse_command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
@@ -154,9 +155,15 @@ class Lobby(FrontendImap):
         login = gate.admit_at_once(
             name.decode("ascii"), secret, connection, self.protocol, mechanism
         )
+        if frontend.multiplexor is not None:
+            if login is None or gate.own_passwords:  # or it is to be carried on
+                return False
+            command = parse_command(match[0])
+            self.bad_commands = 0
+            self.go_on(command, let_in(self, command, login))
+            return True
         if (
             login is None
-            or frontend.multiplexor is not None
             or not (
                 (seen := (frontend.mailboxes.stamp(), frontend.whole_config))
                 == frontend.all_known_at

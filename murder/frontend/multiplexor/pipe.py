@@ -61,9 +61,8 @@ class Pipe(ClientDialogue):
 
     def begin_pipe(self, login: Login) -> None:
         """Both ways from here on."""
-        self.login = replace(login, password=None)
         self.entered_as(
-            self.login,
+            login if login.password is None else replace(login, password=None),
             self.idle_timeout_s,
             proxy=login.proxy,
             admin=login.is_admin,

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from murder.config import Config
@@ -93,7 +93,7 @@ class Multiplexor:
         kept = self._entered.pop(caller.session, None)
         if kept is not None and kept[:2] == (place, login.user) and not kept[2].is_lost:
             return kept[2], kept[3]
-        visitor = replace(self._visitor(login, place, caller, as_user), utf8=utf8)
+        visitor = self._visitor(login, place, caller, as_user, utf8)
         upstream, welcome = await self.enter(place, visitor, caller, speech)
         if not welcome.may_become_another or self._config.multiplexor.login != "proxy":
             return upstream, welcome
@@ -134,7 +134,9 @@ class Multiplexor:
             del self._entered[session]
             kept[2].close()
 
-    def _visitor(self, login: Login, place: Place, caller: Caller, as_user: str) -> Visitor:
+    def _visitor(
+        self, login: Login, place: Place, caller: Caller, as_user: str, utf8: bool
+    ) -> Visitor:
         config = self._config.multiplexor
         password = None
         if config.login != "proxy":
@@ -143,7 +145,7 @@ class Multiplexor:
                 text = "Only a user's own password opens their mailbox here"
                 raise Refusal(Code.AUTHORIZATION_FAILED, text)
         facts = caller.facts if config.tells_client else ()
-        return Visitor(place.user or as_user or login.user, password, facts)
+        return Visitor(place.user or as_user or login.user, password, facts, utf8)
 
     def _address_of(self, place: Place, speech: Speech) -> Address:
         address = self._upstreams.address(place.server, speech.protocol)
