@@ -174,8 +174,11 @@ class SpoolStore:
     # --- roots
 
     def _path_of(self, folder: str) -> Path:
+        return Path(self._place_of(folder))
+
+    def _place_of(self, folder: str) -> str:
         spread = hashlib.sha256(folder.encode()).hexdigest()[:2]
-        return self.folder / "roots" / spread / folder
+        return f"{self.folder}/roots/{spread}/{folder}"
 
     def _root(self, name: MailboxName) -> Root:
         return self._root_in(folder_name(root_of(name)))
@@ -241,9 +244,10 @@ class SpoolStore:
 
     def _find(self, name: MailboxName) -> tuple[Root, int, str] | None:
         """Root, row number and id of a mailbox."""
-        if not self._exists(name):
+        folder = folder_name(root_of(name))
+        if not os.path.isdir(self._place_of(folder)):  # for each message: no path is made
             return None
-        root = self._root(name)
+        root = self._root_in(folder)
         row = root.reader.execute(
             "SELECT id, mailbox_id FROM mailbox WHERE name=?", (name,)
         ).fetchone()

@@ -35,6 +35,7 @@ from murder.sieve import (
     Metadata,
     Outcome,
     OwnAddresses,
+    Paused,
     Question,
     RunProgram,
     Script,
@@ -165,20 +166,20 @@ async def _run(
         policy=compiler.policy,
         cache=compiler.cache,
     )
+    first = run.advance()
+    if isinstance(first, Outcome):  # most ask nothing, and take a moment
+        return first
     answers = Answers(backend, message, [one for one, _ in programs], log)
     try:
         async with asyncio.timeout(RUN_S):
-            return await _to_end(run, answers)
+            return await _to_end(run, first, answers)
     except TimeoutError:
         raise Refusal(Code.UNAVAILABLE, LATER) from None
 
 
-async def _to_end(run: Machine, answers: "Answers") -> Outcome:
+async def _to_end(run: Machine, found: Question | Paused | Outcome, answers: "Answers") -> Outcome:
     turn = Turn()
-    while True:
-        found = run.advance()
-        if isinstance(found, Outcome):
-            return found
+    while not isinstance(found, Outcome):
         if found is PAUSED:
             await line_up()
         elif isinstance(found, LongWork):
@@ -187,6 +188,8 @@ async def _to_end(run: Machine, answers: "Answers") -> Outcome:
             run.answer(await answers.answer(found))
             if turn.is_over:  # most answers are known without a wait
                 await turn.rest()
+        found = run.advance()
+    return found
 
 
 def _circumstances(backend: Backend, message: Arriving) -> Circumstances:
