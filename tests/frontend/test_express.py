@@ -114,10 +114,13 @@ class Selected:
 
 @contextmanager
 def selected() -> Iterator[Selected]:
+    """In a loop that does not run: so on a busy machine, too, a turn must not end before all of it is done."""
     loop = asyncio.new_event_loop()
     try:
         asyncio._set_running_loop(loop)
-        yield Selected()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("murder.net.dialogue.TURN_S", 60.0)
+            yield Selected()
     finally:
         asyncio._set_running_loop(None)
         loop.close()
