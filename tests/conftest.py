@@ -3,6 +3,7 @@ coroutines."""
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,10 @@ IN_CI = os.environ.get("CI") == "true"
 # of murder again, which is most of its work
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would the programs that tests end with it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 ENGINE_TESTS = ("tests/mupdate", "tests/cyrus", "tests/ha", "tests/plugins/test_list_etcd.py")
