@@ -26,6 +26,8 @@ from murder.mupdate.snapshot import Snapshot, Table, Viewing, WriteTransaction
 
 DATA: Final = "data.mdb"  # LMDB's own name for the file
 FORMAT: Final = b"1"  # of the file; a newer one is refused
+# of a file that is not all there is: a version that knows no journal refuses it, until an orderly end has settled all
+AHEAD_FORMAT: Final = b"2"
 STAMP_S: Final = 0.05
 MAP_BYTES: Final = 4 << 30  # address space, not disk or memory; a million rows take about 0.4 GiB
 RESERVE_BYTES: Final = 32 << 20  # a commit's pages (`waiting.MAX_COMMIT_COST`), and as much again
@@ -181,6 +183,13 @@ class Environment:
 
     def put_chapter(self, transaction: WriteTransaction, name: bytes) -> None:
         transaction.put(CHAPTER, name, db=self.tables[b"meta"])
+
+    def is_marked(self, transaction: Snapshot) -> bool:
+        return transaction.get(b"format", db=self.tables[b"meta"]) == AHEAD_FORMAT
+
+    def mark(self, *, is_ahead: bool) -> None:
+        word, meta = AHEAD_FORMAT if is_ahead else FORMAT, self.tables[b"meta"]
+        self.write_below(lambda lmdb: lmdb.put(b"format", word, db=meta), owed=True)
 
     def write_below(self, work: Callable[[WriteTransaction], T], *, owed: bool = False) -> T:
         while True:
@@ -384,9 +393,9 @@ def _check_format(environment: lmdb.Environment, path: Path, *, read_only: bool)
         if found is None and not read_only:
             transaction.put(b"format", FORMAT)
             transaction.put(b"epoch", os.urandom(8).hex().encode())
-        elif found != FORMAT:
+        elif found not in (FORMAT, AHEAD_FORMAT):
             raise Refusal(
                 Code.UNAVAILABLE,
                 f"The mailbox list {path} has format {(found or b'none').decode()}, this version reads "
-                f"{FORMAT.decode()}: use the newer version of murder that wrote it",
+                f"{FORMAT.decode()} and {AHEAD_FORMAT.decode()}: use the newer version of murder that wrote it",
             )

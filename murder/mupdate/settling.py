@@ -61,6 +61,14 @@ class Below(Protocol):
 
     def put_chapter(self, transaction: WriteTransaction, name: bytes) -> None: ...
 
+    def is_marked(self, transaction: Snapshot) -> bool:
+        """Whether LMDB says that there is a journal in front of it, so that older versions refuse it."""
+        ...
+
+    def mark(self, *, is_ahead: bool) -> None:
+        """Have it say so, or no longer. Raises Refusal."""
+        ...
+
 
 class _Directly(Exception):
     """It cannot be written ahead: it is to be done in LMDB."""
@@ -207,6 +215,11 @@ class Settling:
         if self._below.free_octets() < 2 * (MOST_KEYS * PAGES * PAGE_OCTETS + 2 * journal.half):
             raise _Directly
         journal.make_room()
+        if not self._below.read_below(lambda snapshot, _: self._below.is_marked(snapshot)):
+            try:
+                self._below.mark(is_ahead=True)
+            except Refusal as refusal:
+                raise _Directly from refusal
         before, stamp = self._below.read_below(
             lambda snapshot, stamp: (self._below.chapter_below(snapshot), stamp)
         )
@@ -315,7 +328,8 @@ class Settling:
                 self._let_go()
 
     def close(self) -> None:
-        """Settle, and leave nothing that could be taken for more. Where the disk does not, the journal has it."""
+        """Settle, and leave nothing that could be taken for more. Where the disk does not, the journal has it; where another
+        process writes, what is in the journal is that one's."""
         self._is_closed = True
         self._hurried.set()
         self._woken.set()
@@ -325,11 +339,11 @@ class Settling:
         if journal is None:
             return
         try:
-            if self.layers and not self._read_only:
+            if not self._read_only and (self._is_ours or journal.lock()):
                 with self.alone():
-                    pass
-            if not self.layers and not self._read_only:
-                journal.void()
+                    journal.void()
+                    if self._below.read_below(lambda snapshot, _: self._below.is_marked(snapshot)):
+                        self._below.mark(is_ahead=False)
         except (Refusal, OSError) as error:
             self._log.warning("list.not_settled", problem=str(error))
         journal.close()

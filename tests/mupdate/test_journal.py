@@ -1,6 +1,7 @@
 """Ahead of LMDB: what is durable in the journal is there after any end, once, and in the list that it belongs to only."""
 
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -260,6 +262,69 @@ def test_after_a_clean_end_nothing_is_left_in_the_journal(tmp_path: Path) -> Non
     before = opened(tmp_path / "before")
     assert not rows(before)
     before.close()
+
+
+def _come_and_go(folder: Path) -> None:
+    MailboxList.open(folder).close()
+
+
+def test_another_process_that_ends_takes_nothing_from_the_journal(tmp_path: Path) -> None:
+    folder = tmp_path / "list"
+    mailboxes = opened(folder)
+    with unsettled(mailboxes):
+        write(mailboxes, put("user.acknowledged"))
+        other = multiprocessing.get_context("spawn").Process(target=_come_and_go, args=(folder,))
+        other.start()
+        other.join()
+        assert other.exitcode == 0
+        shutil.copytree(folder, tmp_path / "killed")
+    mailboxes.close()
+    again = opened(tmp_path / "killed")
+    assert list(rows(again)) == ["user.acknowledged"]
+    again.close()
+
+
+def _write_ahead_and_die(folder: Path) -> None:
+    mailboxes = opened(folder)
+    mailboxes._environment._settling._settling.acquire()
+    write(mailboxes, put("user.acknowledged"))
+    os._exit(0)
+
+
+def test_who_ends_behind_one_that_died_settles_what_that_one_left(tmp_path: Path) -> None:
+    folder = tmp_path / "list"
+    bystander = MailboxList.open(folder)
+    other = multiprocessing.get_context("spawn").Process(
+        target=_write_ahead_and_die, args=(folder,)
+    )
+    other.start()
+    other.join()
+    assert not rows(bystander)
+    bystander.close()
+    again = opened(folder)
+    assert list(rows(again)) == ["user.acknowledged"]
+    again.close()
+
+
+def _format_of(folder: Path) -> bytes:
+    """As a version reads it that knows no journal."""
+    with lmdb.open(str(folder), max_dbs=1, readonly=True, lock=False) as environment:
+        meta = environment.open_db(b"meta", create=False)
+        with environment.begin(db=meta) as transaction:
+            return transaction.get(b"format") or b""
+
+
+def test_a_version_that_knows_no_journal_refuses_a_list_that_has_one_ahead(tmp_path: Path) -> None:
+    folder = tmp_path / "list"
+    mailboxes = opened(folder)
+    write(mailboxes, put("user.first"))
+    copy = killed(folder, mailboxes)
+    mailboxes.close()
+    assert (_format_of(copy), _format_of(folder)) == (b"2", b"1")
+    again = opened(copy)
+    assert list(rows(again)) == ["user.first"]
+    again.close()
+    assert _format_of(copy) == b"1"
 
 
 def test_the_journal_stays_within_its_bound_and_large_changes_pass_it_by(tmp_path: Path) -> None:

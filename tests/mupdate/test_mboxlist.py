@@ -239,7 +239,7 @@ def test_a_newer_format_is_refused_with_a_sentence(tmp_path: Path) -> None:
     meta = environment.tables[b"meta"]
     environment.write(lambda transaction: transaction.put(b"format", b"99", db=meta))
     environment.close()
-    with pytest.raises(Refusal, match="has format 99, this version reads 1"):
+    with pytest.raises(Refusal, match="has format 99, this version reads 1 and 2"):
         MailboxList.open(tmp_path)
 
 

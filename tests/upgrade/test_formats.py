@@ -33,6 +33,7 @@ FORMATS = {
     "a tree's index, `store_maildir`": schema.FORMAT,
     "what stands in that index besides": tree.FORMAT,
     "the mailbox list": int(environment.FORMAT),
+    "the master's while changes may be in its journal only": int(environment.AHEAD_FORMAT),
     "the journal in front of the master's list": list_journal.FORMAT,
     "an operation that was begun": intent.FORMAT,
     "a move's journal": journal.FORMAT,
