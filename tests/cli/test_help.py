@@ -61,7 +61,7 @@ def meant(line: str) -> tuple[str, list[str]]:
     """The command that a line runs, and the words after it."""
     found = re.search(r"(?:^|[|&:] +|\$\()(?:\./)?murder (.*)", line)
     assert found, line
-    words = shlex.split(re.split(r" +[|>] ?| && ", found.group(1))[0], comments=True)
+    words = shlex.split(re.split(r" +[|<>] ?| && ", found.group(1))[0], comments=True)
     name = "murder"
     while words and f"{name} {words[0]}" in BY_NAME:
         name = f"{name} {words.pop(0)}"

@@ -16,7 +16,11 @@ SHOWN = 20  # names told one by one
 
 @click.group()
 def dns() -> None:
-    """Names of users in DNS, each of which leads to the server of their INBOX (`murder help dns`)."""
+    """Names of users in DNS, each of which leads to the server of their INBOX (`murder help dns`).
+
+    \b
+    murder ctl dns zone --suffix imap.example.org
+    """
 
 
 @dns.command()
