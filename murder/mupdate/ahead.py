@@ -21,7 +21,7 @@ NOWHERE: Final = object()
 class Layer:
     """What is put and removed, in all tables. `stands_on`: LMDB's number of the commit below."""
 
-    __slots__ = ("_highest", "keys", "more", "octets", "stands_on", "tables")
+    __slots__ = ("_highest", "_orders", "keys", "more", "octets", "stands_on", "tables")
 
     def __init__(self, tables: Iterable[Table], stands_on: int) -> None:
         self.tables: dict[Table, Changed] = {table: {} for table in tables}
@@ -30,12 +30,33 @@ class Layer:
         self.keys = 0  # that have been put or removed, some more than once
         self.octets = 0
         self._highest: dict[Table, bytes] = {}  # key ever put
+        self._orders: dict[Table, list[bytes]] = {}  # keys, of tables that were walked through
+
+    def set(self, table: Table, key: bytes, value: bytes | None) -> None:
+        """Have this value for a key; None removes it."""
+        changed = self.tables[table]
+        order = self._orders.get(table)
+        if order is not None and key not in changed:
+            insort(order, key)
+        changed[key] = value
+
+    def order_of(self, table: Table) -> list[bytes]:
+        """The changed keys, sorted, and kept so: to begin a walk costs no more where much is ahead. Not to be changed."""
+        order = self._orders.get(table)
+        if order is None:
+            order = self._orders[table] = sorted(self.tables[table])
+        return order
 
     def take(self, other: "Layer") -> None:
         """Have what another layer has, that stood on this one."""
         for table, changed in other.tables.items():
-            if changed:
-                self.tables[table].update(changed)
+            if not changed:
+                continue
+            mine, order = self.tables[table], self._orders.get(table)
+            if order is not None:
+                order += [key for key in changed if key not in mine]
+                order.sort()  # which is two runs: a merge
+            mine.update(changed)
         for table, more in other.more.items():
             self.more[table] = self.more.get(table, 0) + more
         for table, key in other._highest.items():
@@ -92,7 +113,7 @@ class Draft(View):
         own = self.own
         if db in self._counted and self.get(key, db=db) is None:
             own.more[db] = own.more.get(db, 0) + 1
-        own.tables[db][key] = value
+        own.set(db, key, value)
         own.note_key(db, key)
         own.keys += 1
         own.octets += len(key) + len(value)
@@ -102,7 +123,7 @@ class Draft(View):
         found = self.get(key, db=db)
         if found is not None:
             own = self.own
-            own.tables[db][key] = None
+            own.set(db, key, None)
             own.more[db] = own.more.get(db, 0) - 1
             own.keys += 1
             own.octets += len(key)
@@ -111,7 +132,7 @@ class Draft(View):
     def delete(self, key: bytes, *, db: Table) -> bool:
         if db in self._counted:
             return self.pop(key, db=db) is not None
-        self.own.tables[db][key] = None  # whether it is there or not
+        self.own.set(db, key, None)  # whether it is there or not
         self.own.keys += 1
         self.own.octets += len(key)
         return True
@@ -124,7 +145,7 @@ class Draft(View):
 
 
 class _MergedCursor:
-    """One order of LMDB's keys and those above them. What others change in the draft meanwhile is not seen."""
+    """One order of LMDB's keys and those above them. A walk does not see what the draft gets meanwhile."""
 
     def __init__(
         self, below: Cursor, layers: Sequence[Layer], table: Table, draft: Draft | None = None
@@ -133,17 +154,27 @@ class _MergedCursor:
         self._layers = layers
         self._table = table
         self._draft = draft
-        self._merged: tuple[Changed, list[bytes]] | None = None
         self._item: tuple[bytes, bytes] = (b"", b"")
 
-    def _above(self) -> tuple[Changed, list[bytes]]:
-        """All of the keys above LMDB, each as the uppermost layer has it; and their order."""
-        if self._merged is None:
-            changed: Changed = {}
-            for layer in reversed(self._layers):
-                changed.update(layer.tables[self._table])
-            self._merged = (changed, sorted(changed))
-        return self._merged
+    def _changes(self, start: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """The keys above LMDB from one on, in order, each as the uppermost layer has it."""
+        table = self._table
+        layers = [layer for layer in self._layers if layer.tables[table]]
+        orders = [layer.order_of(table) for layer in layers]
+        if self._draft is not None and layers and layers[0] is self._draft.own:
+            orders[0] = orders[0].copy()
+        changed = [layer.tables[table] for layer in layers]
+        places = [bisect_left(order, start) for order in orders]
+        everywhere = range(len(layers))
+        while True:
+            ahead = [i for i in everywhere if places[i] < len(orders[i])]
+            if not ahead:
+                return
+            key = min(orders[i][places[i]] for i in ahead)
+            having = [i for i in ahead if orders[i][places[i]] == key]
+            for i in having:
+                places[i] += 1
+            yield key, changed[having[0]][key]
 
     def _look(self, key: bytes) -> Any:
         for layer in self._layers:
@@ -201,40 +232,33 @@ class _MergedCursor:
 
     def _pairs(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         """From a key on, in order."""
-        changed, order = self._above()
-        at, end = bisect_left(order, start), len(order)
-        next_above = order[at] if at < end else None
+        above = self._changes(start)
+        next_above = next(above, None)
         for pair in self._below.iternext() if self._below.set_range(start) else ():
-            key, is_below = pair[0], True
-            while next_above is not None and next_above <= key:
-                is_below = next_above != key
-                value = changed[next_above]
+            is_below = True
+            while next_above is not None and next_above[0] <= pair[0]:
+                key, value = next_above
+                is_below = key != pair[0]
                 if value is not None:
-                    yield next_above, value
-                at += 1
-                next_above = order[at] if at < end else None
+                    yield key, value
+                next_above = next(above, None)
             if is_below:
                 yield pair
-        while at < end:
-            value = changed[order[at]]
-            at += 1
+        while next_above is not None:
+            key, value = next_above
             if value is not None:
-                yield order[at - 1], value
+                yield key, value
+            next_above = next(above, None)
 
     # Where it may write
 
     def delete(self) -> bool:
         """As LMDB's: it stands at the next one then."""
         key = self._item[0]
-        changed, order = self._above()
         self._writing().delete(key, db=self._table)
-        if key not in changed:
-            insort(order, key)
-        changed[key] = None
         return self.set_range(key)
 
     def put(self, key: bytes, value: bytes) -> bool:
-        self._merged = None
         return self._writing().put(key, value, db=self._table)
 
     def putmulti(
