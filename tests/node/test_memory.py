@@ -1,6 +1,7 @@
 """A TLS connection's buffer has 256 KiB: where it is cut from pages that others have used, all of it is in memory."""
 
 import ctypes
+import importlib
 import subprocess
 import sys
 
@@ -37,5 +38,7 @@ print(fresh)
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc here")
 def test_what_others_have_used_does_not_come_back_with_a_large_block() -> None:
+    # so that the program finds it compiled: compiling leaves room in the heap, which is taken first
+    importlib.import_module("murder.node.process.host")
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
     assert int(done.stdout) <= 2  # pages

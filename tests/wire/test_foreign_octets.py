@@ -147,6 +147,7 @@ SPECIAL: Final[dict[str, Callable[[Any, bytes], object]]] = {
     "parse_fetched": lambda parse, octets: parse(Scanner(octets), Fetched()),
     "parse_append_end": lambda parse, octets: [parse(Scanner(octets), form) for form in AppendForm],
     "parse_values": lambda parse, octets: parse([octets, dlist.Held(octets), octets]),
+    "parse_faults": lambda parse, octets: parse(octets.decode("latin-1")),
     "parse_header": lambda parse, octets: None if haproxy.octets_wanted(octets) else parse(octets),
 }
 FROM_JSON: Final = {
@@ -171,12 +172,14 @@ FROM_JSON: Final = {
         (
             *("parse_node_status", "parse_probed", "parse_conflict", "parse_session"),
             *("parse_traced", "parse_trail_line", "parse_chain_checked", "parse_log_line"),
+            "parse_copying",
         ),
         st.dictionaries(
             st.sampled_from(
                 "node role cid protocol user idle_s at who octets what problem took_ms name command claimant kept_as "
                 "version now mailboxes down list synchronised lag_s servers replaced is_master "
-                "line files breaks chain backends".split()
+                "line files breaks chain backends "
+                "stage number of copied_engine copied_rows copied_seq copied_waited_s".split()
             ),
             JSON,
         ),
