@@ -66,12 +66,16 @@ def test_somebody_without_a_mouse_logs_in_and_skips_the_menu(browser: Browser, d
     base = f"https://127.0.0.1:{demo.frontend['web']}"
     browser.size(1280)
     browser.go(f"{base}/login")
-    assert browser.run("document.activeElement.id") == "user"
+    until(lambda: browser.run("document.activeElement.id") == "user")  # a busy browser is late
     browser.call("Input.insertText", text="admin")
     browser.key("Tab")
+    until(lambda: browser.run("document.activeElement.id") == "password")
     browser.call("Input.insertText", text="secret")
     browser.press_key("Enter")
-    assert "You are logged in as admin." in browser.text("[role=status]")
+    until(
+        lambda: "You are logged in as admin." in browser.text("[role=status]"),
+        lambda: browser.text("body"),
+    )
     browser.key("Tab")
     assert browser.run("document.activeElement.className") == "skip"
     browser.key("Enter")
