@@ -264,11 +264,11 @@ class BackendRole(ClientRole):
         folder = self._config.node.data / ROLE
         self._expiring = asyncio.create_task(keep_expiring(backend, folder, self._audit))
         self._submitter = Submitter(backend.deliveries, self._config)
-        backend.outgoing_arrived = self._submitter.wake
-        self._submitter.start()
+        backend.outgoing_arrived = self._submitter.rows.wake
+        self._submitter.rows.start()
         self._imap_scripts = ImapScripts(backend)
-        backend.caused_arrived = self._imap_scripts.wake
-        self._imap_scripts.start()
+        backend.caused_arrived = self._imap_scripts.rows.wake
+        self._imap_scripts.rows.start()
         self._taking_in = asyncio.create_task(backend.scripts.take_in_all())
 
     def _make_mailboxes(
@@ -485,9 +485,9 @@ class BackendRole(ClientRole):
         if self._epochs is not None and self._keeper is not None:
             await self._epochs.stop()
         if self._submitter is not None:
-            await self._submitter.stop()
+            await self._submitter.rows.stop()
         if self._imap_scripts is not None:
-            await self._imap_scripts.stop()
+            await self._imap_scripts.rows.stop()
         for task in (self._keeper, self._matching, self._expiring, self._taking_in):
             if task is not None:
                 task.cancel()

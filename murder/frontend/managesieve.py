@@ -12,8 +12,9 @@ from typing import ClassVar, Final
 
 from murder.api.referral import ReferralQuestion
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.multiplexor.become import become_pipe
+from murder.frontend.multiplexor.become import enter_as_pipe
 from murder.frontend.multiplexor.sieve import SIEVE_SPEECH
+from murder.frontend.multiplexor.speech import Welcome
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.model.entry import MailboxEntry
@@ -97,21 +98,13 @@ class FrontendSieve(SieveDialogue):
     # --- the login
 
     async def _enter(self, login: Login) -> None:
-        """As a multiplexor where it is one; who is refused for having too many connections is told by `super`."""
-        if self.frontend.multiplexor is not None and not self.is_for_within(login):
-            try:
-                if await become_pipe(
-                    self,
-                    self.frontend,
-                    login,
-                    SIEVE_SPEECH,
-                    lambda welcome: self.send(welcome.line),
-                ):
-                    return
-            except Refusal as refusal:
-                if refusal.code is not Code.LIMIT:
-                    raise
-        await super()._enter(login)
+        """As a multiplexor where it is one."""
+
+        def say(welcome: Welcome) -> None:
+            self.send(welcome.line)
+
+        if not await enter_as_pipe(self, self.frontend, login, SIEVE_SPEECH, say):
+            await super()._enter(login)
 
     async def entered_here(self, login: Login) -> None:
         self.login = login

@@ -11,8 +11,10 @@ from contextlib import suppress
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.multiplexor.become import become_pipe
+from murder.frontend.multiplexor.become import enter_as_pipe
+from murder.frontend.multiplexor.pipe import QUIET_S
 from murder.frontend.multiplexor.pop3 import POP3_SPEECH
+from murder.frontend.multiplexor.speech import Welcome
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.model.identity import Login
@@ -31,7 +33,6 @@ from murder.wire.pop3 import ok
 FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
 MAX_CAPABILITIES: Final = 100
 MAX_WORD: Final = 64  # octets of one
-QUIET_S: Final = 1.0  # silence in a pipe after which it may be ended
 
 
 class FrontendPop3(Pop3Dialogue):
@@ -79,23 +80,16 @@ class FrontendPop3(Pop3Dialogue):
     # --- login
 
     async def _enter(self, login: Login) -> None:
-        """As a multiplexor where it is one; who is refused for having too many connections is told by `super`."""
-        if self.frontend.multiplexor is not None and not self.is_for_within(login):
-            try:
-                if await become_pipe(
-                    self,
-                    self.frontend,
-                    login,
-                    POP3_SPEECH,
-                    lambda welcome: self.send(welcome.line + b"\r\n"),
-                    as_user=_with_detail(login),
-                    utf8=self.utf8,
-                ):
-                    return
-            except Refusal as refusal:
-                if refusal.code is not Code.LIMIT:
-                    raise
-        await super()._enter(login)
+        """As a multiplexor where it is one."""
+
+        def say(welcome: Welcome) -> None:
+            self.send(welcome.line + b"\r\n")
+
+        name = _with_detail(login)
+        if not await enter_as_pipe(
+            self, self.frontend, login, POP3_SPEECH, say, as_user=name, utf8=self.utf8
+        ):
+            await super()._enter(login)
 
     async def open_maildrop(self, login: Login) -> bytes:
         """Become a pipe to the user's backend; its word on the maildrop is ours."""
@@ -184,7 +178,7 @@ class FrontendPop3(Pop3Dialogue):
         self.connection.resume_reading()
         if self._input_ended:  # before there was a pipe
             self.active_at = self.loop.time()
-            self._close_when_quiet()
+            self.close_when_quiet(QUIET_S)
 
     def received(self, data: bytes) -> None:
         if self._is_pipe:
@@ -197,16 +191,8 @@ class FrontendPop3(Pop3Dialogue):
         """The backend's answers still pass; TLS to it knows no half of a connection, so the pipe is watched."""
         if not self._is_pipe:
             return super().input_ended()
-        self._close_when_quiet()
+        self.close_when_quiet(QUIET_S)
         return True
-
-    def _close_when_quiet(self) -> None:
-        if self.connection.is_lost or self.is_closing:
-            return
-        if self.is_quiet():
-            self.close()
-        else:
-            self.loop.call_later(QUIET_S, self._close_when_quiet)
 
     def may_proceed(self) -> bool:
         return self._upstream is None

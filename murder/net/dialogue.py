@@ -263,6 +263,15 @@ class Dialogue(ABC):
         """Whether this is a good moment to say BYE: no command runs and none is waiting."""
         return self._task is None and self.session.held == 0
 
+    def close_when_quiet(self, look_s: float) -> None:
+        """Close now, or as soon as it is found quiet; it is looked at so often."""
+        if self.connection.is_lost or self.is_closing:
+            return
+        if self.is_quiet():
+            self.close()
+        else:
+            self.loop.call_later(look_s, self.close_when_quiet, look_s)
+
     def is_done(self) -> bool:
         """Whether nothing that has come in still waits for its answer; half a command gets none."""
         return self._task is None and not self._pump_is_due and self._may_take()

@@ -19,7 +19,7 @@ from murder.config import BackendConfig, Config, MupdateConfig
 from murder.config.sections import NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
-from murder.model.name import inbox_of
+from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import IMAP, SIEVE
 from murder.net.listener import Bounds, Listener
 from plugins import store_memory
@@ -154,3 +154,19 @@ async def running_backend(
         await role.stop()
         for listener in listeners:
             listener.abort()
+
+
+async def subjects_of(backend: Backend, user: str, folder: str = "") -> list[tuple[str, list[str]]]:
+    """Of all messages of a user's folder ("": INBOX), each with its flags."""
+    inbox = inbox_of(user)
+    name = MailboxName(inbox + b"." + folder.encode() if folder else inbox)
+    mailbox = await backend.store.open(name, user)
+    try:
+        found = []
+        for row in await mailbox.messages():
+            octets = bytes(await mailbox.octets(row.uid))
+            subject = octets.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
+            found.append((subject, sorted(row.flags)))
+        return found
+    finally:
+        mailbox.close()

@@ -17,7 +17,7 @@ from murder.backend.scripts.rules import SCRIPT_ENTRY
 from murder.config.sieve import ImapScriptRule, ProgramConfig
 from murder.model.message import Uid
 from murder.model.name import MailboxName, inbox_of
-from tests.backend.server import Running, config_in, running_backend, spool_store
+from tests.backend.server import Running, config_in, running_backend, spool_store, subjects_of
 from tests.backend.test_site_scripts import COUNTING, program, written
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
@@ -55,18 +55,7 @@ class Client:
         await until_soon(is_empty, "scripts have seen all")
 
     async def messages(self, folder: str = "") -> list[tuple[str, list[str]]]:
-        inbox = inbox_of("ana")
-        name = MailboxName(inbox + b"." + folder.encode() if folder else inbox)
-        mailbox = await self.one.backend.store.open(name, "ana")
-        try:
-            found = []
-            for row in await mailbox.messages():
-                octets = bytes(await mailbox.octets(row.uid))
-                subject = octets.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
-                found.append((subject, sorted(row.flags)))
-            return found
-        finally:
-            mailbox.close()
+        return await subjects_of(self.one.backend, "ana", folder)
 
     async def annotate(self, value: bytes | None, mailbox: MailboxName | None = None) -> None:
         name = inbox_of("ana") if mailbox is None else mailbox
@@ -205,7 +194,7 @@ async def test_what_is_put_down_is_seen_after_a_crash_and_each_message_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = b'require ["imapsieve", "fileinto", "copy"]; fileinto :copy "INBOX/Box";'
-    monkeypatch.setattr("murder.backend.scripts.by_imap.AT_ONCE", 1)
+    monkeypatch.setattr("murder.backend.scripts.worklist.AT_ONCE", 1)
     advanced: list[int] = []
     really = caused.advance
 
@@ -224,7 +213,7 @@ async def test_what_is_put_down_is_seen_after_a_crash_and_each_message_once(
         await client.do("SELECT INBOX")
         await client.do("COPY 1:3 INBOX/Junk")
         await until_soon(lambda: len(advanced) == 2, "it stops in the middle")
-        monkeypatch.setattr("murder.backend.scripts.by_imap.POLL_S", 3600.0)
+        monkeypatch.setattr("murder.backend.scripts.worklist.POLL_S", 3600.0)
     monkeypatch.undo()
     async with client_with(tmp_path) as client:
         await client.settled()

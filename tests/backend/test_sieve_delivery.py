@@ -18,7 +18,7 @@ from murder.config.value import parse_endpoint
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
 from murder.net.listener import Bounds, Listener
-from tests.backend.server import Running, config_in, running_backend, spool_store
+from tests.backend.server import Running, config_in, running_backend, spool_store, subjects_of
 from tests.kit.waiting import until_soon
 
 MESSAGE = (
@@ -90,18 +90,7 @@ class Lmtp:
 
     async def subjects(self, folder: str = "", user: str = "ana") -> list[tuple[str, list[str]]]:
         """Of all messages of a mailbox, each with its flags."""
-        inbox = inbox_of(user)
-        name = MailboxName(inbox + b"." + folder.encode() if folder else inbox)
-        mailbox = await self.one.backend.store.open(name, user)
-        try:
-            found = []
-            for row in await mailbox.messages():
-                octets = bytes(await mailbox.octets(row.uid))
-                subject = octets.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
-                found.append((subject, sorted(row.flags)))
-            return found
-        finally:
-            mailbox.close()
+        return await subjects_of(self.one.backend, user, folder)
 
     async def create(self, *folders: str) -> None:
         for folder in folders:

@@ -6,7 +6,7 @@ import base64
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from plugins.auth_ldap.directory import Directory
 from plugins.auth_ldap.settings import Settings as LdapSettings
 from plugins.auth_oauth import OAuth
 from plugins.auth_oauth import Settings as OAuthSettings
+from tests.frontend.server import served
 from tests.kit.steps import Turns
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
@@ -30,20 +31,8 @@ Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 @asynccontextmanager
 async def speaking(speak: Speak) -> AsyncIterator[int]:
     """A server that says what a script says, at this port."""
-
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await speak(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(meet, "127.0.0.1", 0)
-    try:
-        yield int(server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
+    async with AsyncExitStack() as stack:
+        yield await served(stack, speak)
 
 
 async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -18,6 +18,7 @@ from murder.backend.scripts.carry_out import Delivery
 from murder.backend.scripts.rules import scripts_for_cause
 from murder.backend.scripts.run import Ran, run_scripts
 from murder.backend.scripts.telling import tell_owners
+from murder.backend.scripts.worklist import Worklist
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger
@@ -31,8 +32,6 @@ from murder.wire import mutf7
 from murder.wire.imap.flag import parse_flag_list
 from murder.wire.token import Scanner
 
-POLL_S: Final = 2.0  # other workers put down without a word
-AT_ONCE: Final = 4  # one of each user
 TURN_S: Final = 2.0  # for the messages of one row, then others have theirs
 MOST_TRIES: Final = 6
 RETRY_S: Final = 60.0  # then twice as late each time
@@ -44,34 +43,10 @@ class ImapScripts:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._log = logger(role="backend")
-        self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.rows = Worklist(backend.deliveries.due_caused, self._work_off, self._failed)
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_working())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    def wake(self) -> None:
-        """Something has been put down."""
-        self._arrived.set()
-
-    async def _keep_working(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self._arrived.wait()
-            except TimeoutError:
-                pass
-            self._arrived.clear()
-            try:
-                while rows := await self._backend.deliveries.due_caused(AT_ONCE):
-                    await asyncio.gather(*map(self._work_off, rows))
-            except Exception as error:  # noqa: BLE001 - the end of a task's turn; the rows stay
-                self._log.error("script.not_run", user="", mailbox="", problem="", exc_info=error)
+    def _failed(self, error: Exception) -> None:
+        self._log.error("script.not_run", user="", mailbox="", problem="", exc_info=error)
 
     async def _work_off(self, row: Caused) -> None:
         """Raises nothing that a message of it is to blame for."""

@@ -9,15 +9,15 @@ import asyncio
 import smtplib
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from murder.backend.records.deliveries import Deliveries, Mail
+from murder.backend.scripts.worklist import Worklist
 from murder.config import Config
 from murder.config.sections import SubmissionConfig
 from murder.log import logger
 
-POLL_S: Final = 2.0  # other workers put mail down without a word
-AT_ONCE: Final = 4
 LATEST_S: Final = 4 * 3600.0
 
 
@@ -32,36 +32,13 @@ class Submitter:
         self._deliveries = deliveries
         self.config = config
         self._log = logger(role="backend")
-        self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.rows = Worklist(self._due, self._send, self._failed)
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_sending())
+    async def _due(self, most: int) -> Sequence[Mail]:
+        return await self._deliveries.due(most) if self.config.submission.server else ()
 
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    def wake(self) -> None:
-        """Something has been put down."""
-        self._arrived.set()
-
-    async def _keep_sending(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self._arrived.wait()
-            except TimeoutError:
-                pass
-            self._arrived.clear()
-            if self.config.submission.server is None:
-                continue
-            try:
-                while mails := await self._deliveries.due(AT_ONCE):
-                    await asyncio.gather(*map(self._send, mails))
-            except Exception as error:  # noqa: BLE001 - the end of a task's turn; the rows stay
-                self._log.error("outgoing.deferred", user="", to=[], problem="", exc_info=error)
+    def _failed(self, error: Exception) -> None:
+        self._log.error("outgoing.deferred", user="", to=[], problem="", exc_info=error)
 
     async def _send(self, mail: Mail) -> None:
         config = self.config.submission

@@ -2,12 +2,35 @@
 
 from collections.abc import Callable
 
+from murder.errors import Code, Refusal
 from murder.frontend.multiplexor.pipe import Pipe
 from murder.frontend.multiplexor.reach import MAX_HOPS, Caller
 from murder.frontend.multiplexor.speech import Speech, Welcome
 from murder.frontend.shared import Frontend
 from murder.model.identity import Login
 from murder.serve.client import ClientDialogue
+
+
+async def enter_as_pipe(
+    dialogue: ClientDialogue,
+    frontend: Frontend,
+    login: Login,
+    speech: Speech,
+    say: Callable[[Welcome], None],
+    *,
+    as_user: str = "",
+    utf8: bool = False,
+) -> bool:
+    """As `become_pipe`, for who is not to be served within. Who has too many connections is refused by the protocol's own
+    login, which tells them so: it comes next. Raises Refusal, UpstreamFailure."""
+    if frontend.multiplexor is None or dialogue.is_for_within(login):
+        return False
+    try:
+        return await become_pipe(dialogue, frontend, login, speech, say, as_user=as_user, utf8=utf8)
+    except Refusal as refusal:
+        if refusal.code is not Code.LIMIT:
+            raise
+        return False
 
 
 async def become_pipe(

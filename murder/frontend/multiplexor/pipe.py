@@ -83,7 +83,7 @@ class Pipe(ClientDialogue):
         if not self.server.writing_paused:
             self.connection.resume_reading()
         if self._input_ended:
-            self._close_when_quiet()
+            self.close_when_quiet(QUIET_S)
 
     # --- Receiver, of the client
 
@@ -103,16 +103,8 @@ class Pipe(ClientDialogue):
     def input_ended(self) -> bool:
         """What the server still answers passes; TLS to it knows no half of a connection, so the pipe is watched."""
         self._input_ended = True
-        self._close_when_quiet()
+        self.close_when_quiet(QUIET_S)
         return True
-
-    def _close_when_quiet(self) -> None:
-        if self.connection.is_lost or self.is_closing:
-            return
-        if self.is_quiet():
-            self.close()
-        else:
-            self.loop.call_later(QUIET_S, self._close_when_quiet)
 
     def _server_gone(self) -> None:
         self.close()
