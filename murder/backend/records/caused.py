@@ -15,12 +15,12 @@ from murder.model.name import MailboxName
 
 MAX_ROWS: Final = 100_000  # that wait; what comes then is not seen by scripts
 CHUNK: Final = 500  # messages of a row
-COLUMNS: Final = "user,mailbox,mailbox_id,uids,cause,origin,flags"
+COLUMNS: Final = "user,mailbox,mailbox_id,uids,cause,origin,flags,script"
 TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS caused (id INTEGER PRIMARY KEY AUTOINCREMENT, next_at REAL NOT NULL, "
     "tries INTEGER NOT NULL, done INTEGER NOT NULL, user TEXT NOT NULL, mailbox BLOB NOT NULL, "
     "mailbox_id TEXT NOT NULL, uids TEXT NOT NULL, "
-    "cause TEXT NOT NULL, origin BLOB, flags TEXT NOT NULL) STRICT",
+    "cause TEXT NOT NULL, origin BLOB, flags TEXT NOT NULL, script TEXT NOT NULL) STRICT",
     "CREATE INDEX IF NOT EXISTS caused_due ON caused (next_at)",
 )
 
@@ -28,7 +28,8 @@ TABLES: Final = (
 @dataclass(frozen=True, slots=True)
 class Caused:
     """`user` has done it to these messages. `origin`: the mailbox they were copied from. `flags`: those that changed.
-    `done`: so many of the messages have been seen to."""
+    `script`: of the user's own, which an annotation named then; "" for none. `done`: so many of the messages have been seen
+    to."""
 
     user: str
     mailbox: MailboxName
@@ -37,6 +38,7 @@ class Caused:
     cause: str
     origin: MailboxName | None = None
     flags: tuple[str, ...] = ()
+    script: str = ""
     id: int = 0
     tries: int = 0
     done: int = 0
@@ -47,12 +49,12 @@ def put(db: sqlite3.Connection, caused: Sequence[Caused]) -> int:
     count: int = db.execute("SELECT count(*) FROM caused").fetchone()[0]
     room = list(caused[: max(0, MAX_ROWS - count)])
     db.executemany(
-        f"INSERT INTO caused (next_at,tries,done,{COLUMNS}) VALUES (?,0,0,?,?,?,?,?,?,?)",
+        f"INSERT INTO caused (next_at,tries,done,{COLUMNS}) VALUES (?,0,0,?,?,?,?,?,?,?,?)",
         [
             (
                 *(time.time(), one.user, bytes(one.mailbox), one.mailbox_id),
                 *(json.dumps([int(uid) for uid in one.uids]), one.cause, one.origin),
-                json.dumps(one.flags),
+                *(json.dumps(one.flags), one.script),
             )
             for one in room
         ],
@@ -76,11 +78,12 @@ def due(db: sqlite3.Connection, most: int) -> list[Caused]:
             cause,
             MailboxName(origin) if origin is not None else None,
             tuple(json.loads(flags)),
+            script,
             id_,
             tries,
             done,
         )
-        for id_, tries, done, user, mailbox, mailbox_id, uids, cause, origin, flags in rows
+        for id_, tries, done, user, mailbox, mailbox_id, uids, cause, origin, flags, script in rows
     ]
 
 

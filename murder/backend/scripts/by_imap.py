@@ -119,7 +119,7 @@ class _Seen:
     async def run(self) -> None:
         """Raises Refusal, UpstreamFailure."""
         backend, row = self._backend, self._row
-        scripts = await scripts_for_cause(backend, row.user, row.mailbox, row.cause, row.origin)
+        scripts = await scripts_for_cause(backend, row)
         if not scripts:
             return
         login = await backend.gate.login_of(row.user)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from murder.backend.records.annotations import SERVER, SHARED
+from murder.backend.records.caused import Caused
 from murder.backend.scripts.run import Chosen
 from murder.backend.scripts.site import ImapRule, SiteScript
 from murder.backend.shared import Backend
@@ -19,7 +20,7 @@ def may_see(
     """Whether there is a script for it."""
     if is_non_imap(name) or is_deleted(name):
         return False
-    return bool(_named(backend, name) or site_scripts(backend, user, name, cause, origin))
+    return bool(named_script(backend, name) or site_scripts(backend, user, name, cause, origin))
 
 
 def site_scripts(
@@ -51,24 +52,22 @@ def _has_use(rule: ImapRule, backend: Backend, user: str, name: MailboxName) -> 
     return wanted in map(str.lower, backend.annotations.special_uses(name, user))
 
 
-async def scripts_for_cause(
-    backend: Backend, user: str, name: MailboxName, cause: str, origin: MailboxName | None
-) -> list[Chosen]:
-    """The site's, then the one of the user's own that an annotation names. Raises Refusal."""
-    chosen = [
-        Chosen(one.name, one.octets) for one in site_scripts(backend, user, name, cause, origin)
-    ]
-    own = _named(backend, name)
-    if own:
+async def scripts_for_cause(backend: Backend, row: Caused) -> list[Chosen]:
+    """The site's, then the one of the user's own. Raises Refusal."""
+    user = row.user
+    of_site = site_scripts(backend, user, row.mailbox, row.cause, row.origin)
+    chosen = [Chosen(one.name, one.octets) for one in of_site]
+    if row.script:
         try:
-            chosen.append(Chosen(own, await backend.scripts.read(user, own), user))
+            chosen.append(Chosen(row.script, await backend.scripts.read(user, row.script), user))
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise
     return chosen
 
 
-def _named(backend: Backend, name: MailboxName) -> str:
+def named_script(backend: Backend, name: MailboxName) -> str:
+    """The user's script that an annotation of the mailbox, or else of the server, names; "" for none."""
     value = backend.annotations.of(name, SHARED).get(SCRIPT_ENTRY)
     if value is None:
         value = backend.annotations.of(SERVER, SHARED).get(SCRIPT_ENTRY)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.records.caused import CHUNK, Caused
 from murder.backend.scripts.carry_out import BY_SCRIPT
-from murder.backend.scripts.rules import may_see
+from murder.backend.scripts.rules import may_see, named_script
 from murder.model.message import Message, Uid
 from murder.model.name import MailboxName, display
 
@@ -32,11 +32,14 @@ async def note(
     """If scripts see it."""
     if not uids or not is_seen(dialogue, name, cause, origin):
         return
-    user = dialogue.user.user
+    user, script = dialogue.user.user, named_script(dialogue.backend, name)
     await _put(
         dialogue,
         [
-            Caused(user, name, mailbox_id, uids[start : start + CHUNK], cause, origin)
+            Caused(
+                *(user, name, mailbox_id, uids[start : start + CHUNK], cause, origin),
+                script=script,
+            )
             for start in range(0, len(uids), CHUNK)
         ],
     )
@@ -55,12 +58,15 @@ async def note_flags(
         flags = tuple(sorted(message.flags ^ before.get(message.uid, message.flags)))
         if flags:
             changed.setdefault(flags, []).append(message.uid)
-    user = dialogue.user.user
+    user, script = dialogue.user.user, named_script(dialogue.backend, name)
     if changed:
         await _put(
             dialogue,
             [
-                Caused(user, name, mailbox_id, uids[start : start + CHUNK], "FLAG", None, flags)
+                Caused(
+                    *(user, name, mailbox_id, uids[start : start + CHUNK], "FLAG", None, flags),
+                    script,
+                )
                 for flags, uids in changed.items()
                 for start in range(0, len(uids), CHUNK)
             ],
