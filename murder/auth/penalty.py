@@ -272,8 +272,10 @@ class Penalties:
         now, is_quiet = self._clock(), not self.lines.lines
         if is_quiet:
             for memory, stamps, lasts_s in self._stamps or self._find_stamps():
+                # 0: never, which is not long ago where the machine has just started
                 for at in stamps:
-                    if now - STAMP.unpack_from(memory, at)[0] <= lasts_s:
+                    when = STAMP.unpack_from(memory, at)[0]
+                    if when and now - when <= lasts_s:
                         is_quiet = False
         if not is_quiet and self._is_held_up(place, pair):
             return None

@@ -7,6 +7,7 @@ worker counted is gone with it: its successor begins with its part empty. Knows 
 import functools
 import hashlib
 import ipaddress
+import math
 import mmap
 import os
 import struct
@@ -61,9 +62,10 @@ class SharedTable:
                     yield row
 
     def newest(self) -> float:
-        """When anything was put here last, by any worker: mostly so long ago that no key need be looked for."""
+        """When anything was put here last, by any worker: mostly so long ago that no key need be looked for. The clock
+        begins when the machine does, so what never was is -inf."""
         memory, stamps = self.stamps
-        return max(float(STAMP.unpack_from(memory, at)[0]) for at in stamps)
+        return max(float(STAMP.unpack_from(memory, at)[0]) for at in stamps) or -math.inf
 
     @property
     def stamps(self) -> tuple[mmap.mmap, tuple[int, ...]]:

@@ -7,7 +7,9 @@ import asyncio
 import heapq
 import itertools
 import mmap
+import sys
 from dataclasses import dataclass
+from types import FrameType
 
 import pytest
 
@@ -15,6 +17,7 @@ from murder.auth.limit import ConnectionLimit
 from murder.auth.penalty import MAX_WAITING, RUN_OFF_S, Penalties
 from murder.config.value import parse_network
 from murder.errors import Code, Refusal
+from murder.model.identity import Identity
 from murder.net.shared_counter import PART_OCTETS, TABLES, Counts
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -319,3 +322,26 @@ def test_a_user_may_have_so_many_connections() -> None:
     assert refused.value.code is Code.LIMIT
     limit.leave("ana")
     limit.enter("ana")
+
+
+def test_a_machine_that_has_just_started_looks_for_nobody_who_failed() -> None:
+    """Its clock is small yet: what never was is not a short time ago."""
+    called = []
+    for now in (1.0, 100_000.0):
+        time = Time()
+        time.now = now
+        penalties = penalties_of(time)
+        steps: list[str] = []
+
+        def note(frame: FrameType, event: str, _: object, steps: list[str] = steps) -> None:
+            if event == "call":
+                steps.append(frame.f_code.co_name)
+
+        for _ in range(2):  # what is kept of the first time
+            steps.clear()
+            sys.setprofile(note)
+            penalties.at_once(HERE, "ana", b"right", lambda user, _: Identity(user))
+            sys.setprofile(None)
+        called.append(steps)
+    assert called[0] == called[1]
+    assert "rows" not in called[0]

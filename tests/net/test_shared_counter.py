@@ -1,5 +1,6 @@
 """What workers count together: each its own part, all of them read; whoever comes after one that died begins anew."""
 
+import math
 import mmap
 from collections import Counter
 
@@ -90,7 +91,7 @@ def test_the_oldest_makes_room_where_all_is_full(monkeypatch: pytest.MonkeyPatch
 
 def test_the_newest_of_all_workers_is_known() -> None:
     one, two = (counts.failures(lambda row: not row.count) for counts in parts(2))
-    assert one.newest() == 0
+    assert one.newest() == -math.inf
     two.put("192.0.2.1", Row(1, 7.5))
     assert one.newest() == two.newest() == 7.5
     one.put("192.0.2.1", Row(0, 0.0, 9.0))
