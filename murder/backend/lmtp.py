@@ -21,6 +21,7 @@ from murder.backend.records.duplicates import key_of
 from murder.backend.scripts.carry_out import Delivery, rejection_of
 from murder.backend.scripts.run import Ran, may_filter, run_scripts, scripts_for
 from murder.backend.scripts.telling import shown_actions, tell_owners
+from murder.backend.traced import place_of
 from murder.backend.worker import BackendWorker
 from murder.errors import Code, Refusal
 from murder.mime.section import select_fields
@@ -161,6 +162,7 @@ class Copy:
     mailbox: MailboxName
     mailbox_id: str
     uid: int | None
+    place: str = ""  # backend.traced; "" where nobody wants to know
 
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
@@ -168,7 +170,9 @@ class Copy:
             "mailbox": display(self.mailbox),
             "mailbox_id": self.mailbox_id,
         }
-        return {**found, "uid": self.uid} if self.uid is not None else {**found, "duplicate": True}
+        if self.uid is None:
+            return {**found, "duplicate": True}
+        return {**found, "uid": self.uid, **({"place": self.place} if self.place else {})}
 
 
 # of abandoned messages; the loop alone would lose them
@@ -344,7 +348,10 @@ class Arrival:
         async with self._dialogue.room(name, message.incoming.size):
             mailbox = await self._store.open(name, owner_of(name) or "")
             try:
-                return Copy(name, mailbox.mailbox_id, await self._keep(mailbox, message))
+                uid = await self._keep(mailbox, message)
+                is_told = uid is not None and self._dialogue.mail_log.is_full
+                place = await place_of(mailbox, uid or 0) if is_told else ""
+                return Copy(name, mailbox.mailbox_id, uid, place)
             finally:
                 mailbox.close()
 

@@ -15,6 +15,7 @@ from murder.api.store import Mailbox
 from murder.backend.changes.updates import View
 from murder.backend.maildrop import MaildropLock, lock_maildrop
 from murder.backend.records.last_pop import note_login
+from murder.backend.traced import trace_expunge
 from murder.backend.worker import BackendWorker
 from murder.errors import Code, Refusal
 from murder.model.identity import Login
@@ -190,7 +191,7 @@ class BackendPop3(Pop3Dialogue):
         assert self._mailbox is not None
         if self._deleted:
             doomed = [Uid(self._uids[number - 1]) for number in sorted(self._deleted)]
-            await self._mailbox.expunge(doomed)
+            await trace_expunge(self, self._mailbox, await self._mailbox.expunge(doomed))
             self._deleted.clear()
         self._release()
         self.send(ok("Goodbye"))

@@ -59,10 +59,11 @@ class LogConfig:
     format: Literal["auto", "text", "json"] = option(
         "auto", "`auto`: text on a terminal, JSON otherwise."
     )
-    mail: Literal["off", "delivery"] = option(
+    mail: Literal["off", "delivery", "full"] = option(
         "delivery",
         "A line for each recipient of a message and what became of it, in the log and in files of `node.data` that "
-        "`murder ctl message trace` reads.",
+        "`murder ctl message trace` reads. `full`: backends also tell each APPEND, COPY, MOVE and EXPUNGE of a message, and "
+        "POP3's DELE.",
     )
     audit_keep_bytes: int = option(
         64 * MIB,

@@ -1,4 +1,5 @@
-"""The mail log: a line for each recipient of a message, in the log and in files that `murder ctl message trace` reads."""
+"""The mail log: a line for each recipient of a message, in the log and in files that `murder ctl message trace` reads; where
+it is full, also for what clients do with messages."""
 
 import re
 import time
@@ -18,8 +19,13 @@ _MESSAGE_ID: Final = re.compile(rb"(?:\A|\n)Message-ID:[ \t]*(?:\r?\n[ \t]+)?([^
 class MailLog:
     """Written to by the sessions of a worker. Costs nothing where the site wants none."""
 
-    def __init__(self, trail: Trail | None) -> None:
-        self._trail = trail
+    def __init__(self) -> None:
+        self._trail: Trail | None = None
+        self.is_full = False
+
+    def keep(self, trail: Trail | None, *, is_full: bool = False) -> None:
+        """From now on, also of sessions that have begun; None: nothing."""
+        self._trail, self.is_full = trail, is_full and trail is not None
 
     def info(self, event: str, facts: Mapping[str, object]) -> None:
         """None of the facts is a secret."""

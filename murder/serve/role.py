@@ -149,6 +149,7 @@ class ClientRole:
         self._users = SharedCounter()
         self._services: Mapping[ProtocolSpec, Service] = {}
         self._mail_trail: Trail | None = None
+        self._mail_log_kept = MailLog()
         self.figures = Figures()
         self._audit = audit_log(config.node.data, self.NAME, worker, config.log.audit_keep_bytes)
 
@@ -196,15 +197,17 @@ class ClientRole:
         return False
 
     def _mail_log(self) -> MailLog:
-        """As the configuration is now; the file stays the same one, whatever becomes of that."""
+        """As the configuration is now; it and its file stay the same ones, whatever becomes of that."""
         config = self._config
         if config.log.mail == "off":
-            return MailLog(None)
+            self._mail_log_kept.keep(None)
+            return self._mail_log_kept
         if self._mail_trail is None:
             folder = folder_of(config.node.data)
             self._mail_trail = Trail(folder, KIND, self.NAME, self._worker)
         self._mail_trail.keep(config.log.mail_keep_bytes)
-        return MailLog(self._mail_trail)
+        self._mail_log_kept.keep(self._mail_trail, is_full=config.log.mail == "full")
+        return self._mail_log_kept
 
     def _serve(self, node: object, gate: Gate, reach: Reach) -> None:
         """Make the services; `node` is what their sessions share, `reach` what those of plugins get of it."""

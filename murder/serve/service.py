@@ -18,7 +18,7 @@ from murder.trail.audit import NOBODYS, AuditLog
 from murder.trail.figures import Figures
 
 QUIET_POLL_S: Final = 0.02
-NO_MAIL_LOG: Final = MailLog(None)
+NO_MAIL_LOG: Final = MailLog()
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,12 +187,13 @@ def files_of(folder: Path, kind: str, role: str) -> list[Path]:
 def find(
     files: Sequence[Path], words: Collection[str], keys: Collection[str], since: str = ""
 ) -> Iterator[dict[str, object]]:
-    """Lines in which one of these words is the value of one of these keys, or part of it where the key ends in `*`; in the
-    order of the files. Without words: all. `since` is an `at`. Letters of ASCII count alike in upper and lower case.
-    Blocks: for a thread. Linear in the size of the files."""
+    """Lines in which one of these words is the value of one of these keys, or part of it where the key ends in `*`, or in a
+    row of a list where it is `list.key`; in the order of the files. Without words: all. `since` is an `at`. Letters of ASCII
+    count alike in upper and lower case. Blocks: for a thread. Linear in the size of the files."""
     wanted = {word.lower() for word in words}
     encoded = [_encode(word)[1:-1].encode().lower() for word in words]
-    exact = [key for key in keys if not key.endswith("*")]
+    exact = [key for key in keys if not key.endswith("*") and "." not in key]
+    listed = [tuple(key.split(".")) for key in keys if "." in key]
     within = [key[:-1] for key in keys if key.endswith("*")]
     for path in files:
         try:
@@ -207,7 +208,7 @@ def find(
                 told = _parsed(line)
                 if told is None or str(told.get("at", "")) < since:
                     continue
-                if not wanted or _holds(told, wanted, exact, within):
+                if not wanted or _holds(told, wanted, exact, within, listed):
                     yield told
 
 
@@ -220,12 +221,25 @@ def _parsed(line: bytes) -> dict[str, object] | None:
 
 
 def _holds(
-    told: Mapping[str, object], wanted: set[str], exact: Sequence[str], within: Sequence[str]
+    told: Mapping[str, object],
+    wanted: set[str],
+    exact: Sequence[str],
+    within: Sequence[str],
+    listed: Sequence[tuple[str, ...]],
 ) -> bool:
     if any(str(told.get(key, "")).lower() in wanted for key in exact):
         return True
+    for name, key in listed:
+        if any(str(one.get(key, "")).lower() in wanted for one in rows_in(told, name)):
+            return True
     texts = [str(told.get(key, "")).lower() for key in within]
     return any(word in text for text in texts for word in wanted)
+
+
+def rows_in(told: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    """Of a line's list of rows; none where it has no such list."""
+    rows = told.get(name)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def newest(lines: Iterator[dict[str, object]], most: int = MAX_FOUND) -> list[dict[str, object]]:

@@ -102,7 +102,7 @@ class Delivering:
     """What an `Arrival` wants of its dialogue; no mailbox can be opened before all others have had a turn."""
 
     message_id = "id"
-    mail_log = SimpleNamespace(info=lambda *_: None)
+    mail_log = SimpleNamespace(info=lambda *_: None, is_full=False)
     service = SimpleNamespace(figures=Figures())
     envelope = SimpleNamespace(path=b"")
     connection = SimpleNamespace(cid="1")

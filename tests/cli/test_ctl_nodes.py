@@ -16,7 +16,7 @@ import pytest
 
 from murder.pki.authority import init_authority, issue
 from tests.cli.test_ctl_mailboxes import Ctl
-from tests.kit.demo import Demo, running_demo
+from tests.kit.demo import Demo, reconfigure, running_demo
 from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
 from tests.kit.process import ROOT, murder_command, serving
@@ -301,6 +301,47 @@ def test_what_has_happened_to_a_message_is_told_by_all_nodes(ctl: Ctl, demo: Dem
     assert f"UID {copy['uid']}" in shown and "<trace.1@x>" in shown and home in shown
     assert "No node knows" in ctl("message", "trace", "<nobody@x>", code=1)
     assert "say 90s" in ctl("message", "trace", "x", "--since", "soon", code=2)
+
+
+def test_a_message_is_followed_from_mailbox_to_mailbox_where_the_mail_log_is_full(
+    ctl: Ctl, demo: Demo
+) -> None:
+    for backend in demo.backends:
+        reconfigure(demo, backend["node"], "[log]", '[log]\nmail = "full"')
+    octets = b"Message-ID: <%s@x>\r\nSubject: hi\r\n\r\nhello\r\n"
+    for name in (b"followed", b"another"):
+        demo.deliver(demo.frontend, "user2", octets % name)
+    with demo.imap(demo.frontend, "user2") as client:
+        client.select("INBOX")
+        (found,) = client.uid("SEARCH", "HEADER", "Message-ID", "<followed@x>")[1]
+        (other,) = client.uid("SEARCH", "HEADER", "Message-ID", "<another@x>")[1]
+        both = f"{found.decode()},{other.decode()}"
+        client.create("INBOX/Kept")
+        assert client.uid("MOVE", both, "INBOX/Kept")[0] == "OK"
+        assert client.append("Drafts", "", "", octets % b"followed")[0] in ("OK", "NO")
+        assert client.append("INBOX", "", "", octets % b"appended")[0] == "OK"
+        client.select("INBOX/Kept")
+        assert client.uid("COPY", "1:2", "INBOX")[0] == "OK"
+        client.uid("STORE", "1:2", "+FLAGS.SILENT", "(\\Deleted)")
+        client.expunge()
+    told = json.loads(ctl("message", "trace", "<followed@x>", "--json"))
+    told = [one for one in told if one["role"] == "backend" and one.get("mailbox") != "Drafts"]
+    events = ["delivered", "moved", "copied", "expunged"]
+    assert [one["event"].removeprefix("message.") for one in told] == events
+    (copy,), *acts = (one.get("copies") or one["messages"] for one in told)
+    assert [len(act) for act in acts] == [1, 1, 1]  # nothing of the other message
+    (moved,), (copied,), (gone,) = acts
+    assert copy["place"] == moved["place"] and moved["to"] == copied["place"] == gone["place"]
+    assert {one["user"] for one in told[1:]} == {"user2"}
+    assert (told[1]["mailbox"], told[1]["target"]) == ("user.user2", "user.user2.Kept")
+    assert told[1]["peer"] == "127.0.0.1" and told[1]["session"]  # of the client, at the frontend
+    (appended,) = json.loads(ctl("message", "trace", "<appended@x>", "--json"))
+    assert (appended["event"], appended["user"]) == ("message.appended", "user2")
+    assert len(json.loads(ctl("message", "trace", gone["place"], "--json"))) >= 4
+    shown = ctl("message", "trace", "followed@x").splitlines()
+    assert "moved" in shown[-3] and "by user2 in user.user2 UID " in shown[-3]
+    assert f"to user.user2.Kept UID {moved['new_uid']}" in shown[-3]
+    assert "expunged" in shown[-1]
 
 
 def test_a_recipient_who_is_refused_stands_in_the_mail_log(ctl: Ctl, demo: Demo) -> None:

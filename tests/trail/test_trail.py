@@ -43,6 +43,15 @@ def test_a_line_is_found_by_what_stands_in_it_whichever_worker_wrote_it(tmp_path
     assert found(tmp_path, since=stamp(60)) == found(tmp_path)
 
 
+def test_a_line_is_found_by_a_row_of_its_list(tmp_path: Path) -> None:
+    trail = kept(tmp_path)
+    trail.write("x.y", {"id": "1", "rows": [{"place": "a.1"}, {"place": "a.2"}]})
+    trail.write("x.y", {"id": "2", "rows": [{"place": "a.22"}, "a.2"], "place": "a.2"})
+    trail.write("x.y", {"id": "3", "rows": "a.2"})
+    lines = find(files_of(tmp_path, "mail", "backend"), ["A.2"], ["rows.place"])
+    assert [line["id"] for line in lines] == ["1"]
+
+
 def test_so_much_is_kept_and_the_newest(tmp_path: Path) -> None:
     for begun in range(0, 400, 100):
         trail = kept(tmp_path, 20_000)  # the process has started again

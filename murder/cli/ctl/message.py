@@ -33,6 +33,9 @@ async def trace(reach: Reach, word: str, since: float, as_json: bool) -> int:
     """All that the nodes' mail logs say of a message, in the order of time. WORD: its Message-ID, the id that a reply or the
     log gave it, or the address of its sender or of a recipient. Exit code 1 if nobody knows of it.
 
+    Where backends have `[log] mail = "full"`: also who has appended, copied, moved and expunged it, from where to where; and
+    WORD may be a user, too, or a message's `place` in the log.
+
     \b
     murder ctl message trace '<20261129.1@example.org>'
     murder ctl message trace anna@example.org --since 2h
@@ -56,7 +59,10 @@ def _shown(line: Mapping[str, Any]) -> str:
     words = [str(line.get("at", "")), str(line["node"]), what, str(line.get("id", ""))]
     if line.get("message_id"):
         words.append(str(line["message_id"]))
-    words.append(f"from <{line.get('sender', '')}>")
+    if "sender" in line:
+        words.append(f"from <{line['sender']}>")
+    elif line.get("user"):
+        words.append(f"by {line['user']}")
     if line.get("recipient"):
         words.append(f"to <{line['recipient']}>")
     if line.get("backend"):
@@ -64,7 +70,24 @@ def _shown(line: Mapping[str, Any]) -> str:
     for copy in line.get("copies", ()):
         words.append(f"in {copy['mailbox']}")
         words.append(f"UID {copy['uid']}" if "uid" in copy else "(there before)")
-    words.append(f"{line.get('size', 0)} octets {line.get('ms', 0)} ms")
+    if line.get("mailbox"):
+        words.append(f"in {line['mailbox']}{_uids(line, 'uid')}")
+    if line.get("target"):
+        words.append(f"to {line['target']}{_uids(line, 'new_uid')}")
+    if "size" in line:
+        words.append(f"{line['size']} octets")
+    if "ms" in line:
+        words.append(f"{line['ms']} ms")
     if line.get("reply"):
         words.append(f": {line['reply']}")
     return plain(" ".join(words))
+
+
+MOST_UIDS = 10  # of one line
+
+
+def _uids(line: Mapping[str, Any], key: str) -> str:
+    """Of the messages that a line is about."""
+    uids = [str(one[key]) for one in line.get("messages", ()) if key in one]
+    more = f" and {len(uids) - MOST_UIDS} more" if len(uids) > MOST_UIDS else ""
+    return f" UID {','.join(uids[:MOST_UIDS])}{more}" if uids else ""

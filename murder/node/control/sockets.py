@@ -81,7 +81,10 @@ _CREDENTIALS: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user
 # Of each kind of lines that a node keeps: what is looked for in which keys
 SEARCHED: Final[Mapping[str, Sequence[str]]] = {
     audit.KIND: ("user", "proxy", "arguments*", "wanted*"),
-    "mail": ("id", "message_id", "sender", "recipient", "saved_as", "reply*"),
+    "mail": (
+        *("id", "message_id", "sender", "recipient", "saved_as", "reply*"),
+        *("user", "copies.place", "messages.place", "messages.to"),
+    ),
 }
 
 Answer = Mapping[str, object]

@@ -19,7 +19,7 @@ _SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 WITHIN: Final = "1d"
 OF_MESSAGES: Final = (
     *("at", "node", "event", "id", "sender", "recipient", "message_id", "backend", "copies"),
-    *("size", "ms", "reply"),
+    *("size", "ms", "reply", "user", "mailbox", "target", "messages"),
 )
 OF_ACTS: Final = (
     *("at", "node", "user", "proxy", "way", "peer", "event", "arguments", "wanted", "result"),

@@ -18,6 +18,7 @@ from murder.backend.imap.mail.stop import after_stop
 from murder.backend.imap.mail.urls import octets_of_url
 from murder.backend.imap.mailboxes.quota import quota_warning
 from murder.backend.imap.message_sets import uids_of
+from murder.backend.traced import trace_append, trace_expunge
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.acl import Rights
 from murder.model.message import Uid
@@ -86,7 +87,9 @@ async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> Non
         if not doomed or not await dialogue.now.mailbox.messages(doomed):
             raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
         code = await appending.into(dialogue.name_of(mailbox))
-        dialogue.now.removed(await dialogue.now.mailbox.expunge(doomed))
+        removed = await dialogue.now.mailbox.expunge(doomed)
+        dialogue.now.removed(removed)
+        await trace_expunge(dialogue, dialogue.now.mailbox, removed)
     dialogue.send(status_line(b"*", b"OK", "Replaced", code))
     await dialogue.finish(command, code=await dialogue.removal_code())
 
@@ -154,6 +157,7 @@ class _Append:
         self._dialogue.send(await quota_warning(self._dialogue, mailbox.name, octets, len(uids)))
         self._dialogue.has_added(mailbox.mailbox_id, uids)
         await note(self._dialogue, mailbox.name, mailbox.mailbox_id, uids, "APPEND")
+        await trace_append(self._dialogue, mailbox, self._messages, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 
     async def _check(self, head: AppendHead, mailbox: Mailbox) -> None:

@@ -12,6 +12,7 @@ from murder.backend.imap.mail.noted import note
 from murder.backend.imap.mail.stop import after_stop
 from murder.backend.imap.mailboxes.quota import quota_warning
 from murder.backend.imap.message_sets import batches, uids_of
+from murder.backend.traced import trace_copies
 from murder.errors import Code, Refusal
 from murder.model.acl import Rights
 from murder.model.flag import FlagChange
@@ -67,6 +68,7 @@ async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: b
         await keep_allowed_flags(target, list(copied.values()), found.rights)
         added_uids = list(copied.values())
         await note(dialogue, target.name, target.mailbox_id, added_uids, "COPY", source.name)
+        await trace_copies(dialogue, source, target, copied, moving=moving)
         code = await _code(target, copied)
     finally:
         target.close()

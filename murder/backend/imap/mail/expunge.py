@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from murder.backend.changes.updates import View
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.message_sets import marked, uids_of
+from murder.backend.traced import trace_expunge
 from murder.model.flag import DELETED
 from murder.model.message import Uid
 from murder.serve.arguments import arguments
@@ -43,6 +44,7 @@ async def _xremove(dialogue: BackendImap, command: Command) -> None:
     view = dialogue.now
     removed = await view.mailbox.expunge(uids) if uids else ()
     view.removed(removed)
+    await trace_expunge(dialogue, view.mailbox, removed)
     await view.poll()
     await dialogue.finish(command, code=format_removed(view.modseq, removed))
 
@@ -54,11 +56,11 @@ def _check(dialogue: BackendImap) -> None:
 
 async def _expunge(dialogue: BackendImap, command: Command, among: Sequence[Uid] | None) -> None:
     view = dialogue.now
-    removed = await remove_deleted(view, among)
+    removed = await remove_deleted(dialogue, view, among)
     await dialogue.finish(command, code=await dialogue.removal_code() if removed else b"")
 
 
-async def remove_deleted(view: View, among: Sequence[Uid] | None) -> bool:
+async def remove_deleted(dialogue: BackendImap, view: View, among: Sequence[Uid] | None) -> bool:
     """Remove what is marked `\\Deleted`, of these messages or of all, in one step.
 
     Whether anything was.
@@ -70,4 +72,5 @@ async def remove_deleted(view: View, among: Sequence[Uid] | None) -> bool:
     doomed = await marked(view.mailbox, DELETED, uids)  # type: ignore[arg-type] # UIDs
     removed = await view.mailbox.expunge(doomed) if doomed else ()
     view.removed(removed)
+    await trace_expunge(dialogue, view.mailbox, removed)
     return bool(removed)

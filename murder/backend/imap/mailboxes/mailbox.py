@@ -12,6 +12,7 @@ from murder.backend.records.annotations import SPECIAL_USES, note_of
 from murder.backend.renames.coordinator import Wish
 from murder.backend.renames.tree import Knows, Tree, moment_of_deletion, rests_when_deleted
 from murder.backend.shared import Backend
+from murder.backend.traced import trace_copies
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import DELETE_MAILBOX
 from murder.model.entry import Location, parse_location
@@ -239,7 +240,8 @@ async def _move_inbox(dialogue: BackendImap, old: MailboxName, new: MailboxName)
         source = await backend.store.open(old, dialogue.user.user)
         target = await backend.store.open(new, dialogue.user.user)
         try:
-            await source.move(await source.uids(), target)
+            moved = await source.move(await source.uids(), target)
+            await trace_copies(dialogue, source, target, moved, moving=True)
         finally:
             source.close()
             target.close()

@@ -155,7 +155,7 @@ def run_close(dialogue: BackendImap, command: Command) -> Running:
 async def _close(dialogue: BackendImap, command: Command) -> None:
     view = dialogue.now
     if not view.read_only and "e" in _rights(dialogue):
-        await remove_deleted(view, None)
+        await remove_deleted(dialogue, view, None)
     dialogue.leave_mailbox()
     dialogue.send_ok(command)
 

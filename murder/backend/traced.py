@@ -1,0 +1,103 @@
+"""What sessions do with messages, for the mail log where it is "full": a line for so many messages of each command.
+
+A message is named by its place, `MAILBOXID.UIDVALIDITY.UID`, which stays whatever the mailbox is called and on whichever
+backend it is; so `murder ctl message trace` follows it from place to place.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+from murder.api.store import Mailbox, NewMessage
+from murder.model.message import Uid
+from murder.model.name import display
+from murder.net.turns import Turn
+from murder.serve.mail_log import HEAD_OCTETS, HeadOf
+from murder.serve.service import ClientService
+
+CHUNK: Final = 100  # messages of a line: about 8 KB
+
+
+class Doer(Protocol):
+    """A client's session, of whatever protocol."""
+
+    service: ClientService
+
+    def log_facts(self) -> dict[str, object]: ...
+
+
+async def place_of(mailbox: Mailbox, uid: int) -> str:
+    """What stays of a message's address."""
+    return f"{await _prefix_of(mailbox)}{uid}"
+
+
+async def _prefix_of(mailbox: Mailbox) -> str:
+    return f"{mailbox.mailbox_id}.{(await mailbox.status()).uid_validity}."
+
+
+async def trace_append(
+    doer: Doer, mailbox: Mailbox, messages: Sequence[NewMessage], uids: Sequence[Uid]
+) -> None:
+    """A line for each: only here its Message-ID is at hand."""
+    mail_log = doer.service.mail_log
+    if not mail_log.is_full or not uids:
+        return
+    prefix, turn = await _prefix_of(mailbox), Turn()
+    for new, uid in zip(messages, uids, strict=True):
+        head = HeadOf()
+        octets = new.incoming.octets()
+        head.feed(bytes(octets[:HEAD_OCTETS]))
+        mail_log.info(
+            "message.appended",
+            {
+                **doer.log_facts(),
+                "message_id": head.message_id,
+                "mailbox": display(mailbox.name),
+                "size": new.incoming.size,
+                "messages": [{"uid": uid, "place": f"{prefix}{uid}"}],
+            },
+        )
+        if turn.is_over:
+            await turn.rest()
+
+
+async def trace_copies(
+    doer: Doer, source: Mailbox, target: Mailbox, copied: Mapping[Uid, Uid], *, moving: bool
+) -> None:
+    """Of COPY, MOVE, and the RENAME of an INBOX."""
+    mail_log = doer.service.mail_log
+    if not mail_log.is_full or not copied:
+        return
+    here, there = await _prefix_of(source), await _prefix_of(target)
+    names = {"mailbox": display(source.name), "target": display(target.name)}
+    rows = (
+        {"uid": old, "place": f"{here}{old}", "new_uid": new, "to": f"{there}{new}"}
+        for old, new in copied.items()
+    )
+    facts = {**doer.log_facts(), **names}
+    async for chunk in _chunks(rows):
+        told = {**facts, "messages": chunk}
+        mail_log.info("message.moved" if moving else "message.copied", told)
+
+
+async def trace_expunge(doer: Doer, mailbox: Mailbox, uids: Iterable[Uid]) -> None:
+    """Of EXPUNGE, CLOSE, REPLACE, POP3's QUIT, and a frontend's MOVE to another backend."""
+    mail_log = doer.service.mail_log
+    if not mail_log.is_full or not uids:
+        return
+    prefix = await _prefix_of(mailbox)
+    rows = ({"uid": uid, "place": f"{prefix}{uid}"} for uid in uids)
+    facts = {**doer.log_facts(), "mailbox": display(mailbox.name)}
+    async for chunk in _chunks(rows):
+        mail_log.info("message.expunged", {**facts, "messages": chunk})
+
+
+async def _chunks(
+    rows: Iterable[Mapping[str, object]],
+) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+    """For a line each, with rests between."""
+    left, turn = iter(rows), Turn()
+    while chunk := list(islice(left, CHUNK)):
+        yield chunk
+        if turn.is_over:
+            await turn.rest()
