@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from murder.frontend.imap.mailboxes import mailbox
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName
 from tests.frontend.cluster import running_cluster
 from tests.kit.dialogue import Player
 
@@ -148,6 +151,42 @@ S1~ c2 OK $_
 """
         )
         assert steps
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+async def test_a_change_that_the_master_has_not_heard_of_is_waited_for(
+    tmp_path: Path, for_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker has ended it: the mailbox is in the way, and the list does not have it yet."""
+    async with running_cluster(tmp_path) as cluster:
+        player = Player(cluster.connect)
+        await player.play("C1= LOGIN ana secret\nC1= CREATE INBOX/there", keep=True)
+        backend = cluster.backends["be1.test"].backend
+        locator = cluster.frontends[0].frontend.locator
+        known, before = locator.known, locator.known(MailboxName(b"user.ana.there"))
+        assert before is not None
+        asked: list[MailboxName] = []
+        aborted: list[None] = []
+
+        def step(name: str) -> None:
+            if name == "moved":
+                aborted.extend(session.connection.abort() for session in list(backend.sessions))
+
+        def late(name: MailboxName) -> MailboxEntry | None:
+            if aborted and (for_good or len(asked) < 3):
+                asked.append(name)
+                return before if name == before.name else None
+            return known(name)
+
+        backend.announcer.step = step
+        monkeypatch.setattr(locator, "known", late)
+        if for_good:
+            monkeypatch.setattr(mailbox, "ENDED_S", 0.0)
+            told = "NO [UNAVAILABLE] be1.test has begun it, and ends it later: $_"
+        else:
+            told = "OK Completed"
+        await player.play(f"C1: c1 RENAME INBOX/there INBOX/else\nS1: c1 {told}")
+        assert asked
 
 
 async def test_a_change_that_cannot_be_asked_for_once_more_is_not_available(

@@ -10,6 +10,8 @@ from murder.frontend.imap.dialogue import FrontendImap
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 0.5
 ON_ITS_WAY_S: Final = 2.0  # then the client is told so: the server that began may be away
+# likewise for a change that its worker has not lived to end: another one looks after that every few seconds
+ENDED_S: Final = 20.0
 MAIL_AT_HAND_S: Final = 10.0  # likewise where mail waits, that the client would have to send again
 
 

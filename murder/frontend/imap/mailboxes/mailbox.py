@@ -13,6 +13,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import body_of, execute, hear_offer, refusal_of, under_tag
 from murder.frontend.imap.mailboxes.apart import DeletedApart
+from murder.frontend.imap.patience import ENDED_S, Patience
 from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.imap.selected import Selected
 from murder.frontend.placement import home_for, nearest, parent_of_new, servers
@@ -46,7 +47,10 @@ from murder.wire.imap.mailbox import (
 from murder.wire.rename_words import CAPABILITY, TREES
 from murder.wire.token import Scanner, client_astring
 
-IN_THE_WAY: Final = frozenset({b"ALREADYEXISTS", b"NONEXISTENT"})  # of what has been done before
+# of what has been done before, or is being ended
+IN_THE_WAY: Final = frozenset({b"ALREADYEXISTS", b"NONEXISTENT", b"INUSE"})
+# whether this host's list is as a change makes it; None: it could be so without the change
+Seen = Callable[[], bool | None]
 
 
 async def change_at(
@@ -54,12 +58,11 @@ async def change_at(
     server: str,
     octets: bytes,
     command: Command,
-    is_done: Callable[[], bool] = lambda: False,
+    is_done: Seen = lambda: None,
     refused: Callable[[Refusal], Awaitable[None]] | None = None,
 ) -> Reply:
-    """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up. `is_done`: whether
-    this host's list is as the change makes it; `refused` is awaited before the client hears of that. Raises Refusal,
-    UpstreamFailure."""
+    """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up. `refused` is awaited
+    before the client hears of that. Raises Refusal, UpstreamFailure."""
     try:
         reply = await execute(dialogue, await dialogue.upstream(server), octets)
     except UpstreamFailure as failure:
@@ -74,16 +77,24 @@ async def change_at(
     return reply
 
 
-async def _once_more(
-    dialogue: FrontendImap, server: str, octets: bytes, is_done: Callable[[], bool]
-) -> Reply:
-    """Whoever takes it now has undone, or ended, what the one before had begun. Raises UpstreamFailure."""
+async def _once_more(dialogue: FrontendImap, server: str, octets: bytes, is_done: Seen) -> Reply:
+    """Whoever takes it now has undone what the one before had begun, or ends it: then it is in the way until the master has
+    heard of it. Raises Refusal where that takes long, UpstreamFailure."""
     dialogue.log.info("command.repeated", backend=server)
-    reply = await execute(dialogue, await dialogue.upstream(server), octets)
-    if reply.is_ok or reply.code.upper() not in IN_THE_WAY:
-        return reply
-    await dialogue.catch_up()
-    return parse_reply(b"- OK Completed\r\n") if is_done() else reply
+    patience = Patience(dialogue, ENDED_S)
+    while True:
+        reply = await execute(dialogue, await dialogue.upstream(server), octets)
+        if reply.is_ok or reply.code.upper() not in IN_THE_WAY:
+            return reply
+        await dialogue.catch_up()
+        match is_done():
+            case True:
+                return parse_reply(b"- OK Completed\r\n")
+            case None:
+                return reply
+        if not await patience.pause():
+            text = f"{server} has begun it, and ends it later: what is listed then tells how"
+            raise Refusal(Code.UNAVAILABLE, text)
 
 
 def run_create(dialogue: FrontendImap, command: Command) -> Running:
@@ -112,7 +123,8 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
     is_new = locator.known(name) is None
     octets = _format_create(request, partition)
     await change_at(
-        dialogue, server, octets, command, lambda: is_new and locator.known(name) is not None
+        *(dialogue, server, octets, command),
+        lambda: locator.known(name) is not None if is_new else None,
     )
 
 
@@ -245,9 +257,9 @@ async def _rename(dialogue: FrontendImap, command: Command, request: RenameReque
     locator = dialogue.frontend.locator
     is_new = locator.known(new) is None
 
-    def is_done() -> bool:
+    def is_done() -> bool | None:
         is_gone = locator.known(old) is None or not takes_tree
-        return is_new and is_gone and locator.known(new) is not None
+        return is_gone and locator.known(new) is not None if is_new else None
 
     reply = await change_at(dialogue, entry.server, octets, command, is_done)
     selected = dialogue.selected
