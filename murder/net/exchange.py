@@ -126,6 +126,9 @@ class Client:
     def writable(self) -> None:
         """It takes octets again."""
 
+    def upstream_left(self, upstream: "ImapUpstream", name: bytes) -> None:
+        """A mailbox that is watched there has moved to another backend; `name` as the client writes it."""
+
     def upstream_lost(
         self, upstream: "ImapUpstream", tags: list[bytes], mid_response: bool
     ) -> None:

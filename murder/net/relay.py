@@ -32,6 +32,7 @@ from murder.net.turns import TURN_S
 from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter, is_tagged
 from murder.wire.fragment import Chunk, Literal
+from murder.wire.imap.moved import LEFT
 
 MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its end
 # a whole answer that is kept may take so many times the wait for octets of it
@@ -228,6 +229,9 @@ class ImapUpstream:
         while octets:
             tag = flight[0][0] if flight else b""
             passed, line, octets = self._cutter.feed(octets, tag)
+            if self._cutter.left:
+                self._tell_left(self._cutter.left)
+                self._cutter.left = b""
             # without a tag nobody asked: it is passed to who has this backend's mailbox selected
             if passed and (tag or self.passes_unsolicited):
                 gathered = gathered + passed if gathered else passed
@@ -433,7 +437,9 @@ class ImapUpstream:
             raise BadSyntax("a tagged response to what nobody asked")
         if response[:5].upper() == b"* BYE":
             self._cutter.bye = response
-        if own.untagged is not None:
+        if response.startswith(LEFT):
+            self._tell_left(response)
+        elif own.untagged is not None:
             own.untagged(response)
         else:
             own.size += len(response) + RESPONSE_OCTETS
@@ -441,6 +447,9 @@ class ImapUpstream:
                 raise BadSyntax(f"an answer of more than {MAX_COLLECTED} octets")
             own.collected.append(response)
         return False
+
+    def _tell_left(self, line: bytes) -> None:
+        self.client.upstream_left(self, line[len(LEFT) :].rstrip(b"\r\n"))
 
     # --- timeouts and the end
 

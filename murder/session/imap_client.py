@@ -8,13 +8,14 @@ import re
 from typing import Final
 
 from murder.errors import BadSyntax
+from murder.wire.imap.moved import LEFT
 from murder.wire.literal import announced_at_end
 
 # of a line without end; beyond it an untagged line is passed on in parts
 MAX_HELD_OCTETS: Final = 64 * 1024
 _STAR, _PLUS = b"*+"
 _TAGGED: Final = re.compile(rb"(?i)[^ \r\n]++ ++(?:OK|NO|BAD)\b")
-_WORTH_A_LOOK: Final = re.compile(rb"\n(?:[^*]|\* [Bb])")
+_WORTH_A_LOOK: Final = re.compile(rb"\n(?:[^*]|\* (?:[Bb]|OK \[X))")
 _WORTH_SKIPPING: Final = 256  # octets
 _TAIL: Final = 40  # octets of an unfinished line that could announce a literal
 
@@ -22,7 +23,7 @@ _TAIL: Final = 40  # octets of an unfinished line that could announce a literal
 class ResponseCutter:
     """Octets in by `feed`; out come octets to pass on, up to and with a tagged line each time."""
 
-    __slots__ = ("bye", "held", "inside", "literal")
+    __slots__ = ("bye", "held", "inside", "left", "literal")
 
     def __init__(self) -> None:
         self.held = b""  # an unfinished line
@@ -31,6 +32,7 @@ class ResponseCutter:
         )
         self.literal = 0  # octets of a literal still to come
         self.bye = b""  # the server's last word
+        self.left = b""  # the line that says that a watched mailbox has moved away
 
     @property
     def is_between(self) -> bool:
@@ -43,7 +45,8 @@ class ResponseCutter:
         return self.inside or bool(self.literal)
 
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
-        """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out.
+        """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out, and what
+        goes into `left`: the frontend's own business.
 
         `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for a line with another tag (a server
         that is not the client's could answer for one that is), and for a literal that the client may read otherwise.
@@ -70,6 +73,9 @@ class ResponseCutter:
             if not self.inside and data[at : at + 5].upper() == b"* BYE":
                 self.bye = data[at:end]
                 return data[:at], None, data[end:]  # the backend leaves; the client does not
+            if not self.inside and data.startswith(LEFT, at):
+                self.left = data[at:end]
+                return data[:at], None, data[end:]
             if not self.inside and data[at] != _STAR and _is_smuggled(data, at, tag):
                 raise BadSyntax("a tagged response to what nobody asked")
             self.literal, self.inside = 0, False

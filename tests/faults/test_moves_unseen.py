@@ -223,24 +223,58 @@ def test_notify_goes_on(demo: Demo) -> None:
     other.close()
 
 
-def test_who_watches_a_mailbox_that_leaves_alone_is_told_to_ask_again(demo: Demo) -> None:
-    """RFC 5465 §5.8: the selected one stays."""
-    wire = client(demo, 12)
-    wire.ok("SELECT INBOX")
+WATCHED = "(MessageNew MessageExpunge)"
+
+
+@pytest.mark.parametrize(
+    ("which", "idles"), [("personal", True), ("subtree INBOX", False), ("subscribed", True)]
+)
+def test_a_watched_mailbox_may_leave_alone(demo: Demo, which: str, idles: bool) -> None:
+    """To a backend that the session has not been at, and back to one that it has; the selected one stays."""
+    wire, other = client(demo, 12), client(demo, 12)
     wire.ok("CREATE INBOX/Far")
-    notify = "NOTIFY SET (personal (MessageNew MessageExpunge))"
-    wire.ok(notify)
+    wire.ok("SUBSCRIBE INBOX/Far")
+    wire.ok("SELECT INBOX")
+    wire.ok(f"NOTIFY SET (selected {WATCHED}) ({which} {WATCHED})")
+    if idles:
+        wire.send("i1 IDLE\r\n")
+        assert wire.line().startswith("+ ")
     source, target = pair(demo, 12)
+    name, told = f"user/{demo.user(12)}/Far", 0
+    for here, there in ((source, target), (target, source)):
+        with demo.imap(here, "admin") as admin:
+            assert admin._simple_command("XFER", name, there["name"])[0] == "OK"
+        assert wire.line().startswith(f"* STATUS INBOX/Far (MESSAGES {told} ")
+        told += 1
+        other.ok("APPEND INBOX/Far {4+}\r\nmail")
+        assert wire.line().startswith(f"* STATUS INBOX/Far (MESSAGES {told} ")
+    other.ok("APPEND INBOX {4+}\r\nmail")
+    assert wire.line().endswith(" EXISTS") and wire.line().endswith(" RECENT")
+    if idles:
+        wire.send("DONE\r\n")
+        assert wire.until("i1 ") == ["i1 OK Completed"]
+    assert wire.ok("NOOP") == []
+    wire.ok("DELETE INBOX/Far")
+    wire.close()
+    other.close()
+
+
+def test_who_watches_at_the_backend_itself_is_told_to_ask_again(demo: Demo) -> None:
+    """RFC 5465 §5.8: there is nobody who could go on elsewhere. At the other one it is news."""
+    source, target = pair(demo, 12)
+    wire, there = client(demo, 12, source), client(demo, 12, target)
+    wire.ok("CREATE INBOX/Far")
+    for one in (wire, there):
+        one.ok("NOTIFY SET (subtree INBOX (MessageNew MessageExpunge MailboxName))")
     with demo.imap(source, "admin") as admin:
         name = f"user/{demo.user(12)}/Far"
         assert admin._simple_command("XFER", name, target["name"])[0] == "OK"
     assert wire.line().startswith("* OK [NOTIFICATIONOVERFLOW] A mailbox has moved")
-    wire.ok(notify)
-    other = client(demo, 12)
-    other.ok("APPEND INBOX/Far {4+}\r\nmail")
-    assert wire.line().startswith("* STATUS INBOX/Far (MESSAGES 1 ")
+    assert wire.ok("NOOP") == []
+    assert there.line().startswith('* LIST (\\HasNoChildren) "/" INBOX/Far')
+    assert there.line().startswith("* STATUS INBOX/Far (MESSAGES 0 ")
     wire.close()
-    other.close()
+    there.close()
 
 
 def test_the_words_between_nodes_are_not_for_clients(demo: Demo) -> None:

@@ -19,6 +19,8 @@ class Kind(Enum):
     """What has happened to a mailbox."""
 
     CREATED = "created"
+    ARRIVED = "arrived"  # from another server
+    LEFT = "left"  # for another server
     DELETED = "deleted"
     RENAMED = "renamed"  # `other` is the old name
     RENAMED_BELOW = "renamed-below"  # along with one above it

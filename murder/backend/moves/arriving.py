@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from murder.api import CarriesMailboxes
+from murder.backend.changes.news import Kind, News
 from murder.backend.moves.batches import AHEAD, Taken, digest, read, with_sizes
 from murder.backend.moves.journal import (
     ARRIVING,
@@ -379,6 +380,8 @@ async def commit(
         shown_seq = max(seqs, default=0)
         move = await journal.save(move, state=State.COMMITTED, shown_seq=shown_seq)
     await backend.announcer.announce(rows)
+    for row in rows:
+        backend.events.publish(News(Kind.ARRIVED, row.name))
     step("announced")
     await backend.announcer.finish(intent, [])
     await journal.save(move, state=State.DONE, finished_at=time.time())

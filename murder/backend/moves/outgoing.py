@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from murder.api import CarriesMailboxes
 from murder.api.store import Mailbox
+from murder.backend.changes.news import Kind, News
 from murder.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.backend.moves.compare import digest_of, numbers_of
 from murder.backend.moves.journal import Journal, Move, State, intent_of
@@ -314,6 +315,8 @@ class Outgoing:
             await backend.announcer.commit(gone)
         for mailbox_id in ids:
             backend.tracker.mailbox_changed(mailbox_id)
+        for row in rows:
+            backend.events.publish(News(Kind.LEFT, row.name))
         self._step("let go")
         await self._peer.do(Commit(move.id))
         self._step("committed")

@@ -96,6 +96,9 @@ class Gate(Client):
     def upstream_idle(self, upstream: ImapUpstream) -> None:
         self._arbiter.session.upstream_idle(upstream)
 
+    def upstream_left(self, upstream: ImapUpstream, name: bytes) -> None:
+        self._arbiter.session.upstream_left(upstream, name)
+
     def upstream_lost(self, upstream: ImapUpstream, tags: list[bytes], mid_response: bool) -> None:
         self._arbiter.forget(upstream, mid_response)
         self._arbiter.session.upstream_lost(upstream, tags, mid_response)

@@ -31,7 +31,7 @@ from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
-from murder.wire.imap.moved import MOVED, is_of_deleted, view_in
+from murder.wire.imap.moved import MOVED, WATCHES_TOO, is_of_deleted, view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
 
 IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
@@ -64,11 +64,13 @@ class FrontendImap(ImapDialogue, Client):
     wants_modseqs = False  # SELECT (CONDSTORE), STATUS (HIGHESTMODSEQ)
     ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
     watch_on: Callable[[], Awaitable[None]] | None = None  # likewise, after a move
+    watch_at: Callable[[str], Awaitable[None]] | None = None  # likewise, at one backend
     is_watching = False
     idle: Waits | None = None
     _told: tuple[bytes, ...] = ()  # of what the backends offer
     _settled: asyncio.Future[None] | None = None
     _moved: Moved | None = None  # its selected mailbox has, and a handler runs
+    _left: tuple[tuple[str, bytes], ...] = ()  # likewise, of what it watches: the backend, the name
     _farewell = b""  # a BYE that stands behind the answer of the handler that runs
 
     def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
@@ -164,6 +166,10 @@ class FrontendImap(ImapDialogue, Client):
         """The selected mailbox has moved: go on with it there (`follow`)."""
         raise NotImplementedError
 
+    async def watch_elsewhere(self, left: tuple[tuple[str, bytes], ...]) -> None:
+        """Mailboxes that are watched have moved: likewise."""
+        raise NotImplementedError
+
     def capabilities(self) -> bytes:
         self._told = self.frontend.capabilities.words()
         return b" ".join(self._told)
@@ -215,7 +221,7 @@ class FrontendImap(ImapDialogue, Client):
             ("x-originating-ip", self.connection.peer),
             ("x-session-id", self.connection.cid),
             (HOPS_FIELD, str(self.hops_left())),
-            (FOLLOWS_FIELD, "1"),
+            (FOLLOWS_FIELD, WATCHES_TOO),
         ]
         opened = await open_imap(
             self.frontend.upstreams,
@@ -396,12 +402,20 @@ class FrontendImap(ImapDialogue, Client):
             self._start_following()
         return True  # else behind the handler that runs: it may be in the middle of something at the other backend
 
+    def upstream_left(self, upstream: ImapUpstream, name: bytes) -> None:
+        if self.is_watching and not self.connection.is_lost:
+            self._left += ((upstream.server, name),)
+            if self._task is None or self._settled is not None:
+                self._start_following()
+
     def _start_following(self) -> None:
-        self._following = self.loop.create_task(self._follow())
+        if self._following is None:
+            self._following = self.loop.create_task(self._follow())
 
     async def _follow(self) -> None:
         try:
-            await self._go_on()
+            while self._moved is not None or self._left:
+                await self._go_on()
         except ConnectionError:
             self.connection.abort()
         except Exception as error:  # noqa: BLE001 - the end of a task
@@ -419,13 +433,16 @@ class FrontendImap(ImapDialogue, Client):
         moved, self._moved = self._moved, None
         if moved is not None:
             await self.follow(moved)
+        left, self._left = self._left, ()
+        if left:
+            await self.watch_elsewhere(left)
 
     def rested(self) -> None:
         super().rested()
         if self._farewell and not self.is_closing:
             self.send(self._farewell)
             self.close()
-        elif self._moved is not None and self._following is None:
+        elif self._moved is not None or self._left:
             self._start_following()
 
     async def relay_inside(self, command: Command) -> Reply:

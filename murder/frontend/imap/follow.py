@@ -18,11 +18,13 @@ from murder.wire.imap.response import status_for, status_line
 from murder.wire.token import client_astring
 
 Sent = tuple[bytes, bytes]  # tag, octets
+Left = tuple[str, bytes]  # a backend, the name of what has left it
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 1.0
 HAND_OVER_S: Final = (
     20.0  # from the old backend's last word to the master's word that the new one has it
 )
+WATCHED_OVER_S: Final = 5.0  # likewise, of one that is not selected: the client's commands wait
 
 
 async def follow(dialogue: FrontendImap, moved: Moved) -> None:
@@ -52,9 +54,25 @@ async def _watch_on(dialogue: FrontendImap) -> None:
     try:
         await dialogue.watch_on()
     except (Refusal, UpstreamFailure) as problem:
-        dialogue.is_watching, dialogue.ask_again = False, None
-        text = f"A mailbox has moved: ask again with NOTIFY ({problem})"
-        dialogue.send(status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW"))
+        _end_watch(dialogue, problem)
+
+
+async def watch_elsewhere(dialogue: FrontendImap, left: tuple[Left, ...]) -> None:
+    """What is watched has left these backends, each with the name: their new ones tell of them from now on."""
+    if not dialogue.is_watching or dialogue.watch_at is None:
+        return
+    try:
+        for server, raw_name in left:
+            name = dialogue.name_of(raw_name)
+            await dialogue.watch_at(await _new_home(dialogue, name, server, WATCHED_OVER_S))
+    except (Refusal, UpstreamFailure) as problem:
+        _end_watch(dialogue, problem)
+
+
+def _end_watch(dialogue: FrontendImap, problem: Exception) -> None:
+    dialogue.is_watching, dialogue.ask_again = False, None
+    text = f"A mailbox has moved: ask again with NOTIFY ({problem})"
+    dialogue.send(status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW"))
 
 
 async def _idle_on(
@@ -87,10 +105,12 @@ async def _take_up(dialogue: FrontendImap, selected: Selected, view: bytes) -> I
     return upstream
 
 
-async def _new_home(dialogue: FrontendImap, name: MailboxName, old: str) -> str:
+async def _new_home(
+    dialogue: FrontendImap, name: MailboxName, old: str, within_s: float = HAND_OVER_S
+) -> str:
     """As soon as the master has it. Raises Refusal, UpstreamFailure."""
     locator, pause_s = dialogue.frontend.locator, FIRST_PAUSE_S
-    give_up_at = dialogue.loop.time() + HAND_OVER_S
+    give_up_at = dialogue.loop.time() + within_s
     while True:
         try:
             await locator.catch_up()

@@ -35,6 +35,7 @@ from murder.serve.imap_commands import let_in
 from murder.session.imap_server import State
 from murder.wire.imap.command import COMMAND, parse_command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
+from murder.wire.imap.moved import WATCHES_TOO
 from murder.wire.imap.response import clean
 
 COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
@@ -53,8 +54,8 @@ INSIDE: Final = re.compile(
 )
 # As `net.pool` enters: own tag, address and session of the client; own tag, the login; the client's SELECT
 ENTER: Final = (
-    b'%%si ID ("x-originating-ip" "%%s" "x-session-id" "%%s" "%s" "%d" "%s" "1")\r\n%%s %%s\r\n%%s'
-    % (HOPS_FIELD.encode(), MAX_HOPS, FOLLOWS_FIELD.encode())
+    b'%%si ID ("x-originating-ip" "%%s" "x-session-id" "%%s" "%s" "%d" "%s" "%s")\r\n%%s %%s\r\n%%s'
+    % (HOPS_FIELD.encode(), MAX_HOPS, FOLLOWS_FIELD.encode(), WATCHES_TOO.encode())
 )
 # Where the user is in: ID, with the tag that is waited for; the client's SELECT
 ENTER_AGAIN: Final = b"%s" + ENTER[len(b"%si") :].replace(b"\r\n%s %s\r\n", b"\r\n")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from murder.errors import BadSyntax, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.frontend.imap.arbiter import LIST
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import body_of, refusal_of, under_tag
@@ -71,7 +71,21 @@ async def _notify(dialogue: FrontendImap, command: Command) -> None:
             if not reply.is_ok:
                 raise refusal_of(reply)
 
-    dialogue.ask_again, dialogue.watch_on = again, watch_on
+    async def watch_at(server: str) -> None:
+        """A mailbox has come there. A backend that is being watched tells of it by itself, unless it was told names. Raises
+        Refusal, UpstreamFailure."""
+        is_new = server not in dialogue.upstreams
+        upstream = await dialogue.upstream(server)
+        told = _WITHOUT_STATUS.sub(rb"\1 STATUS ", body)
+        octets = await _spelled_for(dialogue, upstream, told)
+        if is_new or octets != told:
+            if upstream.in_flight:
+                raise Refusal(Code.UNAVAILABLE, f"{server} is busy")
+            reply = await upstream.execute(octets, untagged=_telling(dialogue, upstream))
+            if not reply.is_ok:
+                raise refusal_of(reply)
+
+    dialogue.ask_again, dialogue.watch_on, dialogue.watch_at = again, watch_on, watch_at
     dialogue.is_watching = bool(request.groups)
     if missing:
         dialogue.send_ok(command, f"Completed, without events from {', '.join(missing)}")
@@ -154,7 +168,12 @@ async def _spelled_for(dialogue: FrontendImap, upstream: ImapUpstream, body: byt
     if home is None or home is upstream:
         return body
     locator = dialogue.frontend.locator
-    entries = map(locator.known, await subscriptions(dialogue, home))
+    if home.in_flight:  # a mailbox has moved during IDLE
+        async with dialogue.spare_upstream(home.server) as spare:
+            subscribed = await subscriptions(dialogue, spare)
+    else:
+        subscribed = await subscriptions(dialogue, home)
+    entries = map(locator.known, subscribed)
     names = [
         dialogue.external(one.name) for one in entries if one and one.server == upstream.server
     ]

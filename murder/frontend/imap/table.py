@@ -103,6 +103,9 @@ class _Imap(Lobby):
     async def follow(self, moved: Moved) -> None:
         await follow.follow(self, moved)
 
+    async def watch_elsewhere(self, left: tuple[tuple[str, bytes], ...]) -> None:
+        await follow.watch_elsewhere(self, left)
+
 
 def serve_imap(connection: Connection, service: ClientService, frontend: Frontend) -> FrontendImap:
     """The service of the `imap` listeners."""

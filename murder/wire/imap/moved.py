@@ -6,7 +6,10 @@ Not of any RFC: between our own nodes, and only where the peer has said by ID (`
     * BYE [X-MOVED IDLING 1700000001 90 41 57 1 9:12,30] The selected mailbox has moved
     m1 SELECT INBOX (X-VIEW (1700000001 90 41 57 1 9:12,30))
 
-An asterisk in place of the UIDs: they are too many to go along.
+An asterisk in place of the UIDs: they are too many to go along. Of a mailbox that is not selected, but watched (NOTIFY),
+the name is enough, as the client writes it; to peers that have said so by ID (`WATCHES_TOO`):
+
+    * OK [X-LEFT] INBOX/Sub
 """
 
 import re
@@ -19,6 +22,8 @@ from murder.wire.imap.seqset import format_ranges, parse_seqset
 from murder.wire.token import Scanner
 
 FIELD: Final = "x-follows-moves"  # of ID: the client is a frontend that can go on elsewhere
+WATCHES_TOO: Final = "2"  # its value, where it goes on with what is watched, too
+LEFT: Final = b"* OK [X-LEFT] "
 MOVED: Final = b"[X-MOVED"
 GONE: Final = b"NONEXISTENT"  # the code of a BYE: the selected mailbox has been deleted
 # of the UIDs that `$` stands for; they are read at once, in about a millisecond

@@ -8,7 +8,7 @@ from murder.backend.changes.updates import EVERYTHING as ALL
 from murder.backend.changes.updates import Interest
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.notify.filters import Filters
-from murder.backend.imap.notify.watch import Watch
+from murder.backend.imap.notify.watch import Watch, follows
 from murder.model.name import MailboxName
 from murder.model.notify import Event, EventGroup, Which
 from murder.serve.arguments import arguments
@@ -131,13 +131,15 @@ class MailboxWatcher:
                 return
             if self._news:
                 news, own = self._news.pop(0)
-                dialogue.send(await self.watch.news(news, own=own))
+                if news.kind is Kind.LEFT and not follows(dialogue):
+                    if self.watch.loses(news.name):
+                        self._end("A mailbox has moved to another server: ask again with NOTIFY")
+                        return
+                else:
+                    dialogue.send(await self.watch.news(news, own=own))
             else:
                 mailbox_id = next(iter(self._dirty))
                 del self._dirty[mailbox_id]
-                if self.watch.has_left(mailbox_id):
-                    self._end("A mailbox has moved to another server: ask again with NOTIFY")
-                    return
                 dialogue.send(await self.watch.look(mailbox_id))
             await dialogue.flush()
 

@@ -22,9 +22,15 @@ from murder.model.status import StatusItem
 from murder.net.turns import Turn
 from murder.wire.imap.list import ListEntry, format_list
 from murder.wire.imap.metadata import format_metadata_changed
+from murder.wire.imap.moved import FIELD, LEFT, WATCHES_TOO
 
 MAX_WATCHED: Final = 10_000  # mailboxes of one client; each costs some 400 octets
 COUNTS: Final = (StatusItem.MESSAGES, StatusItem.UIDNEXT, StatusItem.UIDVALIDITY)
+
+
+def follows(dialogue: BackendImap) -> bool:
+    """Whether the client is a frontend that goes on where a watched mailbox has moved to."""
+    return dialogue.client_id.get(FIELD) == WATCHES_TOO
 
 
 class Access(IntEnum):
@@ -154,11 +160,11 @@ class Watch:
         watched.status = replace(watched.status, uid_next=Uid(added[-1] + 1), messages=messages)
         watched.own = True
 
-    def has_left(self, mailbox_id: str) -> bool:
-        """Whether it has moved to another server, and the selected one has not: what that does to the client's session
-        says enough."""
-        watched, selected = self._watched.get(mailbox_id), self._dialogue.selected
-        if watched is None or not self._is_away(watched.name):
+    def loses(self, name: MailboxName) -> bool:
+        """Whether a mailbox that has moved to another server was watched, and the selected one has not moved: what that
+        does to the client's session says enough."""
+        selected = self._dialogue.selected
+        if name not in self._access or not self._filters.events(name):
             return False
         return selected is None or not self._is_away(selected.name)
 
@@ -215,6 +221,10 @@ class Watch:
         match news.kind:
             case Kind.CREATED:
                 answer = await self._created(news.name)
+            case Kind.ARRIVED:
+                answer = await self._arrived(news.name)
+            case Kind.LEFT:
+                answer = self._left(news.name)
             case Kind.DELETED:
                 answer = self._deleted(news.name)
             case Kind.RENAMED:
@@ -244,6 +254,26 @@ class Watch:
         if mailbox_id and name in self._once and Event.FLAG_CHANGE in events:
             answer += self._status(mailbox_id, COUNTS)  # its UIDVALIDITY is another
         return answer
+
+    async def _arrived(self, name: MailboxName) -> bytes:
+        """From another server, with its mail. Who has watched it there (through a frontend) knows its name, and not what has
+        happened since."""
+        events = self._filters.events(name)
+        if not events or name in self._access:
+            return b""
+        await self._take_in(name)
+        if name not in self._access:
+            return b""
+        is_new = Event.MAILBOX_NAME in events and not follows(self._dialogue)
+        return (self._list(name) if is_new else b"") + self._first_status(name)
+
+    def _left(self, name: MailboxName) -> bytes:
+        """For another server: a frontend goes on there."""
+        if not self.loses(name):
+            return b""
+        del self._access[name]
+        self._leave_out(name)
+        return LEFT + self._dialogue.external(name) + b"\r\n"
 
     def _deleted(self, name: MailboxName) -> bytes:
         access = self._access.pop(name, Access.NONE)
