@@ -233,11 +233,14 @@ class Upstreams:
             self._log.info("upstream.circuit_closed", backend=server)
 
     async def starttls(self, connection: Connection, address: Address) -> None:
-        """TLS on a connection whose peer has agreed. Raises UpstreamFailure(TLS)."""
+        """TLS on a connection whose peer has agreed. Raises UpstreamFailure: TLS; LOST where the peer goes meanwhile."""
         try:
             await connection.start_tls(
                 self._context_to(address), server_side=False, server_hostname=address.tls_name
             )
+        except (ConnectionError, ssl.SSLEOFError) as error:
+            text = "it closed the connection during the TLS handshake"
+            raise UpstreamFailure(UpstreamKind.LOST, address.server, text) from error
         except OSError as error:
             raise UpstreamFailure(UpstreamKind.TLS, address.server, why(error)) from error
 

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from murder.frontend.imap.mailboxes import mailbox
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName
+from murder.net.connection import Connection
 from tests.frontend.cluster import running_cluster
 from tests.kit.dialogue import Player
 
@@ -166,11 +167,13 @@ async def test_a_change_that_the_master_has_not_heard_of_is_waited_for(
         known, before = locator.known, locator.known(MailboxName(b"user.ana.there"))
         assert before is not None
         asked: list[MailboxName] = []
-        aborted: list[None] = []
+        aborted: list[Connection] = []
 
         def step(name: str) -> None:
             if name == "moved":
-                aborted.extend(session.connection.abort() for session in list(backend.sessions))
+                aborted.extend(session.connection for session in backend.sessions)
+                for connection in aborted:
+                    connection.abort()
 
         def late(name: MailboxName) -> MailboxEntry | None:
             if aborted and (for_good or len(asked) < 3):

@@ -1,6 +1,7 @@
 """Octets that a stranger on the wire puts behind a backend's answer to STARTTLS must reach nobody (CVE-2011-0411)."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,33 @@ class Nobody(Client):
         assert tags == []
 
 
-async def backend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"* OK ready\r\n")
-    tag = (await reader.readline()).split()[0]
+Answer = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def injects(tag: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(tag + b" OK go ahead\r\n* OK [ALERT] injected")
     await reader.read()
-    writer.close()
 
 
-async def test_octets_behind_the_answer_to_starttls_end_the_connection(tmp_path: Path) -> None:
+async def dies(tag: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(tag + b" OK go ahead\r\n")
+    await reader.read(1)  # the handshake has begun
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(injects, UpstreamKind.PROTOCOL), (dies, UpstreamKind.LOST)]
+)
+async def test_what_may_come_behind_the_answer_to_starttls(
+    tmp_path: Path, answer: Answer, kind: UpstreamKind
+) -> None:
+    """Octets end the connection. A server that goes has not failed in TLS: another worker of it may be asked."""
+
+    async def backend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"* OK ready\r\n")
+        await answer((await reader.readline()).split()[0], reader, writer)
+        writer.close()
+
     server = await asyncio.start_server(backend, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     config = Config(
@@ -52,5 +71,5 @@ async def test_octets_behind_the_answer_to_starttls_end_the_connection(tmp_path:
             timeout_s=5,
             max_message=1000,
         )
-    assert caught.value.kind is UpstreamKind.PROTOCOL
+    assert caught.value.kind is kind
     server.close()

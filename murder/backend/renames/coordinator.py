@@ -36,6 +36,7 @@ from murder.wire.rename_words import Abort, Act, Commit, Fate, Prepare, Request
 MAX_PARTS: Final = 100  # servers of one hierarchy: each is a connection while it is renamed
 PREPARE_WAIT_S: Final = 40.0  # as long as a part may wait for its master, and a little more
 COMMIT_WAIT_S: Final = 10.0  # a part that takes longer is late: the client has waited enough
+TRIES: Final = 4  # of a question, while workers die
 ABORT_WAIT_S: Final = 3.0  # likewise; who has not heard of it asks
 
 OpenPeer = Callable[[str], Awaitable[Peer]]
@@ -191,12 +192,13 @@ class Coordinator:
     async def _ask(self, server: str, request: Request, within_s: float) -> None:
         try:
             async with asyncio.timeout(within_s):
-                try:
-                    await self._ask_once(server, request)
-                except UpstreamFailure as failure:
-                    if failure.kind is not UpstreamKind.LOST:
-                        raise
-                    await self._ask_once(server, request)  # a worker has died; any takes it up
+                for tries_left in reversed(range(TRIES)):
+                    try:
+                        await self._ask_once(server, request)
+                        break
+                    except UpstreamFailure as failure:  # a worker has died; any takes it up
+                        if failure.kind is not UpstreamKind.LOST or not tries_left:
+                            raise
         except TimeoutError:
             text = f"no answer in {within_s:g} s"
             raise UpstreamFailure(UpstreamKind.TIMEOUT, server, text) from None
