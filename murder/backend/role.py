@@ -61,11 +61,11 @@ from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
 from murder.model.name import display
 from murder.model.protocol import IMAP
-from murder.mupdate.client import MasterClient
-from murder.mupdate.following import list_path
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.link import master_target
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.remote.client import MasterClient
+from murder.mupdate.remote.following import list_path
+from murder.mupdate.remote.link import master_target
 from murder.net.turns import line_up
 from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, probe_auth

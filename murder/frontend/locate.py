@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display, no_such_mailbox
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.database.mboxlist import MailboxList
 
 Ping = Callable[[float], Awaitable[None]]
 

@@ -24,11 +24,11 @@ from murder.log import logger
 from murder.model.entry import Location
 from murder.model.name import owner_of
 from murder.model.protocol import MUPDATE, ProtocolSpec
-from murder.mupdate.following import ReplicaService, list_path, socket_path
-from murder.mupdate.master import MupdateService
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.ping import PingClient
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.remote.following import ReplicaService, list_path, socket_path
+from murder.mupdate.remote.ping import PingClient
 from murder.mupdate.role import make_service, take_config
+from murder.mupdate.serving.master import MupdateService
 from murder.net.listener import Service
 from murder.net.pool import Pool
 from murder.net.upstream import Upstreams

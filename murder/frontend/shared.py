@@ -13,7 +13,7 @@ from murder.frontend.locate import Locator
 from murder.frontend.multiplexor.reach import Multiplexor
 from murder.model.entry import Location
 from murder.model.name import Namespace
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.database.mboxlist import MailboxList
 from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
 from murder.serve.service import Session

@@ -14,13 +14,13 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.model.protocol import MUPDATE, ProtocolSpec
-from murder.mupdate.engine import Engine
-from murder.mupdate.following import ReplicaService, list_path
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.master import STREAMING, MupdateService
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.moving import Movable, Moved
-from murder.mupdate.stream import Hub
+from murder.mupdate.commits.engine import Engine
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.commits.moving import Movable, Moved
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.remote.following import ReplicaService, list_path
+from murder.mupdate.serving.master import STREAMING, MupdateService
+from murder.mupdate.serving.stream import Hub
 from murder.net.listener import Service
 from murder.net.tls import listening_context
 from murder.serve.role import MakesAuth, gate_of

@@ -8,7 +8,7 @@ from typing import Final
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.client import MasterClient
+from murder.mupdate.remote.client import MasterClient
 from murder.operate.nodes import NodeAnswers, Problem, ask
 from murder.operate.reach import Reach
 from murder.wire.control_answers import (

@@ -14,8 +14,8 @@ from murder.config import Config, ConfigError, Problem
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
-from murder.mupdate.client import MasterClient
-from murder.mupdate.link import Target, master_target
+from murder.mupdate.remote.client import MasterClient
+from murder.mupdate.remote.link import Target, master_target
 from murder.net.connect import why
 from murder.net.exchange import Reply
 from murder.net.frames import FrameChannel

@@ -25,10 +25,10 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import Location
 from murder.model.name import MailboxName, Namespace, moved
-from murder.mupdate.change import PutNote
-from murder.mupdate.client import MasterClient
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.change import PutNote
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.remote.client import MasterClient
 from murder.net.frames import FrameChannel
 from murder.wire.carry import JSON, Frame
 from murder.wire.rename_words import Act, format_answer

@@ -17,9 +17,9 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, is_deleted
-from murder.mupdate.client import MasterClient
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.remote.client import MasterClient
 from tests.backend.server import memory_store
 from tests.mupdate.nodes import Server, run
 

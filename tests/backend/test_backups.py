@@ -18,7 +18,7 @@ from murder.model.carried import digest_line
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName, display
-from murder.mupdate.change import PutNote
+from murder.mupdate.database.change import PutNote
 from murder.net.frames import FrameChannel
 from murder.operate.backup.kept import Point, read_mailbox, read_page, read_unit
 from murder.operate.backup.put import Coming, Putting, Tree

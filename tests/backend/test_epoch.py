@@ -16,7 +16,7 @@ from murder.kit.rows import box_of, remove_mailbox
 from murder.kit.schema import RETAINED, TABLES
 from murder.model.message import UidValidity
 from murder.model.name import MailboxName
-from murder.mupdate.client import MasterClient
+from murder.mupdate.remote.client import MasterClient
 from tests.backend.server import maildir_store, spool_store
 from tests.backend.test_updates import add
 from tests.mupdate.nodes import Server

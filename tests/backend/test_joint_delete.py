@@ -9,7 +9,7 @@ from murder.backend.renames.tree import Tree
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import MailboxName, deleted_name
-from murder.mupdate.change import PutNote
+from murder.mupdate.database.change import PutNote
 from murder.wire.rename_words import Act
 from tests.backend.joint import (
     ACL,

@@ -12,7 +12,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.moves.outgoing import freeze
 from murder.model.name import MailboxName
 from murder.model.seqset import Ranges
-from murder.mupdate.change import RemoveEntry
+from murder.mupdate.database.change import RemoveEntry
 from murder.session.imap_client import MAX_HELD_OCTETS
 from murder.wire.imap.moved import parse_view, view_in
 from murder.wire.token import Scanner

@@ -14,8 +14,8 @@ import pytest
 
 from murder.model.name import MailboxName
 from murder.model.protocol import protocol_named
-from murder.mupdate.client import MasterClient
-from murder.mupdate.link import master_target
+from murder.mupdate.remote.client import MasterClient
+from murder.mupdate.remote.link import master_target
 from murder.net.connection import WRITE_HIGH_OCTETS
 from murder.net.listener import Bounds, Listener
 from tests.frontend.cluster import Cluster, running_cluster

@@ -26,8 +26,8 @@ from murder.frontend.role import FrontendRole
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import protocol_named
-from murder.mupdate.change import PutEntry
-from murder.mupdate.mboxlist import MailboxList, mark_synchronised
+from murder.mupdate.database.change import PutEntry
+from murder.mupdate.database.mboxlist import MailboxList, mark_synchronised
 from murder.net.listener import Bounds, Guests, Listener
 from murder.net.shared_counter import Counts
 from tests.kit.sections import server_section

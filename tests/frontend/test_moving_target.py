@@ -10,8 +10,8 @@ import pytest
 from murder.backend.moves.outgoing import freeze
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.change import PutEntry, RemoveEntry
-from murder.mupdate.client import MasterClient
+from murder.mupdate.database.change import PutEntry, RemoveEntry
+from murder.mupdate.remote.client import MasterClient
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.frontend.test_list import Peer, logged_in
 

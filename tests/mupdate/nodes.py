@@ -17,13 +17,13 @@ from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.config import MupdateConfig
 from murder.errors import UpstreamFailure
-from murder.mupdate.engine import Ordered
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.link import Target
-from murder.mupdate.master import MupdateService
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.replica import Replica, Timing
-from murder.mupdate.stream import Hub
+from murder.mupdate.commits.engine import Ordered
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.remote.link import Target
+from murder.mupdate.remote.replica import Replica, Timing
+from murder.mupdate.serving.master import MupdateService
+from murder.mupdate.serving.stream import Hub
 from murder.net.listener import Bounds, Listener
 from murder.wire.mupdate import MASTER
 from plugins.list_etcd.log import EtcdLog

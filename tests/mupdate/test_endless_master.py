@@ -10,19 +10,19 @@ import pytest
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate import client as client_module
-from murder.mupdate import difference as difference_module
-from murder.mupdate import dump as dump_module
-from murder.mupdate.change import Change, PutEntry, PutNote
-from murder.mupdate.client import MasterClient
-from murder.mupdate.difference import Difference
-from murder.mupdate.indexing import IndexLines
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.link import Target
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.record import Block, pack_row
-from murder.mupdate.replica import Replica, Timing, _parts_of
-from murder.mupdate.waiting import MAX_COMMIT_COST, cost_of
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.commits.waiting import MAX_COMMIT_COST, cost_of
+from murder.mupdate.database import difference as difference_module
+from murder.mupdate.database.change import Change, PutEntry, PutNote
+from murder.mupdate.database.difference import Difference
+from murder.mupdate.database.indexing import IndexLines
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.database.record import Block, pack_row
+from murder.mupdate.remote import client as client_module
+from murder.mupdate.remote import dump as dump_module
+from murder.mupdate.remote.client import MasterClient
+from murder.mupdate.remote.link import Target
+from murder.mupdate.remote.replica import Replica, Timing, _parts_of
 from tests.kit.waiting import until_soon
 
 QUOTED = b'%b MAILBOX "user.u%d" "be1!p" "a\tl\t"\r\n'

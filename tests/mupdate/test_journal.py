@@ -19,11 +19,18 @@ from hypothesis import strategies as st
 from murder.errors import Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate import settling
-from murder.mupdate.change import Change, PutEntry, PutIntent, PutNote, RemoveEntry, RemoveIntent
-from murder.mupdate.journal import BLOCK, MAGIC, NAME, format_changes, parse_changes
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.transfer import check
+from murder.mupdate.database import settling
+from murder.mupdate.database.change import (
+    Change,
+    PutEntry,
+    PutIntent,
+    PutNote,
+    RemoveEntry,
+    RemoveIntent,
+)
+from murder.mupdate.database.journal import BLOCK, MAGIC, NAME, format_changes, parse_changes
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.database.transfer import check
 
 BYTES = 64 * BLOCK
 NAMES = [f"user.{who}{box}" for who in "abc" for box in ("", ".x", ".y", "-z")]

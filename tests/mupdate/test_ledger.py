@@ -9,11 +9,11 @@ import pytest
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.change import PutEntry, RemoveEntry
-from murder.mupdate.ledger import INLINE_COST, Ledger
-from murder.mupdate.mboxlist import Committed, MailboxList
-from murder.mupdate.transaction import ListTransaction
-from murder.mupdate.waiting import MAX_COMMIT_COST
+from murder.mupdate.commits.ledger import INLINE_COST, Ledger
+from murder.mupdate.commits.waiting import MAX_COMMIT_COST
+from murder.mupdate.database.change import PutEntry, RemoveEntry
+from murder.mupdate.database.mboxlist import Committed, MailboxList
+from murder.mupdate.database.transaction import ListTransaction
 
 
 def entry(name: str) -> MailboxEntry:

@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from murder.mupdate.master import READ_OCTETS
+from murder.mupdate.serving.master import READ_OCTETS
 from murder.net.connection import Receiver
 from tests.kit.peer import Deflate
 from tests.kit.waiting import pause_here

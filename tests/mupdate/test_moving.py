@@ -13,12 +13,12 @@ from murder.api.list_log import ListLog
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.change import PutEntry
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.moving import Movable, Moved
-from murder.mupdate.stream import Hub
-from murder.mupdate.transfer import check
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.commits.moving import Movable, Moved
+from murder.mupdate.database.change import PutEntry
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.database.transfer import check
+from murder.mupdate.serving.stream import Hub
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster

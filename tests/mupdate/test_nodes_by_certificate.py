@@ -11,8 +11,8 @@ import pytest
 
 from murder.config import TlsConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
-from murder.mupdate.client import MasterClient
-from murder.mupdate.link import Target, open_link
+from murder.mupdate.remote.client import MasterClient
+from murder.mupdate.remote.link import Target, open_link
 from murder.net.tls import client_context, listening_context
 from murder.pki.authority import init_authority, issue
 from tests.kit.waiting import pause_here, until_soon

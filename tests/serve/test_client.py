@@ -20,10 +20,10 @@ from murder.errors import Code, Refusal
 from murder.log import set_up
 from murder.model.identity import Identity, Login
 from murder.model.name import Namespace
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.master import MupdateDialogue, MupdateService
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.stream import Hub
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.serving.master import MupdateDialogue, MupdateService
+from murder.mupdate.serving.stream import Hub
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
 from murder.serve.client import MAX_BAD_COMMANDS, ClientDialogue

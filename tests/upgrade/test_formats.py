@@ -20,8 +20,8 @@ from murder.errors import Refusal
 from murder.kit import schema
 from murder.manual.pages import page
 from murder.model.beside import BESIDE, line_of, misfit
-from murder.mupdate import environment
-from murder.mupdate import journal as list_journal
+from murder.mupdate.database import environment
+from murder.mupdate.database import journal as list_journal
 from plugins.store_maildir import tree
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings

@@ -40,9 +40,9 @@ from murder.model.name import (
     is_quarantined,
     no_such_mailbox,
 )
-from murder.mupdate.change import Change, PutEntry, PutIntent, RemoveEntry, RemoveIntent
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.change import Change, PutEntry, PutIntent, RemoveEntry, RemoveIntent
+from murder.mupdate.database.transaction import ListTransaction
 from murder.net.turns import Turn
 
 LOCK_WAIT_S: Final = 20.0  # another operation in the same tree, in another worker

@@ -33,8 +33,8 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.rights import MANAGED, Missing, check_may_create, nonexistent, rights_in
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.record import Head
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.database.record import Head
 
 SHARED_DEFAULT: Final = b"anyone\tlrs\t"  # Cyrus' `defaultacl: anyone lrs`
 

@@ -32,7 +32,7 @@ from murder.log import logger
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
 from murder.model.seqset import compress
-from murder.mupdate.change import Change, PutEntry, PutNote
+from murder.mupdate.database.change import Change, PutEntry, PutNote
 from murder.net.frames import FrameChannel, words_of
 from murder.net.turns import aside
 from murder.wire.carry import Words, parse_name

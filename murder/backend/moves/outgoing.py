@@ -33,7 +33,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, display, no_such_mailbox, owner_of
 from murder.model.seqset import Ranges, holds
-from murder.mupdate.change import RemoveEntry
+from murder.mupdate.database.change import RemoveEntry
 from murder.wire.carry_answers import Sum
 from murder.wire.carry_words import Begin, Commit, Complete, Hold, Prepare, Rows
 

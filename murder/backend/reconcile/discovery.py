@@ -17,7 +17,7 @@ from murder.errors import Refusal
 from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, display
-from murder.mupdate.change import PutEntry
+from murder.mupdate.database.change import PutEntry
 
 MAX_WAITING: Final = 1000  # names that could not be taken in at once
 

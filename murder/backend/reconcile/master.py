@@ -25,8 +25,8 @@ from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display, is_quarantined
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import mark_synchronised
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.mboxlist import mark_synchronised
 from murder.net.turns import line_up
 
 PAUSE_AFTER: Final = 200  # rows compared before others get their turn

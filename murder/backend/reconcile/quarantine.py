@@ -9,7 +9,7 @@ from typing import Final
 
 from murder.model.entry import MailboxEntry
 from murder.model.name import DELETED_ROOT, MailboxName, split_domain
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.database.mboxlist import MailboxList
 
 MOST_DOMAINS: Final = 1000  # whose names are kept at a time
 ROOT: Final = DELETED_ROOT + b".quarantine."

@@ -15,9 +15,9 @@ from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, display
-from murder.mupdate.change import PutEntry
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.change import PutEntry
+from murder.mupdate.database.transaction import ListTransaction
 from murder.net.turns import line_up
 
 AT_ONCE: Final = 2000  # so many mailboxes are compared before serving; more of them while serving

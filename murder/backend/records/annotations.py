@@ -15,10 +15,10 @@ from murder.errors import Code, Refusal
 from murder.model.annotation import SPECIAL_USE, is_entry_name
 from murder.model.name import MailboxName, inbox_of, owner_of
 from murder.model.quota import Resource
-from murder.mupdate.change import Change, PutNote
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.change import Change, PutNote
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.database.transaction import ListTransaction
 from murder.net.turns import in_turns
 
 Scope = NewType("Scope", str)  # the user whose private entries they are; SHARED for everybody's

@@ -23,9 +23,9 @@ from murder.errors import Code, Refusal
 from murder.model.message import MailboxStatus
 from murder.model.name import MailboxName, ancestors_of
 from murder.model.quota import Resource, Usage, storage_units
-from murder.mupdate.change import PutNote
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.change import PutNote
+from murder.mupdate.database.mboxlist import MailboxList
 from murder.net.turns import in_turns
 
 LOCKS_FILE: Final = "quota.lock"  # beside the list

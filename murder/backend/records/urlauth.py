@@ -13,10 +13,10 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
-from murder.mupdate.change import PutNote
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.commits.ledger import Ledger
+from murder.mupdate.database.change import PutNote
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.database.transaction import ListTransaction
 
 VERSION: Final = b"01"  # of how tokens are made: their first two digits
 KEY_OCTETS: Final = 32

@@ -30,7 +30,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.name import display
-from murder.mupdate.change import PutIntent, RemoveIntent
+from murder.mupdate.database.change import PutIntent, RemoveIntent
 from murder.wire.rename_words import Abort, Act, Commit, Fate, Prepare, Request
 
 MAX_PARTS: Final = 100  # servers of one hierarchy: each is a connection while it is renamed

@@ -5,8 +5,8 @@ from murder.api.store import MailboxStore
 from murder.backend.records.annotations import moved_with, removed_with
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, inbox_of, is_below, is_inbox, moved, owner_of
-from murder.mupdate.change import Change, PutEntry, RemoveEntry
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.database.change import Change, PutEntry, RemoveEntry
+from murder.mupdate.database.mboxlist import MailboxList
 
 
 async def remove_mailbox(

@@ -13,8 +13,8 @@ from murder.model.name import (
     no_such_mailbox,
     owner_of,
 )
-from murder.mupdate.change import Change, PutEntry
-from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.database.change import Change, PutEntry
+from murder.mupdate.database.transaction import ListTransaction
 
 Moves = Sequence[tuple[MailboxName, MailboxName]]
 """Old and new names; twice the same for what is removed."""

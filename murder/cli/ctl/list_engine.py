@@ -12,9 +12,9 @@ from murder.cli.options import PATH, Group, config_option, json_option, print_js
 from murder.cli.screen import count, plain
 from murder.config import load_config
 from murder.errors import Code, Refusal
-from murder.mupdate.following import list_path
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.moving import EMBEDDED, STOP_S
+from murder.mupdate.commits.moving import EMBEDDED, STOP_S
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.remote.following import list_path
 from murder.operate.masters import copy_list
 from murder.operate.nodes import NodeAnswers, ask_all, need_nodes
 from murder.operate.reach import Reach

@@ -14,7 +14,7 @@ from murder.cli.options import Group, json_option, say
 from murder.config import ServerConfig
 from murder.config.load import unknown
 from murder.model.protocol import IMAP, MUPDATE, PROTOCOLS, protocol_named
-from murder.mupdate.link import Target, open_link
+from murder.mupdate.remote.link import Target, open_link
 from murder.net.connection import Connection
 from murder.operate import routes
 from murder.operate.reach import Reach

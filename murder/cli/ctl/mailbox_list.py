@@ -23,13 +23,13 @@ from murder.cli.options import (
 )
 from murder.config import load_config
 from murder.errors import Code, Refusal
-from murder.mupdate.environment import sync_names
-from murder.mupdate.following import list_path
-from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.transfer import check as find_faults
-from murder.mupdate.transfer import dump as dump_rows
-from murder.mupdate.transfer import load as load_rows
-from murder.mupdate.transfer import read_rows
+from murder.mupdate.database.environment import sync_names
+from murder.mupdate.database.mboxlist import MailboxList
+from murder.mupdate.database.transfer import check as find_faults
+from murder.mupdate.database.transfer import dump as dump_rows
+from murder.mupdate.database.transfer import load as load_rows
+from murder.mupdate.database.transfer import read_rows
+from murder.mupdate.remote.following import list_path
 
 ROLES = ("mupdate", "frontend", "backend")
 

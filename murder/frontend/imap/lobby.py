@@ -24,7 +24,7 @@ from murder.log import plain_log
 from murder.model.entry import MailboxEntry, parse_location
 from murder.model.name import MailboxName, Namespace, inbox_of, is_below
 from murder.model.protocol import IMAP
-from murder.mupdate.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
+from murder.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.exchange import parse_reply
 from murder.net.pool import MAX_CAPABILITIES, NOBODY, OURS, TOLD, capabilities_of, proxy_login

@@ -19,7 +19,7 @@ from murder.model.acl import identifiers_of
 from murder.model.entry import MailboxEntry
 from murder.model.identity import Login
 from murder.model.name import inbox_of
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.database.mboxlist import MailboxList
 from murder.net.turns import line_up
 
 AT_ONCE: Final = 200  # rows of the list looked at in one turn

@@ -13,7 +13,7 @@ from murder.frontend.multiplexor.find import Finder
 from murder.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome
 from murder.model.identity import Identity, Login
 from murder.model.name import inbox_of
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.database.mboxlist import MailboxList
 from murder.net.connection import Connection
 from murder.net.lines import LineUpstream, open_lines_at
 from murder.net.upstream import Address, Upstreams

@@ -17,7 +17,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, inbox_of, is_inbox, owner_of
-from murder.mupdate.transfer import format_row
+from murder.mupdate.database.transfer import format_row
 from murder.operate.backup.kept import (
     NAME,
     PAGE_UIDS,

@@ -27,7 +27,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.rights import Missing
-from murder.mupdate.change import Change
+from murder.mupdate.database.change import Change
 from murder.serve.imap import Running
 from murder.wire import mutf7
 from murder.wire.imap.command import Command

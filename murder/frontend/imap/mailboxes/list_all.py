@@ -11,7 +11,7 @@ from typing import Final
 
 from murder.model.listing import ListQuery
 from murder.model.name import collation_key
-from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.database.mboxlist import MailboxList
 from murder.wire.token import astring, quoted
 
 BATCH: Final = 1000

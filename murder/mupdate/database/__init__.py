@@ -1,0 +1,1 @@
+"""The mailbox list in its database: rows, index, log of changes, and what is durable before it is there."""

@@ -1,0 +1,1 @@
+"""A master elsewhere, seen from here: connections to it, what is asked of it, the replica that follows it."""

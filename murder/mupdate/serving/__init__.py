@@ -1,0 +1,1 @@
+"""The list over MUPDATE, the server's side: commands, writes, subscribers (RFC 3656)."""
