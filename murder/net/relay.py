@@ -32,7 +32,7 @@ from murder.net.turns import TURN_S
 from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter, is_tagged
 from murder.wire.fragment import Chunk, Literal
-from murder.wire.imap.moved import LEFT
+from murder.wire.imap.mailboxes.moved import LEFT
 
 MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its end
 # a whole answer that is kept may take so many times the wait for octets of it

@@ -14,7 +14,7 @@ from murder.model.name import Namespace, inbox_of
 from murder.operate.reach import Reach
 from murder.operate.sources import Found, Key, Source, flags_of, known_message
 from murder.wire.imap.date import format_date_time
-from murder.wire.imap.fetched import parse_fetch_response
+from murder.wire.imap.mail.fetched import parse_fetch_response
 from murder.wire.token import string
 
 

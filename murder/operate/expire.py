@@ -2,7 +2,13 @@
 
 from murder.errors import Code, Refusal
 from murder.operate.reach import Reach, data_of
-from murder.wire.imap.expire import CAPABILITY, WORD, ExpiredTold, format_expire, parse_expired
+from murder.wire.imap.mailboxes.expire import (
+    CAPABILITY,
+    WORD,
+    ExpiredTold,
+    format_expire,
+    parse_expired,
+)
 
 
 async def expire(reach: Reach, server: str, *, acts: bool) -> list[ExpiredTold]:

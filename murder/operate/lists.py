@@ -9,7 +9,7 @@ from murder.errors import Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, is_deleted
 from murder.operate.reach import Reach
-from murder.wire.imap.list import parse_list_response
+from murder.wire.imap.mailboxes.list import parse_list_response
 from murder.wire.token import Scanner, string
 
 LOOKS: Final = 10  # for what comes out of quarantine

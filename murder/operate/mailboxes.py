@@ -20,7 +20,7 @@ from murder.model.name import (
 )
 from murder.operate.reach import Reach, data_of
 from murder.wire import mutf7
-from murder.wire.imap.mailbox import (
+from murder.wire.imap.mailboxes.mailbox import (
     RenameRequest,
     TreeRequest,
     format_joint_rename,

@@ -22,8 +22,8 @@ from urllib.parse import unquote, urlsplit
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.flag import is_keyword
 from murder.model.message import Uid
-from murder.wire.imap.fetched import Fetched, parse_fetch_response
-from murder.wire.imap.list import ListEntry, parse_list_response
+from murder.wire.imap.mail.fetched import Fetched, parse_fetch_response
+from murder.wire.imap.mailboxes.list import ListEntry, parse_list_response
 from murder.wire.token import Scanner
 
 HEADERS: Final = ("message-id", "date", "subject", "from")

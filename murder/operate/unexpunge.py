@@ -4,8 +4,8 @@ from murder.errors import Code, Refusal
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.operate.reach import Reach, data_of
-from murder.wire.imap.copy import parse_copyuid
-from murder.wire.imap.unexpunge import (
+from murder.wire.imap.mail.copy import parse_copyuid
+from murder.wire.imap.mail.unexpunge import (
     CAPABILITY,
     WORD,
     Expunged,

@@ -18,7 +18,7 @@ from murder.serve.arguments import arguments
 from murder.serve.imap import ImapDialogue, Running
 from murder.wire import mutf7
 from murder.wire.imap.command import Command
-from murder.wire.imap.list import (
+from murder.wire.imap.mailboxes.list import (
     ListEntry,
     ListRequest,
     Return,

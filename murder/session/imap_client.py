@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from murder.errors import BadSyntax
-from murder.wire.imap.moved import LEFT
+from murder.wire.imap.mailboxes.moved import LEFT
 from murder.wire.literal import announced_at_end
 
 # of a line without end; beyond it an untagged line is passed on in parts

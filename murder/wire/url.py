@@ -13,7 +13,7 @@ from murder.model.fetch import Section
 from murder.model.message import MAX_UID, Uid, UidValidity
 from murder.model.url import ImapUrl, UrlAccess, UrlServer
 from murder.wire import mutf7
-from murder.wire.imap.fetch import format_section, parse_section
+from murder.wire.imap.mail.fetch import format_section, parse_section
 from murder.wire.token import Scanner
 
 MAX_URL_OCTETS: Final = 8 * 1024

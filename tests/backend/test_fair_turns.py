@@ -28,7 +28,7 @@ from murder.model.name import MailboxName
 from murder.net import turns
 from murder.net.turns import Turn
 from murder.trail.figures import Figures
-from murder.wire.imap.list import Return
+from murder.wire.imap.mailboxes.list import Return
 from murder.wire.token import Scanner
 from tests.backend.server import memory_store, running_backend
 from tests.backend.test_updates import INBOX, add, looking

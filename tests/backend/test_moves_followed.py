@@ -14,7 +14,7 @@ from murder.model.name import MailboxName
 from murder.model.seqset import Ranges
 from murder.mupdate.database.change import RemoveEntry
 from murder.session.imap_client import MAX_HELD_OCTETS
-from murder.wire.imap.moved import parse_view, view_in
+from murder.wire.imap.mailboxes.moved import parse_view, view_in
 from murder.wire.token import Scanner
 from tests.backend.server import Running, running_backend
 from tests.kit.dialogue import Player

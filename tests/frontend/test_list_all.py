@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from murder.frontend.imap.mailboxes.list_all import ListAll
 from murder.model.listing import ListQuery, ListWalk
 from murder.model.name import MailboxName, Namespace, collation_key
-from murder.wire.imap.list import ListEntry, attributes_of, format_list
+from murder.wire.imap.mailboxes.list import ListEntry, attributes_of, format_list
 
 PARTS = st.sampled_from([b"a", b"b", b"nil", b"x y", b"a^b", b'q"', b"ab", b"Entw&APw-rfe"])
 NAMES = st.lists(PARTS, min_size=1, max_size=4).map(b".".join)

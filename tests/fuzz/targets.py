@@ -53,26 +53,13 @@ from murder.wire import dlist, mutf7
 from murder.wire.carry import FrameCutter, parse_message, parse_portrait, parse_uids
 from murder.wire.fragment import Chunk, Fragmenter, Literal
 from murder.wire.haproxy import octets_wanted, parse_header
-from murder.wire.imap import (
-    acl,
-    append,
-    copy,
-    enable,
-    fetch,
-    mailbox,
-    metadata,
-    notify,
-    quota,
-    search,
-    select,
-    status,
-    store,
-    urlauth,
-)
-from murder.wire.imap import list as listing
-from murder.wire.imap.body import format_body_structure
+from murder.wire.imap import enable, notify
 from murder.wire.imap.command import Command
-from murder.wire.imap.envelope import format_envelope
+from murder.wire.imap.mail import append, copy, fetch, search, store, urlauth
+from murder.wire.imap.mail.body import format_body_structure
+from murder.wire.imap.mail.envelope import format_envelope
+from murder.wire.imap.mailboxes import acl, mailbox, metadata, quota, select, status
+from murder.wire.imap.mailboxes import list as listing
 from murder.wire.lmtp import parse_bdat, parse_recipient, parse_xclient
 from murder.wire.lmtp import parse_envelope as parse_lmtp_envelope
 from murder.wire.mupdate import format_command

@@ -40,9 +40,9 @@ from murder.mime.thread import References, message_ids
 from murder.model.fetch import Section
 from murder.model.part import Address
 from murder.model.thread import Thread, Threadable, by_ordered_subject, by_references
-from murder.wire.imap.body import format_body_structure
-from murder.wire.imap.envelope import format_envelope
-from murder.wire.imap.thread import format_thread
+from murder.wire.imap.mail.body import format_body_structure
+from murder.wire.imap.mail.envelope import format_envelope
+from murder.wire.imap.mail.thread import format_thread
 from tests.kit.steps import lines_run
 
 WHEN: Final = datetime(2024, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from murder.mime.envelope import parse_addresses, parse_envelope
 from murder.mime.field import parameter_value, parse_media, parse_parameters
 from murder.model.part import Address
-from murder.wire.imap.envelope import format_envelope
+from murder.wire.imap.mail.envelope import format_envelope
 
 END = Address(None, None, None, None)
 

@@ -15,7 +15,7 @@ from murder.mime.thread import message_ids, threadable
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.search import SortKey, SortOrder
 from murder.model.thread import Thread, Threadable, by_ordered_subject, by_references
-from murder.wire.imap.thread import format_thread
+from murder.wire.imap.mail.thread import format_thread
 
 SUBJECTS = [
     (b"hello", "hello", False),

@@ -16,7 +16,7 @@ from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
 from murder.model.fetch import Section, SectionText
 from murder.model.part import Part
-from murder.wire.imap.body import format_body_structure
+from murder.wire.imap.mail.body import format_body_structure
 
 MIXED = b"""\
 From: a@example.org

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import murder.wire
 from murder.errors import BadSyntax, Refusal
 from murder.wire import carry, dlist, haproxy, mupdate
-from murder.wire.imap.append import AppendForm
-from murder.wire.imap.fetched import Fetched
+from murder.wire.imap.mail.append import AppendForm
+from murder.wire.imap.mail.fetched import Fetched
 from murder.wire.token import Scanner
 
 WORDS: Final = [

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from murder.errors import BadSyntax
 from murder.session.imap_client import ResponseCutter, non_synchronising
 from murder.wire.fragment import Fragmenter, Literal
-from murder.wire.imap.append import parse_literal_head
+from murder.wire.imap.mail.append import parse_literal_head
 from murder.wire.literal import ENDLESS, announced_at_end
 from murder.wire.token import Scanner
 

@@ -37,7 +37,7 @@ from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
 from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
-from murder.wire.imap.moved import FIELD, GONE, MOST_SAVED_OCTETS, SeenView
+from murder.wire.imap.mailboxes.moved import FIELD, GONE, MOST_SAVED_OCTETS, SeenView
 from murder.wire.imap.response import bye, status_line
 from murder.wire.imap.seqset import format_ranges
 from murder.wire.token import string

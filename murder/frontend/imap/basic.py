@@ -13,7 +13,7 @@ from murder.serve.imap import Running
 from murder.session.imap_server import State
 from murder.wire.imap.command import Command
 from murder.wire.imap.enable import ENABLEABLE, parse_enable
-from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
+from murder.wire.imap.mailboxes.metadata import parse_getmetadata, parse_setmetadata
 from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 

@@ -1,6 +1,6 @@
 """The selected mailbox has moved: the session goes on with it at its new backend, and the client hears nothing of it.
 
-The old backend's last word says what the client knows of the mailbox (`wire.imap.moved`); the new one takes that up, and
+The old backend's last word says what the client knows of the mailbox (`wire.imap.mailboxes.moved`); the new one takes that up, and
 tells what has happened since as it would have told anyhow. Commands that the old one has not begun are begun anew.
 Where that cannot be, the mailbox is closed (RFC 7162 §3.2.11 has the code), and the session lives on.
 """

@@ -34,8 +34,8 @@ from murder.net.upstream import Address
 from murder.serve.imap_commands import let_in
 from murder.session.imap_server import State
 from murder.wire.imap.command import COMMAND, parse_command
-from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
-from murder.wire.imap.moved import WATCHES_TOO
+from murder.wire.imap.mailboxes.moved import FIELD as FOLLOWS_FIELD
+from murder.wire.imap.mailboxes.moved import WATCHES_TOO
 from murder.wire.imap.response import clean
 
 COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`

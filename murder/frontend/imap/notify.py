@@ -23,7 +23,7 @@ from murder.net.turns import in_turns
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.list import parse_list_response
+from murder.wire.imap.mailboxes.list import parse_list_response
 from murder.wire.imap.notify import parse_notify
 from murder.wire.imap.response import status_for
 from murder.wire.token import Scanner, client_astring

@@ -12,7 +12,7 @@ from murder.model.notify import (
     NotifyRequest,
     Which,
 )
-from murder.wire.imap.fetch import parse_item_list
+from murder.wire.imap.mail.fetch import parse_item_list
 from murder.wire.token import Scanner
 
 MAX_GROUPS: Final = 100

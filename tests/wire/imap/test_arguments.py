@@ -12,17 +12,8 @@ from murder.model.flag import FlagChange
 from murder.model.message import ModSeq, Uid, UidValidity
 from murder.model.seqset import SAVED, SeqSet
 from murder.model.status import StatusItem
-from murder.wire.imap.acl import (
-    AclRequest,
-    RightsChange,
-    SetAclRequest,
-    format_acl,
-    format_listrights,
-    format_myrights,
-    parse_deleteacl,
-    parse_setacl,
-)
-from murder.wire.imap.append import (
+from murder.wire.imap.date import format_date_time, parse_date_time
+from murder.wire.imap.mail.append import (
     AppendForm,
     AppendHead,
     LiteralHead,
@@ -34,7 +25,7 @@ from murder.wire.imap.append import (
     parse_replace_target,
     take_literal,
 )
-from murder.wire.imap.copy import (
+from murder.wire.imap.mail.copy import (
     CopyRequest,
     CopyUid,
     format_appenduid,
@@ -44,8 +35,18 @@ from murder.wire.imap.copy import (
     parse_copyuid,
     parse_uid_expunge,
 )
-from murder.wire.imap.date import format_date_time, parse_date_time
-from murder.wire.imap.list import (
+from murder.wire.imap.mail.store import StoreRequest, parse_store
+from murder.wire.imap.mailboxes.acl import (
+    AclRequest,
+    RightsChange,
+    SetAclRequest,
+    format_acl,
+    format_listrights,
+    format_myrights,
+    parse_deleteacl,
+    parse_setacl,
+)
+from murder.wire.imap.mailboxes.list import (
     ListEntry,
     ListRequest,
     Return,
@@ -54,23 +55,22 @@ from murder.wire.imap.list import (
     parse_list,
     parse_list_response,
 )
-from murder.wire.imap.mailbox import (
+from murder.wire.imap.mailboxes.mailbox import (
     CreateRequest,
     RenameRequest,
     parse_create,
     parse_mailbox,
     parse_rename,
 )
-from murder.wire.imap.namespace import format_namespace
-from murder.wire.imap.select import Qresync, SelectRequest, parse_select
-from murder.wire.imap.status import (
+from murder.wire.imap.mailboxes.select import Qresync, SelectRequest, parse_select
+from murder.wire.imap.mailboxes.status import (
     StatusRequest,
     format_status,
     format_status_response,
     parse_status,
     parse_status_response,
 )
-from murder.wire.imap.store import StoreRequest, parse_store
+from murder.wire.imap.namespace import format_namespace
 from murder.wire.token import Scanner
 from tests.wire.imap.grammar import Parse, check_row, check_survives
 

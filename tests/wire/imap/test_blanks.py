@@ -7,22 +7,22 @@ from functools import partial
 import pytest
 
 from murder.errors import BadSyntax
-from murder.wire.imap.acl import parse_setacl
-from murder.wire.imap.append import parse_append_head
-from murder.wire.imap.copy import parse_copy, parse_uid_expunge
 from murder.wire.imap.enable import parse_enable
-from murder.wire.imap.fetch import parse_fetch
 from murder.wire.imap.id import parse_id
-from murder.wire.imap.list import parse_list
-from murder.wire.imap.mailbox import parse_create, parse_mailbox, parse_rename
-from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
+from murder.wire.imap.mail.append import parse_append_head
+from murder.wire.imap.mail.copy import parse_copy, parse_uid_expunge
+from murder.wire.imap.mail.fetch import parse_fetch
+from murder.wire.imap.mail.search import parse_search, parse_sort, parse_thread
+from murder.wire.imap.mail.store import parse_store
+from murder.wire.imap.mail.urlauth import parse_urlfetch
+from murder.wire.imap.mailboxes.acl import parse_setacl
+from murder.wire.imap.mailboxes.list import parse_list
+from murder.wire.imap.mailboxes.mailbox import parse_create, parse_mailbox, parse_rename
+from murder.wire.imap.mailboxes.metadata import parse_getmetadata, parse_setmetadata
+from murder.wire.imap.mailboxes.quota import parse_setquota
+from murder.wire.imap.mailboxes.select import parse_select
+from murder.wire.imap.mailboxes.status import parse_status
 from murder.wire.imap.notify import parse_notify
-from murder.wire.imap.quota import parse_setquota
-from murder.wire.imap.search import parse_search, parse_sort, parse_thread
-from murder.wire.imap.select import parse_select
-from murder.wire.imap.status import parse_status
-from murder.wire.imap.store import parse_store
-from murder.wire.imap.urlauth import parse_urlfetch
 from murder.wire.token import Scanner
 
 COMMANDS: list[tuple[Callable[[Scanner], object], bytes]] = [

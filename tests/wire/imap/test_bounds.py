@@ -5,18 +5,18 @@ from collections.abc import Callable
 import pytest
 
 from murder.errors import BadSyntax
-from murder.wire.imap.acl import parse_setacl
-from murder.wire.imap.append import parse_append_head
 from murder.wire.imap.enable import parse_enable
-from murder.wire.imap.fetch import parse_fetch
 from murder.wire.imap.id import MAX_ID_OCTETS, parse_id
-from murder.wire.imap.list import parse_list
-from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
+from murder.wire.imap.mail.append import parse_append_head
+from murder.wire.imap.mail.fetch import parse_fetch
+from murder.wire.imap.mail.store import parse_store
+from murder.wire.imap.mail.urlauth import parse_genurlauth, parse_resetkey, parse_urlfetch
+from murder.wire.imap.mailboxes.acl import parse_setacl
+from murder.wire.imap.mailboxes.list import parse_list
+from murder.wire.imap.mailboxes.metadata import parse_getmetadata, parse_setmetadata
+from murder.wire.imap.mailboxes.quota import parse_setquota
+from murder.wire.imap.mailboxes.status import parse_status
 from murder.wire.imap.notify import parse_notify
-from murder.wire.imap.quota import parse_setquota
-from murder.wire.imap.status import parse_status
-from murder.wire.imap.store import parse_store
-from murder.wire.imap.urlauth import parse_genurlauth, parse_resetkey, parse_urlfetch
 from murder.wire.token import Scanner
 
 

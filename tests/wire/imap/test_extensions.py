@@ -12,26 +12,8 @@ from murder.model.annotation import Depth, is_entry_name, is_within
 from murder.model.fetch import Attribute, BodyItem, Section
 from murder.model.notify import Event, EventGroup, NotifyRequest, Which
 from murder.model.quota import Resource, Usage, storage_units
-from murder.wire.imap.metadata import (
-    GetMetadataRequest,
-    SetMetadataRequest,
-    format_metadata,
-    format_metadata_changed,
-    parse_getmetadata,
-    parse_setmetadata,
-    refuse_value_too_big,
-)
-from murder.wire.imap.notify import parse_notify
-from murder.wire.imap.quota import (
-    SetQuotaRequest,
-    format_quota,
-    format_quotaroot,
-    parse_quota_response,
-    parse_quotaroot_response,
-    parse_setquota,
-)
-from murder.wire.imap.search import format_context_change, parse_cancelupdate
-from murder.wire.imap.urlauth import (
+from murder.wire.imap.mail.search import format_context_change, parse_cancelupdate
+from murder.wire.imap.mail.urlauth import (
     ResetKeyRequest,
     UrlFetchItem,
     UrlFetchRequest,
@@ -42,6 +24,24 @@ from murder.wire.imap.urlauth import (
     parse_resetkey,
     parse_urlfetch,
 )
+from murder.wire.imap.mailboxes.metadata import (
+    GetMetadataRequest,
+    SetMetadataRequest,
+    format_metadata,
+    format_metadata_changed,
+    parse_getmetadata,
+    parse_setmetadata,
+    refuse_value_too_big,
+)
+from murder.wire.imap.mailboxes.quota import (
+    SetQuotaRequest,
+    format_quota,
+    format_quotaroot,
+    parse_quota_response,
+    parse_quotaroot_response,
+    parse_setquota,
+)
+from murder.wire.imap.notify import parse_notify
 from murder.wire.token import Scanner
 from tests.wire.imap.grammar import Parse, check_row, check_survives
 

@@ -23,7 +23,7 @@ from murder.model.fetch import (
 )
 from murder.model.message import ModSeq, SeqNum, Uid
 from murder.model.seqset import SAVED, STAR, SeqSet
-from murder.wire.imap.fetch import (
+from murder.wire.imap.mail.fetch import (
     cut,
     format_body,
     format_body_head,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
 from murder.model.message import ModSeq, Uid
-from murder.wire.imap.append import LiteralHead
-from murder.wire.imap.fetched import Fetched, PendingLiteral, parse_fetched
+from murder.wire.imap.mail.append import LiteralHead
+from murder.wire.imap.mail.fetched import Fetched, PendingLiteral, parse_fetched
 from murder.wire.token import Scanner
 
 

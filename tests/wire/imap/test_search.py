@@ -38,7 +38,7 @@ from murder.model.search import (
     YoungerThan,
 )
 from murder.model.seqset import SAVED, STAR, SeqSet
-from murder.wire.imap.search import (
+from murder.wire.imap.mail.search import (
     format_esearch,
     format_search,
     parse_search,

@@ -28,7 +28,8 @@ from murder.net.turns import Turn
 from murder.serve.imap import Running
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
-from murder.wire.imap.append import (
+from murder.wire.imap.command import Command
+from murder.wire.imap.mail.append import (
     AppendForm,
     AppendHead,
     LiteralHead,
@@ -40,8 +41,7 @@ from murder.wire.imap.append import (
     parse_replace_target,
     take_literal,
 )
-from murder.wire.imap.command import Command
-from murder.wire.imap.copy import format_appenduid
+from murder.wire.imap.mail.copy import format_appenduid
 from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner
 

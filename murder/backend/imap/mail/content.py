@@ -23,8 +23,8 @@ from murder.model.fetch import BodyItem, Form, Section, SectionText
 from murder.model.message import UNSEEN_SIZE, Message, Uid
 from murder.model.part import Envelope, Part
 from murder.net.turns import Turn, aside, aside_if
-from murder.wire.imap.body import format_structure_piece
-from murder.wire.imap.envelope import format_envelope_piece
+from murder.wire.imap.mail.body import format_structure_piece
+from murder.wire.imap.mail.envelope import format_envelope_piece
 
 LAZY_OCTETS: Final = 64 * 1024  # PREVIEW (LAZY) looks into messages up to this size
 SUMMARY_VERSION: Final = 3  # never 0x5b, with which the first version's summaries began

@@ -22,7 +22,7 @@ from murder.net.turns import aside_if
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import format_copyuid, parse_copy
+from murder.wire.imap.mail.copy import format_copyuid, parse_copy
 from murder.wire.imap.response import status_line
 
 

@@ -11,7 +11,7 @@ from murder.model.message import Uid
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import format_removed, parse_uid_expunge
+from murder.wire.imap.mail.copy import format_removed, parse_uid_expunge
 from murder.wire.token import Scanner
 
 

@@ -25,7 +25,7 @@ from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.date import format_date_time
-from murder.wire.imap.fetch import (
+from murder.wire.imap.mail.fetch import (
     cut,
     format_body,
     format_body_head,

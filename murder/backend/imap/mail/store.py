@@ -16,8 +16,8 @@ from murder.model.seqset import compress
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
+from murder.wire.imap.mail.store import StoreRequest, parse_store
 from murder.wire.imap.seqset import format_ranges
-from murder.wire.imap.store import StoreRequest, parse_store
 
 
 def run_store(dialogue: BackendImap, command: Command) -> Running:

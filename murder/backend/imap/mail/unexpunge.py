@@ -18,8 +18,8 @@ from murder.net.turns import Turn
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import format_copyuid
-from murder.wire.imap.unexpunge import (
+from murder.wire.imap.mail.copy import format_copyuid
+from murder.wire.imap.mail.unexpunge import (
     Expunged,
     UnexpungeRequest,
     format_expunged,

@@ -14,7 +14,7 @@ from murder.model.part import Part
 from murder.model.url import ImapUrl
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.urlauth import (
+from murder.wire.imap.mail.urlauth import (
     ResetKeyRequest,
     UrlFetchItem,
     UrlFetchRequest,

@@ -22,10 +22,10 @@ from murder.model.acl import (
 from murder.model.name import MailboxName, owner_of
 from murder.model.rights import with_old_rights
 from murder.serve.imap import Running
-from murder.wire.imap import acl as wire
-from murder.wire.imap.acl import RightsChange
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailbox import parse_mailbox
+from murder.wire.imap.mailboxes import acl as wire
+from murder.wire.imap.mailboxes.acl import RightsChange
+from murder.wire.imap.mailboxes.mailbox import parse_mailbox
 from murder.wire.token import Scanner
 
 DIGITS: Final = (

@@ -5,7 +5,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mailboxes.xfer import need_admin
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.expire import WORD, ExpiredTold, format_expired, parse_expire
+from murder.wire.imap.mailboxes.expire import WORD, ExpiredTold, format_expired, parse_expire
 from murder.wire.token import Scanner
 
 

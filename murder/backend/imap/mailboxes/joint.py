@@ -17,7 +17,7 @@ from murder.model.name import MailboxName, before_deletion, deleted_name, is_bel
 from murder.net.frames import FrameChannel
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailbox import parse_tree_request
+from murder.wire.imap.mailboxes.mailbox import parse_tree_request
 from murder.wire.rename_words import Act, is_rename_id
 from murder.wire.token import Scanner
 

@@ -16,11 +16,11 @@ from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
 from murder.serve.imap import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
-from murder.wire.imap.acl import format_myrights
 from murder.wire.imap.command import Command
-from murder.wire.imap.list import ListRequest, Return
-from murder.wire.imap.mailbox import parse_mailbox
-from murder.wire.imap.metadata import format_metadata
+from murder.wire.imap.mailboxes.acl import format_myrights
+from murder.wire.imap.mailboxes.list import ListRequest, Return
+from murder.wire.imap.mailboxes.mailbox import parse_mailbox
+from murder.wire.imap.mailboxes.metadata import format_metadata
 from murder.wire.token import Scanner
 
 BESIDE: Final = frozenset({Return.STATUS, Return.MYRIGHTS, Return.METADATA})

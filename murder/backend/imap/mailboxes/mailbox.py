@@ -31,7 +31,7 @@ from murder.mupdate.database.change import Change
 from murder.serve.imap import Running
 from murder.wire import mutf7
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailbox import (
+from murder.wire.imap.mailboxes.mailbox import (
     CreateRequest,
     RenameRequest,
     parse_create,

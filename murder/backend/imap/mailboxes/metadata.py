@@ -14,7 +14,7 @@ from murder.model.annotation import PRIVATE, SPECIAL_USE, Depth, is_within
 from murder.model.name import MailboxName, owner_of
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.metadata import (
+from murder.wire.imap.mailboxes.metadata import (
     GetMetadataRequest,
     SetMetadataRequest,
     asked_of,

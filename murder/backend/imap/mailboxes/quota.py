@@ -7,8 +7,8 @@ from murder.model.name import MailboxName, inbox_of, is_below
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailbox import parse_mailbox
-from murder.wire.imap.quota import (
+from murder.wire.imap.mailboxes.mailbox import parse_mailbox
+from murder.wire.imap.mailboxes.quota import (
     format_quota,
     format_quotaroot,
     parse_setquota,

@@ -17,10 +17,10 @@ from murder.model.message import MailboxStatus, SeqNum
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.list import ListEntry, format_list
-from murder.wire.imap.moved import FIELD, SeenView
+from murder.wire.imap.mailboxes.list import ListEntry, format_list
+from murder.wire.imap.mailboxes.moved import FIELD, SeenView
+from murder.wire.imap.mailboxes.select import SelectRequest, parse_select
 from murder.wire.imap.response import status_line
-from murder.wire.imap.select import SelectRequest, parse_select
 from murder.wire.token import Scanner
 
 CHANGING_RIGHTS: Final = frozenset("switek")  # any of them makes a SELECT read-write

@@ -12,7 +12,7 @@ from murder.model.status import StatusItem
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.status import StatusValue, format_status, parse_status
+from murder.wire.imap.mailboxes.status import StatusValue, format_status, parse_status
 
 
 def run_status(dialogue: BackendImap, command: Command) -> Running:

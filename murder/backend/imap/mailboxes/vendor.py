@@ -13,7 +13,7 @@ from murder.model.annotation import LASTPOP, is_within
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.wire.imap.date import format_date_time
-from murder.wire.imap.metadata import GetMetadataRequest, asked_of
+from murder.wire.imap.mailboxes.metadata import GetMetadataRequest, asked_of
 
 VENDOR: Final = "/shared/vendor"
 CYRUS: Final = f"{VENDOR}/cmu/cyrus-imapd/"

@@ -20,9 +20,9 @@ from murder.model.name import MailboxName, owner_of, parent_of
 from murder.model.notify import Event
 from murder.model.status import StatusItem
 from murder.net.turns import Turn
-from murder.wire.imap.list import ListEntry, format_list
-from murder.wire.imap.metadata import format_metadata_changed
-from murder.wire.imap.moved import FIELD, LEFT, WATCHES_TOO
+from murder.wire.imap.mailboxes.list import ListEntry, format_list
+from murder.wire.imap.mailboxes.metadata import format_metadata_changed
+from murder.wire.imap.mailboxes.moved import FIELD, LEFT, WATCHES_TOO
 
 MAX_WATCHED: Final = 10_000  # mailboxes of one client; each costs some 400 octets
 COUNTS: Final = (StatusItem.MESSAGES, StatusItem.UIDNEXT, StatusItem.UIDVALIDITY)

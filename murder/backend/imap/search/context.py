@@ -21,7 +21,7 @@ from murder.model.message import Message, Uid
 from murder.model.search import SearchKey, SortOrder
 from murder.model.seqset import compress
 from murder.net.turns import Turn, aside
-from murder.wire.imap.search import format_context_change
+from murder.wire.imap.mail.search import format_context_change
 
 MAX_CONTEXTS: Final = 16  # of one session; RFC 5267 §4.3.1 wants one at least
 MAX_FOUND: Final = 250_000  # results of a SEARCH that are kept: a megabyte

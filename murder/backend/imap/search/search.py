@@ -44,13 +44,13 @@ from murder.net.turns import Turn, aside_if
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.response import status_line
-from murder.wire.imap.search import (
+from murder.wire.imap.mail.search import (
     format_esearch,
     format_search,
     parse_cancelupdate,
     parse_search,
 )
+from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner, string
 
 P = ParamSpec("P")

@@ -25,8 +25,8 @@ from murder.model.thread import Threadable, by_ordered_subject, by_references
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.search import format_esearch, format_search, parse_sort, parse_thread
-from murder.wire.imap.thread import format_thread
+from murder.wire.imap.mail.search import format_esearch, format_search, parse_sort, parse_thread
+from murder.wire.imap.mail.thread import format_thread
 
 
 def run_sort(dialogue: BackendImap, command: Command) -> Running:

@@ -23,9 +23,9 @@ from murder.serve.imap import Running
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
-from murder.wire.imap.append import parse_append_mailbox, parse_replace_target
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import REMOVES, parse_appenduid
+from murder.wire.imap.mail.append import parse_append_mailbox, parse_replace_target
+from murder.wire.imap.mail.copy import REMOVES, parse_appenduid
 from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner, client_astring
 

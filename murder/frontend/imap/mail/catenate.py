@@ -17,15 +17,15 @@ from murder.model.fetch import Section
 from murder.model.name import MailboxName
 from murder.model.url import ImapUrl
 from murder.net.relay import ImapUpstream
-from murder.wire.imap.append import (
+from murder.wire.imap.mail.append import (
     AppendForm,
     parse_append_end,
     parse_append_head,
     parse_catenate_part,
     take_literal,
 )
-from murder.wire.imap.fetch import format_section
-from murder.wire.imap.fetched import parse_fetch_response
+from murder.wire.imap.mail.fetch import format_section
+from murder.wire.imap.mail.fetched import parse_fetch_response
 from murder.wire.token import Scanner, client_astring
 from murder.wire.url import format_url, parse_url
 

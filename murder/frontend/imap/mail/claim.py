@@ -19,7 +19,7 @@ from murder.model.message import ModSeq, Uid
 from murder.model.seqset import compress
 from murder.net.exchange import Reply
 from murder.net.relay import ImapUpstream
-from murder.wire.imap.fetched import parse_fetch_response
+from murder.wire.imap.mail.fetched import parse_fetch_response
 from murder.wire.imap.seqset import format_ranges, read_ranges
 from murder.wire.token import client_astring
 

@@ -27,7 +27,7 @@ from murder.net.turns import aside_if
 from murder.serve.arguments import LONG_OCTETS, arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import REMOVES, CopyRequest, parse_copy
+from murder.wire.imap.mail.copy import REMOVES, CopyRequest, parse_copy
 from murder.wire.imap.response import status_line
 from murder.wire.imap.seqset import format_seqset
 from murder.wire.token import Scanner, client_astring

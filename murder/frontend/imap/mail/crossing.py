@@ -15,10 +15,10 @@ from murder.model.message import Uid, UidValidity
 from murder.model.seqset import compress, compress_in_order
 from murder.net.exchange import Reply
 from murder.net.relay import ImapUpstream
-from murder.wire.imap.copy import format_copyuid, parse_appenduid, parse_removed
 from murder.wire.imap.date import format_date_time
-from murder.wire.imap.fetched import Fetched, parse_fetch_response
 from murder.wire.imap.flag import format_flags
+from murder.wire.imap.mail.copy import format_copyuid, parse_appenduid, parse_removed
+from murder.wire.imap.mail.fetched import Fetched, parse_fetch_response
 from murder.wire.imap.seqset import format_ranges
 from murder.wire.token import client_astring
 

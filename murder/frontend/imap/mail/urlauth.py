@@ -13,7 +13,7 @@ from murder.model.name import MailboxName
 from murder.net.exchange import Reply
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.urlauth import (
+from murder.wire.imap.mail.urlauth import (
     UrlFetchRequest,
     format_genurlauth,
     format_urlfetch,

@@ -23,7 +23,7 @@ from murder.net.turns import Turn, in_turns
 from murder.serve.imap import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
-from murder.wire.imap.list import ListRequest, Return, parse_list_response
+from murder.wire.imap.mailboxes.list import ListRequest, Return, parse_list_response
 from murder.wire.token import Scanner
 
 NO_USES: Final = frozenset(

@@ -9,7 +9,7 @@ from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import collect
 from murder.model.name import MailboxName
-from murder.wire.imap.list import ListRequest, Return
+from murder.wire.imap.mailboxes.list import ListRequest, Return
 from murder.wire.imap.response import status_for
 from murder.wire.token import Scanner, client_astring
 

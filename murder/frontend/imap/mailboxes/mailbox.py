@@ -34,7 +34,7 @@ from murder.net.exchange import Reply, parse_reply
 from murder.net.turns import in_turns
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailbox import (
+from murder.wire.imap.mailboxes.mailbox import (
     CreateRequest,
     RenameRequest,
     TreeRequest,

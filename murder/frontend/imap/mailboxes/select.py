@@ -9,8 +9,8 @@ from murder.net.relay import ImapUpstream
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
+from murder.wire.imap.mailboxes.select import parse_select
 from murder.wire.imap.response import status_line
-from murder.wire.imap.select import parse_select
 from murder.wire.token import Scanner
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from murder.model.message import ModSeq, UidValidity
 from murder.model.seqset import SeqSet
-from murder.wire.imap.moved import SeenView, parse_view
+from murder.wire.imap.mailboxes.moved import SeenView, parse_view
 from murder.wire.imap.seqset import parse_seqset
 from murder.wire.token import Scanner
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from murder.model.flag import RECENT
 from murder.model.message import ModSeq, Uid
-from murder.wire.imap.append import LiteralHead
 from murder.wire.imap.date import parse_date_time
+from murder.wire.imap.mail.append import LiteralHead
 from murder.wire.literal import LITERAL
 from murder.wire.token import Scanner
 

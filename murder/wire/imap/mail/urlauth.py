@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final
 
 from murder.model.part import Part
-from murder.wire.imap.body import format_body_structure
+from murder.wire.imap.mail.body import format_body_structure
 from murder.wire.token import Scanner, astring, literal, nstring
 
 MAX_URLS: Final = 100

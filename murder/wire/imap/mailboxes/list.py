@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from murder.model.annotation import MAX_ENTRIES_OF_COMMAND
 from murder.model.listing import ListRow
 from murder.model.status import StatusItem
-from murder.wire.imap.status import parse_status_items
+from murder.wire.imap.mailboxes.status import parse_status_items
 from murder.wire.token import Scanner, astring, quoted, string
 
 MAX_PATTERNS: Final = 100

@@ -1,7 +1,7 @@
 """BODY and BODYSTRUCTURE in a FETCH answer (RFC 3501 §7.4.2 and §9 `body`)."""
 
 from murder.model.part import Parameters, Part
-from murder.wire.imap.envelope import format_envelope
+from murder.wire.imap.mail.envelope import format_envelope
 from murder.wire.token import nstring, string
 
 

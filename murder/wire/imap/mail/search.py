@@ -46,8 +46,8 @@ from murder.model.search import (
 )
 from murder.model.seqset import Ranges
 from murder.wire.imap.date import parse_date
-from murder.wire.imap.fetch import parse_item_list
 from murder.wire.imap.flag import parse_flag
+from murder.wire.imap.mail.fetch import parse_item_list
 from murder.wire.imap.partial import format_partial, parse_partial
 from murder.wire.imap.seqset import format_ranges, parse_seqset
 from murder.wire.token import Scanner, string

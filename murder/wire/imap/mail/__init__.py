@@ -1,0 +1,1 @@
+"""Grammar of the commands on messages: APPEND, FETCH, STORE, COPY, SEARCH and their kin."""
