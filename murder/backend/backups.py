@@ -15,7 +15,7 @@ from murder.model.message import ModSeq
 from murder.model.name import MailboxName, no_such_mailbox, owner_of
 from murder.net.frames import FrameChannel, words_of
 from murder.net.turns import aside, line_up
-from murder.wire.backup_words import (
+from murder.wire.nodes.backup_words import (
     AskUser,
     Count,
     Counted,
@@ -32,8 +32,8 @@ from murder.wire.backup_words import (
     format_subscribed,
     parse_request,
 )
-from murder.wire.carry import Words
-from murder.wire.carry_answers import Refused, format_answer
+from murder.wire.nodes.carry import Words
+from murder.wire.nodes.carry_answers import Refused, format_answer
 
 NOTE_KINDS: Final = {key(MailboxName(b""))[0]: key for key in NOTE_KEYS}
 

@@ -70,8 +70,8 @@ from murder.net.turns import line_up
 from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, probe_auth
 from murder.serve.service import Session, drain, factories_of
-from murder.wire.control_answers import ConflictShown, Probed, RoleFacts
 from murder.wire.imap.mailboxes.metadata import refuse_too_many, refuse_value_too_big
+from murder.wire.nodes.control_answers import ConflictShown, Probed, RoleFacts
 
 ROLE: Final = "backend"
 BUS_FOLDER: Final = "bus"

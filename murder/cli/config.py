@@ -24,7 +24,7 @@ from murder.node.process.preflight import (
     roles_wanted,
 )
 from murder.node.process.server import ports_of, running
-from murder.wire.control_words import AskPorts
+from murder.wire.nodes.control_words import AskPorts
 
 
 @click.group(cls=Group)

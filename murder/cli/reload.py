@@ -9,7 +9,7 @@ from murder.cli.options import config_option, json_option, print_json
 from murder.config import ConfigError, Problem
 from murder.config.load import read_table
 from murder.node.control.node import ask_node, socket_of
-from murder.wire.control_words import Reload
+from murder.wire.nodes.control_words import Reload
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
 

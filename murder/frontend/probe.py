@@ -19,7 +19,7 @@ from murder.net.connection import Connection
 from murder.net.lines import open_lines
 from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
-from murder.wire.control_answers import Probed
+from murder.wire.nodes.control_answers import Probed
 
 BACKEND_S: Final = (
     8.0  # all of one backend's ports; less than an operator waits for the node's answer

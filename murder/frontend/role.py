@@ -34,8 +34,8 @@ from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, WithinServer, probe_auth
 from murder.serve.service import drain, factories_of
-from murder.wire.control_answers import Probed, RoleFacts
-from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
+from murder.wire.nodes.control_answers import Probed, RoleFacts
+from murder.wire.nodes.control_words import AskPlace, Candidate, NotPlaced, Placement
 
 ROLE: Final = "frontend"
 LIST_WAIT_S: Final = 15.0  # for worker 0 to make the list at its very first start

@@ -27,7 +27,8 @@ from murder.serve.role import MakesAuth, gate_of
 from murder.serve.service import drain
 from murder.trail.audit import NOBODYS, AuditLog, audit_log
 from murder.trail.figures import Figures
-from murder.wire.control_answers import (
+from murder.wire.mupdate import MASTER
+from murder.wire.nodes.control_answers import (
     ConflictShown,
     CopyStage,
     EngineFacts,
@@ -36,7 +37,6 @@ from murder.wire.control_answers import (
     RoleFacts,
     parse_conflict,
 )
-from murder.wire.mupdate import MASTER
 
 ROLE: Final = "mupdate"
 

@@ -7,7 +7,7 @@ from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
 from murder.net.takeover import TakenOver
 from murder.net.turns import aside
-from murder.wire.carry import (
+from murder.wire.nodes.carry import (
     IN_PIECES,
     MAX_OCTETS,
     Frame,
@@ -16,7 +16,7 @@ from murder.wire.carry import (
     format_octets_head,
     format_words,
 )
-from murder.wire.carry_answers import check_refused
+from murder.wire.nodes.carry_answers import check_refused
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from murder.net.connection import Connection, HalfCloses, Receiver
-from murder.wire.control_answers import SessionShown, Traced
+from murder.wire.nodes.control_answers import SessionShown, Traced
 
 MAX_LINES: Final = 10_000  # that wait to be told; more are left out
 MAX_SHOWN: Final = 2000  # octets of one read or write

@@ -7,8 +7,8 @@ from typing import Any
 from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
 from murder.trail.audit import KIND
-from murder.wire.control_answers import parse_chain_checked, parse_trail_line
-from murder.wire.control_words import AskChain, AskTrail
+from murder.wire.nodes.control_answers import parse_chain_checked, parse_trail_line
+from murder.wire.nodes.control_words import AskChain, AskTrail
 
 Line = Mapping[str, Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 from murder.model.name import MailboxName
 from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
-from murder.wire.control_words import AskConflicts
+from murder.wire.nodes.control_words import AskConflicts
 
 
 @dataclass(frozen=True, slots=True)
 class Conflicts:
-    """A row for each, as `wire.control_answers.parse_conflict` reads it; and the nodes that did not answer."""
+    """A row for each, as `wire.nodes.control_answers.parse_conflict` reads it; and the nodes that did not answer."""
 
     rows: Sequence[Mapping[str, Any]]
     silent: Sequence[NodeAnswers]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
-from murder.wire.control_answers import LogLine, parse_log_line
-from murder.wire.control_words import AskLog
+from murder.wire.nodes.control_answers import LogLine, parse_log_line
+from murder.wire.nodes.control_words import AskLog
 
 
 @dataclass(frozen=True, slots=True)

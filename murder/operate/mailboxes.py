@@ -26,7 +26,7 @@ from murder.wire.imap.mailboxes.mailbox import (
     format_joint_rename,
     format_tree,
 )
-from murder.wire.rename_words import CAPABILITY, TREES
+from murder.wire.nodes.rename_words import CAPABILITY, TREES
 from murder.wire.token import Scanner, string
 
 STATUS_ITEMS: Final = b"(MESSAGES UNSEEN SIZE UIDNEXT UIDVALIDITY HIGHESTMODSEQ)"

@@ -11,14 +11,14 @@ from murder.model.name import MailboxName
 from murder.mupdate.remote.client import MasterClient
 from murder.operate.nodes import NodeAnswers, Problem, ask
 from murder.operate.reach import Reach
-from murder.wire.control_answers import (
+from murder.wire.nodes.control_answers import (
     CopyStage,
     EngineFacts,
     ListCopied,
     MemberFacts,
     parse_copying,
 )
-from murder.wire.control_words import CopyList
+from murder.wire.nodes.control_words import CopyList
 
 MUCH: Final = 1000  # changes: a master that is so many behind is told; a few are on their way
 LOOKS: Final = 5  # at what has just been changed

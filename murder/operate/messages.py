@@ -8,8 +8,8 @@ from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
 from murder.serve.mail_log import KIND
 from murder.trail.lines import rows_in
-from murder.wire.control_answers import TrailLine, parse_trail_line
-from murder.wire.control_words import MAX_WORDS, AskTrail
+from murder.wire.nodes.control_answers import TrailLine, parse_trail_line
+from murder.wire.nodes.control_words import MAX_WORDS, AskTrail
 
 ROUNDS: Final = 12  # what somebody knows -> ids of it -> what others say of those; a message may have moved several times
 IDS: Final = ("id", "message_id", "saved_as")  # facts by which others may know the message

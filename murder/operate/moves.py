@@ -21,7 +21,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.operate.reach import Reach
-from murder.wire.move_words import (
+from murder.wire.nodes.move_words import (
     MoveCompared,
     MoveRecord,
     parse_compared,

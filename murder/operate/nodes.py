@@ -18,7 +18,7 @@ from murder.model.protocol import CONTROL
 from murder.net.connect import why
 from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.operate.reach import Reach
-from murder.wire.control_answers import (
+from murder.wire.nodes.control_answers import (
     RoleFacts,
     Status,
     parse_chain_checked,
@@ -28,7 +28,7 @@ from murder.wire.control_answers import (
     parse_session,
     parse_trail_line,
 )
-from murder.wire.control_words import (
+from murder.wire.nodes.control_words import (
     AskChain,
     AskConflicts,
     AskProbe,
@@ -46,7 +46,7 @@ DEFAULT_PORT: Final = CONTROL.keys[0].port
 DEMO_SOCKET: Final = "control.sock"  # in the folder of a demo, whose nodes are below it
 
 Answer = Mapping[str, Any]
-"""As it came, for `--json`: what it means, `wire.control_answers` parses."""
+"""As it came, for `--json`: what it means, `wire.nodes.control_answers` parses."""
 PARSED: Final[Mapping[type, Callable[[Answer], object]]] = {
     AskStatus: parse_node_status,
     AskSessions: parse_session,

@@ -14,7 +14,13 @@ from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, ancestors_of, owner_of
 from murder.operate import nodes
 from murder.operate.reach import Reach
-from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement, parse_placement
+from murder.wire.nodes.control_words import (
+    AskPlace,
+    Candidate,
+    NotPlaced,
+    Placement,
+    parse_placement,
+)
 
 Hook = Callable[[NewMailbox, Sequence[BackendLoad]], Location | None]
 

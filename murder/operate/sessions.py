@@ -6,7 +6,7 @@ from typing import Any
 
 from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
-from murder.wire.control_words import AskSessions, Kick, Wanted
+from murder.wire.nodes.control_words import AskSessions, Kick, Wanted
 
 
 @dataclass(frozen=True, slots=True)

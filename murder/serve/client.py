@@ -20,7 +20,7 @@ from murder.net.seldom import TLS_FAILURES
 from murder.net.tap import Tap
 from murder.trail.audit import AuditLog
 from murder.trail.figures import Figures
-from murder.wire.control_answers import SessionShown
+from murder.wire.nodes.control_answers import SessionShown
 
 EXPIRED: Final = "Your login has expired: log in again"
 EXPIRED_GRACE_S: Final = (

@@ -30,7 +30,6 @@ from murder.session.imap_server import (
 from murder.trail.audit import MAX_ARGUMENTS
 from murder.wire import mutf7
 from murder.wire.base64line import decode_base64
-from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
 from murder.wire.imap.id import PIPE_FIELD
 from murder.wire.imap.response import (
@@ -40,6 +39,7 @@ from murder.wire.imap.response import (
     status_for,
     status_line,
 )
+from murder.wire.nodes.control_answers import SessionShown
 
 Running = Coroutine[Any, Any, None] | None
 

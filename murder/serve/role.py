@@ -22,7 +22,7 @@ from murder.serve.service import ClientService, Factory, services_of
 from murder.trail.audit import audit_log
 from murder.trail.figures import Figures
 from murder.trail.lines import Trail, folder_of
-from murder.wire.control_answers import Probed
+from murder.wire.nodes.control_answers import Probed
 
 
 class MakesAuth(Protocol):

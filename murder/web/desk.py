@@ -18,7 +18,7 @@ from murder.operate.reach import Reach, reaching
 from murder.trail.audit import AuditLog
 from murder.web.forms import Fields, format_query
 from murder.web.sessions import Session
-from murder.wire.control_words import AskStatus, Request
+from murder.wire.nodes.control_words import AskStatus, Request
 
 HTML: Final = "text/html; charset=utf-8"
 WAY: Final = "web"  # by which something was done

@@ -30,8 +30,8 @@ from murder.mupdate.database.change import PutNote
 from murder.mupdate.database.mboxlist import MailboxList
 from murder.mupdate.remote.client import MasterClient
 from murder.net.frames import FrameChannel
-from murder.wire.carry import JSON, Frame
-from murder.wire.rename_words import Act, format_answer
+from murder.wire.nodes.carry import JSON, Frame
+from murder.wire.nodes.rename_words import Act, format_answer
 from tests.backend.server import maildir_store, memory_store, spool_store
 from tests.mupdate.nodes import Server
 

@@ -25,7 +25,7 @@ from murder.operate.backup.put import Coming, Putting, Tree
 from murder.operate.backup.take import Taking
 from murder.operate.backup.vault import Vault, open_vault
 from murder.operate.reach import Reach
-from murder.wire.carry import OCTETS, Frame, FrameCutter, format_words
+from murder.wire.nodes.carry import OCTETS, Frame, FrameCutter, format_words
 from tests.backend.server import Running, maildir_store, memory_store, running_backend, spool_store
 from tests.kit.scene import run
 

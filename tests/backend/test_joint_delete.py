@@ -10,7 +10,7 @@ from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import MailboxName, deleted_name
 from murder.mupdate.database.change import PutNote
-from murder.wire.rename_words import Act
+from murder.wire.nodes.rename_words import Act
 from tests.backend.joint import (
     ACL,
     HOMES,

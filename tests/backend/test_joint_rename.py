@@ -15,8 +15,8 @@ from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName, moved
 from murder.net.frames import FrameChannel
-from murder.wire.carry import Frame
-from murder.wire.rename_words import Act, Prepare
+from murder.wire.nodes.carry import Frame
+from murder.wire.nodes.rename_words import Act, Prepare
 from tests.backend.joint import (
     ACL,
     ALL,

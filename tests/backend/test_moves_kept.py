@@ -13,7 +13,7 @@ from murder.backend.moves.mover import Mover, _arriving
 from murder.backend.moves.verify import format_handed
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
-from murder.wire.carry_words import Prepare
+from murder.wire.nodes.carry_words import Prepare
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import config_in, running_backend, spool_store
 

@@ -8,7 +8,7 @@ import uvloop
 
 from murder.errors import Refusal
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
-from murder.wire.carry_answers import check_refused
+from murder.wire.nodes.carry_answers import check_refused
 from tests.backend.server import config_in, running_backend
 
 

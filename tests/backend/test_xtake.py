@@ -15,7 +15,7 @@ from murder.model.entry import EntryState, MailboxEntry
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, inbox_of
 from murder.net.frames import FrameChannel
-from murder.wire.carry import OCTETS, Frame, FrameCutter, format_words
+from murder.wire.nodes.carry import OCTETS, Frame, FrameCutter, format_words
 from tests.backend.server import Running, running_backend, spool_store
 from tests.wire.test_carry_words import PORTRAIT, PREPARE
 

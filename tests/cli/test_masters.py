@@ -5,7 +5,13 @@ from murder.cli.ctl.masters import engine_lines
 from murder.cli.ctl.status import screen
 from murder.operate.masters import engine_problems, masters_of, members_of
 from murder.operate.nodes import NodeAnswers
-from murder.wire.control_answers import EngineFacts, MemberFacts, ProcessFacts, RoleFacts, Status
+from murder.wire.nodes.control_answers import (
+    EngineFacts,
+    MemberFacts,
+    ProcessFacts,
+    RoleFacts,
+    Status,
+)
 
 WELL = (
     MemberFacts("etcd1", "a:2379", True, 1 << 20),

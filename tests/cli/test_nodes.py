@@ -15,8 +15,8 @@ from murder.node.control import sockets as control
 from murder.operate import nodes
 from murder.operate.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.operate.reach import Reach
-from murder.wire.control_answers import parse_node_status
-from murder.wire.control_words import AskStatus, Request
+from murder.wire.nodes.control_answers import parse_node_status
+from murder.wire.nodes.control_words import AskStatus, Request
 
 
 def reach(folder: Path, *places: str) -> Reach:

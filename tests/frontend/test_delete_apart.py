@@ -6,7 +6,7 @@ from pathlib import Path
 
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
-from murder.wire.rename_words import TREES
+from murder.wire.nodes.rename_words import TREES
 from tests.backend.server import memory_store
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.dialogue import Player

@@ -10,7 +10,7 @@ from murder.api.auth import AuthBackend, Identity
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
 from murder.model.quota import Resource, parse_limits
-from murder.wire.control_words import AskPlace, Placement
+from murder.wire.nodes.control_words import AskPlace, Placement
 from tests.backend.server import OnePassword, Parts, config_in, memory_store, running_backend
 from tests.frontend.cluster import Policy, running_cluster
 from tests.kit.peer import Peer

@@ -50,7 +50,6 @@ from murder.sieve import (
     start,
 )
 from murder.wire import dlist, mutf7
-from murder.wire.carry import FrameCutter, parse_message, parse_portrait, parse_uids
 from murder.wire.fragment import Chunk, Fragmenter, Literal
 from murder.wire.haproxy import octets_wanted, parse_header
 from murder.wire.imap import enable, notify
@@ -63,6 +62,7 @@ from murder.wire.imap.mailboxes import list as listing
 from murder.wire.lmtp import parse_bdat, parse_recipient, parse_xclient
 from murder.wire.lmtp import parse_envelope as parse_lmtp_envelope
 from murder.wire.mupdate import format_command
+from murder.wire.nodes.carry import FrameCutter, parse_message, parse_portrait, parse_uids
 from murder.wire.pop3 import parse_command as parse_pop3
 from murder.wire.pop3 import parse_numbers
 from murder.wire.token import Scanner

@@ -18,7 +18,7 @@ from murder.net.dialogue import HELD_OCTETS, Dialogue
 from murder.net.frames import FrameChannel
 from murder.net.turns import TURN_S
 from murder.session.lines import Line, LineSession
-from murder.wire.carry import format_words
+from murder.wire.nodes.carry import format_words
 from tests.kit.waiting import turns, until_soon
 
 

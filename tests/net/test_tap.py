@@ -6,7 +6,7 @@ import pytest
 
 from murder.net.connection import Connection, Receiver
 from murder.net.tap import MAX_KEPT_LINES, MAX_KEPT_OCTETS, Tap, Traces
-from murder.wire.control_answers import SessionShown
+from murder.wire.nodes.control_answers import SessionShown
 
 
 class Transport:

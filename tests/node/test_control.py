@@ -10,7 +10,7 @@ import pytest
 from murder.config.sections import Config, NodeConfig
 from murder.errors import BadSyntax
 from murder.node.control.sockets import ControlServer, RemoteControl
-from murder.wire.control_words import AskStatus, parse_control_request
+from murder.wire.nodes.control_words import AskStatus, parse_control_request
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from murder.node.control.sockets import FOLDER, ask_local
-from murder.wire.control_words import AskStatus
+from murder.wire.nodes.control_words import AskStatus
 from tests.kit import scene
 from tests.kit.ports import free_port
 from tests.kit.process import Program, descendants

@@ -7,7 +7,7 @@ import pytest
 from murder.errors import BadSyntax, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
-from murder.wire.backup_words import (
+from murder.wire.nodes.backup_words import (
     AskUser,
     Count,
     Counted,
@@ -30,7 +30,7 @@ from murder.wire.backup_words import (
     parse_request,
     parse_subscribed,
 )
-from murder.wire.carry import parse_message, parse_portrait
+from murder.wire.nodes.carry import parse_message, parse_portrait
 from tests.wire.test_carry_words import PORTRAIT
 
 NAME = MailboxName(b"user.z\xfc.Sub")

@@ -12,9 +12,9 @@ from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 from murder.model.uidset import Tombstones
-from murder.wire import carry_answers as answers
-from murder.wire.carry import Words
-from murder.wire.carry_answers import (
+from murder.wire.nodes import carry_answers as answers
+from murder.wire.nodes.carry import Words
+from murder.wire.nodes.carry_answers import (
     CopyRows,
     Done,
     Facts,
@@ -29,7 +29,7 @@ from murder.wire.carry_answers import (
     check_refused,
     format_answer,
 )
-from murder.wire.carry_words import (
+from murder.wire.nodes.carry_words import (
     Abort,
     AskSum,
     Begin,

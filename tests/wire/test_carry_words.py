@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from murder.errors import BadSyntax, Refusal
-from murder.wire.carry import JSON, Frame
-from murder.wire.carry_words import Begin, Commit, Hold, Prepare, Rows, parse_request
+from murder.wire.nodes.carry import JSON, Frame
+from murder.wire.nodes.carry_words import Begin, Commit, Hold, Prepare, Rows, parse_request
 
 PORTRAIT: dict[str, Any] = {
     "mailbox_id": "a1b2-_C",

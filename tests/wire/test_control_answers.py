@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from murder.errors import BadSyntax
-from murder.wire.control_answers import (
+from murder.wire.nodes.control_answers import (
     ChainChecked,
     ConflictShown,
     EngineFacts,

@@ -7,8 +7,8 @@ import pytest
 
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
-from murder.wire.control_answers import SessionShown
-from murder.wire.control_words import (
+from murder.wire.nodes.control_answers import SessionShown
+from murder.wire.nodes.control_words import (
     AskConflicts,
     AskLog,
     AskPlace,

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 import murder.wire
 from murder.errors import BadSyntax, Refusal
-from murder.wire import carry, dlist, haproxy, mupdate
+from murder.wire import dlist, haproxy, mupdate
 from murder.wire.imap.mail.append import AppendForm
 from murder.wire.imap.mail.fetched import Fetched
+from murder.wire.nodes import carry
 from murder.wire.token import Scanner
 
 WORDS: Final = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
-from murder.wire.move_words import (
+from murder.wire.nodes.move_words import (
     MoveCompared,
     MoveProgress,
     MoveRecord,

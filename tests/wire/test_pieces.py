@@ -12,8 +12,8 @@ from murder.errors import BadSyntax
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import ModSeq, Uid, UidValidity
 from murder.model.uidset import Tombstones, UidSet
-from murder.wire import pieces
-from murder.wire.carry import (
+from murder.wire.nodes import pieces
+from murder.wire.nodes.carry import (
     HEAD,
     IN_PIECES,
     JSON,
@@ -27,7 +27,7 @@ from murder.wire.carry import (
     parse_uid_ranges,
     parse_uids,
 )
-from murder.wire.pieces import Pairs, loads_in_pieces
+from murder.wire.nodes.pieces import Pairs, loads_in_pieces
 
 
 def plain(value: Any) -> Any:

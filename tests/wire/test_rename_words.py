@@ -7,7 +7,7 @@ import pytest
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.name import MailboxName
-from murder.wire.rename_words import (
+from murder.wire.nodes.rename_words import (
     Abort,
     Act,
     Answer,

@@ -35,11 +35,11 @@ from murder.net.turns import aside
 from murder.serve.imap import ImapDialogue, Running
 from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
-from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.moved import FIELD, GONE, MOST_SAVED_OCTETS, SeenView
 from murder.wire.imap.response import bye, status_line
 from murder.wire.imap.seqset import format_ranges
+from murder.wire.nodes.control_answers import SessionShown
 from murder.wire.token import string
 
 NO_FORMS: Final = FlagForms(frozenset())

@@ -35,9 +35,17 @@ from murder.model.seqset import compress
 from murder.mupdate.database.change import Change, PutEntry, PutNote
 from murder.net.frames import FrameChannel, words_of
 from murder.net.turns import aside
-from murder.wire.carry import Words, parse_name
-from murder.wire.carry_answers import Answer, Done, Held, Known, Refused, Stored, format_answer
-from murder.wire.carry_words import (
+from murder.wire.nodes.carry import Words, parse_name
+from murder.wire.nodes.carry_answers import (
+    Answer,
+    Done,
+    Held,
+    Known,
+    Refused,
+    Stored,
+    format_answer,
+)
+from murder.wire.nodes.carry_words import (
     Abort,
     AskSum,
     Begin,

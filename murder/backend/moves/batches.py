@@ -17,7 +17,7 @@ from murder.model.carried import digest_line
 from murder.model.message import Message, Uid
 from murder.net.frames import FrameChannel
 from murder.net.turns import Turn, line_up
-from murder.wire.carry import OCTETS
+from murder.wire.nodes.carry import OCTETS
 
 BATCH_MESSAGES: Final = 250
 BATCH_OCTETS: Final = 4 * 1024 * 1024  # about so much is made durable at once

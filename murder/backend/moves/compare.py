@@ -15,8 +15,8 @@ from typing import Final
 from murder.model.message import MailboxStatus, Message, Uid
 from murder.model.name import MailboxName
 from murder.model.seqset import holds
-from murder.wire.carry_answers import Facts, Row
-from murder.wire.move_words import MoveCompared
+from murder.wire.nodes.carry_answers import Facts, Row
+from murder.wire.nodes.move_words import MoveCompared
 
 MAX_TOLD: Final = 20  # findings of a mailbox told in words; the others are counted
 

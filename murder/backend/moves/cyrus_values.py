@@ -12,8 +12,13 @@ from murder.model.carried import CarriedIdentity
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, split_domain
 from murder.model.seqset import holds, merge
-from murder.wire.carry_words import check_user, checked_identity, checked_message, checked_name
 from murder.wire.dlist import Value
+from murder.wire.nodes.carry_words import (
+    check_user,
+    checked_identity,
+    checked_message,
+    checked_name,
+)
 
 SAVE_DATE: Final = "/vendor/cmu/cyrus-imapd/savedate"
 _GUID: Final = re.compile(r"[0-9a-f]{40}")

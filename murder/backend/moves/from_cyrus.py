@@ -55,9 +55,9 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.quota import Resource
-from murder.wire.carry import format_name
-from murder.wire.carry_words import MAX_SUBSCRIPTIONS, checked_acl, checked_portrait
 from murder.wire.dlist import Value, format_value
+from murder.wire.nodes.carry import format_name
+from murder.wire.nodes.carry_words import MAX_SUBSCRIPTIONS, checked_acl, checked_portrait
 
 BATCH_OCTETS: Final = 8 * 1024 * 1024
 MAX_SCRIPT_OCTETS: Final = 1024 * 1024  # Cyrus' `sieve_maxscriptsize` is 32 KiB

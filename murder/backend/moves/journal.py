@@ -20,9 +20,9 @@ from murder.backend.hierarchy.intent import Intent, Operation
 from murder.durable import replace_file
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
-from murder.wire.carry import format_name, parse_name
-from murder.wire.carry_words import is_move_id
-from murder.wire.move_words import MoveRecord
+from murder.wire.nodes.carry import format_name, parse_name
+from murder.wire.nodes.carry_words import is_move_id
+from murder.wire.nodes.move_words import MoveRecord
 
 FORMAT: Final = 2
 CYRUS: Final = "Cyrus' XFER"  # who has begun a move that a Cyrus backend sends here

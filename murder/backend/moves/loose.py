@@ -16,7 +16,7 @@ from murder.backend.shared import Backend
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
-from murder.wire.carry_words import Abort, Fate
+from murder.wire.nodes.carry_words import Abort, Fate
 
 ASK_EVERY_S: Final = 30.0  # about a move that is not over; it may well be under way
 PAUSE_MIN_S: Final = 1.0  # of a server that cannot be reached; doubled up to:

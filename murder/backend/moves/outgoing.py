@@ -34,8 +34,8 @@ from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, display, no_such_mailbox, owner_of
 from murder.model.seqset import Ranges, holds
 from murder.mupdate.database.change import RemoveEntry
-from murder.wire.carry_answers import Sum
-from murder.wire.carry_words import Begin, Commit, Complete, Hold, Prepare, Rows
+from murder.wire.nodes.carry_answers import Sum
+from murder.wire.nodes.carry_words import Begin, Commit, Complete, Hold, Prepare, Rows
 
 PAGE_MESSAGES: Final = 125  # rows read at once: others have their turn between
 FEW: Final = 200  # a round that brought no more than this: what is left goes quickly

@@ -10,8 +10,8 @@ from murder.net.frames import FrameChannel, answer_on
 from murder.net.octets import OctetChannel
 from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
-from murder.wire.carry import Words
-from murder.wire.carry_answers import (
+from murder.wire.nodes.carry import Words
+from murder.wire.nodes.carry_answers import (
     CopyRows,
     Facts,
     Held,
@@ -28,7 +28,16 @@ from murder.wire.carry_answers import (
     parse_stored,
     parse_sum,
 )
-from murder.wire.carry_words import Act, AskSum, Compare, Fate, Hold, Request, Rows, format_request
+from murder.wire.nodes.carry_words import (
+    Act,
+    AskSum,
+    Compare,
+    Fate,
+    Hold,
+    Request,
+    Rows,
+    format_request,
+)
 
 TIMEOUT_S: Final = 120.0  # the target reads and syncs a large batch before it answers
 CAPABILITY: Final = b"X-XFER"

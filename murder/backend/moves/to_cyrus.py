@@ -33,9 +33,10 @@ from murder.model.message import Message, ModSeq
 from murder.model.name import MailboxName, display, is_inbox, owner_of
 from murder.model.seqset import compress
 from murder.net.octets import OctetChannel
-from murder.wire.carry import format_name
-from murder.wire.carry_answers import Held, Known, Stored, Sum
-from murder.wire.carry_words import (
+from murder.wire.dlist import MessageOctets, Value, announced_by, format_value, parse_values
+from murder.wire.nodes.carry import format_name
+from murder.wire.nodes.carry_answers import Held, Known, Stored, Sum
+from murder.wire.nodes.carry_words import (
     Abort,
     Act,
     Begin,
@@ -46,7 +47,6 @@ from murder.wire.carry_words import (
     Prepare,
     Rows,
 )
-from murder.wire.dlist import MessageOctets, Value, announced_by, format_value, parse_values
 
 MAX_LINE: Final = 512 * 1024 * 1024
 DELETED: Final = "\\Deleted"

@@ -38,9 +38,9 @@ from murder.model.name import (
 )
 from murder.model.seqset import compress
 from murder.net.turns import in_turns
-from murder.wire.carry import format_name
-from murder.wire.carry_answers import CopyRows, Facts, Row, Tree, TreeRow
-from murder.wire.carry_words import Compare, Prepare, format_prepared
+from murder.wire.nodes.carry import format_name
+from murder.wire.nodes.carry_answers import CopyRows, Facts, Row, Tree, TreeRow
+from murder.wire.nodes.carry_words import Compare, Prepare, format_prepared
 
 ROWS: Final = 200  # of one answer
 HASHED_OCTETS: Final = 32 * 1024 * 1024  # of one answer, unless a single message has more

@@ -31,7 +31,7 @@ from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.name import display
 from murder.mupdate.database.change import PutIntent, RemoveIntent
-from murder.wire.rename_words import Abort, Act, Commit, Fate, Prepare, Request
+from murder.wire.nodes.rename_words import Abort, Act, Commit, Fate, Prepare, Request
 
 MAX_PARTS: Final = 100  # servers of one hierarchy: each is a connection while it is renamed
 PREPARE_WAIT_S: Final = 40.0  # as long as a part may wait for its master, and a little more

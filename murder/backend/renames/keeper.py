@@ -22,8 +22,8 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.net.upstream import Upstreams
-from murder.wire.control_answers import ConflictShown
-from murder.wire.rename_words import Act, Fate
+from murder.wire.nodes.control_answers import ConflictShown
+from murder.wire.nodes.rename_words import Act, Fate
 
 LOOK_EVERY_S: Final = 2.0
 QUIET_S: Final = 5.0  # one that is younger may well be under way

@@ -25,8 +25,8 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKin
 from murder.log import logger
 from murder.model.name import MailboxName, check_new_name, display
 from murder.net.frames import FrameChannel
-from murder.wire.carry import JSON, Frame
-from murder.wire.rename_words import (
+from murder.wire.nodes.carry import JSON, Frame
+from murder.wire.nodes.rename_words import (
     Abort,
     Act,
     Answer,

@@ -6,8 +6,8 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKin
 from murder.net.frames import FrameChannel
 from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
-from murder.wire.carry import JSON
-from murder.wire.rename_words import (
+from murder.wire.nodes.carry import JSON
+from murder.wire.nodes.rename_words import (
     CAPABILITY,
     Answer,
     AskFate,

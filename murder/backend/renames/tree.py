@@ -20,7 +20,7 @@ from murder.model.name import (
     moved,
 )
 from murder.net.turns import in_turns
-from murder.wire.rename_words import Act
+from murder.wire.nodes.rename_words import Act
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from murder.operate.lists import fix as carry_out
 from murder.operate.masters import compare_masters
 from murder.operate.nodes import ask_all, learn
 from murder.operate.reach import Reach
-from murder.wire.control_words import AskStatus
+from murder.wire.nodes.control_words import AskStatus
 
 FRONTENDS: Final = "the frontends"
 

@@ -32,8 +32,8 @@ from murder.operate.nodes import (
 )
 from murder.operate.reach import Reach
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
-from murder.wire.control_answers import parse_probed
-from murder.wire.control_words import AskProbe, AskStatus
+from murder.wire.nodes.control_answers import parse_probed
+from murder.wire.nodes.control_words import AskProbe, AskStatus
 
 TRY_S: Final = 5.0
 ISSUE: Final = "`murder ca issue NAME --role ROLE` at the one authority (its ca.pem is on all nodes), copy the files"

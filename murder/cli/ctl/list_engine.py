@@ -18,8 +18,8 @@ from murder.mupdate.remote.following import list_path
 from murder.operate.masters import copy_list
 from murder.operate.nodes import NodeAnswers, ask_all, need_nodes
 from murder.operate.reach import Reach
-from murder.wire.control_answers import CopyStage, ListCopied
-from murder.wire.control_words import AskStatus
+from murder.wire.nodes.control_answers import CopyStage, ListCopied
+from murder.wire.nodes.control_words import AskStatus
 
 MOST_S: Final = 2 * STOP_S
 

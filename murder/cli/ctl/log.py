@@ -11,7 +11,7 @@ from murder.cli.screen import plain
 from murder.operate.logs import tail
 from murder.operate.nodes import need_nodes
 from murder.operate.reach import Reach
-from murder.wire.control_words import LOG_LEVELS
+from murder.wire.nodes.control_words import LOG_LEVELS
 
 
 @click.command("log")

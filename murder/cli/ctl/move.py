@@ -26,7 +26,7 @@ from murder.operate.moves import (
 )
 from murder.operate.moves import verify as compare_ends
 from murder.operate.reach import Reach
-from murder.wire.move_words import RESULTS, MoveCompared
+from murder.wire.nodes.move_words import RESULTS, MoveCompared
 
 
 def show_plan(reach: Reach, planned: Sequence[Planned], as_json: bool) -> None:

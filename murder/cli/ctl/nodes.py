@@ -19,8 +19,13 @@ from murder.operate.conflicts import shown_name
 from murder.operate.nodes import follow, need_nodes
 from murder.operate.reach import Reach
 from murder.operate.sessions import connected, end
-from murder.wire.control_answers import ConflictShown, parse_conflict, parse_session, parse_traced
-from murder.wire.control_words import AskTrace, Wanted
+from murder.wire.nodes.control_answers import (
+    ConflictShown,
+    parse_conflict,
+    parse_session,
+    parse_traced,
+)
+from murder.wire.nodes.control_words import AskTrace, Wanted
 
 
 def filter_options(command: Any) -> Any:

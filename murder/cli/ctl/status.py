@@ -37,7 +37,7 @@ from murder.operate.nodes import (
     need_nodes,
 )
 from murder.operate.reach import Reach
-from murder.wire.control_words import AskStatus
+from murder.wire.nodes.control_words import AskStatus
 
 HEADS: Final = (
     "node", "role", "up", "conns", "mailboxes", "lag", "cpu", "memory", "disk", "procs", "version",

@@ -11,7 +11,7 @@ from murder.config import Config, load_config, parts_of
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
 from murder.node.control.node import ask_node
-from murder.wire.control_words import AskPorts
+from murder.wire.nodes.control_words import AskPorts
 
 
 @click.group(cls=Group)

@@ -28,11 +28,11 @@ from murder.serve.imap import ImapDialogue, Row, Running
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
-from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.mailboxes.moved import MOVED, WATCHES_TOO, is_of_deleted, view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
+from murder.wire.nodes.control_answers import SessionShown
 
 IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
 FIRST_LOOK_S: Final = 1.0  # what a login waits for backends that nobody has been at yet

@@ -15,7 +15,7 @@ from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.lines import LineUpstream
 from murder.serve.client import ClientDialogue
-from murder.wire.control_answers import SessionShown
+from murder.wire.nodes.control_answers import SessionShown
 
 QUIET_S: Final = 1.0  # silence after which a pipe may be ended
 

@@ -14,7 +14,7 @@ from murder.mupdate.remote.link import master_target
 from murder.mupdate.remote.ping import SOCKET_NAME, PingServer
 from murder.mupdate.remote.replica import Replica, Timing
 from murder.mupdate.serving.stream import Hub
-from murder.wire.control_answers import ListFacts
+from murder.wire.nodes.control_answers import ListFacts
 
 
 def list_path(config: Config, role: str) -> Path:

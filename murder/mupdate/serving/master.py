@@ -43,8 +43,8 @@ from murder.session.mupdate_server import (
 from murder.trail.audit import NOBODYS, AuditLog
 from murder.trail.figures import Figures
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
-from murder.wire.control_answers import SessionShown
 from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
+from murder.wire.nodes.control_answers import SessionShown
 
 PROTOCOL: Final = "mupdate"
 IMPLEMENTATION: Final = "murder"

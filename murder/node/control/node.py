@@ -16,7 +16,7 @@ from murder.log import logger
 from murder.net.own_folder import make_own_folder
 from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer, user_behind
 from murder.trail.audit import NODE, audit_log
-from murder.wire.control_words import Reload, Request, format_request, parse_control_request
+from murder.wire.nodes.control_words import Reload, Request, format_request, parse_control_request
 
 SOCKET: Final = "node"  # without `.sock`: it is none of those that `status` asks
 REQUEST_S: Final = 10.0

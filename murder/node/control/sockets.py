@@ -34,7 +34,7 @@ from murder.trail.audit import NODE
 from murder.trail.figures import Figures
 from murder.trail.lines import breaks_in, files_of, find, newest, stamp, writers_of
 from murder.trail.lines import folder_of as trail_folder
-from murder.wire.control_answers import (
+from murder.wire.nodes.control_answers import (
     ChainChecked,
     ConflictShown,
     CopyStage,
@@ -49,7 +49,7 @@ from murder.wire.control_answers import (
     TrailLine,
     shown_of,
 )
-from murder.wire.control_words import (
+from murder.wire.nodes.control_words import (
     AskChain,
     AskConflicts,
     AskFigures,

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from murder.node.control.sockets import ask_local
 from murder.node.pages.http import Request, Response
 from murder.trail.figures import CLASSES_S, NAMES
-from murder.wire.control_words import AskFigures, AskStatus
+from murder.wire.nodes.control_words import AskFigures, AskStatus
 
 ANSWER_S: Final = 5.0
 WHO: Final = ("role", "worker")

@@ -40,7 +40,7 @@ from murder.node.process.preflight import certificate_problems, service_problems
 from murder.node.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of, running
 from murder.node.process.slot import STACK_SIGNAL, Plan, Slot
 from murder.node.process.stuck import LoopWatch
-from murder.wire.control_words import AskPorts, Reload
+from murder.wire.nodes.control_words import AskPorts, Reload
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 

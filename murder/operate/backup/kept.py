@@ -15,7 +15,7 @@ from murder.model.carried import Portrait
 from murder.model.message import Message, Uid
 from murder.model.name import MailboxName
 from murder.operate.backup.vault import Vault
-from murder.wire.carry import (
+from murder.wire.nodes.carry import (
     format_message,
     format_name,
     format_portrait,
@@ -23,7 +23,7 @@ from murder.wire.carry import (
     parse_name,
     parse_portrait,
 )
-from murder.wire.carry_words import checked_message, checked_portrait
+from murder.wire.nodes.carry_words import checked_message, checked_portrait
 
 PAGE_UIDS: Final = 256  # of one page: those whose UIDs share all but the last eight bits
 NAME: Final = "%Y%m%dT%H%M%SZ"  # of a point
@@ -49,7 +49,7 @@ class KeptRow:
 
 @dataclass(frozen=True, slots=True)
 class KeptMailbox:
-    """A mailbox at one mod-sequence. `notes` by kind (`wire.backup_words`); `unread`: whose octets could not be read."""
+    """A mailbox at one mod-sequence. `notes` by kind (`wire.nodes.backup_words`); `unread`: whose octets could not be read."""
 
     name: MailboxName
     server: str

@@ -12,9 +12,9 @@ from murder.model.name import MailboxName
 from murder.net.frames import FrameChannel, answer_on
 from murder.operate.backup.vault import Draft
 from murder.operate.reach import Reach
-from murder.wire import backup_words as words
-from murder.wire.carry import OCTETS, Words
-from murder.wire.carry_answers import (
+from murder.wire.nodes import backup_words as words
+from murder.wire.nodes.carry import OCTETS, Words
+from murder.wire.nodes.carry_answers import (
     Held,
     Sum,
     parse_done,
@@ -22,7 +22,7 @@ from murder.wire.carry_answers import (
     parse_stored,
     parse_sum,
 )
-from murder.wire.carry_words import Act, AskSum, Hold, Rows, format_request
+from murder.wire.nodes.carry_words import Act, AskSum, Hold, Rows, format_request
 
 READ: Final = b"XBACKUP"
 WRITE: Final = b"XTAKE"

@@ -38,7 +38,7 @@ from murder.operate.backup.take import root_of
 from murder.operate.backup.vault import Vault
 from murder.operate.lists import names_at
 from murder.operate.reach import Reach
-from murder.wire.carry import format_name
+from murder.wire.nodes.carry import format_name
 from murder.wire.token import string
 
 

@@ -26,8 +26,8 @@ from murder.operate.backup.link import WRITE, Link
 from murder.operate.backup.vault import Damaged, Vault
 from murder.operate.moves import act
 from murder.operate.reach import Reach
-from murder.wire.carry import format_name
-from murder.wire.carry_words import Abort, Begin, Commit, Complete, Hold, Prepare
+from murder.wire.nodes.carry import format_name
+from murder.wire.nodes.carry_words import Abort, Begin, Commit, Complete, Hold, Prepare
 
 BATCH_MESSAGES: Final = 250
 BATCH_OCTETS: Final = 4 * 1024 * 1024

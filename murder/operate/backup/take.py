@@ -38,7 +38,7 @@ from murder.operate.backup.kept import (
 from murder.operate.backup.link import READ, Link, Links
 from murder.operate.backup.vault import Damaged, Vault
 from murder.operate.reach import Reach
-from murder.wire.backup_words import Looked
+from murder.wire.nodes.backup_words import Looked
 
 ROUNDS: Final = 50  # of differences in one mailbox until nothing has happened meanwhile
 TRIES: Final = 8  # of a unit that moves, is made or removed meanwhile

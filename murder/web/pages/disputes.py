@@ -7,7 +7,7 @@ from murder.operate.conflicts import conflicts, forget, shown_name
 from murder.operate.nodes import need_nodes
 from murder.web.desk import Desk, Page
 from murder.web.rendering import paged
-from murder.wire.control_answers import parse_conflict
+from murder.wire.nodes.control_answers import parse_conflict
 
 
 async def show(desk: Desk) -> Response:

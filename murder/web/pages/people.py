@@ -10,8 +10,8 @@ from murder.operate.wording import count
 from murder.web.desk import Desk, Page
 from murder.web.forms import Fields
 from murder.web.rendering import paged
-from murder.wire.control_answers import parse_session
-from murder.wire.control_words import Wanted
+from murder.wire.nodes.control_answers import parse_session
+from murder.wire.nodes.control_words import Wanted
 
 FILTERS: Final = ("user", "backend", "address", "cid")
 

@@ -12,7 +12,7 @@ from murder.operate.messages import trace
 from murder.operate.nodes import need_nodes
 from murder.web.desk import Desk, Page
 from murder.web.rendering import paged
-from murder.wire.control_words import LOG_LEVELS
+from murder.wire.nodes.control_words import LOG_LEVELS
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")

@@ -18,7 +18,7 @@ from murder.net.frames import FrameChannel
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.mailbox import parse_tree_request
-from murder.wire.rename_words import Act, is_rename_id
+from murder.wire.nodes.rename_words import Act, is_rename_id
 from murder.wire.token import Scanner
 
 PEER_TIMEOUT_S = 120.0  # no word: the peer is gone, and not cut off

@@ -39,7 +39,7 @@ from murder.wire.imap.mailboxes.mailbox import (
     parse_mailbox,
     parse_rename,
 )
-from murder.wire.rename_words import Act
+from murder.wire.nodes.rename_words import Act
 from murder.wire.token import Scanner
 
 

@@ -20,7 +20,7 @@ from murder.net.turns import in_turns
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
-from murder.wire.move_words import MoveProgress, format_answer
+from murder.wire.nodes.move_words import MoveProgress, format_answer
 from murder.wire.token import Scanner
 
 TELL_EVERY_S = 0.5  # how often progress is told

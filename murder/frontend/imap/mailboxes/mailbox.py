@@ -44,7 +44,7 @@ from murder.wire.imap.mailboxes.mailbox import (
     parse_mailbox,
     parse_rename,
 )
-from murder.wire.rename_words import CAPABILITY, TREES
+from murder.wire.nodes.rename_words import CAPABILITY, TREES
 from murder.wire.token import Scanner, client_astring
 
 # of what has been done before, or is being ended

@@ -12,7 +12,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.model.message import Message, ModSeq
 from murder.model.name import MailboxName
 from murder.model.seqset import Ranges
-from murder.wire.carry import (
+from murder.wire.nodes.carry import (
     Words,
     format_message,
     format_name,
@@ -20,7 +20,7 @@ from murder.wire.carry import (
     parse_message,
     parse_uid_ranges,
 )
-from murder.wire.json_fields import Fields
+from murder.wire.nodes.json_fields import Fields
 
 NUMBERS = (
     *("messages", "unseen", "deleted", "octets"),

@@ -12,9 +12,9 @@ from typing import Final, assert_never
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.name import MailboxName, before_deletion, display, is_deleted
-from murder.wire.carry import format_name
-from murder.wire.carry_words import check_user, checked_name
-from murder.wire.json_fields import Fields, parse_fields
+from murder.wire.nodes.carry import format_name
+from murder.wire.nodes.carry_words import check_user, checked_name
+from murder.wire.nodes.json_fields import Fields, parse_fields
 
 CAPABILITY: Final = b"X-RENAME"  # of a backend that does all this, and XRENAME
 TREES: Final = (

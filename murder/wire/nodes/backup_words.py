@@ -1,6 +1,6 @@
 """What an operator's program asks a backend that it backs up, and what it is answered: frames behind the command XBACKUP.
 
-Frames, rows and portraits are those of a move (`wire.carry`). The octets of each message follow its `Octets`, if it has
+Frames, rows and portraits are those of a move (`wire.nodes.carry`). The octets of each message follow its `Octets`, if it has
 some. Knows no sockets.
 """
 
@@ -12,7 +12,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.model.carried import Portrait
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName
-from murder.wire.carry import (
+from murder.wire.nodes.carry import (
     Words,
     format_message,
     format_name,
@@ -20,8 +20,14 @@ from murder.wire.carry import (
     parse_message,
     parse_portrait,
 )
-from murder.wire.carry_words import INT63, UINT32, check_user, checked_message, checked_portrait
-from murder.wire.json_fields import Fields
+from murder.wire.nodes.carry_words import (
+    INT63,
+    UINT32,
+    check_user,
+    checked_message,
+    checked_portrait,
+)
+from murder.wire.nodes.json_fields import Fields
 
 MAX_FETCHED: Final = 1000  # messages whose octets are asked for at once
 

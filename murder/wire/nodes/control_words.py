@@ -9,9 +9,9 @@ from typing import ClassVar, Final
 
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
-from murder.wire.carry import format_name
-from murder.wire.control_answers import SessionShown
-from murder.wire.json_fields import Fields, parse_fields
+from murder.wire.nodes.carry import format_name
+from murder.wire.nodes.control_answers import SessionShown
+from murder.wire.nodes.json_fields import Fields, parse_fields
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MAX_WORDS: Final = 200  # looked for at once

@@ -18,7 +18,7 @@ from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 from murder.model.seqset import Ranges, compress, merge
 from murder.model.uidset import Tombstones, UidSet
-from murder.wire.pieces import Pairs, loads_in_pieces
+from murder.wire.nodes.pieces import Pairs, loads_in_pieces
 
 HEAD: Final = struct.Struct("!cI")
 JSON, OCTETS = b"J", b"O"
@@ -222,7 +222,7 @@ def format_portrait(portrait: Portrait) -> dict[str, Any]:
 
 
 def parse_portrait(words: Words) -> Portrait:
-    """The reverse of `format_portrait`. Raises BadSyntax; what follows from it is for `wire.carry_words` to judge."""
+    """The reverse of `format_portrait`. Raises BadSyntax; what follows from it is for `wire.nodes.carry_words` to judge."""
     try:
         seen = {str(reader): parse_uids(uids) for reader, uids in words["seen"].items()}
         if sum(map(len, seen.values())) > MAX_UIDS:

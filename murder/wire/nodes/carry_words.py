@@ -15,7 +15,7 @@ from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.flag import MAX_KEYWORD_OCTETS, RECENT, canonical
 from murder.model.message import Message
 from murder.model.name import MailboxName, check_existing_name, display
-from murder.wire.carry import (
+from murder.wire.nodes.carry import (
     Words,
     format_message,
     format_name,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from murder.wire.json_fields import Fields
+from murder.wire.nodes.json_fields import Fields
 
 Words = Mapping[str, Any]
 

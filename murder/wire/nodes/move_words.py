@@ -9,9 +9,9 @@ from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
-from murder.wire.carry import format_name
 from murder.wire.imap.response import status_line, untagged
-from murder.wire.json_fields import Fields, parse_fields
+from murder.wire.nodes.carry import format_name
+from murder.wire.nodes.json_fields import Fields, parse_fields
 from murder.wire.token import Scanner, string
 
 RECORD_FORMAT: Final = 2
