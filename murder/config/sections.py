@@ -31,9 +31,9 @@ from murder.config.value import (
     parse_network,
     required,
 )
-from murder.model.listing import MAX_WILDCARDS
 from murder.model.name import MAX_DEPTH, Namespace
 from murder.model.protocol import CONTROL, MUPDATE, PortKey, client_keys
+from murder.model.query.listing import MAX_WILDCARDS
 
 T = TypeVar("T")
 

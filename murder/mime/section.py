@@ -11,8 +11,8 @@ from typing import Final
 from murder.errors import Code, Refusal
 from murder.mime.decode import AS_IT_IS, decoded_pieces
 from murder.mime.field import fields_in
-from murder.model.fetch import Section, SectionText
 from murder.model.part import Part
+from murder.model.query.fetch import Section, SectionText
 
 MAX_SELECTED_OCTETS: Final = 4 * 1024 * 1024  # of a header in which fields are looked for
 

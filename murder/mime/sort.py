@@ -12,7 +12,7 @@ from murder.mime.text import sort_form
 from murder.model.message import Message
 from murder.model.ordering import in_order
 from murder.model.part import Address, Envelope
-from murder.model.search import SortKey, SortOrder
+from murder.model.query.search import SortKey, SortOrder
 
 MAX_CHARACTERS: Final = (
     500  # of a text that are compared: what is kept of a mailbox's messages is bounded

@@ -9,7 +9,7 @@ from murder.mime.sort import sent_date
 from murder.mime.subject import base_subject
 from murder.model.message import Message
 from murder.model.part import Envelope
-from murder.model.thread import Threadable
+from murder.model.query.thread import Threadable
 
 MAX_REFERENCES: Final = 1000  # of one message; the newest count
 MAX_FIELD_OCTETS: Final = 128 * 1024  # of References; its end counts
@@ -41,7 +41,7 @@ def _short(text: str) -> str:
 
 
 def threadable(number: int, message: Message, envelope: Envelope) -> Threadable:
-    """A message, ready for `model.thread`."""
+    """A message, ready for `model.query.thread`."""
     subject = base_subject(envelope.subject)
     own = message_ids(envelope.message_id)
     # In-Reply-To often holds several ids or an address; only its first one counts

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from murder.model.fetch import Section
 from murder.model.message import Uid, UidValidity
+from murder.model.query.fetch import Section
 
 
 @dataclass(frozen=True, slots=True)

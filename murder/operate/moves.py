@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.entry import Location, MailboxEntry
-from murder.model.listmatch import compile_pattern
 from murder.model.name import (
     MailboxName,
     ancestors_of,
@@ -20,6 +19,7 @@ from murder.model.name import (
     is_inbox,
     owner_of,
 )
+from murder.model.query.listmatch import compile_pattern
 from murder.operate.reach import Reach
 from murder.wire.nodes.move_words import (
     MoveCompared,

@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import Final
 
 from murder.errors import BadSyntax
-from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key, is_non_imap
+from murder.model.query.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.net.turns import Turn, aside_if
 from murder.serve.arguments import arguments
 from murder.serve.imap import ImapDialogue, Running

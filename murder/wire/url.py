@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from murder.errors import BadSyntax
-from murder.model.fetch import Section
 from murder.model.message import MAX_UID, Uid, UidValidity
+from murder.model.query.fetch import Section
 from murder.model.url import ImapUrl, UrlAccess, UrlServer
 from murder.wire import mutf7
 from murder.wire.imap.mail.fetch import format_section, parse_section

@@ -22,7 +22,7 @@ from murder.backend.imap.search.criteria import (
 from murder.backend.imap.search.judging import Judge
 from murder.mime.decode import PIECE_OCTETS
 from murder.model.message import Message, ModSeq, SeqNum, Uid
-from murder.model.search import (
+from murder.model.query.search import (
     All,
     And,
     BodyHas,

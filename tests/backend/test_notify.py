@@ -15,7 +15,7 @@ from murder.errors import BadSyntax
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.identity import Login
 from murder.model.name import MailboxName
-from murder.model.notify import Event, EventGroup, Which
+from murder.model.query.notify import Event, EventGroup, Which
 from murder.net.turns import Turn
 from murder.wire.imap.notify import parse_notify
 from murder.wire.token import Scanner

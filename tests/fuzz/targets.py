@@ -20,8 +20,8 @@ from murder.mime.summary import dump_structure, load_structure
 from murder.mime.text import body_has, header_has, text_has
 from murder.mime.thread import message_ids
 from murder.model.acl import format_acl, parse_acl
-from murder.model.listmatch import compile_pattern
 from murder.model.name import Namespace, check_new_name, collation_key, display, name_of_key
+from murder.model.query.listmatch import compile_pattern
 from murder.model.sasl import Challenge
 from murder.session.bearer import parse_oauthbearer, parse_xoauth2
 from murder.session.imap_client import ResponseCutter, non_synchronising

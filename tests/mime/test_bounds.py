@@ -37,9 +37,9 @@ from murder.mime.text import (
     wanted_texts,
 )
 from murder.mime.thread import References, message_ids
-from murder.model.fetch import Section
 from murder.model.part import Address
-from murder.model.thread import Thread, Threadable, by_ordered_subject, by_references
+from murder.model.query.fetch import Section
+from murder.model.query.thread import Thread, Threadable, by_ordered_subject, by_references
 from murder.wire.imap.mail.body import format_body_structure
 from murder.wire.imap.mail.envelope import format_envelope
 from murder.wire.imap.mail.thread import format_thread

@@ -3,7 +3,7 @@
 from murder.mime.section import octets_of
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure
-from murder.model.fetch import Section, SectionText
+from murder.model.query.fetch import Section, SectionText
 from murder.wire.imap.mail.body import format_body_structure
 
 PARTS = 10_000

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from murder.mime.nul import has_nul, without_nul
 from murder.mime.section import decoded_octets, octets_of
 from murder.mime.structure import parse_structure
-from murder.model.fetch import Section
+from murder.model.query.fetch import Section
 
 LEAVES = st.tuples(
     st.sampled_from([b"", b"Content-Transfer-Encoding: binary\r\n", b"Content-Type: a/b\r\n"]),

@@ -13,8 +13,8 @@ from murder.mime.sort import Sortable, in_sort_order, needs_envelope
 from murder.mime.subject import base_subject
 from murder.mime.thread import message_ids, threadable
 from murder.model.message import Message, ModSeq, Uid
-from murder.model.search import SortKey, SortOrder
-from murder.model.thread import Thread, Threadable, by_ordered_subject, by_references
+from murder.model.query.search import SortKey, SortOrder
+from murder.model.query.thread import Thread, Threadable, by_ordered_subject, by_references
 from murder.wire.imap.mail.thread import format_thread
 
 SUBJECTS = [

@@ -14,8 +14,8 @@ from murder.mime.bounds import MAX_DEPTH
 from murder.mime.section import find_part, octets_of
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
-from murder.model.fetch import Section, SectionText
 from murder.model.part import Part
+from murder.model.query.fetch import Section, SectionText
 from murder.wire.imap.mail.body import format_body_structure
 
 MIXED = b"""\

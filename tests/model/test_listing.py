@@ -5,9 +5,9 @@ import re
 import pytest
 
 from murder.errors import Code, Refusal
-from murder.model.listing import ListQuery, ListWalk
-from murder.model.listmatch import compile_pattern
 from murder.model.name import MailboxName, Namespace, collation_key
+from murder.model.query.listing import ListQuery, ListWalk
+from murder.model.query.listmatch import compile_pattern
 from tests.kit.steps import lines_run
 
 UNIX = Namespace()
@@ -159,6 +159,6 @@ def test_a_pattern_that_comes_again_is_compiled_once(monkeypatch: pytest.MonkeyP
         made.append(pattern)
         return compile_pattern(pattern, separator)
 
-    monkeypatch.setattr("murder.model.listing.compile_pattern", count)
+    monkeypatch.setattr("murder.model.query.listing.compile_pattern", count)
     ListQuery(UNIX, "ana", b"", [b"A%"] * 100)
     assert len(made) <= 2

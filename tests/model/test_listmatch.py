@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.model.listmatch import compile_pattern, literal_head, simplified
+from murder.model.query.listmatch import compile_pattern, literal_head, simplified
 
 
 @pytest.mark.parametrize(

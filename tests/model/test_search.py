@@ -1,7 +1,7 @@
 """The criteria tree."""
 
 from murder.model.message import ModSeq
-from murder.model.search import (
+from murder.model.query.search import (
     All,
     And,
     BodyHas,

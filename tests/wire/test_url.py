@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
-from murder.model.fetch import Section, SectionText
 from murder.model.message import Uid, UidValidity
+from murder.model.query.fetch import Section, SectionText
 from murder.model.url import ImapUrl, UrlAccess, UrlServer
 from murder.wire.url import format_mupdate_url, format_url, parse_mupdate_url, parse_url
 

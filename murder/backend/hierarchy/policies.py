@@ -17,7 +17,6 @@ from murder.config.expiry import ExpiryRule
 from murder.errors import Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.flag import FLAGGED, SEEN
-from murder.model.listmatch import compile_pattern
 from murder.model.message import Message, Uid
 from murder.model.name import (
     MailboxName,
@@ -28,6 +27,7 @@ from murder.model.name import (
     is_non_imap,
     owner_of,
 )
+from murder.model.query.listmatch import compile_pattern
 from murder.net.turns import Turn, in_turns
 from murder.wire import mutf7
 

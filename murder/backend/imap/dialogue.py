@@ -24,10 +24,10 @@ from murder.backend.records.annotations import SERVER, SHARED
 from murder.backend.worker import BackendWorker
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.acl import Rights
-from murder.model.fetch import FetchItem
 from murder.model.identity import Login
 from murder.model.message import Uid
 from murder.model.name import MailboxName, display, inbox_of
+from murder.model.query.fetch import FetchItem
 from murder.model.rights import Missing
 from murder.model.seqset import Ranges
 from murder.net.connection import Connection

@@ -22,8 +22,8 @@ from murder.backend.imap.mailboxes import list as listing
 from murder.backend.imap.notify import notify
 from murder.backend.imap.search import search, sort
 from murder.backend.worker import BackendWorker
-from murder.model.fetch import FetchItem
 from murder.model.message import Uid
+from murder.model.query.fetch import FetchItem
 from murder.net.connection import Connection
 from murder.serve.compress import run_compress
 from murder.serve.imap import ANY, AUTHENTICATED, SELECTED, Row, Table

@@ -13,7 +13,7 @@ from murder.backend.scripts.programs import Programs
 from murder.config import Config
 from murder.config.sieve import ImapScriptRule, SieveConfig
 from murder.errors import Code, Refusal, unreadable
-from murder.model.listmatch import compile_pattern
+from murder.model.query.listmatch import compile_pattern
 from murder.sieve import CAPABILITIES, PROGRAMS, BadScript, Policy, Scale
 from murder.wire import mutf7
 

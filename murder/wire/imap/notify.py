@@ -3,8 +3,8 @@
 from typing import Final
 
 from murder.errors import Code, Refusal
-from murder.model.fetch import FetchItem
-from murder.model.notify import (
+from murder.model.query.fetch import FetchItem
+from murder.model.query.notify import (
     MESSAGE_EVENTS,
     SUPPORTED,
     Event,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from murder.errors import BadSyntax
 from murder.model.flag import FlagChange
 from murder.model.message import ModSeq, Uid, UidValidity
+from murder.model.query.status import StatusItem
 from murder.model.seqset import SAVED, SeqSet
-from murder.model.status import StatusItem
 from murder.wire.imap.date import format_date_time, parse_date_time
 from murder.wire.imap.mail.append import (
     AppendForm,

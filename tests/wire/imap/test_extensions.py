@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from murder.errors import BadSyntax, Code, Refusal
 from murder.mime.structure import parse_structure
 from murder.model.annotation import Depth, is_entry_name, is_within
-from murder.model.fetch import Attribute, BodyItem, Section
-from murder.model.notify import Event, EventGroup, NotifyRequest, Which
+from murder.model.query.fetch import Attribute, BodyItem, Section
+from murder.model.query.notify import Event, EventGroup, NotifyRequest, Which
 from murder.model.quota import Resource, Usage, storage_units
 from murder.wire.imap.mail.search import format_context_change, parse_cancelupdate
 from murder.wire.imap.mail.urlauth import (

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
-from murder.model.fetch import (
+from murder.model.message import ModSeq, SeqNum, Uid
+from murder.model.query.fetch import (
     ALL,
     FAST,
     FULL,
@@ -21,7 +22,6 @@ from murder.model.fetch import (
     Section,
     SectionText,
 )
-from murder.model.message import ModSeq, SeqNum, Uid
 from murder.model.seqset import SAVED, STAR, SeqSet
 from murder.wire.imap.mail.fetch import (
     cut,

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.fetch import Attribute
 from murder.model.message import ModSeq
-from murder.model.search import (
+from murder.model.query.fetch import Attribute
+from murder.model.query.search import (
     AddressHas,
     All,
     And,

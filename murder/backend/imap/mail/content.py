@@ -19,9 +19,9 @@ from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part,
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
 from murder.mime.text import Looking, Wanted
-from murder.model.fetch import BodyItem, Form, Section, SectionText
 from murder.model.message import UNSEEN_SIZE, Message, Uid
 from murder.model.part import Envelope, Part
+from murder.model.query.fetch import BodyItem, Form, Section, SectionText
 from murder.net.turns import Turn, aside, aside_if
 from murder.wire.imap.mail.body import format_structure_piece
 from murder.wire.imap.mail.envelope import format_envelope_piece

@@ -17,9 +17,9 @@ from murder.backend.imap.mail.qresync import tell_vanished
 from murder.backend.imap.message_sets import batches, ranges_of, uids_of, window
 from murder.errors import BadSyntax, Code, Refusal
 from murder.mime.nul import has_nul
-from murder.model.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Flagged, Message, SeqNum, Uid
+from murder.model.query.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.seqset import EVERYTHING
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running

@@ -8,9 +8,9 @@ from murder.backend.imap.mail.content import Reader
 from murder.backend.imap.mail.urls import INTERNAL, message_of, section_of
 from murder.errors import BadSyntax, Refusal
 from murder.mime.section import find_part
-from murder.model.fetch import Form, SectionText
 from murder.model.name import MailboxName
 from murder.model.part import Part
+from murder.model.query.fetch import Form, SectionText
 from murder.model.url import ImapUrl
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command

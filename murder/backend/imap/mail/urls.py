@@ -12,9 +12,9 @@ from typing import Final
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mail.content import Reader
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.fetch import BodyItem, Form, Section, SectionText
 from murder.model.identity import Login
 from murder.model.name import MailboxName
+from murder.model.query.fetch import BodyItem, Form, Section, SectionText
 from murder.model.url import ImapUrl, UrlAccess
 from murder.wire.url import parse_url
 

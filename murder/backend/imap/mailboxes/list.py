@@ -10,8 +10,8 @@ from murder.backend.imap.mailboxes.metadata import entries_of
 from murder.backend.imap.mailboxes.status import format_status_of
 from murder.errors import Code, Refusal
 from murder.model.acl import format_rights
-from murder.model.listing import ListRow
 from murder.model.name import MailboxName, check_name_size, inbox_of, owner_of
+from murder.model.query.listing import ListRow
 from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
 from murder.serve.imap import Running

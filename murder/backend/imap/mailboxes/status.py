@@ -8,7 +8,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.message_sets import batches, marked
 from murder.model.flag import DELETED
 from murder.model.message import MailboxStatus
-from murder.model.status import StatusItem
+from murder.model.query.status import StatusItem
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command

@@ -7,7 +7,7 @@ from murder.backend.hierarchy.mailboxes import Mailboxes
 from murder.errors import Refusal
 from murder.model.identity import Login
 from murder.model.name import MailboxName, inbox_of, owner_of
-from murder.model.notify import MESSAGE_EVENTS, Event, EventGroup, Which
+from murder.model.query.notify import MESSAGE_EVENTS, Event, EventGroup, Which
 from murder.net.turns import Turn
 
 NOTHING: frozenset[Event] = frozenset()

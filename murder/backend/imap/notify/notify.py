@@ -10,7 +10,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.notify.filters import Filters
 from murder.backend.imap.notify.watch import Watch, follows
 from murder.model.name import MailboxName
-from murder.model.notify import Event, EventGroup, Which
+from murder.model.query.notify import Event, EventGroup, Which
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command

@@ -17,8 +17,8 @@ from murder.errors import Code, Refusal
 from murder.model.acl import LOOKUP
 from murder.model.message import MailboxStatus, Uid
 from murder.model.name import MailboxName, owner_of, parent_of
-from murder.model.notify import Event
-from murder.model.status import StatusItem
+from murder.model.query.notify import Event
+from murder.model.query.status import StatusItem
 from murder.net.turns import Turn
 from murder.wire.imap.mailboxes.list import ListEntry, format_list
 from murder.wire.imap.mailboxes.metadata import format_metadata_changed

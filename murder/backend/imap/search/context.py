@@ -16,9 +16,9 @@ from murder.backend.imap.search.criteria import Scene
 from murder.backend.imap.search.judging import Judge
 from murder.backend.imap.search.sortables import read_keyed
 from murder.mime.sort import Keyed, put_in_order
-from murder.model.fetch import FetchItem
 from murder.model.message import Message, Uid
-from murder.model.search import SearchKey, SortOrder
+from murder.model.query.fetch import FetchItem
+from murder.model.query.search import SearchKey, SortOrder
 from murder.model.seqset import compress
 from murder.net.turns import Turn, aside
 from murder.wire.imap.mail.search import format_context_change

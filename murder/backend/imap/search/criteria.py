@@ -1,6 +1,6 @@
 """Deciding whether a message fulfils search criteria: cheap facts first, its octets only where they decide.
 
-RFC 3501 §6.4.4 and the extensions that `model.search` names. Criteria are made into one function of a Candidate that
+RFC 3501 §6.4.4 and the extensions that `model.query.search` names. Criteria are made into one function of a Candidate that
 answers True, False, or None for "only the content can tell". Sets of numbers that must all hold become one, and what is
 asked twice is asked once. Knows no protocol and waits for nothing.
 """
@@ -15,7 +15,7 @@ from typing import Final, Protocol, assert_never
 from murder.mime.text import Wanted, wanted_texts
 from murder.model.flag import RECENT, SYSTEM_FLAGS, has_flag
 from murder.model.message import Message, ModSeq, SeqNum, Uid
-from murder.model.search import (
+from murder.model.query.search import (
     AddressHas,
     All,
     And,

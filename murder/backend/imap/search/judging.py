@@ -9,7 +9,7 @@ from murder.backend.changes.updates import View
 from murder.backend.imap.mail.content import read_content, sized
 from murder.backend.imap.search.criteria import Candidate, Scene, compile_key, texts_in
 from murder.model.message import Message
-from murder.model.search import SearchKey
+from murder.model.query.search import SearchKey
 from murder.net.turns import Turn
 
 

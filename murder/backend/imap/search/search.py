@@ -28,7 +28,7 @@ from murder.backend.imap.search.judging import Judge
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.charset import US_ASCII, UTF_8
 from murder.model.message import ModSeq, Uid
-from murder.model.search import (
+from murder.model.query.search import (
     DEFAULT_RETURNS,
     All,
     ReturnOption,

@@ -18,10 +18,10 @@ from murder.backend.imap.search.search import (
 from murder.backend.imap.search.sortables import each_envelope, read_keyed
 from murder.mime.sort import put_in_order
 from murder.mime.thread import References, threadable
-from murder.model.search import (
+from murder.model.query.search import (
     ThreadAlgorithm,
 )
-from murder.model.thread import Threadable, by_ordered_subject, by_references
+from murder.model.query.thread import Threadable, by_ordered_subject, by_references
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command

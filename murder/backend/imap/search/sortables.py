@@ -10,7 +10,7 @@ from murder.errors import Code, Refusal
 from murder.mime.sort import Keyed, Sortable, keyed, needs_envelope
 from murder.model.message import Message, Uid
 from murder.model.part import Envelope
-from murder.model.search import SortOrder
+from murder.model.query.search import SortOrder
 from murder.net.turns import Turn
 
 NO_ENVELOPE: Final = Envelope()

@@ -13,8 +13,8 @@ from typing import IO, Final
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, refusal_of
-from murder.model.fetch import Section
 from murder.model.name import MailboxName
+from murder.model.query.fetch import Section
 from murder.model.url import ImapUrl
 from murder.net.relay import ImapUpstream
 from murder.wire.imap.mail.append import (

@@ -15,8 +15,8 @@ from murder.frontend.imap.internal import collect
 from murder.frontend.imap.mailboxes.list_all import ListAll, runs_of
 from murder.frontend.imap.mailboxes.list_return import Beside
 from murder.model.acl import identifiers_of
-from murder.model.listing import ListRow, ListWalk
 from murder.model.name import MailboxName, inbox_of, name_of_key
+from murder.model.query.listing import ListRow, ListWalk
 from murder.model.rights import rights_in
 from murder.net.relay import ImapUpstream
 from murder.net.turns import Turn, in_turns

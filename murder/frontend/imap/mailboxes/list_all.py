@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
-from murder.model.listing import ListQuery
 from murder.model.name import collation_key
+from murder.model.query.listing import ListQuery
 from murder.mupdate.database.mboxlist import MailboxList
 from murder.wire.token import astring, quoted
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from murder.model.fetch import (
+from murder.model.message import ModSeq, SeqNum, Uid
+from murder.model.query.fetch import (
     ALL,
     FAST,
     FULL,
@@ -18,7 +19,6 @@ from murder.model.fetch import (
     Section,
     SectionText,
 )
-from murder.model.message import ModSeq, SeqNum, Uid
 from murder.wire.imap.date import format_date_time
 from murder.wire.imap.flag import format_flags
 from murder.wire.imap.partial import parse_partial

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.charset import OFFERED, US_ASCII, UTF_8, codec_of
-from murder.model.fetch import FetchItem
 from murder.model.flag import ANSWERED, DELETED, DRAFT, FLAGGED, RECENT, SEEN
 from murder.model.message import ModSeq
-from murder.model.search import (
+from murder.model.query.fetch import FetchItem
+from murder.model.query.search import (
     DEFAULT_RETURNS,
     AddressHas,
     All,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from murder.model.thread import Thread
+from murder.model.query.thread import Thread
 
 
 # thread-data = "THREAD" [SP 1*thread-list]

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from murder.model.annotation import MAX_ENTRIES_OF_COMMAND
-from murder.model.listing import ListRow
-from murder.model.status import StatusItem
+from murder.model.query.listing import ListRow
+from murder.model.query.status import StatusItem
 from murder.wire.imap.mailboxes.status import parse_status_items
 from murder.wire.token import Scanner, astring, quoted, string
 

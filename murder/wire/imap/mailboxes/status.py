@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from murder.model.status import StatusItem
+from murder.model.query.status import StatusItem
 from murder.wire.token import Scanner, astring
 
 _ITEMS: Final = {item.value.encode(): item for item in StatusItem}

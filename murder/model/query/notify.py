@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from murder.model.fetch import FetchItem
+from murder.model.query.fetch import FetchItem
 
 
 class Event(Enum):

@@ -10,14 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import Code, Refusal
-from murder.model.listmatch import (
-    MAX_PATTERN_OCTETS,
-    WILDCARDS,
-    compile_pattern,
-    has_wildcards,
-    literal_head,
-    simplified,
-)
 from murder.model.name import (
     USER_ROOT,
     MailboxName,
@@ -26,6 +18,14 @@ from murder.model.name import (
     collation_key,
     inbox_of,
     split_domain,
+)
+from murder.model.query.listmatch import (
+    MAX_PATTERN_OCTETS,
+    WILDCARDS,
+    compile_pattern,
+    has_wildcards,
+    literal_head,
+    simplified,
 )
 
 INBOX: Final = b"INBOX"

@@ -11,8 +11,8 @@ from datetime import date
 from enum import Enum
 from typing import Final
 
-from murder.model.fetch import FetchItem
 from murder.model.message import ModSeq
+from murder.model.query.fetch import FetchItem
 from murder.model.seqset import Ranges, SeqSet
 
 
