@@ -66,8 +66,8 @@ from murder.mupdate.database.mboxlist import MailboxList
 from murder.mupdate.remote.client import MasterClient
 from murder.mupdate.remote.following import list_path
 from murder.mupdate.remote.link import master_target
+from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import line_up
-from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, probe_auth
 from murder.serve.service import Session, drain, factories_of
 from murder.wire.imap.mailboxes.metadata import refuse_too_many, refuse_value_too_big

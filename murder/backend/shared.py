@@ -30,7 +30,7 @@ from murder.log import logger
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
 from murder.model.quota import parse_limits
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.upstream import Upstreams
 from murder.serve.service import Session
 
 

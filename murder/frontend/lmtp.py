@@ -17,7 +17,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_deleted, is_non_imap
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
-from murder.net.lines import LineUpstream, open_lines, prove
+from murder.net.outgoing.lines import LineUpstream, open_lines, prove
 from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import Log
-from murder.net.lines import LineUpstream
+from murder.net.outgoing.lines import LineUpstream
 from murder.wire.dots import Stuffer
 from murder.wire.lmtp import Envelope
 

@@ -23,9 +23,9 @@ from murder.model.name import inbox_of
 from murder.model.protocol import SIEVE
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
-from murder.net.lines import LineUpstream, open_lines
-from murder.net.managesieve import ANNOUNCED, begin, enter
-from murder.net.proving import Proof
+from murder.net.outgoing.lines import LineUpstream, open_lines
+from murder.net.outgoing.managesieve import ANNOUNCED, begin, enter
+from murder.net.outgoing.proving import Proof
 from murder.serve.line import LOGGED_IN
 from murder.serve.managesieve import COMMON, Capability, Row, SieveDialogue
 from murder.serve.service import ClientService

@@ -13,8 +13,8 @@ from murder.model.identity import Login
 from murder.model.name import MailboxName
 from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection
-from murder.net.proving import GSSAPI
-from murder.net.upstream import Address, Upstreams
+from murder.net.outgoing.proving import GSSAPI
+from murder.net.outgoing.upstream import Address, Upstreams
 from murder.serve.service import Session
 from murder.session.sasl import plain_response
 from murder.session.stream import StreamSession

@@ -21,8 +21,8 @@ from murder.model.identity import Login
 from murder.model.protocol import POP3
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
-from murder.net.lines import LineUpstream, open_lines, prove
-from murder.net.proving import Proof
+from murder.net.outgoing.lines import LineUpstream, open_lines, prove
+from murder.net.outgoing.proving import Proof
 from murder.serve.imap import Running
 from murder.serve.line import Row
 from murder.serve.pop3 import Pop3Dialogue

@@ -14,11 +14,11 @@ from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.multiplexor.imap import IMAP_SPEECH
 from murder.frontend.shared import Frontend
 from murder.model.protocol import IMAP, LMTP
-from murder.net.connect import connect
 from murder.net.connection import Connection
-from murder.net.lines import open_lines
-from murder.net.pool import open_as_node
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.connect import connect
+from murder.net.outgoing.lines import open_lines
+from murder.net.outgoing.pool import open_as_node
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire.nodes.control_answers import Probed
 
 BACKEND_S: Final = (

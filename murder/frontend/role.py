@@ -30,8 +30,8 @@ from murder.mupdate.remote.ping import PingClient
 from murder.mupdate.role import make_service, take_config
 from murder.mupdate.serving.master import MupdateService
 from murder.net.listener import Service
-from murder.net.pool import Pool
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.pool import Pool
+from murder.net.outgoing.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, WithinServer, probe_auth
 from murder.serve.service import drain, factories_of
 from murder.wire.nodes.control_answers import Probed, RoleFacts

@@ -14,8 +14,8 @@ from murder.frontend.multiplexor.reach import Multiplexor
 from murder.model.entry import Location
 from murder.model.name import Namespace
 from murder.mupdate.database.mboxlist import MailboxList
-from murder.net.pool import Pool
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.pool import Pool
+from murder.net.outgoing.upstream import Upstreams
 from murder.serve.service import Session
 
 

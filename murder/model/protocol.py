@@ -3,7 +3,7 @@
 To add one, write its ProtocolSpec and the services that `served_by` names, and put it into PROTOCOLS (a plugin brings its
 own: `murder.api.service`). From there it has its
 keys in murder.toml (and in murder.toml.example), its listeners, its answer when there is no room, its ports in
-`murder demo`, its place in `murder ctl doctor`, `raw` and `backend show`, and `net.upstream` knows where it is at a backend.
+`murder demo`, its place in `murder ctl doctor`, `raw` and `backend show`, and `net.outgoing.upstream` knows where it is at a backend.
 """
 
 from collections.abc import Iterator, Mapping

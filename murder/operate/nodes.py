@@ -15,7 +15,7 @@ from murder import __version__
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.beside import misfit
 from murder.model.protocol import CONTROL
-from murder.net.connect import why
+from murder.net.outgoing.connect import why
 from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.operate.reach import Reach
 from murder.wire.nodes.control_answers import (

@@ -16,12 +16,12 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
 from murder.mupdate.remote.client import MasterClient
 from murder.mupdate.remote.link import Target, master_target
-from murder.net.connect import why
-from murder.net.exchange import Reply
 from murder.net.frames import FrameChannel
-from murder.net.pool import NoClient, open_imap
-from murder.net.relay import ImapUpstream
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.connect import why
+from murder.net.outgoing.exchange import Reply
+from murder.net.outgoing.pool import NoClient, open_imap
+from murder.net.outgoing.relay import ImapUpstream
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire import mutf7
 
 TIMEOUT_S: Final = 60.0

@@ -9,10 +9,10 @@ from typing import Final
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import inbox_of
 from murder.model.protocol import SIEVE
-from murder.net.lines import LineUpstream, open_lines
-from murder.net.managesieve import Answer, begin, enter, execute
-from murder.net.proving import by_password
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.lines import LineUpstream, open_lines
+from murder.net.outgoing.managesieve import Answer, begin, enter, execute
+from murder.net.outgoing.proving import by_password
+from murder.net.outgoing.upstream import Upstreams
 from murder.operate.reach import TIMEOUT_S, Credential, Reach
 from murder.wire.managesieve import (
     Kind,

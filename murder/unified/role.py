@@ -1,7 +1,7 @@
 """The unified role: a frontend and the backend beside it, in each of its worker processes, on the frontend's ports.
 
 Clients are the frontend's. A mailbox of this server is a backend's as any other, but reached within the process
-(`net.within`); the others are proxied. Whoever logs in as another node, an operator or a proxy user comes to the backend
+(`net.outgoing.within`); the others are proxied. Whoever logs in as another node, an operator or a proxy user comes to the backend
 itself (`auth.gate`), so nothing is ever passed on twice.
 
 With several workers, worker 0 follows the master, keeps the host's list and does what one of a backend's workers does for
@@ -21,8 +21,8 @@ from murder.frontend.role import FrontendRole
 from murder.frontend.role import MakesParts as MakesFrontend
 from murder.model.protocol import ProtocolSpec
 from murder.net.listener import Service
+from murder.net.outgoing.within import LocalConnection
 from murder.net.shared_counter import Counts
-from murder.net.within import LocalConnection
 from murder.serve.service import Session, drain
 
 

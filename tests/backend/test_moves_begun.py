@@ -8,7 +8,7 @@ import pytest
 from murder.backend.moves.journal import State
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import inbox_of
-from murder.net.connect import connect
+from murder.net.outgoing.connect import connect
 from murder.wire.nodes.carry_words import Act
 from tests.backend.server import running_backend, spool_store
 

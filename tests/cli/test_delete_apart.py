@@ -11,7 +11,7 @@ from murder.config import load_config
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.net.exchange import Reply
+from murder.net.outgoing.exchange import Reply
 from murder.operate.mailboxes import delete, doomed
 from murder.operate.reach import Reach
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from murder.config import load_config
 from murder.model.name import MailboxName
-from murder.net.exchange import MAX_COLLECTED, Reply
+from murder.net.outgoing.exchange import MAX_COLLECTED, Reply
 from murder.operate.lists import names_at
 from murder.operate.reach import Reach
 

@@ -18,9 +18,9 @@ from murder.frontend.imap.lobby import EXPRESS_OCTETS
 from murder.frontend.imap.table import serve_imap
 from murder.model.name import MailboxName
 from murder.net.connection import Connection
-from murder.net.relay import MAX_IN_FLIGHT, ImapUpstream
+from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
+from murder.net.outgoing.upstream import Address
 from murder.net.tap import Traces
-from murder.net.upstream import Address
 
 NOOP = b"n NOOP\r\n"
 DONE = b"n OK Completed\r\n"

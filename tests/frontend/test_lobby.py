@@ -463,7 +463,7 @@ async def test_a_user_is_not_let_in_for_ever_by_one_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with unforgetting(tmp_path) as here:
-        monkeypatch.setattr("murder.net.pool.SAME_USER_S", 0.0)
+        monkeypatch.setattr("murder.net.outgoing.pool.SAME_USER_S", 0.0)
         await here.session("ana")
         await until_soon(lambda: here.backend.heard[-1] == b"LOGOUT")
         assert not here.kept

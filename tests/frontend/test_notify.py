@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from murder.frontend.imap.arbiter import Arbiter
 from murder.net.connection import Connection
-from murder.net.exchange import Client
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.relay import ImapUpstream
 from tests.frontend.cluster import running_cluster
 from tests.kit.dialogue import Player
 

@@ -9,10 +9,10 @@ import pytest
 from murder.config import Config, FrontendConfig, NodeConfig
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
-from murder.net.exchange import Client
-from murder.net.pool import open_imap
-from murder.net.relay import ImapUpstream
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.pool import open_imap
+from murder.net.outgoing.relay import ImapUpstream
+from murder.net.outgoing.upstream import Upstreams
 from tests.kit.sections import server_section
 
 

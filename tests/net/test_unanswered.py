@@ -4,8 +4,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from murder.net.exchange import Client
-from murder.net.relay import KEPT_OCTETS, MAX_IN_FLIGHT, MAX_KEPT, ImapUpstream
+from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.relay import KEPT_OCTETS, MAX_IN_FLIGHT, MAX_KEPT, ImapUpstream
 
 
 class Silent(Client):

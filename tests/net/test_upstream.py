@@ -10,7 +10,7 @@ from murder import __version__
 from murder.config import Config, FrontendConfig
 from murder.config.sections import NodeConfig
 from murder.errors import UpstreamFailure, UpstreamKind
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.upstream import Upstreams
 
 
 def upstreams(retry_s: float) -> Upstreams:

@@ -10,7 +10,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP, POP3, ProtocolSpec
 from murder.net.connection import WRITE_HIGH_OCTETS, Connection
 from murder.net.listener import Service
-from murder.net.within import PIECE_OCTETS, open_within
+from murder.net.outgoing.within import PIECE_OCTETS, open_within
 from tests.kit.waiting import turns, until_soon
 
 

@@ -123,7 +123,7 @@ def test_operators_and_frontends_reach_it(copy: Path) -> None:
         "from murder.cli.ctl.look import SPOKEN\n"
         "from murder.config.load import config_from\n"
         "from murder.model.protocol import protocol_named\n"
-        "from murder.net.upstream import Upstreams\n"
+        "from murder.net.outgoing.upstream import Upstreams\n"
         "node = {'name': 'fe1', 'data': '/nowhere'}\n"
         "servers = {'be1': {'echo': 77}, 'be2': {'tls': 'implicit'}}\n"
         "upstreams = Upstreams(config_from({'node': node, 'servers': servers}, Path('x')))\n"

@@ -15,7 +15,7 @@ from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.kerberos import Library
-from murder.net.proving import Tickets
+from murder.net.outgoing.proving import Tickets
 from plugins.sasl_gssapi import Exchange, Settings, make_mechanisms
 from tests.conftest import cannot_run
 from tests.frontend.server import Parts, running_frontend

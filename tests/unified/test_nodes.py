@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from murder.backend.imap.dialogue import BackendImap
-from murder.net.within import LocalConnection
+from murder.net.outgoing.within import LocalConnection
 from tests.frontend.cluster import PROXY
 from tests.kit.managesieve import ManageSieve
 from tests.kit.peer import Peer

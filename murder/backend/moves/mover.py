@@ -37,7 +37,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.name import MailboxName, display, is_below, no_such_mailbox
 from murder.net.frames import FrameChannel
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.upstream import Upstreams
 
 RETRIES: Final = 100  # of a move that the source still owns; later steps are tried for ever
 RETRY_MIN_S: Final = 0.2

@@ -8,8 +8,8 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName
 from murder.net.frames import FrameChannel, answer_on
 from murder.net.octets import OctetChannel
-from murder.net.pool import open_as_node
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.pool import open_as_node
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire.nodes.carry import Words
 from murder.wire.nodes.carry_answers import (
     CopyRows,

@@ -21,7 +21,7 @@ from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire.nodes.control_answers import ConflictShown
 from murder.wire.nodes.rename_words import Act, Fate
 

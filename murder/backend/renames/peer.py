@@ -4,8 +4,8 @@ from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.net.frames import FrameChannel
-from murder.net.pool import open_as_node
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.pool import open_as_node
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire.nodes.carry import JSON
 from murder.wire.nodes.rename_words import (
     CAPABILITY,

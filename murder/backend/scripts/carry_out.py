@@ -18,11 +18,11 @@ from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import Log
 from murder.model.name import MailboxName, display
-from murder.net.exchange import Client
-from murder.net.pool import open_imap
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.pool import open_imap
+from murder.net.outgoing.relay import ImapUpstream
+from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import Turn
-from murder.net.upstream import Upstreams
 from murder.sieve import (
     FileInto,
     Keep,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from murder.net.connection import Connection
-from murder.net.exchange import Client
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.relay import ImapUpstream
 
 LIST: Final = b"* LIST ("
 MAX_WAITING_OCTETS: Final = 256 * 1024  # beyond it, no more is read from the backends that wait

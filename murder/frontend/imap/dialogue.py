@@ -21,9 +21,9 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display
 from murder.model.rights import rights_in
 from murder.net.connection import Connection
-from murder.net.exchange import Client, Reply
-from murder.net.pool import open_imap
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import Client, Reply
+from murder.net.outgoing.pool import open_imap
+from murder.net.outgoing.relay import ImapUpstream
 from murder.serve.imap import ImapDialogue, Row, Running
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising

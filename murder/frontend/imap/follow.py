@@ -12,7 +12,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.selected import Moved, Selected
 from murder.model.name import MailboxName, display
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.relay import ImapUpstream
 from murder.wire.imap.command import parse_command
 from murder.wire.imap.response import status_for, status_line
 from murder.wire.token import client_astring

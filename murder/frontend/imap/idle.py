@@ -5,7 +5,7 @@ No task exists meanwhile: the backend's news pass to the client as all its answe
 
 from murder.errors import BadSyntax
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.relay import ImapUpstream
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import continuation

@@ -5,8 +5,8 @@ from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.net.exchange import MAX_COLLECTED, RESPONSE_OCTETS, Reply
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import MAX_COLLECTED, RESPONSE_OCTETS, Reply
+from murder.net.outgoing.relay import ImapUpstream
 from murder.session.imap_client import non_synchronising
 from murder.wire.imap.command import Command
 

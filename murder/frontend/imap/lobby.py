@@ -26,11 +26,18 @@ from murder.model.name import MailboxName, Namespace, inbox_of, is_below
 from murder.model.protocol import IMAP
 from murder.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.net.dialogue import CLOSE_GRACE_S
-from murder.net.exchange import parse_reply
-from murder.net.pool import MAX_CAPABILITIES, NOBODY, OURS, TOLD, capabilities_of, proxy_login
-from murder.net.proving import GSSAPI
-from murder.net.relay import MAX_IN_FLIGHT, ImapUpstream
-from murder.net.upstream import Address
+from murder.net.outgoing.exchange import parse_reply
+from murder.net.outgoing.pool import (
+    MAX_CAPABILITIES,
+    NOBODY,
+    OURS,
+    TOLD,
+    capabilities_of,
+    proxy_login,
+)
+from murder.net.outgoing.proving import GSSAPI
+from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
+from murder.net.outgoing.upstream import Address
 from murder.serve.imap_commands import let_in
 from murder.session.imap_server import State
 from murder.wire.imap.command import COMMAND, parse_command
@@ -52,7 +59,7 @@ ENTERING: Final = re.compile(
 INSIDE: Final = re.compile(
     rb"(?i)" + _TAG + rb"(?:(?:SELECT|EXAMINE) " + _ASTRING + rb"|(NOOP|LOGOUT))\r\n\Z"
 )
-# As `net.pool` enters: own tag, address and session of the client; own tag, the login; the client's SELECT
+# As `net.outgoing.pool` enters: own tag, address and session of the client; own tag, the login; the client's SELECT
 ENTER: Final = (
     b'%%si ID ("x-originating-ip" "%%s" "x-session-id" "%%s" "%s" "%d" "%s" "%s")\r\n%%s %%s\r\n%%s'
     % (HOPS_FIELD.encode(), MAX_HOPS, FOLLOWS_FIELD.encode(), WATCHES_TOO.encode())

@@ -18,7 +18,7 @@ from murder.frontend.imap.mailboxes.list import home_upstream, subscriptions
 from murder.model.acl import identifiers_of
 from murder.model.name import inbox_of
 from murder.model.query.notify import NotifyRequest, Which
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.relay import ImapUpstream
 from murder.net.turns import in_turns
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running

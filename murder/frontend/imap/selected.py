@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from murder.model.name import MailboxName
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.relay import ImapUpstream
 
 
 # as if it were frozen: every session makes one, and a frozen one takes thrice the steps

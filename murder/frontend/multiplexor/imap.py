@@ -7,9 +7,9 @@ from typing import Final
 from murder.errors import Code, UpstreamFailure, UpstreamKind
 from murder.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome, shown
 from murder.model.protocol import IMAP
-from murder.net.lines import LineUpstream
-from murder.net.proving import Proof
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.lines import LineUpstream
+from murder.net.outgoing.proving import Proof
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire.imap.id import PIPE_FIELD
 from murder.wire.imap.response import bye
 from murder.wire.token import quoted, string

@@ -13,7 +13,7 @@ from murder.frontend.shared import Frontend
 from murder.model.identity import Login
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
-from murder.net.lines import LineUpstream
+from murder.net.outgoing.lines import LineUpstream
 from murder.serve.client import ClientDialogue
 from murder.wire.nodes.control_answers import SessionShown
 

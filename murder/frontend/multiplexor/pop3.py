@@ -6,8 +6,8 @@ from typing import Final
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome, shown
 from murder.model.protocol import POP3
-from murder.net.lines import LineUpstream, prove
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.lines import LineUpstream, prove
+from murder.net.outgoing.upstream import Upstreams
 from murder.serve.pop3 import CODES
 from murder.wire.pop3 import err
 

@@ -15,8 +15,8 @@ from murder.model.identity import Identity, Login
 from murder.model.name import inbox_of
 from murder.mupdate.database.mboxlist import MailboxList
 from murder.net.connection import Connection
-from murder.net.lines import LineUpstream, open_lines_at
-from murder.net.upstream import Address, Upstreams
+from murder.net.outgoing.lines import LineUpstream, open_lines_at
+from murder.net.outgoing.upstream import Address, Upstreams
 
 HOPS_FIELD: Final = "x-proxy-ttl"
 MAX_HOPS: Final = 5

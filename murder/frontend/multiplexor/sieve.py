@@ -5,9 +5,9 @@ from typing import Final
 from murder.errors import Code
 from murder.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome
 from murder.model.protocol import SIEVE
-from murder.net.lines import LineUpstream
-from murder.net.managesieve import begin, enter, tell
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.lines import LineUpstream
+from murder.net.outgoing.managesieve import begin, enter, tell
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire.managesieve import Kind, format_status
 
 XCLIENT: Final = b"XCLIENT"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from murder.errors import Code, UpstreamKind
 from murder.model.protocol import ProtocolSpec
-from murder.net.lines import LineUpstream
-from murder.net.proving import Proof
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.lines import LineUpstream
+from murder.net.outgoing.proving import Proof
+from murder.net.outgoing.upstream import Upstreams
 from murder.session.sasl import plain_response
 
 

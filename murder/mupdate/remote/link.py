@@ -17,9 +17,9 @@ from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.beside import misfit
-from murder.net.connect import connect, why
 from murder.net.connection import Connection
-from murder.net.proving import GSSAPI, Tickets
+from murder.net.outgoing.connect import connect, why
+from murder.net.outgoing.proving import GSSAPI, Tickets
 from murder.net.tls import calling_context
 from murder.net.turns import TURN_S
 from murder.session.mupdate_client import Event, MupdateClientSession, is_answer

@@ -18,7 +18,7 @@ from murder.config.popmap import read_popmap
 from murder.errors import unreadable, user_name
 from murder.hooks import Plugins, load_plugins
 from murder.model.protocol import CONTROL, MUPDATE, client_keys, first_key
-from murder.net.proving import GSSAPI, ticket_problem
+from murder.net.outgoing.proving import GSSAPI, ticket_problem
 from murder.node.process.server import Port, bind, ports_of, running, section_of
 from murder.pki.authority import (
     AuthorityError,

@@ -17,8 +17,8 @@ from murder.frontend.imap.mail.target import find_target, has_moved
 from murder.frontend.imap.patience import MAIL_AT_HAND_S, Patience
 from murder.frontend.imap.selected import Selected
 from murder.model.entry import MailboxEntry
-from murder.net.exchange import Reply
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import Reply
+from murder.net.outgoing.relay import ImapUpstream
 from murder.serve.imap import Running
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import CommandRest

@@ -16,7 +16,7 @@ from murder.frontend.imap.internal import execute, refusal_of
 from murder.model.name import MailboxName
 from murder.model.query.fetch import Section
 from murder.model.url import ImapUrl
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.relay import ImapUpstream
 from murder.wire.imap.mail.append import (
     AppendForm,
     parse_append_end,

@@ -17,8 +17,8 @@ from murder.frontend.imap.selected import Selected
 from murder.model.flag import DELETED
 from murder.model.message import ModSeq, Uid
 from murder.model.seqset import compress
-from murder.net.exchange import Reply
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import Reply
+from murder.net.outgoing.relay import ImapUpstream
 from murder.wire.imap.mail.fetched import parse_fetch_response
 from murder.wire.imap.seqset import format_ranges, read_ranges
 from murder.wire.token import client_astring

@@ -13,8 +13,8 @@ from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, refusal_of
 from murder.model.message import Uid, UidValidity
 from murder.model.seqset import compress, compress_in_order
-from murder.net.exchange import Reply
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.exchange import Reply
+from murder.net.outgoing.relay import ImapUpstream
 from murder.wire.imap.date import format_date_time
 from murder.wire.imap.flag import format_flags
 from murder.wire.imap.mail.copy import format_copyuid, parse_appenduid, parse_removed

@@ -10,7 +10,7 @@ from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, passing, under_tag
 from murder.frontend.placement import servers
 from murder.model.name import MailboxName
-from murder.net.exchange import Reply
+from murder.net.outgoing.exchange import Reply
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.urlauth import (

@@ -18,7 +18,7 @@ from murder.model.acl import identifiers_of
 from murder.model.name import MailboxName, inbox_of, name_of_key
 from murder.model.query.listing import ListRow, ListWalk
 from murder.model.rights import rights_in
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.relay import ImapUpstream
 from murder.net.turns import Turn, in_turns
 from murder.serve.imap import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed

@@ -30,7 +30,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.rights import check_may_create
-from murder.net.exchange import Reply, parse_reply
+from murder.net.outgoing.exchange import Reply, parse_reply
 from murder.net.turns import in_turns
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command

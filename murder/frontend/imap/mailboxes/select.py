@@ -5,7 +5,7 @@ from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, want_modseqs
 from murder.frontend.imap.refer import find_or_refer
 from murder.model.name import MailboxName
-from murder.net.relay import ImapUpstream
+from murder.net.outgoing.relay import ImapUpstream
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command

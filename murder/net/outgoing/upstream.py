@@ -22,11 +22,11 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.beside import misfit
 from murder.model.protocol import ProtocolSpec
-from murder.net.connect import connect, why
 from murder.net.connection import Connection, Receiver
-from murder.net.proving import GSSAPI, Proof, Tickets, by_certificate, by_password
+from murder.net.outgoing.connect import connect, why
+from murder.net.outgoing.proving import GSSAPI, Proof, Tickets, by_certificate, by_password
+from murder.net.outgoing.within import Within, open_within
 from murder.net.tls import calling_context
-from murder.net.within import Within, open_within
 from murder.wire.haproxy import format_header
 
 JITTER: Final = (0.75, 1.25)

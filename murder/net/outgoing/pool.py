@@ -20,10 +20,10 @@ from typing import Final, cast
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP
 from murder.net.connection import Connection
-from murder.net.exchange import Client, Reply
-from murder.net.proving import GSSAPI, Proof
-from murder.net.relay import ImapUpstream
-from murder.net.upstream import Address, Upstreams
+from murder.net.outgoing.exchange import Client, Reply
+from murder.net.outgoing.proving import GSSAPI, Proof
+from murder.net.outgoing.relay import ImapUpstream
+from murder.net.outgoing.upstream import Address, Upstreams
 from murder.session.sasl import plain_response
 from murder.wire.token import string
 

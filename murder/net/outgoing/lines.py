@@ -11,8 +11,8 @@ from typing import Final
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection
-from murder.net.proving import Proof
-from murder.net.upstream import Address, Upstreams
+from murder.net.outgoing.proving import Proof
+from murder.net.outgoing.upstream import Address, Upstreams
 
 SLOW_OCTETS: Final = 64 * 1024
 MAX_CHALLENGES: Final = 8  # of a login there; the longest takes three

@@ -11,7 +11,7 @@ from murder.net.connection import Connection
 from murder.wire.fragment import Fragmenter
 
 if TYPE_CHECKING:
-    from murder.net.relay import ImapUpstream
+    from murder.net.outgoing.relay import ImapUpstream
 
 MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
 RESPONSE_OCTETS: Final = 64  # that each costs beside its own: 4 MiB of empty ones would be 40

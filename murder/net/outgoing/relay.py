@@ -15,7 +15,7 @@ from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
-from murder.net.exchange import (
+from murder.net.outgoing.exchange import (
     MAX_COLLECTED,
     RESPONSE_OCTETS,
     Asker,
@@ -27,9 +27,9 @@ from murder.net.exchange import (
     parse_reply,
     unanswered_of,
 )
+from murder.net.outgoing.upstream import Address
 from murder.net.sweep import NOWHERE, SLOT_S, here
 from murder.net.turns import TURN_S
-from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter, is_tagged
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.mailboxes.moved import LEFT

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import UpstreamKind
-from murder.net.lines import LineUpstream
-from murder.net.proving import Proof
-from murder.net.upstream import Upstreams
+from murder.net.outgoing.lines import LineUpstream
+from murder.net.outgoing.proving import Proof
+from murder.net.outgoing.upstream import Upstreams
 from murder.wire.managesieve import (
     Kind,
     Status,
