@@ -16,7 +16,7 @@ from murder.demo.process import MemberProcess, NodeProcess
 from murder.errors import Code, Refusal
 from murder.pki.authority import write_durably
 
-CONTROL_SOCKET: Final = "control.sock"  # `operate.nodes` knows a demo by it
+CONTROL_SOCKET: Final = "control.sock"  # `operate.running.nodes` knows a demo by it
 STATE_FILE: Final = "demo.json"
 LOCK_FILE: Final = "lock"
 MAX_REQUEST_OCTETS: Final = 4096

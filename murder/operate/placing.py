@@ -12,8 +12,8 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, ancestors_of, owner_of
-from murder.operate import nodes
 from murder.operate.reach import Reach
+from murder.operate.running import nodes
 from murder.wire.nodes.control_words import (
     AskPlace,
     Candidate,

@@ -13,8 +13,8 @@ from typing import Final, Protocol
 from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.node.pages.http import Response
-from murder.operate.nodes import Meter, NodeAnswers, ask_all, lines_of, need_nodes
 from murder.operate.reach import Reach, reaching
+from murder.operate.running.nodes import Meter, NodeAnswers, ask_all, lines_of, need_nodes
 from murder.trail.audit import AuditLog
 from murder.web.forms import Fields, format_query
 from murder.web.sessions import Session
@@ -53,7 +53,7 @@ class Watch:
             return self._last
 
     async def ask(self, request: Request) -> list[NodeAnswers]:
-        """As `operate.nodes.ask_all`."""
+        """As `operate.running.nodes.ask_all`."""
         async with self.reach() as reach:
             await need_nodes(reach)
             return await ask_all(reach, request)

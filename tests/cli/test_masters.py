@@ -3,8 +3,8 @@
 from murder import __version__
 from murder.cli.ctl.masters import engine_lines
 from murder.cli.ctl.status import screen
-from murder.operate.masters import engine_problems, masters_of, members_of
-from murder.operate.nodes import NodeAnswers
+from murder.operate.running.masters import engine_problems, masters_of, members_of
+from murder.operate.running.nodes import NodeAnswers
 from murder.wire.nodes.control_answers import (
     EngineFacts,
     MemberFacts,

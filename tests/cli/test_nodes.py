@@ -12,9 +12,9 @@ from murder import __version__
 from murder.cli.program import system_text
 from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
-from murder.operate import nodes
-from murder.operate.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.operate.reach import Reach
+from murder.operate.running import nodes
+from murder.operate.running.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.wire.nodes.control_answers import parse_node_status
 from murder.wire.nodes.control_words import AskStatus, Request
 

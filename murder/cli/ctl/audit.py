@@ -10,9 +10,9 @@ from murder.cli.ctl.status import say_unreachable
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import count, plain
 from murder.cli.span import Span
-from murder.operate.audit import acts, breaks, is_meant
-from murder.operate.nodes import need_nodes
 from murder.operate.reach import Reach
+from murder.operate.running.audit import acts, breaks, is_meant
+from murder.operate.running.nodes import need_nodes
 
 
 @click.command()

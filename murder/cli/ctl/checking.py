@@ -10,9 +10,9 @@ from murder.cli.screen import count
 from murder.operate.backends import backends_of
 from murder.operate.lists import check as compare_lists
 from murder.operate.lists import fix as carry_out
-from murder.operate.masters import compare_masters
-from murder.operate.nodes import ask_all, learn
 from murder.operate.reach import Reach
+from murder.operate.running.masters import compare_masters
+from murder.operate.running.nodes import ask_all, learn
 from murder.wire.nodes.control_words import AskStatus
 
 FRONTENDS: Final = "the frontends"

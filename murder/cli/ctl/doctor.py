@@ -19,8 +19,9 @@ from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.protocol import BACKEND, PROTOCOLS, PortKey
 from murder.operate.backends import backends_of, look
-from murder.operate.masters import engine_problems, masters_of, members_of
-from murder.operate.nodes import (
+from murder.operate.reach import Reach
+from murder.operate.running.masters import engine_problems, masters_of, members_of
+from murder.operate.running.nodes import (
     DAY_S,
     FREE_PART,
     NodeAnswers,
@@ -30,7 +31,6 @@ from murder.operate.nodes import (
     learn,
     problems_of,
 )
-from murder.operate.reach import Reach
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 from murder.wire.nodes.control_answers import parse_probed
 from murder.wire.nodes.control_words import AskProbe, AskStatus

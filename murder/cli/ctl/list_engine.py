@@ -15,9 +15,9 @@ from murder.errors import Code, Refusal
 from murder.mupdate.commits.moving import EMBEDDED, STOP_S
 from murder.mupdate.database.mboxlist import MailboxList
 from murder.mupdate.remote.following import list_path
-from murder.operate.masters import copy_list
-from murder.operate.nodes import NodeAnswers, ask_all, need_nodes
 from murder.operate.reach import Reach
+from murder.operate.running.masters import copy_list
+from murder.operate.running.nodes import NodeAnswers, ask_all, need_nodes
 from murder.wire.nodes.control_answers import CopyStage, ListCopied
 from murder.wire.nodes.control_words import AskStatus
 

@@ -8,9 +8,9 @@ from murder.cli.ctl.reaching import operator_options
 from murder.cli.ctl.status import say_unreachable
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import plain
-from murder.operate.logs import tail
-from murder.operate.nodes import need_nodes
 from murder.operate.reach import Reach
+from murder.operate.running.logs import tail
+from murder.operate.running.nodes import need_nodes
 from murder.wire.nodes.control_words import LOG_LEVELS
 
 

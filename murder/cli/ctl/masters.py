@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from murder.cli.screen import BAD, CAUTION, DIM, Painted, Table, octets
-from murder.operate.masters import MUCH, MasterLine, MemberLine, masters_of, members_of
-from murder.operate.nodes import NodeAnswers
+from murder.operate.running.masters import MUCH, MasterLine, MemberLine, masters_of, members_of
+from murder.operate.running.nodes import NodeAnswers
 
 
 def engine_lines(told_by: Sequence[NodeAnswers], width: int = 0) -> list[str]:

@@ -10,9 +10,9 @@ from murder.cli.ctl.status import say_unreachable
 from murder.cli.options import Group, json_option, print_json
 from murder.cli.screen import plain
 from murder.cli.span import Span
-from murder.operate.messages import trace as trace_message
-from murder.operate.nodes import need_nodes
 from murder.operate.reach import Reach
+from murder.operate.running.messages import trace as trace_message
+from murder.operate.running.nodes import need_nodes
 
 
 @click.group(cls=Group)

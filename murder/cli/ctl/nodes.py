@@ -13,12 +13,12 @@ from murder.cli.ctl.reaching import operator_options, yes_option
 from murder.cli.ctl.status import say_unreachable
 from murder.cli.options import json_option, print_json, print_table, say
 from murder.cli.screen import count, plain, seconds
-from murder.operate.conflicts import conflicts as all_conflicts
-from murder.operate.conflicts import forget as forget_conflicts
-from murder.operate.conflicts import shown_name
-from murder.operate.nodes import follow, need_nodes
 from murder.operate.reach import Reach
-from murder.operate.sessions import connected, end
+from murder.operate.running.conflicts import conflicts as all_conflicts
+from murder.operate.running.conflicts import forget as forget_conflicts
+from murder.operate.running.conflicts import shown_name
+from murder.operate.running.nodes import follow, need_nodes
+from murder.operate.running.sessions import connected, end
 from murder.wire.nodes.control_answers import (
     ConflictShown,
     parse_conflict,

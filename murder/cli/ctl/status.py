@@ -26,8 +26,9 @@ from murder.cli.screen import (
     plain,
     seconds,
 )
-from murder.operate.masters import engine_problems
-from murder.operate.nodes import (
+from murder.operate.reach import Reach
+from murder.operate.running.masters import engine_problems
+from murder.operate.running.nodes import (
     Meter,
     NodeAnswers,
     NodeLine,
@@ -36,7 +37,6 @@ from murder.operate.nodes import (
     lines_of,
     need_nodes,
 )
-from murder.operate.reach import Reach
 from murder.wire.nodes.control_words import AskStatus
 
 HEADS: Final = (

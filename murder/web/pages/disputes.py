@@ -3,8 +3,8 @@
 from typing import Final
 
 from murder.node.pages.http import Response
-from murder.operate.conflicts import conflicts, forget, shown_name
-from murder.operate.nodes import need_nodes
+from murder.operate.running.conflicts import conflicts, forget, shown_name
+from murder.operate.running.nodes import need_nodes
 from murder.web.desk import Desk, Page
 from murder.web.rendering import paged
 from murder.wire.nodes.control_answers import parse_conflict

@@ -4,8 +4,8 @@ from typing import Final
 
 from murder.errors import BadSyntax
 from murder.node.pages.http import Response
-from murder.operate.nodes import need_nodes
-from murder.operate.sessions import Connected, connected, end
+from murder.operate.running.nodes import need_nodes
+from murder.operate.running.sessions import Connected, connected, end
 from murder.operate.wording import count
 from murder.web.desk import Desk, Page
 from murder.web.forms import Fields

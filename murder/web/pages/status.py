@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from murder.errors import Code, Refusal
 from murder.node.pages.http import Response
-from murder.operate.nodes import NodeLine, findings, lines_of
+from murder.operate.running.nodes import NodeLine, findings, lines_of
 from murder.web.desk import Desk, Page
 from murder.web.rendering import paged
 

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from murder.errors import BadSyntax
 from murder.node.pages.http import Response
-from murder.operate.audit import acts, is_meant
-from murder.operate.logs import tail
-from murder.operate.messages import trace
-from murder.operate.nodes import need_nodes
+from murder.operate.running.audit import acts, is_meant
+from murder.operate.running.logs import tail
+from murder.operate.running.messages import trace
+from murder.operate.running.nodes import need_nodes
 from murder.web.desk import Desk, Page
 from murder.web.rendering import paged
 from murder.wire.nodes.control_words import LOG_LEVELS

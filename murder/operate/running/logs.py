@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
+from murder.operate.running.nodes import NodeAnswers, ask_all
 from murder.wire.nodes.control_answers import LogLine, parse_log_line
 from murder.wire.nodes.control_words import AskLog
 

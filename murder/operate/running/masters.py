@@ -9,8 +9,8 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName
 from murder.mupdate.remote.client import MasterClient
-from murder.operate.nodes import NodeAnswers, Problem, ask
 from murder.operate.reach import Reach
+from murder.operate.running.nodes import NodeAnswers, Problem, ask
 from murder.wire.nodes.control_answers import (
     CopyStage,
     EngineFacts,

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
+from murder.operate.running.nodes import NodeAnswers, ask_all
 from murder.wire.nodes.control_words import AskSessions, Kick, Wanted
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
+from murder.operate.running.nodes import NodeAnswers, ask_all
 from murder.serve.mail_log import KIND
 from murder.trail.lines import rows_in
 from murder.wire.nodes.control_answers import TrailLine, parse_trail_line

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from murder.model.name import MailboxName
-from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
+from murder.operate.running.nodes import NodeAnswers, ask_all
 from murder.wire.nodes.control_words import AskConflicts
 
 
