@@ -27,7 +27,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "init": ("murder.cli.init:init", "Certificates and configurations for all hosts."),
         "config": ("murder.cli.config:config", "Check, show, or write an example configuration."),
         "ca": ("murder.cli.ca:ca", "The cluster's own certificates."),
-        "auth": ("murder.cli.auth:auth", "Users, passwords, and what the auth plugins say."),
+        "auth": ("murder.cli.auth.users:auth", "Users, passwords, and what the auth plugins say."),
         "plugin": ("murder.cli.plugin:plugin", "List plugins, start a new one, check one."),
         "log": ("murder.cli.log:log", "What the log's events mean; a filter for fail2ban."),
         "metrics": ("murder.cli.metrics:metrics", "A dashboard and alert rules for the metrics."),

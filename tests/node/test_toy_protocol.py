@@ -119,7 +119,7 @@ def test_operators_and_frontends_reach_it(copy: Path) -> None:
         "-c",
         "import json\n"
         "from pathlib import Path\n"
-        "from murder.cli.ctl.doctor import tried\n"
+        "from murder.cli.ctl.running.doctor import tried\n"
         "from murder.cli.ctl.look import SPOKEN\n"
         "from murder.config.load import config_from\n"
         "from murder.model.protocol import protocol_named\n"

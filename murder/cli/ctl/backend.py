@@ -4,8 +4,8 @@ import time
 
 import asyncclick as click
 
-from murder.cli.ctl.move import parallel_option, run_plan, show_plan
-from murder.cli.ctl.placing import placing
+from murder.cli.ctl.mailboxes.move import parallel_option, run_plan, show_plan
+from murder.cli.ctl.mailboxes.placing import placing
 from murder.cli.ctl.reaching import operator_options, yes_option
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import BAD, Painted, count, seconds

@@ -10,27 +10,36 @@ import asyncclick as click
 SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
     {
         "Health": {
-            "status": ("status:status", "The whole murder on one screen."),
-            "top": ("status:top", "The same, live."),
-            "doctor": ("doctor:doctor", "What is wrong, and what to do about it."),
+            "status": ("running.status:status", "The whole murder on one screen."),
+            "top": ("running.status:top", "The same, live."),
+            "doctor": ("running.doctor:doctor", "What is wrong, and what to do about it."),
             "check": ("checking:check", "Do the lists of master, backends and frontends agree?"),
-            "conflicts": ("nodes:conflicts", "Who wanted another server's mailbox."),
-            "reservations": ("nodes:reservations", "Names being created or moved now."),
+            "conflicts": ("running.nodes:conflicts", "Who wanted another server's mailbox."),
+            "reservations": ("running.nodes:reservations", "Names being created or moved now."),
         },
         "Sessions": {
-            "sessions": ("nodes:sessions", "Who is connected where."),
-            "kick": ("nodes:kick", "End sessions."),
-            "trace": ("nodes:trace", "What passes between a user's clients and the nodes."),
+            "sessions": ("running.nodes:sessions", "Who is connected where."),
+            "kick": ("running.nodes:kick", "End sessions."),
+            "trace": ("running.nodes:trace", "What passes between a user's clients and the nodes."),
         },
         "What has happened": {
-            "message": ("message:message", "What has happened to a message."),
-            "audit": ("audit:audit", "Who did what."),
-            "log": ("log:show_log", "The last lines of all logs."),
+            "message": ("running.message:message", "What has happened to a message."),
+            "audit": ("running.audit:audit", "Who did what."),
+            "log": ("running.log:show_log", "The last lines of all logs."),
         },
         "Users and mailboxes": {
-            "user": ("user:user", "All of one user's mailboxes: make, show, rename, delete."),
-            "mailbox": ("mailbox:mailbox", "Mailboxes: find, make, move, remove, rights, quotas."),
-            "expire": ("expire:expire", "Mail that goes by its age: what would, what does."),
+            "user": (
+                "mailboxes.user:user",
+                "All of one user's mailboxes: make, show, rename, delete.",
+            ),
+            "mailbox": (
+                "mailboxes.mailbox:mailbox",
+                "Mailboxes: find, make, move, remove, rights, quotas.",
+            ),
+            "expire": (
+                "mailboxes.expire:expire",
+                "Mail that goes by its age: what would, what does.",
+            ),
             "sieve": ("sieve:sieve", "Users' mail filters: look, put, activate, try."),
             "import": ("bring:import_mail", "Mail from other servers and Maildirs."),
             "dns": ("dns:dns", "Names of users in DNS: print the zone, send changes."),
@@ -45,7 +54,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
         },
         "Backends": {
             "backend": ("backend:backend", "The servers that keep mail: look, test, weigh, drain."),
-            "move": ("move:move", "Moves, running and finished: status, resume, abort, undo."),
+            "move": (
+                "mailboxes.move:move",
+                "Moves, running and finished: status, resume, abort, undo.",
+            ),
             "rebalance": ("backend:rebalance", "Even out the backends."),
             "placement": ("backend:placement", "Where a new mailbox would go, and why."),
         },

@@ -5,7 +5,7 @@ import time
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options
-from murder.cli.ctl.status import say_unreachable
+from murder.cli.ctl.running.status import say_unreachable
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import plain
 from murder.operate.reach import Reach

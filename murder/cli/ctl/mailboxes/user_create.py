@@ -8,8 +8,8 @@ from typing import Final
 import asyncclick as click
 
 from murder.api import ManagesUsers
-from murder.cli.auth_file import new_password, taken, users_backend
-from murder.cli.ctl.mailbox import make
+from murder.cli.auth.file import new_password, taken, users_backend
+from murder.cli.ctl.mailboxes.mailbox import make
 from murder.cli.ctl.reaching import operator_options
 from murder.cli.options import json_option, say
 from murder.cli.screen import count

@@ -9,8 +9,8 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.cli.ctl.masters import engine_lines
 from murder.cli.ctl.reaching import operator_options
+from murder.cli.ctl.running.masters import engine_lines
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import (
     BAD,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import asyncclick as click
 
-from murder.cli.ctl.mailbox import restore, tell_late
+from murder.cli.ctl.mailboxes.mailbox import restore, tell_late
+from murder.cli.ctl.mailboxes.user_create import create
 from murder.cli.ctl.reaching import keep_rights_option, operator_options, yes_option
-from murder.cli.ctl.user_create import create
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import count, octets
 from murder.errors import Code, Refusal

@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.cli.ctl.progress import Screen
+from murder.cli.ctl.mailboxes.progress import Screen
 from murder.cli.ctl.reaching import operator_options, yes_option
 from murder.cli.options import Decorator, Group, json_option, print_json, print_table, say
 from murder.cli.screen import BAD, DIM, GOOD, Painted, count, octets, plain, seconds

@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncclick as click
 
 from murder.api import ManagesGroups
-from murder.cli.auth_file import taken, users_backend
+from murder.cli.auth.file import taken, users_backend
 from murder.cli.options import Group, config_option, json_option, print_json, print_table, say
 from murder.errors import Code, Refusal
 from murder.model.identity import Identity

@@ -10,7 +10,7 @@ from typing import Any
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options, yes_option
-from murder.cli.ctl.status import say_unreachable
+from murder.cli.ctl.running.status import say_unreachable
 from murder.cli.options import json_option, print_json, print_table, say
 from murder.cli.screen import count, plain, seconds
 from murder.operate.reach import Reach

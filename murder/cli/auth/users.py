@@ -9,10 +9,10 @@ import asyncclick as click
 from murder.api import ManagesGroups
 from murder.auth.remembered import flush as flush_passwords
 from murder.auth.remembered import flushed_file
-from murder.cli.auth_app import app
-from murder.cli.auth_file import new_password, taken, users_backend
-from murder.cli.auth_groups import disable, enable, group
-from murder.cli.auth_trial import try_login
+from murder.cli.auth.app import app
+from murder.cli.auth.file import new_password, taken, users_backend
+from murder.cli.auth.groups import disable, enable, group
+from murder.cli.auth.trial import try_login
 from murder.cli.ctl.reaching import yes_option
 from murder.cli.options import (
     Group,

@@ -2,12 +2,12 @@
 
 import asyncclick as click
 
-from murder.cli.ctl.enlist import enlist, unlist
-from murder.cli.ctl.move import move_mailboxes
-from murder.cli.ctl.placing import placing
-from murder.cli.ctl.quotas import limits_of
+from murder.cli.ctl.mailboxes.enlist import enlist, unlist
+from murder.cli.ctl.mailboxes.move import move_mailboxes
+from murder.cli.ctl.mailboxes.placing import placing
+from murder.cli.ctl.mailboxes.quotas import limits_of
+from murder.cli.ctl.mailboxes.unexpunge import unexpunge
 from murder.cli.ctl.reaching import operator_options, yes_option
-from murder.cli.ctl.unexpunge import unexpunge
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import BAD, Painted, count, octets, plain
 from murder.errors import Code, Refusal

@@ -6,7 +6,7 @@ from typing import Any
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options
-from murder.cli.ctl.status import say_unreachable
+from murder.cli.ctl.running.status import say_unreachable
 from murder.cli.options import Group, json_option, print_json
 from murder.cli.screen import plain
 from murder.cli.span import Span

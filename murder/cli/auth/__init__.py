@@ -1,0 +1,1 @@
+"""`murder auth`: users, passwords, and what the auth plugins say."""

@@ -1,0 +1,1 @@
+"""`murder ctl mailbox`, `user`, `move`: mailboxes, and whose they are."""

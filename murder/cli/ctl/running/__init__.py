@@ -1,0 +1,1 @@
+"""`murder ctl status`, `doctor`, `log` and their kin: the murder as it runs."""
