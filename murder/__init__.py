@@ -21,15 +21,15 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     auth       who is let in: the gate, what wrong passwords cost, how many connections a user has
     serve      what frontend and backend say to clients alike: the dialogues of IMAP, POP3, LMTP, ManageSieve and
                plugins
-    mupdate    the mailbox list, its master, replicas and client
-    frontend   the proxy role        backend   the server role (they know nothing of each other)
-    unified    both on the same ports
+    roles      what a node is in a murder (frontend and backend know nothing of each other):
+        mupdate    the mailbox list: its database, commits, the list served (serving), a master elsewhere (remote)
+        frontend   the proxy        backend    the server of mail        unified    those two on the same ports
     node       a node as it runs: the supervisor, its workers, a role in each (process);
                what they tell an operator, and do for them (control)
-    operate    what an operator does to a whole murder, over its own protocols
-    web        the page for operators: the same in a browser
-    demo       a whole murder on one host
-    manual     the pages that `murder help` prints        cli        the command line
+    admin      what operators have:
+        operate    what is done to a whole murder, over its own protocols
+        web        the page in a browser        demo    a whole murder on one host
+        manual     the pages that `murder help` prints        cli    the command line
     archive    how the one file starts
 
 A command walks socket -> net.connection -> wire.fragment -> session -> role's table -> handler, and its

@@ -80,7 +80,7 @@ def main() -> int:
 
         print(f"murder {__version__}")
         return 0
-    from murder.cli import main as run
+    from murder.admin.cli import main as run
 
     return run()
 

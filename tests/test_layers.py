@@ -1,7 +1,7 @@
 """The rooms import downwards only; `murder/__init__.py` is their map.
 
-A room is a package or a module directly in murder/, or the top-level plugins/. A room that is not in the table below
-fails the test, so that a new one is placed on purpose.
+A room is a package or a module directly in murder/, in one of the two houses there (roles/, admin/), or the top-level
+plugins/. A room that is not in the table below fails the test, so that a new one is placed on purpose.
 """
 
 import ast
@@ -17,10 +17,13 @@ import pytest
 from murder.model.protocol import PROTOCOLS
 
 ROOT = Path(__file__).parent.parent
-EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
+HOUSES = {"roles", "admin"}  # rooms of one kind under one roof: nothing is in them but rooms
+# murder itself is only the version and the map, a house only its name
+EVERYWHERE = {"errors", "murder"} | HOUSES
 PURE = {"model", "wire", "session"}
-ROLE = PURE | {"net", "api", "config", "log", "trail", "auth", "serve", "hooks", "mupdate"}
-TOP = ROLE | {"pki", "frontend", "backend", "unified", "node", "__main__"}
+ROLE = PURE | {"net", "api", "config", "log", "trail", "auth", "serve", "hooks"} | {"roles.mupdate"}
+FRONT, BACK, BOTH = "roles.frontend", "roles.backend", "roles.unified"
+TOP = ROLE | {"pki", FRONT, BACK, BOTH, "node", "__main__"}
 MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "errors": set[str](),
     "durable": set(),
@@ -40,42 +43,42 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "net": PURE | {"config", "log", "pki", "kerberos"},
     "auth": PURE | {"durable", "net", "api", "config"},
     "serve": PURE | {"net", "api", "config", "log", "trail", "auth"},
-    "mupdate": ROLE,
-    "frontend": ROLE,
-    "backend": ROLE | {"durable", "mime", "sieve"},
-    "unified": ROLE | {"frontend", "backend"},
+    "roles.mupdate": ROLE,
+    FRONT: ROLE,
+    BACK: ROLE | {"durable", "mime", "sieve"},
+    BOTH: ROLE | {FRONT, BACK},
     "node": {"model", "wire", "api", "net", "config", "log", "trail", "hooks", "pki", "__main__"},
     "archive": {"__main__"},
-    "demo": TOP,
-    "operate": ROLE | {"durable", "node", "sieve"},
-    "manual": set(),
-    "web": ROLE | {"node", "operate", "manual"},
-    "cli": TOP | {"demo", "operate", "sieve", "manual"},
-    "__main__": {"cli"},
+    "admin.demo": TOP,
+    "admin.operate": ROLE | {"durable", "node", "sieve"},
+    "admin.manual": set(),
+    "admin.web": ROLE | {"node", "admin.operate", "admin.manual"},
+    "admin.cli": TOP | {"admin.demo", "admin.operate", "sieve", "admin.manual"},
+    "__main__": {"admin.cli"},
     "plugins": {"durable", "kerberos", "model", "api", "kit"},
 }
 MAY_USE = {  # third party -> the rooms that may know it
-    "asyncclick": {"cli"},
+    "asyncclick": {"admin.cli"},
     "h11": {"node"},
-    "jinja2": {"web"},
-    "markupsafe": {"web"},
+    "jinja2": {"admin.web"},
+    "markupsafe": {"admin.web"},
     "prometheus_client": {"node"},
-    "dns": {"operate"},
+    "dns": {"admin.operate"},
     "cryptography": {"pki", "plugins", "net", "node"},
     "google": {"plugins"},  # protobuf
     "grpclib": {"plugins"},
     "h2": {"plugins"},
     "httpx": {"plugins"},
     "jwt": {"plugins"},
-    "lmdb": {"mupdate"},
+    "lmdb": {"roles.mupdate"},
     "pluggy": {"api", "hooks"},
     "re2": {"sieve"},
     "scramp": {"session", "plugins"},
     "structlog": {"log"},
     "tomli": {"config", "plugins"},
-    "uvloop": {"net", "cli", "node"},
+    "uvloop": {"net", "admin.cli", "node"},
 }
-IN_ORDER = {  # room -> its modules, each importing only those before it
+IN_ORDER = {  # room -> its modules and rooms, each importing only those before it
     "kit": (
         *(
             "schema",
@@ -97,14 +100,21 @@ IN_ORDER = {  # room -> its modules, each importing only those before it
     ),
     "pki": ("authority", "trust"),
     "node.control": ("sockets", "node"),
+    "roles.mupdate": ("database", "commits", "serving", "remote", "role"),
     "node.process": ("host", "stuck", "server", "preflight", "channel", "slot", "workers"),
 }
 NEVER_IN_PURE = {"asyncio", "socket", "ssl", "time", "logging", "select", "threading", "uvloop"}
 
 
 def files_of(room: str) -> list[Path]:
-    home = ROOT if room == "plugins" else ROOT / "murder"
-    return [*(home / room).rglob("*.py"), *home.glob(f"{room}.py")]
+    place = ROOT / "plugins" if room == "plugins" else ROOT / "murder" / room.replace(".", "/")
+    return [*place.rglob("*.py"), *place.parent.glob(f"{place.name}.py")]
+
+
+def rooms_in(home: Path) -> set[str]:
+    """The modules and packages directly in a package."""
+    packages = {path.name for path in home.iterdir() if any(path.glob("*.py"))}
+    return {path.stem for path in home.glob("*.py")} - {"__init__"} | packages
 
 
 @functools.cache
@@ -132,7 +142,9 @@ def room_of(dotted: str) -> str | None:
         return "plugins"
     if head != "murder":
         return None
-    room = rest.partition(".")[0]
+    room, _, below = rest.partition(".")
+    if room in HOUSES:
+        return f"{room}.{below.partition('.')[0]}" if below else room
     is_room = (ROOT / "murder" / room).is_dir() or (ROOT / "murder" / f"{room}.py").is_file()
     return room if room and is_room else "murder"
 
@@ -149,14 +161,16 @@ def test_room_imports_downwards_only(room: str) -> None:
 def test_modules_of_a_room_import_those_before_them_only(room: str) -> None:
     order = IN_ORDER[room]
     home = ROOT / "murder" / room.replace(".", "/")
-    assert {path.stem for path in home.glob("*.py")} - {"__init__"} == set(order)
+    assert rooms_in(home) == set(order)
     for place, module in enumerate(order):
         inside = {
             name.removeprefix(f"murder.{room}.").split(".")[0]
-            for name in imported(home / f"{module}.py")
+            for path in files_of(f"{room}.{module}")
+            for name in imported(path)
             if name.startswith(f"murder.{room}.")
         }
-        assert inside <= set(order[:place]), f"{module} reaches up to {inside - set(order[:place])}"
+        stray = inside - {*order[:place], module}
+        assert not stray, f"{module} reaches up to {stray}"
 
 
 def module_of(path: Path) -> str:
@@ -216,17 +230,17 @@ def test_services_stand_in_the_room_of_their_role() -> None:
         assert spec.served_by.keys() <= {"frontend", "backend"}
         for role, target in spec.served_by.items():
             module, _, name = target.partition(":")
-            assert module.startswith(f"murder.{role}.")
+            assert module.startswith(f"murder.roles.{role}.")
             service = getattr(importlib.import_module(module), name)
             assert list(inspect.signature(service).parameters) == ["connection", "service", role]
 
 
 def test_every_room_has_its_row() -> None:
     home = ROOT / "murder"
-    rooms = {path.stem for path in home.glob("*.py")} | {
-        path.name for path in home.iterdir() if any(path.glob("*.py"))
-    }
-    assert rooms - {"__init__"} <= MAY_IMPORT.keys()
+    rooms = rooms_in(home) - HOUSES
+    for house in HOUSES:
+        rooms |= {f"{house}.{room}" for room in rooms_in(home / house)}
+    assert rooms == MAY_IMPORT.keys() - {"plugins"}
 
 
 @pytest.mark.parametrize("package", MAY_USE)
@@ -254,4 +268,5 @@ def test_the_map_shows_every_room() -> None:
     shown = set(
         re.findall(r"[a-z_]+", text.partition("The map.")[2].partition("A command walks")[0])
     )
-    assert not MAY_IMPORT.keys() - {"murder", "__main__"} - shown - {"plugins"}
+    rooms = {room.rpartition(".")[2] for room in MAY_IMPORT.keys() - {"__main__", "plugins"}}
+    assert not (rooms | HOUSES) - shown

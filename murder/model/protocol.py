@@ -3,7 +3,8 @@
 To add one, write its ProtocolSpec and the services that `served_by` names, and put it into PROTOCOLS (a plugin brings its
 own: `murder.api.service`). From there it has its
 keys in murder.toml (and in murder.toml.example), its listeners, its answer when there is no room, its ports in
-`murder demo`, its place in `murder ctl doctor`, `raw` and `backend show`, and `net.outgoing.upstream` knows where it is at a backend.
+`murder demo`, its place in `murder ctl doctor`, `raw` and `backend show`, and `net.outgoing.upstream` knows where it
+is at a backend.
 """
 
 from collections.abc import Iterator, Mapping
@@ -69,8 +70,8 @@ IMAP: Final = ProtocolSpec(
     b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n",
     MappingProxyType(
         {
-            FRONTEND: "murder.frontend.imap.table:serve_imap",
-            BACKEND: "murder.backend.imap.table:serve_imap",
+            FRONTEND: "murder.roles.frontend.imap.table:serve_imap",
+            BACKEND: "murder.roles.backend.imap.table:serve_imap",
         }
     ),
 )
@@ -85,8 +86,8 @@ POP3: Final = ProtocolSpec(
     b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
     MappingProxyType(
         {
-            FRONTEND: "murder.frontend.pop3:FrontendPop3",
-            BACKEND: "murder.backend.pop3:BackendPop3",
+            FRONTEND: "murder.roles.frontend.pop3:FrontendPop3",
+            BACKEND: "murder.roles.backend.pop3:BackendPop3",
         }
     ),
 )
@@ -96,8 +97,8 @@ LMTP: Final = ProtocolSpec(
     b"421 4.3.2 Too many connections, try again later\r\n",
     MappingProxyType(
         {
-            FRONTEND: "murder.frontend.lmtp:FrontendLmtp",
-            BACKEND: "murder.backend.lmtp:BackendLmtp",
+            FRONTEND: "murder.roles.frontend.lmtp:FrontendLmtp",
+            BACKEND: "murder.roles.backend.lmtp:BackendLmtp",
         }
     ),
 )
@@ -115,8 +116,8 @@ SIEVE: Final = ProtocolSpec(
     b'BYE (TRYLATER) "Too many connections, try again later"\r\n',
     MappingProxyType(
         {
-            FRONTEND: "murder.frontend.managesieve:FrontendSieve",
-            BACKEND: "murder.backend.managesieve:BackendSieve",
+            FRONTEND: "murder.roles.frontend.managesieve:FrontendSieve",
+            BACKEND: "murder.roles.backend.managesieve:BackendSieve",
         }
     ),
 )

@@ -196,7 +196,7 @@ class Pop3Dialogue(LineDialogue):
         self.send(answer)
 
     def _begin_utf8(self, arguments: bytes) -> None:
-        """RFC 6856 §2. It changes nothing of what we send: see `murder.backend.pop3`."""
+        """RFC 6856 §2. It changes nothing of what we send: see `murder.roles.backend.pop3`."""
         if arguments:
             raise BadSyntax("UTF8 takes no arguments")
         if self.utf8:

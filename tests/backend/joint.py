@@ -10,26 +10,26 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from murder.api.store import MailboxStore, NewMessage
-from murder.backend.changes.events import Events
-from murder.backend.hierarchy.announce import Announcer
-from murder.backend.hierarchy.intent import _process_name
-from murder.backend.hierarchy.mailboxes import Mailboxes
-from murder.backend.reconcile.master import Comparer
-from murder.backend.renames.coordinator import Wish
-from murder.backend.renames.keeper import Renames
-from murder.backend.renames.peer import Peer
-from murder.backend.renames.tree import Tree
-from murder.backend.shared import Backend
 from murder.config import BackendConfig
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import Location
 from murder.model.name import MailboxName, Namespace, moved
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.database.change import PutNote
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.remote.client import MasterClient
 from murder.net.frames import FrameChannel
+from murder.roles.backend.changes.events import Events
+from murder.roles.backend.hierarchy.announce import Announcer
+from murder.roles.backend.hierarchy.intent import _process_name
+from murder.roles.backend.hierarchy.mailboxes import Mailboxes
+from murder.roles.backend.reconcile.master import Comparer
+from murder.roles.backend.renames.coordinator import Wish
+from murder.roles.backend.renames.keeper import Renames
+from murder.roles.backend.renames.peer import Peer
+from murder.roles.backend.renames.tree import Tree
+from murder.roles.backend.shared import Backend
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.change import PutNote
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.remote.client import MasterClient
 from murder.wire.nodes.carry import JSON, Frame
 from murder.wire.nodes.rename_words import Act, format_answer
 from tests.backend.server import maildir_store, memory_store, spool_store

@@ -12,9 +12,6 @@ from murder.api.delivery import DeliveryFilter
 from murder.api.sasl import Mechanism
 from murder.api.service import Service
 from murder.api.store import MailboxStore
-from murder.backend.moves.mover import Mover
-from murder.backend.role import BackendRole
-from murder.backend.shared import Backend
 from murder.config import BackendConfig, Config, MupdateConfig
 from murder.config.sections import NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
@@ -22,6 +19,9 @@ from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import IMAP, SIEVE
 from murder.net.listener import Bounds, Listener
+from murder.roles.backend.moves.mover import Mover
+from murder.roles.backend.role import BackendRole
+from murder.roles.backend.shared import Backend
 from plugins import store_memory
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings

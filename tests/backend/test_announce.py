@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from murder.api.store import MailboxStore, NewMessage
-from murder.backend.changes.events import Events
-from murder.backend.hierarchy.announce import Announcer
-from murder.backend.hierarchy.intent import Intent, Operation
-from murder.backend.reconcile.master import Comparer, Comparison
-from murder.backend.reconcile.quarantine import RestingNames, parse_resting, resting_name
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, is_deleted
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.remote.client import MasterClient
+from murder.roles.backend.changes.events import Events
+from murder.roles.backend.hierarchy.announce import Announcer
+from murder.roles.backend.hierarchy.intent import Intent, Operation
+from murder.roles.backend.reconcile.master import Comparer, Comparison
+from murder.roles.backend.reconcile.quarantine import RestingNames, parse_resting, resting_name
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.remote.client import MasterClient
 from tests.backend.server import memory_store
 from tests.mupdate.nodes import Server, run
 

@@ -9,22 +9,22 @@ from typing import Any, cast
 
 import pytest
 
+from murder.admin.operate.backup.kept import Point, read_mailbox, read_page, read_unit
+from murder.admin.operate.backup.put import Coming, Putting, Tree
+from murder.admin.operate.backup.take import Taking
+from murder.admin.operate.backup.vault import Vault, open_vault
+from murder.admin.operate.reach import Reach
 from murder.api.store import FlagChange, Mailbox, MailboxStore, NewMessage
-from murder.backend.backups import Reading
-from murder.backend.moves.arriving import Arriving
-from murder.backend.moves.journal import FROM_BACKUP
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.carried import digest_line
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName, display
-from murder.mupdate.database.change import PutNote
 from murder.net.frames import FrameChannel
-from murder.operate.backup.kept import Point, read_mailbox, read_page, read_unit
-from murder.operate.backup.put import Coming, Putting, Tree
-from murder.operate.backup.take import Taking
-from murder.operate.backup.vault import Vault, open_vault
-from murder.operate.reach import Reach
+from murder.roles.backend.backups import Reading
+from murder.roles.backend.moves.arriving import Arriving
+from murder.roles.backend.moves.journal import FROM_BACKUP
+from murder.roles.mupdate.database.change import PutNote
 from murder.wire.nodes.carry import OCTETS, Frame, FrameCutter, format_words
 from tests.backend.server import Running, maildir_store, memory_store, running_backend, spool_store
 from tests.kit.scene import run

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from murder.backend.changes.bus import Bus
-from murder.backend.changes.news import EVERYTHING
+from murder.roles.backend.changes.bus import Bus
+from murder.roles.backend.changes.news import EVERYTHING
 from tests.kit.waiting import until_soon
 
 

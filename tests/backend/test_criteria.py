@@ -9,17 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.api.store import Mailbox
-from murder.backend.changes.updates import View
-from murder.backend.imap.search import criteria
-from murder.backend.imap.search.criteria import (
-    Candidate,
-    Scene,
-    bounds,
-    compile_key,
-    settled,
-    split_flags,
-)
-from murder.backend.imap.search.judging import Judge
 from murder.mime.decode import PIECE_OCTETS
 from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.query.search import (
@@ -41,6 +30,17 @@ from murder.model.query.search import (
 )
 from murder.model.seqset import SAVED, Ranges, SeqSet, holds
 from murder.net.turns import Turn
+from murder.roles.backend.changes.updates import View
+from murder.roles.backend.imap.search import criteria
+from murder.roles.backend.imap.search.criteria import (
+    Candidate,
+    Scene,
+    bounds,
+    compile_key,
+    settled,
+    split_flags,
+)
+from murder.roles.backend.imap.search.judging import Judge
 from tests.kit.steps import lines_run
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)

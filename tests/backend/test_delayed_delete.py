@@ -4,9 +4,9 @@ import asyncio
 import time
 from pathlib import Path
 
-from murder.backend.hierarchy.expiry import expire
-from murder.backend.imap.mailboxes.mailbox import remove
 from murder.model.name import MailboxName, before_deletion, deleted_name, is_deleted
+from murder.roles.backend.hierarchy.expiry import expire
+from murder.roles.backend.imap.mailboxes.mailbox import remove
 from tests.backend.server import Running, config_in, running_backend, spool_store
 
 SUB = MailboxName(b"user.ana.sub")

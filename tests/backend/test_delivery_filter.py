@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from murder.api.delivery import DeliveryFilter
-from murder.backend import filtering
 from murder.config import load_config
 from murder.hooks import load_plugins
+from murder.roles.backend import filtering
 from tests.backend.server import Parts, Running, config_in, running_backend, spool_store
 from tests.backend.test_lmtp_options import listening
 from tests.kit.peer import Peer

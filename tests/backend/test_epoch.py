@@ -9,14 +9,14 @@ import pytest
 
 from murder.api import CarriesMailboxes
 from murder.api.store import KeepsEpoch, MailboxStore, RenewsMailboxes
-from murder.backend.reconcile.epoch import Epochs
 from murder.errors import Refusal
 from murder.kit.epoch import renew_boxes
 from murder.kit.rows import box_of, remove_mailbox
 from murder.kit.schema import RETAINED, TABLES
 from murder.model.message import UidValidity
 from murder.model.name import MailboxName
-from murder.mupdate.remote.client import MasterClient
+from murder.roles.backend.reconcile.epoch import Epochs
+from murder.roles.mupdate.remote.client import MasterClient
 from tests.backend.server import maildir_store, spool_store
 from tests.backend.test_updates import add
 from tests.mupdate.nodes import Server

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from murder.api.store import MailboxStore
-from murder.backend.hierarchy.expiry import DAY_S, Daily, apply_policies
-from murder.backend.hierarchy.policies import Expired
 from murder.config import Config
 from murder.config.expiry import ExpiryRule
+from murder.roles.backend.hierarchy.expiry import DAY_S, Daily, apply_policies
+from murder.roles.backend.hierarchy.policies import Expired
 from murder.trail.audit import audit_log
 from tests.backend.server import (
     Running,

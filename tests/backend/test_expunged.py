@@ -9,10 +9,10 @@ import pytest
 
 from murder.api import Mailbox, NewMessage
 from murder.api.store import MailboxStore, TellsExpunged
-from murder.backend.changes.presence import Presence
 from murder.kit.expunged import HELD_S
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
+from murder.roles.backend.changes.presence import Presence
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_memory import MemoryStore

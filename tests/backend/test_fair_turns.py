@@ -12,21 +12,21 @@ from typing import Any, cast
 import pytest
 
 from murder.api.store import Mailbox, NewMessage
-from murder.backend import lmtp, pop3
-from murder.backend.changes.updates import FEW, View
-from murder.backend.imap.flags import FlagForms
-from murder.backend.imap.mail import append
-from murder.backend.imap.mail import qresync as missed
-from murder.backend.imap.mailboxes import list as listing
-from murder.backend.imap.message_sets import BATCH
-from murder.backend.imap.untagged import Manner
-from murder.backend.lmtp import BEGUN_AT_ONCE, Addressee, Arrival
-from murder.backend.pop3 import BackendPop3
-from murder.backend.records.quota import Quotas
 from murder.model.message import Message, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net import turns
 from murder.net.turns import Turn
+from murder.roles.backend import lmtp, pop3
+from murder.roles.backend.changes.updates import FEW, View
+from murder.roles.backend.imap.flags import FlagForms
+from murder.roles.backend.imap.mail import append
+from murder.roles.backend.imap.mail import qresync as missed
+from murder.roles.backend.imap.mailboxes import list as listing
+from murder.roles.backend.imap.message_sets import BATCH
+from murder.roles.backend.imap.untagged import Manner
+from murder.roles.backend.lmtp import BEGUN_AT_ONCE, Addressee, Arrival
+from murder.roles.backend.pop3 import BackendPop3
+from murder.roles.backend.records.quota import Quotas
 from murder.trail.figures import Figures
 from murder.wire.imap.mailboxes.list import Return
 from murder.wire.token import Scanner

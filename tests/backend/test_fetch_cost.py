@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.mail import content
 from murder.mime.section import encoded_part
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.mail import content
 from tests.backend.server import config_in, running_backend
 
 MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8gd29ybGQ=\r\n"

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from murder.backend.records import caused
-from murder.backend.records.annotations import SERVER, SHARED
-from murder.backend.records.caused import Caused
-from murder.backend.records.deliveries import Deliveries
-from murder.backend.scripts.rules import SCRIPT_ENTRY
 from murder.config.sieve import ImapScriptRule, ProgramConfig
 from murder.model.message import Uid
 from murder.model.name import MailboxName, inbox_of
+from murder.roles.backend.records import caused
+from murder.roles.backend.records.annotations import SERVER, SHARED
+from murder.roles.backend.records.caused import Caused
+from murder.roles.backend.records.deliveries import Deliveries
+from murder.roles.backend.scripts.rules import SCRIPT_ENTRY
 from tests.backend.server import Running, config_in, running_backend, spool_store, subjects_of
 from tests.backend.test_site_scripts import COUNTING, program, written
 from tests.kit.peer import Peer
@@ -194,7 +194,7 @@ async def test_what_is_put_down_is_seen_after_a_crash_and_each_message_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = b'require ["imapsieve", "fileinto", "copy"]; fileinto :copy "INBOX/Box";'
-    monkeypatch.setattr("murder.backend.scripts.worklist.AT_ONCE", 1)
+    monkeypatch.setattr("murder.roles.backend.scripts.worklist.AT_ONCE", 1)
     advanced: list[int] = []
     really = caused.advance
 
@@ -213,7 +213,7 @@ async def test_what_is_put_down_is_seen_after_a_crash_and_each_message_once(
         await client.do("SELECT INBOX")
         await client.do("COPY 1:3 INBOX/Junk")
         await until_soon(lambda: len(advanced) == 2, "it stops in the middle")
-        monkeypatch.setattr("murder.backend.scripts.worklist.POLL_S", 3600.0)
+        monkeypatch.setattr("murder.roles.backend.scripts.worklist.POLL_S", 3600.0)
     monkeypatch.undo()
     async with client_with(tmp_path) as client:
         await client.settled()
@@ -223,7 +223,7 @@ async def test_what_is_put_down_is_seen_after_a_crash_and_each_message_once(
 async def test_programs_that_fail_are_asked_again_and_nothing_else_is_done_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("murder.backend.scripts.by_imap.RETRY_S", 0.0)
+    monkeypatch.setattr("murder.roles.backend.scripts.by_imap.RETRY_S", 0.0)
     text = """
 import os, sys
 sys.stdin.buffer.read()
@@ -261,7 +261,7 @@ async def test_who_has_done_much_does_not_hold_up_the_others(tmp_path: Path) -> 
 async def test_a_long_row_goes_on_after_others_had_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("murder.backend.scripts.by_imap.TURN_S", 0.0)
+    monkeypatch.setattr("murder.roles.backend.scripts.by_imap.TURN_S", 0.0)
     script = b'require ["imapsieve", "imap4flags"]; addflag "$seen-it";'
     async with client_with(tmp_path, script) as client:
         for number in range(3):

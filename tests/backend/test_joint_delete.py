@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from murder.backend.renames.tree import Tree
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import MailboxName, deleted_name
-from murder.mupdate.database.change import PutNote
+from murder.roles.backend.renames.tree import Tree
+from murder.roles.mupdate.database.change import PutNote
 from murder.wire.nodes.rename_words import Act
 from tests.backend.joint import (
     ACL,

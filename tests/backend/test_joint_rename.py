@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from murder.backend.hierarchy.intent import Stage, this_process
-from murder.backend.renames import part
-from murder.backend.renames.peer import Peer
-from murder.backend.renames.tree import Tree
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName, moved
 from murder.net.frames import FrameChannel
+from murder.roles.backend.hierarchy.intent import Stage, this_process
+from murder.roles.backend.renames import part
+from murder.roles.backend.renames.peer import Peer
+from murder.roles.backend.renames.tree import Tree
 from murder.wire.nodes.carry import Frame
 from murder.wire.nodes.rename_words import Act, Prepare
 from tests.backend.joint import (

@@ -5,12 +5,12 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-from murder.backend.moves.verify import told_notes
-from murder.backend.records.annotations import SHARED
-from murder.backend.records.last_pop import note_login
 from murder.model import protocol as protocols
 from murder.model.name import inbox_of
 from murder.net.listener import Bounds, Listener
+from murder.roles.backend.moves.verify import told_notes
+from murder.roles.backend.records.annotations import SHARED
+from murder.roles.backend.records.last_pop import note_login
 from tests.backend.server import running_backend
 from tests.kit.dialogue import Player, Streams
 

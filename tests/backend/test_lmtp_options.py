@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from murder.backend.records.duplicates import Duplicates, key_of
 from murder.model.protocol import protocol_named
 from murder.net.listener import Bounds, Listener
+from murder.roles.backend.records.duplicates import Duplicates, key_of
 from tests.backend.server import Running, config_in, running_backend, spool_store
 from tests.backend.test_lmtp_and_pop3 import dialogue, pop
 

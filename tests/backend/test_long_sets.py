@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from murder.backend.imap import message_sets
 from murder.net import turns
+from murder.roles.backend.imap import message_sets
 from murder.serve import arguments
 from plugins.store_memory import MemoryStore
 from tests.backend.server import running_backend

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from murder.backend.maildrop import WAITS, MaildropLock, lock_maildrop
 from murder.errors import Code, Refusal
 from murder.model.name import inbox_of
+from murder.roles.backend.maildrop import WAITS, MaildropLock, lock_maildrop
 
 NAME = inbox_of("ana")
 

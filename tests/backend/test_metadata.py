@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from murder.backend.records.annotations import Bounds
+from murder.roles.backend.records.annotations import Bounds
 from tests.backend.server import running_backend
 from tests.kit.dialogue import Player, Streams
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from murder.backend.moves.journal import State
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import inbox_of
 from murder.net.outgoing.connect import connect
+from murder.roles.backend.moves.journal import State
 from murder.wire.nodes.carry_words import Act
 from tests.backend.server import running_backend, spool_store
 

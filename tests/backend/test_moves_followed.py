@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from murder.backend.imap.dialogue import BackendImap
-from murder.backend.moves.outgoing import freeze
 from murder.model.name import MailboxName
 from murder.model.seqset import Ranges
-from murder.mupdate.database.change import RemoveEntry
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.moves.outgoing import freeze
+from murder.roles.mupdate.database.change import RemoveEntry
 from murder.session.imap_client import MAX_HELD_OCTETS
 from murder.wire.imap.mailboxes.moved import parse_view, view_in
 from murder.wire.token import Scanner

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from murder.backend.moves.journal import Journal, Move, Side, State
 from murder.model.name import inbox_of
+from murder.roles.backend.moves.journal import Journal, Move, Side, State
 from tests.kit.waiting import pause_here
 
 MOVE = Move("a1", Side.OUT, inbox_of("zoe"), "be2.test")

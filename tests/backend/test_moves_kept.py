@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from murder.api import MailboxStore, NewMessage
-from murder.backend.moves.arriving import abort
-from murder.backend.moves.journal import ARRIVING, Move, Side, State
-from murder.backend.moves.mover import Mover, _arriving
-from murder.backend.moves.verify import format_handed
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
+from murder.roles.backend.moves.arriving import abort
+from murder.roles.backend.moves.journal import ARRIVING, Move, Side, State
+from murder.roles.backend.moves.mover import Mover, _arriving
+from murder.roles.backend.moves.verify import format_handed
 from murder.wire.nodes.carry_words import Prepare
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import config_in, running_backend, spool_store

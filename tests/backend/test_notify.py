@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from murder.api.auth import Identity
-from murder.backend.changes.news import EVERYTHING, Kind, News, format_news, parse_news
-from murder.backend.imap.notify.filters import Filters
-from murder.backend.imap.notify.notify import MAX_NEWS
 from murder.errors import BadSyntax
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.identity import Login
 from murder.model.name import MailboxName
 from murder.model.query.notify import Event, EventGroup, Which
 from murder.net.turns import Turn
+from murder.roles.backend.changes.news import EVERYTHING, Kind, News, format_news, parse_news
+from murder.roles.backend.imap.notify.filters import Filters
+from murder.roles.backend.imap.notify.notify import MAX_NEWS
 from murder.wire.imap.notify import parse_notify
 from murder.wire.token import Scanner
 from tests.backend.server import Running, running_backend

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from murder.model.entry import Location
-from murder.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.client import MasterClient
 from tests.backend.server import config_in, memory_store, running_backend
 from tests.frontend.cluster import PROXY, running_cluster
 from tests.kit.dialogue import Player, Streams

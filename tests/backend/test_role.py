@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from murder.api.store import MailboxStore
-from murder.backend.role import BackendRole
 from murder.config import Config
 from murder.errors import Refusal
 from murder.model.name import MailboxName
+from murder.roles.backend.role import BackendRole
 from tests.backend.server import OnePassword, Parts, config_in, memory_store, running_backend
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon

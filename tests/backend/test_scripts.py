@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from murder.api.store import MailboxStore
-from murder.backend.scripts.kept import IsActive, Limits, Scripts, scripts_of
-from murder.backend.scripts.message import format_script, parse_script
 from murder.errors import Code, Refusal
 from murder.model.name import inbox_of
 from murder.model.quota import Resource
+from murder.roles.backend.scripts.kept import IsActive, Limits, Scripts, scripts_of
+from murder.roles.backend.scripts.message import format_script, parse_script
 from tests.backend.server import Running, config_in, running_backend, spool_store
 from tests.backend.test_transcripts import STORES
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from murder.backend.scripts.carry_out import Delivery
 from murder.config.sections import SubmissionConfig
 from murder.config.value import parse_endpoint
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
 from murder.net.listener import Bounds, Listener
+from murder.roles.backend.scripts.carry_out import Delivery
 from tests.backend.server import Running, config_in, running_backend, spool_store, subjects_of
 from tests.kit.waiting import until_soon
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from murder.backend.records.annotations import SHARED
-from murder.backend.scripts.run import SHARED_SCRIPT
-from murder.backend.scripts.srs import RedirectSenders
 from murder.config.sieve import ProgramConfig, SieveConfig
 from murder.model.name import MailboxName
+from murder.roles.backend.records.annotations import SHARED
+from murder.roles.backend.scripts.run import SHARED_SCRIPT
+from murder.roles.backend.scripts.srs import RedirectSenders
 from tests.backend.test_sieve_delivery import MESSAGE, delivering, sending
 from tests.kit.waiting import until_soon
 

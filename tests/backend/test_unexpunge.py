@@ -12,11 +12,11 @@ import pytest
 
 from murder.api import Mailbox, NewMessage, Retention, TellsRetained
 from murder.api.store import MailboxStore
-from murder.backend.hierarchy.expiry import purge
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.model.protocol import protocol_named
 from murder.net.listener import Bounds, Listener
+from murder.roles.backend.hierarchy.expiry import purge
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_spool.store import Settings, SpoolStore

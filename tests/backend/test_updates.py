@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
-from murder.backend.changes.updates import MOST_FLAGS, View
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.roles.backend.changes.updates import MOST_FLAGS, View
 from tests.backend.server import memory_store
 
 INBOX = MailboxName(b"user.ana")

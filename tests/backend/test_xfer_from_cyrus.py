@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from murder.backend.moves.journal import Move, Side, State
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.roles.backend.moves.journal import Move, Side, State
 from tests.backend.server import Running, config_in, running_backend, spool_store
 from tests.kit.waiting import until_soon
 

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from murder.backend.moves.arriving import Arriving
-from murder.backend.moves.batches import Taken
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, inbox_of
 from murder.net.frames import FrameChannel
+from murder.roles.backend.moves.arriving import Arriving
+from murder.roles.backend.moves.batches import Taken
 from murder.wire.nodes.carry import OCTETS, Frame, FrameCutter, format_words
 from tests.backend.server import Running, running_backend, spool_store
 from tests.wire.test_carry_words import PORTRAIT, PREPARE

@@ -13,11 +13,11 @@ from typing import Final
 
 import uvloop
 
-from murder.backend.role import BackendRole
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
 from murder.model.protocol import IMAP
 from murder.net.listener import Bounds, Listener
+from murder.roles.backend.role import BackendRole
 from tests.backend.server import USERS, Parts, config_in, maildir_store, spool_store
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,8 +16,8 @@ from typing import Final
 
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transfer import load
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transfer import load
 from tests.kit.demo import Demo, running_demo
 from tests.kit.waiting import until
 from tests.load import results

@@ -25,11 +25,11 @@ import uvloop
 
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transfer import load
-from murder.mupdate.remote.link import Target
-from murder.mupdate.remote.replica import Replica
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transfer import load
+from murder.roles.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.replica import Replica
 from tests.cyrus.our_nodes import our_node
 from tests.kit.waiting import pause, pause_here, until
 from tests.load import results

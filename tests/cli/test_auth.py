@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.cli.program import main
+from murder.admin.cli.program import main
 from tests.cli.test_commands import config, murder
 from tests.kit.toml import Sections, write_config
 from tests.plugins.test_auth_oauth import provider

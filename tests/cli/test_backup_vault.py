@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
+from murder.admin.operate.backup.keep import kept_of
+from murder.admin.operate.backup.kept import moment
+from murder.admin.operate.backup.vault import Damaged, open_vault
 from murder.errors import Refusal
-from murder.operate.backup.keep import kept_of
-from murder.operate.backup.kept import moment
-from murder.operate.backup.vault import Damaged, open_vault
 from tests.conftest import cannot_run
 from tests.kit.powercut import MISSING, Story
 from tests.kit.process import ROOT
@@ -19,7 +19,7 @@ from tests.kit.process import ROOT
 WRITER = """
 import sys
 from pathlib import Path
-from murder.operate.backup.vault import open_vault
+from murder.admin.operate.backup.vault import open_vault
 vault = open_vault(Path(sys.argv[1]))
 for number in range(4):
     with vault.locked():

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from murder import __version__
+from murder.admin.cli import main
+from murder.admin.cli.program import COMMANDS
 from murder.api.kinds.table import BY_NAME
-from murder.cli import main
-from murder.cli.program import COMMANDS
 from tests.conftest import cannot_run
 from tests.kit.toml import Sections, write_config
 
@@ -47,7 +47,7 @@ def test_serve_without_its_file_is_code_2_in_one_line(tmp_path: Path, capsys: Ca
 
 def test_quick_commands_import_no_more_than_they_need() -> None:
     code = (
-        "import sys; from murder.cli import main; main(['version']); "
+        "import sys; from murder.admin.cli import main; main(['version']); "
         "print(sorted({'cryptography', 'lmdb', 'uvloop', 'structlog', 'tomli'} & set(sys.modules)))"
     )
     ran = subprocess.run(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import murder.pki.authority
-from murder.cli import main
+from murder.admin.cli import main
 from murder.pki.authority import init_authority, issue
 from tests.kit.ports import free_port
 

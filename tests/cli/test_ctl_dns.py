@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from murder.admin.operate.dns import ZoneServer, difference, names_of, zone_lines
 from murder.config.dns import DnsConfig
 from murder.config.value import Endpoint
 from murder.errors import Refusal, UpstreamFailure
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, inbox_of
-from murder.operate.dns import ZoneServer, difference, names_of, zone_lines
 from tests.kit.bind import KEY, Bind, bind, why_not
 
 SUFFIX = "imap.example.org"

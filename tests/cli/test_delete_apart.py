@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from murder.admin.operate.mailboxes import delete, doomed
+from murder.admin.operate.reach import Reach
 from murder.config import load_config
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
 from murder.net.outgoing.exchange import Reply
-from murder.operate.mailboxes import delete, doomed
-from murder.operate.reach import Reach
 
 HOMES = {"user.ana": "be1", "user.ana.near": "be1", "user.ana.far": "be2"}
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from murder.cli.demo import paste_lines
-from murder.demo.plan import Options, nodes_of
+from murder.admin.cli.demo import paste_lines
+from murder.admin.demo.plan import Options, nodes_of
 from tests.kit.demo import Demo, message, running_demo
 from tests.kit.ports import free_port_base
 from tests.kit.process import ROOT, murder_command

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from murder.cli.demo import paste_lines
-from murder.config import load_config
-from murder.demo.plan import (
+from murder.admin.cli.demo import paste_lines
+from murder.admin.demo.plan import (
     Node,
     Options,
     describe,
@@ -15,7 +14,8 @@ from murder.demo.plan import (
     nodes_of,
     prepare,
 )
-from murder.demo.process import MemberProcess
+from murder.admin.demo.process import MemberProcess
+from murder.config import load_config
 from murder.errors import Refusal
 from murder.node.process.preflight import check_start
 

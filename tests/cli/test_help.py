@@ -11,8 +11,8 @@ from pathlib import Path
 import asyncclick as click
 import pytest
 
-from murder.cli.program import murder
-from murder.manual.pages import TOPICS, page
+from murder.admin.cli.program import murder
+from murder.admin.manual.pages import TOPICS, page
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.process import ROOT

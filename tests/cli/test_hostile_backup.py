@@ -10,12 +10,8 @@ from typing import Any
 
 import pytest
 
-from murder.errors import Refusal
-from murder.model.carried import CarriedIdentity, Portrait
-from murder.model.message import ModSeq, Uid, UidValidity
-from murder.model.name import MailboxName
-from murder.operate.backup.keep import Verifying, prune
-from murder.operate.backup.kept import (
+from murder.admin.operate.backup.keep import Verifying, prune
+from murder.admin.operate.backup.kept import (
     Entry,
     KeptMailbox,
     Page,
@@ -29,7 +25,11 @@ from murder.operate.backup.kept import (
     read_point,
     read_unit,
 )
-from murder.operate.backup.vault import Damaged, Vault, open_vault
+from murder.admin.operate.backup.vault import Damaged, Vault, open_vault
+from murder.errors import Refusal
+from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.message import ModSeq, Uid, UidValidity
+from murder.model.name import MailboxName
 
 ANA = MailboxName(b"user.ana")
 POINT = "20261101T000000Z"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from murder.admin.operate import sources
+from murder.admin.operate.bring import Import
+from murder.admin.operate.sources import Found, ImapSource, MaildirSource, key_of
 from murder.errors import Refusal, UpstreamFailure
 from murder.model.name import Namespace
-from murder.operate import sources
-from murder.operate.bring import Import
-from murder.operate.sources import Found, ImapSource, MaildirSource, key_of
 
 Answer = Callable[[socket.socket, bytes], bytes | None]
 

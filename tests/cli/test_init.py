@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import tomli
 
-from murder.cli import main
-from murder.cli.site import site_from
+from murder.admin.cli import main
+from murder.admin.cli.site import site_from
 from murder.config import ConfigError
 from murder.config.load import read_table
 from murder.pki.authority import names_of, read_certificate, roles_of

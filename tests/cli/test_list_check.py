@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from murder.admin.operate.lists import names_at
+from murder.admin.operate.reach import Reach
 from murder.config import load_config
 from murder.model.name import MailboxName
 from murder.net.outgoing.exchange import MAX_COLLECTED, Reply
-from murder.operate.lists import names_at
-from murder.operate.reach import Reach
 
 MAILBOXES = 60_000
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from murder.cli.man import PAGES, escaped, format_page
-from murder.cli.program import COMMANDS
+from murder.admin.cli.man import PAGES, escaped, format_page
+from murder.admin.cli.program import COMMANDS
 from murder.config.load import SECTIONS
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from murder.manual.pages import TOPICS, page
+from murder.admin.manual.pages import TOPICS, page
 from tests.kit.process import ROOT, run_murder
 
-PAGES = Path(ROOT / "murder" / "manual")
+PAGES = Path(ROOT / "murder" / "admin" / "manual")
 
 
 def test_every_page_is_a_topic_and_stands_in_readme() -> None:

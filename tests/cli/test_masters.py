@@ -1,10 +1,10 @@
 """Several masters and the members of their engine, as `status` shows them."""
 
 from murder import __version__
-from murder.cli.ctl.running.masters import engine_lines
-from murder.cli.ctl.running.status import screen
-from murder.operate.running.masters import engine_problems, masters_of, members_of
-from murder.operate.running.nodes import NodeAnswers
+from murder.admin.cli.ctl.running.masters import engine_lines
+from murder.admin.cli.ctl.running.status import screen
+from murder.admin.operate.running.masters import engine_problems, masters_of, members_of
+from murder.admin.operate.running.nodes import NodeAnswers
 from murder.wire.nodes.control_answers import (
     EngineFacts,
     MemberFacts,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from murder import __version__
-from murder.cli.program import system_text
+from murder.admin.cli.program import system_text
+from murder.admin.operate.reach import Reach
+from murder.admin.operate.running import nodes
+from murder.admin.operate.running.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
-from murder.operate.reach import Reach
-from murder.operate.running import nodes
-from murder.operate.running.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.wire.nodes.control_answers import parse_node_status
 from murder.wire.nodes.control_words import AskStatus, Request
 

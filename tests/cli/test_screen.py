@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from murder.cli.screen import (
+from murder.admin.cli.screen import (
     Painted,
     Table,
     count,
@@ -107,7 +107,7 @@ def on_a_terminal(code: str, **more: str) -> str:
 
 
 def test_colour_is_for_terminals_that_want_it() -> None:
-    code = "from murder.cli.screen import BAD, paint; print(paint('x', BAD))"
+    code = "from murder.admin.cli.screen import BAD, paint; print(paint('x', BAD))"
     assert "\x1b[1;31mx" in on_a_terminal(code)
     assert "\x1b" not in on_a_terminal(code, NO_COLOR="1")
     assert "\x1b" not in on_a_terminal(code, TERM="dumb")

@@ -12,8 +12,8 @@ import pytest
 from murder.api.auth import Identity
 from murder.config.popmap import parse_popmap
 from murder.config.sections import MultiplexorConfig, ServerConfig
-from murder.frontend.multiplexor.find import Finder, server_by_hash
-from murder.frontend.shared import Frontend
+from murder.roles.frontend.multiplexor.find import Finder, server_by_hash
+from murder.roles.frontend.shared import Frontend
 from tests.frontend.server import Parts, Running, running_frontend
 from tests.kit.dovecot import PROXY, Dovecot, dovecot, why_not
 from tests.kit.peer import Peer

@@ -3,7 +3,7 @@
 import imaplib
 import subprocess
 
-from murder.mupdate.database.transfer import read_rows
+from murder.roles.mupdate.database.transfer import read_rows
 from tests.cyrus.conftest import ROOT, Lab
 from tests.cyrus.our_nodes import rows_at
 

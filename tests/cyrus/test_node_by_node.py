@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.manual.pages import page
+from murder.admin.manual.pages import page
 from tests.cyrus.conftest import ROOT, Lab
 from tests.cyrus.our_nodes import our_node, rows_at
 from tests.cyrus.our_roles import FRONTEND, logged_in, message, ok, our_backend, our_frontend

@@ -2,8 +2,8 @@
 
 import imaplib
 
-from murder.mupdate.remote.client import MasterClient
-from murder.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.link import Target
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_nodes import rows_at
 from tests.kit import scene

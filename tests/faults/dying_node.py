@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from murder.__main__ import main
-from murder.backend.moves.mover import Mover
-from murder.backend.renames.keeper import Renames
+from murder.roles.backend.moves.mover import Mover
+from murder.roles.backend.renames.keeper import Renames
 
 STEP = sys.argv.pop(1)
 

@@ -14,10 +14,10 @@ import pytest
 
 from murder.model.name import MailboxName
 from murder.model.protocol import protocol_named
-from murder.mupdate.remote.client import MasterClient
-from murder.mupdate.remote.link import master_target
 from murder.net.connection import WRITE_HIGH_OCTETS
 from murder.net.listener import Bounds, Listener
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.link import master_target
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.peer import Peer
 from tests.kit.waiting import pause_here

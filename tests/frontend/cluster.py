@@ -17,11 +17,11 @@ from murder.api.store import MailboxStore
 from murder.config import Config, FrontendConfig, MupdateConfig
 from murder.config.sections import MultiplexorConfig, NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
-from murder.frontend.role import FrontendRole
-from murder.frontend.shared import Frontend
 from murder.model.entry import Location
 from murder.model.protocol import IMAP, SIEVE
 from murder.net.listener import Bounds, Listener
+from murder.roles.frontend.role import FrontendRole
+from murder.roles.frontend.shared import Frontend
 from tests.backend.server import OnePassword, Running, config_in, memory_store, running_backend
 from tests.kit.dialogue import Streams
 from tests.kit.sections import server_section

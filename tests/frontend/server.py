@@ -22,14 +22,14 @@ from murder.config.sections import (
     NodeConfig,
     ServerConfig,
 )
-from murder.frontend.role import FrontendRole
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import protocol_named
-from murder.mupdate.database.change import PutEntry
-from murder.mupdate.database.mboxlist import MailboxList, mark_synchronised
 from murder.net.listener import Bounds, Guests, Listener
 from murder.net.shared_counter import Counts
+from murder.roles.frontend.role import FrontendRole
+from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.mboxlist import MailboxList, mark_synchronised
 from tests.kit.sections import server_section
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

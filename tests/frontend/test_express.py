@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.config import FrontendConfig
-from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.lobby import EXPRESS_OCTETS
-from murder.frontend.imap.table import serve_imap
 from murder.model.name import MailboxName
 from murder.net.connection import Connection
 from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
 from murder.net.tap import Traces
+from murder.roles.frontend.imap.dialogue import FrontendImap
+from murder.roles.frontend.imap.lobby import EXPRESS_OCTETS
+from murder.roles.frontend.imap.table import serve_imap
 
 NOOP = b"n NOOP\r\n"
 DONE = b"n OK Completed\r\n"

@@ -15,8 +15,8 @@ from typing import Final
 from murder.config.sections import ServerConfig
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.database.change import PutEntry
-from murder.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.mboxlist import MailboxList
 from tests.frontend.server import running_frontend
 from tests.frontend.test_calls import USER, Backend, Client
 from tests.kit.sections import server_section

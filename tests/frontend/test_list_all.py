@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.frontend.imap.mailboxes.list_all import ListAll
 from murder.model.name import MailboxName, Namespace, collation_key
 from murder.model.query.listing import ListQuery, ListWalk
+from murder.roles.frontend.imap.mailboxes.list_all import ListAll
 from murder.wire.imap.mailboxes.list import ListEntry, attributes_of, format_list
 
 PARTS = st.sampled_from([b"a", b"b", b"nil", b"x y", b"a^b", b'q"', b"ab", b"Entw&APw-rfe"])

@@ -11,7 +11,7 @@ import pytest
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import inbox_of
-from murder.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.change import PutEntry
 from tests.frontend.server import Parts, Running, Speak, running_frontend
 from tests.kit.peer import Peer
 

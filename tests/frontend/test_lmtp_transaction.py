@@ -5,8 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from murder.frontend.lmtp import Forwarding
-from murder.frontend.lmtp_transaction import Connects, LmtpTransaction
+from murder.roles.frontend.lmtp import Forwarding
+from murder.roles.frontend.lmtp_transaction import Connects, LmtpTransaction
 from murder.wire.lmtp import Envelope
 
 PIECES = 5

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from murder.api.auth import AuthBackend, Identity
 from murder.config.sections import AuthConfig
-from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.lobby import Lobby
+from murder.roles.frontend.imap.dialogue import FrontendImap
+from murder.roles.frontend.imap.lobby import Lobby
 from tests.frontend.server import Parts, Running, running_frontend
 from tests.kit.peer import Peer
 from tests.kit.waiting import turns, until_soon

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from murder.backend.moves.outgoing import freeze
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.database.change import PutEntry, RemoveEntry
-from murder.mupdate.remote.client import MasterClient
+from murder.roles.backend.moves.outgoing import freeze
+from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
+from murder.roles.mupdate.remote.client import MasterClient
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.frontend.test_list import Peer, logged_in
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from murder.config.sections import MultiplexorConfig
-from murder.frontend.multiplexor.pipe import Pipe
+from murder.roles.frontend.multiplexor.pipe import Pipe
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from murder.frontend.imap.mailboxes import mailbox
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName
 from murder.net.connection import Connection
+from murder.roles.frontend.imap.mailboxes import mailbox
 from tests.frontend.cluster import running_cluster
 from tests.kit.dialogue import Player
 

@@ -8,7 +8,7 @@ import pytest
 
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, inbox_of
-from murder.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.change import PutEntry
 from tests.frontend.cluster import Cluster, running_cluster
 
 COMMANDS = (

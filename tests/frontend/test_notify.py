@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, cast
 
-from murder.frontend.imap.arbiter import Arbiter
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client
 from murder.net.outgoing.relay import ImapUpstream
+from murder.roles.frontend.imap.arbiter import Arbiter
 from tests.frontend.cluster import running_cluster
 from tests.kit.dialogue import Player
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.untagged import Manner
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.untagged import Manner
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.dialogue import Player
 from tests.kit.waiting import until_soon

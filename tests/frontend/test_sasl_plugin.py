@@ -13,8 +13,8 @@ from murder.api.sasl import BUILT_IN, Mechanism
 from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.config import AuthConfig, ConfigError, load_config
-from murder.frontend.imap.dialogue import FrontendImap
 from murder.hooks import Plugins, load_plugins
+from murder.roles.frontend.imap.dialogue import FrontendImap
 from tests.frontend.server import Parts, Running, running_frontend
 from tests.kit.peer import Peer
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.lobby import Lobby
+from murder.roles.frontend.imap.dialogue import FrontendImap
+from murder.roles.frontend.imap.lobby import Lobby
 from tests.backend.server import USERS
 from tests.backend.test_transcripts import FILES, NAMESPACES, USERS_OF
 from tests.frontend.cluster import Cluster, running_cluster

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.manual.pages import page
+from murder.admin.manual.pages import page
 from murder.pki.authority import init_authority, issue
 from murder.pki.trust import init_list
 from tests.kit.ports import free_port

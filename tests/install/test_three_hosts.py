@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.manual.pages import page
+from murder.admin.manual.pages import page
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.process import ROOT

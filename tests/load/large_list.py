@@ -14,8 +14,8 @@ from typing import Final
 
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transfer import load
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transfer import load
 from tests.kit.waiting import pause
 from tests.load.imap import Server, connect, last_line
 from tests.load.our_murder import BACKENDS

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-PAGE: Final = Path(__file__).parent.parent.parent / "murder" / "manual" / "costs.md"
+PAGE: Final = Path(__file__).parent.parent.parent / "murder" / "admin" / "manual" / "costs.md"
 VERSIONS: Final = {
     "nginx": ("nginx", "-v"),
     "dovecot": ("dovecot", "--version"),

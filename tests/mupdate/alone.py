@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from murder.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.link import Target
 from tests.mupdate.nodes import Follower, Server
 
 PROJECT = Path(__file__).parent.parent.parent

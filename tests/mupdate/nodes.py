@@ -17,14 +17,14 @@ from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.config import MupdateConfig
 from murder.errors import UpstreamFailure
-from murder.mupdate.commits.engine import Ordered
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.remote.link import Target
-from murder.mupdate.remote.replica import Replica, Timing
-from murder.mupdate.serving.master import MupdateService
-from murder.mupdate.serving.stream import Hub
 from murder.net.listener import Bounds, Listener
+from murder.roles.mupdate.commits.engine import Ordered
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.replica import Replica, Timing
+from murder.roles.mupdate.serving.master import MupdateService
+from murder.roles.mupdate.serving.stream import Hub
 from murder.wire.mupdate import MASTER
 from plugins.list_etcd.log import EtcdLog
 from tests.kit.engine import etcd_settings, is_shared

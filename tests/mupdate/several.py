@@ -8,10 +8,10 @@ from typing import Any
 
 from murder.api.list_log import BEGINNING, ListLog, Member, Position, Record, Whole
 from murder.errors import Misuse, UpstreamFailure, UpstreamKind
-from murder.mupdate.commits.engine import Ordered
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.serving.stream import Hub
+from murder.roles.mupdate.commits.engine import Ordered
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.serving.stream import Hub
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
 from tests.mupdate.nodes import Server

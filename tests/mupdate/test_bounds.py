@@ -9,12 +9,12 @@ import pytest
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, collation_key
-from murder.mupdate.database.change import Change, PutEntry, RemoveEntry
-from murder.mupdate.database.holding import Holding, format_holdings, parse_holdings, weight
-from murder.mupdate.database.mboxlist import PAGE_OCTETS, MailboxList
-from murder.mupdate.database.record import lookers, may_look_up, pack_row, rights_of
-from murder.mupdate.remote.client import MasterClient
-from murder.mupdate.serving.stream import Hub, Subscriber
+from murder.roles.mupdate.database.change import Change, PutEntry, RemoveEntry
+from murder.roles.mupdate.database.holding import Holding, format_holdings, parse_holdings, weight
+from murder.roles.mupdate.database.mboxlist import PAGE_OCTETS, MailboxList
+from murder.roles.mupdate.database.record import lookers, may_look_up, pack_row, rights_of
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.serving.stream import Hub, Subscriber
 from tests.mupdate.nodes import Raw, master
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from murder.model.entry import EntryState
 from murder.model.name import collation_key
-from murder.mupdate.database.change import PutNote
-from murder.mupdate.database.difference import Difference
-from murder.mupdate.database.indexing import IndexLines
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.record import Block, pack_plain_rows, pack_row
-from murder.mupdate.database.transfer import check
-from murder.mupdate.remote.dump import UNINDEXED
+from murder.roles.mupdate.database.change import PutNote
+from murder.roles.mupdate.database.difference import Difference
+from murder.roles.mupdate.database.indexing import IndexLines
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.record import Block, pack_plain_rows, pack_row
+from murder.roles.mupdate.database.transfer import check
+from murder.roles.mupdate.remote.dump import UNINDEXED
 from tests.mupdate.nodes import follower, master
 from tests.mupdate.test_replica import fill, in_step
 

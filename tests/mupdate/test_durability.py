@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from murder.mupdate.database.change import PutEntry
-from murder.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.mboxlist import MailboxList
 from tests.kit.waiting import pause_here
 from tests.mupdate.nodes import Raw, Server, run
 

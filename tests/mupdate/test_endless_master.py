@@ -10,19 +10,19 @@ import pytest
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.commits.waiting import MAX_COMMIT_COST, cost_of
-from murder.mupdate.database import difference as difference_module
-from murder.mupdate.database.change import Change, PutEntry, PutNote
-from murder.mupdate.database.difference import Difference
-from murder.mupdate.database.indexing import IndexLines
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.record import Block, pack_row
-from murder.mupdate.remote import client as client_module
-from murder.mupdate.remote import dump as dump_module
-from murder.mupdate.remote.client import MasterClient
-from murder.mupdate.remote.link import Target
-from murder.mupdate.remote.replica import Replica, Timing, _parts_of
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST, cost_of
+from murder.roles.mupdate.database import difference as difference_module
+from murder.roles.mupdate.database.change import Change, PutEntry, PutNote
+from murder.roles.mupdate.database.difference import Difference
+from murder.roles.mupdate.database.indexing import IndexLines
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.record import Block, pack_row
+from murder.roles.mupdate.remote import client as client_module
+from murder.roles.mupdate.remote import dump as dump_module
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.replica import Replica, Timing, _parts_of
 from tests.kit.waiting import until_soon
 
 QUOTED = b'%b MAILBOX "user.u%d" "be1!p" "a\tl\t"\r\n'

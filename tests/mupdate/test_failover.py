@@ -10,11 +10,11 @@ import pytest
 
 from murder.api.list_log import Position, Record, Whole
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.mupdate.remote.client import MasterClient
-from murder.mupdate.remote.link import Target, open_link
-from murder.mupdate.remote.masters import Masters
-from murder.mupdate.serving.pulse import MOST_STILL_S, Pulse
-from murder.mupdate.serving.writes import AWAY
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.link import Target, open_link
+from murder.roles.mupdate.remote.masters import Masters
+from murder.roles.mupdate.serving.pulse import MOST_STILL_S, Pulse
+from murder.roles.mupdate.serving.writes import AWAY
 from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Follower, Raw
 from tests.mupdate.several import MemoryLog, Sharing
@@ -208,7 +208,7 @@ async def test_a_replica_goes_over_and_whoever_asks_for_the_present_waits(tmp_pa
 async def test_it_goes_back_to_the_preferred_master(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("murder.mupdate.remote.masters.RETURN_S", 0.0)
+    monkeypatch.setattr("murder.roles.mupdate.remote.masters.RETURN_S", 0.0)
     async with masters_in(tmp_path) as (masters, _):
         client = MasterClient(target_of([master.port for master in masters]))
         preferred = client._masters._in_order()[0]

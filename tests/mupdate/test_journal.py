@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from murder.errors import Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.database import settling
-from murder.mupdate.database.change import (
+from murder.roles.mupdate.database import settling
+from murder.roles.mupdate.database.change import (
     Change,
     PutEntry,
     PutIntent,
@@ -28,9 +28,9 @@ from murder.mupdate.database.change import (
     RemoveEntry,
     RemoveIntent,
 )
-from murder.mupdate.database.journal import BLOCK, MAGIC, NAME, format_changes, parse_changes
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transfer import check
+from murder.roles.mupdate.database.journal import BLOCK, MAGIC, NAME, format_changes, parse_changes
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transfer import check
 
 BYTES = 64 * BLOCK
 NAMES = [f"user.{who}{box}" for who in "abc" for box in ("", ".x", ".y", "-z")]

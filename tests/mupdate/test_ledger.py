@@ -9,11 +9,11 @@ import pytest
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.commits.ledger import INLINE_COST, Ledger
-from murder.mupdate.commits.waiting import MAX_COMMIT_COST
-from murder.mupdate.database.change import PutEntry, RemoveEntry
-from murder.mupdate.database.mboxlist import Committed, MailboxList
-from murder.mupdate.database.transaction import ListTransaction
+from murder.roles.mupdate.commits.ledger import INLINE_COST, Ledger
+from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST
+from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
+from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
+from murder.roles.mupdate.database.transaction import ListTransaction
 
 
 def entry(name: str) -> MailboxEntry:

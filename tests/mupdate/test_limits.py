@@ -3,8 +3,8 @@
 import contextlib
 from pathlib import Path
 
-from murder.mupdate.serving.master import READ_OCTETS
 from murder.net.connection import Receiver
+from murder.roles.mupdate.serving.master import READ_OCTETS
 from tests.kit.peer import Deflate
 from tests.kit.waiting import pause_here
 from tests.mupdate.nodes import Raw, Server, master

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.client import MasterClient
 from tests.mupdate.nodes import Raw, Server, master
 
 BE1, BE2 = b'"be1.test!default"', b'"be2.test!default"'

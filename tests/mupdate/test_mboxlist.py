@@ -13,15 +13,15 @@ from murder.errors import Code, Misuse, Refusal
 from murder.model.acl import parse_acl
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, collation_key, owner_of
-from murder.mupdate.database.change import (
+from murder.roles.mupdate.database.change import (
     PutEntry,
     PutIntent,
     PutNote,
     RemoveEntry,
     RemoveIntent,
 )
-from murder.mupdate.database.environment import open_environment
-from murder.mupdate.database.mboxlist import MailboxList, mark_synchronised
+from murder.roles.mupdate.database.environment import open_environment
+from murder.roles.mupdate.database.mboxlist import MailboxList, mark_synchronised
 
 SMALL = 1 << 20
 

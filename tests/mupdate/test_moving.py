@@ -13,12 +13,12 @@ from murder.api.list_log import ListLog
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.commits.moving import Movable, Moved
-from murder.mupdate.database.change import PutEntry
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transfer import check
-from murder.mupdate.serving.stream import Hub
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.commits.moving import Movable, Moved
+from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transfer import check
+from murder.roles.mupdate.serving.stream import Hub
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster

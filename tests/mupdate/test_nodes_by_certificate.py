@@ -11,10 +11,10 @@ import pytest
 
 from murder.config import TlsConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
-from murder.mupdate.remote.client import MasterClient
-from murder.mupdate.remote.link import Target, open_link
 from murder.net.tls import client_context, listening_context
 from murder.pki.authority import init_authority, issue
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.link import Target, open_link
 from tests.kit.waiting import pause_here, until_soon
 from tests.mupdate.nodes import Follower, Raw, ScramUsers, Server, follower, master
 

@@ -8,10 +8,10 @@ from murder.config import MupdateConfig
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.commits.bounds import bounds_of
-from murder.mupdate.commits.owner import Decision, Taken, decide
-from murder.mupdate.commits.proposal import Delete, Peer, proposal_of
-from murder.mupdate.database.change import PutEntry, RemoveEntry
+from murder.roles.mupdate.commits.bounds import bounds_of
+from murder.roles.mupdate.commits.owner import Decision, Taken, decide
+from murder.roles.mupdate.commits.proposal import Delete, Peer, proposal_of
+from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
 from murder.wire.mupdate import Command, parse_command
 
 NAME = MailboxName(b"user.ana")

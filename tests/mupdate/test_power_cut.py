@@ -13,10 +13,10 @@ import pytest
 
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.database.change import PutEntry
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transfer import check
-from murder.mupdate.remote.dump import FOLLOWED
+from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transfer import check
+from murder.roles.mupdate.remote.dump import FOLLOWED
 from tests.kit.powercut import MISSING, Disk, Story
 from tests.mupdate.alone import Alone
 from tests.mupdate.nodes import Raw, Server, follower

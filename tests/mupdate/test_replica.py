@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from murder.errors import UpstreamFailure
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.remote.client import MasterClient
-from murder.mupdate.remote.dump import FOLLOWED
-from murder.mupdate.remote.link import Target
-from murder.mupdate.remote.ping import PingClient, PingServer
-from murder.mupdate.remote.replica import Phase, _seq_of
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.dump import FOLLOWED
+from murder.roles.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.ping import PingClient, PingServer
+from murder.roles.mupdate.remote.replica import Phase, _seq_of
 from tests.kit.engine import is_shared
 from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Follower, Raw, Server, follower, master

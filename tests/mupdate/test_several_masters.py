@@ -10,10 +10,10 @@ import pytest
 from murder.errors import UpstreamFailure
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.commits.engine import Ordered
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transaction import ListTransaction
-from murder.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.commits.engine import Ordered
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transaction import ListTransaction
+from murder.roles.mupdate.remote.client import MasterClient
 from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port

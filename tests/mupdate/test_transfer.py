@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from murder.errors import BadSyntax
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.mupdate.database.change import PutEntry, RemoveEntry
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.transfer import check, dump, format_row, load, read_rows
+from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.transfer import check, dump, format_row, load, read_rows
 
 PROJECT = Path(__file__).parent.parent.parent
 

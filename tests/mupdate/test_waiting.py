@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.mupdate.commits.waiting import (
+from murder.roles.mupdate.commits.waiting import (
     MAX_COMMIT_COST,
     MAX_COMMIT_WORKS,
     SMALL_COST,

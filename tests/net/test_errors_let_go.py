@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from murder.backend.imap.dialogue import BackendImap
 from murder.errors import Code, Refusal
+from murder.roles.backend.imap.dialogue import BackendImap
 from murder.wire.imap.command import Command
 from tests.backend.server import running_backend
 from tests.kit.dialogue import Player, Streams

@@ -23,7 +23,7 @@ ENTRY = """, ProtocolSpec(
         PortKey("echos", 1007, "Echo over TLS.", "Its echo-over-TLS port.", is_implicit=True),
     ),
     b"no room\\r\\n",
-    {BACKEND: "murder.backend.toy_echo:Echo"},
+    {BACKEND: "murder.roles.backend.toy_echo:Echo"},
 )"""
 CONFIG = """\
 [node]
@@ -45,7 +45,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("copy")
     for folder in ("murder", "plugins"):
         shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(Path(__file__).with_name("toy_echo.py"), home / "murder" / "backend")
+    shutil.copy(Path(__file__).with_name("toy_echo.py"), home / "murder" / "roles" / "backend")
     table = home / "murder" / "model" / "protocol.py"
     text = table.read_text()
     assert text.count(LAST) == 1
@@ -94,7 +94,7 @@ def test_a_demo_has_ports_for_it(copy: Path, tmp_path: Path) -> None:
         "-c",
         "import json, pathlib, sys\n"
         "from murder.config import load_config\n"
-        "from murder.demo.plan import Options, last_port, nodes_of, prepare\n"
+        "from murder.admin.demo.plan import Options, last_port, nodes_of, prepare\n"
         "options = Options(pathlib.Path(sys.argv[1]), backends=1, port_base=20000)\n"
         "nodes = nodes_of(options)\n"
         "prepare(options, nodes)\n"
@@ -119,8 +119,8 @@ def test_operators_and_frontends_reach_it(copy: Path) -> None:
         "-c",
         "import json\n"
         "from pathlib import Path\n"
-        "from murder.cli.ctl.running.doctor import tried\n"
-        "from murder.cli.ctl.look import SPOKEN\n"
+        "from murder.admin.cli.ctl.running.doctor import tried\n"
+        "from murder.admin.cli.ctl.look import SPOKEN\n"
         "from murder.config.load import config_from\n"
         "from murder.model.protocol import protocol_named\n"
         "from murder.net.outgoing.upstream import Upstreams\n"

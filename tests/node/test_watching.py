@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from murder.admin.operate.watching.dashboard import make_dashboard
+from murder.admin.operate.watching.rules import RULES, expression_of, format_rules
 from murder.node.pages.metrics import COUNTERS, GAUGES, exposed
-from murder.operate.watching.dashboard import make_dashboard
-from murder.operate.watching.rules import RULES, expression_of, format_rules
 from murder.trail.figures import NAMES, Figures
 from tests.conftest import cannot_run
 from tests.kit.demo import Demo, running_demo

@@ -29,7 +29,7 @@ import asyncio, sys
 from pathlib import Path
 import uvloop
 from murder import log
-from murder.cli.program import explain
+from murder.admin.cli.program import explain
 from murder.config import ConfigError, load_config
 from murder.node.process.workers import serve
 

@@ -1,7 +1,7 @@
 """A toy protocol for test_toy_protocol.py, which lays this file beside murder's: what comes goes back (RFC 862)."""
 
-from murder.backend.shared import Backend
 from murder.net.connection import Connection
+from murder.roles.backend.shared import Backend
 from murder.serve.service import ClientService
 
 

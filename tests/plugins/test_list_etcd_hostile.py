@@ -16,11 +16,11 @@ import pytest
 from murder.api.list_log import BEGINNING, Position, Record, Whole
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import collation_key
-from murder.mupdate.commits.engine import Ordered
-from murder.mupdate.commits.foreign import checked_record, checked_whole
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.database.record import HEAD
+from murder.roles.mupdate.commits.engine import Ordered
+from murder.roles.mupdate.commits.foreign import checked_record, checked_whole
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.record import HEAD
 from plugins.list_etcd.etcd_pb2 import KeyValue, RangeResponse, ResponseHeader
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings

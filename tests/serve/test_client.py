@@ -20,12 +20,12 @@ from murder.errors import Code, Refusal
 from murder.log import set_up
 from murder.model.identity import Identity, Login
 from murder.model.name import Namespace
-from murder.mupdate.commits.ledger import Ledger
-from murder.mupdate.database.mboxlist import MailboxList
-from murder.mupdate.serving.master import MupdateDialogue, MupdateService
-from murder.mupdate.serving.stream import Hub
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.serving.master import MupdateDialogue, MupdateService
+from murder.roles.mupdate.serving.stream import Hub
 from murder.serve.client import MAX_BAD_COMMANDS, ClientDialogue
 from murder.serve.lmtp import LmtpDialogue
 from murder.serve.managesieve import COMMON, Capability, SieveDialogue

@@ -10,18 +10,18 @@ from typing import Any
 
 from murder.api.delivery import DeliveryFilter
 from murder.api.store import MailboxStore
-from murder.backend.role import BackendRole
-from murder.backend.shared import Backend
 from murder.config import BackendConfig, Config, FrontendConfig, MupdateConfig
 from murder.config.sections import NamespaceConfig, NodeConfig, ServerConfig
 from murder.config.value import parse_endpoint
-from murder.frontend.role import FrontendRole
-from murder.frontend.shared import Frontend
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
 from murder.model.protocol import IMAP, LMTP, POP3, SIEVE
 from murder.net.listener import Bounds, Listener
-from murder.unified.role import UnifiedRole
+from murder.roles.backend.role import BackendRole
+from murder.roles.backend.shared import Backend
+from murder.roles.frontend.role import FrontendRole
+from murder.roles.frontend.shared import Frontend
+from murder.roles.unified.role import UnifiedRole
 from tests.backend.server import memory_store
 from tests.frontend.cluster import PROXY, Anybody, Policy
 from tests.kit.dialogue import Streams

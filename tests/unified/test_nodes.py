@@ -5,8 +5,8 @@ from base64 import b64encode
 from ipaddress import ip_network
 from pathlib import Path
 
-from murder.backend.imap.dialogue import BackendImap
 from murder.net.outgoing.within import LocalConnection
+from murder.roles.backend.imap.dialogue import BackendImap
 from tests.frontend.cluster import PROXY
 from tests.kit.managesieve import ManageSieve
 from tests.kit.peer import Peer

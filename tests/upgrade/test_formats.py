@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from murder import __version__
-from murder.backend.hierarchy import intent
-from murder.backend.imap.mail import content
-from murder.backend.moves import journal
-from murder.backend.records import database
-from murder.backend.records.deliveries import Deliveries
-from murder.backend.records.duplicates import Duplicates
+from murder.admin.manual.pages import page
 from murder.errors import Refusal
 from murder.kit import schema
-from murder.manual.pages import page
 from murder.model.beside import BESIDE, line_of, misfit
-from murder.mupdate.database import environment
-from murder.mupdate.database import journal as list_journal
+from murder.roles.backend.hierarchy import intent
+from murder.roles.backend.imap.mail import content
+from murder.roles.backend.moves import journal
+from murder.roles.backend.records import database
+from murder.roles.backend.records.deliveries import Deliveries
+from murder.roles.backend.records.duplicates import Duplicates
+from murder.roles.mupdate.database import environment
+from murder.roles.mupdate.database import journal as list_journal
 from plugins.store_maildir import tree
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from murder.admin.web.sessions import BY_CERTIFICATE, BY_PASSWORD, Sessions, acting
 from murder.config import Config, NodeConfig
 from murder.errors import Refusal
-from murder.web.sessions import BY_CERTIFICATE, BY_PASSWORD, Sessions, acting
 
 CONFIG = Config(file=Path("murder.toml"), node=NodeConfig(name="n.test", data=Path("data")))
 

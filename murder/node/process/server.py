@@ -34,11 +34,11 @@ from murder.pki.trust import Trust
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "mupdate": "murder.mupdate.role:MupdateRole",
-        "frontend": "murder.frontend.role:FrontendRole",
-        "backend": "murder.backend.role:BackendRole",
-        UNIFIED: "murder.unified.role:UnifiedRole",
-        WEB.name: "murder.web.role:WebRole",
+        "mupdate": "murder.roles.mupdate.role:MupdateRole",
+        "frontend": "murder.roles.frontend.role:FrontendRole",
+        "backend": "murder.roles.backend.role:BackendRole",
+        UNIFIED: "murder.roles.unified.role:UnifiedRole",
+        WEB.name: "murder.admin.web.role:WebRole",
     }
 )
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn

@@ -1,7 +1,7 @@
 """What an operator's program asks a backend that it backs up, and what it is answered: frames behind the command XBACKUP.
 
-Frames, rows and portraits are those of a move (`wire.nodes.carry`). The octets of each message follow its `Octets`, if it has
-some. Knows no sockets.
+Frames, rows and portraits are those of a move (`wire.nodes.carry`). The octets of each message follow its `Octets`, if it
+has some. Knows no sockets.
 """
 
 from collections.abc import Mapping, Sequence

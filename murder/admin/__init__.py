@@ -1,0 +1,1 @@
+"""What operators have: the command line, the page in a browser, the manual, a demo, and what does the work for them."""

@@ -1,0 +1,214 @@
+"""`murder auth app`: passwords for programs, each of which can be revoked alone."""
+
+import asyncio
+import re
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import asyncclick as click
+
+from murder.admin.cli.ctl.reaching import yes_option
+from murder.admin.cli.options import (
+    Group,
+    config_option,
+    json_option,
+    keep_owner,
+    print_json,
+    print_table,
+    say,
+)
+from murder.auth.app_passwords import PROTOCOLS, AppPasswords, shown
+from murder.auth.remembered import flush
+from murder.config import load_config
+from murder.errors import Code, Refusal
+from murder.hooks import load_plugins
+from murder.serve.role import chain_of
+
+DAY_S: Final = 86400
+PUSH_S: Final = 60.0
+
+
+@click.group(cls=Group)
+def app() -> None:
+    """Application passwords: one for each program of a user, by any protocol that sends passwords.
+
+    They are asked before the plugins, on every node that has them: `push` brings them to the others.
+
+    \b
+    murder auth app add anna --name phone --only imap
+    murder auth app push fe2.example.org fe3.example.org
+    """
+
+
+def _passwords(config_file: Path) -> AppPasswords:
+    return AppPasswords(load_config(config_file).node.data)
+
+
+def _taken(config_file: Path) -> None:
+    data = load_config(config_file).node.data
+    flush(data)
+    keep_owner(data, data.iterdir())
+
+
+@app.command()
+@click.argument("user")
+@click.option("--name", required=True, help="What it is for; a user has one of each name.")
+@click.option("--only", multiple=True, type=click.Choice(PROTOCOLS), help="Only by this protocol.")
+@click.option("--expires", default="", metavar="DAYS", help="It ends after so many days: 90.")
+@config_option()
+@json_option("user, name, password")
+async def add(
+    user: str, name: str, only: tuple[str, ...], expires: str, config_file: Path, as_json: bool
+) -> int:
+    """Make a password for a program of USER, and print it: it is shown this once. USER must be known to a plugin.
+
+    \b
+    murder auth app add anna --name phone --only imap --expires 365
+    """
+    if expires and not re.fullmatch(r"[1-9][0-9]{0,4}d?", expires):
+        raise click.UsageError(f"--expires takes a number of days, not {expires!r}")
+    config = load_config(config_file)
+    async with asyncio.timeout(config.auth.timeout_s):
+        known = await chain_of(config, load_plugins(config, ())).lookup(user)
+    if known is None:
+        raise Refusal(
+            Code.NONEXISTENT, f"no plugin knows {user}: `murder auth test {user} --lookup`"
+        )
+    ends = time.time() + int(expires.rstrip("d")) * DAY_S if expires else None
+    password = _passwords(config_file).add(known.user, name, only, ends)
+    _taken(config_file)
+    facts = {"user": known.user, "name": name, "password": password}
+    return say(as_json, facts, password)
+
+
+@app.command("list")
+@click.argument("user", required=False, default="")
+@config_option()
+@json_option("a list of user, name, only, made_at, expires_at, used_at (on this node)")
+async def list_passwords(user: str, config_file: Path, as_json: bool) -> int:
+    """Those of USER, or of everybody, and when each was used last on this node.
+
+    \b
+    murder auth app list anna
+    """
+    passwords = _passwords(config_file)
+    rows = [shown(passwords, one) for one in passwords.all(user)]
+    if as_json:
+        print_json(rows)
+        return 0
+    heads = ("user", "name", "only", "made", "expires", "used")
+    table = [
+        (
+            one.user,
+            one.name,
+            ",".join(one.only),
+            _day(one.made_at),
+            _day(one.expires_at),
+            _day(passwords.used_at(one), "never"),
+        )
+        for one in passwords.all(user)
+    ]
+    print_table(heads, table, empty="there are none")
+    return 0
+
+
+def _day(at: float | None, never: str = "") -> str:
+    return never if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+
+
+@app.command()
+@click.argument("user")
+@click.argument("name", required=False, default="")
+@config_option()
+@yes_option("all of the user's, where no NAME is given")
+@json_option("user, revoked (a number)")
+async def revoke(user: str, name: str, config_file: Path, yes: bool, as_json: bool) -> int:
+    """Revoke the password of USER called NAME, or all of theirs. Then `push`.
+
+    \b
+    murder auth app revoke anna phone
+    """
+    passwords = _passwords(config_file)
+    if not name and not yes:
+        known = passwords.all(user)
+        click.echo(f"{user} would lose {len(known)} passwords. Re-run with --yes.", err=True)
+        return 2
+    count = passwords.revoke(user, name)
+    if not count:
+        raise Refusal(Code.NONEXISTENT, f"{user} has none" + (f" called {name}" if name else ""))
+    _taken(config_file)
+    text = f"{user}: {count} revoked here; `murder auth app push` brings that to the other nodes"
+    return say(as_json, {"user": user, "revoked": count}, text)
+
+
+@app.command()
+@config_option()
+@json_option("taken (a number)")
+async def take(config_file: Path, as_json: bool) -> int:
+    """Replace all application passwords of this node by those on standard input: what `push` runs there.
+
+    \b
+    cat app_passwords | murder auth app take
+    """
+    count = _passwords(config_file).take(sys.stdin.read())
+    _taken(config_file)
+    return say(as_json, {"taken": count}, f"{count} application passwords taken")
+
+
+@app.command()
+@click.argument("hosts", nargs=-1, required=True)
+@click.option(
+    "--via", default="ssh", show_default=True, help="What runs a command line at a host: VIA HOST …"
+)
+@click.option(
+    "--run",
+    "line",
+    default="murder auth app take",
+    show_default=True,
+    help="What is run there.",
+)
+@config_option()
+@json_option("a list of host, problem (empty: done)")
+async def push(
+    hosts: tuple[str, ...], via: str, line: str, config_file: Path, as_json: bool
+) -> int:
+    """Bring all application passwords of this node to HOSTS, which then have these and no others. One node is the one where
+    they are made; the others take them. Exit code 1 where a host has not taken them: run it again.
+
+    \b
+    murder auth app push fe2.example.org fe3.example.org
+    murder auth app push fe2 --via "ssh -l root"
+    """
+    text = _passwords(config_file).text().encode()
+    problems = await asyncio.gather(
+        *(_push([*shlex.split(via), host, *shlex.split(line)], text) for host in hosts)
+    )
+    rows = [{"host": host, "problem": one} for host, one in zip(hosts, problems, strict=True)]
+    if as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            click.echo(f"{row['host']}: {row['problem'] or 'has them'}", err=bool(row["problem"]))
+    return 1 if any(problems) else 0
+
+
+async def _push(words: list[str], text: bytes) -> str:
+    """What went wrong; nothing if it went well."""
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
+        async with asyncio.timeout(PUSH_S):
+            _, said = await process.communicate(text)
+    except TimeoutError:
+        process.kill()
+        return f"no end within {PUSH_S:g} s"
+    except OSError as problem:
+        return f"{words[0]}: {problem.strerror}"
+    if process.returncode:
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"exit code {process.returncode}"
+    return ""

@@ -1,0 +1,90 @@
+"""`murder ctl expire`: what the rules of age would do today, or do now."""
+
+import asyncclick as click
+
+from murder.admin.cli.ctl.reaching import backends_of, need_backend, operator_options
+from murder.admin.cli.options import json_option, print_json, print_table
+from murder.admin.cli.screen import count, octets
+from murder.admin.operate.expire import expire as ask
+from murder.admin.operate.reach import Reach
+from murder.errors import Refusal, UpstreamFailure
+from murder.wire import mutf7
+
+
+@click.command()
+@operator_options
+@click.option("--server", default=None, help="Only this backend.")
+@click.option("--dry-run", is_flag=True, help="Show it only; the same without any option.")
+@click.option("--yes", is_flag=True, help="Do it now.")
+@json_option(
+    "done (whether it was), expired, a list of server, rule, mailbox, messages, octets, target (empty: away), problem; "
+    "problems, by server"
+)
+async def expire(reach: Reach, server: str | None, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """What the rules of `[expiry]` at each backend would remove, or send to the archive, if they acted now; they act by
+    themselves once a day. Exit code 2 where there is something to do, 3 where a backend does not answer.
+
+    \b
+    murder ctl expire --dry-run
+    murder ctl expire --server be1.example.org --yes
+    """
+    rows = await reach.rows()
+    servers = [need_backend(reach, rows, server)] if server else backends_of(reach, rows)
+    acts = yes and not dry_run
+    found: list[dict[str, object]] = []
+    problems: dict[str, str] = {}
+    away = False
+    for one in servers:
+        try:
+            told = await ask(reach, one, acts=acts)
+        except Refusal as refusal:
+            problems[one] = refusal.text
+            continue
+        except UpstreamFailure as failure:
+            problems[one], away = str(failure), True
+            continue
+        for row in told:
+            found.append(
+                {
+                    "server": one,
+                    "rule": row.rule,
+                    "mailbox": mutf7.decode_leniently(row.mailbox),
+                    "messages": row.messages,
+                    "octets": row.octets,
+                    "target": mutf7.decode_leniently(row.target),
+                    "problem": row.problem,
+                }
+            )
+    if as_json:
+        print_json({"done": acts, "expired": found, "problems": problems})
+    else:
+        _show(found, problems, acts)
+    if away:
+        return 3
+    return 2 if not acts and any(row["messages"] for row in found) else 0
+
+
+def _show(found: list[dict[str, object]], problems: dict[str, str], acts: bool) -> None:
+    print_table(
+        ("mailbox", "rule", "messages", "size", "to", "problem", "server"),
+        [
+            [
+                str(row["mailbox"]),
+                str(row["rule"]),
+                str(row["messages"]),
+                octets(int(str(row["octets"]))),
+                str(row["target"]) or "away",
+                str(row["problem"]),
+                str(row["server"]),
+            ]
+            for row in found
+        ],
+        hosts=("server",),
+        spare=("problem",),
+        empty="Nothing is so old that a rule would act.",
+    )
+    for server, problem in problems.items():
+        click.echo(f"{server}: {problem}", err=True)
+    total = sum(int(str(row["messages"])) for row in found)
+    if total and not acts:
+        click.echo(f"{count(total, 'message')}. Re-run with --yes to do it now.", err=True)

@@ -1,0 +1,66 @@
+"""What the commands share that reach a whole murder: the configuration, who the operator is, who can be asked."""
+
+import functools
+import getpass
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncclick as click
+
+from murder.admin.cli.options import config_option
+from murder.admin.operate.backends import backends_of as backends_of
+from murder.admin.operate.backends import need_backend as need_backend
+from murder.admin.operate.reach import reaching
+from murder.config import load_config
+from murder.errors import Code, Refusal
+
+
+def ask_password(user: str, otherwise: str = "[operator] password_file, or a certificate") -> str:
+    """From the terminal. Raises Refusal where there is none, with what else there is."""
+    if not sys.stdin.isatty():
+        text = (
+            f"the password of {user} is needed, and there is no terminal to ask at: use {otherwise}"
+        )
+        raise Refusal(Code.CANNOT, text)
+    return getpass.getpass(f"Password of {user}: ")
+
+
+def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config` and `--as USER`; the command gets a Reach first."""
+
+    @functools.wraps(command)
+    async def run(*args: Any, config_file: Path, as_user: str | None, **more: Any) -> Any:
+        config = load_config(config_file)
+        if as_user:
+            operator = config.operator
+            password = operator.password if operator.user == as_user else ""
+            operator = replace(
+                operator, certificate=None, key=None, user=as_user, password=password
+            )
+            config = replace(config, operator=operator)
+        async with reaching(config, ask_password) as reach:
+            return await command(reach, *args, **more)
+
+    named = click.option(
+        "--as",
+        "as_user",
+        default=None,
+        metavar="USER",
+        help="Log in with the password of this administrator in place of [operator].",
+    )
+    return config_option()(named(run))
+
+
+def yes_option(what: str) -> Callable[..., Any]:
+    """`--yes`."""
+    return click.option(
+        "--yes", is_flag=True, help=f"Do it, instead of only showing the plan: {what}."
+    )
+
+
+def keep_rights_option(what: str) -> Callable[..., Any]:
+    """`--keep-rights`."""
+    return click.option("--keep-rights", is_flag=True, help=f"Leave {what} as it is.")

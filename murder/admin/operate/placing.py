@@ -1,0 +1,139 @@
+"""Where a new mailbox goes, decided once: by a frontend, with its plugins and what it knows of the backends' health.
+
+The operator asks the backends for their weights (0 where one does not answer) and a frontend, over its control, for the
+decision. Only where no frontend can be asked do the plugins of the operator's own configuration decide.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from murder.admin.operate.reach import Reach
+from murder.admin.operate.running import nodes
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.errors import BadSyntax, Code, Refusal
+from murder.model.entry import Location, MailboxEntry, parse_location
+from murder.model.name import MailboxName, ancestors_of, owner_of
+from murder.wire.nodes.control_words import (
+    AskPlace,
+    Candidate,
+    NotPlaced,
+    Placement,
+    parse_placement,
+)
+
+Hook = Callable[[NewMailbox, Sequence[BackendLoad]], Location | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Where a new mailbox would go, and why. `by`: the frontend that decided, "" for the plugins here; `quota`: what it says
+    that a new user may have."""
+
+    server: str
+    reason: str
+    loads: Sequence[BackendLoad] = ()
+    by: str = ""
+    quota: str = ""
+
+
+class Placing:
+    """One a command. `hook` is that of the plugins here, `warn` is told once when it must decide."""
+
+    def __init__(self, reach: Reach, hook: Hook, warn: Callable[[str], None]) -> None:
+        self._reach = reach
+        self._hook = hook
+        self._warn = warn
+        self._place: str | None = None  # of the frontend that answers; "" where none does
+
+    async def home(
+        self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
+    ) -> Explained:
+        """As a frontend decides for an administrator. Raises Refusal where nobody takes it."""
+        told = await self._ask(AskPlace(name, weights))
+        if told is None:
+            return self._here(name, rows, weights)
+        if told.server is None:
+            raise _nobody()
+        loads = [_load(one.server, one.mailboxes, one.weight) for one in told.candidates]
+        return Explained(told.server, told.reason, loads, told.node, told.quota)
+
+    async def choose(self, new: NewMailbox, loads: Sequence[BackendLoad]) -> Location | None:
+        """The policy alone, among these: for plans, in which what is on each changes as they grow. Raises Refusal."""
+        candidates = tuple(
+            Candidate(one.location.server, one.mailboxes, one.weight) for one in loads
+        )
+        told = await self._ask(AskPlace(new.name, {}, candidates))
+        if told is None:
+            return self._hook(new, loads)
+        return Location(told.server) if told.server is not None else None
+
+    def _here(
+        self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
+    ) -> Explained:
+        by_name = {row.name: row for row in rows if row.is_active}
+        parent = next((by_name[above] for above in ancestors_of(name) if above in by_name), None)
+        counts = dict.fromkeys(weights, 0)
+        for row in by_name.values():
+            if row.server in counts:
+                counts[row.server] += 1
+        loads = [
+            _load(server, counts[server], weights[server])
+            for server in sorted(weights)
+            if weights[server] > 0
+        ]
+        chosen = self._hook(NewMailbox(name, owner_of(name), "", parent), loads) if loads else None
+        if chosen is None:
+            raise _nobody()
+        is_parents = parent is not None and parent.server == chosen.server
+        reason = "its parent is there" if is_parents else "the placement policy"
+        return Explained(chosen.server, reason, loads)
+
+    # --- a frontend
+
+    async def _ask(self, question: AskPlace) -> Placement | None:
+        """Its answer: of the first that has one. None where no frontend can be asked. Raises Refusal."""
+        places = await nodes.learn(self._reach) if self._place is None else [self._place]
+        tasks = [asyncio.ensure_future(self._ask_one(place, question)) for place in places if place]
+        try:
+            for answer in asyncio.as_completed(tasks):
+                place, decision = await answer
+                if decision is not None:
+                    self._place = place
+                    if isinstance(decision, NotPlaced):
+                        raise Refusal(Code.CANNOT, decision.problem)
+                    return decision
+        finally:
+            for task in tasks:
+                task.cancel()
+        if self._place is None:
+            self._warn(
+                "no frontend could be asked where it would go ([operator] nodes): decided by the plugins of "
+                f"{self._reach.config.file}"
+            )
+        self._place = ""
+        return None
+
+    async def _ask_one(
+        self, place: str, question: AskPlace
+    ) -> tuple[str, Placement | NotPlaced | None]:
+        try:
+            async with asyncio.timeout(nodes.TIMEOUT_S):
+                async for answer in nodes.ask(self._reach, place, question):
+                    if (told := parse_placement(answer)) is not None:
+                        return place, told
+        except (OSError, ValueError, TimeoutError, BadSyntax):
+            pass
+        return place, None
+
+
+def _load(server: str, mailboxes: int, weight: float) -> BackendLoad:
+    return BackendLoad(parse_location(server.encode()), int(mailboxes), weight=float(weight))
+
+
+def _nobody() -> Refusal:
+    return Refusal(
+        Code.CANNOT,
+        "No backend takes new mailboxes by the placement policy (each is away, drained or weightless: `murder ctl "
+        "backend list`); choose one with --server",
+    )

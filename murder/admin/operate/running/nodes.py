@@ -1,0 +1,489 @@
+"""The nodes of a murder as they tell of themselves: this host's by their sockets, others over TLS (`node.control`)."""
+
+import asyncio
+import json
+import shlex
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from murder import __version__
+from murder.admin.operate.reach import Reach
+from murder.errors import BadSyntax, Code, Refusal
+from murder.model.beside import misfit
+from murder.model.protocol import CONTROL
+from murder.net.outgoing.connect import why
+from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
+from murder.wire.nodes.control_answers import (
+    RoleFacts,
+    Status,
+    parse_chain_checked,
+    parse_conflict,
+    parse_node_status,
+    parse_probed,
+    parse_session,
+    parse_trail_line,
+)
+from murder.wire.nodes.control_words import (
+    AskChain,
+    AskConflicts,
+    AskProbe,
+    AskSessions,
+    AskStatus,
+    AskTrail,
+    Request,
+    format_request,
+)
+
+TIMEOUT_S: Final = 10.0
+CONNECT_S: Final = 5.0
+FOLLOW_EVERY_S: Final = 0.05
+DEFAULT_PORT: Final = CONTROL.keys[0].port
+DEMO_SOCKET: Final = "control.sock"  # in the folder of a demo, whose nodes are below it
+
+Answer = Mapping[str, Any]
+"""As it came, for `--json`: what it means, `wire.nodes.control_answers` parses."""
+PARSED: Final[Mapping[type, Callable[[Answer], object]]] = {
+    AskStatus: parse_node_status,
+    AskSessions: parse_session,
+    AskConflicts: parse_conflict,
+    AskProbe: parse_probed,
+    AskTrail: parse_trail_line,
+    AskChain: parse_chain_checked,
+}
+
+
+@dataclass(slots=True)
+class NodeAnswers:
+    """What one node said: an answer for each of its processes, or why there is none."""
+
+    place: str
+    answers: list[Answer] = field(default_factory=list)
+    problem: str = ""
+    cure: str = ""
+
+    @property
+    def statuses(self) -> list[Status]:
+        """The answers to AskStatus."""
+        return [parse_node_status(answer) for answer in self.answers]
+
+    @property
+    def name(self) -> str:
+        """What it calls itself; one of this host that does not answer, by the end of its folder."""
+        if self.answers:
+            return str(self.answers[0]["node"])
+        if self.place.startswith("/") and len(self.place) > 24:
+            return "…/" + "/".join(Path(self.place).parts[-2:])
+        return self.place
+
+
+def places(reach: Reach) -> list[str]:
+    """`[operator] nodes`, else those that `learn` has found; and this host's own node where it has run, or may have."""
+    found = list(reach.config.operator.nodes or reach.learned or ())
+    own = control_folder(reach.config)
+    try:
+        has_own = bool(sockets_in(own))
+    except PermissionError:
+        has_own = not found  # asking it tells who may
+    if has_own and str(own.parent) not in found:
+        found.append(str(own.parent))
+    return found
+
+
+async def learn(reach: Reach) -> list[str]:
+    """Find the nodes that nobody has named: the master, the servers of its list, who follows it, `[servers]`; each at its
+    own name, or `[servers] address`, at the usual port. Returns `places`. Raises nothing of the master's."""
+    config = reach.config
+    if config.operator.nodes or reach.learned is not None or reach.credential.password is not None:
+        return places(reach)
+    own = control_folder(config).parent
+    if config.operator.certificate is None and places(reach):
+        return places(reach)  # a node's own file: other nodes tell its certificate nothing
+    names = set(config.servers)
+    masters: dict[str, None] = {}
+    if "mupdate" in config.node.roles:
+        masters[str(own)] = None
+    if config.mupdate.master is not None:
+        for one in (config.mupdate.master, *config.mupdate.master.others):
+            if not masters or one.host != config.node.name:  # with own: those beside it
+                masters[_at(one.host)] = None
+    for place in masters:
+        node = await _ask_one(reach, place, AskStatus())
+        if node.problem and places(reach):
+            return places(reach)  # nodes without `control`: this host's own tells of itself
+        for status in node.statuses:
+            names.update(status.role.servers or ())
+            names.update(status.role.followers or ())
+    names.discard(config.node.name)
+    hosts = {_at(config.address_of(name)): name for name in sorted(names)}
+    reach.learned = [place for place in {**masters, **hosts} if place != str(own)]
+    reach.tls_names = {
+        place: config.server(name).tls_name or name
+        for place, name in hosts.items()
+        if place not in masters
+    }
+    return places(reach)
+
+
+def _at(host: str) -> str:
+    return f"[{host}]:{DEFAULT_PORT}" if ":" in host else f"{host}:{DEFAULT_PORT}"
+
+
+async def need_nodes(reach: Reach) -> None:
+    """Raises Refusal where nobody can be asked."""
+    if not await learn(reach):
+        raise Refusal(
+            Code.CANNOT,
+            f"{reach.config.file}: no node is known: none has run on this host, and [mupdate] master is missing or "
+            "there is no operator's certificate\n"
+            'set [mupdate] master and [operator] certificate here, and control = ["*:3906"] in the [node] of each node; '
+            'or name them: [operator] nodes = ["mupdate.example.org", …]',
+        )
+
+
+async def ask_all(reach: Reach, request: Request) -> list[NodeAnswers]:
+    """Ask every node at once; those that do not answer say why."""
+    asked = (_ask_one(reach, place, request) for place in await learn(reach))
+    return list(await asyncio.gather(*asked))
+
+
+async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
+    node = NodeAnswers(place)
+    is_there = False
+    asked = time.time()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            async for answer in ask(reach, place, request):
+                is_there = True
+                if "now" in answer:
+                    off_s = clock_off(float(answer["now"]), asked, time.time())
+                    answer = {**answer, "clock_off_s": round(off_s, 3)}
+                if "done" not in answer:
+                    node.answers.append(answer)
+    except TimeoutError:
+        node.problem, node.cure = f"no answer in {TIMEOUT_S:g} s", _of_demo(place, "thaw") or HANGS
+    except (OSError, ValueError) as problem:
+        node.problem, node.cure = _problem_of(problem, place)
+    if not is_there and not node.problem:
+        if _is_local(place):
+            node.problem, node.cure = "it does not run", _of_demo(place, "start") or START
+        else:
+            node.problem, node.cure = "it closed the connection", CERTIFICATE
+    refused = [answer["no"] for answer in node.answers if "no" in answer]
+    if refused:
+        node.answers, node.problem, node.cure = [], str(refused[0]), CERTIFICATE
+    if parse := PARSED.get(type(request)):
+        try:
+            for answer in node.answers:
+                parse(answer)
+        except BadSyntax as error:
+            node.answers, node.problem = [], f"its answer is not understood: {error}"
+            node.cure = "is it of this version?"
+    return node
+
+
+def _is_local(place: str) -> bool:
+    return place.startswith(("/", "."))
+
+
+def _demo_of(place: str) -> str:
+    """The folder of the demo that a node is of, as a shell takes it; empty for others'."""
+    folder = Path(place).parent.parent
+    if not _is_local(place) or not (folder / DEMO_SOCKET).exists():
+        return ""
+    return shlex.quote(str(folder))
+
+
+def _of_demo(place: str, verb: str) -> str:
+    """What starts or thaws a node of a demo; empty for others'."""
+    label, where = Path(place).parent.name, _demo_of(place)
+    if not where:
+        return ""
+    return f"`murder demo node {verb} {label} --dir {where}`; where the demo is over: `murder demo --dir {where}`"
+
+
+def clock_off(told: float, asked: float, heard: float) -> float:
+    """By how much a clock is off at least that told this time between our asking and its answer: whoever else was asked
+    and waited for has no part in it."""
+    return told - max(asked, min(told, heard))
+
+
+START: Final = "start it (`systemctl start murder`); its log says why it ended"
+RESTART: Final = "`systemctl restart murder` there, when it suits"
+CLOSED: Final = f"{START}. If it runs: set `control` in its [node], and open that port"
+HANGS: Final = "it is up and does not answer: its log, its load, its disk; or a firewall between"
+CERTIFICATE: Final = (
+    "`murder ca issue NAME --role operator` for [operator], at the authority of the nodes (tls.ca)"
+)
+NODE_TLS: Final = "its certificate must be of the authority in our tls.ca, in date, and carry that name: `murder ca issue`"
+OTHER_USER: Final = "run this as root, or as the node's user: `sudo -u murder murder ctl …`"
+DNS: Final = "put it into DNS or /etc/hosts"
+
+
+def _problem_of(problem: Exception, place: str) -> tuple[str, str]:
+    """What happened, and the mending step."""
+    if isinstance(problem, PermissionError) and _is_local(place):
+        return f"{place}: {why(problem)}", OTHER_USER
+    if not isinstance(problem, OSError):
+        return str(problem), "is that port a murder's `control`?"
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return why(problem), NODE_TLS
+    if isinstance(problem, ssl.SSLError | ConnectionResetError):
+        return why(problem), CERTIFICATE
+    return why(problem), DNS if isinstance(problem, socket.gaierror) else CLOSED
+
+
+async def ask(reach: Reach, place: str, request: Request) -> AsyncIterator[Answer]:
+    """One node's answers as they come. Raises OSError, ValueError."""
+    if _is_local(place):
+        folder = Path(place)
+        async for answer in ask_local(
+            folder if folder.name == FOLDER else folder / FOLDER, request
+        ):
+            yield answer
+        return
+    host, port = _host_and_port(place)
+    name = reach.tls_names.get(place, host)
+    context = reach.tls_context()
+    async with asyncio.timeout(CONNECT_S):
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=context, server_hostname=name, limit=1 << 20
+        )
+    try:
+        writer.write(format_request(request))
+        while line := await reader.readline():
+            yield json.loads(line)
+    finally:
+        writer.close()
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    """`host`, `host:port`, `[address]:port`."""
+    host, separator, port = place.rpartition(":")
+    if not separator or "]" in port:
+        return place.strip("[]"), DEFAULT_PORT
+    return host.strip("[]"), int(port)
+
+
+async def follow(reach: Reach, request: Request, limit_s: float) -> AsyncIterator[Answer]:
+    """The answers of all nodes to a request that has no end (a trace), as they come: until `limit_s` after the first
+    (0: for ever), or until all nodes have hung up."""
+    lines: asyncio.Queue[Answer] = asyncio.Queue(1000)
+
+    async def one(place: str) -> None:
+        try:
+            async for answer in ask(reach, place, request):
+                await lines.put(answer)
+        except (OSError, ValueError) as problem:
+            await lines.put({"node": place, "no": _problem_of(problem, place)[0]})
+
+    loop = asyncio.get_running_loop()
+    tasks = [asyncio.ensure_future(one(place)) for place in await learn(reach)]
+    end = None
+    try:
+        while not (all(task.done() for task in tasks) and lines.empty()):
+            while not lines.empty():
+                if limit_s and end is None:
+                    end = loop.time() + limit_s
+                yield lines.get_nowait()
+            if end is not None and loop.time() >= end:
+                return
+            await asyncio.sleep(FOLLOW_EVERY_S)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+# --- what the answers mean
+
+
+class Problem(NamedTuple):
+    """What somebody should look at, and the mending step."""
+
+    what: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.cure}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLine:
+    """One node and role, summed over its workers."""
+
+    node: str
+    role: str
+    version: str
+    workers: int
+    uptime_s: float
+    connections: int
+    sessions: int
+    mailboxes: int
+    cpu_s: float
+    memory_kib: int
+    lag_s: float | None
+    disk_used: float | None
+    problems: Sequence[Problem]
+
+
+def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
+    """A line for each role of each node that answered."""
+    made = []
+    for node in told:
+        roles: dict[str, list[Answer]] = {}
+        for answer in node.answers:
+            roles.setdefault(str(answer["role"]), []).append(answer)
+        for role, answers in sorted(roles.items()):
+            made.append(_line_of(node, role, answers, now))
+    return made
+
+
+def _line_of(node: NodeAnswers, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
+    statuses = [parse_node_status(answer) for answer in answers]
+    copies = [one.role.copy for one in statuses if one.role.copy is not None]
+    lags = [copy.lag_s for copy in copies if copy.lag_s is not None]
+    first = statuses[0].process
+    return NodeLine(
+        node.name,
+        role,
+        first.version,
+        len(statuses),
+        min(one.process.uptime_s for one in statuses),
+        sum(one.process.connections for one in statuses),
+        sum(one.role.sessions or 0 for one in statuses),
+        max(one.role.mailboxes or 0 for one in statuses),
+        sum(one.process.cpu_s for one in statuses),
+        sum(one.process.memory_kib for one in statuses),
+        max(lags) if lags else None,
+        1 - first.disk_free / first.disk_size if first.disk_size else None,
+        problems_of(statuses, now, node.place),
+    )
+
+
+def findings(
+    told_by: Sequence[NodeAnswers], lines: Sequence[NodeLine]
+) -> list[tuple[str, Problem]]:
+    """Whose problem, and which; those that do not answer first."""
+    found = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
+    found += [(one.node, problem) for one in lines for problem in one.problems]
+    versions = sorted({one.version for one in lines})
+    if len(versions) > 1:
+        what = f"different versions run: {', '.join(versions)}"
+        found.append(("", Problem(what, "bring all nodes to one, backends first")))
+    return list(dict.fromkeys(found))
+
+
+class Meter:
+    """Processor time since the look before."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def measure(self, lines: Sequence[NodeLine], now: float) -> dict[tuple[str, str], float]:
+        """In percent of one processor, by node and role."""
+        parts = {}
+        for one in lines:
+            key = (one.node, one.role)
+            if key in self._before:
+                spent, at = self._before[key]
+                parts[key] = 100 * max(0.0, one.cpu_s - spent) / max(now - at, 0.001)
+            self._before[key] = (one.cpu_s, now)
+        return parts
+
+
+DAY_S: Final = 86400.0
+CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
+FREE_PART: Final = 0.05
+
+
+def problems_of(statuses: Sequence[Status], now: float, place: str) -> list[Problem]:
+    """What somebody should look at, of the node there."""
+    found: dict[Problem, None] = {}
+    for status in statuses:
+        found.update(dict.fromkeys(_problems(status, now, place)))
+    return list(found)
+
+
+def certificate_problem(whose: str, until: float, now: float) -> Problem | None:
+    """A certificate that ends within a month, or has ended."""
+    days = (until - now) / DAY_S
+    cure = "`murder ca issue NAME --role ROLE` again, copy both files, `murder reload` there"
+    if days < 0:
+        since = "today" if days > -1 else "yesterday" if days > -2 else f"{-days:.0f} days ago"
+        return Problem(f"{whose} ended {since}", cure)
+    return Problem(f"{whose} ends in {days:.0f} days", cure) if days < 30 else None
+
+
+def _problems(status: Status, now: float, place: str) -> list[Problem]:
+    process, role = status.process, status.role
+    said = []
+    until = process.certificate_until
+    if until is not None and (ending := certificate_problem("its certificate", until, now)):
+        said.append(ending)
+    if why := misfit(process.version, __version__):
+        said.append(Problem(why, "bring all nodes to one version"))
+    if process.replaced:
+        what = "its program file was replaced, and it runs what it was started with"
+        demo = _demo_of(place)
+        cure = f"end the demo, and start it anew: `murder demo --dir {demo}`"
+        said.append(Problem(what, cure if demo else RESTART))
+    if abs(status.clock_off_s) > CLOCK_S:
+        said.append(
+            Problem(
+                f"its clock differs from this host's by {status.clock_off_s:.0f} s",
+                "run NTP (chrony, systemd-timesyncd) on both",
+            )
+        )
+    if process.disk_size and process.disk_free < FREE_PART * process.disk_size:
+        said.append(
+            Problem(
+                f"its disk has {process.disk_free >> 20} MiB left",
+                "make room, or move users away (`murder ctl mailbox move`)",
+            )
+        )
+    if 0 < process.descriptors_most < 1.25 * process.descriptors:
+        said.append(Problem("it runs out of file descriptors", "raise LimitNOFILE in its unit"))
+    if number := role.conflicts:
+        what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
+        said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))
+    if number := role.lacking:
+        what = "1 mailbox" if number == 1 else f"{number} mailboxes"
+        said.append(
+            Problem(
+                f"it has lost {what} that the master names there: mail for them waits",
+                "`murder ctl restore backend NAME --from DIR` (`murder help backup`)",
+            )
+        )
+    if number := role.quarantined:
+        what = "1 mailbox rests" if number == 1 else f"{number} mailboxes rest"
+        said.append(
+            Problem(f"{what} in quarantine: another server has it", "`murder ctl conflicts`")
+        )
+    said += _list_problems(role)
+    for server in role.down or ():
+        said.append(
+            Problem(f"it cannot reach {server}", "start that backend; look at its log if it runs")
+        )
+    if number := role.moves_failed:
+        what = "a move has" if number == 1 else f"{number} moves have"
+        said.append(Problem(f"{what} failed", "`murder ctl move status`"))
+    return said
+
+
+def _list_problems(role: RoleFacts) -> list[Problem]:
+    """Of the mailbox list and the way to the master."""
+    to_master = "does the master run, and is [mupdate] master right there? its log says more"
+    if role.master == "away":
+        return [Problem("it cannot reach the master", to_master)]
+    if (copy := role.copy) is None:
+        return []
+    why = f" ({copy.list_problem})" if copy.list_problem else ""
+    if copy.synchronised is False:
+        return [Problem(f"its list has never been complete{why}", to_master)]
+    if copy.list != "streaming":
+        return [Problem(f"its list is {copy.list}{why}", to_master)]
+    return []

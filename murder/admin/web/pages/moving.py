@@ -1,0 +1,177 @@
+"""Moves: planned, begun, followed, taken back."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from murder.admin.operate.backends import need_backend
+from murder.admin.operate.moves import (
+    Planned,
+    act,
+    carry_out,
+    chosen,
+    find_record,
+    plan,
+    records,
+    undoing,
+)
+from murder.admin.operate.reach import Reach
+from murder.admin.operate.wording import count
+from murder.admin.web.desk import Desk, Page
+from murder.admin.web.pages.mailboxes import check_digest, digest_of, known_backends
+from murder.admin.web.rendering import paged
+from murder.admin.web.sessions import MAX_KEPT_MOVES
+from murder.errors import BadSyntax
+from murder.node.pages.http import Response
+
+PARALLEL: Final = 2
+EVERY_S: Final = 2
+OVER: Final = ("removed", "undone", "aborted")
+ENDED: Final = ("done", "failed")
+VERBS: Final = {
+    "undo": "Move it back to where it was. What has changed since goes along.",
+    "resume": "Go on with it; what has been copied is not copied again.",
+    "abort": "End it: everything stays where it was, and what was copied is removed at the target.",
+    "forget": "Remove what the old backend still keeps of it. It can then not be undone quickly.",
+}
+
+
+def _digest(planned: Sequence[Planned]) -> str:
+    return digest_of((), *(f"{one.root!r} {one.source} {one.target}" for one in planned))
+
+
+def _own(desk: Desk) -> list[dict[str, Any]]:
+    return [{"name": name, "one": one} for name, one in desk.session.moves[-MAX_KEPT_MOVES:]]
+
+
+def _lines(reach: Reach, planned: Sequence[Planned]) -> list[dict[str, Any]]:
+    return [
+        {"name": reach.shown(one.root), "mailboxes": one.mailboxes, "one": one} for one in planned
+    ]
+
+
+async def show(desk: Desk) -> Response:
+    """What this session has begun, and what the backends know."""
+    reach = await desk.reach()
+    everything = desk.fields.get("all", "")
+    found, failures = await records(reach, await _backends(reach))
+    listed = [one for one in found if one.is_out and (everything or one.state not in OVER)]
+    page = paged(list(reversed(listed)), desk.path, desk.fields)
+    return desk.page(
+        "moves.html",
+        page=page,
+        rows=[(reach.shown(one.root), one) for one in page.rows],
+        failures=failures,
+        everything=everything,
+        own=_own(desk),
+        every_s=EVERY_S,
+    )
+
+
+async def part(desk: Desk) -> Response:
+    """How far those are that this session has begun."""
+    return desk.page("moves_part.html", own=_own(desk))
+
+
+async def _backends(reach: Reach) -> list[str]:
+    return await known_backends(reach, await reach.rows())
+
+
+async def _planned(desk: Desk, reach: Reach) -> list[Planned]:
+    """Of `what` to `to`. Raises Refusal."""
+    rows, what, to = await reach.rows(), desk.field("what"), desk.field("to")
+
+    def made() -> list[Planned]:
+        target = need_backend(reach, rows, to)
+        return plan(chosen(reach, rows, what), target, "", rows)
+
+    return await asyncio.to_thread(made)
+
+
+async def show_plan(desk: Desk) -> Response:
+    """What would move."""
+    reach = await desk.reach()
+    planned = await _planned(desk, reach)
+    return desk.page(
+        "move.html",
+        what=desk.field("what"),
+        to=desk.field("to"),
+        page=paged(_lines(reach, planned), desk.path, desk.fields),
+        plan=_digest(planned),
+    )
+
+
+async def begin(desk: Desk) -> Response:
+    """What was shown; it goes on behind the answer."""
+    reach = await desk.reach()
+    planned = await _planned(desk, reach)
+    check_digest(desk, _digest(planned))
+    _start(desk, planned, f"{desk.field('what')} to {desk.field('to')}")
+    return desk.go("/moves")
+
+
+def _start(desk: Desk, planned: Sequence[Planned], arguments: str) -> None:
+    """Raises Refusal, ConfigError."""
+    session = desk.session
+    session.check_may_act(desk.config)
+    own = session.own_reach(desk.config)
+    desk.note("move", arguments=arguments, result="begun")
+    over = [pair for pair in session.moves if pair[1].state in ENDED]
+    open_ones = [pair for pair in session.moves if pair[1].state not in ENDED]
+    fresh = [(own.shown(one.root), one) for one in planned]
+    session.moves = [*over[-MAX_KEPT_MOVES:], *open_ones, *fresh]
+
+    async def carry() -> None:
+        try:
+            await carry_out(own, planned, PARALLEL, lambda _: None)
+        finally:
+            await own.close()
+            failed = sum(one.state != "done" for one in planned)
+            desk.note("move", arguments=arguments, result=f"failed: {failed}" if failed else "done")
+
+    session.keep(carry())
+    session.notice(f"{count(len(planned), 'move')} begun. It goes on, also when you leave.")
+
+
+async def confirm(desk: Desk) -> Response:
+    """What an act on a move means."""
+    verb, move_id = desk.field("verb"), desk.field("id")
+    if verb not in VERBS:
+        raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
+    reach = await desk.reach()
+    record, _ = await find_record(reach, await _backends(reach), move_id)
+    return desk.page(
+        "move_act.html",
+        verb=verb,
+        meaning=VERBS[verb],
+        record=record,
+        name=reach.shown(record.root),
+    )
+
+
+async def do(desk: Desk) -> Response:
+    """Undo, resume, abort or forget."""
+    verb, move_id = desk.field("verb"), desk.field("id")
+    if verb not in VERBS:
+        raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
+    reach = await desk.reach()
+    rows = await reach.rows()
+    record, _ = await find_record(reach, await known_backends(reach, rows), move_id)
+    if verb == "undo":
+        planned = await undoing(reach, rows, record)
+        _start(desk, planned, f"undo {move_id}")
+        return desk.go("/moves")
+    async with desk.doing(f"move.{verb}", move_id):
+        ended = await act(reach, record.backend, verb.upper(), move_id)
+    desk.session.notice(f"{move_id}: {ended.state}")
+    return desk.go("/moves")
+
+
+PAGES: Final = (
+    Page("GET", "/moves", show),
+    Page("GET", "/moves/part", part, is_part=True),
+    Page("GET", "/move", show_plan),
+    Page("POST", "/move", begin),
+    Page("GET", "/moves/act", confirm),
+    Page("POST", "/moves/act", do),
+)

@@ -1,0 +1,561 @@
+"""What each session knows of its selected mailbox, and what it has still to be told.
+
+A `View` maps sequence numbers to UIDs as *its* client counts them: a message that is gone keeps its number until the
+client may be told (RFC 3501 §5.5, §7.4.1). The `Tracker` tells views that their mailbox changed; it knows nothing of
+how. Formatting is the protocol's.
+"""
+
+import asyncio
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, Protocol, cast
+
+from murder.api.store import Mailbox, TellsExpunged, TellsFlags, TellsRecent
+from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
+from murder.model.name import MailboxName
+from murder.net.turns import Turn, aside
+from murder.roles.backend.changes.events import Events, MailboxChanged
+from murder.roles.backend.changes.news import EVERYTHING as ALL_CHANGED
+from murder.roles.backend.changes.news import NO_NAME, Kind, News, parse_news
+from murder.roles.backend.changes.presence import Presence
+
+MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
+A_FEW: Final = 256  # changes that are taken up without looking at the clock
+LET_GO_S: Final = 0.5
+MAX_MODSEQ: Final = ModSeq(2**63 - 1)
+MANY: Final = 1000  # messages of which more are counted aside
+FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """What a client is to be told, in this order: removals, then counts, then flags.
+
+    `expunged` are sequence numbers as they hold when each is told in turn; `vanished` the same messages' UIDs; `arrived`
+    the UIDs that make `exists` larger, `foreign` those of them that others have put there.
+    """
+
+    expunged: Sequence[SeqNum] = ()
+    vanished: Sequence[Uid] = ()
+    exists: int | None = None
+    recent: int | None = None
+    changed: Sequence[tuple[SeqNum, Message]] = ()
+    arrived: Sequence[Uid] = ()
+    foreign: Sequence[Uid] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.expunged or self.changed) or self.exists is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """What one look into the store has shown, whoever did it."""
+
+    arrived: Sequence[Message]
+    changed: Sequence[Message]
+    vanished: Sequence[Uid]
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """What of it a client wants to be told. Removals that it has made itself are told in any case."""
+
+    arrivals: bool = True
+    removals: bool = True
+    flags: bool = True
+
+
+EVERYTHING: Final = Interest()
+
+
+class View:
+    """One session's selected mailbox. Memory: four octets a message."""
+
+    __slots__ = (
+        "_added",
+        "_arrived",
+        "_changed",
+        "_claimed",
+        "_gone",
+        "_last_uid",
+        "_lock",
+        "_mine",
+        "_own",
+        "_settled",
+        "interest",
+        "is_dirty",
+        "mailbox",
+        "may_be_gone",
+        "modseq",
+        "on_dirty",
+        "on_happened",
+        "on_renamed",
+        "read_only",
+        "recent",
+        "uids",
+    )
+
+    def __init__(self, mailbox: Mailbox, read_only: bool) -> None:
+        self.mailbox = mailbox
+        self.read_only = read_only
+        self.uids: array[int] = array("I")  # what the client knows of
+        self.recent: set[Uid] = set()  # of what the client knows of: never more than it
+        self.modseq = ModSeq(0)
+        self.is_dirty = False
+        self.may_be_gone = False  # a mailbox of this name has been deleted
+        self.interest = EVERYTHING
+        self.on_dirty: Callable[[], None] | None = None
+        self.on_happened: Callable[[Happened], None] | None = None
+        self.on_renamed: Callable[[MailboxName, MailboxName], None] | None = None
+        self._arrived: array[int] = array("I")  # what it has still to be told of
+        # recent for this session, of what it has still to be told of
+        self._claimed: set[Uid] = set()
+        self._added: set[Uid] = set()  # put there by itself
+        self._gone: set[Uid] = set()  # of what it knows
+        self._mine: set[Uid] = set()  # removed by itself
+        self._changed: dict[Uid, Message] = {}
+        self._own: dict[Uid, ModSeq] = {}
+        self._settled = ModSeq(0)  # all changes up to here have been told
+        self._last_uid = 0
+        self._lock: asyncio.Lock | None = None
+
+    async def load(self) -> MailboxStatus:
+        """Read the UIDs. What happens meanwhile is found by the first `poll`: the counts are taken first."""
+        status = await self.mailbox.status()
+        claimed = await self._claim()
+        self.uids = array("I", await self.mailbox.uids())
+        self._note_claimed(claimed)
+        self._claimed.clear()  # they have gone since
+        self.modseq = self._settled = status.highest_modseq
+        self._last_uid = max(self.uids[-1] if self.uids else 0, int(status.uid_next) - 1)
+        self.is_dirty = True
+        return replace(status, uid_next=Uid(self._last_uid + 1))
+
+    async def take_up(self, uid_validity: int, modseq: ModSeq, exists: int, last_uid: Uid) -> bool:
+        """Go on with what a client knows that had this mailbox selected elsewhere: all changes up to `modseq`, `exists`
+        messages up to `last_uid`. Whether that fits what is here; the next `poll` finds what has happened since."""
+        status = await self.mailbox.status()
+        changes = await self.mailbox.changes(modseq)
+        if status.uid_validity != uid_validity or not changes.complete:
+            return False
+        here = await self.mailbox.uids()
+        known = {uid for uid in (*here, *changes.vanished) if uid <= last_uid}
+        self.uids = array("I", sorted(known))
+        self.modseq = self._settled = modseq
+        self._last_uid = last_uid
+        self.is_dirty = True
+        if len(self.uids) != exists:
+            return False
+        if not self.read_only:
+            self._note_claimed(await self._claim())
+        return True
+
+    # --- numbers
+
+    @property
+    def exists(self) -> int:
+        """How many messages the client believes in."""
+        return len(self.uids)
+
+    def seq_of(self, uid: int) -> SeqNum | None:
+        """The client's number of a message; None if it has never heard of it."""
+        at = bisect_left(self.uids, uid)
+        if at < len(self.uids) and self.uids[at] == uid:
+            return SeqNum(at + 1)
+        return None
+
+    def uid_of(self, seq: int) -> Uid:
+        """Of the message that the client knows under this number."""
+        return Uid(self.uids[seq - 1])
+
+    def between(self, first: int, last: int) -> Sequence[int]:
+        """The known UIDs from `first` to `last`, both included."""
+        return self.uids[bisect_left(self.uids, first) : bisect_left(self.uids, last + 1)]
+
+    async def messages(self, uids: Sequence[Uid]) -> Sequence[Message]:
+        """These messages in UID order, with such as others have expunged and the client counts still, where the store has
+        kept them for that."""
+        found = await self.mailbox.messages(uids)
+        if len(found) == len(uids):
+            return found
+        kept = await self.expunged(uids, {message.uid for message in found})
+        return sorted((*found, *kept), key=lambda message: message.uid) if kept else found
+
+    async def flagged(self, mailbox: TellsFlags, uids: Sequence[Uid]) -> Sequence[Flagged]:
+        """As `messages`, by a power of the store."""
+        found = await mailbox.flagged(uids)
+        if len(found) == len(uids):
+            return found
+        kept = await self.expunged(uids, {one.uid for one in found})
+        return sorted((*found, *(Flagged(one.uid, one.flags, one.modseq) for one in kept)))
+
+    async def expunged(
+        self, uids: Iterable[Uid], but_for: Collection[Uid] = ()
+    ) -> Sequence[Message]:
+        """Those of these messages that the client counts and the store keeps although they were expunged."""
+        mailbox = self.mailbox
+        if not isinstance(mailbox, TellsExpunged):
+            return ()
+        counted = [uid for uid in uids if uid not in but_for and self.seq_of(uid) is not None]
+        return await mailbox.expunged(counted) if counted else ()
+
+    def with_arrived(self) -> Sequence[int]:
+        """All UIDs, also those that the client has still to be told of."""
+        return self.uids + self._arrived if self._arrived else self.uids
+
+    # --- what happened
+
+    def note_changed(self) -> None:
+        """The mailbox has changed, here or elsewhere."""
+        self.is_dirty = True
+        if self.on_dirty is not None:
+            self.on_dirty()
+
+    def mark_reported(self, messages: Iterable[Message | Flagged]) -> None:
+        """The client knows the flags of these: it has just been told."""
+        known, changed = self.modseq, self._changed
+        for message in messages:
+            if message.modseq > known:
+                self._own[message.uid] = message.modseq
+            if changed:
+                changed.pop(message.uid, None)
+
+    def made(self, messages: Iterable[Message]) -> None:
+        """The client made these flags, and knows without being told: unless others' changes were waiting beside them."""
+        for message in messages:
+            self._own[message.uid] = message.modseq
+            if message.uid in self._changed:
+                self._changed[message.uid] = message
+
+    def queue_fetch(self, messages: Iterable[Message]) -> None:
+        """The client has to be told the flags of these."""
+        for message in messages:
+            if message.uid not in self._gone and self.seq_of(message.uid) is not None:
+                self._own[message.uid] = message.modseq
+                self._changed[message.uid] = message
+
+    def added(self, uids: Iterable[Uid]) -> None:
+        """The client has put these messages there."""
+        self._added.update(uids)
+
+    def removed(self, uids: Collection[Uid]) -> None:
+        """The client has removed these."""
+        self._mine.update(self._known_of(uids))
+
+    def _known_of(self, uids: Collection[Uid]) -> Collection[Uid]:
+        """Those that the client counts; many are looked for in one walk over what it knows."""
+        if len(uids) <= FEW:
+            return [uid for uid in uids if self.seq_of(uid) is not None]
+        return frozenset(uids).intersection(self.uids)
+
+    async def _claim(self) -> Collection[Uid]:
+        """What is `\\Recent` for this session; EXAMINE leaves it so for others (RFC 3501 §6.3.2)."""
+        if not self.read_only:
+            return await self.mailbox.claim_recent()
+        return await self.mailbox.recent() if isinstance(self.mailbox, TellsRecent) else ()
+
+    def _note_claimed(self, claimed: Collection[Uid]) -> None:
+        """Messages that the client has still to be told of are counted when it is (RFC 3501 §7.3.2)."""
+        if not claimed:
+            return
+        known = set(self.uids[bisect_left(self.uids, min(claimed)) :]).intersection(claimed)
+        self.recent |= known  # type: ignore[arg-type] # UIDs
+        self._claimed |= set(claimed).difference(known)
+
+    def recent_here(self) -> set[Uid]:
+        """The messages that are `\\Recent` for this session and not known to be gone, told or not."""
+        return (self.recent | self._claimed) - self._gone
+
+    def steady(self) -> asyncio.Lock:
+        """While it is held, `poll` changes nothing."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    async def poll(self) -> None:
+        """Ask the store what happened, and keep it until the client may be told."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            self.is_dirty = False
+            changes = await self.mailbox.changes(self.modseq)
+            vanished = await self._note_vanished(changes)
+            arrived: list[Message] = []
+            changed: list[Message] = []
+            turn = Turn() if len(changes.changed) > A_FEW else None
+            for number, message in enumerate(changes.changed):
+                if turn is not None and not number & 255 and turn.is_over:
+                    await turn.rest()
+                if message.uid > self._last_uid:
+                    self._arrived.append(message.uid)
+                    self._last_uid = message.uid
+                    arrived.append(message)
+                elif message.uid not in self._gone:
+                    changed.append(message)
+                    self._note_flags(message)
+            self._own.clear()
+            self.modseq = max(self.modseq, changes.highest_modseq)
+            if self.on_happened is not None and (arrived or changed or vanished):
+                self.on_happened(Happened(arrived, changed, vanished))
+            if arrived:
+                self._note_claimed(await self._claim())
+
+    async def _note_vanished(self, changes: Changes) -> list[Uid]:
+        if changes.complete:
+            vanished: Sequence[Uid] = changes.vanished
+        else:
+            present = set(await self.mailbox.uids())
+            vanished = sorted({*cast(Sequence[Uid], self.with_arrived()), *self._claimed} - present)
+        if len(vanished) > MANY:
+            await aside(self._let_go, vanished)
+        elif vanished:
+            self._let_go(vanished)
+        return list(vanished)
+
+    def _let_go(self, vanished: Sequence[Uid]) -> None:
+        """These are gone: of what the client knows of, and of what waits."""
+        if self._arrived or self._claimed or self._added:
+            gone = frozenset(vanished)
+            self._arrived = array("I", (uid for uid in self._arrived if uid not in gone))
+            self._claimed -= gone
+            self._added -= gone
+        known = self._known_of(vanished)
+        self._gone.update(known)
+        if self._changed:
+            for uid in known:
+                self._changed.pop(uid, None)
+
+    def _note_flags(self, message: Message) -> None:
+        if self._own.get(message.uid) != message.modseq and self.seq_of(message.uid) is not None:
+            self._changed[message.uid] = message
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether something waits to be told."""
+        return bool(self._gone or self._changed or self._arrived)
+
+    @property
+    def gone(self) -> AbstractSet[Uid]:
+        """Messages that no longer exist although the client counts them."""
+        return self._gone
+
+    def has_tellable(self, *, removals: bool) -> bool:
+        """Whether any of it may be told, by what the client wants and by the moment."""
+        wanted = self.interest
+        return bool(
+            (self._arrived and wanted.arrivals)
+            or (self._changed and wanted.flags)
+            or (removals and (self._gone if wanted.removals else self._gone & self._mine))
+        )
+
+    @property
+    def settled(self) -> ModSeq:
+        """The client has been told of all changes up to this mod-sequence."""
+        return self._settled
+
+    @property
+    def told_up_to(self) -> ModSeq:
+        """The client knows of all removals up to this mod-sequence."""
+        return self._settled if self._gone else self.modseq
+
+    @property
+    def delayed_from(self) -> ModSeq | None:
+        """Where removals wait: all changes up to this mod-sequence have been told (RFC 7162 §3.2)."""
+        return self._settled if self._gone else None
+
+    @property
+    def has_many(self) -> bool:
+        """Whether `take` is so much work that it belongs aside, while the view is `steady`."""
+        return len(self._gone) + len(self._arrived) > MANY
+
+    def take(self, *, removals: bool) -> Updates:
+        """What is to be told now. Without `removals` (FETCH, STORE, SEARCH run) numbers stay as they are."""
+        if not self.has_pending:
+            self._settled = self.modseq
+            return Updates()
+        expunged: list[SeqNum] = []
+        gone: Collection[Uid] = self._gone if self.interest.removals else self._gone & self._mine
+        vanished = sorted(gone) if removals else []
+        if vanished:
+            expunged = self._remove(vanished)
+        arrived: Sequence[Uid] = ()
+        foreign: Sequence[Uid] = ()
+        if self.interest.arrivals and self._arrived:
+            arrived = [Uid(uid) for uid in self._arrived]
+            foreign = [uid for uid in arrived if uid not in self._added]
+            self.uids.extend(self._arrived)
+            self.recent |= self._claimed.intersection(arrived)
+            self._claimed.difference_update(arrived)
+            self._arrived = array("I")
+            self._added.clear()
+        changed = self.take_flags()
+        self.settle()
+        return Updates(
+            expunged,
+            vanished,
+            len(self.uids) if arrived else None,
+            len(self.recent) if arrived else None,
+            changed,
+            arrived,
+            foreign,
+        )
+
+    def take_flags(self) -> list[tuple[SeqNum, Message]]:
+        """The flags that are to be told now, of at most `MOST_FLAGS` messages; what `has_more_flags` tells of comes next."""
+        if not self.interest.flags:
+            self._changed = {}
+            return []
+        taken = list(islice(self._changed.items(), MOST_FLAGS))
+        if len(taken) == len(self._changed):
+            self._changed = {}
+        else:
+            for uid, _ in taken:
+                del self._changed[uid]
+        return [(seq, message) for uid, message in taken if (seq := self.seq_of(uid)) is not None]
+
+    @property
+    def has_more_flags(self) -> bool:
+        """Whether `take` has left flags that may be told at the same moment."""
+        return bool(self._changed)
+
+    def settle(self) -> None:
+        """All flags have been told, too."""
+        if not self._gone and not self._arrived and not self._changed:
+            self._settled = self.modseq
+
+    def _remove(self, gone: Sequence[Uid]) -> list[SeqNum]:
+        """Cut out messages that the client knows; their numbers."""
+        if len(gone) <= FEW:
+            places = [bisect_left(self.uids, uid) for uid in gone]
+            for at in reversed(places):
+                del self.uids[at]
+        else:
+            left_out = frozenset(gone)
+            places = [at for at, uid in enumerate(self.uids) if uid in left_out]
+            self.uids = array("I", [uid for uid in self.uids if uid not in left_out])
+        self.recent.difference_update(gone)
+        self._gone.difference_update(gone)
+        self._mine.difference_update(gone)
+        return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
+
+
+class Watcher(Protocol):
+    """A session that wants to know of other mailboxes than the selected one."""
+
+    def mailbox_changed(self, mailbox_id: str) -> None:
+        """Its messages have changed: look when it suits."""
+        ...
+
+    def happened(self, news: News) -> None: ...
+
+    def all_changed(self) -> None:
+        """So much has happened that nobody says what."""
+        ...
+
+
+class Tracker:
+    """Who watches which mailbox in this process; hears of changes from the store and from other workers. `presence`: where
+    there are others."""
+
+    def __init__(self, events: Events, presence: Presence | None = None) -> None:
+        self._views: dict[str, set[View]] = {}
+        self._presence = presence
+        self._bit = 1 if presence is None else presence.bit
+        self._told: set[str] = set()  # mailboxes in which removals have just been told
+        self._letting_go: asyncio.TimerHandle | None = None
+        self.watchers: set[Watcher] = set()
+        self._events = events
+        events.subscribe(News, self._spread)
+        self.changes = 0  # how often something was heard
+
+    def enter(self, view: View) -> None:
+        mailbox_id = view.mailbox.mailbox_id
+        self._views.setdefault(mailbox_id, set()).add(view)
+        if self._presence is not None:
+            self._presence.enter(mailbox_id)
+
+    def leave(self, view: View) -> None:
+        """The view's mailbox is open still."""
+        mailbox_id = view.mailbox.mailbox_id
+        views = self._views.get(mailbox_id)
+        if views is None or view not in views:
+            return
+        views.discard(view)
+        if self._presence is not None:
+            self._presence.leave(mailbox_id)
+        if not views:
+            del self._views[mailbox_id]
+            if isinstance(view.mailbox, TellsExpunged):
+                view.mailbox.let_go(MAX_MODSEQ, self._bit)
+        elif view.gone or view.is_dirty:
+            self.told(view)
+
+    # --- what is kept although it was expunged
+
+    def holders(self, mailbox: Mailbox) -> int:
+        """See murder.api.store.Untold."""
+        mailbox_id = mailbox.mailbox_id
+        found = 0 if self._presence is None else self._presence.elsewhere(mailbox_id)
+        views = self._views.get(mailbox_id, ())
+        if any(view.mailbox is not mailbox for view in views):
+            found |= self._bit
+        return found
+
+    def told(self, view: View) -> None:
+        """A client has been told of removals, or has left. Many are told of the same ones: what nobody here has still to be
+        told of is let go of a moment later, at once for all."""
+        self._told.add(view.mailbox.mailbox_id)
+        if self._letting_go is None:
+            self._letting_go = asyncio.get_running_loop().call_later(LET_GO_S, self._let_go)
+
+    def _let_go(self) -> None:
+        self._letting_go = None
+        told, self._told = self._told, set()
+        for mailbox_id in told:
+            views = self._views.get(mailbox_id)
+            if views:
+                mailbox = next(iter(views)).mailbox
+                if isinstance(mailbox, TellsExpunged):
+                    mailbox.let_go(min(view.told_up_to for view in views), self._bit)
+
+    # --- what happens
+
+    def mailbox_changed(self, mailbox_id: str) -> None:
+        """StoreListener: something was changed through this process's store."""
+        self.heard(mailbox_id)
+        self._events.publish(MailboxChanged(mailbox_id))
+
+    def heard(self, text: str) -> None:
+        """Another worker has told something: the id of a mailbox that has changed, or news."""
+        self.changes += 1
+        if text == ALL_CHANGED:
+            for views in tuple(self._views.values()):
+                for view in tuple(views):
+                    view.note_changed()
+            for watcher in tuple(self.watchers):
+                watcher.all_changed()
+            return
+        news = parse_news(text)
+        if news is not None:
+            self._spread(news)
+            return
+        for view in tuple(self._views.get(text, ())):
+            view.note_changed()
+        for watcher in tuple(self.watchers):
+            watcher.mailbox_changed(text)
+
+    def _spread(self, news: News) -> None:
+        if news.kind in (Kind.RENAMED, Kind.RENAMED_BELOW, Kind.DELETED):
+            old, new = news.other, news.name
+            if news.kind is Kind.DELETED:
+                old, new = news.name, NO_NAME
+            for views in tuple(self._views.values()):
+                for view in tuple(views):
+                    if view.on_renamed is not None:
+                        view.on_renamed(old, new)
+        for watcher in tuple(self.watchers):
+            watcher.happened(news)

@@ -1,0 +1,599 @@
+"""CREATE, DELETE, RENAME and SETACL as steps that a crash cannot leave half done: intent, master, store, list.
+
+Each operation writes an intent (with the names it takes) into the local list, then acts at the master and in the store,
+then commits list and intent together. Until that commit a start after a crash undoes it (a delete is finished); what the
+master then still has wrong, the comparison of the two lists puts right (`resync`). Without a master the steps there are
+left out. RFC 3656 §4; DESIGN: "Announce".
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final, Protocol
+from weakref import WeakValueDictionary
+
+from murder.api.store import MailboxStore, StoredMailbox
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.log import logger
+from murder.model.acl import Acl, format_acl, parse_acl
+from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.name import (
+    MailboxName,
+    display,
+    is_quarantined,
+    no_such_mailbox,
+)
+from murder.net.turns import Turn
+from murder.roles.backend.changes.events import Events, MasterMayDiffer
+from murder.roles.backend.changes.news import Kind, News
+from murder.roles.backend.hierarchy.intent import (
+    Intent,
+    Operation,
+    Stage,
+    format_intent,
+    is_alive,
+    parse_intent,
+    this_process,
+    tree_of,
+)
+from murder.roles.backend.records.annotations import moved_with, removed_with
+from murder.roles.backend.renames.mailboxes import move_mailbox, move_subscriptions, remove_mailbox
+from murder.roles.backend.renames.rows import Moves, Renamed, change_of_owner, news_of_rename
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.change import (
+    Change,
+    PutEntry,
+    PutIntent,
+    RemoveEntry,
+    RemoveIntent,
+)
+from murder.roles.mupdate.database.transaction import ListTransaction
+
+LOCK_WAIT_S: Final = 20.0  # another operation in the same tree, in another worker
+LOCK_PAUSE_S: Final = 0.05
+AT_ONCE: Final = 50  # commands to the master in flight for one operation
+
+
+class Master(Protocol):
+    """The master as this file needs it. Methods raise Refusal (the master said NO) or UpstreamFailure."""
+
+    async def reserve(self, name: bytes, raw_location: bytes) -> None:
+        """RFC 3656 §4.9. Raises Refusal where another server has it, UpstreamFailure."""
+        ...
+
+    async def activate(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
+        """RFC 3656 §4.1; as `reserve`."""
+        ...
+
+    async def deactivate(self, name: bytes, raw_location: bytes) -> None:
+        """RFC 3656 §4.3; as `reserve`."""
+        ...
+
+    async def delete(self, name: bytes) -> None: ...
+
+
+async def _nothing_to_do(_: MailboxName, __: str) -> None:
+    pass
+
+
+class Announcer:
+    """All changes of this backend's hierarchy, in this worker. `step` is called between steps (tests stop there)."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: MailboxStore,
+        master: Master | None,
+        location: Location,
+        events: Events,
+        make_room_for: Callable[[MailboxName, str], Awaitable[None]] = _nothing_to_do,
+        process: str = "",
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._master = master
+        self.location = location
+        self.process = process or this_process()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._log = logger(role="backend")
+        self.step: Callable[[str], None] = lambda _: None
+        self._events = events  # what has been done, and names that the master may have wrong
+        # lets go of what the store still has under a name, of a mailbox that moved away
+        self.make_room_for = make_room_for
+
+    # --- the operations
+
+    async def create(
+        self,
+        name: MailboxName,
+        raw_acl: bytes,
+        partition: str = "",
+        mailbox_id: str = "",
+        beside: Sequence[Change] = (),
+        fill: Callable[[], Awaitable[None]] | None = None,
+    ) -> StoredMailbox:
+        """Make a mailbox: durable and known to the master on return, with the changes `beside` it. `fill` gives it mail,
+        all or none, before anybody sees it (INBOX renamed, RFC 3501 §6.3.5).
+
+        Raises Refusal, UpstreamFailure.
+        """
+        place = Location(self.location.server, partition or self.location.partition)
+        reserved = MailboxEntry(name, EntryState.RESERVED, bytes(place), raw_acl)
+
+        def begin(transaction: ListTransaction) -> list[Change]:
+            if transaction.find(name) is not None:
+                raise Refusal(Code.ALREADY_EXISTS, "The mailbox exists already")
+            return [PutEntry(reserved)]
+
+        mailbox_id = mailbox_id or secrets.token_hex(8)
+        operation = Operation.CREATE if fill is None else Operation.SPLIT
+        intent = Intent(operation, ((name, name),), self.process, mailbox_id)
+        async with self._operation(intent, begin):
+            try:
+                await self._reserve([name], bytes(place))
+                self.step("reserved")
+                await self.make_room_for(name, mailbox_id)
+                stored = await self._store.create(name, place.partition, mailbox_id)
+                self.step("stored")
+                await self._activate([(name, bytes(place), raw_acl)])
+                self.step("activated")
+                if fill is not None:
+                    await fill()
+                    self.step("filled")
+                active = MailboxEntry(name, EntryState.ACTIVE, bytes(place), raw_acl)
+                await self._finish(intent, [PutEntry(active), *beside])
+            except Exception:
+                await self._undo(intent, at_master=[name])
+                raise
+        self._events.publish(News(Kind.CREATED, name))
+        return stored
+
+    async def delete(self, names: Sequence[MailboxName]) -> None:
+        """Remove mailboxes, children first. Raises Refusal, UpstreamFailure: then none of them is gone."""
+        intent = Intent(Operation.DELETE, tuple((name, name) for name in names), self.process)
+
+        def begin(transaction: ListTransaction) -> list[Change]:
+            for name in names:
+                entry = transaction.find(name)
+                if entry is None or not entry.is_active:
+                    raise no_such_mailbox(name)
+            return []
+
+        async with self._operation(intent, begin):
+            try:
+                await self._at_master(lambda master, name: master.delete(name), names)
+            except (Refusal, UpstreamFailure):
+                await self._restore_at_master(names)
+                await self._finish(intent, [])
+                raise
+            self.step("unannounced")
+            for name in names:
+                await self._store.delete(name)
+                self.step("removed")
+            removed: list[Change] = [RemoveEntry(name) for name in names]
+            removed += removed_with(self._ledger.mailboxes, names)
+            await self._finish(intent, removed)
+        for name in names:
+            self._events.publish(News(Kind.DELETED, name))
+
+    async def rename(self, moves: Moves) -> None:
+        """Rename mailboxes (old, new), all or none. Raises Refusal, UpstreamFailure."""
+        intent = Intent(Operation.RENAME, tuple(moves), self.process)
+        renamed = Renamed(moves)
+        async with self._operation(intent, renamed.begin):
+            try:
+                await self._rename_steps(intent, renamed.rows)
+            except Exception:
+                await self._undo(intent, at_master=[new for _, new in moves])
+                await self._restore_at_master([old for old, _ in moves])
+                raise
+        for news in news_of_rename(moves):
+            self._events.publish(news)
+
+    async def _rename_steps(
+        self, intent: Intent, renamed: Sequence[tuple[MailboxEntry, MailboxEntry]]
+    ) -> None:
+        await self._reserve_rows([entry for _, entry in renamed])
+        self.step("reserved")
+        for old, new in renamed:
+            await self._store.rename(old.name, new.name)
+            self.step("moved")
+        old_names = [old.name for old, _ in renamed]
+        await self._at_master(lambda master, name: master.delete(name), old_names)
+        self.step("unannounced")
+        await self._activate([(new.name, new.raw_location, new.raw_acl) for _, new in renamed])
+        self.step("activated")
+        changes: list[Change] = [RemoveEntry(old.name) for old, _ in renamed]
+        changes += [
+            PutEntry(MailboxEntry(new.name, EntryState.ACTIVE, new.raw_location, new.raw_acl))
+            for _, new in renamed
+        ]
+        changes += moved_with(self._ledger.mailboxes, intent.moves)
+        await self._finish(intent, changes)
+
+    async def set_acl(self, name: MailboxName, change: Callable[[Acl], Acl]) -> bytes:
+        """Change the access list; the new one. Raises Refusal (`change` may, too), UpstreamFailure: then nothing has
+        changed."""
+        intent = Intent(Operation.SET_ACL, ((name, name),), self.process)
+        found: list[tuple[MailboxEntry, bytes]] = []
+
+        def begin(transaction: ListTransaction) -> list[Change]:
+            entry = transaction.find(name)
+            if entry is None or not entry.is_active:
+                raise no_such_mailbox(name)
+            found[:] = [(entry, format_acl(change(parse_acl(entry.raw_acl))))]
+            return []
+
+        async with self._operation(intent, begin):
+            entry, raw_acl = found[0]
+            try:
+                await self._activate([(name, entry.raw_location, raw_acl)])
+                self.step("activated")
+                changed = MailboxEntry(name, EntryState.ACTIVE, entry.raw_location, raw_acl)
+                await self._finish(intent, [PutEntry(changed)])
+            except Exception:
+                await self._restore_at_master([name])
+                await self._finish(intent, [])
+                raise
+        self._events.publish(News(Kind.ACL, name))
+        return raw_acl
+
+    # --- the parts
+
+    @asynccontextmanager
+    async def _operation(
+        self, intent: Intent, begin: Callable[[ListTransaction], list[Change]]
+    ) -> AsyncIterator[None]:
+        """Hold the trees (in this worker by locks, in all by the written intent) and write the intent down."""
+        trees = intent.trees
+        locks = [self._locks.setdefault(tree, asyncio.Lock()) for tree in trees]
+        for lock in locks:
+            await lock.acquire()
+        try:
+            await self._write_intent(intent, trees, begin)
+            self.step("intended")
+            yield
+            self.step("finished")
+        finally:
+            for lock in locks:
+                lock.release()
+
+    async def _write_intent(
+        self,
+        intent: Intent,
+        trees: Sequence[str],
+        begin: Callable[[ListTransaction], list[Change]],
+        wait_s: float = LOCK_WAIT_S,
+    ) -> None:
+        octets = format_intent(intent)
+
+        def propose(transaction: ListTransaction) -> None:
+            if any(transaction.intent(tree) is not None for tree in trees):
+                raise Refusal(Code.IN_USE, "Another change of this mailbox is under way")
+            changes = begin(transaction)
+            changes += [PutIntent(tree, octets) for tree in trees]
+            transaction.check(changes)
+            for change in changes:
+                transaction.apply(change)
+
+        give_up_at = asyncio.get_running_loop().time() + wait_s
+        while True:
+            try:
+                await self._ledger.submit(propose)
+                return
+            except asyncio.CancelledError:
+                if intent.operation in (Operation.HELD, Operation.MOVE):  # a lock, and nothing else
+                    # it may be on its way to the disk: what takes it back comes behind it
+                    self._ledger.propose([lambda one: _let_in(one, intent, [])], lambda _: None)
+                raise
+            except Refusal as refusal:
+                too_late = asyncio.get_running_loop().time() > give_up_at
+                if refusal.code is not Code.IN_USE or too_late:
+                    raise
+            await asyncio.sleep(LOCK_PAUSE_S)
+
+    async def _finish(self, intent: Intent, changes: Sequence[Change]) -> None:
+        """The commit at which the operation has happened."""
+        await self._ledger.commit([*changes, *(RemoveIntent(tree) for tree in intent.trees)])
+
+    async def _undo(self, intent: Intent, at_master: Iterable[MailboxName]) -> None:
+        """An operation has failed before its last commit: as if it had never begun. Must not fail itself."""
+        await self.settle(intent)
+        names = list(at_master)
+        try:
+            await self._at_master(lambda master, name: master.delete(name), names)
+        except (Refusal, UpstreamFailure) as error:
+            self._events.publish(MasterMayDiffer(tuple(names)))
+            self._log.warning("announce.rollback_deferred", problem=str(error))
+
+    async def _restore_at_master(self, names: Iterable[MailboxName]) -> None:
+        """Tell the master again what stands in the list; if it is away, later."""
+        names = list(names)
+        rows = [entry for name in names if (entry := self._ledger.mailboxes.find(name)) is not None]
+        try:
+            await self._activate(
+                [(row.name, row.raw_location, row.raw_acl) for row in rows if row.is_active]
+            )
+        except (Refusal, UpstreamFailure) as error:
+            self._events.publish(MasterMayDiffer(tuple(names)))
+            self._log.warning("announce.rollback_deferred", problem=str(error))
+
+    async def _reserve_rows(self, rows: Iterable[MailboxEntry]) -> None:
+        by_place: dict[bytes, list[MailboxName]] = {}
+        for entry in rows:
+            by_place.setdefault(entry.raw_location, []).append(entry.name)
+        for place, names in by_place.items():
+            await self._reserve(names, place)
+
+    async def _reserve(self, names: Sequence[MailboxName], place: bytes) -> None:
+        try:
+            await self._at_master(lambda master, name: master.reserve(name, place), names)
+        except Refusal as refusal:
+            if refusal.code is not Code.ALREADY_EXISTS:
+                raise
+            raise Refusal(
+                Code.ALREADY_EXISTS, f"The murder has this mailbox already ({refusal.text})"
+            ) from refusal
+
+    async def _activate(self, rows: Sequence[tuple[MailboxName, bytes, bytes]]) -> None:
+        told = {name: (place, raw_acl) for name, place, raw_acl in rows}
+        await self._at_master(
+            lambda master, name: master.activate(name, *told[name]), [row[0] for row in rows]
+        )
+
+    async def _at_master(
+        self,
+        act: Callable[[Master, MailboxName], Awaitable[None]],
+        names: Sequence[MailboxName],
+    ) -> None:
+        master = self._master
+        if master is None:
+            return
+        names = [name for name in names if not is_quarantined(name)]
+        for start in range(0, len(names), AT_ONCE):
+            batch = names[start : start + AT_ONCE]
+            if len(batch) == 1:
+                await act(master, batch[0])
+                continue
+            outcomes = await asyncio.gather(
+                *(act(master, name) for name in batch), return_exceptions=True
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    # --- moves to another server (`backend.moves`)
+
+    @asynccontextmanager
+    async def locked(self, root: MailboxName) -> AsyncIterator[None]:
+        """Keep everybody else out of a tree for a moment, in every worker; a crash gives it free. Raises Refusal(IN_USE)."""
+        intent = Intent(Operation.HELD, ((root, root),), self.process)
+        async with self._operation(intent, lambda _: []):
+            try:
+                yield
+            finally:
+                await self._finish(intent, [])
+
+    async def hold(self, intent: Intent) -> None:
+        """Keep everybody else out of its trees until `finish`, in every worker and over a crash; waits for who is in
+        one now. May be done twice. Raises Refusal(IN_USE)."""
+        octets = format_intent(intent)
+        if all(self._ledger.mailboxes.intents().get(tree) == octets for tree in intent.trees):
+            return
+        await self._write_intent(intent, intent.trees, lambda _: [])
+
+    async def finish(self, intent: Intent, changes: Sequence[Change]) -> None:
+        """Make these changes, and let others in again. May be done twice."""
+        await self._ledger.submit(lambda transaction: _let_in(transaction, intent, changes))
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make these changes, under a lock that is held."""
+        await self._ledger.commit(changes)
+
+    async def withdraw(self, rows: Sequence[MailboxEntry]) -> None:
+        """Tell the master that nobody has these now (RFC 3656 §4.3), children first. Raises Refusal, UpstreamFailure."""
+        places = {row.name: row.raw_location for row in rows}
+        names = sorted(places, key=len, reverse=True)
+        await self._at_master(lambda master, name: master.deactivate(name, places[name]), names)
+
+    async def announce(self, rows: Sequence[MailboxEntry]) -> None:
+        """Tell the master that these are here. Raises Refusal, UpstreamFailure."""
+        await self._activate([(row.name, row.raw_location, row.raw_acl) for row in rows])
+
+    # --- RENAMEs of what lies on several backends (`backend.renames`)
+
+    async def prepare_rename(
+        self, intent: Intent, change_acl: Callable[[Acl], Acl], wait_s: float = LOCK_WAIT_S
+    ) -> None:
+        """Keep everybody else out of its trees, over a crash too, and take the new names: `carry_out` or `withdraw` ends
+        it. Raises Refusal, UpstreamFailure: then nothing has changed."""
+        renamed = Renamed(intent.moves, change_acl)
+        await self._write_intent(intent, intent.trees, renamed.begin, wait_s)
+        self.step("intended")
+        try:
+            for entry in (new for _, new in renamed.rows):
+                await self.make_room_for(entry.name, "")
+            await self._reserve_rows([entry for _, entry in renamed.rows])
+            self.step("reserved")
+        except Exception:
+            await self.withdraw_rename(intent)
+            raise
+
+    async def advance(self, intent: Intent, stage: Stage, beside: Sequence[Change] = ()) -> Intent:
+        """This process takes it on, and writes down how far it has come, with these changes. Raises Refusal(IN_USE) where
+        somebody else has."""
+        further = replace(intent, stage=stage, process=self.process)
+        before, after = format_intent(intent), format_intent(further)
+
+        def propose(transaction: ListTransaction) -> None:
+            if any(transaction.intent(tree) != before for tree in intent.trees):
+                raise Refusal(Code.IN_USE, "Another worker is ending this RENAME")
+            for change in (*beside, *(PutIntent(tree, after) for tree in intent.trees)):
+                transaction.apply(change)
+
+        await self._ledger.submit(propose)
+        return further
+
+    async def carry_out(self, intent: Intent, *, tells_master: bool = True) -> None:
+        """What was prepared, and is decided: store, list, master, which is told later where it is away. May be done twice,
+        and again after a crash. Raises what the store raises: then it has to be done again."""
+        turn, mailboxes = Turn(), self._ledger.mailboxes
+        owners = change_of_owner(*(intent.root or intent.moves[0])).owners
+        changes: list[Change] = []
+        for old, new in intent.moves:
+            if old == new:
+                changes += await remove_mailbox(self._store, mailboxes, old)
+                self.step("removed")
+            else:
+                changes += await move_mailbox(self._store, mailboxes, old, new, owners)
+                self.step("moved")
+            if turn.is_over:
+                await turn.rest()
+        if owners is not None and intent.root in intent.moves:
+            await move_subscriptions(self._store, owners)
+            self.step("subscribed")
+        if changes:
+            await self._ledger.commit(changes)
+            for news in news_of_rename(intent.moves):
+                self._events.publish(news)
+            self.step("listed")
+        if not tells_master:
+            self._events.publish(MasterMayDiffer(tuple(intent.names)))
+        else:
+            await self._tell_of_rename(intent)
+        self.step("announced")
+        await self.finish(intent, [])
+        self.step("finished")
+
+    async def _tell_of_rename(self, intent: Intent) -> None:
+        rows = [self._ledger.mailboxes.find(new) for _, new in intent.moves]
+        try:
+            old_names = [old for old, _ in intent.moves]
+            await self._at_master(lambda master, name: master.delete(name), old_names)
+            self.step("unannounced")
+            await self.announce([row for row in rows if row is not None])
+        except (Refusal, UpstreamFailure) as error:
+            self._events.publish(MasterMayDiffer(tuple(intent.names)))
+            self._log.warning("announce.rollback_deferred", problem=str(error))
+
+    async def withdraw_rename(self, intent: Intent) -> None:
+        """What was prepared is not to be: as if it had never begun. May be done twice."""
+        taken = self._taken_names(intent)
+        try:
+            await self._at_master(lambda master, name: master.delete(name), taken)
+        except (Refusal, UpstreamFailure) as error:
+            self._events.publish(MasterMayDiffer(tuple(taken)))
+            self._log.warning("announce.rollback_deferred", problem=str(error))
+        self.step("given back")
+        await self.finish(intent, [RemoveEntry(name) for name in taken])
+
+    def _taken_names(self, intent: Intent) -> list[MailboxName]:
+        """The new names of a rename that are nobody's mailbox yet."""
+        find = self._ledger.mailboxes.find
+        return [new for _, new in intent.moves if (row := find(new)) and not row.is_active]
+
+    # --- after a crash
+
+    async def repair(self, is_alive: Callable[[str], bool] = is_alive) -> list[Intent]:
+        """Settle what dead processes left; other workers' operations go on."""
+        found = [parse_intent(octets) for octets in self._ledger.mailboxes.intents().values()]
+        settled = [
+            intent
+            for intent in dict.fromkeys(found)
+            if not is_alive(intent.process) and not _waits_for_others(intent)
+        ]
+        for intent in settled:
+            await self.settle(intent)
+            self._log.warning(
+                "announce.repaired",
+                operation=intent.operation.value,
+                mailbox=display(intent.moves[0][0]),
+            )
+        return settled
+
+    async def settle(self, intent: Intent) -> None:
+        """Undo what was begun (a delete: finish it) in store and list. Can be done twice."""
+        changes: list[Change] = []
+        match intent.operation:
+            case Operation.CREATE:
+                for _, name in intent.moves:
+                    await self._remove_created(name, intent.mailbox_id)
+                    changes.append(RemoveEntry(name))
+            case Operation.DELETE:
+                for _, name in intent.moves:
+                    await self._store.delete(name)
+                    changes.append(RemoveEntry(name))
+                    changes += removed_with(self._ledger.mailboxes, [name])
+            case Operation.RENAME:
+                for old, new in reversed(intent.moves):
+                    await self._store.rename(new, old)
+                    changes.append(RemoveEntry(new))
+            case Operation.SPLIT:
+                for _, name in intent.moves:
+                    changes.append(await self._settle_split(name, intent.mailbox_id))
+            case Operation.JOINT | Operation.PART:
+                return await self._settle_joint(intent)
+            case Operation.SET_ACL | Operation.HELD | Operation.MOVE | Operation.OWED:
+                pass
+        await self._finish(intent, changes)
+
+    async def _settle_joint(self, intent: Intent) -> None:
+        """Unless another worker takes it on at this moment."""
+        is_decided = intent.stage is Stage.COMMIT
+        try:
+            intent = await self.advance(intent, Stage.COMMIT if is_decided else Stage.ABORT)
+        except Refusal:
+            return
+        if is_decided:
+            await self.carry_out(intent, tells_master=False)
+        else:
+            await self.finish(intent, [RemoveEntry(name) for name in self._taken_names(intent)])
+
+    async def _settle_split(self, name: MailboxName, mailbox_id: str) -> Change:
+        """Mail that has gone over stays there, with its row; a mailbox that has none was never filled."""
+        entry = self._ledger.mailboxes.find(name)
+        try:
+            mailbox = await self._store.open(name, "")
+        except Refusal:
+            return RemoveEntry(name)
+        has_mail = mailbox.mailbox_id == mailbox_id and (await mailbox.status()).messages > 0
+        mailbox.close()
+        if has_mail and entry is not None:
+            return PutEntry(
+                MailboxEntry(name, EntryState.ACTIVE, entry.raw_location, entry.raw_acl)
+            )
+        await self._remove_created(name, mailbox_id)
+        return RemoveEntry(name)
+
+    async def _remove_created(self, name: MailboxName, mailbox_id: str) -> None:
+        """Remove the mailbox if it is the one that was to be made: a namesake found in the store holds mail."""
+        try:
+            mailbox = await self._store.open(name, "")
+        except Refusal:
+            return
+        is_ours = mailbox.mailbox_id == mailbox_id
+        mailbox.close()
+        if is_ours:
+            await self._store.delete(name)
+
+    def is_busy(self, name: MailboxName) -> bool:
+        """Whether an operation on this tree is under way: a comparison of lists leaves it alone."""
+        return tree_of(name) in self._ledger.mailboxes.intents()
+
+
+def _waits_for_others(intent: Intent) -> bool:
+    """Whether who keeps the moves, or the RENAMEs over several backends, ends it; no start after a crash does."""
+    is_in_doubt = intent.operation is Operation.PART and intent.stage is Stage.PREPARED
+    return is_in_doubt or intent.operation in (Operation.MOVE, Operation.OWED)
+
+
+def _let_in(transaction: ListTransaction, intent: Intent, changes: Sequence[Change]) -> None:
+    """Make these changes, and remove what is still there of the intent."""
+    octets = format_intent(intent)
+    steps = [*changes]
+    steps += [RemoveIntent(tree) for tree in intent.trees if transaction.intent(tree) == octets]
+    transaction.check(steps)
+    for step in steps:
+        transaction.apply(step)

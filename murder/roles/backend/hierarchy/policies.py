@@ -1,0 +1,196 @@
+"""Mail that goes by its age (`[expiry."NAME"]`): what the rules would do today, and the doing of it, turn by turn.
+
+A mailbox is looked at page by page, and what is found there goes page by page, each in one change of the store: who stops
+in between has done a part, and the next round does the rest. What moves to another server just then waits for it.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from murder.api.store import Mailbox
+from murder.config.expiry import ExpiryRule
+from murder.errors import Refusal
+from murder.model.entry import MailboxEntry
+from murder.model.flag import FLAGGED, SEEN
+from murder.model.message import Message, Uid
+from murder.model.name import (
+    MailboxName,
+    Namespace,
+    display,
+    inbox_of,
+    is_deleted,
+    is_non_imap,
+    owner_of,
+)
+from murder.model.query.listmatch import compile_pattern
+from murder.net.turns import Turn, in_turns
+from murder.roles.backend.hierarchy.mailboxes import Mailboxes
+from murder.roles.backend.records.annotations import Annotations
+from murder.wire import mutf7
+
+PAGE: Final = 500
+ARCHIVE: Final = "\\archive"
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What one rule does, or would do, in one mailbox. `problem`: why it does nothing."""
+
+    rule: str
+    name: MailboxName
+    messages: int = 0
+    octets: int = 0
+    target: MailboxName | None = None  # None: away
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    name: str
+    asks: ExpiryRule
+    pattern: re.Pattern[bytes]
+
+
+class Policies:
+    """All rules of a backend."""
+
+    def __init__(
+        self,
+        rules: Mapping[str, ExpiryRule],
+        namespace: Namespace,
+        mailboxes: Mailboxes,
+        annotations: Annotations,
+    ) -> None:
+        separator = namespace.separator
+        self._rules = [
+            _Rule(name, rule, compile_pattern(_octets_of(rule.mailboxes), separator))
+            for name, rule in rules.items()
+        ]
+        self._namespace = namespace
+        self._mailboxes = mailboxes
+        self._annotations = annotations
+
+    @property
+    def has_rules(self) -> bool:
+        return bool(self._rules)
+
+    async def apply(self, now: datetime, *, acts: bool) -> AsyncIterator[Expired]:
+        """What the rules find in each mailbox, done if `acts`; only where there is something, or a problem."""
+        turn = Turn()
+        for entry in self._mailboxes.list.walk() if self._rules else ():
+            if turn.is_over:
+                await turn.rest()
+            for rule in self._rules:
+                if self._is_meant(rule, entry):
+                    found = await self._apply(rule, entry.name, now, acts=acts)
+                    if found.messages or found.problem:
+                        yield found
+
+    def _is_meant(self, rule: _Rule, entry: MailboxEntry) -> bool:
+        name = entry.name
+        if not entry.is_active or is_deleted(name) or is_non_imap(name):
+            return False
+        if not rule.pattern.fullmatch(self._namespace.external(name, "")):
+            return False
+        wanted = rule.asks.special_use.lower()
+        return not wanted or wanted in self._uses(name)
+
+    def _uses(self, name: MailboxName) -> Sequence[str]:
+        """What it is to its owner."""
+        return [use.lower() for use in self._annotations.special_uses(name, owner_of(name) or "")]
+
+    async def _archive_of(self, name: MailboxName) -> MailboxName | None:
+        owner = owner_of(name)
+        if owner is None:
+            return None
+        async for head in in_turns(self._mailboxes.below(inbox_of(owner))):
+            if ARCHIVE in self._uses(head.name):
+                return head.name
+        return None
+
+    async def _apply(self, rule: _Rule, name: MailboxName, now: datetime, *, acts: bool) -> Expired:
+        target = None
+        if rule.asks.action == "archive":
+            target = await self._archive_of(name)
+            if target is None:
+                return Expired(rule.name, name, problem="there is no \\Archive of its owner here")
+            if target == name:
+                return Expired(rule.name, name)
+        before = now - timedelta(days=rule.asks.after_days)
+        store, reader = self._mailboxes.store, owner_of(name) or ""
+        messages = octets = 0
+        problem = ""
+        try:
+            mailbox = await store.open(name, reader)
+            try:
+                into = await store.open(target, reader) if target is not None else None
+                try:
+                    async for page in _old(mailbox, rule.asks, before):
+                        done = (
+                            await _act(mailbox, [one.uid for one in page], into) if acts else None
+                        )
+                        gone = [one for one in page if done is None or one.uid in done]
+                        messages += len(gone)
+                        octets += sum(one.size for one in gone)
+                finally:
+                    if into is not None:
+                        into.close()
+            finally:
+                mailbox.close()
+        except Refusal as refusal:
+            problem = refusal.text
+        return Expired(rule.name, name, messages, octets, target, problem)
+
+
+def _octets_of(pattern: str) -> bytes:
+    """As names are written on the wire."""
+    return pattern.encode() if pattern.isascii() else mutf7.encode(pattern)
+
+
+async def _old(
+    mailbox: Mailbox, rule: ExpiryRule, before: datetime
+) -> AsyncIterator[Sequence[Message]]:
+    """Those that the rule means, page by page."""
+    uids, turn = await mailbox.uids(), Turn()
+    for start in range(0, len(uids), PAGE):
+        page = await mailbox.messages(uids[start : start + PAGE])
+        found = [one for one in page if _is_old(one, rule, before)]
+        if found:
+            yield found
+        if turn.is_over:
+            await turn.rest()
+
+
+def _is_old(message: Message, rule: ExpiryRule, before: datetime) -> bool:
+    at = message.save_date if rule.by == "saved" else message.internal_date
+    if (at or message.internal_date) >= before:
+        return False
+    if rule.keep_flagged and FLAGGED in message.flags:
+        return False
+    return not (rule.keep_unseen and SEEN not in message.flags)
+
+
+async def _act(mailbox: Mailbox, uids: Sequence[Uid], into: Mailbox | None) -> frozenset[Uid]:
+    """Which of them have gone."""
+    if into is None:
+        return frozenset(await mailbox.expunge(uids))
+    return frozenset(await mailbox.move(uids, into))
+
+
+def told(found: Expired) -> dict[str, object]:
+    """For log and audit trail."""
+    target = {} if found.target is None else {"target": display(found.target)}
+    return {
+        "rule": found.rule,
+        "mailbox": display(found.name),
+        "messages": found.messages,
+        "octets": found.octets,
+        **target,
+    }
+
+
+def today() -> datetime:
+    return datetime.now(UTC)

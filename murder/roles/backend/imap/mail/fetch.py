@@ -1,0 +1,350 @@
+"""FETCH and UID FETCH (RFC 3501 §6.4.5 and extensions).
+
+What a store knows of messages is answered batch by batch; octets of messages stream slice by slice, so that neither
+a large mailbox nor a large message is held in memory.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Final
+
+from murder.api.disk import DamagedMessageError
+from murder.api.store import TellsFlags, TellsSummaries
+from murder.errors import BadSyntax, Code, Refusal
+from murder.mime.nul import has_nul
+from murder.model.flag import SEEN, FlagChange
+from murder.model.message import Flagged, Message, SeqNum, Uid
+from murder.model.query.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
+from murder.model.seqset import EVERYTHING
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.mail.content import Reader, sized
+from murder.roles.backend.imap.mail.qresync import tell_vanished
+from murder.roles.backend.imap.message_sets import batches, ranges_of, uids_of, window
+from murder.serve.arguments import arguments
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.date import format_date_time
+from murder.wire.imap.mail.fetch import (
+    cut,
+    format_body,
+    format_body_head,
+    format_id_piece,
+    format_preview_piece,
+    format_save_date_piece,
+    parse_fetch,
+)
+
+BODY_BATCH: Final = 50  # messages whose octets are read between two looks at their flags
+SLICE: Final = 128 * 1024  # octets of a body sent before the client must take some
+GATHER: Final = 64 * 1024  # octets of small answers gathered into one write
+
+FACTS: Final[Mapping[FetchItem, Callable[[Message], bytes] | None]] = {  # None: a session's own
+    Attribute.UID: lambda message: b"UID %d" % message.uid,
+    Attribute.FLAGS: None,
+    Attribute.INTERNALDATE: lambda message: (
+        b"INTERNALDATE " + format_date_time(message.internal_date)
+    ),
+    Attribute.RFC822_SIZE: lambda message: b"RFC822.SIZE %d" % message.rfc822_size,
+    Attribute.MODSEQ: lambda message: b"MODSEQ (%d)" % message.modseq,
+    Attribute.SAVEDATE: lambda message: format_save_date_piece(message.save_date),
+    Attribute.EMAILID: lambda message: format_id_piece(Attribute.EMAILID, message.email_id),
+    Attribute.THREADID: lambda message: format_id_piece(Attribute.THREADID, message.thread_id),
+}
+WHATS: Final[
+    Mapping[FetchItem, tuple[bytes, int]]
+] = {  # how it is written, and which value of a `Flagged` it is
+    Attribute.UID: (b"UID %d", 0),
+    Attribute.FLAGS: (b"FLAGS %s", 1),
+    Attribute.MODSEQ: (b"MODSEQ (%d)", 2),
+}
+FROM_STRUCTURE: Final = frozenset({Attribute.ENVELOPE, Attribute.BODY, Attribute.BODYSTRUCTURE})
+
+
+def run_fetch(dialogue: BackendImap, command: Command) -> Running:
+    return _fetch(dialogue, command, by_uid=False)
+
+
+def run_uid_fetch(dialogue: BackendImap, command: Command) -> Running:
+    return _fetch(dialogue, command, by_uid=True)
+
+
+async def _fetch(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    implies_uid = not dialogue.manner.uid_only
+    request = await arguments(command, parse_fetch, by_uid, implies_uid=implies_uid)
+    rights = dialogue.need_rights("r")
+    if request.vanished and not dialogue.manner.qresync:
+        raise BadSyntax("VANISHED needs QRESYNC to be enabled")
+    uids = await uids_of(dialogue, request.sequence, by_uid)
+    marks = request.sets_seen and "s" in rights and not dialogue.now.read_only
+    await _Fetch(dialogue, request, marks).run(command, uids, by_uid)
+
+
+async def tell_items(dialogue: BackendImap, wanted: Mapping[Uid, Sequence[FetchItem]]) -> None:
+    """FETCH responses for new messages, as NOTIFY and UPDATE asked for them; each item once."""
+    manner = dialogue.manner
+    for items, uids in _by_items(wanted):
+        if manner.condstore:  # RFC 7162 §3.2.4
+            items = (*items, *(() if manner.uid_only else (Attribute.UID,)), Attribute.MODSEQ)
+        request = FetchRequest(EVERYTHING, tuple(dict.fromkeys(items)))
+        marks = request.sets_seen and "s" in dialogue.need_rights() and not dialogue.now.read_only
+        await _Fetch(dialogue, request, marks).tell(uids)
+
+
+def _by_items(
+    wanted: Mapping[Uid, Sequence[FetchItem]],
+) -> Iterator[tuple[tuple[FetchItem, ...], list[Uid]]]:
+    """Messages of which the same is wanted, together; in UID order."""
+    for items, pairs in groupby(sorted(wanted.items()), key=lambda pair: tuple(pair[1])):
+        yield items, [uid for uid, _ in pairs]
+
+
+class _Fetch:
+    """One FETCH under way."""
+
+    def __init__(self, dialogue: BackendImap, request: FetchRequest, marks: bool) -> None:
+        self._dialogue = dialogue
+        self._view = dialogue.now
+        self._request = request
+        self._marks = marks  # messages become \Seen
+        self._out: list[bytes] = []
+        self._out_octets = 0
+        self._missed = 0
+        self._by_uid = False
+        items = dict.fromkeys(request.items)
+        tells_uid = dialogue.manner.qresync and not dialogue.manner.uid_only
+        if tells_uid and Attribute.FLAGS in items:
+            items.setdefault(Attribute.UID)
+        if dialogue.manner.condstore and Attribute.FLAGS in items:
+            items.setdefault(Attribute.MODSEQ)
+        if Attribute.MODSEQ in items:
+            dialogue.enable_condstore()
+        self._items: tuple[FetchItem, ...] = tuple(items)
+        self._makers = [FACTS[item] for item in items if item in FACTS]
+        self._flags_only = (
+            Attribute.FLAGS in items
+            and items.keys() <= WHATS.keys()
+            and request.changed_since is None
+        )
+        self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
+        self._damage: DamagedMessageError | None = None
+        self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
+
+    async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
+        request = self._request
+        self._by_uid = by_uid
+        if request.partial is not None:
+            uids = window(uids, request.partial)
+        if request.vanished and request.changed_since is not None:
+            view = self._view
+            ranges = await ranges_of(request.sequence, view.uids[-1] if view.uids else 0)
+            changes = await view.mailbox.changes(request.changed_since)
+            await tell_vanished(self._dialogue, changes, ranges)
+        await self.tell(uids)
+        if self._damage is not None:
+            raise self._damage
+        if uids and self._missed == len(uids):  # RFC 2180 §4.1.2
+            raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
+        is_gone = False
+        if not by_uid:  # what others have expunged, told or not (RFC 5530)
+            if self._view.is_dirty:
+                await self._view.poll()
+            is_gone = not self._view.gone.isdisjoint(uids)
+        code = b"EXPUNGEISSUED" if self._missed or is_gone else b""
+        await self._dialogue.finish(command, code=code, removals=by_uid)
+
+    async def tell(self, uids: Sequence[Uid]) -> None:
+        """Send the responses."""
+        size = BODY_BATCH if self._request.needs_octets else 1000
+        for batch in batches(uids, size):
+            await self._batch(batch)
+        self._send()
+
+    async def _batch(self, uids: Sequence[Uid]) -> None:
+        mailbox = self._view.mailbox
+        if self._flags_only and isinstance(mailbox, TellsFlags):
+            await self._tell_flags(uids, await self._view.flagged(mailbox, uids))
+            return
+        if self._request.vanished:  # they are told as gone
+            messages = await mailbox.messages(uids)
+        else:
+            messages = await self._view.messages(uids)
+        if not self._by_uid:
+            self._missed += len(uids) - len(messages)
+        if Attribute.RFC822_SIZE in self._items and any(one.told_size < 0 for one in messages):
+            messages = [await sized(mailbox, message) for message in messages]
+        since = self._request.changed_since
+        if since is not None:
+            messages = [message for message in messages if message.modseq > since]
+        marked: dict[Uid, Message] = {}
+        if self._marks:
+            unseen = [message.uid for message in messages if SEEN not in message.flags]
+            if unseen:
+                stored = await self._view.mailbox.change_flags(
+                    unseen, FlagChange.ADD, frozenset({SEEN})
+                )
+                self._view.mark_reported(stored.messages)
+                marked = {message.uid: message for message in stored.messages}
+        if not self._request.needs_octets:
+            self._tell_facts(messages)
+            await self._flush()
+            return
+        summaries: Mapping[Uid, bytes] = {}
+        if self._needs_structure and isinstance(mailbox, TellsSummaries):
+            summaries = await mailbox.summaries(uids)
+        for message in messages:
+            seq = self._view.seq_of(message.uid)
+            if seq is not None:
+                now = marked.get(message.uid)
+                reader = Reader(mailbox, message, summaries.get(message.uid))
+                await self._tell(reader, seq, now or message, flags_too=now is not None)
+
+    # --- what the store knows
+
+    async def _tell_flags(self, uids: Sequence[Uid], found: Sequence[Flagged]) -> None:
+        """The same as `_tell_facts`, for the one question that is asked of whole mailboxes."""
+        if not self._by_uid:
+            self._missed += len(uids) - len(found)
+        seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head
+        form, recent = self._dialogue.forms.form, self._view.recent
+        whats = [WHATS[item] for item in self._items]
+        line = b"%s" + b" ".join(what for what, _ in whats) + b")\r\n"
+        lines = []
+        for message in found:
+            uid, flags, modseq = message
+            seq = seq_of(uid)
+            if seq is not None:
+                values = (uid, form(flags, uid in recent), modseq)
+                lines.append(line % (head(seq, uid), *[values[which] for _, which in whats]))
+        self._put(self._dialogue.forms.fresh_words())
+        self._put(b"".join(lines))
+        self._view.mark_reported(found)
+        await self._flush()
+
+    def _tell_facts(self, messages: Sequence[Message]) -> None:
+        seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head
+        lines = [
+            b"%s%s)\r\n" % (head(seq, message.uid), b" ".join(self._facts(message, False)))
+            for message in messages
+            if (seq := seq_of(message.uid)) is not None
+        ]
+        self._put(self._dialogue.forms.fresh_words())
+        self._put(b"".join(lines))
+        if Attribute.FLAGS in self._items:
+            self._view.mark_reported(messages)
+
+    def _facts(self, message: Message, flags_too: bool) -> list[bytes]:
+        """The pieces that need no octets of the message."""
+        pieces: list[bytes] = []
+        for make in self._makers:
+            if make is not None:
+                pieces.append(make(message))
+            else:
+                pieces.append(self._flags(message))
+                flags_too = False
+        if flags_too:
+            pieces.append(self._flags(message))
+            manner = self._dialogue.manner
+            if manner.condstore and Attribute.MODSEQ not in self._items:
+                pieces.append(b"MODSEQ (%d)" % message.modseq)
+            if manner.condstore and not manner.uid_only and Attribute.UID not in self._items:
+                pieces.insert(0, b"UID %d" % message.uid)  # RFC 7162 §3.2.4
+        return pieces
+
+    def _flags(self, message: Message) -> bytes:
+        is_recent = message.uid in self._view.recent
+        return b"FLAGS " + self._dialogue.forms.form(message.flags, is_recent)
+
+    # --- what only its octets tell
+
+    async def _tell(self, reader: Reader, seq: SeqNum, message: Message, flags_too: bool) -> None:
+        head = self._dialogue.manner.fetch_head(seq, message.uid)
+        begun = False
+        try:
+            if self._needs_message:  # before anything of the answer is sent: it may be gone
+                size = len(await reader.octets())
+                if size != message.rfc822_size:
+                    message = replace(message, told_size=size)
+            facts = self._facts(message, flags_too)
+            self._put(self._dialogue.forms.fresh_words())
+            for item in self._items:
+                piece = await self._octet_piece(reader, item)
+                if piece is None:
+                    continue
+                if not begun:
+                    self._put(head + b"".join(fact + b" " for fact in facts))
+                    begun = True
+                else:
+                    self._put(b" ")
+                begin, body = piece
+                self._put(begin)
+                await self._put_body(body)
+                await self._dialogue.flush()
+        except DamagedMessageError as damage:
+            if begun:
+                raise
+            self._damage = damage  # the others are told
+            return
+        except Refusal as refusal:
+            if refusal.code is not Code.EXPUNGE_ISSUED or begun:
+                raise
+            self._missed += not self._by_uid
+            return
+        finally:
+            reader.close()
+        if begun:
+            self._put(b")\r\n")
+        else:
+            self._put(b"%s%s)\r\n" % (head, b" ".join(facts)))
+        await self._flush()
+
+    async def _octet_piece(
+        self, reader: Reader, item: FetchItem
+    ) -> tuple[bytes, memoryview | bytes] | None:
+        match item:
+            case BodyItem():
+                octets = await reader.section(item)
+                if octets is None or item.form is Form.BINARY_SIZE:
+                    return format_body(item, octets), b""
+                octets = cut(octets, item.partial)
+                binary = item.form is Form.BINARY and has_nul(memoryview(octets))
+                return format_body_head(item, len(octets), has_nul=binary), octets
+            case Attribute.ENVELOPE:
+                return await reader.envelope(), b""
+            case Attribute.BODY | Attribute.BODYSTRUCTURE:
+                return await reader.structure(item is Attribute.BODYSTRUCTURE), b""
+            case Preview():
+                return format_preview_piece(await reader.preview(item.lazy)), b""
+            case _:
+                return None
+
+    # --- sending
+
+    def _put(self, octets: bytes) -> None:
+        if not octets:
+            return
+        self._out.append(octets)
+        self._out_octets += len(octets)
+        if self._out_octets >= GATHER:
+            self._send()
+
+    def _send(self) -> None:
+        if self._out:
+            self._dialogue.send(b"".join(self._out))
+            self._out.clear()
+            self._out_octets = 0
+
+    async def _put_body(self, octets: memoryview | bytes) -> None:
+        if len(octets) < GATHER:
+            self._put(bytes(octets))
+            return
+        self._send()
+        view = memoryview(octets)
+        for at in range(0, len(view), SLICE):
+            self._dialogue.send(bytes(view[at : at + SLICE]))
+            await self._dialogue.flush()
+
+    async def _flush(self) -> None:
+        if self._out_octets >= GATHER // 2:
+            self._send()
+        await self._dialogue.flush()

@@ -1,0 +1,158 @@
+"""GENURLAUTH, RESETKEY, URLFETCH (RFC 4467, RFC 5524 URLAUTH=BINARY): URLs by which others may read one message."""
+
+from dataclasses import replace
+from typing import Final
+
+from murder.errors import BadSyntax, Refusal
+from murder.mime.section import find_part
+from murder.model.name import MailboxName
+from murder.model.part import Part
+from murder.model.query.fetch import Form, SectionText
+from murder.model.url import ImapUrl
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.mail.content import Reader
+from murder.roles.backend.imap.mail.urls import INTERNAL, message_of, section_of
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.mail.urlauth import (
+    ResetKeyRequest,
+    UrlFetchItem,
+    UrlFetchRequest,
+    format_genurlauth,
+    format_urlfetch,
+    format_urlfetch_extended,
+    parse_genurlauth,
+    parse_resetkey,
+    parse_urlfetch,
+)
+from murder.wire.token import Scanner
+from murder.wire.url import parse_url
+
+URL_MECHANISMS: Final = b"URLMECH INTERNAL"
+
+
+# --- making URLs
+
+
+def run_genurlauth(dialogue: BackendImap, command: Command) -> Running:
+    return _generate(dialogue, command, parse_genurlauth(Scanner(command.octets, command.start)))
+
+
+async def _generate(
+    dialogue: BackendImap, command: Command, pairs: tuple[tuple[bytes, str], ...]
+) -> None:
+    """RFC 4467 §7: whatever is wrong with one of the URLs is a tagged BAD."""
+    checked = [_checked(dialogue, raw, mechanism) for raw, mechanism in pairs]
+    keys, user = dialogue.backend.url_keys, dialogue.user.user
+    made = []
+    for raw, name in checked:
+        made.append(b"%s:internal:%s" % (raw, await keys.token(name, user, raw)))
+    dialogue.send(format_genurlauth(made))
+    await dialogue.finish(command)
+
+
+def _checked(dialogue: BackendImap, raw: bytes, mechanism: str) -> tuple[bytes, MailboxName]:
+    if mechanism != INTERNAL:
+        raise BadSyntax(f"{mechanism} is no mechanism of this server; INTERNAL is")
+    url = parse_url(raw)
+    access, server = url.access, url.server
+    if access is None or access.token or access.rump != raw:
+        raise BadSyntax("GENURLAUTH takes a URL that ends in ;URLAUTH= and who may use it")
+    if server is None or url.mailbox is None:
+        raise BadSyntax("GENURLAUTH takes a URL with server, user and mailbox")
+    # a frontend's clients know the frontend's name only; the token proves whatever name stands there
+    if server.host.lower() != dialogue.backend.server_name.lower() and not dialogue.user.proxy:
+        raise BadSyntax(f"This is {dialogue.backend.server_name}, not {server.host}")
+    if server.user != dialogue.user.user:
+        raise BadSyntax("URLs can be made in your own name only")
+    try:
+        name = dialogue.namespace.internal(url.mailbox, dialogue.user.user)
+        dialogue.backend.mailboxes.require(name, dialogue.user, "r")
+    except Refusal as refusal:
+        raise BadSyntax(refusal.text) from refusal
+    return raw, name
+
+
+def run_resetkey(dialogue: BackendImap, command: Command) -> Running:
+    return _reset(dialogue, command, parse_resetkey(Scanner(command.octets, command.start)))
+
+
+async def _reset(dialogue: BackendImap, command: Command, request: ResetKeyRequest) -> None:
+    keys, user = dialogue.backend.url_keys, dialogue.user
+    if request.mailbox is None:
+        await keys.reset(None, user.user)
+        await dialogue.finish(command, "No URL of yours is valid any more")
+        return
+    unknown = [mechanism for mechanism in request.mechanisms if mechanism != INTERNAL]
+    if unknown:
+        raise BadSyntax(f"{unknown[0]} is no mechanism of this server; INTERNAL is")
+    name = dialogue.name_of(request.mailbox)
+    dialogue.backend.mailboxes.look(name, user)
+    await keys.reset(name, user.user)
+    await dialogue.finish(
+        command, "Your URLs of this mailbox are not valid any more", URL_MECHANISMS
+    )
+
+
+# --- using them
+
+
+def run_urlfetch(dialogue: BackendImap, command: Command) -> Running:
+    return _fetch(dialogue, command, parse_urlfetch(Scanner(command.octets, command.start)))
+
+
+async def _fetch(
+    dialogue: BackendImap, command: Command, requests: tuple[UrlFetchRequest, ...]
+) -> None:
+    for request in requests:
+        try:
+            answer = await _answer(dialogue, request)
+        except (BadSyntax, Refusal):  # RFC 4467 §7: nobody learns why
+            answer = format_urlfetch(request.url, None)
+        dialogue.send(answer)
+        await dialogue.flush()
+    await dialogue.finish(command)
+
+
+async def _answer(dialogue: BackendImap, request: UrlFetchRequest) -> bytes:
+    """What one URL names. Raises BadSyntax, Refusal."""
+    url = parse_url(request.url)
+    if url.access is None or not url.access.token:
+        raise BadSyntax("the URL has no token")
+    async with message_of(dialogue, url) as reader:
+        if not request.items:
+            return format_urlfetch(request.url, await section_of(reader, url))
+        return await _extended(reader, url, request)
+
+
+async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> bytes:
+    """RFC 5524 §3: a part's structure, and its octets as they are or decoded."""
+    item, octets, structure = None, None, None
+    found = None
+    if UrlFetchItem.BODYPARTSTRUCTURE in request.items:
+        found = structure = await _structure(reader, url)
+    if UrlFetchItem.BODY in request.items:
+        item, octets = UrlFetchItem.BODY, await section_of(reader, url)
+    elif UrlFetchItem.BINARY in request.items:
+        item = UrlFetchItem.BINARY
+        try:
+            octets = await section_of(reader, url, Form.BINARY)
+        except Refusal:  # an encoding that is not known: NIL (§3.2)
+            octets = None
+        if found is not None and octets is not None and not found.children:
+            structure = _decoded(found, octets)
+    return format_urlfetch_extended(request.url, item, octets, structure)
+
+
+def _decoded(part: Part, octets: bytes) -> Part:
+    """The part as it is with its encoding undone: what is told with BINARY (RFC 5524 §3.2)."""
+    encoding = b"BINARY" if b"\x00" in octets else b"7BIT" if octets.isascii() else b"8BIT"
+    lines = octets.count(b"\n") if part.media[0] == b"TEXT" else part.lines
+    return replace(part, encoding=encoding, body_end=part.body_start + len(octets), lines=lines)
+
+
+async def _structure(reader: Reader, url: ImapUrl) -> Part | None:
+    if url.section is not None and url.section.text is not SectionText.WHOLE:
+        return None  # a header has none
+    found = find_part(await reader.part(), url.section.part if url.section is not None else ())
+    return None if found is None else found[0]

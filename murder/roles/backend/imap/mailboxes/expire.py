@@ -1,0 +1,34 @@
+"""XEXPIRE: what the rules of age would do, or do now, for an operator (wire.imap.expire)."""
+
+from murder.roles.backend.hierarchy.policies import today, told
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.mailboxes.xfer import need_admin
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailboxes.expire import WORD, ExpiredTold, format_expired, parse_expire
+from murder.wire.token import Scanner
+
+
+def run_expire(dialogue: BackendImap, command: Command) -> Running:
+    acts = parse_expire(Scanner(command.octets, command.start))
+    need_admin(dialogue, "sees what expires")
+    return _expire(dialogue, command, acts)
+
+
+async def _expire(dialogue: BackendImap, command: Command, acts: bool) -> None:
+    backend = dialogue.backend
+    if acts:
+        dialogue.note_act(WORD.decode(), "RUN", "begun")
+    async for found in backend.policies.apply(today(), acts=acts):
+        if acts and found.messages:
+            dialogue.log.info("expiry.applied", **told(found))
+        names = [
+            b"" if name is None else backend.namespace.external(name, "")
+            for name in (found.name, found.target)
+        ]
+        counts = found.messages, found.octets
+        dialogue.send(
+            format_expired(ExpiredTold(found.rule, names[0], *counts, names[1], found.problem))
+        )
+        await dialogue.flush()
+    await dialogue.finish(command)

@@ -1,0 +1,170 @@
+"""LIST and LSUB at a backend, SUBSCRIBE, UNSUBSCRIBE (RFC 3501 §6.3.6 to §6.3.9, RFC 5819, RFC 8440, RFC 9590)."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Final
+
+from murder.errors import Code, Refusal
+from murder.model.acl import format_rights
+from murder.model.name import MailboxName, check_name_size, inbox_of, owner_of
+from murder.model.query.listing import ListRow
+from murder.model.rights import with_old_rights
+from murder.net.turns import Turn
+from murder.roles.backend.changes.news import Kind, News
+from murder.roles.backend.hierarchy.limits import check_room_for_subscription
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.mailboxes.metadata import entries_of
+from murder.roles.backend.imap.mailboxes.status import format_status_of
+from murder.serve.imap import Running
+from murder.serve.list import ListAnswer, read_list, tell_subscribed
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailboxes.acl import format_myrights
+from murder.wire.imap.mailboxes.list import ListRequest, Return
+from murder.wire.imap.mailboxes.mailbox import parse_mailbox
+from murder.wire.imap.mailboxes.metadata import format_metadata
+from murder.wire.token import Scanner
+
+BESIDE: Final = frozenset({Return.STATUS, Return.MYRIGHTS, Return.METADATA})
+
+
+def run_list(dialogue: BackendImap, command: Command) -> Running:
+    return _list(dialogue, command, b"LIST")
+
+
+def run_rlist(dialogue: BackendImap, command: Command) -> Running:
+    """RFC 2193 §3. Without remote mailboxes: they are in a frontend's LIST, and here a referral tells where they are."""
+    return run_list(dialogue, command)
+
+
+def run_rlsub(dialogue: BackendImap, command: Command) -> Running:
+    return run_lsub(dialogue, command)
+
+
+def run_xlist(dialogue: BackendImap, command: Command) -> Running:
+    """What LIST was before RFC 6154, as Gmail made it and Cyrus has it: special uses, and `\\Inbox`."""
+    return _list(dialogue, command, b"XLIST")
+
+
+async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
+    request = await read_list(dialogue, command, word)
+    if request is not None:
+        await _Answer(dialogue, request, word).tell()
+    await dialogue.finish(command)
+
+
+class _Answer(ListAnswer):
+    """What a backend knows."""
+
+    def __init__(self, dialogue: BackendImap, request: ListRequest, word: bytes) -> None:
+        super().__init__(dialogue, request, word)
+        self._dialogue = dialogue
+
+    async def prepare(self) -> None:
+        dialogue = self._dialogue
+        await dialogue.backend.notice(inbox_of(dialogue.user.user))
+        if self.needs_subscribed:
+            names = await dialogue.backend.store.subscriptions(dialogue.user.user)
+            self.subscribed = frozenset(names)
+
+    def visible(self) -> Iterator[MailboxName]:
+        dialogue = self._dialogue
+        rows = dialogue.backend.mailboxes.visible(dialogue.user, self.query.prefixes)
+        return (entry.name for entry in rows)
+
+    def uses(self, name: MailboxName) -> tuple[str, ...]:
+        user = self._dialogue.user.user
+        if owner_of(name) != user:
+            return ()
+        return self._dialogue.backend.annotations.special_uses(name, user)
+
+    async def beside(self, rows: Sequence[ListRow]) -> Mapping[bytes, Sequence[bytes]]:
+        if not self.request.returns & BESIDE:
+            return {}
+        told = {}
+        turn = Turn()
+        for row in rows:
+            if turn.is_over:
+                await turn.rest()
+            if row.exists and row.name is not None:
+                shown = self._dialogue.shown(row.external)
+                told[shown] = await self._beside(shown, row.name)
+        return told
+
+    async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:
+        """Of one mailbox; nothing where it has just gone."""
+        dialogue, returns = self._dialogue, self.request.returns
+        lines: list[bytes] = []
+        try:
+            found = dialogue.backend.mailboxes.look(name, dialogue.user)
+            if Return.MYRIGHTS in returns:
+                rights = format_rights(with_old_rights(found.rights))
+                lines.append(format_myrights(external, rights))
+            if Return.METADATA in returns and "r" in found.rights:
+                lines.append(self._metadata(external, name))
+            if Return.STATUS in returns and "r" in found.rights:
+                mailbox = await dialogue.backend.store.open(name, dialogue.user.user)
+                try:
+                    items = self.request.status_items
+                    lines.append(await format_status_of(dialogue, external, mailbox, items))
+                finally:
+                    mailbox.close()
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                raise
+        return lines
+
+    def _metadata(self, external: bytes, name: MailboxName) -> bytes:
+        """RFC 9590: the entries asked for, NIL where they are not set."""
+        present = entries_of(self._dialogue, name)
+        asked = [entry.decode("latin-1").lower() for entry in self.request.metadata_entries]
+        return format_metadata(external, {entry: present.get(entry) for entry in asked})
+
+
+def run_lsub(dialogue: BackendImap, command: Command) -> Running:
+    return _lsub(dialogue, command)
+
+
+async def _lsub(dialogue: BackendImap, command: Command) -> None:
+    """Subscriptions are of mailboxes here or elsewhere in the murder: a proxy is told all alike and knows which exist."""
+    request = await read_list(dialogue, command, b"LSUB")
+    if request is not None:
+        mailboxes, login = dialogue.backend.mailboxes, dialogue.user
+        names = await dialogue.backend.store.subscriptions(login.user)
+        # an administrator comes through a frontend under their own name, but it has told whose session that is
+        told = dialogue.client_id
+        is_proxied = login.by_proxy or ("x-session-id" in told and not login.is_piped)
+        away: Container[MailboxName] = ()  # who follows referrals finds it where it is
+        referrals = dialogue.backend.referrals
+        if command.name == b"RLSUB" and not is_proxied and referrals is not None:
+            not_here = [name for name in names if mailboxes.find(name) is None]
+            missing = await referrals.are_missing(not_here, login)
+            away = frozenset(not_here) - missing
+
+        def is_there(name: MailboxName) -> bool:
+            entry = mailboxes.find(name)
+            if is_proxied or entry is None:
+                return is_proxied or name in away
+            return "l" in mailboxes.rights(entry, login)
+
+        await tell_subscribed(dialogue, request, names, is_there)
+    await dialogue.finish(command)
+
+
+def run_subscribe(dialogue: BackendImap, command: Command) -> Running:
+    return _subscribe(dialogue, command, True)
+
+
+def run_unsubscribe(dialogue: BackendImap, command: Command) -> Running:
+    return _subscribe(dialogue, command, False)
+
+
+async def _subscribe(dialogue: BackendImap, command: Command, subscribed: bool) -> None:
+    """Whether it exists is not asked (RFC 3501 §6.3.6 leaves that open): it may live on another backend."""
+    name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
+    user = dialogue.user.user
+    if subscribed:
+        check_name_size(name)
+        await check_room_for_subscription(dialogue.backend, dialogue.user, name)
+    await dialogue.backend.store.subscribe(user, name, subscribed)
+    with dialogue.causing((Kind.SUBSCRIBED, name)):
+        dialogue.backend.events.publish(News(Kind.SUBSCRIBED, name, user=user))
+    await dialogue.finish(command)

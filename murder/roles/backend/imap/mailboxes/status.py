@@ -1,0 +1,81 @@
+"""STATUS (RFC 3501 §6.3.10 and its extensions)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from murder.api.store import KeepsToldSize, Mailbox
+from murder.model.flag import DELETED
+from murder.model.message import MailboxStatus
+from murder.model.query.status import StatusItem
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.message_sets import batches, marked
+from murder.serve.arguments import arguments
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailboxes.status import StatusValue, format_status, parse_status
+
+
+def run_status(dialogue: BackendImap, command: Command) -> Running:
+    return _status(dialogue, command)
+
+
+async def _status(dialogue: BackendImap, command: Command) -> None:
+    request = await arguments(command, parse_status)
+    name = dialogue.name_of(request.mailbox)
+    await dialogue.backend.notice(name)
+    mailbox, _ = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
+    try:
+        dialogue.send(await format_status_of(dialogue, request.mailbox, mailbox, request.items))
+    finally:
+        mailbox.close()
+    await dialogue.finish(command)
+
+
+async def format_status_of(
+    dialogue: BackendImap, shown: bytes, mailbox: Mailbox, items: Sequence[StatusItem]
+) -> bytes:
+    """`* STATUS …` of an open mailbox; `shown` is what the client calls it. What is recent for this session is so in
+    STATUS too."""
+    view = dialogue.view
+    is_selected = view is not None and view.mailbox.mailbox_id == mailbox.mailbox_id
+    held = view.recent_here() if view is not None and is_selected and not view.read_only else ()
+    status = await mailbox.status()
+    if held and view is not None and StatusItem.RECENT in items:
+        await view.poll()  # some of them may have gone: RECENT is never more than MESSAGES
+        here = len(view.recent_here().intersection(held))
+        status = replace(status, recent=status.recent + here)
+    if StatusItem.HIGHESTMODSEQ in items:
+        dialogue.enable_condstore()  # RFC 7162 §3.1.7
+    if StatusItem.SIZE in items and isinstance(mailbox, KeepsToldSize):
+        more = await mailbox.told_octets()  # RFC 8438: never less than the sum of RFC822.SIZE
+        status = replace(status, size=status.size + more)
+    deleted_octets = 0
+    if StatusItem.DELETED_STORAGE in items and status.deleted:
+        for batch in batches(await marked(mailbox, DELETED, await mailbox.uids())):
+            deleted_octets += sum(message.size for message in await mailbox.messages(batch))
+    return format_counts(dialogue, shown, mailbox.mailbox_id, status, items, deleted_octets)
+
+
+def format_counts(
+    dialogue: BackendImap,
+    shown: bytes,
+    mailbox_id: str,
+    status: MailboxStatus,
+    items: Sequence[StatusItem],
+    deleted_octets: int = 0,
+) -> bytes:
+    """`* STATUS …` of counts that have been read."""
+    values: dict[StatusItem, StatusValue] = {
+        StatusItem.MESSAGES: status.messages,
+        StatusItem.RECENT: status.recent,
+        StatusItem.UIDNEXT: status.uid_next,
+        StatusItem.UIDVALIDITY: status.uid_validity,
+        StatusItem.UNSEEN: status.unseen,
+        StatusItem.HIGHESTMODSEQ: max(1, status.highest_modseq),
+        StatusItem.SIZE: status.size,
+        StatusItem.DELETED: status.deleted,
+        StatusItem.DELETED_STORAGE: deleted_octets,  # RFC 9208 §4.1.4
+        StatusItem.MAILBOXID: mailbox_id,
+        StatusItem.APPENDLIMIT: dialogue.service.limits.max_message_bytes,
+    }
+    return format_status(shown, {item: values[item] for item in items})

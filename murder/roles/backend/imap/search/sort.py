@@ -1,0 +1,85 @@
+"""SORT, THREAD and their UID forms (RFC 5256, RFC 5267 for RETURN, RFC 5957)."""
+
+from collections.abc import Sequence
+
+from murder.mime.sort import put_in_order
+from murder.mime.thread import References, threadable
+from murder.model.query.search import (
+    ThreadAlgorithm,
+)
+from murder.model.query.thread import Threadable, by_ordered_subject, by_references
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.search.context import SortedResults
+from murder.roles.backend.imap.search.search import (
+    check,
+    conclude,
+    find,
+    follow,
+    large,
+    modseq_of,
+    numbers_of,
+    result_of,
+    save,
+)
+from murder.roles.backend.imap.search.sortables import each_envelope, read_keyed
+from murder.serve.arguments import arguments
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.mail.search import format_esearch, format_search, parse_sort, parse_thread
+from murder.wire.imap.mail.thread import format_thread
+
+
+def run_sort(dialogue: BackendImap, command: Command) -> Running:
+    return _sort(dialogue, command, by_uid=False)
+
+
+def run_uid_sort(dialogue: BackendImap, command: Command) -> Running:
+    return _sort(dialogue, command, by_uid=True)
+
+
+def run_thread(dialogue: BackendImap, command: Command) -> Running:
+    return _thread(dialogue, command, by_uid=False)
+
+
+def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
+    return _thread(dialogue, command, by_uid=True)
+
+
+async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    request = await arguments(command, parse_sort, dialogue.backend.config.max_search_keys)
+    check(dialogue, request, command.tag)
+    found = await find(dialogue, request)
+    view = dialogue.now
+    rows = await read_keyed(view, found.uids, request.sort)
+    ordered = await large(rows, put_in_order, rows, request.sort)
+    modseq = await modseq_of(view, request, found, ordered) if ordered else None
+    numbers = ordered if by_uid else await numbers_of(view, ordered)
+    if request.returns is None:
+        dialogue.send(await large(numbers, format_search, numbers, modseq, b"SORT"))
+    else:
+        await save(dialogue, request, ordered)
+        result = await large(numbers, result_of, request, numbers, modseq)
+        dialogue.send(format_esearch(command.tag, by_uid, result))
+        follow(dialogue, command.tag, request, by_uid, SortedResults(request.sort, rows, ordered))
+    await conclude(dialogue, command, request, by_uid)
+
+
+async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    request = await arguments(command, parse_thread, dialogue.backend.config.max_search_keys)
+    check(dialogue, request, command.tag)
+    found = await find(dialogue, request)
+    view = dialogue.now
+    references = References()
+    messages = [
+        references.shared(threadable(message.uid if by_uid else seq, message, envelope))
+        async for message, envelope in each_envelope(view, found.uids)
+        if (seq := view.seq_of(message.uid)) is not None
+    ]
+    dialogue.send(await large(messages, _threaded, messages, request.thread))
+    await conclude(dialogue, command, request, by_uid)
+
+
+def _threaded(messages: Sequence[Threadable], algorithm: ThreadAlgorithm | None) -> bytes:
+    if algorithm is ThreadAlgorithm.ORDEREDSUBJECT:
+        return format_thread(by_ordered_subject(messages))
+    return format_thread(by_references(messages))

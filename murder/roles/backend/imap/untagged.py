@@ -1,0 +1,75 @@
+"""The untagged responses by which a client learns of changes: EXPUNGE or VANISHED, EXISTS, RECENT, FETCH.
+
+RFC 3501 §7.3 and §7.4, RFC 7162 §3.2.10 (VANISHED) and §3.1 (MODSEQ), RFC 9586 (UIDFETCH).
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from murder.model.message import Message, SeqNum, Uid
+from murder.model.seqset import compress
+from murder.roles.backend.changes.updates import Updates
+from murder.roles.backend.imap.flags import FlagForms
+from murder.wire.imap.seqset import format_ranges
+
+
+@dataclass(slots=True)
+class Manner:
+    """How this client wants to be told, by what it has enabled."""
+
+    condstore: bool = False  # with MODSEQ
+    qresync: bool = False  # with UID, and VANISHED in place of EXPUNGE
+    imap4rev2: bool = False  # without RECENT, SEARCH answered by ESEARCH
+    utf8: bool = False  # mailbox names in UTF-8
+    uid_with_flags: bool = False  # also without CONDSTORE: NOTIFY (RFC 5465 §5.1)
+    uid_only: bool = False  # UIDs in place of sequence numbers, everywhere (RFC 9586)
+
+    def fetch_head(self, seq: SeqNum, uid: Uid) -> bytes:
+        """How a FETCH response begins: `* n FETCH (`, or `* uid UIDFETCH (`."""
+        return b"* %d UIDFETCH (" % uid if self.uid_only else b"* %d FETCH (" % seq
+
+    @property
+    def tells_vanished(self) -> bool:
+        """Whether removals are told by UID."""
+        return self.qresync or self.uid_only
+
+
+def format_flag_updates(
+    messages: Iterable[tuple[SeqNum, Message]],
+    forms: FlagForms,
+    recent: Collection[Uid],
+    manner: Manner,
+    with_uid: bool = False,
+) -> bytes:
+    """`* n FETCH (…)` with the flags of each, and what else this client always wants beside them."""
+    lines: list[bytes] = []
+    with_uid = (with_uid or manner.condstore) and not manner.uid_only  # RFC 7162 §3.2.4
+    for seq, message in messages:
+        pieces = b"FLAGS " + forms.form(message.flags, message.uid in recent)
+        if with_uid:
+            pieces = b"UID %d %s" % (message.uid, pieces)
+        if manner.condstore:
+            pieces = b"%s MODSEQ (%d)" % (pieces, message.modseq)
+        lines.append(b"%s%s)\r\n" % (manner.fetch_head(seq, message.uid), pieces))
+    return forms.fresh_words() + b"".join(lines)
+
+
+def format_updates(
+    updates: Updates, forms: FlagForms, recent: Collection[Uid], manner: Manner
+) -> bytes:
+    """All of it as responses, removals first."""
+    if not updates:
+        return b""
+    lines: list[bytes] = []
+    if updates.expunged:
+        if manner.tells_vanished:
+            lines.append(b"* VANISHED %s\r\n" % format_ranges(compress(updates.vanished)))
+        else:
+            lines += [b"* %d EXPUNGE\r\n" % seq for seq in updates.expunged]
+    if updates.exists is not None:
+        lines.append(b"* %d EXISTS\r\n" % updates.exists)
+        if not manner.imap4rev2:
+            lines.append(b"* %d RECENT\r\n" % (updates.recent or 0))
+    with_uid = manner.uid_with_flags
+    lines.append(format_flag_updates(updates.changed, forms, recent, manner, with_uid))
+    return b"".join(lines)

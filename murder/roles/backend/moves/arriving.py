@@ -1,0 +1,425 @@
+"""Mailbox trees on their way in: the target's side of a move, as the source asks for it.
+
+What arrives stands in the store and nowhere else, until `prepare` has written down everything and `commit` shows it:
+rows and notes in one commit, then the master. Each request may come again after a crash.
+"""
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from murder.api import CarriesMailboxes
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.log import logger
+from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
+from murder.model.seqset import compress
+from murder.net.frames import FrameChannel, words_of
+from murder.net.turns import aside
+from murder.roles.backend.changes.news import Kind, News
+from murder.roles.backend.moves.batches import AHEAD, Taken, digest, read, with_sizes
+from murder.roles.backend.moves.journal import (
+    ARRIVING,
+    FROM_BACKUP,
+    Journal,
+    Move,
+    Side,
+    State,
+    intent_of,
+)
+from murder.roles.backend.moves.outgoing import freeze, sum_of
+from murder.roles.backend.moves.verify import tell
+from murder.roles.backend.records.annotations import check_note, note_keys_of
+from murder.roles.backend.shared import Backend
+from murder.roles.mupdate.database.change import Change, PutEntry, PutNote
+from murder.wire.nodes.carry import Words, parse_name
+from murder.wire.nodes.carry_answers import (
+    Answer,
+    Done,
+    Held,
+    Known,
+    Refused,
+    Stored,
+    format_answer,
+)
+from murder.wire.nodes.carry_words import (
+    Abort,
+    AskSum,
+    Begin,
+    Commit,
+    Compare,
+    Complete,
+    Fate,
+    Hold,
+    Prepare,
+    Rows,
+    format_prepared,
+    parse_request,
+)
+
+
+def taking(backend: Backend) -> CarriesMailboxes:
+    """Its store, which takes in what comes. Raises Refusal."""
+    store = backend.store
+    if not isinstance(store, CarriesMailboxes):
+        raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot take in mailboxes")
+    return store
+
+
+class Arriving:
+    """One connection of a source. `server` is whose certificate it has shown."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        journal: Journal,
+        channel: FrameChannel,
+        server: str,
+        step: Callable[[str], None] = lambda _: None,
+        audit: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._backend = backend
+        self._audit = audit  # of what an operator restores
+        self._store = taking(backend)
+        self._journal = journal
+        self._channel = channel
+        self._server = server
+        self._step = step
+        self._log = logger(role="backend")
+        self._move: Move | None = None
+        self._came_from = ""
+        self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
+        self._taken: list[Taken] = []  # the batches that are not closed yet
+        self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
+
+    async def serve(self) -> None:
+        """Answer until the source has gone, in its order. Raises UpstreamFailure."""
+        try:
+            while True:
+                frame = await self._channel.receive()
+                answer = await self._answered(self._answer(await words_of(frame)))
+                if answer is not None:
+                    await self._channel.send(format_answer(answer))
+        finally:
+            for storing in self._storing:
+                storing.cancel()
+            await asyncio.gather(*self._storing, return_exceptions=True)
+            for taken in self._taken:  # whose task was cancelled before it began
+                await taken.close()
+
+    async def _answered(self, answer: Awaitable[Answer | None]) -> Answer | None:
+        """It, or what is told of its refusal."""
+        try:
+            return await answer
+        except BadSyntax as error:
+            self._log.warning("move.bad_request", backend=self._server, problem=error.text)
+            return Refused(Code.CANNOT, f"that is no request: {error.text}")
+        except Refusal as refusal:
+            return Refused(refusal.code, refusal.text)
+
+    async def _answer(self, words: Words) -> Answer | None:
+        """Nothing for a batch: it is answered for when it has been stored."""
+        request = await aside(parse_request, words)  # a few octets may stand for millions of UIDs
+        if isinstance(request, Rows):
+            await self._take_batch(request)
+            return None
+        await self._stored()
+        match request:
+            case Begin():
+                return await self._begin(request)
+            case Hold():
+                return await self._hold(request)
+            case Complete(name, portrait):
+                await self._store.complete(self._member(name), portrait)
+                return Done()
+            case AskSum(name):
+                return await sum_of(self._backend, self._member(name))
+            case Prepare():
+                return await self._prepare(request)
+            case Commit(move_id):
+                return await self._commit(move_id)
+            case Abort(move_id):
+                return await self._abort(move_id)
+            case Fate():
+                return self._fate(request)
+            case Compare():
+                return await self._compare(request)
+
+    @property
+    def _now(self) -> Move:
+        if self._move is None:
+            raise Refusal(Code.CANNOT, "no move was begun")
+        return self._move
+
+    def _member(self, name: MailboxName) -> MailboxName:
+        """A name of the tree that moves: nothing else is touched."""
+        root = self._now.root
+        if name != root and not is_below(name, root):
+            raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
+        return name
+
+    # --- what comes
+
+    async def _begin(self, request: Begin) -> Answer:
+        root = request.root
+        if self._server != FROM_BACKUP:  # what had been deleted and rests may come back as that
+            check_new_name(root)
+        self._backend.check_partition(request.partition)
+        if self._server == FROM_BACKUP:
+            self._audit(f"{display(root)} from {request.source}")
+            self._came_from = request.source
+            await check_may_come_back(self._backend, root)
+        else:
+            await check_may_come(self._backend, root, self._server)
+        async with self._backend.announcer.locked(root):  # what is kept here is not let go of now
+            if self._backend.mailboxes.find(root) is not None:
+                raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
+            found = self._journal.find(Side.IN, request.id)
+            if found is None:
+                found = Move(
+                    request.id,
+                    Side.IN,
+                    root,
+                    self._server,
+                    request.partition or self._backend.config.partition,
+                    started_at=time.time(),
+                )
+            if found.root != root or found.server != self._server:
+                raise Refusal(Code.CANNOT, f"the move {found.id} is another's")
+            self._move = await self._journal.save(
+                found, only_from=ARRIVING | {State.ABORTED}, state=State.COPYING
+            )
+        for name in found.names:
+            await self._note_name(name)
+        return Done()
+
+    async def _note_name(self, name: MailboxName) -> None:
+        try:
+            mailbox = await self._backend.store.open(name, "")
+        except Refusal:
+            return
+        self._named[mailbox.mailbox_id] = name
+        mailbox.close()
+
+    async def _hold(self, request: Hold) -> Answer:
+        name, identity = self._member(request.name), request.identity
+        if name not in self._now.names:
+            names = (*self._now.names, name)
+            self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
+        called = self._named.get(identity.mailbox_id)
+        if called is not None and called != name:  # renamed at the source meanwhile
+            await self._backend.store.rename(called, name)
+        if identity.mailbox_id not in self._named:
+            await self._backend.announcer.make_room_for(name, identity.mailbox_id)
+        held = await self._store.hold(name, self._now.partition, identity)
+        self._named[identity.mailbox_id] = name
+        found = self._journal.find(Side.IN, self._now.id)
+        if found is None or found.state not in ARRIVING:  # given up meanwhile: nothing of it stays
+            await _remove(self._backend, self._journal, self._now, name)
+            raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
+        return Held(held.modseq, compress(held.uids))
+
+    async def _take_batch(self, request: Rows) -> None:
+        """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""
+        name, taken = self._member(request.name), Taken(list(request.rows))
+        try:
+            await taken.take(self._channel, self._backend.store.incoming)
+            await self._stored(all_but=AHEAD - 2)
+        except BaseException:
+            await taken.close()
+            raise
+        before = self._storing[-1] if self._storing else None
+        storing = asyncio.create_task(self._store_and_answer(name, taken, before))
+        self._taken.append(taken)
+        self._storing.append(storing)
+
+    async def _stored(self, all_but: int = 0) -> None:
+        """What has come, but for so many batches, is in the store, and answered for. Raises UpstreamFailure."""
+        while len(self._storing) > all_but:
+            await self._storing.popleft()
+
+    async def _store_and_answer(
+        self, name: MailboxName, taken: Taken, before: "asyncio.Task[None] | None"
+    ) -> None:
+        try:
+            answer = await self._answered(self._keep(name, taken))
+        finally:
+            await taken.close()
+            self._taken = [one for one in self._taken if one is not taken]
+        if before is not None:
+            await before
+        if answer is not None:
+            await self._channel.send(format_answer(answer))
+
+    async def _keep(self, name: MailboxName, taken: Taken) -> Answer:
+        """The answer is a digest of what the store has now, not of what came."""
+        await taken.write()
+        await self._store.receive(name, await with_sizes(taken.carried))
+        self._step("received")
+        self._move = replace(
+            self._now,
+            messages=self._now.messages + sum(has_octets for _, has_octets in taken.rows),
+            octets=self._now.octets + taken.octets,
+        )
+        mailbox = await self._backend.store.open(name, owner_of(name) or "")
+        try:
+            told = {message.uid: has_octets for message, has_octets in taken.rows}
+            rows = await read(
+                mailbox, await mailbox.messages(list(told)), lambda row: told[row.uid]
+            )
+            return Stored(await asyncio.to_thread(digest, rows))
+        finally:
+            mailbox.close()
+
+    # --- the end
+
+    async def _prepare(self, request: Prepare) -> Answer:
+        move = self._now
+        names = tuple(name for name, _ in request.rows)
+        for name in names:
+            if name not in move.names:
+                raise Refusal(Code.CANNOT, f"{display(name)} has not come")
+        keys = note_keys_of(names)
+        for key, octets in request.notes.items():
+            if key not in keys:
+                raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
+            check_note(key, octets)
+        for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
+            await self._backend.store.delete(name)
+        await self._journal.save_prepared(move, json.dumps(format_prepared(request)).encode())
+        self._move = await self._journal.save(
+            move, only_from=ARRIVING, names=names, state=State.PREPARED
+        )
+        self._step("prepared")
+        return Done()
+
+    async def _commit(self, move_id: str) -> Answer:
+        move = self._journal.find(Side.IN, move_id)
+        if move is None or move.server != self._server:
+            raise Refusal(Code.NONEXISTENT, f"the move {move_id} is not known here")
+        await commit(self._backend, self._journal, move, self._step)
+        if self._server == FROM_BACKUP:
+            self._log.info("backup.restored", mailbox=display(move.root), source=self._came_from)
+        return Done()
+
+    async def _abort(self, move_id: str) -> Answer:
+        move = self._journal.find(Side.IN, move_id)
+        if move is not None and move.server == self._server:
+            await abort(self._backend, self._journal, move, self._step)
+        self._move = None
+        return Done()
+
+    async def _compare(self, request: Compare) -> Answer:
+        """Of a move that came from there, and of nothing else."""
+        move = self._journal.find(Side.IN, request.id)
+        if move is None or move.server != self._server or move.root != request.root:
+            raise Refusal(Code.NONEXISTENT, f"the move {request.id} is not known here")
+        return await tell(self._backend, move, request)
+
+    def _fate(self, request: Fate) -> Answer:
+        """What became of a move from here to that server, which has not heard of it for long."""
+        move = self._journal.find(Side.OUT, request.id)
+        known = move is not None and move.server == self._server
+        root = self._backend.mailboxes.find(request.root)
+        return Known(move.state.value if move and known else "", root is not None)
+
+
+async def check_may_come(backend: Backend, root: MailboxName, server: str) -> None:
+    """Whether it is that server's to send: a stolen key of one backend takes nothing of what others have, and plants
+    nothing. `server` is "" where the source is a Cyrus: its name in the list is not known. Raises Refusal,
+    UpstreamFailure where the master cannot say."""
+    master = backend.master
+    if master is None:
+        return
+    try:
+        entry = await master.find(root)
+    except UpstreamFailure as failure:
+        raise Refusal(Code.UNAVAILABLE, f"the master cannot be asked: {failure}") from failure
+    if entry is None or (server and entry.server != server):
+        raise Refusal(
+            Code.NO_PERMISSION,
+            f"{display(root)} is not at {server or 'the server it comes from'}, as the master says",
+        )
+
+
+async def check_may_come_back(backend: Backend, root: MailboxName) -> None:
+    """What an operator restores is nowhere, or should be here and is not. Raises Refusal, UpstreamFailure as above."""
+    if backend.master is None:
+        return
+    try:
+        entry = await backend.master.find(root)
+    except UpstreamFailure as failure:
+        raise Refusal(Code.UNAVAILABLE, f"the master cannot be asked: {failure}") from failure
+    if entry is not None and entry.server != backend.server_name:
+        raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is at {entry.server}")
+
+
+async def commit(
+    backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
+) -> None:
+    """Show what is prepared, tell the master. From PREPARED or COMMITTED; done already is no error. Raises Refusal,
+    UpstreamFailure: then it is to be done again."""
+    if move.state is State.DONE:
+        return
+    if move.state not in (State.PREPARED, State.COMMITTED):
+        raise Refusal(Code.CANNOT, f"the move {move.id} is {move.state.value}, not prepared")
+    words = json.loads(journal.prepared_path(move).read_bytes())
+    place = bytes(Location(backend.server_name, move.partition))
+    rows = [
+        MailboxEntry(parse_name(name), EntryState.ACTIVE, place, acl.encode("latin-1"))
+        for name, acl in words["rows"]
+    ]
+    intent = intent_of(move)
+    await backend.announcer.hold(intent)
+    if move.state is State.PREPARED:
+        await freeze(backend, [row.name for row in rows], False)
+        owner = owner_of(move.root)
+        if owner is not None:
+            for name in words["subscriptions"]:
+                await backend.store.subscribe(owner, parse_name(name), True)
+        changes: list[Change] = [PutEntry(row) for row in rows]
+        changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
+        await backend.announcer.commit(changes)
+        step("shown")
+        seqs = [found.seq for row in rows if (found := backend.mailboxes.list.find(row.name))]
+        shown_seq = max(seqs, default=0)
+        move = await journal.save(move, state=State.COMMITTED, shown_seq=shown_seq)
+    await backend.announcer.announce(rows)
+    for row in rows:
+        backend.events.publish(News(Kind.ARRIVED, row.name))
+    step("announced")
+    await backend.announcer.finish(intent, [])
+    await journal.save(move, state=State.DONE, finished_at=time.time())
+    journal.prepared_path(move).unlink(missing_ok=True)
+
+
+async def abort(
+    backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
+) -> None:
+    """Remove what has come. Only while the source owns the mailboxes: it says so. May be done again after a crash."""
+    if move.state is State.ABORTED:
+        return
+    move = await journal.save(move, only_from=ARRIVING | {State.ENDING}, state=State.ENDING)
+    step("ending")
+    for name in sorted(move.names, key=len, reverse=True):
+        await _remove(backend, journal, move, name)
+        step("removed")
+    await journal.save(move, state=State.ABORTED, finished_at=time.time())
+    journal.prepared_path(move).unlink(missing_ok=True)
+
+
+async def _remove(backend: Backend, journal: Journal, move: Move, name: MailboxName) -> None:
+    if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
+        await backend.store.delete(name)
+
+
+def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:
+    """Whether it was here before: it had moved away from here, and is kept for that move."""
+    return any(
+        other.side is Side.OUT and other.state is State.DONE and other.holds(name)
+        for other in journal.moves()
+        if other.id != move.id
+    )

@@ -1,0 +1,49 @@
+"""Mailboxes that have left for another server, as long as the store keeps what they were."""
+
+from murder.api.store import MailboxStore
+from murder.errors import Refusal
+from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.name import MailboxName
+from murder.roles.backend.moves.journal import Journal, Side, State
+
+
+class Departed:
+    """See the module. Reads the journal of moves; who asks here about such a mailbox has an old list."""
+
+    def __init__(self, journal: Journal, store: MailboxStore) -> None:
+        self._journal = journal
+        self._store = store
+        self._acls: tuple[str, dict[MailboxName, bytes]] = ("", {})  # of one move
+
+    def is_kept(self, name: MailboxName) -> bool:
+        """Whether the store has it for a move's sake, and the list rightly does not show it."""
+        return self._journal.keeps(name) is not None
+
+    def has_left(self, name: MailboxName) -> bool:
+        """Whether it has gone to another server, and is still kept here."""
+        move = self._journal.keeps(name)
+        return move is not None and move.side is Side.OUT
+
+    def row(self, name: MailboxName) -> MailboxEntry | None:
+        """The row, as it was, of what has gone to another server and is still kept here."""
+        move = self._journal.keeps(name)
+        if move is None or move.side is not Side.OUT:
+            return None
+        if self._acls[0] != move.id:  # one that is asked for again and again is read once
+            handed = self._journal.handed(move)
+            self._acls = (move.id, dict(handed.rows) if handed else {})
+        place = bytes(Location(move.server, move.partition))
+        return MailboxEntry(name, EntryState.ACTIVE, place, self._acls[1].get(name, b""))
+
+    async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
+        """Let go of what has moved away under this name, unless it is this mailbox that comes back."""
+        for move in list(self._journal.moves()):
+            if move.side is Side.OUT and move.state is State.DONE and name in move.names:
+                try:
+                    mailbox = await self._store.open(name, "")
+                except Refusal:
+                    continue
+                is_same = mailbox.mailbox_id == mailbox_id
+                mailbox.close()
+                if not is_same:
+                    await self._store.delete(name)

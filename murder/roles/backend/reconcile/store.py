@@ -1,0 +1,90 @@
+"""Comparing this backend's list with its own store: after a restored backup, or a bug, one may have what the other lacks.
+
+Nothing is ever removed. A mailbox that only the store has is adopted into the list, one that only the list has is made
+anew, empty; both are reported. What crashes leave is not settled here (`announce.repair` does that).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from murder.api.store import MailboxStore
+from murder.errors import Code, Refusal
+from murder.log import logger
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName, display
+from murder.net.turns import line_up
+from murder.roles.backend.hierarchy.announce import Announcer
+from murder.roles.backend.hierarchy.intent import tree_of
+from murder.roles.backend.hierarchy.mailboxes import Mailboxes
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.transaction import ListTransaction
+
+AT_ONCE: Final = 2000  # so many mailboxes are compared before serving; more of them while serving
+PAUSE_AFTER: Final = 100
+
+
+class Matcher:
+    """See the module. May run while clients work: each difference is looked at again before anything is done."""
+
+    def __init__(
+        self,
+        mailboxes: Mailboxes,
+        ledger: Ledger,
+        announcer: Announcer,
+        is_kept: Callable[[MailboxName], bool] = lambda _: False,
+    ) -> None:
+        self._is_kept = is_kept  # for a move to or from another server: rightly not in the list
+        self._mailboxes = mailboxes
+        self._list = mailboxes.list
+        self._store: MailboxStore = mailboxes.store
+        self._ledger = ledger
+        self._announcer = announcer
+        self._log = logger(role="backend")
+
+    async def match(self) -> None:
+        """Compare all; raises what the store raises."""
+        stored = {mailbox.name for mailbox in await self._store.mailboxes()}
+        for count, entry in enumerate(self._list.walk(), 1):
+            if entry.name in stored:
+                stored.discard(entry.name)
+            elif entry.is_active:
+                await self._make(entry)
+            if count % PAUSE_AFTER == 0:
+                await line_up()
+        for name in sorted(stored):
+            await self._adopt(name)
+
+    async def _make(self, entry: MailboxEntry) -> None:
+        present = self._mailboxes.find(entry.name)
+        if present is None or self._announcer.is_busy(entry.name):
+            return
+        try:
+            await self._store.create(entry.name, entry.location.partition)
+        except Refusal as refusal:
+            if refusal.code is not Code.ALREADY_EXISTS:  # made since the store was asked
+                self._log.error(
+                    "mailbox.unreadable", mailbox=display(entry.name), problem=refusal.text
+                )
+            return
+        self._log.error("mailbox.missing", mailbox=display(entry.name))
+
+    async def _adopt(self, name: MailboxName) -> None:
+        try:
+            (await self._store.open(name, "")).close()
+        except Refusal:
+            return  # deleted or renamed since
+        if self._is_kept(name):
+            return
+        raw_acl = self._mailboxes.default_acl(name)
+        place = bytes(self._announcer.location)
+        entry = MailboxEntry(name, EntryState.ACTIVE, place, raw_acl)
+
+        def propose(transaction: ListTransaction) -> bool:
+            if transaction.find(name) is not None or transaction.intent(tree_of(name)) is not None:
+                return False
+            transaction.apply(PutEntry(entry))
+            return True
+
+        if await self._ledger.submit(propose):
+            self._log.error("mailbox.adopted", mailbox=display(name))

@@ -1,0 +1,253 @@
+"""What deliveries by a script have begun, what has been seen, and what is to be sent: so that after a crash the sender's
+retry finishes what was begun, and nothing is done twice.
+
+One SQLite file serves all workers. A row of `begun` stands from before the first of several steps until behind the last;
+what is to be sent (`outgoing`) is put down once for each message and action, together with what a script wants remembered
+(`seen`). All is durable on return; what comes at the same time shares a flush.
+"""
+
+import asyncio
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+
+from murder.roles.backend.records import caused as caused_rows
+from murder.roles.backend.records.caused import Caused
+from murder.roles.backend.records.database import open_database
+from murder.roles.backend.records.duplicates import Turns
+
+T = TypeVar("T")
+BUSY_MS: Final = 10_000
+KEEP_S: Final = 10 * 86_400.0  # longer than a sender tries
+EXPIRE_EVERY_S: Final = 600.0
+PENDING, SENT, FAILED = range(3)
+TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS begun (key BLOB PRIMARY KEY, at REAL NOT NULL, places TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS outgoing (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, state INTEGER NOT NULL, "
+    "at REAL NOT NULL, next_at REAL NOT NULL, tries INTEGER NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, "
+    "recipients TEXT NOT NULL, octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '') STRICT",
+    "CREATE INDEX IF NOT EXISTS outgoing_due ON outgoing (state, next_at)",
+    *caused_rows.TABLES,
+)
+
+
+def key_of(*facts: str) -> bytes:
+    joined = "\0".join(facts).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(joined).digest()[:20]
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A message to send. `key` names it: what has been put down is never put down again. `once`: only where this key was
+    not seen within so many seconds, and seen then."""
+
+    key: bytes
+    user: str  # whose script wants it
+    sender: str  # of the envelope; "" is the null sender
+    recipients: tuple[str, ...]
+    octets: bytes = field(repr=False)
+    once: tuple[bytes, float] | None = None
+    id: int = 0
+    at: float = 0.0
+    tries: int = 0
+
+
+class Deliveries:
+    """See the module."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OSError, sqlite3.Error, Refusal."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._turns = Turns(folder / "lock")
+        self.alone = self._turns.alone
+        self._expire_at = 0.0
+        self._waiting: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._writer = ThreadPoolExecutor(1, "deliveries")
+        self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
+
+    def close(self) -> None:
+        self._writer.shutdown()
+        self._db.close()
+        self._turns.close()
+
+    # --- what was begun
+
+    async def begin(self, key: bytes, places: Mapping[str, int]) -> Mapping[str, int] | None:
+        """Note that a delivery to these mailboxes, with each one's next UID, begins; where it had begun before, what was
+        noted then."""
+
+        def work() -> Mapping[str, int] | None:
+            row = self._db.execute("SELECT places FROM begun WHERE key=?", (key,)).fetchone()
+            if row is not None:
+                found: dict[str, int] = json.loads(row[0])
+                return found
+            self._db.execute(
+                "INSERT INTO begun VALUES (?,?,?)", (key, time.time(), json.dumps(places))
+            )
+            return None
+
+        return await self._do(work)
+
+    async def end(
+        self, key: bytes, mails: Sequence[Mail] = (), seen: Sequence[tuple[bytes, float]] = ()
+    ) -> frozenset[bytes]:
+        """It is all done, with what is to be sent put down: the keys of what of that is new."""
+
+        def work() -> frozenset[bytes]:
+            now = time.time()
+            new = frozenset(mail.key for mail in mails if self._put(mail, now))
+            for one, period_s in seen:
+                self._see(one, now, period_s)
+            self._db.execute("DELETE FROM begun WHERE key=?", (key,))
+            self._expire(now)
+            return new
+
+        return await self._do(work)
+
+    def _put(self, mail: Mail, now: float) -> bool:
+        if self._db.execute("SELECT 1 FROM outgoing WHERE key=?", (mail.key,)).fetchone():
+            return False
+        if mail.once is not None:
+            if self._is_seen(mail.once[0], now, mail.once[1]):
+                return False
+            self._see(mail.once[0], now, mail.once[1])
+        self._db.execute(
+            "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets) VALUES (?,?,?,?,0,?,?,?,?)",
+            (
+                *(mail.key, PENDING, now, now, mail.user, mail.sender),
+                *(json.dumps(mail.recipients), mail.octets),
+            ),
+        )
+        return True
+
+    def _see(self, key: bytes, now: float, period_s: float) -> None:
+        self._db.execute("INSERT OR REPLACE INTO seen VALUES (?,?,?)", (key, now, now + period_s))
+
+    def _is_seen(self, key: bytes, now: float, period_s: float) -> bool:
+        row = self._db.execute("SELECT at FROM seen WHERE key=?", (key,)).fetchone()
+        return row is not None and row[0] > now - period_s
+
+    async def was_seen(self, key: bytes, period_s: float, *, renew: bool) -> bool:
+        """Whether it was noted within the period; `renew` begins that anew."""
+
+        def work() -> bool:
+            now = time.time()
+            found = self._is_seen(key, now, period_s)
+            if found and renew:
+                self._see(key, now, period_s)
+            return found
+
+        return await self._do(work)
+
+    async def see(self, key: bytes, period_s: float) -> None:
+        """Note it, for so long."""
+        await self._do(lambda: self._see(key, time.time(), period_s))
+
+    def _expire(self, now: float) -> None:
+        if now < self._expire_at:
+            return
+        self._expire_at = now + EXPIRE_EVERY_S
+        self._db.execute("DELETE FROM begun WHERE at<?", (now - KEEP_S,))
+        self._db.execute("DELETE FROM seen WHERE until<?", (now,))
+        self._db.execute("DELETE FROM outgoing WHERE state<>? AND at<?", (PENDING, now - KEEP_S))
+
+    # --- what is to be sent
+
+    async def due(self, most: int) -> list[Mail]:
+        """Those whose time has come, the oldest first."""
+
+        def work() -> list[Mail]:
+            rows = self._db.execute(
+                "SELECT key,user,sender,recipients,octets,id,at,tries FROM outgoing WHERE state=? AND next_at<=? ORDER BY "
+                "next_at LIMIT ?",
+                (PENDING, time.time(), most),
+            )
+            return [
+                Mail(key, user, sender, tuple(json.loads(to)), octets, None, id_, at, tries)
+                for key, user, sender, to, octets, id_, at, tries in rows
+            ]
+
+        return await self._do(work)
+
+    async def sent(self, mail: Mail) -> None:
+        """It needs no further attempt."""
+        await self._set(mail, SENT, 0.0, "")
+
+    async def failed(self, mail: Mail, problem: str) -> None:
+        """For good."""
+        await self._set(mail, FAILED, 0.0, problem)
+
+    async def later(self, mail: Mail, wait_s: float, problem: str) -> None:
+        """Not sent, and why; next attempt after so many seconds."""
+        await self._set(mail, PENDING, time.time() + wait_s, problem)
+
+    async def _set(self, mail: Mail, state: int, next_at: float, problem: str) -> None:
+        def work() -> None:
+            octets = "" if state == PENDING else ", octets=x''"
+            self._db.execute(
+                f"UPDATE outgoing SET state=?, next_at=?, tries=tries+1, problem=?{octets} WHERE id=?",
+                (state, next_at, problem[:1000], mail.id),
+            )
+
+        await self._do(work)
+
+    # --- what clients have done, and scripts are to see
+
+    async def put_caused(self, caused: Sequence[Caused]) -> int:
+        """How many of them found room."""
+        return await self._do(lambda: caused_rows.put(self._db, caused))
+
+    async def due_caused(self, most: int) -> list[Caused]:
+        """Those whose time has come, the oldest first."""
+        return await self._do(lambda: caused_rows.due(self._db, most))
+
+    async def advance_caused(self, one: Caused, done: int) -> None:
+        """So many of its messages are done."""
+        await self._do(lambda: caused_rows.advance(self._db, one.id, done))
+
+    async def later_caused(self, one: Caused, wait_s: float) -> None:
+        """Once more, in so many seconds."""
+        await self._do(lambda: caused_rows.later(self._db, one.id, wait_s))
+
+    async def end_caused(self, one: Caused) -> None:
+        """It is all done."""
+        await self._do(lambda: caused_rows.end(self._db, one.id))
+
+    # --- the thread
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        done: Future[T] = Future()
+        self._waiting.put((work, done))
+        self._writer.submit(self._commit)
+        return await asyncio.wrap_future(done)
+
+    def _commit(self) -> None:
+        """All that waits, in one transaction; whoever comes behind and finds nothing left has been taken along."""
+        works: list[tuple[Callable[[], Any], Future[Any]]] = []
+        while not self._waiting.empty():
+            works.append(self._waiting.get())
+        if not works:
+            return
+        results: list[Any] = []
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            results += [work() for work, _ in works]
+            self._db.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - the end of a task: each that waits hears of it
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            for _, done in works:
+                done.set_exception(error)
+            return
+        for (_, done), result in zip(works, results, strict=True):
+            if not done.cancelled():
+                done.set_result(result)

@@ -1,0 +1,465 @@
+"""What a script has decided is done: copies first, here and at other backends, then what is to be sent is put down.
+
+No message is lost: nothing is said to the sender before all copies are durable. Nothing is done twice: where there are
+several steps their beginning is noted, and the sender's retry looks which of them were done before a crash.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from murder.api.delivery import Arriving
+from murder.api.store import Mailbox, NewMessage
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.log import Log
+from murder.model.name import MailboxName, display
+from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.pool import open_imap
+from murder.net.outgoing.relay import ImapUpstream
+from murder.net.outgoing.upstream import Upstreams
+from murder.net.turns import Turn
+from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
+from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
+from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses
+from murder.roles.backend.scripts.telling import shown_actions
+from murder.roles.backend.shared import Backend
+from murder.sieve import (
+    FileInto,
+    Keep,
+    Notify,
+    Outcome,
+    Pipe,
+    Redirect,
+    Reject,
+    Remember,
+    Reply,
+    Target,
+)
+from murder.sieve.run.message import Message as ScriptMessage
+from murder.wire.imap.flag import parse_flag_list
+from murder.wire.token import Scanner, client_astring
+
+MAX_LOOKED_AT: Final = 1000  # messages that have come since a delivery was begun
+MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
+PIECE_OCTETS: Final = 64 * 1024
+# In ID: what is put there a script wants, and no other script sees it
+BY_SCRIPT: Final = "x-by-script"
+REDIRECTED: Final = b"X-Sieve-Redirected-From: "
+NO_WAY: Final = "This server sends no mail; try again later"
+NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
+
+StoreIn = Callable[[MailboxName, NewMessage], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One copy: where, with which flags, of which version of the message."""
+
+    place: Place
+    flags: frozenset[str]
+    version: int
+
+
+class _Nobody(Client):
+    """No client stands behind these connections."""
+
+
+class Delivery:
+    """One recipient's message, and the outcome of these scripts. `message` is what came; `store_in` adds a copy to a mailbox
+    here, within its quota; `store_made` another message that was made for it. `occasion`: the message lies in its mailbox
+    already, and this names why its scripts run; whether it stays there, `stays` tells then."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        upstreams: Upstreams,
+        arriving: Arriving,
+        outcome: Outcome,
+        scripts: Sequence[Chosen],
+        message: NewMessage,
+        store_in: StoreIn,
+        store_made: StoreIn,
+        log: Log,
+        occasion: str = "",
+    ) -> None:
+        self._backend = backend
+        self._upstreams = upstreams
+        self._arriving = arriving
+        self._user: str = arriving.user or ""
+        self._outcome = outcome
+        self._scripts = scripts
+        self._own: frozenset[str] = frozenset()  # addresses of the user
+        self._message = message
+        self._store_in = store_in
+        self._store_made = store_made
+        self._log = log
+        self._kept = False  # a copy is safe here
+        self._occasion = occasion
+        self.stays = False
+        self._is_retry = False  # of a delivery that ended in the middle
+        self._parsed: ScriptMessage | None = None
+
+    async def carry_out(self) -> None:
+        """Raises Refusal, UpstreamFailure where the sender is to try again."""
+        if any(isinstance(one, Redirect) for one in self._outcome.actions):
+            own = await own_addresses(self._backend, self._arriving)
+            self._own = frozenset(one.lower() for one in own)
+        steps = await self._steps()
+        mails = self._mails()
+        pipes = [one for one in self._outcome.actions if isinstance(one, Pipe)]
+        seen = [
+            (key_of("seen", self._user, one.once.handle), float(one.once.period_s))
+            for one in self._outcome.actions
+            if isinstance(one, Remember)
+        ]
+        has_effects = bool(steps or mails or seen or pipes)
+        if self._occasion and has_effects:
+            # nothing else tells that it has been done
+            done = key_of("done", self._user, self._message_key)
+            if await self._backend.deliveries.was_seen(done, KEEP_S, renew=False):
+                return None
+            seen.append((done, KEEP_S))
+        if len(steps) <= 1 and not (mails or seen or pipes):
+            for step in steps:
+                await self._do(step)
+            return self._tell(steps, mails)
+        deliveries = self._backend.deliveries
+        key = key_of(self._user, display(self._arriving.mailbox), self._message_key)
+        async with deliveries.alone(key):
+            before = await deliveries.begin(key, await self._next_uids(steps))
+            for step in steps:
+                if before is None or not await self._was_done(step, before):
+                    await self._do(step)
+            for pipe in pipes:
+                await self._pipe(pipe, is_safe=bool(steps or mails) or self.stays)
+            new = await deliveries.end(key, mails, seen)
+        if mails:
+            self._backend.outgoing_arrived()
+        await self._file_copies(new)
+        return self._tell(steps, mails)
+
+    @property
+    def _message_key(self) -> str:
+        return self._outcome.key + self._occasion
+
+    # --- copies
+
+    async def _steps(self) -> list[Step]:
+        """Each mailbox once; copies here before those elsewhere, and what is kept before all."""
+        found: dict[Place, Step] = {}
+        for action in self._outcome.actions:
+            match action:
+                case Keep(flags=flags, version=version):
+                    place = Place(self._arriving.mailbox)
+                case FileInto(target=target, flags=flags, version=version):
+                    place = await self._place(target)
+                case Redirect(version=version) if self._is_loop(version):
+                    place, flags = Place(self._arriving.mailbox), None
+                case _:
+                    continue
+            if self._occasion and place == Place(self._arriving.mailbox):
+                self.stays = True
+                continue
+            old = found.get(place)
+            both = self._flags(flags or ()) | (old.flags if old else frozenset())
+            found[place] = Step(place, both, old.version if old else version)
+        kept = self._arriving.mailbox
+        return sorted(found.values(), key=lambda one: (one.place.server, one.place.name != kept))
+
+    def _flags(self, flags: Sequence[str]) -> frozenset[str]:
+        """Those of them that a client could set."""
+        if not flags:
+            return frozenset()
+        try:
+            scanner = Scanner(f"({' '.join(flags)})".encode("ascii"))
+            return parse_flag_list(scanner)
+        except (BadSyntax, UnicodeError) as error:
+            self._log.warning("script.failed", user=self._user, script="", problem=str(error))
+            return frozenset()
+
+    async def _place(self, target: Target) -> Place:
+        """Raises UpstreamFailure, Refusal(UNAVAILABLE) where that is not known now; what cannot be had for certain is the
+        mailbox in which the message would be kept."""
+        if target.mailbox_id:
+            named = await find_by_id(self._backend, self._user, target.mailbox_id)
+            if named is not None:
+                return Place(named)
+        if target.special_use:
+            used = await resolve_special_use(self._backend, self._user, target.special_use)
+            if used is not None:
+                return Place(used)
+        try:
+            return await find_place(self._backend, self._user, target.mailbox, create=target.create)
+        except (Refusal, BadSyntax) as error:
+            if isinstance(error, Refusal) and error.code is Code.UNAVAILABLE:
+                raise
+            self._not_filed(target.mailbox, str(error))
+            return Place(self._arriving.mailbox)
+
+    def _not_filed(self, wanted: str, problem: str) -> None:
+        self._log.warning(
+            "message.not_filed",
+            mailbox=display(self._arriving.mailbox),
+            wanted=wanted[:200],
+            problem=problem,
+        )
+
+    async def _do(self, step: Step) -> None:
+        if not step.place.server:
+            await self._store(step)
+            self._kept = True
+            return
+        try:
+            await self._append(step.place, step.flags, self._octets(step.version))
+        except UpstreamFailure as failure:
+            if not self._kept:
+                raise
+            self._not_filed(display(step.place.name), str(failure))  # and the message is safe
+
+    async def _store(self, step: Step) -> None:
+        if not step.version:
+            await self._store_in(step.place.name, replace(self._message, flags=step.flags))
+            return
+        incoming = self._backend.store.incoming()
+        try:
+            await incoming.write(self._octets(step.version))
+            await self._store_in(step.place.name, NewMessage(incoming, step.flags))
+        finally:
+            await incoming.close()
+
+    def _octets(self, version: int) -> bytes | memoryview:
+        return memoryview(self._outcome.messages[version])
+
+    async def _append(
+        self, place: Place, flagged: frozenset[str], octets: bytes | memoryview
+    ) -> None:
+        """At another backend, as the owner, by IMAP. Raises UpstreamFailure."""
+        server = place.server
+        timeout_s = self._backend.config.command_timeout_s
+        upstream = await open_imap(
+            self._upstreams,
+            server,
+            _Nobody(),
+            user=self._user,
+            password=None,
+            identity=[("name", "murder"), (BY_SCRIPT, "1")],
+            timeout_s=timeout_s,
+            max_message=1024 * 1024,
+        )
+        try:
+            name = client_astring(self._backend.namespace.external(place.name, self._user))
+            if self._is_retry and await self._is_there(upstream, name):
+                return
+            flags = " ".join(sorted(flagged)).encode("ascii")
+            tag = upstream.next_tag()
+            head = b"%b APPEND %b (%b) {%d+}\r\n" % (tag, name, flags, len(octets))
+            reply = await upstream.stream(tag, _pieces(head, octets))
+            if not reply.is_ok:
+                raise UpstreamFailure(
+                    UpstreamKind.PROTOCOL, server, f"it takes no copy: {reply.text}"
+                )
+        finally:
+            upstream.close()
+
+    # --- programs
+
+    async def _pipe(self, action: Pipe, *, is_safe: bool) -> None:
+        """Once. Raises Refusal where it fails, and the message would be nowhere."""
+        backend = self._backend
+        key = key_of("pipe", self._user, self._message_key, action.key)
+        if await backend.deliveries.was_seen(key, KEEP_S, renew=False):
+            return
+        said = await backend.site.programs.run(
+            "pipe",
+            action.program,
+            action.arguments,
+            self._octets(action.version),
+            environment_of(self._arriving),
+            self._log,
+            for_user=bool(self._scripts[action.place.script].owner),
+        )
+        if said is not None:
+            await backend.deliveries.see(key, KEEP_S)
+        elif not is_safe and not action.may_fail:
+            raise Refusal(Code.UNAVAILABLE, NO_PROGRAM)
+
+    # --- copies of what is sent (RFC 8580)
+
+    async def _file_copies(self, new: frozenset[bytes]) -> None:
+        """Of what is sent now, not of what was found to have been sent. That one cannot be filed is said in the log."""
+        for action in self._outcome.actions:
+            if not isinstance(action, Reply | Notify) or action.copy is None:
+                continue
+            if self._mail_key(action.key) not in new:
+                continue
+            target = action.copy
+            try:
+                place = await self._place(target)
+                await self._file_copy(place, self._flags(target.flags), action.octets)
+            except (Refusal, UpstreamFailure) as error:
+                self._not_filed(target.mailbox, str(error))
+
+    async def _file_copy(self, place: Place, flags: frozenset[str], octets: bytes) -> None:
+        if place.server:
+            await self._append(place, flags, octets)
+            return
+        incoming = self._backend.store.incoming()
+        try:
+            await incoming.write(octets)
+            await self._store_made(place.name, NewMessage(incoming, flags))
+        finally:
+            await incoming.close()
+
+    # --- after a crash
+
+    async def _next_uids(self, steps: Sequence[Step]) -> Mapping[str, int]:
+        """Behind which the copies will be, for who has to look whether they are there."""
+        found: dict[str, int] = {}
+        for step in steps:
+            if not step.place.server:
+                mailbox = await self._backend.store.open(step.place.name, self._user)
+                try:
+                    found[display(step.place.name)] = int((await mailbox.status()).uid_next)
+                finally:
+                    mailbox.close()
+        return found
+
+    async def _was_done(self, step: Step, before: Mapping[str, int]) -> bool:
+        """Whether an earlier try, which ended in the middle, has made this copy."""
+        if step.place.server:
+            self._is_retry = True  # it is asked there
+            return False
+        since = before.get(display(step.place.name))
+        if since is None:
+            return False
+        mailbox = await self._backend.store.open(step.place.name, self._user)
+        try:
+            found = await _has_since(mailbox, since, self._outcome.key)
+        finally:
+            mailbox.close()
+        self._kept = self._kept or found
+        return found
+
+    async def _is_there(self, upstream: ImapUpstream, name: bytes) -> bool:
+        """At another backend, by its Message-ID."""
+        field = self._original.named("message-id")
+        if not field:
+            return False
+        if not (await upstream.execute(b"EXAMINE " + name)).is_ok:
+            return False
+        word = client_astring(b"".join(field[0].value.split()))
+        reply = await upstream.execute(b"UID SEARCH HEADER Message-ID " + word)
+        return any(
+            line.upper().startswith(b"* SEARCH ") and line.split()[2:] for line in reply.untagged
+        )
+
+    # --- what is to be sent
+
+    @property
+    def _original(self) -> ScriptMessage:
+        if self._parsed is None:
+            self._parsed = ScriptMessage(self._outcome.messages[0])
+            for _ in self._parsed.read():
+                pass
+        return self._parsed
+
+    def _is_loop(self, version: int) -> bool:
+        """A message that has been redirected from here before, or has come a long way, is kept and goes no further."""
+        message = self._original
+        came_to = self._arriving.recipient.decode("utf-8", "surrogateescape").lower()
+        own = self._own | {came_to}
+        from_here = any(
+            one.value.strip().strip(b"<>").lower().decode("utf-8", "surrogateescape") in own
+            for one in message.named("x-sieve-redirected-from")
+        )
+        return from_here or len(message.named("received")) > MAX_RECEIVED
+
+    def _mails(self) -> list[Mail]:
+        """Raises Refusal where this server sends none."""
+        mails: list[Mail] = []
+        for action in self._outcome.actions:
+            match action:
+                case Redirect(address=address, version=version):
+                    if self._is_loop(version):
+                        continue
+                    octets = self._redirected(version)
+                    mails.append(self._mail(action.key, self._sender(), (address,), octets))
+                case Reply(recipient=recipient, octets=octets, once=once, sender=sender):
+                    seen = key_of("vacation", self._user, once.handle, recipient.casefold())
+                    mail = self._mail(action.key, sender, (recipient,), octets)
+                    mails.append(replace(mail, once=(seen, float(once.period_s))))
+                case Notify(method=method, recipients=recipients, octets=octets, sender=sender):
+                    if method.lower() == "mailto" and recipients:
+                        mails.append(self._mail(action.key, sender, recipients, octets))
+                case _:
+                    pass
+        if mails and not self._backend.sends_mail:
+            if any(isinstance(action, Redirect) for action in self._outcome.actions):
+                raise Refusal(Code.UNAVAILABLE, NO_WAY)
+            self._not_filed("[backend.submission]", "this server sends no mail: no reply is sent")
+            return []
+        return mails
+
+    def _mail(self, key: str, sender: str, recipients: tuple[str, ...], octets: bytes) -> Mail:
+        return Mail(self._mail_key(key), self._user, sender, recipients, octets)
+
+    def _mail_key(self, key: str) -> bytes:
+        return key_of("mail", self._user, self._message_key, key)
+
+    def _sender(self) -> str:
+        """Of the envelope of what is redirected."""
+        sender, recipient = (
+            octets.decode("utf-8", "surrogateescape")
+            for octets in (self._arriving.sender, self._arriving.recipient)
+        )
+        return self._backend.redirect_senders.of(sender, recipient)
+
+    def _redirected(self, version: int) -> bytes:
+        """Without what the delivery here put on top, and with the mark by which a loop is known."""
+        octets = bytes(self._octets(version))
+        while octets.startswith((b"Return-Path:", b"Delivered-To:")):
+            octets = octets.partition(b"\n")[2]
+        return REDIRECTED + self._arriving.recipient + b"\r\n" + octets
+
+    # --- the log
+
+    def _tell(self, steps: Sequence[Step], mails: Sequence[Mail]) -> None:
+        kept = self._arriving.mailbox
+        self._log.info(
+            "message.filtered",
+            mailbox=display(kept),
+            actions=shown_actions(self._outcome, self._scripts),
+            filed=[display(step.place.name) for step in steps if step.place.name != kept],
+            sent=len(mails),
+        )
+
+
+async def _has_since(mailbox: Mailbox, since: int, key: str) -> bool:
+    """Whether a message with this key (`Outcome.key`) has come since that UID."""
+    turn = Turn()
+    uids = [uid for uid in await mailbox.uids() if uid >= since]
+    for uid in uids[:MAX_LOOKED_AT]:
+        message = ScriptMessage(await mailbox.octets(uid))
+        for _ in message.read():
+            if turn.is_over:
+                await turn.rest()
+        if message.key() == key:
+            return True
+        if turn.is_over:
+            await turn.rest()
+    return False
+
+
+async def _pieces(head: bytes, octets: bytes | memoryview) -> AsyncIterator[bytes]:
+    yield head
+    for start in range(0, len(octets), PIECE_OCTETS):
+        yield bytes(octets[start : start + PIECE_OCTETS])
+    yield b"\r\n"
+
+
+def rejection_of(outcome: Outcome) -> str | None:
+    """The text that the sender is told, where the message is refused."""
+    for action in outcome.actions:
+        if isinstance(action, Reject):
+            return action.text
+    return None

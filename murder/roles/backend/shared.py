@@ -1,0 +1,123 @@
+"""What all sessions of one worker of a backend share, whatever their protocol."""
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from murder.api.delivery import DeliveryFilter
+from murder.api.store import MailboxStore
+from murder.auth.gate import Gate
+from murder.config import BackendConfig
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.log import logger
+from murder.model.identity import Login
+from murder.model.name import MailboxName, Namespace, display, inbox_of
+from murder.model.quota import parse_limits
+from murder.net.outgoing.upstream import Upstreams
+from murder.roles.backend.changes.events import Events
+from murder.roles.backend.changes.updates import Tracker
+from murder.roles.backend.hierarchy.announce import Announcer
+from murder.roles.backend.hierarchy.mailboxes import Mailboxes
+from murder.roles.backend.hierarchy.policies import Policies
+from murder.roles.backend.hierarchy.referral import Finder, Referrals
+from murder.roles.backend.moves.journal import Journal
+from murder.roles.backend.reconcile.discovery import Noticer
+from murder.roles.backend.records.annotations import Annotations
+from murder.roles.backend.records.deliveries import Deliveries
+from murder.roles.backend.records.duplicates import Duplicates
+from murder.roles.backend.records.quota import Quotas
+from murder.roles.backend.records.urlauth import UrlKeys
+from murder.roles.backend.scripts.kept import Scripts
+from murder.roles.backend.scripts.site import Site
+from murder.roles.backend.scripts.srs import RedirectSenders
+from murder.serve.service import Session
+
+
+@dataclass(slots=True)
+class Backend:
+    """One worker's parts. `server_name` is the name in locations and greetings."""
+
+    config: BackendConfig
+    server_name: str
+    namespace: Namespace
+    gate: Gate
+    store: MailboxStore
+    mailboxes: Mailboxes
+    announcer: Announcer
+    tracker: Tracker
+    annotations: Annotations
+    quotas: Quotas
+    url_keys: UrlKeys
+    policies: Policies  # of mail that goes by its age
+    maildrop_locks: Path
+    events: Events
+    journal: Journal  # of moves
+    scripts: Scripts
+    site: Site  # what it adds to scripts
+    deliveries: Deliveries  # of scripts, begun and to be sent
+    master: Finder | None = None  # of the mailbox list; None for a backend alone
+    referrals: Referrals | None = None  # None without a master
+    domains: bool = False  # users are `user@domain`
+    master_url: str = ""  # for the capability MUPDATE=, empty without a master
+    noticer: Noticer | None = None  # None where nobody else makes mailboxes in the store
+    duplicates: Duplicates | None = None  # None where all that comes is kept
+    filters: Sequence[tuple[str, DeliveryFilter]] = ()  # of plugins, for what arrives
+    upstreams: Upstreams | None = None  # to other nodes
+    sends_mail: bool = False  # there is a [backend.submission]
+    redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
+    outgoing_arrived: Callable[[], None] = lambda: None
+    caused_arrived: Callable[[], None] = lambda: None
+    sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
+
+    async def notice(self, name: MailboxName) -> None:
+        """Before a mailbox is looked for: what other software has made there meanwhile is there."""
+        if self.noticer is not None:
+            await self.noticer.look(name)
+
+    def check_partition(self, partition: str) -> None:
+        """Raises Refusal(CANNOT) for one that this server does not have; "" is its own."""
+        if partition not in ("", self.config.partition):
+            raise Refusal(
+                Code.CANNOT,
+                f"{self.server_name} has no partition {partition}; it has {self.config.partition}",
+            )
+
+    async def ensure_inbox(self, login: Login) -> None:
+        """Make the user's INBOX at their first login, where the configuration says so and they are not at home at another
+        server; with the quota that the plugins of [auth] know."""
+        await self.notice(inbox_of(login.user))
+        if not self.config.create_inbox or login.is_admin:
+            return
+        name = inbox_of(login.user)
+        if self.mailboxes.list.find(name) is not None or self.mailboxes.has_left(name):
+            return
+        try:
+            self._check_home(login)
+            await self.announcer.create(name, self.mailboxes.default_acl(name))
+            limits = parse_limits(login.identity.fields.get("quota", "").split())
+            if limits:
+                await self.quotas.set_limits(name, limits)
+        except (
+            Refusal,
+            UpstreamFailure,
+            BadSyntax,
+        ) as error:  # it lives elsewhere, or the master is away
+            log = logger(role="backend")
+            log.info("mailbox.not_created", mailbox=display(name), problem=str(error))
+
+    def _check_home(self, login: Login) -> None:
+        """Raises Refusal where they are at home elsewhere. An address, as auth_http tells it, is no server of a murder."""
+        home = login.identity.host
+        if home and not _is_address(home) and home.lower() != self.server_name.lower():
+            raise Refusal(
+                Code.CANNOT, f"{login.user} is at home at {home}, by the plugins of [auth]"
+            )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

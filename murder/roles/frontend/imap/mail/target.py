@@ -1,0 +1,51 @@
+"""The mailbox that mail is to be put into, for APPEND, COPY, MOVE, REPLACE (RFC 3501 §6.3.11, §6.4.7).
+
+While it moves it is nowhere for some hundredths of a second, and its old backend refuses what comes too late: mail that is
+at hand waits, and goes to the new one.
+"""
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.entry import MailboxEntry
+from murder.model.name import ancestors_of
+from murder.model.rights import check_may_create
+from murder.roles.frontend.imap.dialogue import FrontendImap
+from murder.roles.frontend.imap.patience import Patience
+from murder.roles.frontend.imap.refer import find_or_refer
+from murder.roles.frontend.placement import nearest
+from murder.wire.imap.command import Command
+
+
+async def find_target(
+    dialogue: FrontendImap, external: bytes, command: Command, patience: Patience
+) -> MailboxEntry:
+    """TRYCREATE where there is none, and the user may make it (RFC 3501 §7.1). Raises Refusal, UpstreamFailure."""
+    name = dialogue.name_of(external)
+    try:
+        return await find_or_refer(dialogue, name, command, patience)
+    except Refusal as refusal:
+        if refusal.code is not Code.NONEXISTENT:
+            raise
+        parent = nearest(dialogue.frontend, ancestors_of(name))
+        try:
+            check_may_create(name, parent, dialogue.user, dialogue.namespace)
+        except Refusal:
+            raise refusal from None
+        raise Refusal(Code.TRY_CREATE, refusal.text, names=refusal.names) from refusal
+
+
+async def has_moved(
+    dialogue: FrontendImap, external: bytes, old: str, refused: Code, patience: Patience
+) -> bool:
+    """Whether what its backend refused may be tried again elsewhere: the mailbox has left that, or is about to."""
+    if (
+        refused not in (Code.IN_USE, Code.TRY_CREATE, Code.NONEXISTENT)
+        or not await patience.pause()
+    ):
+        return False
+    try:
+        await dialogue.catch_up()
+        return (await dialogue.find(dialogue.name_of(external))).server != old
+    except Refusal:
+        return False
+    except UpstreamFailure as failure:
+        return failure.kind is UpstreamKind.MOVING

@@ -1,0 +1,65 @@
+"""SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
+
+from murder.errors import BadSyntax
+from murder.model.name import MailboxName
+from murder.net.outgoing.relay import ImapUpstream
+from murder.roles.frontend.imap.dialogue import FrontendImap
+from murder.roles.frontend.imap.internal import execute, want_modseqs
+from murder.roles.frontend.imap.refer import find_or_refer
+from murder.serve.arguments import arguments
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailboxes.select import parse_select
+from murder.wire.imap.response import status_line
+from murder.wire.token import Scanner
+
+
+def run_select(dialogue: FrontendImap, command: Command) -> Running:
+    """Whatever comes of it, the mailbox selected before is so no longer (RFC 3501 §6.3.1)."""
+    return _select(dialogue, command)
+
+
+async def _select(dialogue: FrontendImap, command: Command) -> None:
+    request = await arguments(command, parse_select)
+    if request.view is not None:
+        raise BadSyntax("CONDSTORE or QRESYNC is expected")  # that is ours to say
+    try:
+        entry = await find_or_refer(dialogue, dialogue.name_of(request.mailbox), command)
+        upstream = await dialogue.upstream(entry.server)
+    except Exception:
+        await _leave(dialogue, None)
+        raise
+    await _leave(dialogue, upstream)
+    dialogue.tell_changed_capabilities()
+    if request.condstore:
+        await want_modseqs(dialogue, entry.server)
+    dialogue.select(upstream, MailboxName(entry.name))
+    reply = await dialogue.relay_at(entry.server, command)
+    if not reply.is_ok:
+        dialogue.deselect()
+    elif reply.code.upper() == b"READ-ONLY":
+        dialogue.select(upstream, MailboxName(entry.name), is_read_only=True)
+
+
+async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
+    """Leave the mailbox selected on another backend, without expunging."""
+    selected = dialogue.selected
+    if selected is None:
+        return
+    dialogue.deselect()
+    if selected.upstream is staying or selected.upstream.is_lost:
+        return
+    dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
+    await execute(dialogue, selected.upstream, b"UNSELECT")
+
+
+def run_close(dialogue: FrontendImap, command: Command) -> Running:
+    """CLOSE and UNSELECT: at the backend, then here as well."""
+    Scanner(command.octets, command.start).end()
+    return _close(dialogue, command)
+
+
+async def _close(dialogue: FrontendImap, command: Command) -> None:
+    reply = await dialogue.relay_inside(command)
+    if reply.is_ok:
+        dialogue.deselect()

@@ -1,0 +1,264 @@
+"""LMTP at a frontend: each recipient goes to the backend of its mailbox, the message to each backend once (RFC 2033).
+
+Each RCPT is put to its backend, pipelined ones to all at once; the message streams to all backends side by side; what
+each answers for each recipient is passed on as it is. A backend that fails or is slow costs its own recipients a 451 and
+nobody else anything. 250 is never said that no backend has said.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.acl import ANYONE, POST, rights_granted
+from murder.model.entry import MailboxEntry
+from murder.model.name import inbox_of, is_deleted, is_non_imap
+from murder.model.protocol import LMTP
+from murder.net.connection import Connection
+from murder.net.outgoing.lines import LineUpstream, open_lines, prove
+from murder.roles.frontend.lmtp_transaction import LmtpTransaction
+from murder.roles.frontend.shared import Frontend
+from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
+from murder.serve.service import ClientService
+from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved
+
+UNKNOWN = "No such user here"
+UNKNOWN_THERE = re.compile(rb"550[- ](?:5\.1\.|(?!\d\.\d))")  # and nothing else is wrong with it
+
+
+class FrontendLmtp(LmtpDialogue):
+    """See the module. Connections to backends are kept for the client's life."""
+
+    def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
+        super().__init__(connection, service)
+        self.frontend = frontend
+        self.transactions: dict[str, LmtpTransaction] = {}  # of this transaction, by backend
+        self.upstreams: dict[str, LineUpstream] = {}
+        # all RCPT, in order: the transaction, the address, and the answer to come
+        self._asked: list[tuple[LmtpTransaction, bytes, asyncio.Future[bytes]]] = []
+        self._last: dict[str, LmtpTransaction] = {}  # which may still be ending
+        self._offered: dict[str, frozenset[bytes]] = {}
+        frontend.sessions.add(self)
+
+    async def receive(self, given: Envelope) -> "asyncio.Future[bytes]":
+        """Certainly unknown: 550. Not to be known now (UpstreamFailure): 451. Else its backend answers, in time."""
+        entry = await self._find(given.path)
+        transaction = self.transactions.get(entry.server) or self._begin_with(entry.server)
+        answer = transaction.recipient(given.path)
+        self._asked.append((transaction, given.path, answer))
+        return answer
+
+    async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
+        """A backend that knows a recipient no more may just have given it away: its mail must not go back for that."""
+        if not UNKNOWN_THERE.match(reply):
+            return reply
+        try:
+            await self.frontend.locator.catch_up()
+            entry = await self._find(path)
+        except Refusal:
+            return reply
+        except UpstreamFailure as failure:
+            return self.reply_for(failure)
+        if entry.server == server:
+            return reply
+        moved = UpstreamFailure(
+            UpstreamKind.MOVING, entry.server, "the mailbox has just moved there"
+        )
+        return self.reply_for(moved)
+
+    def _begin_with(self, server: str) -> LmtpTransaction:
+        assert self.envelope is not None
+        config = self.frontend.config
+        opened = LmtpTransaction(
+            self,
+            server,
+            self.envelope,
+            answer_timeout_s=config.upstream_login_timeout_s,
+            timeout_s=config.upstream_timeout_s,
+            folder=self.frontend.whole_config.node.data,
+            former=self._last.get(server),
+        )
+        self.transactions[server] = self._last[server] = opened
+        return opened
+
+    async def _find(self, path: bytes) -> MailboxEntry:
+        frontend = self.frontend
+        recipient = parse_recipient(path)
+        users = users_of(recipient, domains=frontend.whole_config.namespace.domains)
+        for user in users:
+            folder = folder_of(recipient, user, frontend.namespace)
+            found = frontend.locator.known(folder) if folder is not None else None
+            if found is None or is_deleted(found.name) or is_non_imap(found.name):
+                continue
+            if POST in rights_granted(found.raw_acl, {ANYONE}):
+                return found  # as its backend decides
+        names = [inbox_of(user) for user in users]
+        if not names:
+            folder = folder_of(recipient, "", frontend.namespace)
+            names = [folder] if folder is not None else []
+        for name in names:
+            entry = frontend.locator.known(name)
+            if entry is not None:
+                return entry
+        for name in names:
+            try:
+                return await frontend.locator.find(name)
+            except Refusal:
+                continue
+        raise Refusal(Code.NONEXISTENT, UNKNOWN)
+
+    async def begin_delivery(self) -> "Forwarding":
+        return Forwarding(list(self.transactions.values()), self._asked, self._answered)
+
+    def _answered(self, server: str, path: bytes, answer: bytes) -> None:
+        """A backend, for one of the recipients: for the mail log."""
+        self.service.figures.add("messages", "relayed" if answer.startswith(b"2") else "refused")
+        saved_as = parse_saved(answer)  # "" at other servers than ours
+        facts = {
+            **self.message_facts(path),
+            "backend": server,
+            **({"saved_as": saved_as} if saved_as else {}),
+            "reply": shown_reply(answer),
+        }
+        self.mail_log.info("message.relayed", facts)
+
+    async def upstream(self, server: str) -> LineUpstream:
+        """The connection to a backend, ready for MAIL. Raises UpstreamFailure."""
+        found = self.upstreams.get(server)
+        if found is not None and not found.is_lost:
+            return found
+        frontend = self.frontend
+        opened = await open_lines(
+            frontend.upstreams,
+            server,
+            LMTP,
+            frontend.config.upstream_timeout_s,
+            self.connection,
+        )
+        try:
+            async with frontend.upstreams.entering(opened.server):
+                await self._enter_upstream(opened)
+        except BaseException:
+            opened.connection.abort()
+            raise
+        self.upstreams[server] = opened
+        return opened
+
+    def takes(self, server: str, word: bytes) -> bool:
+        return word in self._offered.get(server, ())
+
+    async def _enter_upstream(self, upstream: LineUpstream) -> None:
+        hello = b"LHLO " + self.service.server_name.encode() + b"\r\n"
+        await self._ask(upstream, b"", b"2")
+        words = await self._ask(upstream, hello, b"2")
+        address = upstream.address
+        if address.tls == "starttls":
+            await self._ask(upstream, b"STARTTLS\r\n", b"2")
+            await upstream.starttls(self.frontend.upstreams)
+            words = await self._ask(upstream, hello, b"2")
+        xclient = next((line[4:] for line in words if line[4:12].upper() == b"XCLIENT "), b"")
+        told = format_xclient(xclient.upper().split()[1:], self._origin_told())
+        if told:
+            await self._ask(upstream, told, b"2")
+            words = await self._ask(upstream, hello, b"2")
+        self._offered[upstream.server] = frozenset(
+            line[4:].upper().split(b" ")[0] for line in words[1:]
+        )
+        if address.auth != "external" and self.takes(upstream.server, b"AUTH"):
+            line = await prove(upstream, self.frontend.upstreams.proof(address, ""), b"334 ")
+            if not line.startswith(b"2"):
+                text = f"it says {line.decode('utf-8', 'replace')}"
+                raise upstream.failure(UpstreamKind.PROTOCOL, text)
+
+    def _origin_told(self) -> dict[bytes, bytes]:
+        """Who our client is, for a backend that wants to know. Raises UpstreamFailure at the end of too long a chain."""
+        hops = self.hops_left - 1
+        if hops < 0:
+            raise UpstreamFailure(
+                UpstreamKind.PROTOCOL,
+                self.service.server_name,
+                "a proxy loop",
+            )
+        return {
+            b"ADDR": self.peer_address.encode(),
+            b"PORT": str(self.peer_port).encode(),
+            b"HELO": self.peer_name,
+            b"SESSION": self.connection.cid.encode(),
+            b"TTL": str(hops).encode(),
+        }
+
+    async def _ask(self, upstream: LineUpstream, octets: bytes, expected: bytes) -> list[bytes]:
+        if octets:
+            upstream.send(octets)
+        lines = await upstream.replies()
+        if not lines[-1].startswith(expected):
+            text = lines[-1].decode("utf-8", "replace")
+            raise upstream.failure(UpstreamKind.PROTOCOL, f"it says {text}")
+        return lines
+
+    def drop(self, server: str) -> None:
+        """A connection on which a transaction went wrong is not used again; a backend that only sleeps must not find
+        the message in it when it wakes."""
+        upstream = self.upstreams.pop(server, None)
+        if upstream is not None:
+            upstream.connection.reset()
+
+    def forget(self) -> None:
+        for transaction in self.transactions.values():
+            transaction.let_go()
+        self.transactions = {}
+        self._asked = []
+
+    def ended(self) -> None:
+        super().ended()
+        self.frontend.sessions.discard(self)
+        for upstream in self.upstreams.values():
+            upstream.close()
+        self.upstreams.clear()
+
+
+class Forwarding:
+    """A message on its way to the backends of its recipients."""
+
+    def __init__(
+        self,
+        transactions: Sequence[LmtpTransaction],
+        asked: Sequence[tuple[LmtpTransaction, bytes, "asyncio.Future[bytes]"]],
+        answered: Callable[[str, bytes, bytes], None],
+    ) -> None:
+        self._answered = answered
+        self._transactions = transactions
+        self._progress = asyncio.Event()
+        self._verdicts: list[tuple[str, bytes, asyncio.Future[bytes]]] = []  # by whom, for whom
+        for transaction in transactions:
+            transaction.progressed = self._progress.set
+            transaction.begin_text()
+        places = {transaction: iter(transaction.verdicts) for transaction in transactions}
+        for transaction, path, answer in asked:
+            if answer.result().startswith(b"2"):
+                self._verdicts.append((transaction.server, path, next(places[transaction])))
+
+    async def write(self, octets: bytes) -> None:
+        """As fast as the fastest backend takes it."""
+        for transaction in self._transactions:
+            transaction.write(octets)
+        while self._all_behind():
+            self._progress.clear()
+            await self._progress.wait()
+
+    def _all_behind(self) -> bool:
+        alive = [one for one in self._transactions if not one.is_done]
+        return bool(alive) and all(one.is_behind for one in alive)
+
+    async def finish(self) -> AsyncIterator[bytes]:
+        """One reply for each, in order, as soon as it is known."""
+        for transaction in self._transactions:
+            transaction.end_text()
+        for server, path, verdict in self._verdicts:
+            answer = await verdict
+            self._answered(server, path, answer)
+            yield answer
+
+    def abandon(self) -> None:
+        for transaction in self._transactions:
+            transaction.let_go()

@@ -1,0 +1,62 @@
+"""Where a mailbox lives: the host's list, and on a miss the master's present through the replica.
+
+Three answers, never mixed: here it is; there is none (for certain); cannot know now (`UpstreamFailure`).
+"""
+
+from collections.abc import Awaitable, Callable
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, display, no_such_mailbox
+from murder.roles.mupdate.database.mboxlist import MailboxList
+
+Ping = Callable[[float], Awaitable[None]]
+
+
+class Locator:
+    """See the module."""
+
+    def __init__(self, mailboxes: MailboxList, ping: Ping, timeout_s: float) -> None:
+        self._mailboxes = mailboxes
+        self._ping = ping
+        self._timeout_s = timeout_s
+
+    def known(self, name: MailboxName) -> MailboxEntry | None:
+        """An active row of the host's list."""
+        entry = self._mailboxes.find(name)
+        return entry if entry is not None and entry.is_active else None
+
+    async def find(self, name: MailboxName) -> MailboxEntry:
+        """Raises Refusal(NONEXISTENT) where it certainly is not, UpstreamFailure where that cannot be known now."""
+        entry = self.known(name)
+        if entry is not None:
+            return entry
+        await self.catch_up()
+        if not self._mailboxes.synchronised:
+            raise UpstreamFailure(
+                UpstreamKind.UNSYNCHRONISED,
+                "mailbox list",
+                "this host's list has never been complete",
+            )
+        entry = self._mailboxes.find(name)
+        if entry is None:
+            raise no_such_mailbox(name)
+        if not entry.is_active:
+            raise UpstreamFailure(
+                UpstreamKind.MOVING, entry.server, f"{display(name)} is being created or moved"
+            )
+        return entry
+
+    async def find_by_token(self, name: MailboxName) -> MailboxEntry:
+        """For who has no right but a URL's token: what is being created or moved is none (RFC 4467 §7: nobody learns
+        why). Raises Refusal(NONEXISTENT), UpstreamFailure."""
+        try:
+            return await self.find(name)
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.MOVING:
+                raise
+        raise no_such_mailbox(name)
+
+    async def catch_up(self) -> None:
+        """Until the host's list has all that the master has confirmed. Raises UpstreamFailure."""
+        await self._ping(self._timeout_s)

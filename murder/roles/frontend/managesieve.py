@@ -1,0 +1,230 @@
+"""ManageSieve at a frontend: log the user in, then each command goes to the backend of their INBOX as it is, and its answer
+comes back as it is (RFC 5804). Where that backend is lost the session lives on, and the next command finds it again.
+
+What a backend says of the language of scripts is known from its greeting; before the login that is told which all have.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import ClassVar, Final
+
+from murder.api.referral import ReferralQuestion
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.entry import MailboxEntry
+from murder.model.identity import Login
+from murder.model.name import inbox_of
+from murder.model.protocol import SIEVE
+from murder.net.connection import Connection
+from murder.net.dialogue import CLOSE_GRACE_S
+from murder.net.outgoing.lines import LineUpstream, open_lines
+from murder.net.outgoing.managesieve import ANNOUNCED, begin, enter
+from murder.net.outgoing.proving import Proof
+from murder.roles.frontend.multiplexor.become import enter_as_pipe
+from murder.roles.frontend.multiplexor.sieve import SIEVE_SPEECH
+from murder.roles.frontend.multiplexor.speech import Welcome
+from murder.roles.frontend.placement import servers
+from murder.roles.frontend.shared import Frontend
+from murder.serve.line import LOGGED_IN
+from murder.serve.managesieve import COMMON, Capability, Row, SieveDialogue
+from murder.serve.service import ClientService
+from murder.session.sasl import plain_response
+from murder.wire.managesieve import Command, Kind, format_string, parse_status
+
+MOST_ASKED: Final = 20  # of the servers that a table names
+FIRST_LOOK_S: Final = 1.0  # what the greeting waits for backends that nobody has been at yet
+TOLD: Final = (b"SIEVE", b"NOTIFY", b"EXTLISTS", b"MAXREDIRECTS")  # of a backend's, to clients
+_RELAYED: Final = (
+    *(b"CHECKSCRIPT", b"DELETESCRIPT", b"GETSCRIPT", b"HAVESPACE"),
+    *(b"LISTSCRIPTS", b"PUTSCRIPT", b"RENAMESCRIPT", b"SETACTIVE"),
+)
+
+
+class FrontendSieve(SieveDialogue):
+    """See the module."""
+
+    def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
+        super().__init__(connection, service, frontend.config.max_literal_bytes)
+        self.frontend = frontend
+        self._upstream: LineUpstream | None = None
+        self._home = ""  # the server whose language is told
+        frontend.sessions.add(self)
+
+    # --- what the backends understand
+
+    def greet(self) -> None:
+        """Behind a look at backends that nobody has been at yet."""
+        known = servers(self.frontend)
+        if self.frontend.multiplexor is not None:
+            known |= frozenset(islice(self.frontend.multiplexor.finder.servers(), MOST_ASKED))
+        now = self.loop.time()
+        looked_at = self.frontend.sieve_looked_at
+        unknown = [
+            server
+            for server in self.frontend.languages.unknown_of(known)
+            if looked_at.get(server, 0.0) <= now
+        ]
+        if not unknown:
+            super().greet()
+            return
+        looked_at.update(dict.fromkeys(unknown, now + self.frontend.config.upstream_idle_s))
+        self._task = self.loop.create_task(self._run(None, self._greet_late(unknown)))
+
+    async def _greet_late(self, unknown: Collection[str]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await asyncio.gather(*map(self._look_at, unknown))
+        self.tell_capabilities()
+
+    async def _look_at(self, server: str) -> None:
+        try:
+            upstream = await self._open(server)
+            try:
+                await self._begin_upstream(upstream)
+                upstream.send(b"LOGOUT\r\n")
+            finally:
+                upstream.close()
+        except UpstreamFailure as failure:
+            self.log.warning("upstream.failed", backend=server, kind=failure.kind.value)
+
+    def language(self) -> Sequence[Capability]:
+        languages = self.frontend.languages
+        told = languages.of(self._home) if self._home else languages.common()
+        rows: list[Capability] = [(b"SIEVE", told.get(b"SIEVE", b""))]
+        rows += [(name, told[name]) for name in TOLD[1:] if name in told]
+        return rows
+
+    # --- the login
+
+    async def _enter(self, login: Login) -> None:
+        """As a multiplexor where it is one."""
+
+        def say(welcome: Welcome) -> None:
+            self.send(welcome.line)
+
+        if not await enter_as_pipe(self, self.frontend, login, SIEVE_SPEECH, say):
+            await super()._enter(login)
+
+    async def entered_here(self, login: Login) -> None:
+        self.login = login
+        try:
+            await self._connect()
+        except BaseException:
+            self.login = None
+            raise
+
+    def left_here(self) -> None:
+        self._drop()
+        self._home = ""
+
+    async def _connect(self) -> LineUpstream:
+        """To the backend of the user's INBOX, as the user. Raises Refusal, UpstreamFailure."""
+        login = self.login
+        assert login is not None
+        try:
+            entry = await self.frontend.locator.find(inbox_of(login.user))
+        except Refusal as refusal:
+            raise Refusal(Code.NONEXISTENT, "You have no mailbox here") from refusal
+        self._refer(login, entry)
+        upstream = await self._open(entry.server)
+        try:
+            async with self.frontend.upstreams.entering(entry.server):
+                await self._begin_upstream(upstream)
+                await self._enter_upstream(upstream, login)
+        except BaseException:
+            upstream.connection.abort()
+            raise
+        self._upstream, self._home = upstream, entry.server
+        return upstream
+
+    def _refer(self, login: Login, entry: MailboxEntry) -> None:
+        """Raises Refusal(REFERRAL) where the site wants them to go there themselves."""
+        if not self.frontend.refers_logins:
+            return
+        question = ReferralQuestion(
+            "AUTHENTICATE", entry, login.user, login.is_admin, False, self.connection.peer
+        )
+        if self.frontend.refers(question):
+            raise Refusal(Code.REFERRAL, "Your scripts are there", f"sieve://{entry.server}")
+
+    def code_of(self, refusal: Refusal) -> bytes:
+        if refusal.code is Code.REFERRAL:
+            return b"REFERRAL " + format_string(refusal.detail.encode())
+        return super().code_of(refusal)
+
+    async def _open(self, server: str) -> LineUpstream:
+        timeout_s = self.frontend.config.upstream_timeout_s
+        upstreams = self.frontend.upstreams
+        upstream = await open_lines(upstreams, server, SIEVE, timeout_s, self.connection)
+        upstream.reads_slowly = True
+        return upstream
+
+    async def _begin_upstream(self, upstream: LineUpstream) -> None:
+        """Greeting, TLS, and what it understands. Raises UpstreamFailure."""
+        told = await begin(self.frontend.upstreams, upstream)
+        shown = {name: told[name] for name in TOLD if name in told}
+        self.frontend.languages.learn(upstream.server, shown)
+
+    async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> None:
+        """Raises UpstreamFailure where it does not let us in."""
+        if login.is_admin and login.password is not None:
+            proof = Proof(b"PLAIN", plain_response("", login.user, login.password))
+        else:
+            proof = self.frontend.upstreams.proof(upstream.address, login.user)
+        await enter(upstream, proof)
+
+    # --- commands, relayed
+
+    async def _relay(self, command: Command) -> None:
+        upstream = self._upstream
+        if upstream is None or upstream.is_lost or upstream.has_said_more:
+            self._drop()
+            upstream = await self._connect()
+        try:
+            upstream.send(command.octets)
+            await upstream.drain()
+            await self._pass_answer(upstream)
+        except BaseException:
+            self._drop()
+            raise
+
+    async def _pass_answer(self, upstream: LineUpstream) -> None:
+        """Up to and with its status. What a backend says as BYE is the end of it, not of the client."""
+        while True:
+            line = await upstream.line()
+            status = parse_status(line + b"\r\n")
+            if status is not None and status.kind is Kind.BYE:
+                raise upstream.failure(UpstreamKind.LOST, "it said BYE")
+            await self._pass_line(upstream, line)
+            if status is not None:
+                return
+
+    async def _pass_line(self, upstream: LineUpstream, line: bytes) -> None:
+        """With the literals in it, piece by piece."""
+        while (announced := ANNOUNCED.search(line)) is not None:
+            self.send(line + b"\r\n")
+            left = int(announced[1])
+            while left:
+                piece = await upstream.octets(left)
+                self.send(piece)
+                left -= len(piece)
+                await self.flush()
+            line = await upstream.line()
+        self.send(line + b"\r\n")
+        await self.flush()
+
+    def _drop(self) -> None:
+        if self._upstream is not None:
+            self._upstream.close()
+            self.loop.call_later(CLOSE_GRACE_S, self._upstream.connection.abort)
+            self._upstream = None
+
+    def ended(self) -> None:
+        self.frontend.sessions.discard(self)
+        self._drop()
+
+    TABLE: ClassVar[Mapping[bytes, Row]] = {
+        **COMMON,
+        **dict.fromkeys(_RELAYED, Row(LOGGED_IN, _relay, 0, 2)),
+    }

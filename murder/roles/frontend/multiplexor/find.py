@@ -1,0 +1,161 @@
+"""Which server a user's whole session goes to: what the auth plugin said, a table, the mailbox list, a hash of their name.
+
+Who has mailboxes on several servers of the list goes to none: they are served command by command.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from murder.config import Config
+from murder.config.popmap import Place, parse_place, place_in, read_popmap, servers_in
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.log import logger
+from murder.model.acl import identifiers_of
+from murder.model.entry import MailboxEntry
+from murder.model.identity import Login
+from murder.model.name import inbox_of
+from murder.net.turns import line_up
+from murder.roles.frontend.locate import Locator
+from murder.roles.mupdate.database.mboxlist import MailboxList
+
+AT_ONCE: Final = 200  # rows of the list looked at in one turn
+REMEMBERED: Final = 4096  # users of whom it is known that all of theirs is at one server
+
+
+class Finder:
+    """See the module."""
+
+    def __init__(self, config: Config, mailboxes: MailboxList, locator: Locator) -> None:
+        self._config = config
+        self._mailboxes = mailboxes
+        self._locator = locator
+        self._log = logger()
+        self._table: Mapping[str, Place] = {}
+        self._whole: dict[str, tuple[int, frozenset[str], str]] = {}
+
+    def read_table(self) -> None:
+        """Raises Refusal with a sentence."""
+        file = self._config.multiplexor.table
+        if file is not None and "table" in self._config.multiplexor.find:
+            self._table = _read(file)
+
+    async def read_table_again(self) -> None:
+        """Beside everything else; what cannot be read leaves the one that there is."""
+        file = self._config.multiplexor.table
+        if file is None or "table" not in self._config.multiplexor.find:
+            self._table = {}
+            return
+        try:
+            self._table = await asyncio.to_thread(_read, file)
+        except Refusal as refusal:
+            self._log.error("multiplexor.table_failed", problem=refusal.text)
+
+    def configure(self, config: Config) -> None:
+        """From now on; the table is read by `read_table_again`."""
+        self._config = config
+        self._whole.clear()
+
+    def servers(self) -> frozenset[str]:
+        """Those that a table or the hash may name."""
+        config = self._config.multiplexor
+        found = set(servers_in(self._table))
+        if "hash" in config.find:
+            found.update(config.hash_servers)
+        return frozenset(found)
+
+    async def find(self, login: Login) -> Place | None:
+        """Where the session goes; None where it is to be served by commands. Raises Refusal for who is nowhere,
+        UpstreamFailure where that cannot be known now."""
+        user = login.user
+        known = self._locator.known(inbox_of(user))
+        if known is not None and not await self.is_at(known, login):
+            return None
+        for way in self._config.multiplexor.find:
+            place = await self._by(way, login, known)
+            if place is not None:
+                return place
+        raise Refusal(Code.NONEXISTENT, "You have no mailbox here")
+
+    async def _by(self, way: str, login: Login, known: MailboxEntry | None) -> Place | None:
+        match way:
+            case "host":
+                return _place_of_host(login.identity.host) if login.identity.host else None
+            case "table":
+                return place_in(self._table, login.user)
+            case "hash":
+                servers = self._config.multiplexor.hash_servers
+                return Place(server_by_hash(login.user, servers)) if servers else None
+            case _:
+                return await self._by_list(login.user, known)
+
+    async def _by_list(self, user: str, known: MailboxEntry | None) -> Place | None:
+        if known is not None:
+            return Place(known.server)
+        if self._config.master is None:
+            return None
+        try:
+            return Place((await self._locator.find(inbox_of(user))).server)
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                raise
+        return None
+
+    # --- whether one server has all
+
+    async def is_at(self, inbox: MailboxEntry, login: Login) -> bool:
+        """Whether all of theirs is at the server of their INBOX: what they may see, or their own alone. Remembered as long
+        as the list does not change."""
+        server, groups = inbox.server, login.identity.groups
+        stamp = self._mailboxes.stamp()
+        if self._whole.get(login.user) == (stamp, groups, server):
+            return True
+        if self._config.multiplexor.shared == "own":
+            rows = self._mailboxes.below(inbox.name)
+        else:
+            rows = self._mailboxes.visible(identifiers_of(login.user, login.identity.groups))
+        for number, entry in enumerate(rows, 1):
+            if entry.is_active and entry.server != server:
+                return False
+            if number % AT_ONCE == 0:
+                await line_up()
+        if len(self._whole) >= REMEMBERED:
+            self._whole.clear()
+        self._whole[login.user] = (stamp, groups, server)
+        return True
+
+
+def _read(file: Path) -> Mapping[str, Place]:
+    try:
+        return read_popmap(file)
+    except OSError as error:
+        text = f"frontend.multiplexor.table: {file}: {error.strerror}"
+        raise Refusal(Code.UNAVAILABLE, text) from error
+    except ValueError as error:
+        text = f"frontend.multiplexor.table: {file}: {error}"
+        raise Refusal(Code.UNAVAILABLE, text) from error
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _place_of_host(host: str) -> Place:
+    """Raises UpstreamFailure where what the auth plugin says is no server."""
+    try:
+        return parse_place(host)
+    except ValueError as error:
+        text = f"the auth plugin names no server by `host`: {error}"
+        raise UpstreamFailure(UpstreamKind.RESOLVE, "authentication", text) from None
+
+
+@lru_cache(maxsize=REMEMBERED)
+def server_by_hash(user: str, servers: Sequence[str]) -> str:
+    """The one that the user's name is nearest to: every server has its own order of users, so that one that is added or
+    taken away moves only those that it gets or had (rendezvous hashing)."""
+    name = user.encode("utf-8", "surrogateescape")
+
+    def nearness(server: str) -> bytes:
+        return hashlib.sha256(server.encode() + b"\0" + name).digest()
+
+    return max(servers, key=nearness)

@@ -1,0 +1,178 @@
+"""A client and a server, each of which gets what the other says, as it is.
+
+After the login nothing of what passes is read. Who takes nothing is read no further on the other side. For operators, for
+the limits of users and for the end of the node it is a session as any other.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from murder.errors import Code
+from murder.model.identity import Login
+from murder.net.connection import Connection
+from murder.net.dialogue import CLOSE_GRACE_S
+from murder.net.outgoing.lines import LineUpstream
+from murder.roles.frontend.multiplexor.speech import Speech
+from murder.roles.frontend.shared import Frontend
+from murder.serve.client import ClientDialogue
+from murder.wire.nodes.control_answers import SessionShown
+
+QUIET_S: Final = 1.0  # silence after which a pipe may be ended
+
+
+class _Nothing:
+    """The session of a pipe: octets that came behind the login go to the server."""
+
+    held = 0
+    is_behind = False
+
+    def __init__(self) -> None:
+        self.waiting = b""
+
+    def receive(self, data: bytes | memoryview) -> None:
+        self.waiting += data
+
+    def next_event(self) -> None:
+        return None
+
+    def take_rest(self) -> bytes:
+        rest, self.waiting = self.waiting, b""
+        return rest
+
+
+class Pipe(ClientDialogue):
+    """The client's end. It takes the place of the dialogue of the login (`hand_over`), with what that counted."""
+
+    session: _Nothing
+
+    def __init__(
+        self, before: ClientDialogue, frontend: Frontend, speech: Speech, upstream: LineUpstream
+    ) -> None:
+        limits = frontend.config
+        super().__init__(before.connection, _Nothing(), limits.idle_timeout_s)
+        self.write_timeout_s = limits.write_timeout_s
+        self.service, self.protocol = before.service, before.protocol
+        self.frontend = frontend
+        self._speech = speech
+        self.upstream = upstream
+        self.server = upstream.connection
+        self._is_between = True  # what passed last to the client ended a line
+        frontend.sessions.add(self)
+
+    def begin_pipe(self, login: Login) -> None:
+        """Both ways from here on."""
+        self.entered_as(
+            login if login.password is None else replace(login, password=None),
+            self.idle_timeout_s,
+            proxy=login.proxy,
+            admin=login.is_admin,
+            tls=self.connection.is_tls,
+            backend=self.upstream.server,
+        )
+        early = self.upstream.take_rest()
+        self.server.receiver = end = _ServerEnd(self)
+        if self.upstream.is_lost or self.connection.is_lost:
+            self._server_gone()
+            return
+        if early:
+            end.received(early)
+        waiting = self.session.take_rest()
+        if waiting:
+            self.received(waiting)
+        self.server.resume_reading()
+        if not self.server.writing_paused:
+            self.connection.resume_reading()
+        if self._input_ended:
+            self.close_when_quiet(QUIET_S)
+
+    # --- Receiver, of the client
+
+    def received(self, data: bytes) -> None:
+        self.active_at = self.loop.time()
+        server = self.server
+        if server.is_plain and not server.gathered:
+            server.transport.write(data)
+        else:
+            server.write(data)
+        if server.writing_paused:
+            self.connection.pause_reading()
+
+    def writable(self) -> None:
+        self.server.resume_reading()
+
+    def input_ended(self) -> bool:
+        """What the server still answers passes; TLS to it knows no half of a connection, so the pipe is watched."""
+        self._input_ended = True
+        self.close_when_quiet(QUIET_S)
+        return True
+
+    def _server_gone(self) -> None:
+        self.close()
+
+    def ended(self) -> None:
+        self.frontend.sessions.discard(self)
+        server = self.server
+        if not server.is_lost:
+            is_slow = server.is_tls or server.pending()
+            server.close()  # what the client said last still arrives
+            if is_slow:
+                self.loop.call_later(CLOSE_GRACE_S, server.abort)
+
+    # --- for the node
+
+    def is_quiet(self) -> bool:
+        """Nothing has passed for a moment."""
+        return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
+
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
+        """In the protocol's words, where the client is known to be between two lines."""
+        if self._is_between and not self.is_closing:
+            self.send(self._speech.bye(text, code))
+        self.close()
+
+    def timed_out(self) -> None:
+        self.say_bye("Autologout; idle for too long")
+
+    def describe(self) -> SessionShown:
+        server = self.upstream.server
+        return replace(super().describe(), state="pipe", backend=server, backends=(server,))
+
+    # --- what a dialogue has, and a pipe has not
+
+    def greet(self) -> None:
+        """The login's dialogue has."""
+
+    def handle(self, event: object) -> None:
+        """There are no events."""
+
+    def failed(self, event: object, error: Exception) -> None:
+        """Nor commands."""
+
+
+class _ServerEnd:
+    """Who gets what the server says."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._client: Connection = pipe.connection
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        pipe, client = self._pipe, self._client
+        pipe.active_at = pipe.loop.time()
+        pipe._is_between = data[-1:] == b"\n"
+        if client.is_plain and not client.gathered:
+            client.transport.write(data)
+        else:
+            client.write(data)
+        if client.writing_paused:
+            pipe.server.pause_reading()
+
+    def writable(self) -> None:
+        self._client.resume_reading()
+
+    def lost(self, error: Exception | None) -> None:
+        self._pipe.upstream.is_lost = True
+        self._pipe._server_gone()

@@ -1,0 +1,190 @@
+"""From a login to a pipe: find the server, connect, log in there; the same for every protocol."""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from murder.config import Config
+from murder.config.popmap import Place
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.identity import Identity, Login
+from murder.model.name import inbox_of
+from murder.net.connection import Connection
+from murder.net.outgoing.lines import LineUpstream, open_lines_at
+from murder.net.outgoing.upstream import Address, Upstreams
+from murder.roles.frontend.locate import Locator
+from murder.roles.frontend.multiplexor.find import Finder
+from murder.roles.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome
+from murder.roles.mupdate.database.mboxlist import MailboxList
+
+HOPS_FIELD: Final = "x-proxy-ttl"
+MAX_HOPS: Final = 5
+KEPT_S: Final = 10.0  # a connection that was let in waits for the client that gave the password
+REMEMBERED: Final = 1000  # servers of which it is known what they offer
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a client has come from and in, as servers are told of it. `hops` are left before it is a loop."""
+
+    session: str
+    address: str
+    port: int
+    local_address: str = ""
+    local_port: int = 0
+    hops: int = MAX_HOPS
+
+    @classmethod
+    def at(cls, connection: Connection, hops: int = MAX_HOPS) -> "Caller":
+        return cls(
+            connection.cid,
+            connection.peer,
+            connection.peer_port,
+            *connection.local_address,
+            hops,
+        )
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """By the names that Dovecot has given them."""
+        here = (
+            ("x-connected-ip", self.local_address),
+            ("x-connected-port", str(self.local_port)),
+        )
+        return (
+            ("x-originating-ip", self.address),
+            ("x-originating-port", str(self.port)),
+            *(here if self.local_address else ()),
+            ("x-session-id", self.session),
+            (HOPS_FIELD, str(self.hops)),
+        )
+
+
+class Multiplexor:
+    """What all sessions of a worker share that are passed on as a whole."""
+
+    def __init__(
+        self, config: Config, mailboxes: MailboxList, locator: Locator, upstreams: Upstreams
+    ) -> None:
+        self._config = config
+        self._locator = locator
+        self._upstreams = upstreams
+        self.finder = Finder(config, mailboxes, locator)
+        self._offers: dict[Address, Offers] = {}
+        self._entered: dict[str, tuple[Place, str, LineUpstream, Welcome]] = {}
+
+    def configure(self, config: Config) -> None:
+        """For sessions from now on."""
+        self._config = config
+        self.finder.configure(config)
+        self._offers.clear()
+
+    async def reach(
+        self, login: Login, caller: Caller, speech: Speech, *, as_user: str = "", utf8: bool = False
+    ) -> tuple[LineUpstream, Welcome] | None:
+        """The user's server, entered for them; None where they are to be served by commands. Raises Refusal,
+        UpstreamFailure."""
+        if login.is_admin and self._config.master is not None:
+            return None
+        place = await self.finder.find(login)
+        if place is None:
+            return None
+        kept = self._entered.pop(caller.session, None)
+        if kept is not None and kept[:2] == (place, login.user) and not kept[2].is_lost:
+            return kept[2], kept[3]
+        visitor = self._visitor(login, place, caller, as_user, utf8)
+        upstream, welcome = await self.enter(place, visitor, caller, speech)
+        if not welcome.may_become_another or self._config.multiplexor.login != "proxy":
+            return upstream, welcome
+        upstream.close()  # the client could become somebody else there, with our certificate
+        if self._locator.known(inbox_of(login.user)) is not None:
+            return None
+        text = "it offers UNAUTHENTICATE, by which clients could become others: turn that off there"
+        raise upstream.failure(UpstreamKind.PROTOCOL, text)
+
+    async def prove(self, user: str, password: bytes, caller: Caller, speech: Speech) -> bool:
+        """Whether their server lets them in by this password. The connection there waits a moment for `reach`. Raises
+        Refusal(NONEXISTENT) for who is nowhere, UpstreamFailure."""
+        login = Login(user, Identity(user))
+        place = await self.finder.find(login)
+        by_commands = place is None
+        if place is None:
+            place = Place((await self._locator.find(inbox_of(user))).server)
+        facts = caller.facts if self._config.multiplexor.tells_client else ()
+        visitor = Visitor(place.user or user, password, facts)
+        try:
+            upstream, welcome = await self.enter(place, visitor, caller, speech)
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.AUTH:
+                raise
+            return False
+        if by_commands:
+            upstream.close()
+            return True
+        self._drop(caller.session)
+        self._entered[caller.session] = (place, user, upstream, welcome)
+        asyncio.get_running_loop().call_later(KEPT_S, self._drop, caller.session, upstream)
+        return True
+
+    def _drop(self, session: str, upstream: LineUpstream | None = None) -> None:
+        """What nobody has come for; of this one, or of any."""
+        kept = self._entered.get(session)
+        if kept is not None and upstream in (None, kept[2]):
+            del self._entered[session]
+            kept[2].close()
+
+    def _visitor(
+        self, login: Login, place: Place, caller: Caller, as_user: str, utf8: bool
+    ) -> Visitor:
+        config = self._config.multiplexor
+        password = None
+        if config.login != "proxy":
+            password = login.password
+            if password is None or login.proxy or login.master:
+                text = "Only a user's own password opens their mailbox here"
+                raise Refusal(Code.AUTHORIZATION_FAILED, text)
+        facts = caller.facts if config.tells_client else ()
+        return Visitor(place.user or as_user or login.user, password, facts, utf8)
+
+    def _address_of(self, place: Place, speech: Speech) -> Address:
+        address = self._upstreams.address(place.server, speech.protocol)
+        return address._replace(port=place.port) if place.port else address
+
+    async def enter(
+        self, place: Place, visitor: Visitor, caller: Caller, speech: Speech
+    ) -> tuple[LineUpstream, Welcome]:
+        """Connect and log in. Raises UpstreamFailure, of the kind AUTH where they are not let in."""
+        if caller.hops < 0:
+            raise UpstreamFailure(UpstreamKind.PROTOCOL, place.server, "a proxy loop")
+        upstreams, address = self._upstreams, self._address_of(place, speech)
+        origin = (caller.address, caller.port)
+        known = self._offers.get(address)
+        upstream = await open_lines_at(upstreams, address, speech.protocol, math.inf, origin)
+        try:
+            async with upstreams.entering(address.server):
+                offers = await speech.begin(upstreams, upstream, known)
+            welcome = await self._log_in(upstream, visitor, speech, offers)
+        except BaseException:
+            self._offers.pop(address, None)
+            upstream.connection.abort()
+            raise
+        if offers is not known:
+            if len(self._offers) >= REMEMBERED:
+                self._offers.clear()
+            self._offers[address] = offers
+        return upstream, welcome
+
+    async def _log_in(
+        self, upstream: LineUpstream, visitor: Visitor, speech: Speech, offers: Offers
+    ) -> Welcome:
+        """What a login alone shows, as that the server takes its time for a wrong password, does not speak against it."""
+        limit_s = self._config.frontend.upstream_login_timeout_s
+        if visitor.password is not None:
+            limit_s = max(limit_s, self._config.auth.timeout_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await speech.log_in(self._upstreams, upstream, visitor, offers)
+        except TimeoutError:
+            text = f"no answer to a login in {limit_s:g} s"
+            raise upstream.failure(UpstreamKind.TIMEOUT, text) from None

@@ -1,0 +1,247 @@
+"""POP3 at a frontend: log the user in, find their INBOX, then relay octets both ways (RFC 1939).
+
+UTF8 (RFC 6856) comes before the login, so it is offered where all backends do, and said to the user's before the login ends.
+Nothing is read of what passes. A client that goes without QUIT takes the backend's connection with it, and so deletes
+nothing.
+"""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Final
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.identity import Login
+from murder.model.protocol import POP3
+from murder.net.connection import Connection
+from murder.net.dialogue import CLOSE_GRACE_S
+from murder.net.outgoing.lines import LineUpstream, open_lines, prove
+from murder.net.outgoing.proving import Proof
+from murder.roles.frontend.multiplexor.become import enter_as_pipe
+from murder.roles.frontend.multiplexor.pipe import QUIET_S
+from murder.roles.frontend.multiplexor.pop3 import POP3_SPEECH
+from murder.roles.frontend.multiplexor.speech import Welcome
+from murder.roles.frontend.placement import servers
+from murder.roles.frontend.shared import Frontend
+from murder.serve.imap import Running
+from murder.serve.line import Row
+from murder.serve.pop3 import Pop3Dialogue
+from murder.serve.service import ClientService
+from murder.session.sasl import plain_response
+from murder.wire.pop3 import ok
+
+FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
+MAX_CAPABILITIES: Final = 100
+MAX_WORD: Final = 64  # octets of one
+
+
+class FrontendPop3(Pop3Dialogue):
+    """See the module."""
+
+    def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
+        super().__init__(connection, service)
+        self.frontend = frontend
+        self._upstream: LineUpstream | None = None
+        self._is_pipe = False
+        frontend.sessions.add(self)
+
+    # --- what the backends offer
+
+    @property
+    def offers_utf8(self) -> bool:
+        return self.frontend.maildrops.all_offer(b"UTF8", servers(self.frontend))
+
+    def tell_capabilities(self) -> Running:
+        """Those of backends that nobody has been at yet are asked for first."""
+        maildrops = self.frontend.maildrops
+        unknown = maildrops.to_be_asked(servers(self.frontend), self.loop.time())
+        return self._look_first(unknown) if unknown else super().tell_capabilities()
+
+    async def _look_first(self, unknown: Collection[str]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await asyncio.gather(*map(self._look_at, unknown))
+        super().tell_capabilities()
+
+    async def _look_at(self, server: str) -> None:
+        try:
+            upstream = await self._open(server)
+        except UpstreamFailure as failure:
+            self.log.warning("upstream.failed", backend=server, kind=failure.kind.value)
+            return
+        try:
+            await self._begin_upstream(upstream)
+            upstream.send(b"QUIT\r\n")
+        except UpstreamFailure as failure:
+            self.log.warning("upstream.failed", backend=server, kind=failure.kind.value)
+        finally:
+            upstream.close()
+
+    # --- login
+
+    async def _enter(self, login: Login) -> None:
+        """As a multiplexor where it is one."""
+
+        def say(welcome: Welcome) -> None:
+            self.send(welcome.line + b"\r\n")
+
+        name = _with_detail(login)
+        if not await enter_as_pipe(
+            self, self.frontend, login, POP3_SPEECH, say, as_user=name, utf8=self.utf8
+        ):
+            await super()._enter(login)
+
+    async def open_maildrop(self, login: Login) -> bytes:
+        """Become a pipe to the user's backend; its word on the maildrop is ours."""
+        try:
+            name = self.maildrop_of(login, self.frontend.namespace)
+            entry = await self.frontend.locator.find(name)
+        except Refusal as refusal:
+            raise Refusal(Code.NONEXISTENT, "You have no mailbox here") from refusal
+        upstream = await self._open(entry.server)
+        try:
+            async with self.frontend.upstreams.entering(entry.server):
+                answer = await self._enter_upstream(upstream, login)
+        except BaseException:
+            upstream.connection.abort()
+            raise
+        if not answer.startswith(b"+OK"):
+            upstream.close()
+            return answer + b"\r\n"
+        self._upstream = upstream
+        self.loop.call_soon(self._become_pipe)
+        return ok("Logged in")
+
+    async def _open(self, server: str) -> LineUpstream:
+        timeout_s = self.frontend.config.upstream_timeout_s
+        upstreams = self.frontend.upstreams
+        return await open_lines(upstreams, server, POP3, timeout_s, self.connection)
+
+    async def _begin_upstream(self, upstream: LineUpstream) -> None:
+        """Greeting, TLS, and what it offers, where that is not known. Raises UpstreamFailure."""
+        if not (await upstream.line()).startswith(b"+OK"):
+            raise upstream.failure(UpstreamKind.PROTOCOL, "it greets with an error")
+        address = upstream.address
+        if address.tls == "starttls":
+            upstream.send(b"STLS\r\n")
+            if not (await upstream.line()).startswith(b"+OK"):
+                raise upstream.failure(UpstreamKind.TLS, "it refuses STLS")
+            await upstream.starttls(self.frontend.upstreams)
+        maildrops = self.frontend.maildrops
+        if maildrops.is_known(upstream.server, self.loop.time()):
+            return
+        upstream.send(b"CAPA\r\n")
+        words: list[bytes] = []
+        if (await upstream.line()).startswith(b"+OK"):
+            while (line := await upstream.line()) != b".":
+                words.append(line.upper().partition(b" ")[0])
+                if len(words) > MAX_CAPABILITIES or len(words[-1]) > MAX_WORD:
+                    raise upstream.failure(UpstreamKind.PROTOCOL, "it offers too much")
+        maildrops.learn(upstream.server, frozenset(words), self.loop.time())
+
+    async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> bytes:
+        """All up to AUTH as the user; the last answer. Raises UpstreamFailure."""
+        await self._begin_upstream(upstream)
+        address = upstream.address
+        if self.utf8:
+            upstream.send(b"UTF8\r\n")
+            if not (await upstream.line()).startswith(b"+OK"):
+                self.frontend.maildrops.forget(upstream.server)
+                raise upstream.failure(UpstreamKind.PROTOCOL, "it refuses UTF8")
+        user = _with_detail(login)
+        if login.is_admin and login.password is not None:
+            proof = Proof(b"PLAIN", plain_response("", user, login.password))
+        else:
+            proof = self.frontend.upstreams.proof(address, user)
+        answer = await prove(upstream, proof, b"+ ")
+        if not answer.startswith(b"+OK") and b"[AUTH]" in answer:
+            raise upstream.failure(UpstreamKind.AUTH, answer.decode("utf-8", "replace"))
+        return answer
+
+    # --- the pipe
+
+    def _become_pipe(self) -> None:
+        upstream = self._upstream
+        if upstream is None or self.connection.is_lost or upstream.is_lost:
+            self._upstream_gone()
+            return
+        self._is_pipe = True
+        upstream.pipe = self._to_client
+        upstream.gone = self._upstream_gone
+        upstream.drained = self.connection.resume_reading
+        early = upstream.take_rest()
+        if early:
+            self._to_client(early)
+        waiting = self.session.take_rest()
+        if waiting:
+            self._to_backend(waiting)
+        self.connection.resume_reading()
+        if self._input_ended:  # before there was a pipe
+            self.active_at = self.loop.time()
+            self.close_when_quiet(QUIET_S)
+
+    def received(self, data: bytes) -> None:
+        if self._is_pipe:
+            self.active_at = self.loop.time()
+            self._to_backend(data)
+        else:
+            super().received(data)
+
+    def input_ended(self) -> bool:
+        """The backend's answers still pass; TLS to it knows no half of a connection, so the pipe is watched."""
+        if not self._is_pipe:
+            return super().input_ended()
+        self.close_when_quiet(QUIET_S)
+        return True
+
+    def may_proceed(self) -> bool:
+        return self._upstream is None
+
+    def _to_backend(self, octets: bytes) -> None:
+        upstream = self._upstream
+        if upstream is None or upstream.is_lost:
+            return
+        upstream.send(octets)
+        if upstream.connection.writing_paused:
+            self.connection.pause_reading()
+
+    def _to_client(self, octets: bytes) -> None:
+        self.active_at = self.loop.time()
+        self.send(octets)
+        if self.connection.writing_paused and self._upstream is not None:
+            self._upstream.connection.pause_reading()
+
+    def writable(self) -> None:
+        if self._is_pipe and self._upstream is not None:
+            self._upstream.connection.resume_reading()
+        else:
+            super().writable()
+
+    def _upstream_gone(self) -> None:
+        self.close()
+
+    def not_allowed(self, keyword: bytes, row: Row | None) -> Running:
+        if self.login is None:
+            return super().not_allowed(keyword, row)
+        raise UpstreamFailure(UpstreamKind.LOST, self.service.server_name, "the backend has gone")
+
+    def is_quiet(self) -> bool:
+        """A pipe is quiet when nothing has passed for a moment; without QUIT the client loses no mail."""
+        if self._is_pipe:
+            return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
+        return super().is_quiet()
+
+    def ended(self) -> None:
+        self.frontend.sessions.discard(self)
+        if self._upstream is not None:
+            self._upstream.gone = None
+            self._upstream.close()  # a QUIT that the client did not wait for still arrives
+            self.loop.call_later(CLOSE_GRACE_S, self._upstream.connection.abort)
+
+
+def _with_detail(login: Login) -> str:
+    """As the backend takes it: `user+detail[@domain]`."""
+    if not login.detail:
+        return login.user
+    local, mark, domain = login.user.partition("@")
+    return f"{local}+{login.detail}{mark}{domain}"

@@ -1,0 +1,75 @@
+"""What all sessions of one worker of a frontend share, whatever their protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.api.referral import Conduct, ReferralQuestion
+from murder.auth.gate import Gate
+from murder.config import Config, FrontendConfig
+from murder.model.entry import Location
+from murder.model.name import Namespace
+from murder.net.outgoing.pool import Pool
+from murder.net.outgoing.upstream import Upstreams
+from murder.roles.frontend.capabilities import Capabilities, Languages, Maildrops
+from murder.roles.frontend.locate import Locator
+from murder.roles.frontend.multiplexor.reach import Multiplexor
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.serve.service import Session
+
+
+class Policies(Protocol):
+    """The deciding hooks, as this role asks them."""
+
+    def choose_backend(
+        self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
+    ) -> Location | None:
+        """The first answer of the placement plugins; None where all pass."""
+        ...
+
+    def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
+        """The first answer of the referral plugins; RELAY where all pass."""
+        ...
+
+    def refers_logins(self) -> bool:
+        """Whether a LOGIN may be answered with a referral."""
+        ...
+
+    def has_referrers(self) -> bool:
+        """Whether there is any such plugin."""
+        ...
+
+
+@dataclass(slots=True)
+class Frontend:
+    """One worker's parts. `looked_at`: backends that did not tell what they offer."""
+
+    whole_config: Config
+    config: FrontendConfig
+    server_name: str
+    namespace: Namespace
+    gate: Gate
+    mailboxes: MailboxList
+    locator: Locator
+    plugins: Policies
+    upstreams: Upstreams
+    pool: Pool
+    capabilities: Capabilities
+    refers_logins: bool = False
+    has_referrers: bool = True  # whether any plugin decides who is referred
+    maildrops: Maildrops = field(default_factory=Maildrops)
+    languages: Languages = field(default_factory=Languages)
+    sieve_looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
+    looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
+    all_known_at: tuple[int, Config] | None = (
+        None  # the list and configuration of which each backend was known
+    )
+    sessions: set[Session] = field(default_factory=set)
+    multiplexor: Multiplexor | None = None  # with `frontend.mode = "multiplexor"`
+
+    def refers(self, question: ReferralQuestion) -> bool:
+        """Whether the policy sends a client to another server; what is on this one is served here."""
+        if question.entry.server == self.upstreams.home:
+            return False
+        return self.plugins.relay_or_refer(question) is Conduct.REFER

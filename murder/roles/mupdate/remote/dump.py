@@ -1,0 +1,161 @@
+"""A master's whole list on its way into ours: the writer thread's side of a replica's dump.
+
+What waits between connection and thread is bounded, in batches and octets; so is what a master may tell altogether.
+"""
+
+import asyncio
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from murder.errors import Code, Refusal
+from murder.roles.mupdate.database.change import PutNote
+from murder.roles.mupdate.database.difference import Difference
+from murder.roles.mupdate.database.indexing import IndexLines
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.record import Block
+from murder.roles.mupdate.database.transaction import ListTransaction
+from murder.roles.mupdate.remote.link import Link
+
+T = TypeVar("T")
+
+FOLLOWED: Final = "followed"  # note: the master's mark up to which this list has followed
+UNINDEXED: Final = (
+    "unindexed"  # note: so many rows of a first synchronisation are not yet in the index
+)
+FIRST_SYNC_ROWS: Final = 100_000  # rows of one commit while the list has never been complete,
+FIRST_SYNC_OCTETS: Final = 32 * 1024 * 1024  # or so many octets of them
+BATCH_ROWS: Final = 1000
+BATCH_OCTETS: Final = 256 * 1024  # of one batch: whatever comes first
+QUEUE_BATCHES: Final = 64  # between connection and writer thread, 16 MiB; the master waits beyond
+
+
+class Dump:
+    """The writer thread's side of a whole list. Before the list has ever been complete, it commits as it goes (nobody
+    is served from it yet); afterwards all is one transaction, and the old list serves until it ends."""
+
+    def __init__(
+        self,
+        mailboxes: MailboxList,
+        link: Link,
+        on_failure: Callable[[Exception], None],
+        most_octets: int,
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._link = link
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
+        self._finished: Callable[[], None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dump")
+        self._cancelled = False
+        self._ran = False
+        self._pending = Block([], [])
+        self._pending_octets = 0
+        self._octets_left = most_octets  # of all that the master may tell
+        self._job = self._thread.submit(self._work)
+
+    def add(self, block: Block) -> None:
+        self._pending.keys.extend(block.keys)
+        self._pending.rows.extend(block.rows)
+        self._pending_octets += sum(map(len, block.rows)) + sum(map(len, block.keys))
+        if len(self._pending.keys) >= BATCH_ROWS or self._pending_octets >= BATCH_OCTETS:
+            self._octets_left -= self._pending_octets
+            if self._octets_left < 0:
+                self._give_up()
+                return
+            self._queue.put(self._pending)
+            self._pending, self._pending_octets = Block([], []), 0
+            if self._queue.qsize() > QUEUE_BATCHES:
+                self._link.pause()
+
+    def _give_up(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._link.pause()
+            self._queue.put(None)
+            text = "The master's list is longer than mupdate.max_list_bytes allows: it is not taken"
+            self._on_failure(Refusal(Code.LIMIT, text))
+
+    def finish(self, then: Callable[[], None]) -> None:
+        self._finished = then
+        self._queue.put(self._pending)
+        self._queue.put(None)
+
+    async def cancel(self) -> None:
+        """Give up what is not finished; returns when the thread has ended (its transaction must not outlive the list)."""
+        self._cancelled = True
+        self._queue.put(None)
+        await asyncio.wait([asyncio.wrap_future(self._job)])
+
+    def _work(self) -> None:
+        """In the thread."""
+        try:
+            if self._mailboxes.synchronised:
+                self._mailboxes.write(
+                    lambda transaction: self._once(lambda: self._all_at_once(transaction))
+                )
+            else:
+                difference, more = Difference(IndexLines()), True
+                while more:
+                    more, _ = self._mailboxes.write(
+                        lambda transaction: self._once(
+                            lambda: self._some(transaction, difference, FIRST_SYNC_ROWS)
+                        )
+                    )
+                    self._ran = False
+        except Exception as error:  # noqa: BLE001 - the end of a task: the stream is told
+            self._tell(self._on_failure, error)
+            return
+        finally:
+            self._thread.shutdown(wait=False)
+        if not self._cancelled and self._finished is not None:
+            self._tell(self._finished)
+
+    def _tell(self, callback: Callable[..., None], *args: object) -> None:
+        if not self._cancelled:
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _all_at_once(self, transaction: ListTransaction) -> None:
+        difference = Difference()
+        while self._some(transaction, difference, FIRST_SYNC_ROWS):
+            pass
+
+    def _once(self, work: Callable[[], T]) -> T:
+        """A transaction that ran into the end of the map is run again: with rows that are used up."""
+        if self._ran:
+            raise Again("the list's file had to grow; the whole list is asked for again")
+        self._ran = True
+        return work()
+
+    def _some(self, transaction: ListTransaction, difference: Difference, rows: int) -> bool:
+        """Apply up to about so many rows; False after the last."""
+        stop, octets = difference.rows + rows, 0
+        transaction.apply(PutNote(FOLLOWED, b""))  # until the dump is whole, no mark is ours
+        if difference.lines is not None and not difference.rows and transaction.note(UNINDEXED):
+            transaction.index_again()
+            transaction.apply(PutNote(UNINDEXED, b""))
+        while difference.rows < stop and octets < FIRST_SYNC_OCTETS:
+            batch = self._queue.get()
+            if self._cancelled:
+                raise Again("the connection was lost")
+            if batch is None:
+                difference.finish(transaction)
+                transaction.apply(PutNote(UNINDEXED, b""))
+                return False
+            difference.apply(transaction, batch)
+            octets += sum(map(len, batch.rows))
+            if self._queue.qsize() == QUEUE_BATCHES // 2:
+                self._loop.call_soon_threadsafe(self._go_on)
+        if difference.lines is not None:
+            transaction.apply(PutNote(UNINDEXED, b"%d" % difference.lines.rows))
+        return True
+
+    def _go_on(self) -> None:
+        if not self._link.is_lost and self._finished is None:
+            self._link.resume()
+
+
+class Again(Exception):
+    """This attempt is over; the replica makes another."""
