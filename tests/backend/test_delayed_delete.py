@@ -4,9 +4,12 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from murder.model.name import MailboxName, before_deletion, deleted_name, is_deleted
 from murder.roles.backend.hierarchy.expiry import expire
 from murder.roles.backend.imap.mailboxes.mailbox import remove
+from murder.roles.backend.renames import mailboxes as renames
 from tests.backend.server import Running, config_in, running_backend, spool_store
 
 SUB = MailboxName(b"user.ana.sub")
@@ -110,3 +113,21 @@ async def test_what_rests_is_an_administrators_only(tmp_path: Path) -> None:
                 assert told[0] == told[1], (user, command)
         said = await say(one, "admin", b"GETACL " + there, b"RENAME %s user/ana/sub" % there)
         assert b"A0 OK" in said and b"A1 OK" in said, said
+
+
+async def test_a_large_hierarchy_is_renamed_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renames, "MOST_MOVES", 2)
+    async with running_backend(tmp_path) as one:
+        created = [b"CREATE INBOX/sub", *(b"CREATE INBOX/sub/%d" % at for at in range(5))]
+        said = await say(one, "ana", *created, b"SETACL INBOX/sub/3 bob lr")
+        before = one.backend.mailboxes.list.last_seq()
+        rows: list[int] = []
+        one.backend.announcer._ledger.on_commit = lambda committed: rows.append(
+            len(committed.changes)
+        )
+        said = await say(one, "ana", b"RENAME INBOX/sub INBOX/new", b"GETACL INBOX/new/3")
+        assert b"A0 OK" in said and b'"bob" "lr"' in said.replace(b"bob lr", b'"bob" "lr"'), said
+        assert one.backend.mailboxes.list.last_seq() == before + 3 * 6
+        assert max(rows[1:]) <= 2 * 2, rows  # behind the new names: two that go and two that come

@@ -9,9 +9,11 @@ import pytest
 
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.acl import parse_acl
 from murder.model.name import MailboxName, moved
 from murder.net.frames import FrameChannel
 from murder.roles.backend.hierarchy.intent import Stage, this_process
+from murder.roles.backend.renames import mailboxes as renames
 from murder.roles.backend.renames import part
 from murder.roles.backend.renames.peer import Peer
 from murder.roles.backend.renames.tree import Tree
@@ -154,6 +156,55 @@ def test_the_root_and_a_part_may_die_together(tmp_path: Path, step: str) -> None
             await check(nodes, step in ("decided", "commit answered"))
 
     scene(play)
+
+
+async def test_no_commit_has_more_than_some_of_the_access_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many mailboxes there are, and however long their access lists."""
+    monkeypatch.setattr(renames, "MOST_ACL_OCTETS", 3 * len(ACL))
+    async with three(tmp_path) as (_, nodes):
+        node = nodes["be1.test"]
+        for number in range(10):
+            name = MailboxName(b"user.ana.a.%d" % number)
+            await node.announcer.create(name, ACL)
+        octets: list[int] = []
+        node.ledger.on_commit = lambda committed: octets.append(
+            sum(len(change.row or b"") for change in committed.changes)
+        )
+        await node.rename()
+        assert len([one for one in octets if one]) > 4
+        assert max(octets) < 12 * 60 + 4 * len(
+            ACL
+        )  # the new names alone, or three with their lists
+        assert len(node.names()) == 12
+        rows = await node.client.list_server("be1.test")
+        assert {row.name: row.raw_acl for row in rows} == {
+            row.name: row.raw_acl for row in node.list.walk()
+        }
+        assert all("bea" in parse_acl(row.raw_acl).entries for row in rows)
+
+
+async def test_a_kill_between_two_commits_of_a_rename_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renames, "MOST_MOVES", 1)
+    async with three(tmp_path) as (_, nodes):
+        node = nodes["be1.test"]
+        moves: list[str] = []
+
+        def die(at: str) -> None:
+            moves.append(at)
+            if moves.count("moved") == 2:  # the first one is committed
+                raise KilledError
+
+        node.on_step = die
+        with pytest.raises(KilledError):
+            await node.rename()
+        assert NEW in node.names() and MailboxName(b"user.ana.a") in node.names()
+        await node.reborn()
+        await settle(nodes)
+        assert await check(nodes, True)
 
 
 @pytest.mark.parametrize("away", ["be2.test", "be3.test"])

@@ -9,7 +9,7 @@ left out. RFC 3656 §4; DESIGN: "Announce".
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -25,7 +25,6 @@ from murder.model.name import (
     is_quarantined,
     no_such_mailbox,
 )
-from murder.net.turns import Turn
 from murder.roles.backend.changes.events import Events, MasterMayDiffer
 from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.hierarchy.intent import (
@@ -39,8 +38,8 @@ from murder.roles.backend.hierarchy.intent import (
     tree_of,
 )
 from murder.roles.backend.records.annotations import moved_with, removed_with
-from murder.roles.backend.renames.mailboxes import move_mailbox, move_subscriptions, remove_mailbox
-from murder.roles.backend.renames.rows import Moves, Renamed, change_of_owner, news_of_rename
+from murder.roles.backend.renames.mailboxes import carried_out
+from murder.roles.backend.renames.rows import Moves, Taken, news_of_rename
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.change import (
     Change,
@@ -181,10 +180,10 @@ class Announcer:
     async def rename(self, moves: Moves) -> None:
         """Rename mailboxes (old, new), all or none. Raises Refusal, UpstreamFailure."""
         intent = Intent(Operation.RENAME, tuple(moves), self.process)
-        renamed = Renamed(moves)
-        async with self._operation(intent, renamed.begin):
+        taken = Taken(moves)
+        async with self._operation(intent, taken.begin):
             try:
-                await self._rename_steps(intent, renamed.rows)
+                await self._rename_steps(intent, taken.rows)
             except Exception:
                 await self._undo(intent, at_master=[new for _, new in moves])
                 await self._restore_at_master([old for old, _ in moves])
@@ -192,24 +191,25 @@ class Announcer:
         for news in news_of_rename(moves):
             self._events.publish(news)
 
-    async def _rename_steps(
-        self, intent: Intent, renamed: Sequence[tuple[MailboxEntry, MailboxEntry]]
-    ) -> None:
-        await self._reserve_rows([entry for _, entry in renamed])
+    async def _rename_steps(self, intent: Intent, taken: Sequence[MailboxEntry]) -> None:
+        await self._reserve_rows(taken)
         self.step("reserved")
-        for old, new in renamed:
-            await self._store.rename(old.name, new.name)
+        for old, new in intent.moves:
+            await self._store.rename(old, new)
             self.step("moved")
-        old_names = [old.name for old, _ in renamed]
+        old_names = [old for old, _ in intent.moves]
         await self._at_master(lambda master, name: master.delete(name), old_names)
         self.step("unannounced")
-        await self._activate([(new.name, new.raw_location, new.raw_acl) for _, new in renamed])
-        self.step("activated")
-        changes: list[Change] = [RemoveEntry(old.name) for old, _ in renamed]
-        changes += [
-            PutEntry(MailboxEntry(new.name, EntryState.ACTIVE, new.raw_location, new.raw_acl))
-            for _, new in renamed
+        rows = map(self._ledger.mailboxes.find, old_names)
+        acls = [b"" if row is None else row.raw_acl for row in rows]
+        renamed = [
+            MailboxEntry(new.name, EntryState.ACTIVE, new.raw_location, raw_acl)
+            for new, raw_acl in zip(taken, acls, strict=True)
         ]
+        await self.announce(renamed)
+        self.step("activated")
+        changes: list[Change] = [RemoveEntry(name) for name in old_names]
+        changes += map(PutEntry, renamed)
         changes += moved_with(self._ledger.mailboxes, intent.moves)
         await self._finish(intent, changes)
 
@@ -404,18 +404,16 @@ class Announcer:
 
     # --- RENAMEs of what lies on several backends (`backend.renames`)
 
-    async def prepare_rename(
-        self, intent: Intent, change_acl: Callable[[Acl], Acl], wait_s: float = LOCK_WAIT_S
-    ) -> None:
+    async def prepare_rename(self, intent: Intent, wait_s: float = LOCK_WAIT_S) -> None:
         """Keep everybody else out of its trees, over a crash too, and take the new names: `carry_out` or `withdraw` ends
         it. Raises Refusal, UpstreamFailure: then nothing has changed."""
-        renamed = Renamed(intent.moves, change_acl)
-        await self._write_intent(intent, intent.trees, renamed.begin, wait_s)
+        taken = Taken(intent.moves)
+        await self._write_intent(intent, intent.trees, taken.begin, wait_s)
         self.step("intended")
         try:
-            for entry in (new for _, new in renamed.rows):
+            for entry in taken.rows:
                 await self.make_room_for(entry.name, "")
-            await self._reserve_rows([entry for _, entry in renamed.rows])
+            await self._reserve_rows(taken.rows)
             self.step("reserved")
         except Exception:
             await self.withdraw_rename(intent)
@@ -439,23 +437,13 @@ class Announcer:
     async def carry_out(self, intent: Intent, *, tells_master: bool = True) -> None:
         """What was prepared, and is decided: store, list, master, which is told later where it is away. May be done twice,
         and again after a crash. Raises what the store raises: then it has to be done again."""
-        turn, mailboxes = Turn(), self._ledger.mailboxes
-        owners = change_of_owner(*(intent.root or intent.moves[0])).owners
-        changes: list[Change] = []
-        for old, new in intent.moves:
-            if old == new:
-                changes += await remove_mailbox(self._store, mailboxes, old)
-                self.step("removed")
-            else:
-                changes += await move_mailbox(self._store, mailboxes, old, new, owners)
-                self.step("moved")
-            if turn.is_over:
-                await turn.rest()
-        if owners is not None and intent.root in intent.moves:
-            await move_subscriptions(self._store, owners)
-            self.step("subscribed")
-        if changes:
-            await self._ledger.commit(changes)
+        has_changed = False
+        steps = carried_out(self._store, self._ledger.mailboxes, intent, self.step)
+        async with aclosing(steps):
+            async for changes in steps:
+                await self._ledger.commit(changes)
+                has_changed = True
+        if has_changed:
             for news in news_of_rename(intent.moves):
                 self._events.publish(news)
             self.step("listed")
@@ -468,12 +456,14 @@ class Announcer:
         self.step("finished")
 
     async def _tell_of_rename(self, intent: Intent) -> None:
-        rows = [self._ledger.mailboxes.find(new) for _, new in intent.moves]
+        names = [old for old, _ in intent.moves]
+        new_names = [new for _, new in intent.moves]
         try:
-            old_names = [old for old, _ in intent.moves]
-            await self._at_master(lambda master, name: master.delete(name), old_names)
+            await self._at_master(lambda master, name: master.delete(name), names)
             self.step("unannounced")
-            await self.announce([row for row in rows if row is not None])
+            for start in range(0, len(new_names), AT_ONCE):  # their access lists may be long
+                some = map(self._ledger.mailboxes.find, new_names[start : start + AT_ONCE])
+                await self.announce([row for row in some if row is not None])
         except (Refusal, UpstreamFailure) as error:
             self._events.publish(MasterMayDiffer(tuple(intent.names)))
             self._log.warning("announce.rollback_deferred", problem=str(error))

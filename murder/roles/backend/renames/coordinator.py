@@ -27,7 +27,7 @@ from murder.roles.backend.hierarchy.intent import (
     parse_intent,
 )
 from murder.roles.backend.renames.peer import Peer
-from murder.roles.backend.renames.rows import Moves, change_of_owner
+from murder.roles.backend.renames.rows import Moves
 from murder.roles.backend.renames.tree import Tree, act_of, carry_out
 from murder.roles.backend.shared import Backend
 from murder.roles.mupdate.database.change import PutIntent, RemoveIntent
@@ -124,7 +124,6 @@ class Coordinator:
 
     async def _run(self, wish: Wish) -> tuple[str, ...]:
         rename_id, tree = secrets.token_hex(6), wish.tree
-        changes_owner = change_of_owner(tree.old, tree.new)
         intent = Intent(
             Operation.JOINT,
             tuple(wish.moves),
@@ -137,7 +136,7 @@ class Coordinator:
         self._log.info("rename.begun", **facts, user=wish.user, backends=", ".join(wish.servers))
         self.running.add(rename_id)
         try:
-            await self._announcer.prepare_rename(intent, changes_owner)
+            await self._announcer.prepare_rename(intent)
             self.step("root prepared")
             try:
                 await self._prepare_parts(wish, intent)

@@ -22,7 +22,7 @@ from murder.roles.backend.hierarchy.intent import (
 )
 from murder.roles.backend.hierarchy.limits import check_depth, check_room_for
 from murder.roles.backend.renames.coordinator import Coordinator, Master, names_told
-from murder.roles.backend.renames.rows import Moves, change_of_owner
+from murder.roles.backend.renames.rows import Moves
 from murder.roles.backend.renames.tree import Tree, carry_out
 from murder.roles.backend.shared import Backend
 from murder.wire.nodes.carry import JSON, Frame
@@ -130,8 +130,7 @@ class Parts:
             peers=(server,),
             root=(request.old, request.new),
         )
-        change_acl = change_of_owner(request.old, request.new)
-        await self._announcer.prepare_rename(intent, change_acl, random.uniform(*WAIT_S))
+        await self._announcer.prepare_rename(intent, random.uniform(*WAIT_S))
         if await tree.names_at(self._backend) != [name for name, _ in moves]:
             await self._announcer.withdraw_rename(intent)
             raise tree.changed_meanwhile()

@@ -1,8 +1,8 @@
 """What a rename, or a deletion of a whole hierarchy, makes of rows of the list, and what clients are told of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from murder.model.acl import Acl, Rights, format_acl, parse_acl
+from murder.model.acl import Rights, format_acl, parse_acl
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import (
     MailboxName,
@@ -20,13 +20,13 @@ Moves = Sequence[tuple[MailboxName, MailboxName]]
 """Old and new names; twice the same for what is removed."""
 
 
-class Renamed:
-    """The first step of a rename. `rows` are what is to be renamed: each as it is, and as it will be."""
+class Taken:
+    """The first step of a rename: its new names, reserved. `rows` have no access lists, which may be long, and go over with
+    their mailboxes."""
 
-    def __init__(self, moves: Moves, change_acl: Callable[[Acl], Acl] = lambda acl: acl) -> None:
+    def __init__(self, moves: Moves) -> None:
         self._moves = moves
-        self._change_acl = change_acl
-        self.rows: list[tuple[MailboxEntry, MailboxEntry]] = []
+        self.rows: list[MailboxEntry] = []
 
     def begin(self, transaction: ListTransaction) -> list[Change]:
         """Raises Refusal where one is not there, or its new name is taken."""
@@ -39,11 +39,8 @@ class Renamed:
                 continue
             if transaction.find(new) is not None:
                 raise exists_already(new)
-            raw_acl = format_acl(self._change_acl(parse_acl(entry.raw_acl)))
-            self.rows.append(
-                (entry, MailboxEntry(new, EntryState.RESERVED, entry.raw_location, raw_acl))
-            )
-        return [PutEntry(entry) for _, entry in self.rows]
+            self.rows.append(MailboxEntry(new, EntryState.RESERVED, entry.raw_location))
+        return [PutEntry(entry) for entry in self.rows]
 
 
 def news_of_rename(moves: Moves) -> Iterator[News]:
@@ -79,8 +76,12 @@ class ChangeOfOwner:
         """The old one and the new one, where there are two."""
         return (self._old, self._new) if self._old != self._new else None
 
-    def __call__(self, acl: Acl) -> Acl:
+    def __call__(self, raw_acl: bytes) -> bytes:
+        """The access list of a mailbox that goes over; the very same where nothing of it changes."""
+        if self._old == self._new:
+            return raw_acl
+        acl = parse_acl(raw_acl)
         rights: Rights | None = acl.entries.get(self._old)
-        if self._old == self._new or rights is None:
-            return acl
-        return acl.changed(self._old, frozenset()).changed(self._new, rights)
+        if rights is None:
+            return raw_acl
+        return format_acl(acl.changed(self._old, frozenset()).changed(self._new, rights))

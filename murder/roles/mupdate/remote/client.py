@@ -24,16 +24,32 @@ MAX_ROWS: Final = 16  # of any other answer: a FIND has one
 class _Pending:
     """One command in flight: what has come for it, and whether something came lately."""
 
-    __slots__ = ("answer", "entries", "future", "octets_left", "progress", "rows_left", "tag")
+    __slots__ = (
+        "answer",
+        "entries",
+        "future",
+        "has_acls",
+        "octets_left",
+        "progress",
+        "rows_left",
+        "tag",
+    )
 
-    def __init__(self, tag: bytes, future: "asyncio.Future[None]", is_list: bool) -> None:
+    def __init__(self, tag: bytes, future: "asyncio.Future[None]", verb: Verb) -> None:
+        is_list = verb in (Verb.LIST, Verb.BELOW)
         self.tag = tag
+        self.has_acls = verb is not Verb.BELOW
         self.future = future
         self.entries: list[MailboxEntry] = []
         self.rows_left = MAX_LIST_ROWS if is_list else MAX_ROWS
         self.octets_left = MAX_LIST_OCTETS
         self.answer: Response | None = None
         self.progress = 0
+
+    def active(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> MailboxEntry:
+        """A row of it, as far as it is wanted."""
+        raw_acl = raw_acl if self.has_acls else b""
+        return MailboxEntry(MailboxName(name), EntryState.ACTIVE, raw_location, raw_acl)
 
 
 class MasterClient:
@@ -124,8 +140,9 @@ class MasterClient:
         return list(entries)
 
     async def below(self, name: bytes) -> list[MailboxEntry] | None:
-        """The master's rows of a mailbox and of all below it, reserved ones too, in its order. None where it does not know
-        the command (Cyrus): its whole list is too long to be asked for that. Raises UpstreamFailure."""
+        """The master's rows of a mailbox and of all below it, reserved ones too, in its order, without their access lists,
+        which may be long. None where it does not know the command (Cyrus): its whole list is too long to be asked for that.
+        Raises UpstreamFailure."""
         link = self._link
         if link is None or link.is_lost:
             link = await self._connect()
@@ -202,9 +219,8 @@ class MasterClient:
         elif self._returning is None and self._masters.is_look_due(link):
             self._returning = asyncio.get_running_loop().create_task(self._return(link))
         tag = link.send(verb, *args)
-        is_list = verb in (Verb.LIST, Verb.BELOW)
-        pending = _Pending(tag, asyncio.get_running_loop().create_future(), is_list)
-        if is_list:
+        pending = _Pending(tag, asyncio.get_running_loop().create_future(), verb)
+        if verb in (Verb.LIST, Verb.BELOW):
             link.session.expect_rows(tag)
         self._pending[tag] = pending
         try:
@@ -276,10 +292,7 @@ class MasterClient:
                     sum(map(len, one)) for one in (event.names, event.locations, event.acls)
                 )
                 if self._may_have(pending, len(event.names), octets):
-                    pending.entries += [
-                        MailboxEntry(MailboxName(row[0]), EntryState.ACTIVE, row[1], row[2])
-                        for row in event
-                    ]
+                    pending.entries += [pending.active(*row[:3]) for row in event]
             return
         if not isinstance(event, Response):
             return
@@ -292,10 +305,7 @@ class MasterClient:
             if not self._may_have(pending, 1, sum(map(len, event.args))):
                 return
         if event.kind is Kind.MAILBOX:
-            name, raw_location, raw_acl = event.args[:3]
-            pending.entries.append(
-                MailboxEntry(MailboxName(name), EntryState.ACTIVE, raw_location, raw_acl)
-            )
+            pending.entries.append(pending.active(*event.args[:3]))
         elif event.kind is Kind.RESERVE:
             name, raw_location = event.args[:2]
             pending.entries.append(

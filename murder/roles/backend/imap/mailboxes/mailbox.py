@@ -24,6 +24,7 @@ from murder.roles.backend.imap.mailboxes.joint import delete_tree, told_of
 from murder.roles.backend.imap.mailboxes.xfer import move_away, need_admin
 from murder.roles.backend.records.annotations import SPECIAL_USES, note_of
 from murder.roles.backend.renames.coordinator import Wish
+from murder.roles.backend.renames.mailboxes import is_much
 from murder.roles.backend.renames.tree import Knows, Tree, moment_of_deletion, rests_when_deleted
 from murder.roles.backend.shared import Backend
 from murder.roles.backend.traced import trace_copies
@@ -225,7 +226,8 @@ async def _rename_tree(dialogue: BackendImap, tree: Tree, named: Sequence[str]) 
     coordinator = dialogue.renames.coordinator
     servers = await coordinator.servers_below(tree, named)
     with dialogue.causing((Kind.RENAMED, new)):
-        if servers or is_inbox(old):  # a user's subscriptions and annotations go along
+        # a user's subscriptions and annotations go along; much is done some at a time, once it is decided
+        if servers or is_inbox(old) or await is_much(backend.mailboxes.list, moves):
             wish = Wish(tree, moves, servers, login.user, login.is_admin)
             return await coordinator.rename(wish)
         await backend.announcer.rename(moves)
