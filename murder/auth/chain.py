@@ -50,13 +50,15 @@ def _not_first() -> bool:
 
 
 class Link:
-    """One plugin of the chain."""
+    """One plugin of the chain. Who hashes here shares the processors with the role's other workers."""
 
-    def __init__(self, name: str, backend: AuthBackend) -> None:
+    def __init__(self, name: str, backend: AuthBackend, workers: int = 1) -> None:
         self.name, self.backend = name, backend
         self.recaller = backend if isinstance(backend, RecallsPasswords) else None
         self.checker = backend if isinstance(backend, ChecksAttempts) else None
         few = backend.checks_at_once if isinstance(backend, ChecksFewAtOnce) else CHECKS_AT_ONCE
+        if isinstance(backend, TakesTime):
+            few = max(1, few // workers)
         self.turnstile = Turnstile(few)
 
     async def check(
@@ -107,10 +109,11 @@ class Chain:
         max_groups: int = MAX_GROUPS,
         flushed: Path | None = None,
         apps: AppPasswords | None = None,
+        workers: int = 1,
     ) -> None:
         self._apps = apps
         self._max_groups = max_groups
-        self.links = [Link(name, backend) for name, backend in plugins]
+        self.links = [Link(name, backend, workers) for name, backend in plugins]
         depends_on = {
             name
             for link in self.links

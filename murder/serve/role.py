@@ -53,14 +53,15 @@ class LetsIn(Protocol):
         ...
 
 
-def chain_of(config: Config, plugins: MakesAuth) -> Chain:
-    """The auth plugins that a configuration names, as one."""
+def chain_of(config: Config, plugins: MakesAuth, workers: int = 1) -> Chain:
+    """The auth plugins that a configuration names, as one; in one of so many processes of a role."""
     return Chain(
         plugins.auth_backends(),
         remember_s=config.auth.remember_s,
         max_groups=config.auth.max_groups,
         flushed=flushed_file(config.node.data),
         apps=AppPasswords(config.node.data),
+        workers=workers,
     )
 
 
@@ -90,11 +91,12 @@ def gate_of(
     within: Gate | None = None,
     chain: Chain | None = None,
     own_passwords: bool = False,
+    workers: int = 1,
 ) -> Gate:
     """The gate of a role by its configuration; `counts` is what its workers count together, `chain` is in place of the auth
     plugins."""
     return Gate(
-        chain or chain_of(config, plugins),
+        chain or chain_of(config, plugins, workers),
         server_name=config.node.name,
         mechanisms=plugins.mechanisms(),
         admins=section.admins,
@@ -185,6 +187,7 @@ class ClientRole:
             within=self._within.gate() if self._within is not None else None,
             chain=self._chain(),
             own_passwords=self._carries_passwords,
+            workers=self._config.workers_of(self.NAME),
         )
 
     def _chain(self) -> Chain | None:

@@ -13,11 +13,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import h2.exceptions
 from google.protobuf.message import DecodeError, Message
-from grpclib.client import Channel, Stream
+from grpclib.client import Stream
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from murder.errors import UpstreamFailure, UpstreamKind
+from plugins.list_etcd.channel import BoundedChannel, TooLong
 from plugins.list_etcd.etcd_pb2 import (
     AuthenticateRequest,
     AuthenticateResponse,
@@ -141,7 +142,7 @@ class Cluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._endpoints = settings.members()
-        self._channels: dict[Endpoint, Channel] = {}
+        self._channels: dict[Endpoint, BoundedChannel] = {}
         self._at = 0
         self._token = ""
         self._login = asyncio.Lock()
@@ -159,11 +160,16 @@ class Cluster:
         if channel is not None:
             channel.close()
 
-    def _channel(self, endpoint: Endpoint) -> Channel:
+    def _channel(self, endpoint: Endpoint) -> BoundedChannel:
         channel = self._channels.get(endpoint)
         if channel is None:
             context = self._context() if endpoint.is_tls else None
-            channel = Channel(endpoint.host, endpoint.port, ssl=context)
+            channel = BoundedChannel(
+                endpoint.host,
+                endpoint.port,
+                ssl=context,
+                most_octets=self._settings.max_message_bytes,
+            )
             self._channels[endpoint] = channel
         return channel
 
@@ -181,7 +187,7 @@ class Cluster:
         self, method: Method, request: Message, within_s: float, patience_s: float = ATTEMPT_S
     ) -> Any:
         """Ask until somebody has answered. Raises Denied; UpstreamFailure where nobody has within that time: it may
-        have been done, or be done a little later."""
+        have been done, or be done a little later; TooLong, where less should be asked for."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
         attempt_s = max(patience_s, ATTEMPT_S) + request.ByteSize() / MIB
@@ -197,6 +203,8 @@ class Cluster:
                     raise Denied(error.status, shown(error), is_retry=is_retry) from error
                 is_retry = True
                 self.leave(endpoint)
+                if isinstance(error, TooLong):
+                    raise
                 if loop.time() + PAUSE_S >= end:
                     text = f"etcd at {endpoint}: {shown(error)}"
                     raise UpstreamFailure(kind_of(error), "etcd", text) from error

@@ -54,6 +54,14 @@ class Settings:
             "doc": "How long a change waits for etcd before the answer is `try again later`; longer than an election takes."
         },
     )
+    max_message_bytes: int = field(
+        default=16 << 20,
+        metadata={
+            "doc": "Of one message of a member, which is in memory as a whole; of a longer one less is asked for. At least "
+            "twice etcd's --max-request-bytes.",
+            "least": 1 << 16,
+        },
+    )
 
     def __post_init__(self) -> None:
         if not self.endpoints:

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from grpclib.const import Status
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from plugins.list_etcd.channel import TooLong
 from plugins.list_etcd.client import RANGE, Cluster, Denied, Method
 from plugins.list_etcd.etcd_pb2 import KeyValue, RangeRequest
 from plugins.list_etcd.layout import Keys
@@ -112,6 +113,8 @@ class Talk:
             return self._call(method, request, patience_s)
         except Denied as denied:
             raise self._refusal(denied) from denied
+        except TooLong as long:
+            raise UpstreamFailure(UpstreamKind.PROTOCOL, "etcd", str(long)) from long
 
     def _pages(
         self, begin: bytes, end: bytes, revision: int, patience_s: float = 0.0
@@ -120,7 +123,13 @@ class Talk:
         limit = FIRST_PAGE
         while True:
             request = RangeRequest(key=begin, range_end=end, limit=limit, revision=revision)
-            answer = self._asked(RANGE, request, patience_s)
+            try:
+                answer = self._asked(RANGE, request, patience_s)
+            except UpstreamFailure as failure:
+                if limit == 1 or not isinstance(failure.__cause__, TooLong):
+                    raise
+                limit = max(limit // 8, 1)  # rows may be long, from any row on
+                continue
             if answer.kvs:
                 yield answer.kvs
             if not answer.more:

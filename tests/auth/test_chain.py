@@ -186,3 +186,29 @@ async def test_a_plugin_of_two_methods_is_all_it_takes(tmp_path: Path) -> None:
     assert await decided(chain, "ben", b"ben") == "new"
     said = [(one.plugin, one.said) for one in await chain.try_out(HERE, "ben", b"no")]
     assert said == [("old", "unknown"), ("new", "wrong")]
+
+
+async def test_who_hashes_shares_the_processors_with_the_other_workers() -> None:
+    """Four workers with four processors hash four passwords at a time, not sixteen: each takes megabytes, too."""
+
+    class Hashes(Careful):
+        checks_at_once = 4
+        now = most = 0
+
+        async def take_time(self, password: bytes) -> None:
+            pass
+
+        async def check(
+            self, attempt: LoginAttempt, user: str, password: bytes
+        ) -> Identity | Denied:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0)
+            self.now -= 1
+            return Denied.WRONG
+
+    for workers, most in ((1, 4), (2, 2), (4, 1), (16, 1)):
+        backend = Hashes({})
+        chain = Chain([("file", backend)], workers=workers)
+        await asyncio.gather(*(chain.decide(HERE, f"u{one}", b"x") for one in range(9)))
+        assert backend.most == most

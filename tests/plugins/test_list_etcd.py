@@ -86,6 +86,22 @@ def test_a_member_that_takes_little_is_given_little(small: Cluster) -> None:
     log.close()
 
 
+def test_of_rows_that_become_long_fewer_are_asked_for(small: Cluster) -> None:
+    """A page of as many as there were short ones would be longer than any message that is read."""
+    log = EtcdLog(Settings(small.endpoints, prefix="/long/", max_message_bytes=400_000))
+    epoch = epoch_of(log)
+    at = BEGINNING
+    for count, octets in ((100, 10), (6, 100_000)):
+        for one in [1] * count if octets > 10 else [count]:
+            record = filled(at, one, octets)
+            assert log.append(epoch, record)
+            at = record.position
+    pages = log._pages(b"/long/row/", b"/long/row0", 0)
+    rows = [len(pair.value) for page in pages for pair in page]
+    assert len(rows) == 106 and rows.count(100_008) == 6
+    log.close()
+
+
 def test_a_member_that_is_full_says_so_and_takes_more_when_there_is_room(small: Cluster) -> None:
     log = EtcdLog(Settings(small.endpoints, prefix="/full/"))
     epoch = epoch_of(log)

@@ -12,16 +12,18 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from grpclib.exceptions import StreamTerminatedError
 
 from murder.api.list_log import BEGINNING, Position, Record, Whole
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import collation_key
 from murder.roles.mupdate.commits.engine import Ordered
 from murder.roles.mupdate.commits.foreign import checked_record, checked_whole
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.record import HEAD
-from plugins.list_etcd.etcd_pb2 import KeyValue, RangeResponse, ResponseHeader
+from plugins.list_etcd.client import RANGE, Cluster
+from plugins.list_etcd.etcd_pb2 import KeyValue, RangeRequest, RangeResponse, ResponseHeader
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
 from tests.mupdate.several import MemoryLog
@@ -123,6 +125,57 @@ def test_what_is_no_grpc_is_a_member_that_does_not_answer(answer: Answer) -> Non
             assert thread is not None and thread.is_alive()  # and goes on trying
         finally:
             log.close()
+
+
+def endless(taken: list[int]) -> Answer:
+    """A message of 4 GiB, as long as anybody reads it."""
+
+    def answer(peer: socket.socket, http: h2.connection.H2Connection, stream: int) -> None:
+        http.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc+proto")])
+        http.send_data(stream, framed(b"", length=2**32 - 1))
+        while True:
+            room = min(http.local_flow_control_window(stream), http.max_outbound_frame_size)
+            if room:
+                http.send_data(stream, bytes(room))
+                taken.append(room)
+                peer.sendall(http.data_to_send())
+            elif octets := peer.recv(65536):
+                http.receive_data(octets)
+            else:
+                return
+
+    return answer
+
+
+def test_a_message_without_end_is_not_read() -> None:
+    taken: list[int] = []
+    with member(endless(taken)) as url:
+        log = EtcdLog(Settings((url,), timeout_s=5.0))
+        try:
+            with pytest.raises(UpstreamFailure, match="max_message_bytes") as failure:
+                log.is_last("0123456789abcdef", BEGINNING)
+            assert failure.value.kind is UpstreamKind.PROTOCOL
+            assert sum(taken) < 16 << 20  # no more than what may be on its way
+        finally:
+            log.close()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_pings_without_end_end_the_connection(reads: bool) -> None:
+    """Each is answered, and the answers are kept for who does not read them."""
+    ping = b"\0\0\x08\x06\0\0\0\0\0" + b"murder.."
+
+    def answer(peer: socket.socket, http: h2.connection.H2Connection, stream: int) -> None:
+        while True:
+            peer.sendall(ping * 1000)
+            if reads:
+                peer.recv(1 << 20)
+
+    with member(answer) as url:
+        cluster = Cluster(Settings((url,)))
+        with pytest.raises(StreamTerminatedError, match="frames that belong to no answer"):
+            await cluster.ask(cluster.endpoint, RANGE, RangeRequest(key=b"x"), 30.0)
+        cluster.close()
 
 
 @pytest.mark.parametrize(
