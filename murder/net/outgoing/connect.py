@@ -21,6 +21,17 @@ def why(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
+def failure_of(error: OSError, host: str, port: int, server: str) -> UpstreamFailure:
+    """What an attempt to connect to `server`, which is at this host and port, came to."""
+    where = "" if server == f"{host}:{port}" else f"{host}:{port}: "
+    if isinstance(error, socket.gaierror):
+        what = f"{where.partition(':')[0]}: " if where and host != server else ""
+        text = f"{what}its name has no address ({error.strerror})"
+        return UpstreamFailure(UpstreamKind.RESOLVE, server, text)
+    kind = UpstreamKind.TLS if isinstance(error, ssl.SSLError) else UpstreamKind.CONNECT
+    return UpstreamFailure(kind, server, f"{where}{why(error)}")
+
+
 async def connect(
     host: str,
     port: int,
@@ -37,7 +48,6 @@ async def connect(
     Raises UpstreamFailure: RESOLVE, CONNECT or TLS.
     """
     loop = asyncio.get_running_loop()
-    where = "" if server == f"{host}:{port}" else f"{host}:{port}: "
     try:
         async with asyncio.timeout(timeout_s):
             _, connection = await loop.create_connection(
@@ -52,12 +62,6 @@ async def connect(
         raise UpstreamFailure(
             UpstreamKind.CONNECT, server, f"no answer in {timeout_s:g} s"
         ) from None
-    except socket.gaierror as error:
-        what = f"{where.partition(':')[0]}: " if where and host != server else ""
-        text = f"{what}its name has no address ({error.strerror})"
-        raise UpstreamFailure(UpstreamKind.RESOLVE, server, text) from error
-    except ssl.SSLError as error:
-        raise UpstreamFailure(UpstreamKind.TLS, server, f"{where}{why(error)}") from error
     except OSError as error:
-        raise UpstreamFailure(UpstreamKind.CONNECT, server, f"{where}{why(error)}") from error
+        raise failure_of(error, host, port, server) from error
     return connection

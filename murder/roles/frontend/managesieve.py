@@ -98,7 +98,11 @@ class FrontendSieve(SieveDialogue):
     # --- the login
 
     async def _enter(self, login: Login) -> None:
-        """As a multiplexor where it is one."""
+        """As a multiplexor where it is one: for who is not to go to their server themselves."""
+        if self.frontend.multiplexor is not None:
+            entry = self.frontend.locator.known(inbox_of(login.user))
+            if entry is not None:
+                self._refer(login, entry)
 
         def say(welcome: Welcome) -> None:
             self.send(welcome.line)

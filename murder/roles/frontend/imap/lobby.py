@@ -36,6 +36,7 @@ from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap
 from murder.roles.frontend.imap.selected import Selected
+from murder.roles.frontend.multiplexor.express import Express, enter_at_once
 from murder.roles.frontend.placement import servers
 from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.serve.imap_commands import let_in
@@ -142,6 +143,9 @@ class Lobby(FrontendImap):
             if not is_done:
                 super().received(data)
 
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and type(self.opening) is not Express
+
     # --- in
 
     def _enter_at_once(self, match: re.Match[bytes]) -> bool:
@@ -166,9 +170,10 @@ class Lobby(FrontendImap):
         if frontend.multiplexor is not None:
             if login is None or gate.own_passwords:  # or it is to be carried on
                 return False
-            command = parse_command(match[0])
             self.bad_commands = 0
-            self.go_on(command, let_in(self, command, login))
+            if not enter_at_once(self, match[0], login):
+                command = parse_command(match[0])
+                self.go_on(command, let_in(self, command, login))
             return True
         if (
             login is None
@@ -177,7 +182,7 @@ class Lobby(FrontendImap):
                 == frontend.all_known_at
                 or self._is_all_known(seen)
             )
-            or (frontend.has_referrers and self._would_refer(login.user))
+            or (frontend.has_referrers and self.would_refer(login.user))
         ):
             return False
         crowd = gate.connections
@@ -229,7 +234,7 @@ class Lobby(FrontendImap):
         now = self.loop.time()
         return all(frontend.looked_at.get(server, 0.0) > now for server in unknown)
 
-    def _would_refer(self, user: str) -> bool:
+    def would_refer(self, user: str) -> bool:
         """Whether the login is to be referred."""
         frontend = self.frontend
         entry = frontend.locator.known(inbox_of(user))
@@ -384,6 +389,8 @@ class Lobby(FrontendImap):
             super().lost(error)
             return
         self.is_closing = True
+        if type(self.opening) is Express:
+            self.opening.give_up()
         if self._counted_as is not None:  # as `leave_crowd`
             self.service.gate.connections.tally.leave(self._counted_as)
             self._counted_as = None

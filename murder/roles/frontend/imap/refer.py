@@ -5,6 +5,7 @@ from typing import Final
 from murder.api.referral import ReferralQuestion
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
+from murder.model.identity import Login
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import IMAP
 from murder.model.url import ImapUrl, UrlServer
@@ -32,23 +33,23 @@ async def find_or_refer(
         except UpstreamFailure as failure:
             if failure.kind is not UpstreamKind.MOVING or not await patience.pause():
                 raise
-    if _refers(dialogue, entry, command.name.decode("ascii")):
-        url = _url(dialogue, entry, dialogue.external(entry.name)).decode("ascii")
+    login = dialogue.user
+    if _refers(dialogue, entry, command.name.decode("ascii"), login):
+        url = _url(dialogue, entry, dialogue.external(entry.name), login).decode("ascii")
         raise Refusal(Code.REFERRAL, "The mailbox is on another server", url)
     return entry
 
 
-def refer_login(dialogue: FrontendImap) -> None:
+def refer_login(dialogue: FrontendImap, login: Login) -> None:
     """A login referral (RFC 2221), where the policy wants one: it is asked for the command LOGIN. Raises
     Refusal(REFERRAL)."""
-    entry = dialogue.frontend.locator.known(inbox_of(dialogue.user.user))
-    if entry is not None and _refers(dialogue, entry, "LOGIN"):
-        url = _url(dialogue, entry, None).decode("ascii")
+    entry = dialogue.frontend.locator.known(inbox_of(login.user))
+    if entry is not None and _refers(dialogue, entry, "LOGIN", login):
+        url = _url(dialogue, entry, None, login).decode("ascii")
         raise Refusal(Code.REFERRAL, "Your mailboxes are on another server", url)
 
 
-def _refers(dialogue: FrontendImap, entry: MailboxEntry, command: str) -> bool:
-    login = dialogue.user
+def _refers(dialogue: FrontendImap, entry: MailboxEntry, command: str, login: Login) -> bool:
     question = ReferralQuestion(
         command,
         entry,
@@ -60,13 +61,13 @@ def _refers(dialogue: FrontendImap, entry: MailboxEntry, command: str) -> bool:
     return dialogue.frontend.refers(question)
 
 
-def _url(dialogue: FrontendImap, entry: MailboxEntry, mailbox: bytes | None) -> bytes:
+def _url(dialogue: FrontendImap, entry: MailboxEntry, mailbox: bytes | None, login: Login) -> bytes:
     config = dialogue.frontend.whole_config
     port = config.server(entry.server).port(IMAP.keys[0])
     server = UrlServer(
         config.address_of(entry.server),
         None if port == IMAP.keys[0].port else port,
-        dialogue.user.user,
+        login.user,
         ANY_MECHANISM,
     )
     return format_url(ImapUrl(server, mailbox))

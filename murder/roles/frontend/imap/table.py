@@ -94,7 +94,7 @@ class _Imap(Lobby):
     TABLE = TABLE
 
     def refer_login(self) -> None:
-        refer.refer_login(self)
+        refer.refer_login(self, self.user)
 
     async def enter(self, command: Command, login: Login) -> None:
         if self.frontend.multiplexor is None or not await piped.enter(self, command, login):

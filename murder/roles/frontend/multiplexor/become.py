@@ -61,8 +61,8 @@ async def become_pipe(
         return False
     upstream, welcome = reached
     say(welcome)
-    pipe = Pipe(dialogue, frontend, speech, upstream)
+    pipe = Pipe(dialogue, frontend, speech, upstream.server, upstream.connection)
     pipe.take_count(dialogue)
     dialogue.hand_over(pipe)
-    pipe.begin_pipe(login)
+    pipe.begin_pipe(login, upstream.take_rest())
     return True

@@ -5,8 +5,9 @@ Who has mailboxes on several servers of the list goes to none: they are served c
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ class Finder:
         self._locator = locator
         self._log = logger()
         self._table: Mapping[str, Place] = {}
+        # of a user, by the list as it was then: the server that has all of theirs; "" where the list does not know them
         self._whole: dict[str, tuple[int, frozenset[str], str]] = {}
 
     def read_table(self) -> None:
@@ -75,22 +77,42 @@ class Finder:
         if known is not None and not await self.is_at(known, login):
             return None
         for way in self._config.multiplexor.find:
-            place = await self._by(way, login, known)
+            if way == "list":
+                place = await self._by_list(user, known)
+            else:
+                place = self._by_name(way, login)
             if place is not None:
                 return place
         raise Refusal(Code.NONEXISTENT, "You have no mailbox here")
 
-    async def _by(self, way: str, login: Login, known: MailboxEntry | None) -> Place | None:
+    def find_at_once(self, login: Login) -> Place | None:
+        """As `find`, without waiting; None where only that can tell."""
+        user, stamp = login.user, self._mailboxes.stamp()
+        whole = self._whole.get(user)
+        if whole is None or whole[0] != stamp or whole[1] != login.identity.groups:
+            known = self._locator.known(inbox_of(user))
+            if known is not None and not self._is_seen_at(known, login):
+                return None
+            whole = stamp, login.identity.groups, "" if known is None else known.server
+            self._remember(user, whole)
+        for way in self._config.multiplexor.find:
+            if way == "list":
+                return Place(whole[2]) if whole[2] else None
+            place = self._by_name(way, login)
+            if place is not None:
+                return place
+        return None
+
+    def _by_name(self, way: str, login: Login) -> Place | None:
+        """By what needs no list."""
         match way:
             case "host":
                 return _place_of_host(login.identity.host) if login.identity.host else None
             case "table":
                 return place_in(self._table, login.user)
-            case "hash":
+            case _:
                 servers = self._config.multiplexor.hash_servers
                 return Place(server_by_hash(login.user, servers)) if servers else None
-            case _:
-                return await self._by_list(login.user, known)
 
     async def _by_list(self, user: str, known: MailboxEntry | None) -> Place | None:
         if known is not None:
@@ -113,19 +135,31 @@ class Finder:
         stamp = self._mailboxes.stamp()
         if self._whole.get(login.user) == (stamp, groups, server):
             return True
-        if self._config.multiplexor.shared == "own":
-            rows = self._mailboxes.below(inbox.name)
-        else:
-            rows = self._mailboxes.visible(identifiers_of(login.user, login.identity.groups))
-        for number, entry in enumerate(rows, 1):
+        for number, entry in enumerate(self._seen_by(inbox, login), 1):
             if entry.is_active and entry.server != server:
                 return False
             if number % AT_ONCE == 0:
                 await line_up()
+        self._remember(login.user, (stamp, groups, server))
+        return True
+
+    def _is_seen_at(self, inbox: MailboxEntry, login: Login) -> bool:
+        """Whether that is seen in one turn."""
+        rows = list(islice(self._seen_by(inbox, login), AT_ONCE + 1))
+        server = inbox.server
+        return len(rows) <= AT_ONCE and all(
+            entry.server == server for entry in rows if entry.is_active
+        )
+
+    def _seen_by(self, inbox: MailboxEntry, login: Login) -> Iterable[MailboxEntry]:
+        if self._config.multiplexor.shared == "own":
+            return self._mailboxes.below(inbox.name)
+        return self._mailboxes.visible(identifiers_of(login.user, login.identity.groups))
+
+    def _remember(self, user: str, whole: tuple[int, frozenset[str], str]) -> None:
         if len(self._whole) >= REMEMBERED:
             self._whole.clear()
-        self._whole[login.user] = (stamp, groups, server)
-        return True
+        self._whole[user] = whole
 
 
 def _read(file: Path) -> Mapping[str, Place]:

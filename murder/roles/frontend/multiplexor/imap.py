@@ -2,6 +2,7 @@
 server's capabilities for the client."""
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from murder.errors import Code, UpstreamFailure, UpstreamKind
@@ -28,7 +29,7 @@ async def _begin_imap(upstreams: Upstreams, upstream: LineUpstream, known: Offer
         if not greeting.startswith((b"* BYE", b"* NO")):
             kind = UpstreamKind.PROTOCOL
         raise upstream.failure(kind, f"it greets with {shown(greeting)}")
-    words = _words_in(greeting)
+    words = words_in(greeting)
     if upstream.address.tls == "starttls":
         upstream.send(b"s STARTTLS\r\n")
         answer = (await _answer(upstream, b"s"))[-1]
@@ -56,8 +57,8 @@ async def _log_in_imap(
     else:
         answer = await _authenticate(upstream, visitor.proof(upstreams, upstream), words, told)
     if answer[-1][:4].upper() != b"A OK":
-        raise _refused(upstream, answer[-1])
-    after = next((found for line in reversed(answer) if (found := _words_in(line))), None)
+        raise refused(upstream.failure, answer[-1])
+    after = next((found for line in reversed(answer) if (found := words_in(line))), None)
     line = answer[-1].partition(b" ")[2]
     if after is None:
         after = await _ask_capabilities(upstream)
@@ -98,7 +99,7 @@ async def _say_login(upstream: LineUpstream, visitor: Visitor, told: bytes) -> N
         upstream.send(said + b" {%d}\r\n" % len(word))
         lines = await _answer(upstream, b"a", goes_on=True)
         if not lines[-1].startswith(b"+"):
-            raise _refused(upstream, lines[-1])
+            raise refused(upstream.failure, lines[-1])
         said = word
     upstream.send(said + b"\r\n")
 
@@ -106,7 +107,7 @@ async def _say_login(upstream: LineUpstream, visitor: Visitor, told: bytes) -> N
 async def _ask_capabilities(upstream: LineUpstream) -> frozenset[bytes]:
     upstream.send(b"c CAPABILITY\r\n")
     lines = await _answer(upstream, b"c")
-    found = frozenset[bytes]().union(*map(_words_in, lines))
+    found = frozenset[bytes]().union(*map(words_in, lines))
     if not found:
         raise upstream.failure(UpstreamKind.PROTOCOL, "it tells no capabilities")
     return found
@@ -126,14 +127,18 @@ async def _answer(upstream: LineUpstream, tag: bytes, *, goes_on: bool = False) 
     raise upstream.failure(UpstreamKind.PROTOCOL, "an endless answer")
 
 
-def _words_in(line: bytes) -> frozenset[bytes]:
+def words_in(line: bytes) -> frozenset[bytes]:
+    """The capabilities that a line tells; none where it tells nothing of them."""
     found = _CAPABILITY.search(line)
     return frozenset(found[1].upper().split()) if found is not None else frozenset()
 
 
-def _refused(upstream: LineUpstream, line: bytes) -> UpstreamFailure:
+def refused(
+    failure: Callable[[UpstreamKind, str], UpstreamFailure], line: bytes
+) -> UpstreamFailure:
+    """Why somebody is not let in, by the line that says so."""
     kind = UpstreamKind.AUTH_TEMPORARY if _TEMPORARY.search(line) else UpstreamKind.AUTH
-    return upstream.failure(kind, f"it does not let the user in: {shown(line)}")
+    return failure(kind, f"it does not let the user in: {shown(line)}")
 
 
 def _bye_of_imap(text: str, code: Code) -> bytes:

@@ -11,7 +11,6 @@ from murder.errors import Code
 from murder.model.identity import Login
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
-from murder.net.outgoing.lines import LineUpstream
 from murder.roles.frontend.multiplexor.speech import Speech
 from murder.roles.frontend.shared import Frontend
 from murder.serve.client import ClientDialogue
@@ -46,32 +45,41 @@ class Pipe(ClientDialogue):
     session: _Nothing
 
     def __init__(
-        self, before: ClientDialogue, frontend: Frontend, speech: Speech, upstream: LineUpstream
+        self,
+        before: ClientDialogue,
+        frontend: Frontend,
+        speech: Speech,
+        name: str,
+        server: Connection,
     ) -> None:
+        """`server` is where the other end is, a server of this name."""
         limits = frontend.config
         super().__init__(before.connection, _Nothing(), limits.idle_timeout_s)
         self.write_timeout_s = limits.write_timeout_s
         self.service, self.protocol = before.service, before.protocol
         self.frontend = frontend
         self._speech = speech
-        self.upstream = upstream
-        self.server = upstream.connection
+        self.server_name = name
+        self.server = server
         self._is_between = True  # what passed last to the client ended a line
         frontend.sessions.add(self)
 
-    def begin_pipe(self, login: Login) -> None:
-        """Both ways from here on."""
+    def begin_pipe(self, login: Login, early: bytes) -> None:
+        """Both ways from here on; `early` the server has said already."""
         self.entered_as(
             login if login.password is None else replace(login, password=None),
             self.idle_timeout_s,
             proxy=login.proxy,
             admin=login.is_admin,
             tls=self.connection.is_tls,
-            backend=self.upstream.server,
+            backend=self.server_name,
         )
-        early = self.upstream.take_rest()
-        self.server.receiver = end = _ServerEnd(self)
-        if self.upstream.is_lost or self.connection.is_lost:
+        self.join(ServerEnd(self), early)
+
+    def join(self, end: "ServerEnd", early: bytes) -> None:
+        """What comes passes, from now on."""
+        self.server.receiver = end
+        if self.server.is_lost or self.connection.is_lost:
             self._server_gone()
             return
         if early:
@@ -79,8 +87,9 @@ class Pipe(ClientDialogue):
         waiting = self.session.take_rest()
         if waiting:
             self.received(waiting)
-        self.server.resume_reading()
-        if not self.server.writing_paused:
+        if self.server.is_held_back:
+            self.server.resume_reading()
+        if self.connection.is_held_back and not self.server.writing_paused:
             self.connection.resume_reading()
         if self._input_ended:
             self.close_when_quiet(QUIET_S)
@@ -134,7 +143,7 @@ class Pipe(ClientDialogue):
         self.say_bye("Autologout; idle for too long")
 
     def describe(self) -> SessionShown:
-        server = self.upstream.server
+        server = self.server_name
         return replace(super().describe(), state="pipe", backend=server, backends=(server,))
 
     # --- what a dialogue has, and a pipe has not
@@ -149,7 +158,7 @@ class Pipe(ClientDialogue):
         """Nor commands."""
 
 
-class _ServerEnd:
+class ServerEnd:
     """Who gets what the server says."""
 
     def __init__(self, pipe: Pipe) -> None:
@@ -174,5 +183,4 @@ class _ServerEnd:
         self._client.resume_reading()
 
     def lost(self, error: Exception | None) -> None:
-        self._pipe.upstream.is_lost = True
         self._pipe._server_gone()

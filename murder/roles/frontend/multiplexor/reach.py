@@ -10,8 +10,10 @@ from murder.config.popmap import Place
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Identity, Login
 from murder.model.name import inbox_of
+from murder.model.protocol import IMAP, ProtocolSpec
 from murder.net.connection import Connection
 from murder.net.outgoing.lines import LineUpstream, open_lines_at
+from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.upstream import Address, Upstreams
 from murder.roles.frontend.locate import Locator
 from murder.roles.frontend.multiplexor.find import Finder
@@ -72,6 +74,7 @@ class Multiplexor:
         self._upstreams = upstreams
         self.finder = Finder(config, mailboxes, locator)
         self._offers: dict[Address, Offers] = {}
+        self._odd: set[Address] = set()  # servers that are not to be entered `express`
         self._entered: dict[str, tuple[Place, str, LineUpstream, Welcome]] = {}
 
     def configure(self, config: Config) -> None:
@@ -79,6 +82,51 @@ class Multiplexor:
         self._config = config
         self.finder.configure(config)
         self._offers.clear()
+        self._odd.clear()
+
+    # --- at once
+
+    def at_once(self, login: Login) -> tuple[Address, str] | None:
+        """How the user's server is reached, and who they are there, where that is known and the server is well, and takes a
+        proxy in at one word; None where `reach` is to see to it."""
+        config, upstreams = self._config, self._upstreams
+        if (login.is_admin and config.master is not None) or upstreams.tells_origin:
+            return None
+        place = self.finder.find_at_once(login)
+        if place is None:
+            return None
+        address = self._address_of(place, IMAP)
+        offers = self._offers.get(address)
+        if (
+            offers is None
+            or config.multiplexor.login != "proxy"
+            or b"SASL-IR" not in offers.words
+            or address.within is not None
+            or address.tls == "starttls"
+            or address.auth == GSSAPI
+            or address in self._odd
+            or address.server in upstreams.health
+        ):
+            return None
+        return address, place.user or login.user
+
+    def offers(self, address: Address) -> frozenset[bytes]:
+        """What it told before a login when it was last entered; nothing where that is not known."""
+        offers = self._offers.get(address)
+        return offers.words if offers is not None else frozenset()
+
+    def is_odd(self, address: Address) -> None:
+        """It has to be entered by all steps."""
+        if len(self._odd) >= REMEMBERED:
+            self._odd.clear()
+        self._odd.add(address)
+
+    @property
+    def tells_client(self) -> bool:
+        """Whether servers hear who the client is."""
+        return self._config.multiplexor.tells_client
+
+    # --- by all steps
 
     async def reach(
         self, login: Login, caller: Caller, speech: Speech, *, as_user: str = "", utf8: bool = False
@@ -147,8 +195,8 @@ class Multiplexor:
         facts = caller.facts if config.tells_client else ()
         return Visitor(place.user or as_user or login.user, password, facts, utf8)
 
-    def _address_of(self, place: Place, speech: Speech) -> Address:
-        address = self._upstreams.address(place.server, speech.protocol)
+    def _address_of(self, place: Place, protocol: ProtocolSpec) -> Address:
+        address = self._upstreams.address(place.server, protocol)
         return address._replace(port=place.port) if place.port else address
 
     async def enter(
@@ -157,7 +205,7 @@ class Multiplexor:
         """Connect and log in. Raises UpstreamFailure, of the kind AUTH where they are not let in."""
         if caller.hops < 0:
             raise UpstreamFailure(UpstreamKind.PROTOCOL, place.server, "a proxy loop")
-        upstreams, address = self._upstreams, self._address_of(place, speech)
+        upstreams, address = self._upstreams, self._address_of(place, speech.protocol)
         origin = (caller.address, caller.port)
         known = self._offers.get(address)
         upstream = await open_lines_at(upstreams, address, speech.protocol, math.inf, origin)

@@ -1,0 +1,278 @@
+"""From a login to a pipe in few steps, where nothing has to be asked: a user who is known at once, by a server that is known
+to take its proxy in at one word. Callbacks, and a task that only connects.
+
+Here is only what passes as it did before. Whatever is new, odd or broken at the server goes the long way (`become`) from
+the beginning, which tells it; a server that is odd each time is not tried here again.
+"""
+
+import functools
+import re
+from typing import TYPE_CHECKING, Final
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.log import plain_log
+from murder.model.identity import Login
+from murder.net.connection import Connection
+from murder.net.outgoing.connect import failure_of
+from murder.net.outgoing.pool import proxy_login
+from murder.net.outgoing.upstream import Address
+from murder.net.sweep import NOWHERE
+from murder.roles.frontend.multiplexor.imap import IMAP_SPEECH, UNAUTHENTICATE, refused, words_in
+from murder.roles.frontend.multiplexor.pipe import Pipe, ServerEnd
+from murder.roles.frontend.multiplexor.reach import HOPS_FIELD, MAX_HOPS
+from murder.serve.imap_commands import let_in
+from murder.wire.imap.command import parse_command
+from murder.wire.imap.id import PIPE_FIELD
+
+if TYPE_CHECKING:  # which knows this one
+    from murder.roles.frontend.imap.lobby import Lobby
+
+COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
+MOST_OCTETS: Final = 4096  # of a greeting, and of the answer to a login
+MOST_REMEMBERED: Final = 4096  # users
+# Group: how a login ended
+_ANSWER: Final = re.compile(rb"(?:(?:\* |i OK)[^\r\n]*\r\n)*a (OK|NO)\b[^\r\n]*\r\n")
+_GOES_ON: Final = re.compile(rb"(?:(?:\* (?!BYE)|i OK)[^\r\n]*\r\n)*\Z")  # it is still to come
+ID: Final = (
+    'i ID ("x-originating-ip" "%s" "x-originating-port" "%d" "x-connected-ip" "%s" "x-connected-port" "%d" '
+    f'"x-session-id" "%s" "{HOPS_FIELD}" "{MAX_HOPS}" "{PIPE_FIELD}" "1")\r\n'
+)
+
+
+class Express:
+    """One login on its way; the receiver of the connection to the server until that is a pipe's. It stands as the client's
+    `opening`, so that what they say meanwhile is held."""
+
+    def __init__(
+        self, dialogue: "Lobby", octets: bytes, login: Login, address: Address, user: str
+    ) -> None:
+        """`octets` are the client's command, whose user is counted already; `user` is what the server calls them."""
+        self.dialogue = dialogue
+        self.octets = octets
+        self.login = login
+        self.address = address
+        self._user = user
+        self.connection: Connection | None = None
+        self.sweep_slot = NOWHERE
+        self._held = b""
+        self._is_asked = False  # it has greeted, and has our login
+        self._is_over = False
+        limits = dialogue.frontend.config
+        self._due = dialogue.loop.time() + limits.connect_timeout_s
+        dialogue.opening = self
+        # it is looked at no later than a server that greets at once may take
+        sooner_s = min(limits.connect_timeout_s, limits.upstream_login_timeout_s)
+        dialogue.sweep.watch(self, dialogue.loop.time() + sooner_s)
+        self._task = dialogue.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        address, frontend = self.address, self.dialogue.frontend
+        has_tls = address.tls == "implicit"
+        try:
+            await self.dialogue.loop.create_connection(
+                lambda: Connection(self._met, may_have_tls=has_tls),
+                address.host,
+                address.port,
+                ssl=frontend.upstreams.context(address.ca) if has_tls else None,
+                server_hostname=address.tls_name if has_tls else None,
+            )
+        except OSError as error:
+            failure = failure_of(error, address.host, address.port, address.server)
+            frontend.upstreams.failed(failure)
+            self._fail(failure)
+
+    def _met(self, connection: Connection) -> "Express":
+        self.connection = connection
+        return self
+
+    # --- Receiver, of the server
+
+    def begin(self) -> None:
+        if self._is_over and self.connection is not None:
+            self.connection.abort()
+            return
+        self._due = (
+            self.dialogue.loop.time() + self.dialogue.frontend.config.upstream_login_timeout_s
+        )
+
+    def received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        held = self._held = self._held + data if self._held else data
+        if self._is_asked:
+            found = _ANSWER.match(held)
+            if found is None:
+                if len(held) > MOST_OCTETS or (held[-1:] == b"\n" and not _GOES_ON.match(held)):
+                    self._go_the_long_way()
+            elif found[1] == b"OK":
+                self._let_in(held[: found.end()], found[0][found.start(1) :], held[found.end() :])
+            else:
+                self._fail(refused(self.failure, b"a " + found[0][found.start(1) :].rstrip()))
+        elif held[-1:] == b"\n":
+            self._ask(held)
+        elif len(held) > MOST_OCTETS:
+            self._go_the_long_way()
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        if not self._is_over:
+            failure = self.failure(UpstreamKind.LOST, "it closed the connection")
+            self.dialogue.frontend.upstreams.failed(failure)
+            self._fail(failure)
+
+    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
+        return UpstreamFailure(kind, self.address.server, text)
+
+    # --- Watched
+
+    def look(self, now: float) -> float | None:
+        """Whether the server has taken too long."""
+        if self._is_over:
+            return None
+        if now < self._due:
+            return self._due
+        limits = self.dialogue.frontend.config
+        if self.connection is None:
+            kind, text = UpstreamKind.CONNECT, f"no answer in {limits.connect_timeout_s:g} s"
+        else:
+            text = f"no greeting and login within {limits.upstream_login_timeout_s:g} s"
+            kind = UpstreamKind.TIMEOUT
+        failure = self.failure(kind, text)
+        self.dialogue.frontend.upstreams.failed(failure)
+        self._fail(failure)
+        return None
+
+    # --- the login
+
+    def _ask(self, greeting: bytes) -> None:
+        """Who the client is, and the login, with one write."""
+        connection, client = self.connection, self.dialogue.connection
+        multiplexor = self.dialogue.frontend.multiplexor
+        if (
+            connection is None
+            or multiplexor is None
+            or greeting[:5].upper() != b"* OK "
+            or not (words := _words(greeting))
+            or words != multiplexor.offers(self.address)
+        ):
+            self._go_the_long_way()
+            return
+        self._is_asked, self._held = True, b""
+        octets = _proxy_login(self.address, self._user)
+        if multiplexor.tells_client and b"ID" in words:
+            local, local_port = client.local_address
+            told = ID % (client.peer, client.peer_port, local, local_port, client.cid)
+            octets = told.encode() + octets
+        connection.write(octets)
+
+    def _let_in(self, answer: bytes, line: bytes, early: bytes) -> None:
+        """The client is the one end of a pipe from here on: as `become_pipe` and `begin_pipe`, in one place."""
+        dialogue, server = self.dialogue, self.connection
+        words = _words(line) or _words(answer)
+        client, frontend = dialogue.connection, dialogue.frontend
+        if not words or UNAUTHENTICATE in words or server is None:
+            self._go_the_long_way()
+            return
+        self._is_over = True
+        dialogue.sweep.forget(self)
+        dialogue.opening = None
+        if client.is_lost or dialogue.is_closing:
+            server.abort()
+            return
+        tag = self.octets.partition(b" ")[0]
+        reply = tag + b" " + line
+        if client.is_plain and not client.gathered:
+            client.transport.write(reply)
+        else:
+            client.write(reply)
+        login, name = self.login, self.address.server
+        pipe = Pipe(dialogue, frontend, IMAP_SPEECH, name, server)
+        pipe.take_count(dialogue)
+        dialogue.hand_over(pipe)
+        pipe.login = login
+        client.became_known()
+        service = dialogue.service
+        facts: dict[str, object]
+        if dialogue.client_id:
+            facts = {**dialogue.log_facts(), "user": login.user}
+        else:  # the same
+            facts = {
+                "role": service.role,
+                "protocol": dialogue.protocol,
+                "cid": client.cid,
+                "peer": client.peer,
+                "user": login.user,
+            }
+        facts["proxy"], facts["admin"], facts["tls"] = "", False, client.is_tls
+        facts["backend"] = name
+        plain_log.info("login.succeeded", facts)
+        logins = service.figures.numbers["logins"]
+        logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
+        pipe.join(ServerEnd(pipe), early)
+
+    # --- what does not pass
+
+    def give_up(self) -> None:
+        """The client has gone, or is going."""
+        self._is_over = True
+        self.dialogue.sweep.forget(self)
+        self.dialogue.opening = None
+        if self.connection is None:
+            self._task.cancel()
+        else:
+            self.connection.abort()
+
+    def _fail(self, failure: UpstreamFailure) -> None:
+        """As a command that has failed."""
+        dialogue = self.dialogue
+        self.give_up()
+        dialogue.leave_crowd()
+        if not dialogue.connection.is_lost:
+            dialogue.failed(parse_command(self.octets), failure)
+            dialogue.resume()
+
+    def _go_the_long_way(self) -> None:
+        """From the beginning."""
+        dialogue = self.dialogue
+        self.give_up()
+        dialogue.leave_crowd()
+        multiplexor = dialogue.frontend.multiplexor
+        if multiplexor is not None:
+            multiplexor.is_odd(self.address)
+        if not dialogue.connection.is_lost:
+            command = parse_command(self.octets)
+            dialogue.go_on(command, let_in(dialogue, command, self.login))
+
+
+def enter_at_once(dialogue: "Lobby", octets: bytes, login: Login) -> bool:
+    """Whether this login, which is right, is on its way to its server; where not, nothing has been counted or said."""
+    frontend = dialogue.frontend
+    multiplexor = frontend.multiplexor
+    if (
+        multiplexor is None
+        or HOPS_FIELD in dialogue.client_id
+        or (frontend.has_referrers and dialogue.would_refer(login.user))
+    ):
+        return False
+    way = multiplexor.at_once(login)
+    if way is None:
+        return False
+    crowd = dialogue.service.gate.connections
+    if not crowd.tally.enter(login.user, crowd.most):
+        return False  # to be refused again, and told
+    dialogue._counted_as = login.user
+    Express(dialogue, octets, login, *way)
+    return True
+
+
+@functools.lru_cache(maxsize=64)  # a server says the same at every login
+def _words(octets: bytes) -> frozenset[bytes]:
+    found = (words_in(line) for line in reversed(octets.split(b"\r\n")))
+    return next((words for words in found if words), frozenset())
+
+
+@functools.lru_cache(maxsize=MOST_REMEMBERED)
+def _proxy_login(address: Address, user: str) -> bytes:
+    return b"a %s\r\n" % proxy_login(address, user)
