@@ -168,6 +168,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "tls.distrusted": "After a reload a connection's certificate is no longer trusted; it was closed.",
     "tls.failed": "A TLS handshake failed.",
     "tls.revoked": "A peer showed a revoked certificate.",
+    "traces.not_sent": "The collector of `[traces]` does not take spans: they wait, as far as there is room.",
     "trail.not_written": "A file that `murder ctl message trace` reads cannot be written; mail goes on without it.",
     "upstream.circuit_closed": "A backend that had failed several times in a row works again.",
     "upstream.circuit_opened": "A backend failed several times in a row; only a test connection is tried now and then.",

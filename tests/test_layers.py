@@ -101,7 +101,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
     "pki": ("authority", "trust"),
     "node.control": ("sockets", "node"),
     "roles.mupdate": ("database", "commits", "serving", "remote", "role"),
-    "node.process": ("host", "stuck", "server", "preflight", "channel", "slot", "workers"),
+    "node.process": ("host", "stuck", "otlp", "server", "preflight", "channel", "slot", "workers"),
 }
 NEVER_IN_PURE = {"asyncio", "socket", "ssl", "time", "logging", "select", "threading", "uvloop"}
 

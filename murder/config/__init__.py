@@ -6,7 +6,7 @@ Knows no roles and no sockets.
 
 from murder.config.auth import AuthConfig
 from murder.config.load import ROLES, UNIFIED, load_config, parts_of
-from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
+from murder.config.monitor import LogConfig, MetricsConfig, TracesConfig, WebConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
@@ -51,6 +51,7 @@ __all__ = [
     "ServerConfig",
     "TlsConfig",
     "TlsMode",
+    "TracesConfig",
     "UpstreamAuth",
     "WebConfig",
     "contains",

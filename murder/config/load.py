@@ -17,7 +17,7 @@ import tomli
 from murder.config.auth import AuthConfig
 from murder.config.dns import DnsConfig
 from murder.config.expiry import ExpiryRule
-from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
+from murder.config.monitor import LogConfig, MetricsConfig, TracesConfig, WebConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
@@ -54,6 +54,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "plugins": PluginsConfig,
     "log": LogConfig,
     "metrics": MetricsConfig,
+    "traces": TracesConfig,
     "web": WebConfig,
 }
 NAMED: Final[Mapping[str, type]] = {

@@ -1,4 +1,6 @@
-"""What a node tells of itself, and to whom: the sections [log], [metrics] and [web]."""
+"""What a node tells of itself, and to whom: the sections [log], [metrics], [traces] and [web]."""
+
+# ruff: noqa: RUF009 (`option` is dataclasses.field with a doc, not a shared value)
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +22,31 @@ class MetricsConfig:
     allow: tuple[Network, ...] = option(
         (parse_network("127.0.0.0/8"), parse_network("::1")), "Networks that may ask."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TracesConfig:
+    """Some sessions as OpenTelemetry traces, sent to a collector (OTLP/HTTP): client, frontend, backend and its store in
+    one. Set it at frontends, which choose the sessions, and at backends, which add to them; nothing waits for it."""
+
+    collector: Endpoint | None = option(
+        None,
+        "Where it takes them; no traces without.",
+        example='"127.0.0.1:4318"',
+        default_port=4318,
+    )
+    tls: bool = option(
+        False, "Speak TLS with it; its certificate is checked against those that the system trusts."
+    )
+    share: float = option(
+        0.01, "Of a frontend's sessions, so many are traced: 1.0 is all.", least=0
+    )
+    max_waiting: int = option(
+        2048,
+        "Spans that may wait for a collector that is slow or away, in each worker; more are dropped, and counted.",
+        least=1,
+    )
+    timeout_s: float = option(10.0, "What the collector has to take some of them.", least=0.1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from murder.config.auth import AuthConfig as AuthConfig  # others find it here
 from murder.config.dns import DnsConfig
 from murder.config.expiry import ExpiryRule
-from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
+from murder.config.monitor import LogConfig, MetricsConfig, TracesConfig, WebConfig
 from murder.config.multiplexor import MultiplexorConfig as MultiplexorConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.sieve import ImapScriptRule, ProgramConfig, SieveConfig
@@ -568,6 +568,7 @@ class Config:
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    traces: TracesConfig = field(default_factory=TracesConfig)
     web: WebConfig = field(default_factory=WebConfig)
 
     def server(self, name: str) -> ServerConfig:
@@ -596,5 +597,4 @@ class Config:
         """How many worker processes a role has; 0 in the file means one for each processor."""
         if role in ("mupdate", "web"):
             return 1
-        section: ClientConfig = self.backend if role == "backend" else self.frontend
-        return section.workers or os.cpu_count() or 1
+        return (self.backend if role == "backend" else self.frontend).workers or os.cpu_count() or 1

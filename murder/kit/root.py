@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from murder.api.disk import disk_error
+from murder.api.timing import STEP, Step, committed
 from murder.durable import sync_folder
 from murder.errors import Refusal
 from murder.kit.schema import connect, open_reader
@@ -41,6 +43,7 @@ class _Job:
     future: "asyncio.Future[Any] | None"
     settle: Callable[[BaseException | None], None] | None = None
     durable: bool = True
+    step: Step | None = None  # who traces it
     outcome: Any = None
     error: BaseException | None = None
 
@@ -109,7 +112,7 @@ class Root:
         `settle` is called with the error, or None, once it is decided: also where the caller has been cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._submit(_Job(work, future, settle, durable), loop)
+        self._submit(_Job(work, future, settle, durable, STEP.get()), loop)
         return await asyncio.shield(future)  # a caller that is cancelled does not undo a commit
 
     def write_now(self, work: Work[object]) -> None:
@@ -142,13 +145,15 @@ class Root:
                 if not jobs:
                     self._running = False
                     return
-            self._commit(jobs)
+            began = perf_counter()
+            flushed = self._commit(jobs)
+            took_s = perf_counter() - began
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                loop.call_soon_threadsafe(self._tell, jobs)
+                loop.call_soon_threadsafe(self._tell, jobs, took_s, flushed)
 
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[_Job]) -> bool:
         """All jobs in one transaction, flushed where one of them has to be durable: that flush takes along what earlier
-        transactions left unflushed in the same log."""
+        transactions left unflushed in the same log. Whether it was."""
         writer = self._writer
         flushed = any(job.durable for job in jobs)
         try:
@@ -169,9 +174,10 @@ class Root:
             told = disk_error(error, self.file) if is_disk else error
             for job in jobs:
                 job.error = job.error or told
-            return
+            return flushed
         if flushed:
             self._sweep()
+        return flushed
 
     def _run(self, job: _Job) -> None:
         writer = self._writer
@@ -201,8 +207,11 @@ class Root:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")  # the next commit sweeps
 
-    def _tell(self, jobs: list[_Job]) -> None:
+    def _tell(self, jobs: list[_Job], took_s: float, flushed: bool) -> None:
+        committed(took_s, flushed)
         for job in jobs:
+            if job.step is not None:
+                job.step("store commit", took_s)
             if job.settle is not None:
                 job.settle(job.error)
             if job.future is None:

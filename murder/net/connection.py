@@ -15,7 +15,7 @@ import ssl
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from murder.net.handshakes import HANDSHAKES
 from murder.net.tls import PeerCertificate, peer_of
@@ -88,6 +88,13 @@ class _Gone(asyncio.Transport):
 
 
 _GONE: Final = _Gone()
+
+
+def untapped(transport: Any) -> Any:
+    """What is traced has others before its transport."""
+    while (inner := getattr(transport, "untapped", None)) is not None:
+        transport = inner
+    return transport
 
 
 def _unheard(_: bytes) -> None:
@@ -516,7 +523,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         handshake = asyncio.ensure_future(
             asyncio.get_running_loop().start_tls(
-                getattr(self.transport, "untapped", self.transport),  # where it is traced
+                untapped(self.transport),
                 self,
                 context,
                 server_side=server_side,

@@ -93,7 +93,13 @@ class Traces:
                     lines.put_nowait(line)
 
 
-class Tap:
+class Between:
+    """Stands between a connection and the receiver that is meant."""
+
+    receiver: Receiver
+
+
+class Tap(Between):
     """Stands between a connection and both its ends, and tells what passes."""
 
     def __init__(self, traces: Traces, connection: Connection, receiver: Receiver) -> None:
@@ -110,9 +116,8 @@ class Tap:
     @property
     def user(self) -> str:
         """Empty before the login."""
-        if isinstance(self.receiver, HasUser):
-            return self.receiver.describe().user
-        return ""
+        receiver = behind_tap(self.receiver)
+        return receiver.describe().user if isinstance(receiver, HasUser) else ""
 
     def stand(self) -> None:
         """Between both ends again, where somebody has taken the connection over, or TLS was put under it."""
@@ -238,4 +243,7 @@ class _TappedTransport:
 
 
 def behind_tap(receiver: Receiver) -> Receiver:
-    return receiver.receiver if isinstance(receiver, Tap) else receiver
+    """Whoever speaks with the peer."""
+    while isinstance(receiver, Between):
+        receiver = receiver.receiver
+    return receiver

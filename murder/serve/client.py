@@ -18,6 +18,7 @@ from murder.net.dialogue import OVERDUE_S, Dialogue
 from murder.net.listener import Service
 from murder.net.seldom import TLS_FAILURES
 from murder.net.tap import Tap
+from murder.serve.watched import BackendSession
 from murder.trail.audit import AuditLog
 from murder.trail.figures import Figures
 from murder.wire.nodes.control_answers import SessionShown
@@ -86,6 +87,7 @@ class ClientDialogue(Dialogue):
     _failures = 0
     _counted_as: str | None = None
     _log: Log | None = None
+    watched: BackendSession | None = None  # where a proxy has told that the session is traced
 
     # --- what a protocol gives
 
@@ -297,14 +299,24 @@ class ClientDialogue(Dialogue):
         taken: Self = heir
         return taken
 
+    def no_longer_watched(self) -> None:
+        """The traced session is over."""
+        if self.watched is not None:
+            self.watched.end(self.connection.cid, self.login.user if self.login else "")
+            self.watched = None
+
     def forget_login(self) -> None:
         """As before the login, with TLS, compression and the peer's certificate kept (RFC 8437)."""
+        if self.watched is not None:
+            self.no_longer_watched()
         self.leave_crowd()
         self.login = None
         self._log = None
         self.begin_time(self.service.login_timeout_s, activity_counts=False)
 
     def lost(self, error: Exception | None) -> None:
+        if self.watched is not None:
+            self.no_longer_watched()
         if self._counted_as is not None:
             self.leave_crowd()
         super().lost(error)

@@ -19,6 +19,7 @@ from murder.model.name import MailboxName, Namespace, display
 from murder.net.connection import Connection
 from murder.serve.client import ClientDialogue
 from murder.serve.service import ClientService
+from murder.serve.watched import BackendSession
 from murder.session.imap_server import (
     Event,
     ImapServerSession,
@@ -28,6 +29,7 @@ from murder.session.imap_server import (
     Wrong,
 )
 from murder.trail.audit import MAX_ARGUMENTS
+from murder.trail.spans import Spans, token_in
 from murder.wire import mutf7
 from murder.wire.base64line import decode_base64
 from murder.wire.imap.command import Command
@@ -172,6 +174,13 @@ class ImapDialogue(ClientDialogue):
         if self.client_id and self.is_vouched:
             facts |= {"peer": self.peer_address, "session": self.client_id["x-session-id"]}
         return facts
+
+    def note_session(self, spans: Spans) -> None:
+        """A proxy may have told that this is part of a session that is traced."""
+        token = token_in(self.client_id.get("x-session-id", ""))
+        if token and self.service.role == "backend" and self.is_vouched:
+            self.no_longer_watched()
+            self.watched = BackendSession(spans, token, self.protocol)
 
     @property
     def is_vouched(self) -> bool:

@@ -55,6 +55,9 @@ def run_id(dialogue: ImapDialogue, command: Command) -> Running:
     told = parse_id(Scanner(command.octets, command.start))
     if dialogue.login is None or not dialogue.login.is_piped:  # else it is no proxy that says it
         dialogue.client_id = told
+        spans = dialogue.service.spans
+        if spans is not None and spans.are_wanted:
+            dialogue.note_session(spans)
     fields = {"name": "murder", "version": __version__}
     said = b" ".join(nstring(word.encode()) for pair in fields.items() for word in pair)
     dialogue.send(untagged(b"ID (" + said + b")") + status_line(command.tag, b"OK", "Completed"))

@@ -97,7 +97,7 @@ class LmtpDialogue(LineDialogue):
         self.peer_address = connection.peer  # or what an MTA or proxy told with XCLIENT
         self.peer_port = connection.peer_port
         self.hops_left = MAX_HOPS
-        self._session_told = ""
+        self.session_told = ""
         self._octets = 0
         self._messages = 0  # on this connection
         self._accepted: list[bytes] = []  # recipients' addresses
@@ -143,8 +143,8 @@ class LmtpDialogue(LineDialogue):
     def log_facts(self) -> dict[str, object]:
         facts = super().log_facts()
         facts["peer"] = self.peer_address
-        if self._session_told:
-            facts["session"] = self._session_told
+        if self.session_told:
+            facts["session"] = self.session_told
         return facts
 
     @property
@@ -292,7 +292,7 @@ class LmtpDialogue(LineDialogue):
                     self.peer_port = int(value)
                 else:
                     self.hops_left = min(int(value), MAX_HOPS)
-        self._session_told = clean(told.get(b"SESSION", b"").decode("ascii", "replace"))
+        self.session_told = clean(told.get(b"SESSION", b"").decode("ascii", "replace"))
         self._log = None
         self._reset()
         self.peer_name = b""

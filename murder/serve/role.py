@@ -19,9 +19,11 @@ from murder.net.tls import listening_context
 from murder.serve.mail_log import KIND, MailLog
 from murder.serve.plugged import Reach, service_of
 from murder.serve.service import ClientService, Factory, services_of
+from murder.serve.watched import sampling
 from murder.trail.audit import audit_log
 from murder.trail.figures import Figures
 from murder.trail.lines import Trail, folder_of
+from murder.trail.spans import Spans
 from murder.wire.nodes.control_answers import Probed
 
 
@@ -133,6 +135,7 @@ class ClientRole:
     NAME: ClassVar[str]
     FACTORIES: ClassVar[Mapping[ProtocolSpec, Factory]]
     IS_PUBLIC: ClassVar[bool]  # shows clients the certificate that the public knows
+    SAMPLES: ClassVar[bool] = False  # decides which sessions are traced
     CARRIES_ADMINS: ClassVar[bool] = False  # an administrator's password goes on to the next server
     PROXY_ROLES: ClassVar[Collection[str]] = PROXY_ROLES  # whose nodes may speak for users
 
@@ -153,6 +156,7 @@ class ClientRole:
         self._mail_trail: Trail | None = None
         self._mail_log_kept = MailLog()
         self.figures = Figures()
+        self.spans = Spans(self.figures)
         self._audit = audit_log(config.node.data, self.NAME, worker, config.log.audit_keep_bytes)
 
     def count_with(self, counts: Counts) -> None:
@@ -233,9 +237,24 @@ class ClientRole:
             audit=self._audit,
             figures=self.figures,
             within=self._within.services if self._within is not None else None,
+            spans=self._configured_spans(),
         )
         plugged = self._auth.services(self.NAME)
-        self._services = {
+        services = {
             **services_of(self.FACTORIES, shared, node),
             **{one.protocol: service_of(one, shared, reach) for one in plugged},
         }
+        if self.SAMPLES and self.spans.are_wanted:
+            services = {
+                spec: sampling(service, spec.name, self.spans) for spec, service in services.items()
+            }
+        self._services = services
+
+    def _configured_spans(self) -> Spans:
+        """As the configuration is now; connections from before a reload have the same ones."""
+        traces = self._config.traces
+        if traces.collector is None:
+            self.spans.configure(0.0, 0)
+        else:
+            self.spans.configure(traces.share, traces.max_waiting)
+        return self.spans

@@ -16,6 +16,7 @@ from murder.net.listener import Service
 from murder.serve.mail_log import MailLog
 from murder.trail.audit import NOBODYS, AuditLog
 from murder.trail.figures import Figures
+from murder.trail.spans import Spans
 
 QUIET_POLL_S: Final = 0.02
 NO_MAIL_LOG: Final = MailLog()
@@ -39,6 +40,7 @@ class ClientService:
     audit: AuditLog = NOBODYS
     figures: Figures = field(default_factory=Figures)
     within: Callable[[], Mapping[ProtocolSpec, Service]] | None = None
+    spans: Spans | None = None  # where sessions may be traced
 
     @property
     def login_timeout_s(self) -> float:

@@ -28,6 +28,11 @@ class Figures:
         found = self.numbers[name]
         found[labels] = found.get(labels, 0) + 1
 
+    def more(self, name: str, count: int, *labels: str) -> None:
+        """So many times more."""
+        found = self.numbers[name]
+        found[labels] = found.get(labels, 0) + count
+
     def took(self, name: str, seconds: float, *labels: str) -> None:
         """Once more, and so long."""
         found = self.times.get(name)
@@ -68,6 +73,8 @@ NAMES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "logins": (("protocol", "result"), "Logins, by what became of them."),
     "commands": (("protocol", "command"), "Commands that this role carried out, and how long."),
     "messages": (("outcome",), "Recipients of messages by LMTP: delivered, relayed, refused."),
+    "spans": (("result",), "Spans of traces: sent, or dropped as the collector was away or slow."),
+    "store_commits": (("flushed",), "Commits of a store, and how long; flushed: to the disk."),
     "upstream_failures": (("backend", "kind"), "Connections or commands that a backend failed."),
 }
 """What is counted: the names of the labels, and what it means."""

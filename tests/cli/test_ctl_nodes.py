@@ -16,6 +16,7 @@ import pytest
 
 from murder.pki.authority import init_authority, issue
 from tests.cli.test_ctl_mailboxes import Ctl
+from tests.kit.collector import Collector, Span, collecting
 from tests.kit.demo import Demo, reconfigure, running_demo
 from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
@@ -414,3 +415,50 @@ def test_what_is_taken_out_of_the_audit_trail_shows(ctl: Ctl, demo: Demo) -> Non
         assert path.name in ctl("audit", "--verify", code=1)
     finally:
         path.write_bytes(whole)
+
+
+def test_a_sampled_session_is_one_trace_from_the_client_to_the_store(demo: Demo) -> None:
+    """Each request of the exporters is read by OpenTelemetry's own definitions."""
+    nodes = [demo.frontend["node"], *(one["node"] for one in demo.backends)]
+    with collecting() as collector:
+        collector.refuses = 1  # it is asked again
+        section = f'[traces]\ncollector = "127.0.0.1:{collector.port}"\nshare = 1.0\n\n[log]'
+        for node in nodes:
+            reconfigure(demo, node, "[log]", section)
+        demo.deliver(demo.frontend, "user3", b"Message-ID: <traced@x>\r\n\r\nx\r\n")
+        with demo.imap(demo.frontend, "user3") as client:
+            client.select("INBOX")
+            assert client.append("INBOX", "", "", b"Subject: x\r\n\r\nx\r\n")[0] == "OK"
+            assert client.select("Nowhere")[0] == "NO"
+        demo.deliver(
+            demo.frontend, "user3", b"Subject: the first may have been refused\r\n\r\nx\r\n"
+        )
+        until(lambda: len(sessions_in(collector, "imap")) == 2, "both ends tell", LIMIT_S)
+        until(lambda: named(collector, "LMTP delivery"), "a delivery is told", LIMIT_S)
+        for node in nodes:
+            reconfigure(demo, node, section, "[log]")
+        assert collector.wrong == []
+    root, behind = sorted(sessions_in(collector, "imap"), key=lambda one: one["parent"])
+    assert (root["service"], root["parent"]) == ("murder-frontend", "")
+    assert (behind["service"], behind["parent"]) == ("murder-backend", root["id"])
+    assert root["trace"].endswith(root["id"]) and root["facts"]["user.name"] == "user3"
+    assert root["facts"]["session.id"].endswith(root["id"])
+    trace = [one for one in collector.spans if one["trace"] == root["trace"]]
+    assert root["began"] <= min(one["began"] for one in trace if one["service"] != "murder-backend")
+    ours = {one["name"]: one for one in trace if one["parent"] == root["id"]}
+    assert {"IMAP LOGIN", "IMAP APPEND", "imap session"} <= ours.keys()
+    assert ours["IMAP APPEND"]["is_error"] is False
+    theirs = {one["name"]: one for one in trace if one["parent"] == behind["id"]}
+    commits = [one for one in trace if one["name"] == "store commit"]
+    assert theirs["IMAP APPEND"]["id"] in {one["parent"] for one in commits}
+    (delivery, *_) = named(collector, "LMTP delivery")
+    (lmtp,) = [one for one in sessions_in(collector, "lmtp") if one["trace"] == delivery["trace"]]
+    assert delivery["parent"] == lmtp["id"] and lmtp["service"] == "murder-frontend"
+
+
+def named(collector: Collector, name: str) -> list[Span]:
+    return [one for one in collector.spans if one["name"] == name]
+
+
+def sessions_in(collector: Collector, protocol: str) -> list[Span]:
+    return named(collector, f"{protocol} session")

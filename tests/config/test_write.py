@@ -46,7 +46,7 @@ def test_every_key_says_what_it_means_and_has_its_unit(cls: type) -> None:
         if cls is SECTIONS["plugins"] and field.name == "settings":
             continue
         assert field.metadata.get("doc", "").endswith((".", "?")), f"{cls.__name__}.{field.name}"
-        if field.type in ("float", float) and field.name not in {"weight"}:
+        if field.type in ("float", float) and field.name not in {"share", "weight"}:
             assert field.name.endswith("_s"), f"{cls.__name__}.{field.name} has no unit"
 
 

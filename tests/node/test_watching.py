@@ -183,7 +183,7 @@ def test_a_real_prometheus_scrapes_a_murder_and_computes_all_of_it(tmp_path: Pat
             client.select("INBOX")
         assert "saved" in demo.deliver(demo.frontend, "user1", b"Subject: x\r\n\r\nx\r\n")
         panels = [panel for panel in make_dashboard()["panels"] if panel["type"] != "row"]
-        quiet = {"Failures of backends", "Backends that somebody cannot reach"}
+        quiet = {"Failures of backends", "Spans of traces", "Backends that somebody cannot reach"}
         for panel in panels:
             for target in panel["targets"]:
                 if panel["title"] in quiet:

@@ -12,7 +12,13 @@ from typing import Any, Final, Protocol
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import ProtocolSpec
-from murder.net.connection import WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS, Connection, Receiver
+from murder.net.connection import (
+    WRITE_HIGH_OCTETS,
+    WRITE_LOW_OCTETS,
+    Connection,
+    Receiver,
+    untapped,
+)
 from murder.net.listener import Service
 from murder.net.tls import PeerCertificate
 
@@ -210,7 +216,7 @@ class LocalConnection(Connection):
         self.certificate = shown
 
     def is_reset(self) -> bool:
-        transport = getattr(self.transport, "untapped", self.transport)
+        transport = untapped(self.transport)
         return not isinstance(transport, _End) or transport.was_reset
 
 

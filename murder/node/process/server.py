@@ -30,6 +30,7 @@ from murder.net.turns import Turn
 from murder.node.control.sockets import ControlServer, RemoteControl, control_folder, end_session
 from murder.node.pages.http import HttpConnection
 from murder.node.pages.metrics import Pages
+from murder.node.process.otlp import Exporter, HasSpans
 from murder.pki.trust import Trust
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
@@ -275,13 +276,19 @@ class RoleServer:
         if counts is not None and isinstance(self._role, CountsTogether):
             self._role.count_with(counts)
         self._pages = Pages(control_folder(config))
-        self._controls = self._make_controls()
+        parts = self._parts()
+        self._controls = self._make_controls(parts)
+        traced = {name: part for name, part in parts.items() if isinstance(part, HasSpans)}
+        self._exporter = Exporter(lambda: self._config, worker, traced)
         self._log = logger(role=role)
 
-    def _make_controls(self) -> list[ControlServer]:
-        """One for each part of the role; the first of them has the sessions."""
+    def _parts(self) -> Mapping[str, Role]:
+        """Of the role, which may be several."""
         role = self._role
-        parts = role.parts() if isinstance(role, HasParts) else {self._name: role}
+        return role.parts() if isinstance(role, HasParts) else {self._name: role}
+
+    def _make_controls(self, parts: Mapping[str, Role]) -> list[ControlServer]:
+        """One for each part of the role; the first of them has the sessions."""
         first = next(iter(parts))
         return [
             ControlServer(
@@ -312,6 +319,7 @@ class RoleServer:
         if self._name != WEB.name:  # the node's roles answer for it
             for control in self._controls:
                 await control.start()
+        self._exporter.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
 
     def _services(self) -> Mapping[str, tuple[ProtocolSpec, ListenerService]]:
@@ -444,6 +452,7 @@ class RoleServer:
             self._log.warning("role.stuck", worker=self._worker, elapsed_ms=int(limit_s * 1000))
         except Exception:  # noqa: BLE001 (the end of a task: the rest must still be stopped)
             self._log.exception("role.failed", worker=self._worker)
+        await self._exporter.stop()
         for control in self._controls:
             control.stop()
         for listener in (*self._listeners, *self._left):

@@ -30,6 +30,7 @@ from murder.roles.backend.traced import place_of
 from murder.roles.backend.worker import BackendWorker
 from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
+from murder.serve.watched import traced
 from murder.wire.lmtp import Envelope, clean, format_saved, parse_recipient, reply
 
 UNKNOWN = "No such user here"
@@ -228,8 +229,9 @@ class Arrival:
     async def _deliver(self, addressee: Addressee, message: NewMessage) -> bytes:
         """One recipient's copy, or what a filter makes of it; and the reply, which the mail log has, too."""
         copies: list[Copy] = []
-        answer = await self._attempt(addressee, message, copies)
-        dialogue = self._dialogue
+        dialogue, attempt = self._dialogue, self._attempt(addressee, message, copies)
+        told = dialogue.session_told
+        answer = await traced(dialogue.service.spans, told, "LMTP delivery", attempt)
         if answer.startswith(b"2"):
             dialogue.service.figures.add("messages", "delivered")
             facts = dialogue.message_facts(addressee.address)

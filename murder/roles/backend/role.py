@@ -19,6 +19,7 @@ from murder.api.store import (
     RestoresExpunged,
     Retention,
 )
+from murder.api.timing import set_committed
 from murder.api.turns import set_rest
 from murder.config import BackendConfig, Config
 from murder.config.submission import SubmissionConfig
@@ -178,6 +179,7 @@ class BackendRole(ClientRole):
         config = self._config
         set_bounds(_parsed(config.backend))
         set_rest(line_up)
+        set_committed(self._committed)
         store = await self._start_store()
         mailbox_list = MailboxList.open(
             list_path(config, ROLE), map_bytes=config.mupdate.max_list_bytes
@@ -328,6 +330,9 @@ class BackendRole(ClientRole):
             return config.address_of(server), None if port == IMAP.keys[0].port else port
 
         return Referrals(master, config.node.name, config.namespace.namespace(), server_of)
+
+    def _committed(self, seconds: float, flushed: bool) -> None:
+        self.figures.took("store_commits", seconds, "yes" if flushed else "no")
 
     @property
     def sessions(self) -> Collection[Session]:

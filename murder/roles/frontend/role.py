@@ -58,6 +58,7 @@ class FrontendRole(ClientRole):
     IS_PUBLIC = True
     CARRIES_ADMINS = True
     PROXY_ROLES = ()
+    SAMPLES = True
 
     def __init__(
         self,

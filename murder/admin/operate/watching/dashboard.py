@@ -85,6 +85,22 @@ OVERVIEW: Final = (
         ],
     ),
     Panel(
+        "How long a store's commits take",
+        "s",
+        [
+            (
+                "histogram_quantile(0.99, sum by (le, flushed) "
+                "(rate(murder_store_commits_duration_seconds_bucket{c}[$__rate_interval])))",
+                "99 % of them, at most; flushed: {{flushed}}",
+            )
+        ],
+    ),
+    Panel(
+        "Spans of traces",
+        "reqps",
+        [("sum by (result) (rate(murder_spans_total{c}[$__rate_interval]))", "{{result}}")],
+    ),
+    Panel(
         "Failures of backends",
         "reqps",
         [

@@ -173,7 +173,7 @@ class BackendImap(ImapDialogue):
         self, running: Coroutine[Any, Any, None], command: Command, began: float
     ) -> None:
         try:
-            await running
+            await (running if self.watched is None else self.watched.during(running, command))
         finally:
             self._took(command, began)
 
