@@ -446,9 +446,17 @@ class Plugins:
         impls = reversed(self._hook.relay_or_refer.get_hookimpls())
         return [(one.function, tuple(one.argnames)) for one in impls]
 
-    def has_referrers(self) -> bool:
-        """Whether any plugin decides about referrals."""
-        return self._has_wrapper or bool(self._referrers)
+    def refers_unable(self) -> bool:
+        """Whether any of them may refer a client that has not shown that it can follow a referral."""
+        if self._has_wrapper:
+            return True
+        spared = {
+            one.plugin
+            for one in self._hook.refers_unable.get_hookimpls()
+            if one.function(*[None] * len(one.argnames)) is False
+        }
+        impls = self._hook.relay_or_refer.get_hookimpls()
+        return any(one.plugin not in spared for one in impls)
 
     def refers_logins(self) -> bool:
         """Whether a client should know of login referrals before it logs in."""

@@ -7,3 +7,9 @@ from murder.api import Conduct, hookimpl
 def relay_or_refer() -> Conduct | None:
     """Relay, always."""
     return Conduct.RELAY
+
+
+@hookimpl
+def refers_unable() -> bool | None:
+    """Nobody."""
+    return False

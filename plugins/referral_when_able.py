@@ -10,3 +10,9 @@ from murder.api import Conduct, ReferralQuestion, hookimpl
 def relay_or_refer(question: ReferralQuestion) -> Conduct | None:
     """Refer the able; leave all others to the next plugin (relayed, where there is none)."""
     return Conduct.REFER if question.referrals_on else None
+
+
+@hookimpl
+def refers_unable() -> bool | None:
+    """Nobody else."""
+    return False

@@ -86,6 +86,30 @@ def test_the_bundled_policies_place_and_refer(tmp_path: Path) -> None:
     able = ReferralQuestion("SELECT", parent, "a", False, referrals_on=True, peer="")
     assert plugins.relay_or_refer(able) is Conduct.REFER
     assert not plugins.refers_logins()
+    assert not plugins.refers_unable()
+
+
+def test_a_plugin_that_says_nothing_may_refer_anybody(tmp_path: Path) -> None:
+    source = """
+from murder.api import Conduct, hookimpl
+
+@hookimpl
+def relay_or_refer(question):
+    return Conduct.REFER
+"""
+    assert loaded(tmp_path, use("own", "referral_when_able"), own=source).refers_unable()
+    spared = (
+        source
+        + """
+
+@hookimpl
+def refers_unable(settings):
+    return False
+"""
+    )
+    folder = tmp_path / "spared"
+    folder.mkdir()
+    assert not loaded(folder, use("own", "referral_when_able"), own=spared).refers_unable()
 
 
 def test_a_site_may_never_refer(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ class HookSpecs:
     def relay_or_refer(self, settings: object, question: ReferralQuestion) -> Conduct | None:
         """Relay a command, or refer the client; None to let the next plugin decide. Nobody decides: relay."""
 
+    @hookspec
+    def refers_unable(self, settings: object) -> bool | None:
+        """Whether this plugin's `relay_or_refer` may refer a client that has not shown that it can follow one
+        (`referrals_on` is False). Where it says no it is not asked about those, who are nearly all, at every login and
+        SELECT. A plugin that does not say: yes."""
+
     @hookspec(firstresult=True)
     def refers_logins(self, settings: object) -> bool | None:
         """Whether `relay_or_refer` may refer somebody who logs in (command LOGIN): LOGIN-REFERRALS is announced then (RFC

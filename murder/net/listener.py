@@ -113,6 +113,13 @@ class Guests:
         self._total.leave()
         self._from_address.leave(place_of(peer) if ":" in peer else peer)
 
+    def known(self, who: Connection) -> None:
+        """The client has logged in."""
+        self.no_stranger(who)
+        certificate = who.certificate
+        if certificate is not None and certificate.roles:
+            self.is_nodes(who.peer)
+
     def no_stranger(self, who: Stranger) -> None:
         """The client has logged in, or has gone."""
         noted = self._strangers.pop(who, None)
@@ -190,7 +197,10 @@ class Listener:
         if limit:
             self._say_full(limit, connection.peer)
             return self.refuse(connection)
-        return self._serve(connection)
+        self.connections.add(connection)  # as `_serve`
+        connection.on_known = self._guests.known
+        receiver = self._service(connection)
+        return receiver if self.watch is None else self.watch(connection, receiver)
 
     # --- for the doorway
 
@@ -215,9 +225,9 @@ class Listener:
     def _serve(self, connection: Connection) -> Receiver:
         self.connections.add(connection)
         if connection.is_tls:
-            connection.is_a_strangers(self._known)
+            connection.is_a_strangers(self._guests.known)
         else:
-            connection.on_known = self._known
+            connection.on_known = self._guests.known
         receiver = self._service(connection)
         return receiver if self.watch is None else self.watch(connection, receiver)
 
@@ -229,12 +239,6 @@ class Listener:
         if connection in self.connections:
             self.connections.discard(connection)
             self._guests.leave(connection, connection.peer)
-
-    def _known(self, connection: Connection) -> None:
-        certificate = connection.certificate
-        self._guests.no_stranger(connection)
-        if certificate is not None and certificate.roles:
-            self._guests.is_nodes(connection.peer)
 
     def _say_full(self, limit: str, peer: str) -> None:
         """Once in a while: who is refused may come ten thousand times a second."""

@@ -18,6 +18,8 @@ from typing import Final, Self
 RECORD: Final = struct.Struct("=QIfdd")  # key, count, level, when, pardoned
 KEY: Final = struct.Struct("=Q")
 SAID: Final = struct.Struct("=QI")  # the beginning of a record
+RECORD_OCTETS: Final = RECORD.size
+_key_at, _said_at, _put_record = KEY.unpack_from, SAID.unpack_from, RECORD.pack_into
 SLOTS: Final = 65536  # of a part: three times the connections that a worker takes by default
 PROBES: Final = 64  # slots that are looked at for a key
 # behind a part's slots, on a page of its own: the newest `when` in it
@@ -46,9 +48,10 @@ class SharedTable:
     def __init__(
         self, memory: mmap.mmap, at: int, parts: int, own: int, is_dead: Callable[[Row], bool]
     ) -> None:
-        self._memory = memory
+        self._memory = self.memory = memory
         self._parts = [at + part * PART_OCTETS for part in range(parts)]
-        self._own = self._parts[own]
+        self._own = self.own_at = self._parts[own]
+        self.others_at = tuple(part for part in self._parts if part != self._own)
         self._is_dead = is_dead
         memory.madvise(mmap.MADV_REMOVE, self._own, PART_OCTETS)  # of whoever was here before
 
@@ -72,25 +75,10 @@ class SharedTable:
         """Where each worker says that (`STAMP`)."""
         return self._memory, tuple(part + STAMP_AT for part in self._parts)
 
-    def say(self, key: str, count: int) -> int:
-        """How many this worker has of it, as `put`, and how many the others have: for every session, so in one step where
-        the key stands where it is looked for first."""
-        memory, own, digest = self._memory, self._own, _digest(key)
-        first = digest % SLOTS * RECORD.size
-        found = KEY.unpack_from(memory, own + first)[0]
-        if found == digest or not found:
-            RECORD.pack_into(memory, own + first, digest, count, 0.0, 0.0, 0.0)
-        else:
-            self.put(key, Row(count))
-        others = 0
-        for part in self._parts:
-            if part != own:
-                found, there = SAID.unpack_from(memory, part + first)
-                if found == digest:
-                    others += there
-                elif found and (row := self._row(part, digest)) is not None:
-                    others += row.count
-        return others
+    def of_other(self, part: int, digest: int) -> int:
+        """What another worker has of it."""
+        row = self._row(part, digest)
+        return row.count if row is not None else 0
 
     def own(self, key: str) -> Row:
         return self._row(self._own, _digest(key)) or Row(0)
@@ -159,7 +147,9 @@ def _digest(key: str) -> int:
 
 
 class SharedCounter:
-    """How many there are of each, in this worker and, on a board, in all. Without limits nothing is written there."""
+    """How many there are of each, in this worker and, on a board, in all. Without limits nothing is written there. Every
+    session comes here twice and goes twice: the board is written and read in one function, where the key stands where it
+    is looked for first."""
 
     def __init__(self, board: SharedTable | None = None) -> None:
         self._of: dict[str, int] = {}
@@ -176,16 +166,36 @@ class SharedCounter:
             if not self._is_public:
                 self.publish()
             # said first and looked at then: of two workers at the same instant at most one finds the last place free
-            if own + table.say(key, own) > most:
-                table.say(key, own - 1)
+            memory, at, digest = table.memory, table.own_at, _digest(key)
+            first = digest % SLOTS * RECORD_OCTETS
+            found = _key_at(memory, at + first)[0]
+            if found == digest or not found:
+                _put_record(memory, at + first, digest, own, 0.0, 0.0, 0.0)
+            else:
+                table.put(key, Row(own))
+            total = own
+            for part in table.others_at:
+                found, there = _said_at(memory, part + first)
+                if found == digest:
+                    total += there
+                elif found:
+                    total += table.of_other(part, digest)
+            if total > most:
+                table.put(key, Row(own - 1))
                 return False
         self._of[key] = own
         return True
 
     def leave(self, key: str) -> None:
         left = self._of.get(key, 0) - 1
-        if self._is_public and self._table is not None:
-            self._table.say(key, left if left > 0 else 0)
+        table = self._table
+        if self._is_public and table is not None:
+            count, digest = left if left > 0 else 0, _digest(key)
+            first = table.own_at + digest % SLOTS * RECORD_OCTETS
+            if _key_at(table.memory, first)[0] == digest:
+                _put_record(table.memory, first, digest, count, 0.0, 0.0, 0.0)
+            else:
+                table.put(key, Row(count))
         if left > 0:
             self._of[key] = left
         else:

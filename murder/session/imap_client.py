@@ -58,6 +58,17 @@ class ResponseCutter:
             end = data.find(b"\r\n") + 2  # the common case: one tagged line and no more
             if end == len(data) and data[len(tag) : len(tag) + 1] == b" ":
                 return data, data, b""
+        elif not self.literal and not self.inside and tag and data[:2] == b"* ":
+            # the next one: a whole answer, of lines that nothing is to be looked for in
+            end = data.rfind(b"\n", 0, -1) + 1
+            if (
+                data.startswith(tag + b" ", end)
+                and data[-2:] == b"\r\n"
+                and data[2:5].upper() != b"BYE"
+                and data.find(b"}\r\n", 0, end) < 0
+                and _WORTH_A_LOOK.search(data, 0, end) is None
+            ):
+                return data, data[end:], b""
         at, size, plain = 0, len(data), 0
         while at < size:
             if self.literal:

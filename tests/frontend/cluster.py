@@ -67,8 +67,8 @@ class Policy:
     def refers_logins(self) -> bool:
         return False
 
-    def has_referrers(self) -> bool:
-        return True
+    def refers_unable(self) -> bool:
+        return False
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         able = question.referrals_on and not question.is_admin

@@ -61,7 +61,7 @@ class Parts:
     def refers_logins(self) -> bool:
         return False
 
-    def has_referrers(self) -> bool:
+    def refers_unable(self) -> bool:
         return False
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:

@@ -44,7 +44,7 @@ WORKERS: Final = 2  # that count together, with the limits that a site has unles
 BOUNDS: Final = Bounds(20_000, 2000, max_strangers=500)
 COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
 NOOP: Final = b"n NOOP\r\n"
-MOST: Final = {"NOOP": 4, "session": 80, "session through a multiplexor": 105}  # Python calls
+MOST: Final = {"NOOP": 4, "session": 68, "session through a multiplexor": 105}  # Python calls
 TRIES: Final = 6
 CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT X-XFER"
 

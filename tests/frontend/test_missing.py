@@ -191,6 +191,9 @@ class Referring(Policy):
     def refers_logins(self) -> bool:
         return True
 
+    def refers_unable(self) -> bool:
+        return True
+
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         if question.command == "LOGIN":
             return Conduct.REFER if question.user == "bob" else Conduct.RELAY

@@ -165,7 +165,7 @@ class Referring(Remembering):
     def refers_logins(self) -> bool:
         return True
 
-    def has_referrers(self) -> bool:
+    def refers_unable(self) -> bool:
         return True
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:

@@ -98,17 +98,24 @@ def test_the_newest_of_all_workers_is_known() -> None:
     assert one.newest() == 7.5
 
 
-def test_what_workers_say_is_found_also_behind_keys_of_the_same_place(
+def test_what_workers_count_is_found_also_behind_keys_of_the_same_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def same_place(key: str) -> int:
         return int(key) * SLOTS
 
     monkeypatch.setattr("murder.net.shared_counter._digest", same_place)
-    one, two = (counts.users() for counts in parts(2))
-    for key, of_one, of_two in (("1", 3, 5), ("2", 1, 2), ("3", 4, 0)):
-        one.say(key, of_one)
-        assert two.say(key, of_two) == of_one
-        assert one.say(key, of_one + 1) == of_two
-    assert [row.count for row in one.rows("2")] == [2, 2]
-    assert two.say("4", 1) == 0
+    boards = [counts.users() for counts in parts(2)]
+    one, two = (SharedCounter(board) for board in boards)
+    for key, of_one, of_two in (("1", 3, 5), ("2", 1, 2), ("3", 4, 1)):
+        most = of_one + of_two
+        assert all(one.enter(key, most) for _ in range(of_one))
+        assert all(two.enter(key, most) for _ in range(of_two))
+        assert not one.enter(key, most)
+        assert not two.enter(key, most)
+        one.leave(key)
+        assert two.enter(key, most)
+        two.leave(key)
+        assert one.enter(key, most)
+    assert [row.count for row in boards[0].rows("2")] == [1, 2]
+    assert two.enter("4", 1)

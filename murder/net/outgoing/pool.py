@@ -95,7 +95,7 @@ class Pool:
         upstream.client = NOBODY
         upstream.passes_unsolicited = False
         upstream.user = user
-        tag = upstream.next_tag()
+        tag = next(upstream.tags)
         upstream.ask_at_once(self, b"%s %s\r\n" % (tag, command), tag)
 
     def heard(self, upstream: ImapUpstream, line: bytes, failure: UpstreamFailure | None) -> None:

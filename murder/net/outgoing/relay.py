@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
@@ -74,6 +74,8 @@ class ImapUpstream:
         self._sweep = here()
         self.loop = self._sweep.loop
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
+        # `next_tag` without a call of Python
+        self.tags: Iterator[bytes] = map((self._prefix + b"%d").__mod__, _numbers)
         self.sweep_slot = NOWHERE
         self._active_at = 0.0
         self.keeper: Keeper | None = None  # while it waits for its next user
@@ -285,7 +287,7 @@ class ImapUpstream:
         return await self.answer(tag, untagged)
 
     def next_tag(self) -> bytes:
-        return b"%s%d" % (self._prefix, next(_numbers))
+        return next(self.tags)
 
     async def answer(self, tag: bytes, untagged: Callable[[bytes], None] | None = None) -> Reply:
         """After `write` of an own command: its end. Raises UpstreamFailure."""

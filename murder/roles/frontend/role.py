@@ -136,7 +136,7 @@ class FrontendRole(ClientRole):
             pool=Pool(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle),
             capabilities=Capabilities(config.frontend.max_message_bytes, config.node.name),
             refers_logins=self._plugins.refers_logins(),
-            has_referrers=self._plugins.has_referrers(),
+            refers_unable=self._plugins.refers_unable(),
             multiplexor=multiplexor,
         )
 

@@ -36,8 +36,8 @@ class Policies(Protocol):
         """Whether a LOGIN may be answered with a referral."""
         ...
 
-    def has_referrers(self) -> bool:
-        """Whether there is any such plugin."""
+    def refers_unable(self) -> bool:
+        """Whether one of them may refer a client that has not shown that it can follow."""
         ...
 
 
@@ -57,7 +57,7 @@ class Frontend:
     pool: Pool
     capabilities: Capabilities
     refers_logins: bool = False
-    has_referrers: bool = True  # whether any plugin decides who is referred
+    refers_unable: bool = True  # clients, too, that have not shown that they can follow
     maildrops: Maildrops = field(default_factory=Maildrops)
     languages: Languages = field(default_factory=Languages)
     sieve_looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again

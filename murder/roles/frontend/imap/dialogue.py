@@ -41,6 +41,16 @@ HOPS_FIELD: Final = "x-proxy-ttl"
 MAX_HOPS: Final = 5
 
 
+# A SELECT on its way without a task (`lobby`): where, what, as it came
+Opening = tuple[ImapUpstream, MailboxName, bytes]
+
+
+class Waiting(Protocol):
+    """Likewise a login on its way to another server (`multiplexor.express`)."""
+
+    def give_up(self) -> None: ...
+
+
 class Waits(Protocol):
     """An IDLE under way."""
 
@@ -79,7 +89,7 @@ class FrontendImap(ImapDialogue, Client):
         self.selected: Selected | None = None
         self.upstreams: dict[str, ImapUpstream] = {}
         self.arbiter: Arbiter | None = None  # once several backends speak unasked
-        self.opening: object | None = None  # a SELECT on its way without a task (`lobby`)
+        self.opening: Opening | Waiting | None = None
         # a DONE may come behind the end of an IDLE that was not the client's
         self._late_done = False
         self._following: asyncio.Task[None] | None = None

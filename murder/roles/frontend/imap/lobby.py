@@ -16,7 +16,7 @@ from typing import Final
 
 from murder.api.referral import ReferralQuestion
 from murder.config import Config
-from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import plain_log
 from murder.model.entry import MailboxEntry, parse_location
 from murder.model.name import MailboxName, Namespace, inbox_of, is_below
@@ -34,7 +34,7 @@ from murder.net.outgoing.pool import (
 from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
-from murder.roles.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap
+from murder.roles.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap, Opening
 from murder.roles.frontend.imap.selected import Selected
 from murder.roles.frontend.multiplexor.express import Express, enter_at_once
 from murder.roles.frontend.placement import servers
@@ -182,7 +182,7 @@ class Lobby(FrontendImap):
                 == frontend.all_known_at
                 or self._is_all_known(seen)
             )
-            or (frontend.has_referrers and self.would_refer(login.user))
+            or (frontend.refers_unable and self.would_refer(login.user))
         ):
             return False
         crowd = gate.connections
@@ -198,7 +198,11 @@ class Lobby(FrontendImap):
         else:  # it is looked at sooner in any case
             self.idle_timeout_s, self.activity_counts = limits.idle_timeout_s, True
             self.active_at = self.loop.time()
-        connection.became_known()
+        if connection.is_tls:
+            connection.became_known()
+        elif (on_known := connection.on_known) is not None:  # the same
+            connection.on_known = None
+            on_known(connection)
         facts: dict[str, object]
         if self.client_id:
             facts = self.log_facts()
@@ -268,11 +272,12 @@ class Lobby(FrontendImap):
         row = frontend.mailboxes.row(name)
         if row is None or not row[FLAGS_AT] & ACTIVE:
             return False
-        if frontend.has_referrers or not _is_own(name, login.user):
+        may_refer = frontend.refers_unable or self.referrals_on
+        if may_refer or not _is_own(name, login.user):
             entry = frontend.mailboxes.find(name)
             if entry is None or not entry.is_active or not self.may_know_of(entry):
                 return False
-            if frontend.has_referrers:
+            if may_refer:
                 command = data[len(tag) + 1 :].split(b" ", 1)[0].upper().decode("ascii")
                 if self._refers(entry, command, login.user):
                     return False
@@ -307,34 +312,80 @@ class Lobby(FrontendImap):
         self.selected = Selected(upstream, name)  # as `select` where none is
         upstream.passes_unsolicited = True
         self.session.selected()
-        opening = self.opening = Opening(self, upstream, name, data)
-        upstream.flight.append((tag, opening))
+        self.opening = upstream, name, data
+        upstream.flight.append((tag, self.opened))
         self.bad_commands = 0
         now = self.active_at = self.loop.time()
         if address is None:
             upstream.write(data)
             upstream.watch()
             return True
-        own = upstream.next_tag()
+        own = next(upstream.tags)
         known = own, connection.peer.encode(), connection.cid.encode()
         if is_in:
             octets = ENTER_AGAIN % (*known, data)
         else:
             octets = ENTER % (*known, own, _proxy_login(address, login.user), data)
-        upstream.ask_at_once(opening, octets, own, now + config.upstream_login_timeout_s)
+        upstream.ask_at_once(self, octets, own, now + config.upstream_login_timeout_s)
         return True
 
-    def lost_behind_login(self, opening: "Opening", failure: UpstreamFailure) -> None:
+    def heard(self, upstream: ImapUpstream, line: bytes, failure: UpstreamFailure | None) -> None:
+        """Of the login before the SELECT."""
+        opening = self.opening
+        if not isinstance(opening, tuple) or opening[0] is not upstream:
+            raise Misuse("an answer to a login that nobody waits for")
+        if failure is not None:
+            self.not_let_in(opening, failure)
+            return
+        _, word, text = line.split(b" ", 2) if line.count(b" ") > 1 else (b"", b"", b"")
+        if word.upper() != b"OK":
+            said = text.strip().decode("utf-8", "replace")
+            why = upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {said}")
+            self.not_let_in(opening, why)
+            upstream.abandon()
+            return
+        words = text[1 : text.find(b"]")] if text.startswith(b"[" + TOLD) else b""
+        if words and len(words) <= MAX_CAPABILITIES:
+            upstream.capabilities = capabilities_of(words)
+        frontend = self.frontend
+        if upstream.server in frontend.upstreams.health:
+            frontend.upstreams.worked(upstream.server)
+        if frontend.capabilities.offered.get(upstream.server) is not upstream.capabilities:
+            frontend.capabilities.learn(upstream.server, upstream.capabilities)
+        if frontend.capabilities.current is not self._told:
+            self.tell_changed_capabilities()
+        if plain_log.threshold <= logging.DEBUG:
+            self.log.debug("upstream.connected", backend=upstream.server)
+
+    def opened(self, end: bytes | UpstreamFailure) -> None:
+        """The end of the SELECT: its tagged line, or the backend has gone behind the login."""
+        opening = self.opening
+        if not isinstance(opening, tuple):
+            raise Misuse("an answer to a SELECT that nobody waits for")
+        if isinstance(end, UpstreamFailure):
+            self.loop.call_soon(self.lost_behind_login, opening, end)
+            return
+        self.opening = None
+        self.active_at = self.loop.time()
+        if _OPENED.match(end):
+            return
+        reply = parse_reply(end)
+        if not reply.is_ok:
+            self.deselect()
+        elif reply.code.upper() == b"READ-ONLY":
+            self.select(opening[0], opening[1], is_read_only=True)
+
+    def lost_behind_login(self, opening: Opening, failure: UpstreamFailure) -> None:
         """The backend has gone, with the SELECT: what was to be said of that has been said, but for this."""
         self.opening = None
         if not self.connection.is_lost:
-            self.failed(parse_command(opening.octets), failure)
+            self.failed(parse_command(opening[2]), failure)
             self.resume()
 
-    def not_let_in(self, opening: "Opening", failure: UpstreamFailure) -> None:
+    def not_let_in(self, opening: Opening, failure: UpstreamFailure) -> None:
         """The backend has not let the user in on this connection: the dialogue opens the mailbox, by another; where the time
         is over, it says so."""
-        upstream = opening.upstream
+        upstream, _, octets = opening
         upstream.flight.clear()
         upstream.client = NOBODY
         self.opening = None
@@ -345,7 +396,7 @@ class Lobby(FrontendImap):
         self.frontend.upstreams.failed(failure)
         if self.connection.is_lost:
             return
-        command = parse_command(opening.octets)
+        command = parse_command(octets)
         if failure.kind is UpstreamKind.TIMEOUT:
             self.failed(command, failure)
             self.resume()
@@ -379,7 +430,14 @@ class Lobby(FrontendImap):
         connection.finish()
         ends_at = self._ends_at = self.loop.time() + CLOSE_GRACE_S
         self.sweep.watch(self, ends_at)
-        if self.upstreams:
+        if len(self.upstreams) == 1 and selected is not None and self.login is not None:
+            frontend = self.frontend  # as `_let_go`
+            if self.login.is_admin or frontend.upstreams.tells_origin:
+                self._let_go()
+            else:
+                self.upstreams = {}
+                frontend.pool.give(selected.upstream, self.login.user)
+        elif self.upstreams:
             self._let_go()
         return True
 
@@ -395,63 +453,10 @@ class Lobby(FrontendImap):
             self.service.gate.connections.tally.leave(self._counted_as)
             self._counted_as = None
         self.sweep.forget(self)
-        self.ended()
-
-
-class Opening:
-    """A SELECT on its way, and the login before it: hears both ends, without a task."""
-
-    __slots__ = ("dialogue", "name", "octets", "upstream")
-
-    def __init__(
-        self, dialogue: Lobby, upstream: ImapUpstream, name: MailboxName, octets: bytes
-    ) -> None:
-        self.dialogue = dialogue
-        self.upstream = upstream
-        self.name = name
-        self.octets = octets
-
-    def heard(self, upstream: ImapUpstream, line: bytes, failure: UpstreamFailure | None) -> None:
-        """Of the login."""
-        dialogue = self.dialogue
-        if failure is not None:
-            dialogue.not_let_in(self, failure)
-            return
-        _, word, text = line.split(b" ", 2) if line.count(b" ") > 1 else (b"", b"", b"")
-        if word.upper() != b"OK":
-            said = text.strip().decode("utf-8", "replace")
-            why = upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {said}")
-            dialogue.not_let_in(self, why)
-            upstream.abandon()
-            return
-        words = text[1 : text.find(b"]")] if text.startswith(b"[" + TOLD) else b""
-        if words and len(words) <= MAX_CAPABILITIES:
-            upstream.capabilities = capabilities_of(words)
-        frontend = dialogue.frontend
-        if upstream.server in frontend.upstreams.health:
-            frontend.upstreams.worked(upstream.server)
-        if frontend.capabilities.offered.get(upstream.server) is not upstream.capabilities:
-            frontend.capabilities.learn(upstream.server, upstream.capabilities)
-        if frontend.capabilities.current is not dialogue._told:
-            dialogue.tell_changed_capabilities()
-        if plain_log.threshold <= logging.DEBUG:
-            dialogue.log.debug("upstream.connected", backend=upstream.server)
-
-    def __call__(self, end: bytes | UpstreamFailure) -> None:
-        """Of the SELECT: its tagged line, or the backend has gone behind the login."""
-        dialogue = self.dialogue
-        if isinstance(end, UpstreamFailure):
-            dialogue.loop.call_soon(dialogue.lost_behind_login, self, end)
-            return
-        dialogue.opening = None
-        dialogue.active_at = dialogue.loop.time()
-        if _OPENED.match(end):
-            return
-        reply = parse_reply(end)
-        if not reply.is_ok:
-            dialogue.deselect()
-        elif reply.code.upper() == b"READ-ONLY":
-            dialogue.select(self.upstream, self.name, is_read_only=True)
+        self.frontend.sessions.discard(self)  # as `ended`
+        if self.upstreams:
+            self._let_go()
+        self.selected = None
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)

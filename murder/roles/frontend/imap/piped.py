@@ -12,7 +12,7 @@ from murder.wire.imap.command import Command
 async def enter(dialogue: FrontendImap, command: Command, login: Login) -> bool:
     """Whether the session is a pipe from now on. Raises Refusal (REFERRAL, where the policy sends them to their server),
     UpstreamFailure."""
-    if dialogue.frontend.has_referrers:
+    if dialogue.frontend.refers_unable:
         refer_login(dialogue, login)
 
     def say(welcome: Welcome) -> None:

@@ -8,20 +8,17 @@ from types import MappingProxyType
 from typing import Final
 
 from murder.model.identity import Login
-from murder.net.connection import Connection
 from murder.roles.frontend.imap import basic, follow, idle, notify, piped, refer
-from murder.roles.frontend.imap.dialogue import FrontendImap, run_selected
+from murder.roles.frontend.imap.dialogue import run_selected
 from murder.roles.frontend.imap.lobby import Lobby
 from murder.roles.frontend.imap.mail import append, copy, urlauth
 from murder.roles.frontend.imap.mailboxes import list as listing
 from murder.roles.frontend.imap.mailboxes import mailbox, quota, select
 from murder.roles.frontend.imap.selected import Moved
-from murder.roles.frontend.shared import Frontend
 from murder.serve.compress import run_compress
 from murder.serve.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
 from murder.serve.imap_commands import LOGIN_ROWS
 from murder.serve.list import run_namespace
-from murder.serve.service import ClientService
 from murder.wire.imap.command import Command
 
 TABLE: Final[Table] = MappingProxyType(
@@ -107,6 +104,4 @@ class _Imap(Lobby):
         await follow.watch_elsewhere(self, left)
 
 
-def serve_imap(connection: Connection, service: ClientService, frontend: Frontend) -> FrontendImap:
-    """The service of the `imap` listeners."""
-    return _Imap(connection, service, frontend)
+serve_imap: Final = _Imap  # the service of the `imap` listeners

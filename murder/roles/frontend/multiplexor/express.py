@@ -253,7 +253,7 @@ def enter_at_once(dialogue: "Lobby", octets: bytes, login: Login) -> bool:
     if (
         multiplexor is None
         or HOPS_FIELD in dialogue.client_id
-        or (frontend.has_referrers and dialogue.would_refer(login.user))
+        or (frontend.refers_unable and dialogue.would_refer(login.user))
     ):
         return False
     way = multiplexor.at_once(login)
