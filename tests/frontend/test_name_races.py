@@ -185,7 +185,7 @@ async def test_a_change_that_the_master_has_not_heard_of_is_waited_for(
         monkeypatch.setattr(locator, "known", late)
         if for_good:
             monkeypatch.setattr(mailbox, "ENDED_S", 0.0)
-            told = "NO [UNAVAILABLE] be1.test has begun it, and ends it later: $_"
+            told = "NO [UNAVAILABLE] be1.test has begun it, and may end it later: $_"
         else:
             told = "OK Completed"
         await player.play(f"C1: c1 RENAME INBOX/there INBOX/else\nS1: c1 {told}")
@@ -206,4 +206,6 @@ async def test_a_change_that_cannot_be_asked_for_once_more_is_not_available(
                 session.connection.abort()
 
         running.backend.announcer.step = step
-        await player.play("C1: c1 DELETE INBOX/there\nS1: c1 NO [UNAVAILABLE] $_")
+        await player.play(
+            "C1: c1 DELETE INBOX/there\nS1: c1 NO [UNAVAILABLE] be1.test has begun it, $_ (it cannot be reached)"
+        )

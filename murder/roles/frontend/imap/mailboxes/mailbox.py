@@ -49,6 +49,8 @@ from murder.wire.token import Scanner, client_astring
 
 # of what has been done before, or is being ended
 IN_THE_WAY: Final = frozenset({b"ALREADYEXISTS", b"NONEXISTENT", b"INUSE"})
+# a server that will not be there in a moment, whoever of its workers is asked
+GONE_FOR_LONGER: Final = frozenset({UpstreamKind.RESOLVE, UpstreamKind.CONNECT, UpstreamKind.DOWN})
 # whether this host's list is as a change makes it; None: it could be so without the change
 Seen = Callable[[], bool | None]
 
@@ -79,11 +81,17 @@ async def change_at(
 
 async def _once_more(dialogue: FrontendImap, server: str, octets: bytes, is_done: Seen) -> Reply:
     """Whoever takes it now has undone what the one before had begun, or ends it: then it is in the way until the master has
-    heard of it. Raises Refusal where that takes long, UpstreamFailure."""
+    heard of it. Raises Refusal where nobody says in time how it ended."""
     dialogue.log.info("command.repeated", backend=server)
-    patience = Patience(dialogue, ENDED_S)
+    patience, problem = Patience(dialogue, ENDED_S), ""
     while True:
-        reply = await execute(dialogue, await dialogue.upstream(server), octets)
+        try:
+            reply = await execute(dialogue, await dialogue.upstream(server), octets)
+        except UpstreamFailure as failure:
+            problem = failure.kind.reply
+            if failure.kind in GONE_FOR_LONGER or not await patience.pause():
+                break
+            continue
         if reply.is_ok or reply.code.upper() not in IN_THE_WAY:
             return reply
         await dialogue.catch_up()
@@ -92,9 +100,11 @@ async def _once_more(dialogue: FrontendImap, server: str, octets: bytes, is_done
                 return parse_reply(b"- OK Completed\r\n")
             case None:
                 return reply
+        problem = reply.text
         if not await patience.pause():
-            text = f"{server} has begun it, and ends it later: what is listed then tells how"
-            raise Refusal(Code.UNAVAILABLE, text)
+            break
+    text = f"{server} has begun it, and may end it later: what is listed then tells how ({problem})"
+    raise Refusal(Code.UNAVAILABLE, text)
 
 
 def run_create(dialogue: FrontendImap, command: Command) -> Running:
