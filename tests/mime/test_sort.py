@@ -143,6 +143,9 @@ THREADS: list[tuple[list[Threadable], bytes]] = [
     ([mail(1, "b", "a"), mail(2, "c", "b")], b"* THREAD (1 2)\r\n"),
     # an answer that came before what it answers
     ([mail(1, "b", "a", day=9), mail(2, "a", day=1)], b"* THREAD (2 1)\r\n"),
+    # messages that contradict each other: who comes first is right
+    ([mail(1, "a"), mail(2, "b", "c a", day=0), mail(3, "c", "b")], b"* THREAD (3 1 2)\r\n"),
+    ([mail(1, "b", "c a"), mail(2, "c", "b")], b"* THREAD (2 1)\r\n"),
     # a loop
     ([mail(1, "a", "b"), mail(2, "b", "a")], b"* THREAD (2 1)\r\n"),
     ([mail(1, "a", "a")], b"* THREAD (1)\r\n"),

@@ -106,6 +106,10 @@ class ListQuery:
             pattern.fullmatch(external) for pattern in self._patterns
         )
 
+    def matches_widely(self, external: bytes) -> bool:
+        """Whether a pattern with a wildcard shows it."""
+        return any(pattern.fullmatch(external) for pattern in self._patterns)
+
     def matches_level(self, external: bytes) -> bool:
         """Whether a pattern that ends with `%` shows this level although it is no mailbox."""
         return any(pattern.fullmatch(external) for pattern in self._level_patterns)
@@ -219,8 +223,9 @@ class ListWalk:
     """Names in, rows out: `push` each visible name in collation order, then `end`.
 
     `levels`: also show levels that are no mailboxes where a pattern ends with `%` (LIST and LSUB do, a LIST with
-    selection options does not). `own_levels`: in the user's own tree those that any pattern shows (LIST does, LSUB must
-    not): CREATE has made them, as it were (RFC 3501 §6.3.3), and Cyrus and Dovecot list them. `recursive`: also show what
+    selection options does not). `own_levels`: in the user's own tree those that any pattern with a wildcard shows (LIST
+    does, LSUB must not): CREATE has made them, as it were (RFC 3501 §6.3.3), and Cyrus and Dovecot list them; who names
+    one asks whether it is there. `recursive`: also show what
     is not chosen but has something chosen below
     that no pattern shows (RECURSIVEMATCH, RFC 5258 §3.1, §3.5).
     """
@@ -279,7 +284,7 @@ class ListWalk:
         else:
             shown = self._levels and query.matches_level(external)
             if self._own is not None and name is not None and name.startswith(self._own):
-                shown = query.matches(external)
+                shown = query.matches_widely(external)
         node = _Node(external, name, exists, chosen, shown)
         self._path.append(node)
         if shown:

@@ -64,8 +64,8 @@ def _link(messages: Sequence[Threadable]) -> list[Thread]:
     """Steps 1 and 2: every message id has its place; the places without a parent.
 
     A message's own last reference says where it belongs; what the references of others say holds where it has none, unless
-    it comes behind them. So all own words are taken first, and no link is ever cut again. One that names itself last says
-    that it belongs nowhere.
+    it comes behind them. So what they say of one that is still to come is left out, and no link is ever cut again. One
+    that names itself last says that it belongs nowhere; where messages contradict each other, who comes first is right.
     """
     places: dict[str, Thread] = {}
     nameless: list[Thread] = []
@@ -78,12 +78,6 @@ def _link(messages: Sequence[Threadable]) -> list[Thread]:
         else:
             places[message.message_id] = fresh
         placed.append(fresh)
-    for place, message in zip(placed, messages, strict=True):
-        if message.references:
-            named = places.get(message.references[-1])
-            if named is None:
-                named = places[message.references[-1]] = Thread()
-            _adopt(named, place)
     for order, message in enumerate(messages):
         above: Thread | None = None
         for reference in message.references:
@@ -94,6 +88,8 @@ def _link(messages: Sequence[Threadable]) -> list[Thread]:
                 if named is not placed[order]:
                     _adopt(above, named)
             above = named
+        if above is not None:
+            _adopt(above, placed[order])
     return [place for place in (*places.values(), *nameless) if place.parent is None]
 
 

@@ -87,6 +87,7 @@ def parse_search(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
 
 
 # sort = "SORT" [SP search-return-opts] SP sort-criteria SP charset SP search-key *(SP search-key)
+# imaptest has the options behind the charset, where nothing else begins with RETURN
 def parse_sort(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
     scanner.space()
     returns = _parse_returns(scanner)
@@ -94,6 +95,8 @@ def parse_sort(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
     scanner.space()
     charset = scanner.astring().decode("ascii", "replace")
     scanner.space()
+    if returns.options is None:
+        returns = _parse_returns(scanner)
     key = _KeyParser(scanner, charset, most).parse_program()
     return SearchRequest(
         key,
