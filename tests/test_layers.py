@@ -40,7 +40,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "session": {"model", "wire"},
     "config": {"model", "api"},
     "hooks": {"model", "api", "config"},
-    "net": PURE | {"config", "log", "pki", "kerberos"},
+    "net": PURE | {"config", "log", "trail", "pki", "kerberos"},
     "auth": PURE | {"durable", "net", "api", "config"},
     "serve": PURE | {"net", "api", "config", "log", "trail", "auth"},
     "roles.mupdate": ROLE,

@@ -308,6 +308,15 @@ class TellsSummaries(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsJournals(Protocol):
+    """A power of a `MailboxStore`: what its databases have written ahead."""
+
+    def journal_octets(self) -> int:
+        """Of all that are open; quick."""
+        ...
+
+
 class Untold(Protocol):
     """Who has still to be told of what is expunged: the workers of a backend, one bit each."""
 

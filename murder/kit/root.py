@@ -6,6 +6,7 @@ changes that wait for one root when its turn comes share one commit; each is und
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 from array import array
@@ -75,6 +76,14 @@ class Root:
     def is_idle(self) -> bool:
         """Whether it may be closed: nobody uses it, nothing waits to be written."""
         return not self.users and not self._running and not self._jobs
+
+    @property
+    def journal_octets(self) -> int:
+        """Of what is committed and not yet in the database itself, or was (SQLite's WAL keeps its size)."""
+        try:
+            return os.stat(f"{self.file}-wal").st_size
+        except OSError:
+            return 0
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

@@ -35,14 +35,17 @@ class Figures:
 
     def took(self, name: str, seconds: float, *labels: str) -> None:
         """Once more, and so long."""
+        self.durations(name, *labels).note(seconds)
+
+    def durations(self, name: str, *labels: str) -> "Durations":
+        """For who keeps them, and counts in fewer steps."""
         found = self.times.get(name)
         if found is None:
             found = self.times[name] = {}
         durations = found.get(labels)
         if durations is None:
             durations = found[labels] = Durations()
-        durations.classes[bisect_left(CLASSES_S, seconds)] += 1
-        durations.sum_s += seconds
+        return durations
 
     def shown(self) -> dict[str, object]:
         """As JSON has it: rows of name, labels, value or classes and sum."""
@@ -68,6 +71,11 @@ class Durations:
         self.classes = [0] * (len(CLASSES_S) + 1)
         self.sum_s = 0.0
 
+    def note(self, seconds: float) -> None:
+        """One more that took so long."""
+        self.classes[bisect_left(CLASSES_S, seconds)] += 1
+        self.sum_s += seconds
+
 
 NAMES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "logins": (("protocol", "result"), "Logins, by what became of them."),
@@ -75,6 +83,14 @@ NAMES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "messages": (("outcome",), "Recipients of messages by LMTP: delivered, relayed, refused."),
     "spans": (("result",), "Spans of traces: sent, or dropped as the collector was away or slow."),
     "store_commits": (("flushed",), "Commits of a store, and how long; flushed: to the disk."),
+    "loop_lag": (
+        (),
+        "How late a process's event loop comes to what was due, asked four times a second.",
+    ),
+    "relays": (
+        ("backend",),
+        "Commands that a backend has answered through this frontend, those of one write as one.",
+    ),
     "upstream_failures": (("backend", "kind"), "Connections or commands that a backend failed."),
 }
 """What is counted: the names of the labels, and what it means."""

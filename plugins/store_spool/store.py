@@ -230,6 +230,10 @@ class SpoolStore:
         with root.in_use():
             return len(await root.write(renew_boxes))
 
+    def journal_octets(self) -> int:
+        """See murder.api.store.TellsJournals."""
+        return sum(root.journal_octets for root in self._open.values())
+
     def _close_unused(self) -> None:
         if len(self._open) <= self._settings.max_open:
             return

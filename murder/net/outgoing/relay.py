@@ -9,6 +9,7 @@ import itertools
 import re
 import secrets
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
@@ -31,6 +32,7 @@ from murder.net.outgoing.upstream import Address
 from murder.net.sweep import NOWHERE, SLOT_S, here
 from murder.net.turns import TURN_S
 from murder.session.imap_client import ResponseCutter, is_tagged
+from murder.trail.figures import CLASSES_S, Durations
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.mailboxes.moved import LEFT
 
@@ -88,6 +90,8 @@ class ImapUpstream:
         self.user = ""  # for whom alone it is kept (`pool`)
         self.entered_at = 0.0  # likewise: when they were let in
         self.outlasting: re.Pattern[bytes] | None = None  # ends that; None, too, once it was said
+        self.times: Durations | None = None  # where relayed commands are counted
+        self._relayed_at = 0.0  # the first of those in flight
 
     # --- Receiver
 
@@ -107,6 +111,10 @@ class ImapUpstream:
             ):
                 flight.clear()
                 self._sent.clear()
+                if (times := self.times) is not None:
+                    took_s = self.loop.time() - self._relayed_at
+                    times.classes[bisect_left(CLASSES_S, took_s)] += 1
+                    times.sum_s += took_s
                 client = self.client
                 connection = client.connection
                 if connection.is_plain and not connection.gathered:
@@ -179,7 +187,7 @@ class ImapUpstream:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         now = self.loop.time()
         if not self.flight:  # as `watch`
-            self._active_at = now
+            self._active_at = self._relayed_at = now
             if not self.sweep_slot:
                 self.watch()
         if self.outlasting is not None:
@@ -254,6 +262,8 @@ class ImapUpstream:
                 future.set_result(parse_reply(line))
             if not flight:
                 self._sent.clear()
+                if future is None and self.times is not None:
+                    self.times.note(self.loop.time() - self._relayed_at)
                 if not self.client.is_flowing:
                     self.client.upstream_idle(self)
         if gathered:

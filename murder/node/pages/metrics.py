@@ -42,6 +42,12 @@ GAUGES: Final = (
     ("conflicts", "murder_list_conflicts", "", "Mailboxes that two servers want."),
     ("quarantined", "murder_quarantined_mailboxes", "", "Mailboxes that another server has, too."),
     (
+        "journal_bytes",
+        "murder_store_journal_bytes",
+        "bytes",
+        "What the store's open databases have written ahead (WAL).",
+    ),
+    (
         "lacking",
         "murder_lost_mailboxes",
         "",

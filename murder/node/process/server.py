@@ -27,11 +27,18 @@ from murder.net.listener import Service as ListenerService
 from murder.net.shared_counter import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
 from murder.net.turns import Turn
-from murder.node.control.sockets import ControlServer, RemoteControl, control_folder, end_session
+from murder.node.control.sockets import (
+    ControlServer,
+    Counted,
+    RemoteControl,
+    control_folder,
+    end_session,
+)
 from murder.node.pages.http import HttpConnection
 from murder.node.pages.metrics import Pages
 from murder.node.process.otlp import Exporter, HasSpans
 from murder.pki.trust import Trust
+from murder.trail.figures import Figures
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -44,6 +51,7 @@ ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
 )
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
 DISTRUSTED: Final = "Your certificate is no longer accepted here"
+MEASURE_EVERY_S: Final = 0.25
 STOP_GRACE_S: Final = 2.0  # beyond the drain, before a role that does not end is left alone
 
 
@@ -247,6 +255,15 @@ def context_for(config: Config, role: str) -> ssl.SSLContext | None:
     return listening_context(config.tls, public="frontend" in parts, node=node, users=users)
 
 
+async def measure_loop(figures: Figures, every_s: float = MEASURE_EVERY_S) -> None:
+    """How late the event loop comes to what was due: what somebody else's turn has cost."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + every_s
+        await asyncio.sleep(every_s)
+        figures.took("loop_lag", max(0.0, loop.time() - due))
+
+
 class RoleServer:
     """One role in one process."""
 
@@ -279,6 +296,7 @@ class RoleServer:
         parts = self._parts()
         self._controls = self._make_controls(parts)
         traced = {name: part for name, part in parts.items() if isinstance(part, HasSpans)}
+        self._measuring: asyncio.Task[None] | None = None
         self._exporter = Exporter(lambda: self._config, worker, traced)
         self._log = logger(role=role)
 
@@ -320,6 +338,9 @@ class RoleServer:
             for control in self._controls:
                 await control.start()
         self._exporter.start()
+        first = next(iter(self._parts().values()))
+        if isinstance(first, Counted):
+            self._measuring = asyncio.create_task(measure_loop(first.figures))
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
 
     def _services(self) -> Mapping[str, tuple[ProtocolSpec, ListenerService]]:
@@ -452,6 +473,8 @@ class RoleServer:
             self._log.warning("role.stuck", worker=self._worker, elapsed_ms=int(limit_s * 1000))
         except Exception:  # noqa: BLE001 (the end of a task: the rest must still be stopped)
             self._log.exception("role.failed", worker=self._worker)
+        if self._measuring is not None:
+            self._measuring.cancel()
         await self._exporter.stop()
         for control in self._controls:
             control.stop()

@@ -18,6 +18,7 @@ from murder.api.store import (
     NoticesMailboxes,
     RestoresExpunged,
     Retention,
+    TellsJournals,
 )
 from murder.api.timing import set_committed
 from murder.api.turns import set_rest
@@ -380,8 +381,10 @@ class BackendRole(ClientRole):
         if backend is None:
             return RoleFacts()
         moves = [move for move in backend.journal.moves() if move.state in OPEN]
+        store = backend.store
         facts = RoleFacts(
             mailboxes=backend.mailboxes.list.count(),
+            journal_bytes=store.journal_octets() if isinstance(store, TellsJournals) else None,
             sessions=len(backend.sessions),
             moves=len(moves),
             moves_failed=sum(move.state is State.FAILED for move in moves),

@@ -3,6 +3,7 @@
 Three answers, never mixed: here it is; there is none (for certain); cannot know now (`UpstreamFailure`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from murder.errors import UpstreamFailure, UpstreamKind
@@ -20,6 +21,7 @@ class Locator:
         self._mailboxes = mailboxes
         self._ping = ping
         self._timeout_s = timeout_s
+        self.problem = ""  # why the list's master could not be asked when that was tried last
 
     def known(self, name: MailboxName) -> MailboxEntry | None:
         """An active row of the host's list."""
@@ -59,4 +61,20 @@ class Locator:
 
     async def catch_up(self) -> None:
         """Until the host's list has all that the master has confirmed. Raises UpstreamFailure."""
-        await self._ping(self._timeout_s)
+        try:
+            await self._ping(self._timeout_s)
+        except UpstreamFailure as failure:
+            self.problem = failure.text
+            raise
+        self.problem = ""
+
+    async def keep_asking(self, every_s: float) -> None:
+        """Where nobody else may ask for long: after a failure, until the master answers again."""
+        self.problem = "it has not asked the master yet"
+        while True:
+            if self.problem:
+                try:
+                    await self.catch_up()
+                except UpstreamFailure:
+                    pass  # in `problem`
+            await asyncio.sleep(every_s)

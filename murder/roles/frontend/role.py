@@ -34,11 +34,12 @@ from murder.roles.mupdate.role import make_service, take_config
 from murder.roles.mupdate.serving.master import MupdateService
 from murder.serve.role import ClientRole, MakesAuth, WithinServer, probe_auth
 from murder.serve.service import drain, factories_of
-from murder.wire.nodes.control_answers import Probed, RoleFacts
+from murder.wire.nodes.control_answers import ListFacts, Probed, RoleFacts
 from murder.wire.nodes.control_words import AskPlace, Candidate, NotPlaced, Placement
 
 ROLE: Final = "frontend"
 LIST_WAIT_S: Final = 15.0  # for worker 0 to make the list at its very first start
+ASK_EVERY_S: Final = 1.0  # a worker whose way to the master was cut off
 
 
 async def _no_master(timeout_s: float) -> None:
@@ -74,6 +75,7 @@ class FrontendRole(ClientRole):
         self._list_service: MupdateService | None = None  # where this process writes the list
         self.frontend: Frontend | None = None
         self._reading: set[asyncio.Task[None]] = set()  # tables, anew
+        self._asking: asyncio.Task[None] | None = None  # whether the list's master can be asked
 
     async def start(self) -> None:
         """Raises Refusal with a sentence; does not wait for the master."""
@@ -97,6 +99,9 @@ class FrontendRole(ClientRole):
             self._mailboxes = await self._open_list()
         ping: Ping = self._replica.ping if self._replica else PingClient(socket_path(path)).ping
         self.serve_from(self._mailboxes, ping)
+        if self._replica is None and self.frontend is not None:
+            asking = self.frontend.locator.keep_asking(ASK_EVERY_S)
+            self._asking = asyncio.create_task(asking)
 
     def serve_from(self, mailboxes: MailboxList, ping: Ping) -> None:
         """Make the services, over this list and this way to the master's present."""
@@ -210,6 +215,9 @@ class FrontendRole(ClientRole):
         copy, frontend = self._replica.report() if self._replica else None, self.frontend
         if frontend is None:
             return RoleFacts(copy=copy)
+        if copy is None and (problem := frontend.locator.problem):
+            is_complete = frontend.mailboxes.synchronised
+            copy = ListFacts("cut off", synchronised=is_complete, list_problem=problem)
         down = (one for one in servers(frontend) if not frontend.upstreams.is_well(one))
         return RoleFacts(
             mailboxes=frontend.mailboxes.count(),
@@ -248,6 +256,8 @@ class FrontendRole(ClientRole):
     async def stop(self) -> None:
         """Say BYE at quiet points; cut off who is still busy after the drain."""
         frontend = self.frontend
+        if self._asking is not None:
+            self._asking.cancel()
         if frontend is not None:
             await drain(frontend.sessions, self._config.node.drain_timeout_s)
             frontend.pool.close()

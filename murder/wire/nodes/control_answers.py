@@ -75,9 +75,9 @@ class EngineFacts:
 @dataclass(frozen=True, slots=True)
 class RoleFacts:
     """Of a role; what it does not have is None. `copy`: its copy of the list, where it follows a master. `down`: backends
-    that are not reached; `lacking`: mailboxes that the master names here and that are lost; `master`: `connected` or
-    `away`; `behind`: changes that the slowest subscriber has not taken; `mark`: where a master's history stands, as
-    `epoch:number:commit`; `engine`: of one of several masters."""
+    that are not reached; `journal_bytes`: what its store's databases have written ahead; `lacking`: mailboxes that the
+    master names here and that are lost; `master`: `connected` or `away`; `behind`: changes that the slowest subscriber has
+    not taken; `mark`: where a master's history stands, as `epoch:number:commit`; `engine`: of one of several masters."""
 
     mailboxes: int | None = None
     sessions: int | None = None
@@ -85,6 +85,7 @@ class RoleFacts:
     moves: int | None = None
     moves_failed: int | None = None
     quarantined: int | None = None
+    journal_bytes: int | None = None
     lacking: int | None = None
     master: str | None = None
     conflicts: int | None = None
@@ -343,6 +344,7 @@ def _parse_role(words: Fields) -> RoleFacts:
         moves=_integer(words, "moves"),
         moves_failed=_integer(words, "moves_failed"),
         quarantined=_integer(words, "quarantined"),
+        journal_bytes=_integer(words, "journal_bytes"),
         lacking=_integer(words, "lacking"),
         master=words.text("master") if "master" in words else None,
         conflicts=_integer(words, "conflicts"),

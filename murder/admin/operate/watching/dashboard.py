@@ -96,6 +96,28 @@ OVERVIEW: Final = (
         ],
     ),
     Panel(
+        "How long backends take for relayed commands",
+        "s",
+        [
+            (
+                "histogram_quantile(0.99, sum by (le, backend) "
+                "(rate(murder_relays_duration_seconds_bucket{c}[$__rate_interval])))",
+                "{{backend}}: 99 % of them, at most",
+            )
+        ],
+    ),
+    Panel(
+        "How late event loops are",
+        "s",
+        [
+            (
+                "histogram_quantile(0.99, sum by (le, instance, role) "
+                "(rate(murder_loop_lag_duration_seconds_bucket{c}[$__rate_interval])))",
+                "{{role}} {{instance}}: 99 % of the times, at most",
+            )
+        ],
+    ),
+    Panel(
         "Spans of traces",
         "reqps",
         [("sum by (result) (rate(murder_spans_total{c}[$__rate_interval]))", "{{result}}")],

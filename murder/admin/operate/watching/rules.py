@@ -167,6 +167,15 @@ RULES: Final = (
         "Look at its disks; murder ctl top shows who does what.",
     ),
     Rule(
+        "MurderLoopLate",
+        "histogram_quantile(0.99, sum by (instance, role, le) "
+        "(rate(murder_loop_lag_duration_seconds_bucket[10m]))) > 0.5",
+        "15m",
+        "warning",
+        "{{ $labels.role }} at {{ $labels.instance }} comes half a second late to what is due",
+        "Too few processors for what is asked (more workers, another node), or something holds the loop: report it.",
+    ),
+    Rule(
         "MurderStartsAgain",
         "max by (instance, role) (resets(murder_uptime_seconds[1h])) > 3",
         "0m",

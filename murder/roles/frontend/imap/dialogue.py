@@ -244,6 +244,7 @@ class FrontendImap(ImapDialogue, Client):
             max_message=config.max_message_bytes,
             pool=None if login.is_admin else self.frontend.pool,
         )
+        opened.times = self.service.figures.durations("relays", server)
         self.frontend.capabilities.learn(server, opened.capabilities)
         self.log.debug("upstream.connected", backend=server)
         enabled = self.enabled | {b"CONDSTORE"} if self.wants_modseqs else self.enabled
