@@ -63,7 +63,7 @@ MAY_USE = {  # third party -> the rooms that may know it
     "jinja2": {"admin.web"},
     "markupsafe": {"admin.web"},
     "prometheus_client": {"node"},
-    "dns": {"admin.operate"},
+    "dns": {"roles.mupdate"},
     "cryptography": {"pki", "plugins", "net", "node"},
     "google": {"plugins"},  # protobuf
     "grpclib": {"plugins"},
@@ -100,7 +100,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
     ),
     "pki": ("authority", "trust"),
     "node.control": ("sockets", "node"),
-    "roles.mupdate": ("database", "commits", "serving", "remote", "role"),
+    "roles.mupdate": ("database", "commits", "zone", "serving", "remote", "role"),
     "node.process": ("host", "stuck", "otlp", "server", "preflight", "channel", "slot", "workers"),
 }
 NEVER_IN_PURE = {"asyncio", "socket", "ssl", "time", "logging", "select", "threading", "uvloop"}

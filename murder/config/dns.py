@@ -11,7 +11,7 @@ from murder.config.value import Endpoint, option
 @dataclass(frozen=True, slots=True)
 class DnsConfig:
     """Names for users in DNS, each of which leads to the server of their INBOX: `murder ctl dns zone`, `murder help dns`.
-    Needed only where that is run."""
+    Needed where that is run, and at masters with `follows`."""
 
     suffix: str = option("", "What stands behind the users' names.", example='"imap.example.org"')
     by: Literal["user", "letter"] = option(
@@ -19,9 +19,14 @@ class DnsConfig:
         "A name for each user, or one for each first letter, which leads to where most of its users are.",
     )
     ttl_s: int = option(300, "How long others may believe a record.", least=0)
+    follows: bool = option(
+        False,
+        "A master keeps the names itself: they follow as users come, move and go, `--update` is not needed. The list is "
+        "compared with the zone at the start and once a day.",
+    )
     server: Endpoint | None = option(
         None,
-        "The zone's primary server, for `--update`.",
+        "The zone's primary server, which takes the changes.",
         example='"127.0.0.1:53"',
         default_port=53,
     )

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from murder.admin.operate.dns import ZoneServer, difference, names_of, zone_lines
 from murder.config.dns import DnsConfig
 from murder.config.value import Endpoint
 from murder.errors import Refusal, UpstreamFailure
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, inbox_of
+from murder.roles.mupdate.zone.names import difference, names_of, zone_lines
+from murder.roles.mupdate.zone.server import ZoneServer
 from tests.kit.bind import KEY, Bind, bind, why_not
 
 SUFFIX = "imap.example.org"

@@ -67,9 +67,9 @@ class Bind:
 
 
 @contextmanager
-def bind(zone: str) -> Iterator[Bind]:
-    """Primary of this zone, with `ZONE` in it."""
-    folder, port = Path(tempfile.mkdtemp(prefix="murder-bind-")), free_port()
+def bind(zone: str, port: int = 0) -> Iterator[Bind]:
+    """Primary of this zone, with `ZONE` in it; at this port where one is given."""
+    folder, port = Path(tempfile.mkdtemp(prefix="murder-bind-")), port or free_port()
     (folder / "named.conf").write_text(CONFIG.format(folder=folder, port=port, zone=zone, key=KEY))
     (folder / "zone").write_text(ZONE)
     with (folder / "log").open("w") as log:

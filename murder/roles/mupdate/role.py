@@ -23,6 +23,7 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.remote.following import ReplicaService, list_path
 from murder.roles.mupdate.serving.master import STREAMING, MupdateService
 from murder.roles.mupdate.serving.stream import Hub
+from murder.roles.mupdate.zone.keeper import ZoneKeeper
 from murder.serve.role import MakesAuth, gate_of
 from murder.serve.service import drain
 from murder.trail.audit import NOBODYS, AuditLog, audit_log
@@ -96,6 +97,7 @@ class MupdateRole:
         self._engine: Movable | None = None
         self._members: tuple[MemberFacts, ...] = ()
         self._looking: asyncio.Task[None] | None = None
+        self._zone: ZoneKeeper | None = None  # of users' names in DNS
         self._audit = audit_log(config.node.data, ROLE, worker, config.log.audit_keep_bytes)
 
     async def start(self) -> None:
@@ -119,9 +121,24 @@ class MupdateRole:
         self._service = make_service(
             self._config, self._plugins, mailboxes, hub, self._ledger, self._audit
         )
+        self._keep_zone(self._config)
         logger(role="mupdate").info(
             "list.opened", path=str(path), mailboxes=mailboxes.count(), seq=mailboxes.last_seq()
         )
+
+    def _keep_zone(self, config: Config) -> None:
+        """Begin, or begin anew with another configuration, where this is a master. Raises Refusal with what is missing."""
+        service = self._service
+        if self._zone is not None:
+            self._zone.stop()
+            self._zone = None
+        if service is None or self._ledger is None:
+            return
+        service.hub.hears = None
+        if config.dns.follows:
+            self._zone = ZoneKeeper(config.dns, service.mailboxes, config.servers)
+            service.hub.hears = self._zone.heard
+            self._zone.start()
 
     def _make_log(self, engine: str) -> ListLog:
         """Of the engine of that name, as the configuration has it now. Raises ConfigError, Refusal."""
@@ -150,7 +167,12 @@ class MupdateRole:
 
     def reload(self, config: Config) -> None:
         """For connections from now on."""
-        self._config = config
+        before, self._config = self._config, config
+        if (before.dns, before.servers) != (config.dns, config.servers):
+            try:
+                self._keep_zone(config)
+            except Refusal as refusal:
+                logger(role="mupdate").warning("dns.failed", problem=refusal.text)
         self._audit.keep(config.log.audit_keep_bytes)
         service = self._service
         if service is not None:
@@ -269,6 +291,8 @@ class MupdateRole:
         await drain(service.dialogues, self._config.node.drain_timeout_s)
         service.stop()
         service.hub.close()
+        if self._zone is not None:
+            self._zone.stop()
         if self._ledger is not None:
             await self._ledger.close()
             service.mailboxes.close()

@@ -7,9 +7,10 @@ import asyncclick as click
 
 from murder.admin.cli.ctl.reaching import operator_options
 from murder.admin.cli.options import json_option, print_json
-from murder.admin.operate.dns import ZoneServer, difference, names_of, zone_lines
 from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal
+from murder.roles.mupdate.zone.names import difference, names_of, zone_lines
+from murder.roles.mupdate.zone.server import ZoneServer
 
 SHOWN = 20  # names told one by one
 

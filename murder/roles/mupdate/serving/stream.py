@@ -6,7 +6,7 @@ once, as it is then. Who lags too far, or takes nothing for too long, is cut off
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from murder.model.name import name_of_key
@@ -303,6 +303,7 @@ class Hub:
         self.mailboxes = mailboxes
         self.max_backlog_octets = max_backlog_octets
         self.subscribers: set[Subscriber] = set()
+        self.hears: Callable[[Committed], None] | None = None  # in this process, of each commit
         self._timer: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
@@ -320,6 +321,8 @@ class Hub:
 
     def committed(self, committed: Committed) -> None:
         """For `Ledger.on_commit`."""
+        if self.hears is not None:
+            self.hears(committed)
         if committed.is_anew:
             for subscriber in list(self.subscribers):
                 subscriber.cut("the list has another history")

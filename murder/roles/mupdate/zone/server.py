@@ -1,27 +1,16 @@
-"""Names of users in DNS: which there should be by the mailbox list, and the changes that make it so (RFC 2136).
-
-What this murder owns in the zone are the CNAME records right below the suffix that lead to a server of it; whatever else is
-there is left alone.
-"""
+"""The primary server of the zone that has users' names: what is there, and changes to it (RFC 2136), by a TSIG key."""
 
 import base64
-import re
 import socket
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, Final
 
 from murder.config.dns import DnsConfig
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.entry import MailboxEntry
-from murder.model.name import is_deleted, is_inbox, owner_of
+from murder.roles.mupdate.zone.names import Difference
 
-LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-MOST_OCTETS: Final = 253  # of a name
 AT_ONCE: Final = 200  # changes in one message, which has 64 KiB
 MOST_RECORDS: Final = 2_000_000  # read of a zone
 CURES: Final[Mapping[str, str]] = MappingProxyType(
@@ -33,126 +22,6 @@ CURES: Final[Mapping[str, str]] = MappingProxyType(
         "SERVFAIL": "look at its log: often it may not write the zone's journal",
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What there should be: a name below the suffix, and the server that it leads to. `unfit` are users whose name can be
-    none, `elsewhere` those who are not where the name that they share leads; each with the reason."""
-
-    targets: Mapping[str, str]
-    unfit: Mapping[str, str] = field(default_factory=dict)
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-
-
-def names_of(rows: Iterable[MailboxEntry], config: DnsConfig) -> Names:
-    """By the rows of the mailbox list."""
-    homes: dict[str, str] = {}
-    for row in rows:
-        if row.is_active and is_inbox(row.name) and not is_deleted(row.name):
-            homes[owner_of(row.name) or ""] = row.server
-    unfit = {
-        user: why for user, server in homes.items() if (why := _why_unfit(user, server, config))
-    }
-    fit = {user: server for user, server in sorted(homes.items()) if user not in unfit}
-    if config.by == "letter":
-        return _by_letter(fit, unfit)
-    targets: dict[str, str] = {}
-    owners: dict[str, str] = {}
-    for user, server in fit.items():
-        name = name_of(user)
-        if name in owners:
-            unfit[user] = f"DNS knows no case: {owners[name]} has the name already"
-        else:
-            targets[name], owners[name] = server, user
-    return Names(targets, unfit)
-
-
-def _by_letter(fit: Mapping[str, str], unfit: Mapping[str, str]) -> Names:
-    by_letter: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for user, server in fit.items():
-        by_letter[user[0].lower()][server] += 1
-    targets = {
-        letter: min(counts, key=lambda server: (-counts[server], server))
-        for letter, counts in sorted(by_letter.items())
-    }
-    elsewhere = {
-        user: f"is at {server}, the letter leads to {targets[user[0].lower()]}"
-        for user, server in fit.items()
-        if server != targets[user[0].lower()]
-    }
-    return Names(targets, unfit, elsewhere)
-
-
-def name_of(user: str) -> str:
-    """`anna`, or `anna.example.org` of `anna@example.org`."""
-    return user.lower().replace("@", ".")
-
-
-def _why_unfit(user: str, server: str, config: DnsConfig) -> str:
-    """Why a user can have no name; "" if they can."""
-    if not is_host(server):
-        return f"{server} is no host name that a CNAME could lead to"
-    local, _, domain = user.lower().partition("@")
-    if config.by == "letter":
-        return "" if LABEL.fullmatch(local[:1]) else "the first letter can begin no name in DNS"
-    if not LABEL.fullmatch(local):
-        return "no label of DNS: letters a to z, digits, hyphens inside, 63 at most"
-    if domain and not is_host(domain):
-        return f"{domain} is no name in DNS"
-    if len(f"{name_of(user)}.{config.suffix}") > MOST_OCTETS:
-        return f"longer than a name in DNS may be ({MOST_OCTETS})"
-    return ""
-
-
-def is_host(name: str) -> bool:
-    """Whether it is a host name, and no address."""
-    try:
-        ip_address(name)
-    except ValueError:
-        labels = name.lower().removesuffix(".").split(".")
-        return len(name) <= MOST_OCTETS and all(LABEL.fullmatch(label) for label in labels)
-    return False
-
-
-def zone_lines(names: Names, config: DnsConfig) -> Iterator[str]:
-    """As a file that a server reads or includes: the records alone, without the zone's SOA and NS."""
-    yield f"$ORIGIN {config.suffix.rstrip('.')}."
-    yield f"$TTL {config.ttl_s}"
-    for name, server in names.targets.items():
-        yield f"{name}\tCNAME\t{server.rstrip('.').lower()}."
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What has to change, by name below the suffix. `foreign`: names that others have made something else of."""
-
-    put: Mapping[str, str] = field(default_factory=dict)
-    remove: Mapping[str, str] = field(default_factory=dict)
-    foreign: Mapping[str, str] = field(default_factory=dict)
-
-
-def difference(names: Names, there: Mapping[str, str], ours: Iterable[str]) -> Difference:
-    """`there`: what the zone has below the suffix, with the target of a CNAME, or "" for anything else; `ours`: the servers
-    of this murder, those of before too."""
-    known = {server.rstrip(".").lower() for server in (*ours, *names.targets.values())}
-    put: dict[str, str] = {}
-    foreign: dict[str, str] = {}
-    for name, server in names.targets.items():
-        target = server.rstrip(".").lower()
-        now = there.get(name)
-        if now == target:
-            continue
-        if now is not None and now not in known:
-            foreign[name] = now or "other records"
-        else:
-            put[name] = target
-    remove = {
-        name: target
-        for name, target in there.items()
-        if name not in names.targets and target in known
-    }
-    return Difference(put, remove, foreign)
 
 
 class ZoneServer:
@@ -211,6 +80,34 @@ class ZoneServer:
                     if len(found) > MOST_RECORDS:
                         text = f"a zone of more than {MOST_RECORDS} names"
                         raise self._failure(UpstreamKind.PROTOCOL, text)
+        return found
+
+    def records_of(self, names: Iterable[str]) -> Mapping[str, str]:
+        """As `records`, of these names alone, each asked for: a name that is not there is left out. Raises
+        UpstreamFailure."""
+        import dns.message
+        import dns.name
+        import dns.query
+        import dns.rcode
+        import dns.rdatatype
+
+        found: dict[str, str] = {}
+        host, port = self._resolved()
+        for name in names:
+            whole = dns.name.from_text(name, self._suffix)
+            asked = dns.message.make_query(whole, dns.rdatatype.CNAME)
+            asked.use_tsig(self._key, self._key.name)
+            with self._asking("a question"):
+                answer = dns.query.tcp(asked, host, timeout=self._config.timeout_s, port=port)
+            if answer.rcode() == dns.rcode.NXDOMAIN:
+                continue
+            if answer.rcode() != dns.rcode.NOERROR:
+                word = dns.rcode.to_text(answer.rcode())
+                text = f"it answers no question: {word}; {CURES.get(word, 'look at its log')}"
+                raise self._failure(UpstreamKind.AUTH, text)
+            records = next((one for one in answer.answer if one.name == whole), None)
+            target = records[0].target.to_text(omit_final_dot=True) if records else ""
+            found[name] = target.lower()
         return found
 
     def change(self, wanted: Difference) -> None:

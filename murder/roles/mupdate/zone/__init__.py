@@ -1,0 +1,1 @@
+"""Names of users in DNS: which there should be (`names`), who has them (`server`), and that they follow (`keeper`)."""
