@@ -46,6 +46,14 @@ SEEDS: Final[Mapping[str, Sequence[bytes]]] = {
         b"0\x1f\x02\x01\x02d\x1a\x04\x05uid=a0\x110\x0f\x04\x03uid1\x08\x04\x01a\x04\x03b\xffc",
     ),
     "sasl": (b"\0ana\0secret", b"n,a=x,n=ana,r=abc\nc=biws,r=abcdef,p=YWJj", b"*"),
+    "logins": (
+        b"\0ana\0secret",
+        b"n,,n=ana,r=abc\nc=biws,r=abcdef,p=YWJj",
+        b"n,a=ana,\x01host=x\x01port=143\x01auth=Bearer abc\x01\x01\n\x01",
+        b"user=ana\x01auth=Bearer abd\x01\x01\n",
+        b"`\x82\x01\x00\x06\x09*\x86H\x86\xf7\x12\x01\x02\x02\x01\x00n\x82\n\n\x01\x00\x00\x00ana",
+        b"`\x08\x06\x06+\x06\x01\x05\x05\x02\n\n\x01\xff\xff\xffbob",
+    ),
     "proxy_header": (
         b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\4\5\6\7\x08\0\1\0\2",

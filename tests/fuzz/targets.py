@@ -69,6 +69,7 @@ from murder.wire.token import Scanner
 from murder.wire.url import format_url, parse_mupdate_url, parse_url
 from plugins.auth_ldap.ber import Malformed, whole_length
 from plugins.auth_ldap.messages import parse_message as parse_ldap
+from tests.fuzz.logins import logins
 
 LONG_OCTETS: Final = 32 * 1024  # half of a line, a header: what a peer may send at once
 OURS: Final = (BadSyntax, Refusal)
@@ -386,6 +387,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "lines": lines,
     "mupdate": mupdate,
     "sasl": sasl,
+    "logins": logins,
     "tokens": tokens,
     "ldap": ldap,
     "proxy_header": proxy_header,
