@@ -47,7 +47,7 @@ class Taken:
     """A library that takes every ticket: what a client says behind it."""
 
     def accept(self, token: bytes) -> tuple[Any, bytes, str]:
-        return None, token, f"{USER}@EXAMPLE.ORG"
+        return object(), token, f"{USER}@EXAMPLE.ORG"
 
     def wrap(self, context: Any, octets: bytes) -> bytes:
         return octets
