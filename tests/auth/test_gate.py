@@ -38,9 +38,9 @@ async def no_sleep(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-def gate_of(folder: Path) -> Gate:
+async def gate_of(folder: Path) -> Gate:
     users = UserFile(folder / "users", QUICK)
-    asyncio.run(users.set_passwords({"ana": b"secret"}))
+    await users.set_passwords({"ana": b"secret"})
     return Gate(users, penalties=Penalties(sleep=no_sleep), proxies=["ops"])
 
 
@@ -65,35 +65,32 @@ def told(challenge: bytes) -> list[bytes]:
     return challenge.split(b",")[1:]
 
 
-def test_scram_goes_on_with_somebody_who_is_not_known(tmp_path: Path) -> None:
-    gate = gate_of(tmp_path)
+async def test_scram_goes_on_with_somebody_who_is_not_known(tmp_path: Path) -> None:
+    gate = await gate_of(tmp_path)
 
-    async def scene() -> None:
-        known = told(await scram(gate, "ana", "wrong"))
-        unknown = told(await scram(gate, "nosuch", "wrong"))
-        assert [field[:2] for field in unknown] == [field[:2] for field in known] == [b"s=", b"i="]
-        assert len(unknown[0]) == len(known[0])
-        assert unknown[1] == known[1]
-        assert unknown == told(await scram(gate, "NoSuch", "other"))
-        assert unknown != told(await scram(gate, "nobody", "other"))
-        await gate.admit(PlainCredentials("ana", "", b"secret"), Peer())  # type: ignore[arg-type]
-
-    asyncio.run(scene())
+    known = told(await scram(gate, "ana", "wrong"))
+    unknown = told(await scram(gate, "nosuch", "wrong"))
+    assert [field[:2] for field in unknown] == [field[:2] for field in known] == [b"s=", b"i="]
+    assert len(unknown[0]) == len(known[0])
+    assert unknown[1] == known[1]
+    assert unknown == told(await scram(gate, "NoSuch", "other"))
+    assert unknown != told(await scram(gate, "nobody", "other"))
+    await gate.admit(PlainCredentials("ana", "", b"secret"), Peer())  # type: ignore[arg-type]
 
 
-def test_decoys_outlive_a_restart_and_a_change_of_users(tmp_path: Path) -> None:
-    gate_of(tmp_path)
+async def test_decoys_outlive_a_restart_and_a_change_of_users(tmp_path: Path) -> None:
+    await gate_of(tmp_path)
     first = UserFile(tmp_path / "users", QUICK)
     decoy = first.scram_decoy("nosuch", "SCRAM-SHA-256")
-    asyncio.run(first.set_passwords({"ana": b"changed", "aaa": b"new"}))
+    await first.set_passwords({"ana": b"changed", "aaa": b"new"})
     second = UserFile(tmp_path / "users", QUICK)
     again = second.scram_decoy("nosuch", "SCRAM-SHA-256")
     assert (again.salt, again.iterations) == (decoy.salt, decoy.iterations)
     assert again.stored_key != decoy.stored_key
 
 
-def test_a_file_without_a_key_for_decoys_has_one_all_the_same(tmp_path: Path) -> None:
-    gate_of(tmp_path)
+async def test_a_file_without_a_key_for_decoys_has_one_all_the_same(tmp_path: Path) -> None:
+    await gate_of(tmp_path)
     lines = (tmp_path / "users").read_text().splitlines(keepends=True)
     (tmp_path / "users").write_text("".join(line for line in lines if line[0] != "#"))
     salts = {
@@ -116,7 +113,7 @@ class NoDecoys:
         return None
 
 
-def test_for_a_plugin_without_decoys_the_node_makes_them(tmp_path: Path) -> None:
+async def test_for_a_plugin_without_decoys_the_node_makes_them(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"private")
     challenges = []
     for _ in range(2):
@@ -125,42 +122,41 @@ def test_for_a_plugin_without_decoys_the_node_makes_them(tmp_path: Path) -> None
             penalties=Penalties(sleep=no_sleep),
             decoy_key=decoy_key_of(tmp_path / "key"),
         )
-        challenges.append(told(asyncio.run(scram(gate, "nosuch", "wrong"))))
+        challenges.append(told(await scram(gate, "nosuch", "wrong")))
     assert challenges[0] == challenges[1]
 
 
 @pytest.mark.parametrize("user", ["ana", "nosuch"])
-def test_an_exchange_that_is_given_up_counts_as_a_wrong_password(tmp_path: Path, user: str) -> None:
-    gate = gate_of(tmp_path)
-    asyncio.run(scram(gate, user, "x", gives_up=True))
+async def test_an_exchange_that_is_given_up_counts_as_a_wrong_password(
+    tmp_path: Path, user: str
+) -> None:
+    gate = await gate_of(tmp_path)
+    await scram(gate, user, "x", gives_up=True)
     assert gate.penalties.failures(ELSEWHERE, user) == 1
 
 
-def test_a_backend_that_is_away_counts_against_nobody() -> None:
+async def test_a_backend_that_is_away_counts_against_nobody() -> None:
     class Away(NoDecoys):
         async def verify(self, user: str, password: bytes) -> Identity | None:
             raise RuntimeError
 
     gate = Gate(Away(), penalties=Penalties(sleep=no_sleep))
     with pytest.raises(RuntimeError):
-        asyncio.run(gate.admit(PlainCredentials("ana", "", b"x"), Peer()))  # type: ignore[arg-type]
+        await gate.admit(PlainCredentials("ana", "", b"x"), Peer())  # type: ignore[arg-type]
     assert gate.penalties.failures(ELSEWHERE, "ana") == 0
 
 
-def test_a_password_that_is_remembered_waits_for_no_hash(tmp_path: Path) -> None:
-    gate = gate_of(tmp_path)
+async def test_a_password_that_is_remembered_waits_for_no_hash(tmp_path: Path) -> None:
+    gate = await gate_of(tmp_path)
 
-    async def scene() -> None:
-        credentials = PlainCredentials("ana", "", b"secret")
-        await gate.admit(credentials, Peer())  # type: ignore[arg-type]
-        gate.auth.links[0].turnstile._free = 0  # all threads hash for others
-        login = await gate.admit(credentials, Peer())  # type: ignore[arg-type]
-        assert login.user == "ana"
-        gate.auth_timeout_s = 0.001
-        with pytest.raises(UpstreamFailure):
-            await gate.admit(PlainCredentials("ana", "", b"else"), Peer())  # type: ignore[arg-type]
-
-    asyncio.run(scene())
+    credentials = PlainCredentials("ana", "", b"secret")
+    await gate.admit(credentials, Peer())  # type: ignore[arg-type]
+    gate.auth.links[0].turnstile._free = 0  # all threads hash for others
+    login = await gate.admit(credentials, Peer())  # type: ignore[arg-type]
+    assert login.user == "ana"
+    gate.auth_timeout_s = 0.001
+    with pytest.raises(UpstreamFailure):
+        await gate.admit(PlainCredentials("ana", "", b"else"), Peer())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -175,16 +171,16 @@ def test_a_password_that_is_remembered_waits_for_no_hash(tmp_path: Path) -> None
         ("GSSAPI", b"", "", Code.CANNOT),
     ],
 )
-def test_a_refusal_names_who_was_meant(
+async def test_a_refusal_names_who_was_meant(
     tmp_path: Path, mechanism: str, initial: bytes, user: str, code: Code
 ) -> None:
-    gate = gate_of(tmp_path)
+    gate = await gate_of(tmp_path)
 
     async def ask(challenge: bytes) -> bytes:
         return b"wrong"
 
     with pytest.raises(NotAdmitted) as refused:
-        asyncio.run(run_sasl(gate, mechanism, initial, ask, Peer(), "imap"))  # type: ignore[arg-type]
+        await run_sasl(gate, mechanism, initial, ask, Peer(), "imap")  # type: ignore[arg-type]
     assert refused.value.user == user
     assert refused.value.code is code
 
@@ -200,11 +196,11 @@ def test_a_refusal_names_who_was_meant(
         (b"bob\0boss\0secret", "", ""),
     ],
 )
-def test_a_master_user_at_a_frontend_acts_for_users_and_never_for_an_administrator(
+async def test_a_master_user_at_a_frontend_acts_for_users_and_never_for_an_administrator(
     tmp_path: Path, initial: bytes, user: str, proxy: str
 ) -> None:
     users = UserFile(tmp_path / "users", QUICK)
-    asyncio.run(users.set_passwords({"ana": b"secret", "boss": b"secret"}))
+    await users.set_passwords({"ana": b"secret", "boss": b"secret"})
     gate = Gate(users, proxies=["ana"], admins=["boss"], keep_admin_password=True)
 
     async def ask(challenge: bytes) -> bytes:
@@ -213,10 +209,10 @@ def test_a_master_user_at_a_frontend_acts_for_users_and_never_for_an_administrat
     exchange = run_sasl(gate, "PLAIN", initial, ask, Peer(), "imap")  # type: ignore[arg-type]
     if not user:
         with pytest.raises(NotAdmitted) as refused:
-            asyncio.run(exchange)
+            await exchange
         assert refused.value.code is Code.AUTHORIZATION_FAILED
         return
-    login, _ = asyncio.run(exchange)
+    login, _ = await exchange
     assert (login.user, login.proxy, login.is_admin, login.password) == (user, proxy, False, None)
 
 

@@ -10,26 +10,22 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_one_address_with_many_attempts_delays_another_by_one_turn() -> None:
-    async def scene() -> list[str]:
-        turnstile, seen = Turnstile(2), list[str]()
+async def test_one_address_with_many_attempts_delays_another_by_one_turn() -> None:
+    turnstile, seen = Turnstile(2), list[str]()
 
-        async def come(key: str, *, first: bool = False) -> None:
-            async with turnstile.turn(key, first=first):
-                seen.append(key)
-                await asyncio.sleep(0)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(50):
-                group.create_task(come("a"))
+    async def come(key: str, *, first: bool = False) -> None:
+        async with turnstile.turn(key, first=first):
+            seen.append(key)
             await asyncio.sleep(0)
-            group.create_task(come("b"))
-            group.create_task(come("c", first=True))
-            group.create_task(come("b"))
-        assert not turnstile.is_full
-        return seen
 
-    seen = asyncio.run(scene())
+    async with asyncio.TaskGroup() as group:
+        for _ in range(50):
+            group.create_task(come("a"))
+        await asyncio.sleep(0)
+        group.create_task(come("b"))
+        group.create_task(come("c", first=True))
+        group.create_task(come("b"))
+    assert not turnstile.is_full
     assert len(seen) == 53
     assert seen.index("c") <= 4
     assert [number for number, key in enumerate(seen) if key == "b"][1] <= 9

@@ -21,7 +21,7 @@ from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.remote.client import MasterClient
 from tests.backend.server import memory_store
-from tests.mupdate.nodes import Server, run
+from tests.mupdate.nodes import Server
 
 ANA, BOB = MailboxName(b"user.ana"), MailboxName(b"user.bob")
 CHILD, MOVED = MailboxName(b"user.ana.a"), MailboxName(b"user.ana.z")
@@ -145,47 +145,44 @@ MOST_STEPS = 8
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("step", range(MOST_STEPS))
 @pytest.mark.parametrize("whole", [True, False], ids=["worker-0", "another-worker"])
-def test_a_kill_at_any_step_is_mended_at_the_next_start(
+async def test_a_kill_at_any_step_is_mended_at_the_next_start(
     operation: str, step: int, whole: bool, tmp_path: Path
 ) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            steps = 0
+    async with murder(tmp_path) as (_, node):
+        steps = 0
 
-            def die(_: str) -> None:
-                nonlocal steps
-                if steps == step:
-                    raise KilledError
-                steps += 1
+        def die(_: str) -> None:
+            nonlocal steps
+            if steps == step:
+                raise KilledError
+            steps += 1
 
-            node.announcer.step = die
-            try:
-                await OPERATIONS[operation](node)
-            except KilledError:
-                pass
-            else:
-                return  # it has fewer steps
-            reborn = await node.reborn()
-            if whole:
-                await reborn.comparer.compare()
-            else:
-                reborn.comparer.owe(name for one in reborn.settled for name in one.names)
-                paying = reborn.comparer._paying
-                if paying is not None:
-                    await paying
-            await reborn.check_agreement()
-            if operation == "split":
-                split_off = reborn.list.find(OTHER) is not None
-                assert await reborn.mail_in(OTHER if split_off else BELOW) == 1
-            if operation == "rename":
-                names = {entry.name for entry in reborn.list.walk()}
-                assert (BELOW in names) != (MOVED_BELOW in names)
-                assert await reborn.mail_in(BELOW if BELOW in names else MOVED_BELOW) == 1
-            await reborn.close()
-            node.list = MailboxList.open(node.folder)
-            node.ledger = Ledger(node.list)
-
-    run(scene())
+        node.announcer.step = die
+        try:
+            await OPERATIONS[operation](node)
+        except KilledError:
+            pass
+        else:
+            return  # it has fewer steps
+        reborn = await node.reborn()
+        if whole:
+            await reborn.comparer.compare()
+        else:
+            reborn.comparer.owe(name for one in reborn.settled for name in one.names)
+            paying = reborn.comparer._paying
+            if paying is not None:
+                await paying
+        await reborn.check_agreement()
+        if operation == "split":
+            split_off = reborn.list.find(OTHER) is not None
+            assert await reborn.mail_in(OTHER if split_off else BELOW) == 1
+        if operation == "rename":
+            names = {entry.name for entry in reborn.list.walk()}
+            assert (BELOW in names) != (MOVED_BELOW in names)
+            assert await reborn.mail_in(BELOW if BELOW in names else MOVED_BELOW) == 1
+        await reborn.close()
+        node.list = MailboxList.open(node.folder)
+        node.ledger = Ledger(node.list)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

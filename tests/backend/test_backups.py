@@ -1,7 +1,7 @@
 """A mailbox of each store in a backup and back: read while it changes, put into an empty backend; who may send what."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,6 @@ from murder.roles.backend.moves.journal import FROM_BACKUP
 from murder.roles.mupdate.database.change import PutNote
 from murder.wire.nodes.carry import OCTETS, Frame, FrameCutter, format_words
 from tests.backend.server import Running, maildir_store, memory_store, running_backend, spool_store
-from tests.kit.scene import run
 
 INBOX = MailboxName(b"user.ana")
 Make = Callable[[Path], MailboxStore]
@@ -150,79 +149,70 @@ async def take(reach: Reach, vault: Vault) -> Point:
 
 
 @each_store
-def test_a_mailbox_comes_back_as_it_was_under_a_new_identity(make: Make, tmp_path: Path) -> None:
-    vault = open_vault(tmp_path / "vault", make=True)
-
-    async def scene() -> None:
-        async with running_backend(tmp_path / "a", lambda: make(tmp_path / "a")) as one:
-            await fill(one)
-            async with operating(one) as (_, reach):
-                point = await take(reach, vault)
-            before = await lines(one)
-            assert kept_lines(vault, point) == before
-            (old,) = [found for found in await one.backend.store.mailboxes() if found.name == INBOX]
-        async with running_backend(tmp_path / "b", lambda: make(tmp_path / "b")) as one:
-            await one.backend.announcer.delete([INBOX])
-            unit = read_unit(vault, point.units[INBOX])
-            tree = Tree(
-                INBOX, "be1", "", [Coming(INBOX, b"ana\tlrswipkxtecda\t", unit.mailboxes[0])]
-            )
-            async with operating(one) as (_, reach):
-                await Putting(reach, vault, point.name).tree(tree)
-            assert await lines(one) == before
-            (new,) = [found for found in await one.backend.store.mailboxes() if found.name == INBOX]
-            assert new.uid_validity > old.uid_validity
-            assert new.mailbox_id != old.mailbox_id
-            bob = await one.backend.store.open(INBOX, "bob")
-            seen = [row.uid for row in await bob.messages() if "\\Seen" in row.flags]
-            assert seen == [3]
-            bob.close()
-            assert (
-                one.backend.mailboxes.list.note("a/user.ana")
-                == b'{"": {"/shared/comment": "kept"}}'
-            )
-            assert not list((vault.folder / "restores").glob("*.json"))
-
-    run(scene())
-
-
-@each_store
-def test_what_changes_while_it_is_read_is_in_it_as_of_one_moment(
+async def test_a_mailbox_comes_back_as_it_was_under_a_new_identity(
     make: Make, tmp_path: Path
 ) -> None:
     vault = open_vault(tmp_path / "vault", make=True)
 
-    async def scene() -> None:
-        async with running_backend(tmp_path / "a", lambda: make(tmp_path / "a")) as one:
-            await fill(one)
-            async with operating(one) as (operator, reach):
-                await take(reach, vault)
-                left = [1, 2, 3]
+    async with running_backend(tmp_path / "a", lambda: make(tmp_path / "a")) as one:
+        await fill(one)
+        async with operating(one) as (_, reach):
+            point = await take(reach, vault)
+        before = await lines(one)
+        assert kept_lines(vault, point) == before
+        (old,) = [found for found in await one.backend.store.mailboxes() if found.name == INBOX]
+    async with running_backend(tmp_path / "b", lambda: make(tmp_path / "b")) as one:
+        await one.backend.announcer.delete([INBOX])
+        unit = read_unit(vault, point.units[INBOX])
+        tree = Tree(INBOX, "be1", "", [Coming(INBOX, b"ana\tlrswipkxtecda\t", unit.mailboxes[0])])
+        async with operating(one) as (_, reach):
+            await Putting(reach, vault, point.name).tree(tree)
+        assert await lines(one) == before
+        (new,) = [found for found in await one.backend.store.mailboxes() if found.name == INBOX]
+        assert new.uid_validity > old.uid_validity
+        assert new.mailbox_id != old.mailbox_id
+        bob = await one.backend.store.open(INBOX, "bob")
+        seen = [row.uid for row in await bob.messages() if "\\Seen" in row.flags]
+        assert seen == [3]
+        bob.close()
+        assert one.backend.mailboxes.list.note("a/user.ana") == b'{"": {"/shared/comment": "kept"}}'
+        assert not list((vault.folder / "restores").glob("*.json"))
 
-                async def change(words: dict[str, Any]) -> None:
-                    """Before pages and octets are told: messages go, come, and have other flags."""
-                    if words["do"] not in ("page", "fetch") or not left:
-                        return
-                    number = left.pop()
-                    mailbox = await one.backend.store.open(INBOX, "ana")
-                    await append(one, mailbox, b"Subject: later %d\r\n\r\nx\r\n" % number)
-                    await mailbox.expunge([Uid(20 + number), max(await mailbox.uids())])
-                    await append(one, mailbox, b"Subject: last %d\r\n\r\nx\r\n" % number)
-                    await mailbox.change_flags(
-                        [Uid(30 + number)], FlagChange.REPLACE, frozenset({"\\Flagged"})
-                    )
-                    mailbox.close()
 
-                operator.heard = change
+@each_store
+async def test_what_changes_while_it_is_read_is_in_it_as_of_one_moment(
+    make: Make, tmp_path: Path
+) -> None:
+    vault = open_vault(tmp_path / "vault", make=True)
+
+    async with running_backend(tmp_path / "a", lambda: make(tmp_path / "a")) as one:
+        await fill(one)
+        async with operating(one) as (operator, reach):
+            await take(reach, vault)
+            left = [1, 2, 3]
+
+            async def change(words: dict[str, Any]) -> None:
+                """Before pages and octets are told: messages go, come, and have other flags."""
+                if words["do"] not in ("page", "fetch") or not left:
+                    return
+                number = left.pop()
                 mailbox = await one.backend.store.open(INBOX, "ana")
-                await append(one, mailbox, b"Subject: new\r\n\r\nx\r\n")
+                await append(one, mailbox, b"Subject: later %d\r\n\r\nx\r\n" % number)
+                await mailbox.expunge([Uid(20 + number), max(await mailbox.uids())])
+                await append(one, mailbox, b"Subject: last %d\r\n\r\nx\r\n" % number)
+                await mailbox.change_flags(
+                    [Uid(30 + number)], FlagChange.REPLACE, frozenset({"\\Flagged"})
+                )
                 mailbox.close()
-                point = await take(reach, vault)
-            assert not left
-            assert not point.missing
-            assert kept_lines(vault, point) == await lines(one)
 
-    run(scene())
+            operator.heard = change
+            mailbox = await one.backend.store.open(INBOX, "ana")
+            await append(one, mailbox, b"Subject: new\r\n\r\nx\r\n")
+            mailbox.close()
+            point = await take(reach, vault)
+        assert not left
+        assert not point.missing
+        assert kept_lines(vault, point) == await lines(one)
 
 
 class Master:
@@ -234,46 +224,40 @@ class Master:
         return MailboxEntry(MailboxName(name), EntryState.ACTIVE, b"be2!default")
 
 
-def test_what_is_elsewhere_or_here_does_not_come_back(tmp_path: Path) -> None:
-    async def scene() -> Sequence[str]:
-        async with running_backend(tmp_path, memory_store) as one, operating(one) as (_, reach):
-            one.backend.master = cast(Any, Master())
-            end = await reach.frames("be1", b"XTAKE")
-            said = []
-            for root in ("user.zoe", "user.ana", "user.new"):
-                await end.send({"do": "begin", "id": "a1", "root": root, "partition": ""})
-                said.append((await end.receive()).words().get("code", "ok"))
-            end.close()
-            return said
-
-    assert run(scene()) == ["ALREADYEXISTS", "ALREADYEXISTS", "ok"]
+async def test_what_is_elsewhere_or_here_does_not_come_back(tmp_path: Path) -> None:
+    async with running_backend(tmp_path, memory_store) as one, operating(one) as (_, reach):
+        one.backend.master = cast(Any, Master())
+        end = await reach.frames("be1", b"XTAKE")
+        said = []
+        for root in ("user.zoe", "user.ana", "user.new"):
+            await end.send({"do": "begin", "id": "a1", "root": root, "partition": ""})
+            said.append((await end.receive()).words().get("code", "ok"))
+        end.close()
+        assert said == ["ALREADYEXISTS", "ALREADYEXISTS", "ok"]
 
 
-def test_only_what_the_list_shows_is_read(tmp_path: Path) -> None:
+async def test_only_what_the_list_shows_is_read(tmp_path: Path) -> None:
     """What has left for another server, or arrives, is not this server's to give."""
 
-    async def scene() -> Sequence[str]:
-        async with running_backend(tmp_path, memory_store) as one, operating(one) as (_, reach):
-            await one.backend.store.create(MailboxName(b"user.left"), "default")
-            end = await reach.frames("be1", b"XBACKUP")
-            said = []
-            for words in (
-                {"do": "look", "since": 0},
-                {"do": "page", "since": 0, "after": 0},
-                {"do": "count"},
-                {"do": "fetch", "uids": [1]},
-            ):
-                await end.send({"name": "user.left", **words})
-                said.append((await end.receive()).words()["code"])
-            await end.send({"do": "count", "name": "user.ana"})
-            assert (await end.receive()).words() == {"messages": 0, "modseq": ModSeq(1)}
-            end.close()
-            return said
-
-    assert run(scene()) == ["NONEXISTENT"] * 4
+    async with running_backend(tmp_path, memory_store) as one, operating(one) as (_, reach):
+        await one.backend.store.create(MailboxName(b"user.left"), "default")
+        end = await reach.frames("be1", b"XBACKUP")
+        said = []
+        for words in (
+            {"do": "look", "since": 0},
+            {"do": "page", "since": 0, "after": 0},
+            {"do": "count"},
+            {"do": "fetch", "uids": [1]},
+        ):
+            await end.send({"name": "user.left", **words})
+            said.append((await end.receive()).words()["code"])
+        await end.send({"do": "count", "name": "user.ana"})
+        assert (await end.receive()).words() == {"messages": 0, "modseq": ModSeq(1)}
+        end.close()
+        assert said == ["NONEXISTENT"] * 4
 
 
-def test_a_message_that_cannot_be_read_is_told_and_asked_for_again(tmp_path: Path) -> None:
+async def test_a_message_that_cannot_be_read_is_told_and_asked_for_again(tmp_path: Path) -> None:
     vault = open_vault(tmp_path / "vault", make=True)
 
     async def taken(reach: Reach) -> tuple[Point, dict[str, str]]:
@@ -281,31 +265,28 @@ def test_a_message_that_cannot_be_read_is_told_and_asked_for_again(tmp_path: Pat
             taking = Taking(reach, vault, "all", lambda row: row.name == INBOX)
             return await taking.run(), taking.taken.unreadable
 
-    async def scene() -> None:
-        folder = tmp_path / "a"
-        async with running_backend(folder, lambda: spool_store(folder)) as one:
-            mailbox = await one.backend.store.open(INBOX, "ana")
-            for number in range(3):
-                await append(one, mailbox, b"Subject: %d\r\n\r\n" % number + b"y" * 300_000)
-            mailbox.close()
-            (body, *_) = [
-                path
-                for path in folder.rglob("*")
-                if path.is_file()
-                and path.stat().st_size > 290_000
-                and path.suffix not in (".db", ".db-wal")
-            ]
-            body.rename(tmp_path / "away")
-            async with operating(one) as (_, reach):
-                for _ in range(2):  # it is not forgotten, though nothing has changed
-                    point, unreadable = await taken(reach)
-                    assert len(unreadable) == 1 and "user.ana, UID" in next(iter(unreadable))
-                    assert len(kept_lines(vault, point)) == 3
-                (tmp_path / "away").rename(body)
+    folder = tmp_path / "a"
+    async with running_backend(folder, lambda: spool_store(folder)) as one:
+        mailbox = await one.backend.store.open(INBOX, "ana")
+        for number in range(3):
+            await append(one, mailbox, b"Subject: %d\r\n\r\n" % number + b"y" * 300_000)
+        mailbox.close()
+        (body, *_) = [
+            path
+            for path in folder.rglob("*")
+            if path.is_file()
+            and path.stat().st_size > 290_000
+            and path.suffix not in (".db", ".db-wal")
+        ]
+        body.rename(tmp_path / "away")
+        async with operating(one) as (_, reach):
+            for _ in range(2):  # it is not forgotten, though nothing has changed
                 point, unreadable = await taken(reach)
-            assert unreadable == {}
-            (entry,) = read_unit(vault, point.units[INBOX]).mailboxes
-            (page,) = read_mailbox(vault, entry.digest).pages
-            assert all(vault.has(row.digest) for row in read_page(vault, page.digest).values())
-
-    run(scene())
+                assert len(unreadable) == 1 and "user.ana, UID" in next(iter(unreadable))
+                assert len(kept_lines(vault, point)) == 3
+            (tmp_path / "away").rename(body)
+            point, unreadable = await taken(reach)
+        assert unreadable == {}
+        (entry,) = read_unit(vault, point.units[INBOX]).mailboxes
+        (page,) = read_mailbox(vault, entry.digest).pages
+        assert all(vault.has(row.digest) for row in read_page(vault, page.digest).values())

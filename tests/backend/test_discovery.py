@@ -5,8 +5,6 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import uvloop
-
 from murder.model.name import MailboxName
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import Running, maildir_store, running_backend
@@ -15,14 +13,6 @@ from tests.plugins.test_store_maildir import Dovecot
 
 USERS = "maildir/maildir/users"  # below a test's folder, by default
 Play = Callable[[str], Awaitable[None]]
-
-
-def run(scene: Awaitable[None]) -> None:
-    async def timed() -> None:
-        await asyncio.wait_for(scene, 30)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(timed())
 
 
 def playing(running: Running) -> Play:

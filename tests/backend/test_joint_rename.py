@@ -1,7 +1,6 @@
 """RENAME of a hierarchy on three backends: killed at every step of each, refused, crossing; all of it or nothing."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,21 +37,14 @@ from tests.backend.joint import (
 from tests.mupdate.nodes import run
 
 
-def scene(play: Callable[[], Any]) -> None:
-    run(play())
-
-
-def test_all_of_it_is_renamed(tmp_path: Path) -> None:
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
-            steps: list[str] = []
-            nodes["be1.test"].on_step = steps.append
-            assert await nodes["be1.test"].rename() == ()
-            await check(nodes, True)
-            assert not any(node.list.intents() for node in nodes.values())
-            assert steps.index("decided") < steps.index("moved")
-
-    scene(play)
+async def test_all_of_it_is_renamed(tmp_path: Path) -> None:
+    async with three(tmp_path) as (_, nodes):
+        steps: list[str] = []
+        nodes["be1.test"].on_step = steps.append
+        assert await nodes["be1.test"].rename() == ()
+        await check(nodes, True)
+        assert not any(node.list.intents() for node in nodes.values())
+        assert steps.index("decided") < steps.index("moved")
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -138,24 +130,21 @@ def test_a_master_that_dies_at_any_step_leaves_all_or_nothing(tmp_path: Path, wa
 @pytest.mark.parametrize(
     "step", ["prepare answered", "parts prepared", "decided", "commit answered"]
 )
-def test_the_root_and_a_part_may_die_together(tmp_path: Path, step: str) -> None:
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
+async def test_the_root_and_a_part_may_die_together(tmp_path: Path, step: str) -> None:
+    async with three(tmp_path) as (_, nodes):
 
-            def die(at: str) -> None:
-                if at == step:
-                    nodes["be2.test"].is_dead = True
-                    raise KilledError
+        def die(at: str) -> None:
+            if at == step:
+                nodes["be2.test"].is_dead = True
+                raise KilledError
 
-            nodes["be1.test"].on_step = die
-            with pytest.raises(KilledError):
-                await nodes["be1.test"].rename()
-            for name in ("be2.test", "be1.test"):
-                await nodes[name].reborn()
-            await settle(nodes)
-            await check(nodes, step in ("decided", "commit answered"))
-
-    scene(play)
+        nodes["be1.test"].on_step = die
+        with pytest.raises(KilledError):
+            await nodes["be1.test"].rename()
+        for name in ("be2.test", "be1.test"):
+            await nodes[name].reborn()
+        await settle(nodes)
+        await check(nodes, step in ("decided", "commit answered"))
 
 
 async def test_no_commit_has_more_than_some_of_the_access_lists(
@@ -208,128 +197,110 @@ async def test_a_kill_between_two_commits_of_a_rename_is_gone_on_from(
 
 
 @pytest.mark.parametrize("away", ["be2.test", "be3.test"])
-def test_where_a_part_is_away_nothing_is_renamed_and_it_is_named(tmp_path: Path, away: str) -> None:
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
-            nodes[away].is_dead = True
-            with pytest.raises(
-                Refusal, match=f"{away} has a part of it, and it cannot be reached"
-            ) as no:
-                await nodes["be1.test"].rename()
-            assert no.value.code is Code.UNAVAILABLE
-            nodes[away].is_dead = False
-            assert not any(node.list.intents() for node in nodes.values())
-            await check(nodes, False)
+async def test_where_a_part_is_away_nothing_is_renamed_and_it_is_named(
+    tmp_path: Path, away: str
+) -> None:
+    async with three(tmp_path) as (_, nodes):
+        nodes[away].is_dead = True
+        with pytest.raises(
+            Refusal, match=f"{away} has a part of it, and it cannot be reached"
+        ) as no:
             await nodes["be1.test"].rename()
-            await check(nodes, True)
-
-    scene(play)
-
-
-def test_a_new_name_that_exists_at_one_of_them_refuses_all(tmp_path: Path) -> None:
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
-            taken = MailboxName(b"user.bea.b.c")
-            await nodes["be2.test"].announcer.create(taken, ACL)
-            with pytest.raises(Refusal, match=r"be2\.test: user\.bea\.b\.c exists already") as no:
-                await nodes["be1.test"].rename()
-            assert (no.value.code, no.value.names) == (Code.ALREADY_EXISTS, (taken,))
-            await nodes["be2.test"].announcer.delete([taken])
-            # the same name at another server: the master knows
-            await nodes["be3.test"].announcer.create(taken, ACL)
-            with pytest.raises(Refusal, match="The murder has this mailbox already") as no:
-                await nodes["be1.test"].rename()
-            await nodes["be3.test"].announcer.delete([taken])
-            await check(nodes, False)
-            assert not any(node.list.intents() for node in nodes.values())
-
-    scene(play)
+        assert no.value.code is Code.UNAVAILABLE
+        nodes[away].is_dead = False
+        assert not any(node.list.intents() for node in nodes.values())
+        await check(nodes, False)
+        await nodes["be1.test"].rename()
+        await check(nodes, True)
 
 
-def test_a_limit_of_one_of_them_refuses_all(tmp_path: Path) -> None:
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
-            nodes["be3.test"].backend.config = BackendConfig(max_mailboxes_per_user=0)
-            with pytest.raises(
-                Refusal, match=r"be3\.test: A mailbox may have at most 0 mailboxes"
-            ) as no:
-                await nodes["be1.test"].rename()
-            assert no.value.code is Code.LIMIT
-            await check(nodes, False)
+async def test_a_new_name_that_exists_at_one_of_them_refuses_all(tmp_path: Path) -> None:
+    async with three(tmp_path) as (_, nodes):
+        taken = MailboxName(b"user.bea.b.c")
+        await nodes["be2.test"].announcer.create(taken, ACL)
+        with pytest.raises(Refusal, match=r"be2\.test: user\.bea\.b\.c exists already") as no:
+            await nodes["be1.test"].rename()
+        assert (no.value.code, no.value.names) == (Code.ALREADY_EXISTS, (taken,))
+        await nodes["be2.test"].announcer.delete([taken])
+        # the same name at another server: the master knows
+        await nodes["be3.test"].announcer.create(taken, ACL)
+        with pytest.raises(Refusal, match="The murder has this mailbox already") as no:
+            await nodes["be1.test"].rename()
+        await nodes["be3.test"].announcer.delete([taken])
+        await check(nodes, False)
+        assert not any(node.list.intents() for node in nodes.values())
 
-    scene(play)
+
+async def test_a_limit_of_one_of_them_refuses_all(tmp_path: Path) -> None:
+    async with three(tmp_path) as (_, nodes):
+        nodes["be3.test"].backend.config = BackendConfig(max_mailboxes_per_user=0)
+        with pytest.raises(
+            Refusal, match=r"be3\.test: A mailbox may have at most 0 mailboxes"
+        ) as no:
+            await nodes["be1.test"].rename()
+        assert no.value.code is Code.LIMIT
+        await check(nodes, False)
 
 
-def test_two_that_cross_do_not_wait_for_ever_and_one_at_most_comes_about(
+async def test_two_that_cross_do_not_wait_for_ever_and_one_at_most_comes_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has its root in a tree in which the other has a part."""
     monkeypatch.setattr(part, "WAIT_S", (0.1, 0.8))
     other, new = MailboxName(b"user.ana.b"), MailboxName(b"user.carl")
 
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
-            far = MailboxName(b"user.ana.b.far")
-            await nodes["be1.test"].announcer.create(far, ACL)
-            outcomes = await asyncio.gather(
-                nodes["be1.test"].rename(),
-                nodes["be2.test"].rename(other, new),
-                return_exceptions=True,
-            )
-            assert all(isinstance(one, tuple | Refusal) for one in outcomes)
-            await settle(nodes)
-            rows = set[bytes]()
-            for server, node in nodes.items():
-                there = {row.name for row in await node.client.list_server(server)}
-                assert there == node.names() == {one.name for one in await node.store.mailboxes()}
-                rows |= there
-            first, second = (not isinstance(one, Refusal) for one in outcomes)
-            assert (NEW in rows) == first and (new in rows) == second
-            assert (MailboxName(b"user.carl.far") in rows) == second
-            whole = {*ALL, far}
-            if second:
-                whole = {moved(one, other, new) if one.startswith(other) else one for one in whole}
-            if first:
-                whole = {moved(one, OLD, NEW) if one.startswith(OLD) else one for one in whole}
-            assert rows == whole
-
-    scene(play)
+    async with three(tmp_path) as (_, nodes):
+        far = MailboxName(b"user.ana.b.far")
+        await nodes["be1.test"].announcer.create(far, ACL)
+        outcomes = await asyncio.gather(
+            nodes["be1.test"].rename(),
+            nodes["be2.test"].rename(other, new),
+            return_exceptions=True,
+        )
+        assert all(isinstance(one, tuple | Refusal) for one in outcomes)
+        await settle(nodes)
+        rows = set[bytes]()
+        for server, node in nodes.items():
+            there = {row.name for row in await node.client.list_server(server)}
+            assert there == node.names() == {one.name for one in await node.store.mailboxes()}
+            rows |= there
+        first, second = (not isinstance(one, Refusal) for one in outcomes)
+        assert (NEW in rows) == first and (new in rows) == second
+        assert (MailboxName(b"user.carl.far") in rows) == second
+        whole = {*ALL, far}
+        if second:
+            whole = {moved(one, other, new) if one.startswith(other) else one for one in whole}
+        if first:
+            whole = {moved(one, OLD, NEW) if one.startswith(OLD) else one for one in whole}
+        assert rows == whole
 
 
-def test_what_is_prepared_keeps_others_out_until_it_is_over(tmp_path: Path) -> None:
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
-            part_node = nodes["be2.test"]
-            blocked: list[asyncio.Task[Any]] = []
-            inside = MailboxName(b"user.ana.b.more")
+async def test_what_is_prepared_keeps_others_out_until_it_is_over(tmp_path: Path) -> None:
+    async with three(tmp_path) as (_, nodes):
+        part_node = nodes["be2.test"]
+        blocked: list[asyncio.Task[Any]] = []
+        inside = MailboxName(b"user.ana.b.more")
 
-            def create(at: str) -> None:
-                if at == "part prepared":
-                    blocked.append(asyncio.create_task(part_node.announcer.create(inside, ACL)))
+        def create(at: str) -> None:
+            if at == "part prepared":
+                blocked.append(asyncio.create_task(part_node.announcer.create(inside, ACL)))
 
-            part_node.on_step = create
-            await nodes["be1.test"].rename()
-            (task,) = blocked
-            await (
-                task
-            )  # it comes behind: a mailbox of the former user's, as where one server has all
-            assert part_node.names() == {b"user.bea.b", b"user.bea.b.c", inside}
-
-    scene(play)
+        part_node.on_step = create
+        await nodes["be1.test"].rename()
+        (task,) = blocked
+        await task  # it comes behind: a mailbox of the former user's, as where one server has all
+        assert part_node.names() == {b"user.bea.b", b"user.bea.b.c", inside}
 
 
-def test_only_a_root_s_own_server_asks_for_it(tmp_path: Path) -> None:
+async def test_only_a_root_s_own_server_asks_for_it(tmp_path: Path) -> None:
     """Another one may have a stolen key: it renames, commits and aborts nothing of what it has no part in."""
 
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
-            asked = Peer(cast(FrameChannel, Wire(nodes, "be3.test", "be2.test")), "be2.test")
-            with pytest.raises(Refusal, match=r"user\.ana is not at be3\.test") as no:
-                await asked.ask(Prepare("a1", OLD, NEW, "ana", True))
-            assert no.value.code is Code.NO_PERMISSION
-            await check(nodes, False)
-
-    scene(play)
+    async with three(tmp_path) as (_, nodes):
+        asked = Peer(cast(FrameChannel, Wire(nodes, "be3.test", "be2.test")), "be2.test")
+        with pytest.raises(Refusal, match=r"user\.ana is not at be3\.test") as no:
+            await asked.ask(Prepare("a1", OLD, NEW, "ana", True))
+        assert no.value.code is Code.NO_PERMISSION
+        await check(nodes, False)
 
 
 async def test_what_is_in_doubt_is_shown_and_can_be_ended_by_hand(tmp_path: Path) -> None:
@@ -358,26 +329,25 @@ async def test_what_is_in_doubt_is_shown_and_can_be_ended_by_hand(tmp_path: Path
     await play(Stage.ABORT)
 
 
-def test_a_part_that_cannot_be_told_is_shown_at_the_root_s_until_it_is_done(tmp_path: Path) -> None:
-    async def play() -> None:
-        async with three(tmp_path) as (_, nodes):
+async def test_a_part_that_cannot_be_told_is_shown_at_the_root_s_until_it_is_done(
+    tmp_path: Path,
+) -> None:
+    async with three(tmp_path) as (_, nodes):
 
-            def die(at: str) -> None:
-                if at == "decided":
-                    nodes["be3.test"].is_dead = True
+        def die(at: str) -> None:
+            if at == "decided":
+                nodes["be3.test"].is_dead = True
 
-            nodes["be1.test"].on_step = die
-            assert await nodes["be1.test"].rename() == ("be3.test",)
-            root = nodes["be1.test"]
-            await root.renames.look()
-            told = {(one.claimant, one.command) for one in root.renames.in_doubt()}
-            assert told == {("be3.test", "RENAMED")}  # the other one has done its part
-            await nodes["be3.test"].reborn()
-            await settle(nodes)
-            assert root.renames.in_doubt() == []
-            await check(nodes, True)
-
-    scene(play)
+        nodes["be1.test"].on_step = die
+        assert await nodes["be1.test"].rename() == ("be3.test",)
+        root = nodes["be1.test"]
+        await root.renames.look()
+        told = {(one.claimant, one.command) for one in root.renames.in_doubt()}
+        assert told == {("be3.test", "RENAMED")}  # the other one has done its part
+        await nodes["be3.test"].reborn()
+        await settle(nodes)
+        assert root.renames.in_doubt() == []
+        await check(nodes, True)
 
 
 @pytest.mark.parametrize("step", ["parts prepared", "decided"])

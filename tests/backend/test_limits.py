@@ -5,29 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from tests.backend.server import config_in, running_backend
 from tests.kit.dialogue import Player, Streams
 
 
-def play(folder: Path, text: str, **limits: Any) -> None:
+async def play(folder: Path, text: str, **limits: Any) -> None:
     """A dialogue with a backend that has these limits."""
+    async with running_backend(folder, config=config_in(folder, **limits)) as running:
 
-    async def scene() -> None:
-        async with running_backend(folder, config=config_in(folder, **limits)) as running:
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
 
-            async def connect(_: str) -> Streams:
-                return await asyncio.open_connection(*running.address)
-
-            await Player(connect).play(text)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+        await Player(connect).play(text)
 
 
-def test_identifiers_of_an_access_list(tmp_path: Path) -> None:
-    play(
+async def test_identifiers_of_an_access_list(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         f"""
 C1= LOGIN ana secret
@@ -51,8 +44,8 @@ S1: a5 BAD $_
     )
 
 
-def test_mailboxes_and_levels(tmp_path: Path) -> None:
-    play(
+async def test_mailboxes_and_levels(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         """
 C1= LOGIN ana secret
@@ -78,8 +71,8 @@ C1= CREATE INBOX/b
     )
 
 
-def test_what_is_deleted_later_is_bounded_too(tmp_path: Path) -> None:
-    play(
+async def test_what_is_deleted_later_is_bounded_too(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         """
 C1= LOGIN ana secret
@@ -101,8 +94,8 @@ C2= CREATE shared
     )
 
 
-def test_subscriptions(tmp_path: Path) -> None:
-    play(
+async def test_subscriptions(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         f"""
 C1= LOGIN ana secret
@@ -120,8 +113,8 @@ S1: a2 NO [LIMIT] A mailbox name may have 490 octets$_
     )
 
 
-def test_keys_of_a_search_and_wildcards_of_a_pattern(tmp_path: Path) -> None:
-    play(
+async def test_keys_of_a_search_and_wildcards_of_a_pattern(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         """
 C1= LOGIN ana secret
@@ -144,8 +137,8 @@ S1: a5 NO [LIMIT] A pattern may have 2 wildcards, all of a command 20$_
     )
 
 
-def test_annotations(tmp_path: Path) -> None:
-    play(
+async def test_annotations(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         f"""
 C1= LOGIN ana secret
@@ -173,9 +166,9 @@ C1= SETMETADATA INBOX/n (/private/a "{"x" * 100}")
     )
 
 
-def test_keys_of_urls(tmp_path: Path) -> None:
+async def test_keys_of_urls(tmp_path: Path) -> None:
     url = "imap://{}@be1.test/{};UID=1;URLAUTH=anonymous"
-    play(
+    await play(
         tmp_path,
         f"""
 C1= LOGIN ana secret
@@ -191,8 +184,8 @@ C1= RESETKEY INBOX
     )
 
 
-def test_new_shared_mailboxes_have_the_configured_rights(tmp_path: Path) -> None:
-    play(
+async def test_new_shared_mailboxes_have_the_configured_rights(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         """
 C1= LOGIN admin secret
@@ -214,8 +207,8 @@ S1: a3 OK $_
     )
 
 
-def test_a_partition_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    play(
+async def test_a_partition_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    await play(
         tmp_path,
         """
 C1= LOGIN admin secret

@@ -1,6 +1,5 @@
 """What has moved away is kept for a while, and never let go of while it is on its way back."""
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -25,33 +24,31 @@ async def look_at(mover: Mover, move: Move) -> None:
     await mover._look_at(move, _arriving(mover.journal.moves()))
 
 
-def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
-    async def scene() -> None:
-        config = config_in(tmp_path, move_grace_s=0.0)
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-            mover, store = one.mover, one.backend.store
-            await mover.stop()  # nobody else looks
-            await store.create(GONE, "default")
-            left = await mover.journal.save(
-                Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
-            )
-            back = Move("b2", Side.IN, GONE, "be2.test", names=(GONE,))
-            for state in (State.COPYING, State.PREPARED, State.COMMITTED):
-                await mover.journal.save(back, state=state)
-                with pytest.raises(Refusal) as refused:
-                    await mover.forget(left)
-                assert refused.value.code is Code.IN_USE
-                await look_at(mover, left)  # its time is over, and it stays
-                assert GONE in await names(store)
-            await mover.journal.save(back, state=State.ABORTED)
-            assert (await mover.forget(left)).state is State.REMOVED
-            assert GONE not in await names(store)
-            assert not one.backend.mailboxes.list.intents()
+async def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
 
     async def names(store: object) -> set[MailboxName]:
         return {box.name for box in await store.mailboxes()}  # type: ignore[attr-defined] # any store
 
-    asyncio.run(scene())
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover, store = one.mover, one.backend.store
+        await mover.stop()  # nobody else looks
+        await store.create(GONE, "default")
+        left = await mover.journal.save(
+            Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        )
+        back = Move("b2", Side.IN, GONE, "be2.test", names=(GONE,))
+        for state in (State.COPYING, State.PREPARED, State.COMMITTED):
+            await mover.journal.save(back, state=state)
+            with pytest.raises(Refusal) as refused:
+                await mover.forget(left)
+            assert refused.value.code is Code.IN_USE
+            await look_at(mover, left)  # its time is over, and it stays
+            assert GONE in await names(store)
+        await mover.journal.save(back, state=State.ABORTED)
+        assert (await mover.forget(left)).state is State.REMOVED
+        assert GONE not in await names(store)
+        assert not one.backend.mailboxes.list.intents()
 
 
 async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from tests.backend.workers import two_workers
 from tests.kit.dialogue import Player, Streams
@@ -17,17 +16,11 @@ SEVERAL = (
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_sessions_in_different_workers_hear_of_each_other(name: str, tmp_path: Path) -> None:
+async def test_sessions_in_different_workers_hear_of_each_other(name: str, tmp_path: Path) -> None:
     text = (TRANSCRIPTS / f"{name}.txt").read_text(encoding="utf-8")
+    with two_workers(tmp_path) as ports:
 
-    async def scene(ports: list[int]) -> None:
         async def connect(peer: str) -> Streams:
             return await asyncio.open_connection("127.0.0.1", ports[int(peer) % 2])
 
         await Player(connect).play(text)
-
-    with (
-        two_workers(tmp_path) as ports,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        runner.run(asyncio.wait_for(scene(ports), 30))

@@ -1,6 +1,5 @@
 """The target's side of a move against a source that lies: nothing outside the folder, nothing of others, nothing planted."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,44 +51,42 @@ class Master:
         return MailboxEntry(MailboxName(name), EntryState.ACTIVE, server + b"!default")
 
 
-def taking(folder: Path, asked: list[dict[str, Any]], look: Callable[[Running], object]) -> Any:
+async def taking(
+    folder: Path, asked: list[dict[str, Any]], look: Callable[[Running], object]
+) -> Any:
     """The answers of a backend; and what is then seen there."""
-
-    async def scene() -> Any:
-        async with running_backend(folder, lambda: spool_store(folder)) as one:
-            one.backend.master = Master()
-            source = Source(*asked)
-            channel = cast(FrameChannel, source)
-            taken = Arriving(one.backend, one.mover.journal, channel, "be2.test")
-            with pytest.raises(UpstreamFailure):
-                await taken.serve()
-            return source.answers, look(one)
-
-    return asyncio.run(scene())
+    async with running_backend(folder, lambda: spool_store(folder)) as one:
+        one.backend.master = Master()
+        source = Source(*asked)
+        channel = cast(FrameChannel, source)
+        taken = Arriving(one.backend, one.mover.journal, channel, "be2.test")
+        with pytest.raises(UpstreamFailure):
+            await taken.serve()
+        return source.answers, look(one)
 
 
 def begin(root: str, move_id: str = "a1", **more: Any) -> dict[str, Any]:
     return {"do": "begin", "id": move_id, "root": root, "partition": "", **more}
 
 
-def test_only_what_the_master_says_is_at_the_source_may_come(tmp_path: Path) -> None:
+async def test_only_what_the_master_says_is_at_the_source_may_come(tmp_path: Path) -> None:
     asked = [begin(f"user.{user}") for user in ("carl", "nobody", "ana", "ana.planted")]
-    answers, moves = taking(tmp_path, asked, lambda one: list(one.mover.journal.moves()))
+    answers, moves = await taking(tmp_path, asked, lambda one: list(one.mover.journal.moves()))
     assert [answer["code"] for answer in answers] == ["NOPERM"] * 4
     assert moves == []
 
 
-def test_no_file_is_written_beside_the_journal(tmp_path: Path) -> None:
+async def test_no_file_is_written_beside_the_journal(tmp_path: Path) -> None:
     wrong = ["/../escaped", "x/../../escaped", "in-a.json", "a\0"]
     asked = [begin("user.zoe", one) for one in wrong]
     asked += [{"do": word, "id": wrong[0]} for word in ("commit", "abort")]
     before = {file for file in tmp_path.rglob("*") if "spool" not in file.parts}
-    answers, found = taking(tmp_path, asked, lambda _: list(tmp_path.rglob("*escaped*")))
+    answers, found = await taking(tmp_path, asked, lambda _: list(tmp_path.rglob("*escaped*")))
     assert all("id of a move" in answer["no"] for answer in answers), answers
     assert found == [] and not any("escaped" in file.name for file in before)
 
 
-def test_a_whole_move_and_what_does_not_belong_to_it(tmp_path: Path) -> None:
+async def test_a_whole_move_and_what_does_not_belong_to_it(tmp_path: Path) -> None:
     name = {"name": "user.zoe"}
     notes = {"a/user.zoe": '{"": {"/shared/comment": "x"}}'}
     rows = {"rows": [["user.zoe", "zoe\tlrs\t"]], "subscriptions": ["user.zoe"]}
@@ -108,7 +105,7 @@ def test_a_whole_move_and_what_does_not_belong_to_it(tmp_path: Path) -> None:
         {**PREPARE, **rows, "notes": notes},
         {"do": "commit", "id": "a1"},
     ]
-    answers, entry = taking(
+    answers, entry = await taking(
         tmp_path, asked, lambda one: one.backend.mailboxes.find(inbox_of("zoe"))
     )
     said = [answer.get("no", "") for answer in answers]

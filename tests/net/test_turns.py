@@ -37,16 +37,13 @@ async def test_others_run_while_work_rests() -> None:
     assert seen.index("callback") < seen.index("work")
 
 
-def test_what_is_done_aside_gives_its_result_and_its_error() -> None:
-    async def scene() -> None:
-        assert await aside(sorted, [2, 1], reverse=True) == [2, 1]
-        try:
-            await aside(int, "x")
-        except ValueError:
-            return
-        raise AssertionError("the error did not come through")
-
-    asyncio.run(scene())
+async def test_what_is_done_aside_gives_its_result_and_its_error() -> None:
+    assert await aside(sorted, [2, 1], reverse=True) == [2, 1]
+    try:
+        await aside(int, "x")
+    except ValueError:
+        return
+    raise AssertionError("the error did not come through")
 
 
 async def test_of_many_that_rest_one_goes_on_in_each_turn_of_the_loop() -> None:
