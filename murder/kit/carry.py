@@ -24,7 +24,7 @@ from murder.kit.rows import (
     spelled,
 )
 from murder.kit.schema import MESSAGE_COLUMNS, to_bits, to_keywords, to_message, to_seconds
-from murder.kit.told import note_told
+from murder.kit.sizes import note_size
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, display, no_such_mailbox
@@ -223,7 +223,7 @@ def put_message(
     assert isinstance(incoming, FileIncoming)
     body = insert_body(db, incoming.octets() if file is None else None, file)
     if message.told_size:
-        note_told(db, body, message.told_size)
+        note_size(db, body, message.told_size)
     db.execute(
         INSERT_MESSAGE,
         (

@@ -13,9 +13,9 @@ from murder.api import FlagChange, NewMessage, Retained, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.api.disk import DamagedMessageError
 from murder.errors import Code, Refusal
-from murder.kit.asked import Asked
 from murder.kit.bodies import Bodies, Copying
 from murder.kit.expunged import Keeper, Keeping, let_go, may_let_go, remove_kept
+from murder.kit.flags import FlagEdit
 from murder.kit.incoming import FileIncoming, ours
 from murder.kit.mapped import map_message
 from murder.kit.pages import pages
@@ -41,7 +41,7 @@ from murder.kit.schema import (
     to_message,
     to_seconds,
 )
-from murder.kit.told import note_told, told_octets, with_told
+from murder.kit.sizes import note_size, told_octets, with_sizes
 from murder.kit.uids import all_uids, known_uids, write_down
 from murder.model.message import (
     Changes,
@@ -203,7 +203,7 @@ class RowMailbox:
         if not self.is_own:
             seen = self._seen_uids([row[0] for row in rows], db)
             shown = [(row[0], _with_seen(row[1], row[0] in seen), *row[2:]) for row in rows]
-        return with_told(db, rows, [to_message(row) for row in shown])
+        return with_sizes(db, rows, [to_message(row) for row in shown])
 
     def _seen_uids(self, uids: list[int], db: sqlite3.Connection | None = None) -> set[int]:
         found = (db or self.root.reader).execute(
@@ -308,7 +308,7 @@ class RowMailbox:
         def work(db: sqlite3.Connection) -> None:
             row = db.execute(f"SELECT {BODY_OF}", {"box": self.box_id, "uid": uid}).fetchone()
             if row[0] is not None:
-                note_told(db, row[0], size)
+                note_size(db, row[0], size)
 
         self.root.hint(work)
 
@@ -408,7 +408,7 @@ class RowMailbox:
         incoming = ours(new.incoming)
         body = self._add_body(db, new, linked)
         if new.told_size:
-            note_told(db, body, new.told_size)
+            note_size(db, body, new.told_size)
         saved = int(time.time())
         date, zone = to_seconds(new.internal_date) if new.internal_date else (saved, 0)
         bits, uid = self.own_bits(db, to_bits(new.flags), box.uid_next), box.take_uid()
@@ -461,7 +461,7 @@ class RowMailbox:
                 words = known_keywords(db, box.id, named)
             else:
                 words = spelled(db, box.id, named, most=MOST_KEYWORDS).split()
-            asked = Asked(change, to_bits(flags), words)
+            edit = FlagEdit(change, to_bits(flags), words)
             modseq = box.modseq + 1
             rows = db.execute(
                 "SELECT uid, flags, keywords, modseq FROM message WHERE mailbox=? "
@@ -473,7 +473,7 @@ class RowMailbox:
                     modified.append(Uid(uid))
                     continue
                 done.append(Uid(uid))
-                if self._put_flags(db, box, asked, (uid, bits, keywords), modseq):
+                if self._put_flags(db, box, edit, (uid, bits, keywords), modseq):
                     box.modseq = modseq
             box.save(db)
             rows = db.execute(  # before anybody else changes them
@@ -492,7 +492,7 @@ class RowMailbox:
         self,
         db: sqlite3.Connection,
         box: Box,
-        asked: Asked,
+        edit: FlagEdit,
         row: tuple[int, int, str],
         modseq: int,
     ) -> bool:
@@ -505,7 +505,7 @@ class RowMailbox:
                 (box.id, self.reader, uid),
             ).fetchone()
             shown = (bits & ~SEEN_BIT) | (SEEN_BIT if seen else 0)
-        new_shown, new_keywords = asked.bits(shown), asked.keywords(keywords)
+        new_shown, new_keywords = edit.bits(shown), edit.keywords(keywords)
         if (new_shown, new_keywords) == (shown, keywords):
             return False
         stored = new_shown
@@ -579,7 +579,7 @@ class RowMailbox:
             seen = [self.reader in json.loads(row[-1]) for row in rows]
             bits = [_with_seen(row[1], is_seen) for row, is_seen in zip(rows, seen, strict=True)]
             shown = [(row[0], bit, *row[2:]) for row, bit in zip(shown, bits, strict=True)]
-        return with_told(self.root.reader, rows, [to_message(row) for row in shown])
+        return with_sizes(self.root.reader, rows, [to_message(row) for row in shown])
 
     def let_go(self, up_to: ModSeq, holders: int) -> None:
         """See murder.api.store.TellsExpunged."""

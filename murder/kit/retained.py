@@ -12,7 +12,7 @@ from murder.errors import Refusal
 from murder.kit.bodies import Bodies
 from murder.kit.rows import INSERT_MESSAGE, as_list, load_box, release_bodies, spelled
 from murder.kit.schema import DELETED_BIT, MESSAGE_COLUMNS, to_message
-from murder.kit.told import with_told
+from murder.kit.sizes import with_sizes
 from murder.model.message import Uid
 
 CHOSEN: Final = "mailbox=? AND kept=1 AND uid IN (SELECT value FROM json_each(?))"
@@ -25,7 +25,7 @@ def retained(db: sqlite3.Connection, box_id: int, after: Uid, most: int) -> list
         "WHERE mailbox=? AND kept=1 AND uid>? ORDER BY uid LIMIT ?",
         (box_id, after, most),
     ).fetchall()
-    messages = with_told(db, rows, [to_message(row[:-1]) for row in rows])
+    messages = with_sizes(db, rows, [to_message(row[:-1]) for row in rows])
     return [
         Retained(message, datetime.fromtimestamp(row[-1], UTC))
         for message, row in zip(messages, rows, strict=True)

@@ -34,7 +34,7 @@ from murder.kit.rows import (
     spelled,
 )
 from murder.kit.schema import MESSAGE_COLUMNS, SEEN_BIT, connect
-from murder.kit.told import note_told, told_of
+from murder.kit.sizes import note_size, size_of
 from murder.model.message import Uid
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
 
@@ -391,7 +391,7 @@ def _bring_body(
         new = insert_body(db, octets, None)
     else:
         new = insert_body(db, None, linked.bring(source.file_of(file)))
-    note_told(db, new, told_of(theirs, body))
+    note_size(db, new, size_of(theirs, body))
     return new
 
 

@@ -6,7 +6,7 @@ them.
 import math
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol, Self
 
 from murder.auth.gate import Gate, run_sasl
@@ -23,6 +23,7 @@ from murder.trail.audit import AuditLog
 from murder.trail.figures import Figures
 from murder.wire.nodes.control_answers import SessionShown
 
+Running = Coroutine[Any, Any, None] | None  # what of a command is not done at once
 EXPIRED: Final = "Your login has expired: log in again"
 EXPIRED_GRACE_S: Final = (
     300.0  # for a command that runs, as a large message on its way; then it is cut off
@@ -145,6 +146,27 @@ class ClientDialogue(Dialogue):
             by = {"user": login.user, "admin": login.is_admin, "proxy": login.proxy or login.master}
         facts = {**self.log_facts(), **by, "arguments": arguments, "result": result}
         self.service.audit.note(act, facts)
+
+    async def run_audited(
+        self,
+        begin: Callable[[], Running],
+        act: str,
+        arguments: str,
+        answer: Callable[[Exception], str],
+    ) -> None:
+        """A command that changes what others have, to its end, and `note_act`. `answer`: what the client hears
+        of an error."""
+        result = "broken off"
+        try:
+            running = begin()
+            if running is not None:
+                await running
+            result = "OK"
+        except Exception as error:
+            result = answer(error).partition("\r\n")[0]
+            raise
+        finally:
+            self.note_act(act, arguments, result)
 
     # --- what goes wrong
 

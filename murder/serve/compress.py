@@ -1,7 +1,8 @@
 """COMPRESS=DEFLATE (RFC 4978), the same at every role: it is between the client and whom it has connected to."""
 
 from murder.errors import BadSyntax
-from murder.serve.imap import ImapDialogue, Running
+from murder.serve.client import Running
+from murder.serve.imap import ImapDialogue
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner

@@ -7,7 +7,7 @@ command may do in which state stands in one table a role; rows of this file are 
 import base64
 import functools
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
@@ -17,7 +17,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display
 from murder.net.connection import Connection
-from murder.serve.client import ClientDialogue
+from murder.serve.client import ClientDialogue, Running
 from murder.serve.service import ClientService
 from murder.serve.watched import BackendSession
 from murder.session.imap_server import (
@@ -42,8 +42,6 @@ from murder.wire.imap.response import (
     status_line,
 )
 from murder.wire.nodes.control_answers import SessionShown
-
-Running = Coroutine[Any, Any, None] | None
 
 NOT_AUTHENTICATED: Final = frozenset({State.NOT_AUTHENTICATED})
 AUTHENTICATED: Final = frozenset({State.AUTHENTICATED, State.SELECTED})
@@ -277,7 +275,7 @@ class ImapDialogue(ClientDialogue):
             row = self.TABLE.get(event.name)
             if row is not None and self.session.state in row.states:
                 self.bad_commands = 0
-                return self._run_audited(row, event) if row.audited else row.run(self, event)
+                return self._begin_audited(row, event) if row.audited else row.run(self, event)
             self._not_allowed(event, row)
         elif isinstance(event, Owed):
             self.send(event.octets)
@@ -287,18 +285,14 @@ class ImapDialogue(ClientDialogue):
             raise Misuse(f"nobody waits for {type(event).__name__}")
         return None
 
-    async def _run_audited(self, row: Row, command: Command) -> None:
-        result = "broken off"
-        try:
-            running = row.run(self, command)
-            if running is not None:
-                await running
-            result = "OK"
-        except Exception as error:
-            result = self.status_for(error).line(b"").decode("utf-8", "replace").strip()
-            raise
-        finally:
-            self.note_act(command.name.decode(), shown_arguments(command), result)
+    def _begin_audited(self, row: Row, command: Command) -> Running:
+        def answer(error: Exception) -> str:
+            return self.status_for(error).line(b"").decode("utf-8", "replace").strip()
+
+        arguments = shown_arguments(command)
+        return self.run_audited(
+            lambda: row.run(self, command), command.name.decode(), arguments, answer
+        )
 
     def _not_allowed(self, command: Command, row: Row | None) -> None:
         if command.literal is not None:

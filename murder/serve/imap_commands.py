@@ -10,6 +10,7 @@ from murder.auth.gate import NotAdmitted, as_given
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.identity import Login
 from murder.model.sasl import PlainCredentials
+from murder.serve.client import Running
 from murder.serve.imap import (
     ANY,
     AUTHENTICATED,
@@ -17,7 +18,6 @@ from murder.serve.imap import (
     NOT_AUTHENTICATED,
     ImapDialogue,
     Row,
-    Running,
     Table,
 )
 from murder.wire.base64line import decode_base64

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Final
 from murder.errors import BadSyntax, Misuse
 from murder.model.identity import Login
 from murder.net.connection import Connection
-from murder.serve.client import ClientDialogue
-from murder.serve.imap import Running
+from murder.serve.client import ClientDialogue, Running
 from murder.serve.service import ClientService
 from murder.session.lines import MAX_LINE_OCTETS, Line, LineSession
 from murder.wire.base64line import decode_base64

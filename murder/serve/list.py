@@ -15,7 +15,8 @@ from murder.model.name import MailboxName, collation_key, is_non_imap
 from murder.model.query.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.net.turns import Turn, aside_if
 from murder.serve.arguments import arguments
-from murder.serve.imap import ImapDialogue, Running
+from murder.serve.client import Running
+from murder.serve.imap import ImapDialogue
 from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.list import (

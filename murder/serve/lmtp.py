@@ -18,7 +18,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, Ups
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
 from murder.serve.mail_log import HeadOf, MailLog, new_id
 from murder.serve.service import ClientService

@@ -13,8 +13,7 @@ from murder.auth.gate import NotAdmitted
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.model.identity import Login
 from murder.net.connection import Connection
-from murder.serve.client import ClientDialogue
-from murder.serve.imap import Running
+from murder.serve.client import ClientDialogue, Running
 from murder.serve.line import ANY, LOGGED_IN, STRANGER, Phase
 from murder.serve.service import ClientService
 from murder.session.managesieve import Response, SieveSession, TooBig, Wrong
@@ -184,25 +183,20 @@ class SieveDialogue(ClientDialogue):
             raise BadSyntax("first AUTHENTICATE" if self.login is None else "not after the login")
         if not row.least <= len(command.args) <= row.most:
             raise BadSyntax(f"{command.name.decode()} takes other arguments")
-        running = self._run_audited(row, command) if row.audited else row.run(self, command)
+        running = self._begin_audited(row, command) if row.audited else row.run(self, command)
         self.bad_commands = 0
         return running
 
-    async def _run_audited(self, row: Row, command: Command) -> None:
-        result = "broken off"
-        try:
-            running = row.run(self, command)
-            if running is not None:
-                await running
-            result = "OK"
-        except Exception as error:
+    def _begin_audited(self, row: Row, command: Command) -> Running:
+        def answer(error: Exception) -> str:
             text, code = self._why(error)
-            result = f"NO ({code.decode()}) {text}" if code else f"NO {text}"
-            raise
-        finally:
-            names = b" ".join(command.args[: row.audited])[:MAX_ARGUMENTS]
-            shown = names.decode("utf-8", "backslashreplace")
-            self.note_act(command.name.decode(), shown, result.partition("\r\n")[0])
+            return f"NO ({code.decode()}) {text}" if code else f"NO {text}"
+
+        names = b" ".join(command.args[: row.audited])[:MAX_ARGUMENTS]
+        arguments = names.decode("utf-8", "backslashreplace")
+        return self.run_audited(
+            lambda: row.run(self, command), command.name.decode(), arguments, answer
+        )
 
     # --- commands
 

@@ -12,7 +12,7 @@ from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.model.sasl import PlainCredentials
 from murder.net.connection import Connection
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.serve.line import ANY, STRANGER, LineDialogue, Row, Table
 from murder.serve.service import ClientService
 from murder.wire import mutf7

@@ -19,7 +19,7 @@ from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root
 from murder.kit.rows import insert_body, load_box
 from murder.kit.schema import SEEN_BIT, connect, to_bits, to_keywords
-from murder.kit.told import note_told, told_of
+from murder.kit.sizes import note_size, size_of
 from murder.kit.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid
 from murder.model.name import MailboxName
@@ -128,7 +128,7 @@ class MaildirBodies:
         folder = self.tree.folder_of(db, self.box_id)
         source = self.tree.locate(folder, file) if file else None
         new = self.bring(db, source, (0, bits, keywords), bits)
-        note_told(db, new, told_of(db, body))
+        note_size(db, new, size_of(db, body))
         return new
 
     def bring(
@@ -417,7 +417,7 @@ class MaildirTransfers(Transfers):
                 for row in rows
             ]
             for row, body in zip(rows, brought, strict=True):
-                note_told(db, body, told_of(db, row[9]))
+                note_size(db, body, size_of(db, row[9]))
             copied = insert_copies(db, rows, bits, target, brought)
         if remove:
             box = load_box(db, source.box_id)
@@ -440,7 +440,7 @@ class MaildirTransfers(Transfers):
             rows = message_rows(theirs, source.box_id, uids)
             bits = shown_bits(theirs, source, rows)
             files = [_file_of(theirs, left, source, row[9]) for row in rows]
-            told = [told_of(theirs, row[9]) for row in rows]
+            told = [size_of(theirs, row[9]) for row in rows]
         finally:
             theirs.close()
         with changing(db, bodies.tree, target.box_id):
@@ -449,7 +449,7 @@ class MaildirTransfers(Transfers):
                 for file, row in zip(files, rows, strict=True)
             ]
             for size, body in zip(told, brought, strict=True):
-                note_told(db, body, size)
+                note_size(db, body, size)
             return insert_copies(db, rows, bits, target, brought)
 
     def _move_in(
@@ -478,7 +478,7 @@ class MaildirTransfers(Transfers):
     ) -> int:
         (file,) = theirs.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
         new = insert_body(db, None, f"{here}/{file.partition('/')[2]}" if file else None)
-        note_told(db, new, told_of(theirs, body))
+        note_size(db, new, size_of(theirs, body))
         return new
 
 

@@ -26,7 +26,7 @@ from murder.kit.rows import (
     remove_messages,
     spelled,
 )
-from murder.kit.told import note_told
+from murder.kit.sizes import note_size
 from murder.model.message import MAX_UID, UNSEEN_SIZE, Uid
 from murder.model.ordering import in_order
 from plugins.store_maildir.files import (
@@ -251,7 +251,7 @@ def _add(
     keywords = spelled(db, box.id, named)
     body = insert_body(db, None, f"{box.id}/{place}/{name}")
     if has_nul:
-        note_told(db, body, UNSEEN_SIZE)
+        note_size(db, body, UNSEEN_SIZE)
     email_id = hashlib.sha256(base.partition(",")[0].encode("latin-1")).hexdigest()[:20]
     saved = int(stat.st_ctime)
     values = (

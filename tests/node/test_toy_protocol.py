@@ -120,7 +120,7 @@ def test_operators_and_frontends_reach_it(copy: Path) -> None:
         "import json\n"
         "from pathlib import Path\n"
         "from murder.admin.cli.ctl.running.doctor import tried\n"
-        "from murder.admin.cli.ctl.look import SPOKEN\n"
+        "from murder.admin.cli.ctl.raw import SPOKEN\n"
         "from murder.config.load import config_from\n"
         "from murder.model.protocol import protocol_named\n"
         "from murder.net.outgoing.upstream import Upstreams\n"

@@ -21,11 +21,11 @@ from murder.model.name import Namespace
 from murder.net.listener import Bounds, Listener
 from murder.net.tls import client_context, server_context
 from murder.pki.authority import init_authority, issue
+from murder.serve.client import Running
 from murder.serve.imap import (
     AUTHENTICATED,
     ImapDialogue,
     Row,
-    Running,
 )
 from murder.serve.imap_commands import LOGIN_ROWS
 from murder.serve.service import ClientService

@@ -13,7 +13,7 @@ from murder import __version__
 from murder.admin.manual.pages import page
 from murder.errors import Refusal
 from murder.kit import schema
-from murder.model.beside import BESIDE, line_of, misfit
+from murder.model.versions import COMPATIBLE, line_of, misfit
 from murder.roles.backend.hierarchy import intent
 from murder.roles.backend.imap.mail import content
 from murder.roles.backend.moves import journal
@@ -49,9 +49,9 @@ def test_the_manual_has_each_format() -> None:
 
 def test_the_manual_has_each_version_that_stands_beside_this_one() -> None:
     rows = re.findall(r"^\| (\d+\.\d+)[^|]*\| ([\d., ]+) \|", page("upgrade"), re.M)
-    assert {version for version, _ in rows} == set(BESIDE)
-    assert all(beside == ", ".join(sorted(BESIDE)) for _, beside in rows)
-    assert line_of(__version__) == BESIDE[-1]
+    assert {version for version, _ in rows} == set(COMPATIBLE)
+    assert all(beside == ", ".join(sorted(COMPATIBLE)) for _, beside in rows)
+    assert line_of(__version__) == COMPATIBLE[-1]
 
 
 def test_a_version_that_was_not_tried_beside_this_one_is_told() -> None:

@@ -20,8 +20,8 @@ from murder import __version__
 from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
-from murder.model.beside import misfit
 from murder.model.protocol import ProtocolSpec
+from murder.model.versions import misfit
 from murder.net.connection import Connection, Receiver
 from murder.net.outgoing.connect import connect, why
 from murder.net.outgoing.proving import GSSAPI, Proof, Tickets, by_certificate, by_password

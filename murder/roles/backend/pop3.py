@@ -22,7 +22,7 @@ from murder.roles.backend.maildrop import MaildropLock, lock_maildrop
 from murder.roles.backend.records.last_pop import note_login
 from murder.roles.backend.traced import trace_expunge
 from murder.roles.backend.worker import BackendWorker
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.serve.line import ANY, LOGGED_IN, Row, Table
 from murder.serve.pop3 import Pop3Dialogue
 from murder.serve.service import ClientService

@@ -23,7 +23,7 @@ from murder.roles.frontend.multiplexor.pop3 import POP3_SPEECH
 from murder.roles.frontend.multiplexor.speech import Welcome
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.serve.line import Row
 from murder.serve.pop3 import Pop3Dialogue
 from murder.serve.service import ClientService

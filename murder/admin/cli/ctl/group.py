@@ -43,7 +43,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
             "sieve": ("sieve:sieve", "Users' mail filters: look, put, activate, try."),
             "import": ("bring:import_mail", "Mail from other servers and Maildirs."),
             "dns": ("dns:dns", "Names of users in DNS: print the zone, send changes."),
-            "lmtp": ("look:lmtp", "Where mail for an address goes."),
+            "lmtp": ("route:lmtp", "Where mail for an address goes."),
         },
         "Backup": {
             "backup": ("backup:backup", "Points in time of the mail: take, look, verify, prune."),
@@ -64,7 +64,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
         "On a node's own host, and by hand": {
             "list": ("mailbox_list:mailbox_list", "The mailbox list's file: dump, load, check."),
             "store": ("store:store", "The mail itself: check, repair."),
-            "raw": ("look:raw", "Speak a protocol to a node yourself."),
+            "raw": ("raw:raw", "Speak a protocol to a node yourself."),
         },
     }
 )

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from murder import __version__
 from murder.admin.operate.reach import Reach
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.beside import misfit
 from murder.model.protocol import CONTROL
+from murder.model.versions import misfit
 from murder.net.outgoing.connect import why
 from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.wire.nodes.control_answers import (

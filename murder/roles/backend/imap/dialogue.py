@@ -32,7 +32,8 @@ from murder.roles.backend.imap.search.context import Contexts
 from murder.roles.backend.imap.untagged import Manner, format_updates
 from murder.roles.backend.records.annotations import SERVER, SHARED
 from murder.roles.backend.worker import BackendWorker
-from murder.serve.imap import ImapDialogue, Running
+from murder.serve.client import Running
+from murder.serve.imap import ImapDialogue
 from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
 from murder.wire.imap.command import Command

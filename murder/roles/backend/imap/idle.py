@@ -2,7 +2,7 @@
 
 from murder.errors import BadSyntax
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import continuation
 from murder.wire.token import Scanner

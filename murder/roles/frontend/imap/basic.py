@@ -9,7 +9,7 @@ from murder.roles.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.roles.frontend.imap.internal import body_of, execute, refusal_of, want_modseqs
 from murder.roles.frontend.imap.refer import find_or_refer
 from murder.roles.frontend.placement import servers
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.session.imap_server import State
 from murder.wire.imap.command import Command
 from murder.wire.imap.enable import ENABLEABLE, parse_enable

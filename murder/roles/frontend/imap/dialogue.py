@@ -24,7 +24,8 @@ from murder.roles.frontend.imap.selected import Moved, Selected
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
 from murder.roles.frontend.visible import find, may_know_of, may_know_of_new
-from murder.serve.imap import ImapDialogue, Row, Running
+from murder.serve.client import Running
+from murder.serve.imap import ImapDialogue, Row
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong

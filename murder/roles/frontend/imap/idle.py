@@ -6,7 +6,7 @@ No task exists meanwhile: the backend's news pass to the client as all its answe
 from murder.errors import BadSyntax
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import continuation
 from murder.wire.token import Scanner

@@ -21,7 +21,7 @@ from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import body_of, refusal_of, under_tag
 from murder.roles.frontend.imap.mailboxes.list import home_upstream, subscriptions
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.list import parse_list_response
 from murder.wire.imap.notify import parse_notify

@@ -16,7 +16,7 @@ from murder import __version__
 from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
-from murder.model.beside import misfit
+from murder.model.versions import misfit
 from murder.net.connection import Connection
 from murder.net.outgoing.connect import connect, why
 from murder.net.outgoing.proving import GSSAPI, Tickets

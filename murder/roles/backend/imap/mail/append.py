@@ -25,7 +25,7 @@ from murder.roles.backend.imap.mail.urls import octets_of_url
 from murder.roles.backend.imap.mailboxes.quota import quota_warning
 from murder.roles.backend.imap.message_sets import uids_of
 from murder.roles.backend.traced import trace_append, trace_expunge
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.command import Command

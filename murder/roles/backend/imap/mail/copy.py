@@ -20,7 +20,7 @@ from murder.roles.backend.imap.mailboxes.quota import quota_warning
 from murder.roles.backend.imap.message_sets import batches, uids_of
 from murder.roles.backend.traced import trace_copies
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.copy import format_copyuid, parse_copy
 from murder.wire.imap.response import status_line

@@ -9,7 +9,7 @@ from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.message_sets import marked, uids_of
 from murder.roles.backend.traced import trace_expunge
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.copy import format_removed, parse_uid_expunge
 from murder.wire.token import Scanner

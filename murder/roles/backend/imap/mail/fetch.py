@@ -22,7 +22,7 @@ from murder.roles.backend.imap.mail.content import Reader, sized
 from murder.roles.backend.imap.mail.qresync import tell_vanished
 from murder.roles.backend.imap.message_sets import batches, ranges_of, uids_of, window
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.date import format_date_time
 from murder.wire.imap.mail.fetch import (

@@ -14,7 +14,7 @@ from murder.roles.backend.imap.mail.noted import is_seen, note_flags
 from murder.roles.backend.imap.message_sets import batches, uids_of
 from murder.roles.backend.imap.untagged import format_flag_updates
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.store import StoreRequest, parse_store
 from murder.wire.imap.seqset import format_ranges

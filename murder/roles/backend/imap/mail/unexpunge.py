@@ -16,7 +16,7 @@ from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mail.content import HEADER_LOOK
 from murder.roles.backend.imap.mailboxes.xfer import need_admin
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.copy import format_copyuid
 from murder.wire.imap.mail.unexpunge import (

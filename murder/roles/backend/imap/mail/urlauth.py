@@ -12,7 +12,7 @@ from murder.model.url import ImapUrl
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mail.content import Reader
 from murder.roles.backend.imap.mail.urls import INTERNAL, message_of, section_of
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.urlauth import (
     ResetKeyRequest,

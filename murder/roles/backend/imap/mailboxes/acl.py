@@ -21,7 +21,7 @@ from murder.model.name import MailboxName, owner_of
 from murder.model.rights import with_old_rights
 from murder.roles.backend.changes.news import Kind
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes import acl as wire
 from murder.wire.imap.mailboxes.acl import RightsChange

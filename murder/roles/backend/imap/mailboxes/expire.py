@@ -3,7 +3,7 @@
 from murder.roles.backend.hierarchy.policies import today, told
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mailboxes.xfer import need_admin
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.expire import WORD, ExpiredTold, format_expired, parse_expire
 from murder.wire.token import Scanner

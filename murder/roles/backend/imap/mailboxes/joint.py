@@ -15,7 +15,7 @@ from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mailboxes.xfer import need_admin
 from murder.roles.backend.renames.coordinator import Wish
 from murder.roles.backend.renames.tree import Tree, moment_of_deletion
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.mailbox import parse_tree_request
 from murder.wire.nodes.rename_words import Act, is_rename_id

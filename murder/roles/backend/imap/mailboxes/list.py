@@ -14,7 +14,7 @@ from murder.roles.backend.hierarchy.limits import check_room_for_subscription
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mailboxes.metadata import entries_of
 from murder.roles.backend.imap.mailboxes.status import format_status_of
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.acl import format_myrights

@@ -29,7 +29,7 @@ from murder.roles.backend.renames.tree import Knows, Tree, moment_of_deletion, r
 from murder.roles.backend.shared import Backend
 from murder.roles.backend.traced import trace_copies
 from murder.roles.mupdate.database.change import Change
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.mailbox import (

@@ -12,7 +12,7 @@ from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mailboxes.vendor import check_not_made, made_entries, wants_made
 from murder.roles.backend.records.annotations import SERVER, SHARED, SPECIAL_USES, Scope
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.metadata import (
     GetMetadataRequest,

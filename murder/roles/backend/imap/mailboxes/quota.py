@@ -5,7 +5,7 @@ from murder.model.name import MailboxName, inbox_of, is_below
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.records.quota import LIMITED, percent_of
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.mailbox import parse_mailbox
 from murder.wire.imap.mailboxes.quota import (

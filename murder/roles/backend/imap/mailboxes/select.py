@@ -15,7 +15,7 @@ from murder.roles.backend.imap.mail.qresync import known_up_to, tell_missed
 from murder.roles.backend.imap.mailboxes.quota import quota_warning
 from murder.roles.backend.imap.message_sets import BATCH, marked, ranges_of
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.list import ListEntry, format_list
 from murder.wire.imap.mailboxes.moved import FIELD, SeenView

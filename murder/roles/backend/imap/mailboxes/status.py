@@ -10,7 +10,7 @@ from murder.model.query.status import StatusItem
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.message_sets import batches, marked
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.status import StatusValue, format_status, parse_status
 

@@ -17,7 +17,7 @@ from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.moves.cyrus_peer import CyrusPeer
 from murder.roles.backend.moves.journal import FROM_BACKUP, Journal, Move, Side, State, record_of
 from murder.roles.backend.moves.mover import Mover
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
 from murder.wire.nodes.move_words import MoveProgress, format_answer

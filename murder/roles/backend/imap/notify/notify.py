@@ -12,7 +12,7 @@ from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.notify.filters import Filters
 from murder.roles.backend.imap.notify.watch import Watch, follows
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.notify import SELECTED, parse_notify
 from murder.wire.imap.response import status_line

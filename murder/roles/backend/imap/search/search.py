@@ -42,7 +42,7 @@ from murder.roles.backend.imap.search.criteria import (
 )
 from murder.roles.backend.imap.search.judging import Judge
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.search import (
     format_esearch,

@@ -23,7 +23,7 @@ from murder.roles.backend.imap.search.search import (
 )
 from murder.roles.backend.imap.search.sortables import each_envelope, read_keyed
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.search import format_esearch, format_search, parse_sort, parse_thread
 from murder.wire.imap.mail.thread import format_thread

@@ -25,7 +25,7 @@ from murder.roles.frontend.imap.mail.crossing import (
 from murder.roles.frontend.imap.mail.target import find_target, has_moved
 from murder.roles.frontend.imap.patience import MAIL_AT_HAND_S, Patience
 from murder.roles.frontend.imap.selected import Selected
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal

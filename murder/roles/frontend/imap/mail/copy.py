@@ -25,7 +25,7 @@ from murder.roles.frontend.imap.mail.target import find_target, has_moved
 from murder.roles.frontend.imap.patience import MAIL_AT_HAND_S, Patience
 from murder.roles.frontend.imap.selected import Selected
 from murder.serve.arguments import LONG_OCTETS, arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.copy import REMOVES, CopyRequest, parse_copy
 from murder.wire.imap.response import status_line

@@ -11,7 +11,7 @@ from murder.roles.frontend.imap.basic import at_mailbox
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import execute, passing, under_tag
 from murder.roles.frontend.placement import servers
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.urlauth import (
     UrlFetchRequest,

@@ -20,7 +20,7 @@ from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import collect
 from murder.roles.frontend.imap.mailboxes.list_all import ListAll, runs_of
 from murder.roles.frontend.imap.mailboxes.list_return import Beside
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.list import ListRequest, Return, parse_list_response

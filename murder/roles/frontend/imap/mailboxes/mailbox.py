@@ -32,7 +32,7 @@ from murder.roles.frontend.imap.patience import ENDED_S, Patience
 from murder.roles.frontend.imap.refer import find_or_refer
 from murder.roles.frontend.imap.selected import Selected
 from murder.roles.frontend.placement import home_for, nearest, parent_of_new, servers
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.mailbox import (
     CreateRequest,

@@ -10,7 +10,7 @@ from murder.net.turns import in_turns
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import body_of, under_tag
 from murder.roles.frontend.imap.refer import find_or_refer
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner

@@ -7,7 +7,7 @@ from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import execute, want_modseqs
 from murder.roles.frontend.imap.refer import find_or_refer
 from murder.serve.arguments import arguments
-from murder.serve.imap import Running
+from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.select import parse_select
 from murder.wire.imap.response import status_line

@@ -3,7 +3,7 @@
 from murder.api import FlagChange
 
 
-class Asked:
+class FlagEdit:
     """What a STORE asks for, applied to one message after the other."""
 
     def __init__(self, change: FlagChange, bits: int, keywords: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`murder ctl lmtp route`, `raw`: where mail goes, what a server says."""
+"""`murder ctl raw`: a protocol spoken to a node by hand."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,6 @@ from typing import Final
 import asyncclick as click
 
 from murder.admin.cli.ctl.reaching import operator_options
-from murder.admin.cli.options import Group, json_option, say
-from murder.admin.operate import routes
 from murder.admin.operate.reach import Reach
 from murder.config import ServerConfig
 from murder.config.load import unknown
@@ -21,34 +19,6 @@ from murder.roles.mupdate.remote.link import Target, open_link
 
 TRY_S: Final = 5.0
 SPOKEN: Final = [spec.name for spec in (MUPDATE, *PROTOCOLS)]
-
-
-@click.group(cls=Group)
-def lmtp() -> None:
-    """Where mail goes.
-
-    \b
-    murder ctl lmtp route anna+lists@example.org
-    """
-
-
-@lmtp.command()
-@operator_options
-@click.argument("address")
-@json_option("address, name, server")
-async def route(reach: Reach, address: str, as_json: bool) -> int:
-    """The mailbox and backend that ADDRESS is delivered to: user, user+folder, user@domain, +shared/folder. A folder
-    takes mail where its rights let anyone post (p), else the INBOX does.
-
-    \b
-    murder ctl lmtp route anna
-    murder ctl lmtp route anna+lists@example.org
-    murder ctl lmtp route +shared/news
-    """
-    entry, _ = await routes.route(reach, address)
-    external = reach.shown(entry.name)
-    facts = {"address": address, "name": external, "server": entry.server}
-    return say(as_json, facts, f"{address} -> {external} at {entry.server}")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from murder.model.message import Message
 BODY: Final = 9  # where it stands in MESSAGE_COLUMNS
 
 
-def note_told(db: sqlite3.Connection, body: int, size: int) -> None:
+def note_size(db: sqlite3.Connection, body: int, size: int) -> None:
     """The size that is told of these octets; 0: their number."""
     if size:
         db.execute("INSERT OR REPLACE INTO told VALUES (?,?)", (body, size))
@@ -19,13 +19,13 @@ def note_told(db: sqlite3.Connection, body: int, size: int) -> None:
         db.execute("DELETE FROM told WHERE body=?", (body,))
 
 
-def told_of(db: sqlite3.Connection, body: int) -> int:
+def size_of(db: sqlite3.Connection, body: int) -> int:
     """0 where it is the number of the octets."""
     row = db.execute("SELECT size FROM told WHERE body=?", (body,)).fetchone()
     return row[0] if row else 0
 
 
-def with_told(
+def with_sizes(
     db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], messages: list[Message]
 ) -> list[Message]:
     """Messages that were made of these rows (which begin with MESSAGE_COLUMNS)."""

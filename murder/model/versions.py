@@ -7,7 +7,7 @@ more harm than one that is told something it ignores), but told.
 
 from typing import Final
 
-BESIDE: Final = ("0.1", "0.2")  # this one the last
+COMPATIBLE: Final = ("0.1", "0.2")  # this one the last
 
 
 def line_of(version: str) -> str:
@@ -20,7 +20,7 @@ def line_of(version: str) -> str:
 def misfit(version: str, own: str) -> str:
     """Why a node of that version should not stand beside this one's, for an operator; "" where it may."""
     line = line_of(version)
-    if line in BESIDE:
+    if line in COMPATIBLE:
         return ""
     shown = version[:40] if line else "an unknown version"
-    return f"it is of {shown}, and this one, {own}, was tried beside {', '.join(BESIDE)} only: `murder help upgrade`"
+    return f"it is of {shown}, and this one, {own}, was tried beside {', '.join(COMPATIBLE)} only: `murder help upgrade`"
