@@ -267,6 +267,34 @@ def test_a_user_comes_back_beside_and_instead(ctl: Ctl, demo: Demo, tmp_path: Pa
     assert f"RESTORE user.user3.Back from the point {at}" in ctl("audit")
 
 
+def test_what_was_set_since_stays_at_a_restore_instead_and_a_full_quota_refuses_nothing(
+    ctl: Ctl, demo: Demo, tmp_path: Path
+) -> None:
+    vault, script = tmp_path / "vault", tmp_path / "script"
+    ask = 'GETMETADATA INBOX "/private/comment"'
+    with demo.peer(demo.frontend, user="user1") as peer:
+        for text in ("one", "two"):
+            demo.deliver(demo.frontend, "user1", message(text))
+        peer.until_ok('SETMETADATA INBOX ("/private/comment" "then")')
+        peer.ok("SETACL INBOX user2 lrs")
+        before = told(demo, "user1", "INBOX")[1]
+        point(ctl, vault, "--user", "user1")
+        peer.ok('SETMETADATA INBOX ("/private/comment" "now")')
+        peer.ok("SETACL INBOX user2 l")
+        script.write_text("keep;")
+        ctl("sieve", "put", "user1", "since", str(script))
+        ctl("mailbox", "quota", "user/user1", "MESSAGE=1")
+        done = ctl.json("restore", "user", "user1", "--from", str(vault), "--instead", "--yes")
+        assert (done["messages"], done["lost"]) == (len(before), {})
+        assert without_uids(told(demo, "user1", "INBOX")[1]) == without_uids(before)
+        assert '"now"' in peer.ok(ask)[0] or "now" in "".join(peer.ok(ask))
+    shown = ctl.json("mailbox", "show", "user/user1")
+    assert shown["acl"]["user2"] == "l"
+    assert shown["quota"]["user/user1"][-1] == "1"
+    assert "since" in ctl("sieve", "list", "user1")
+    assert demo.deliver(demo.frontend, "user1", message("more")).startswith("452 ")  # it is full
+
+
 def test_a_restore_that_is_killed_is_repeated(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
     vault = tmp_path / "vault"
     with demo.imap(demo.frontend, "user4") as client:
@@ -360,9 +388,10 @@ def test_a_backend_whose_disk_is_lost_comes_back(ctl: Ctl, demo: Demo, tmp_path:
     assert "it has lost" in ctl("doctor", code=1)
     missing = ctl.json("backup", "run", "--to", str(vault), code=1)["missing"]
     assert "user/user6" in missing  # told, and the older point stays the one to restore from
-    done = ctl.json("restore", "backend", home["name"], "--from", str(vault), "--yes")
-    assert done["lost"] == {}
-    assert "user/user6/Morning" in done["empty"]
+    told_at_end = ctl("restore", "backend", home["name"], "--from", str(vault), "--yes")
+    assert "is gone from here: tell them" in told_at_end and "is lost:" not in told_at_end
+    assert "user/user6/Morning: made since, now empty" in told_at_end
+    assert "Everything is well." in ctl("status")  # at once
     for folder, (was, rows) in night.items():
         numbers, now = told(demo, "user6", folder)
         assert now == rows

@@ -10,6 +10,7 @@ from murder.admin.cli.ctl.backup import SHOWN, complain, from_option, teller
 from murder.admin.cli.ctl.reaching import need_backend, operator_options, yes_option
 from murder.admin.cli.options import Group, json_option, print_json, print_table
 from murder.admin.cli.screen import count, octets
+from murder.admin.operate.backup.kept import time_of
 from murder.admin.operate.backup.plan import Exchange, Planned, Planning, point_at, points_of
 from murder.admin.operate.backup.put import Put, Putting
 from murder.admin.operate.backup.take import root_of
@@ -183,8 +184,16 @@ async def restore_backend(
     vault = open_vault(folder)
     with vault.reading():
         roots = {root_of(row.name) for row in await reach.rows() if row.server == server}
-        planning = Planning(reach, vault, point_at(vault, at, roots, f"anything of {server}"))
-        return await _carry_out(reach, vault, await planning.backend(server), yes, as_json)
+        point = point_at(vault, at, roots, f"anything of {server}")
+        planned = await Planning(reach, vault, point).backend(server)
+        code = await _carry_out(reach, vault, planned, yes, as_json)
+    if yes and planned.trees and not as_json:
+        since = f"{time_of(planned.point):%Y-%m-%d %H:%M:%S} UTC"
+        click.echo(
+            f"Mail that came to them between {since} and the loss is gone from here: tell them. Frontends know what it was: "
+            "murder ctl message trace USER"
+        )
+    return code
 
 
 async def _carry_out(

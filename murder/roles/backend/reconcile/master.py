@@ -8,6 +8,7 @@ ever deletes mail. RFC 3656 §1.
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -29,6 +30,7 @@ from murder.roles.backend.reconcile.quarantine import (
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.mboxlist import mark_synchronised
 
+MAX_LOOKED_FOR: Final = 1000  # mailboxes that were lost, for one status: a few milliseconds
 PAUSE_AFTER: Final = 200  # rows compared before others get their turn
 LOOK_EVERY_S: Final = 0.5  # whether the master is still there
 COMPARE_EVERY_S: Final = 3600.0  # also where no connection was lost
@@ -92,8 +94,18 @@ class Comparer:
         self._owed: set[MailboxName] = set()
         self._paying: asyncio.Task[None] | None = None
         self.retry_s = 1.0
-        self.lacking = 0  # mailboxes that the master names here, and that are not here
+        self._lacking: deque[MailboxName] = deque()
         events.subscribe(MasterMayDiffer, lambda event: self.owe(event.names))
+
+    @property
+    def lacking(self) -> int:
+        """Mailboxes that the master names here, and that are not here: as they were compared last, without those that have
+        come back since. Of many, some are looked for each time."""
+        for _ in range(min(MAX_LOOKED_FOR, len(self._lacking))):
+            name = self._lacking.popleft()
+            if self._mailboxes.find(name) is None:
+                self._lacking.append(name)
+        return len(self._lacking)
 
     def owe(self, names: Iterable[MailboxName]) -> None:
         """The master may have these names wrong (an operation was undone): compare them, as soon as it is there."""
@@ -159,7 +171,7 @@ class Comparer:
             if count % PAUSE_AFTER == 0:
                 await line_up()
         await self._remove_foreign(list(theirs.values()), done)
-        self.lacking = len(done.refused)
+        self._lacking = deque(done.refused)
         if not done.refused and not done.conflicts:
             await self._ledger.commit([mark_synchronised()])
         self._report(done)
