@@ -1,5 +1,6 @@
 """What one server's key may put into the master's list, and that long rows are told a few at a time."""
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from murder.roles.mupdate.database.holding import Holding, format_holdings, pars
 from murder.roles.mupdate.database.mboxlist import PAGE_OCTETS, MailboxList
 from murder.roles.mupdate.database.record import lookers, may_look_up, pack_row, rights_of
 from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.stream import Hub, Subscriber
+from murder.wire.mupdate import Command, Verb
 from tests.mupdate.nodes import Raw, master
 
 
@@ -189,6 +192,39 @@ async def test_a_subscriber_is_written_a_few_long_rows_at_a_time(long_rows: Mail
         subscriber = Subscriber(Hub(long_rows, 1 << 26), Outlet(), b"U", positions=True)
         await subscriber.run(seq, b"U OK\r\n")
     assert max(written) <= MOST and sum(written) > 60 * 32_000
+
+
+async def test_rows_are_kept_once_while_a_peer_does_not_read(long_rows: MailboxList) -> None:
+    """As the octets that wait for it, and not as what they were made of: there may be hundreds of such peers."""
+    held: list[int] = []
+
+    class Outlet:
+        is_full = False
+
+        def send(self, data: bytes) -> None:
+            pass
+
+        async def flush(self) -> None:
+            held.append(tracemalloc.get_traced_memory()[0])
+
+        def cut(self, reason: str) -> None:
+            raise AssertionError(reason)
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        subscriber = Subscriber(Hub(long_rows, 1 << 26), Outlet(), b"U", positions=True)
+        await subscriber.run(None, b"U OK\r\n")
+        subscriber_held = max(held) - before
+        listed: list[int] = []
+        for rows in pages(long_rows, Command(b"L", Verb.LIST, ())):
+            assert rows
+            del rows
+            listed.append(tracemalloc.get_traced_memory()[0] - before)
+    finally:
+        tracemalloc.stop()
+    assert len(held) > 3 and subscriber_held < 32_000, subscriber_held
+    assert len(listed) > 3 and max(listed) < 32_000, listed
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ T = TypeVar("T")
 FIRST_BATCH: Final = 64  # rows: most walks end here
 BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond,
 HEADS: Final = 400  # of rows, half a millisecond
-PAGE_OCTETS: Final = 256 * 1024  # or about so many octets of rows: access lists may be long
+PAGE_OCTETS: Final = 128 * 1024  # or about so many octets of rows: access lists may be long
 _LOOK_ROWS: Final = (
     8  # read between two looks at how much they are; a few longest ones are a megabyte
 )

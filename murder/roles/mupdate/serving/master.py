@@ -365,6 +365,7 @@ class MupdateDialogue(ClientDialogue):
         for rows in pages(self.service.mailboxes, command):
             if rows:
                 self.send(format_rows(command.tag, rows))
+                del rows  # their octets wait for the peer once, not twice
                 await self.flush()
             await self.rest()
         self.send(b'%b OK "list complete"\r\n' % command.tag)

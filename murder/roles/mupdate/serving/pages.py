@@ -11,7 +11,8 @@ Rows = Sequence[tuple[bytes, bytes]]
 
 
 def pages(mailboxes: MailboxList, command: Command) -> Iterator[Rows]:
-    """Rows as they are stored, with their keys, in the list's order; a page costs about a millisecond, and may be empty."""
+    """Rows as they are stored, with their keys, in the list's order; a page costs about a millisecond, and may be empty. Only
+    who takes it keeps it: there may be hundreds of peers that do not read."""
     wanted = command.args[0] if command.args else b""
     if command.verb is Verb.BELOW:
         return _below(mailboxes, wanted)
@@ -27,7 +28,9 @@ def _below(mailboxes: MailboxList, name: bytes) -> Iterator[Rows]:
     last: bytes | None = b""
     while last is not None:
         rows, last = mailboxes.rows(last, prefix)
-        yield rows
+        page = [rows]
+        del rows
+        yield page.pop()
 
 
 def _located(mailboxes: MailboxList, wanted: bytes) -> Iterator[Rows]:
@@ -37,7 +40,9 @@ def _located(mailboxes: MailboxList, wanted: bytes) -> Iterator[Rows]:
     while last is not None:
         if mark and not partition:
             rows, last = mailboxes.rows_at_server(server, last)
-            yield rows
-            continue
-        rows, last = mailboxes.rows(last)
-        yield [pair for pair in rows if location_of_row(pair[1]).startswith(wanted)]
+        else:
+            rows, last = mailboxes.rows(last)
+            rows = [pair for pair in rows if location_of_row(pair[1]).startswith(wanted)]
+        page = [rows]
+        del rows
+        yield page.pop()

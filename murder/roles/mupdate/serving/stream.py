@@ -172,6 +172,7 @@ class Subscriber:
                 found = any(is_at_risk(key) for key, _ in rows)
             if rows:
                 self._outlet.send(format_rows(self._tag, rows, literals=self._literals))
+                del rows  # their octets wait for the peer once, not twice
                 await self._outlet.flush()
             await line_up()  # other connections have their turn after each batch
         return found
