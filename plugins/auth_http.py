@@ -13,6 +13,7 @@ asked. `Auth-Error-Code` that begins with 4 is "try again later". Whom a node vo
 from __future__ import annotations
 
 import asyncio
+import importlib
 import ssl
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,9 @@ class Settings:
 
 @hookimpl
 def make_auth_backend(settings: Settings) -> AuthHttp:
-    """The backend for one process."""
+    """The backend for one process. What it needs is loaded now: in the middle of a login all others would wait for that."""
+    for module in ("httpx", "httpcore", "anyio._backends._asyncio"):
+        importlib.import_module(module)
     return AuthHttp(settings)
 
 
@@ -201,7 +204,7 @@ class AuthHttp:
         loop = asyncio.get_running_loop()
         if self._made is None or self._made[0] is not loop:
             settings = self._settings
-            verify: ssl.SSLContext | bool = True
+            verify: ssl.SSLContext | bool = False  # without TLS no authorities are read
             if self._settings.url.startswith("https:"):
                 verify = ssl.create_default_context(cafile=settings.ca)
             limits = httpx.Limits(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import logging
 import math
@@ -113,7 +114,9 @@ class Settings:
 
 @hookimpl
 def make_auth_backend(settings: Settings) -> OAuth:
-    """The backend for one process."""
+    """The backend for one process. What it needs is loaded now: in the middle of a login all others would wait for that."""
+    for module in ("httpx", "httpcore", "anyio._backends._asyncio", "jwt"):
+        importlib.import_module(module)
     return OAuth(settings)
 
 

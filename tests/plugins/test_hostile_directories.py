@@ -5,6 +5,8 @@ import asyncio
 import base64
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -159,11 +161,11 @@ async def test_a_script_that_answers_so_lets_nobody_in(speak: Speak) -> None:
             assert failure.kind in (UpstreamKind.TIMEOUT, UpstreamKind.LOST)
 
 
-def introspecting(port: int) -> OAuth:
-    settings = OAuthSettings(
-        introspection=f"http://127.0.0.1:{port}/", client_id="m", client_secret="s", timeout_s=0.3
+def introspecting(port: int, timeout_s: float) -> OAuth:
+    url = f"http://127.0.0.1:{port}/"
+    return OAuth(
+        OAuthSettings(introspection=url, client_id="m", client_secret="s", timeout_s=timeout_s)
     )
-    return OAuth(settings)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def introspecting(port: int) -> OAuth:
 )
 async def test_a_provider_that_answers_so_lets_nobody_in(speak: Speak) -> None:
     async with speaking(speak) as port:
-        kind, _ = await kind_of(introspecting(port).check_token(HERE, "", "token"))
+        kind, _ = await kind_of(introspecting(port, 0.3).check_token(HERE, "", "token"))
     assert kind in (UpstreamKind.TIMEOUT, UpstreamKind.PROTOCOL)
 
 
@@ -200,7 +202,7 @@ async def test_a_provider_that_answers_so_lets_nobody_in(speak: Speak) -> None:
 async def test_odd_claims_are_passed_over(claims: dict[str, Any]) -> None:
     told = {"active": True, "preferred_username": "ana", **claims}
     async with speaking(web(ok(json.dumps(told).encode()))) as port:
-        found = await introspecting(port).check_token(HERE, "", "token")
+        found = await introspecting(port, 20.0).check_token(HERE, "", "token")
     assert isinstance(found, Identity) and found.user == "ana"
     assert found.groups <= {"staff"} and found.expires_at is None
 
@@ -281,3 +283,40 @@ async def test_whoever_is_in_too_many_groups_is_told_of_and_not_let_in() -> None
         kind, text = await kind_of(asked)
         assert kind is UpstreamKind.PROTOCOL
         assert text == "ana is in 11 groups, more than auth.max_groups (10)"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "settings"),
+    [
+        ("auth_http", "url='http://127.0.0.1:9/'"),
+        ("auth_oauth", "issuer='https://x.test', jwks_url='https://x.test/keys', audience=('x',)"),
+    ],
+)
+def test_the_first_login_loads_no_library(plugin: str, settings: str) -> None:
+    """A quarter of a second for everybody who is served then, were it not done at the start."""
+    script = f"""
+import asyncio, sys
+from murder.api import LoginAttempt
+from plugins.{plugin} import Settings, make_auth_backend
+
+backend = make_auth_backend(Settings({settings}))
+before = set(sys.modules)
+
+async def log_in():
+    attempt = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
+    try:
+        if "{plugin}" == "auth_http":
+            await backend.check(attempt, "ana", b"x")
+        else:
+            await backend.check_token(attempt, "ana", "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.e30.AAAA")
+    except Exception:
+        pass
+
+asyncio.run(log_in())
+libraries = {{"httpx", "httpcore", "jwt", "h11", "anyio"}}
+print(sorted({{name.partition(".")[0] for name in set(sys.modules) - before}} & libraries))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -15,7 +15,7 @@ from murder.roles.mupdate.database.change import Change, PutEntry, RemoveEntry
 from murder.roles.mupdate.database.mboxlist import MailboxList
 
 MOST_MOVES: Final = 1000  # mailboxes that one commit renames, or with
-MOST_ACL_OCTETS: Final = 1 << 20  # of access lists, about: 20 with 1,000 identifiers each
+MOST_ACL_OCTETS: Final = 1 << 19  # of access lists, about: 10 with 1,000 identifiers each
 
 
 async def remove_mailbox(

@@ -11,8 +11,8 @@ Rows = Sequence[tuple[bytes, bytes]]
 
 
 def pages(mailboxes: MailboxList, command: Command) -> Iterator[Rows]:
-    """Rows as they are stored, with their keys, in the list's order; a page costs about a millisecond, and may be empty. Only
-    who takes it keeps it: there may be hundreds of peers that do not read."""
+    """Rows as they are stored, with their keys, in the list's order; a page costs about a millisecond, and may be empty.
+    Only who takes it keeps it: there may be hundreds of peers that do not read."""
     wanted = command.args[0] if command.args else b""
     if command.verb is Verb.BELOW:
         return _below(mailboxes, wanted)
