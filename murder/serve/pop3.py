@@ -18,6 +18,7 @@ from murder.serve.service import ClientService
 from murder.wire import mutf7
 from murder.wire.pop3 import err, listing, ok, parse_command
 
+PASSWORD_WANTED: Final = ok("Now the password")
 CODES: Final = {  # a refusal's code in POP3
     Code.AUTHENTICATION_FAILED: "AUTH",
     Code.AUTHORIZATION_FAILED: "AUTH",
@@ -61,7 +62,12 @@ class Pop3Dialogue(LineDialogue):
     # --- greeting, errors, the end
 
     def greet(self) -> None:
-        self.send(ok(f"{self.service.server_name} murder {__version__} POP3 ready"))
+        kept, key = self.service.greetings, (self.protocol, False, False)
+        greeting = kept.get(key)
+        if greeting is None:
+            text = f"{self.service.server_name} murder {__version__} POP3 ready"
+            greeting = kept[key] = ok(text)
+        self.connection.write(greeting)
 
     def say_wrong(self, text: str, *, closing: bool) -> None:
         self.send(err(text))
@@ -138,7 +144,7 @@ class Pop3Dialogue(LineDialogue):
                 Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STLS first"
             )
         self._user = name
-        self.send(ok("Now the password"))
+        self.send(PASSWORD_WANTED)
 
     async def _pass(self, arguments: bytes) -> None:
         if self._user is None:

@@ -139,6 +139,8 @@ def parse_saved(line: bytes) -> str:
 
 def clean(text: str) -> str:
     """One line, whatever is in it."""
+    if text.isprintable():
+        return text[:480]
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:480]
 
 

@@ -4,14 +4,30 @@ Three answers, never mixed: here it is; there is none (for certain); cannot know
 """
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 
 from murder.errors import UpstreamFailure, UpstreamKind
-from murder.model.entry import MailboxEntry
+from murder.model.entry import MailboxEntry, parse_location
 from murder.model.name import MailboxName, display, no_such_mailbox
 from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 
 Ping = Callable[[float], Awaitable[None]]
+
+
+def server_in(row: bytes) -> str:
+    """Whose mailbox it is, by a row as the list has it; "" where it is not active."""
+    if not row[FLAGS_AT] & ACTIVE:
+        return ""
+    octets = (row[FLAGS_AT + 1] << 8) + row[FLAGS_AT + 2]
+    return server_of(row[HEAD_OCTETS : HEAD_OCTETS + octets])
+
+
+@functools.lru_cache(maxsize=256)
+def server_of(raw_location: bytes) -> str:
+    """Of a row's location."""
+    return parse_location(raw_location).server
 
 
 class Locator:

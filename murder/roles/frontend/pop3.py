@@ -6,6 +6,7 @@ nothing.
 """
 
 import asyncio
+import re
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
@@ -22,14 +23,18 @@ from murder.roles.frontend.multiplexor.pipe import QUIET_S
 from murder.roles.frontend.multiplexor.pop3 import POP3_SPEECH
 from murder.roles.frontend.multiplexor.speech import Welcome
 from murder.roles.frontend.placement import servers
+from murder.roles.frontend.pop3_express import Pop3Express, way_of
 from murder.roles.frontend.shared import Frontend
 from murder.serve.client import Running
 from murder.serve.line import Row
-from murder.serve.pop3 import Pop3Dialogue
+from murder.serve.pop3 import PASSWORD_WANTED, Pop3Dialogue
 from murder.serve.service import ClientService
 from murder.session.sasl import plain_response
 from murder.wire.pop3 import ok
 
+# As clients spell them, whole. Groups: the name of USER; PASS
+ENTERING: Final = re.compile(rb"(?i)(?:USER ([!-~]{1,255})|PASS ([^\r\n\0]{1,255}))\r\n\Z")
+LOGGED_IN: Final = ok("Logged in")
 FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
 MAX_CAPABILITIES: Final = 100
 MAX_WORD: Final = 64  # octets of one
@@ -42,6 +47,7 @@ class FrontendPop3(Pop3Dialogue):
         super().__init__(connection, service)
         self.frontend = frontend
         self._upstream: LineUpstream | None = None
+        self._opening: Pop3Express | None = None
         self._is_pipe = False
         frontend.sessions.add(self)
 
@@ -110,7 +116,7 @@ class FrontendPop3(Pop3Dialogue):
             return answer + b"\r\n"
         self._upstream = upstream
         self.loop.call_soon(self._become_pipe)
-        return ok("Logged in")
+        return LOGGED_IN
 
     async def _open(self, server: str) -> LineUpstream:
         timeout_s = self.frontend.config.upstream_timeout_s
@@ -158,6 +164,61 @@ class FrontendPop3(Pop3Dialogue):
             raise upstream.failure(UpstreamKind.AUTH, answer.decode("utf-8", "replace"))
         return answer
 
+    # --- in few steps
+
+    def _take_at_once(self, data: bytes) -> bool:
+        """USER and PASS as clients send them, one at a time, where nothing has to be waited for."""
+        match = ENTERING.match(data)
+        if match is None or self.login is not None or self.is_closing or self.session.held:
+            return False
+        gate, connection = self.service.gate, self.connection
+        if not (connection.is_tls or gate.allow_plaintext):
+            return False
+        name, password = match.groups()
+        if password is None:
+            self._user = name
+            self.bad_commands = 0
+            if connection.is_plain and not connection.gathered:
+                connection.transport.write(PASSWORD_WANTED)
+            else:
+                connection.write(PASSWORD_WANTED)
+            return True
+        if self._user is None:
+            return False
+        user = self._user.decode("ascii")
+        login = gate.admit_at_once(user, password, connection, self.protocol, "USER")
+        address = way_of(self, login) if login is not None else None
+        if login is None or address is None:
+            return False
+        if not gate.connections.tally.enter(login.user, gate.connections.most):
+            return False  # to be refused again, and told
+        self._counted_as, self._user = login.user, None
+        self._opening = Pop3Express(self, login, address)
+        return True
+
+    def let_in(self, upstream: LineUpstream, login: Login, early: bytes) -> None:
+        """They are in at their backend, whose connection is the other end of the pipe."""
+        self._opening, self._upstream = None, upstream
+        self.entered(login)
+        self.bad_commands = 0
+        self.connection.write(LOGGED_IN)
+        self._join(upstream, early)
+
+    def not_let_in(self, failure: UpstreamFailure) -> None:
+        """It has failed; they may try again."""
+        self._opening = None
+        self.leave_crowd()
+        if not self.connection.is_lost:
+            self.failed(None, failure)
+            self.resume()
+
+    def enter_anew(self, login: Login) -> None:
+        """The long way, from the beginning."""
+        self._opening = None
+        self.leave_crowd()
+        if not self.connection.is_lost:
+            self.go_on(None, self._enter(login))
+
     # --- the pipe
 
     def _become_pipe(self) -> None:
@@ -165,17 +226,20 @@ class FrontendPop3(Pop3Dialogue):
         if upstream is None or self.connection.is_lost or upstream.is_lost:
             self._upstream_gone()
             return
+        self._join(upstream, upstream.take_rest())
+
+    def _join(self, upstream: LineUpstream, early: bytes) -> None:
+        """`early`: what the backend has said behind the login."""
         self._is_pipe = True
         upstream.pipe = self._to_client
         upstream.gone = self._upstream_gone
         upstream.drained = self.connection.resume_reading
-        early = upstream.take_rest()
         if early:
             self._to_client(early)
-        waiting = self.session.take_rest()
-        if waiting:
-            self._to_backend(waiting)
-        self.connection.resume_reading()
+        if self.session.held:
+            self._to_backend(self.session.take_rest())
+        if self.connection.is_held_back:
+            self.connection.resume_reading()
         if self._input_ended:  # before there was a pipe
             self.active_at = self.loop.time()
             self.close_when_quiet(QUIET_S)
@@ -184,30 +248,41 @@ class FrontendPop3(Pop3Dialogue):
         if self._is_pipe:
             self.active_at = self.loop.time()
             self._to_backend(data)
-        else:
+        elif self._task is not None or self._opening is not None or not self._take_at_once(data):
             super().received(data)
 
     def input_ended(self) -> bool:
         """The backend's answers still pass; TLS to it knows no half of a connection, so the pipe is watched."""
         if not self._is_pipe:
             return super().input_ended()
-        self.close_when_quiet(QUIET_S)
+        if self._upstream is None or self._upstream.is_lost:
+            self.close()
+        else:
+            self.close_when_quiet(QUIET_S)
         return True
 
     def may_proceed(self) -> bool:
-        return self._upstream is None
+        return self._upstream is None and self._opening is None
 
     def _to_backend(self, octets: bytes) -> None:
         upstream = self._upstream
         if upstream is None or upstream.is_lost:
             return
-        upstream.send(octets)
-        if upstream.connection.writing_paused:
+        connection = upstream.connection
+        if connection.is_plain and not connection.gathered:
+            connection.transport.write(octets)
+        else:
+            connection.write(octets)
+        if connection.writing_paused:
             self.connection.pause_reading()
 
     def _to_client(self, octets: bytes) -> None:
         self.active_at = self.loop.time()
-        self.send(octets)
+        connection = self.connection
+        if connection.is_plain and not connection.gathered:
+            connection.transport.write(octets)
+        else:
+            connection.write(octets)
         if self.connection.writing_paused and self._upstream is not None:
             self._upstream.connection.pause_reading()
 
@@ -229,11 +304,14 @@ class FrontendPop3(Pop3Dialogue):
         """A pipe is quiet when nothing has passed for a moment; without QUIT the client loses no mail."""
         if self._is_pipe:
             return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
-        return super().is_quiet()
+        return super().is_quiet() and self._opening is None
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)
-        if self._upstream is not None:
+        if self._opening is not None:
+            self._opening.give_up()
+            self._opening = None
+        if self._upstream is not None and not self._upstream.is_lost:
             self._upstream.gone = None
             self._upstream.close()  # a QUIT that the client did not wait for still arrives
             self.loop.call_later(CLOSE_GRACE_S, self._upstream.connection.abort)

@@ -18,7 +18,7 @@ from murder.api.referral import ReferralQuestion
 from murder.config import Config
 from murder.errors import Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import plain_log
-from murder.model.entry import MailboxEntry, parse_location
+from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, inbox_of, is_below
 from murder.model.protocol import IMAP
 from murder.net.dialogue import CLOSE_GRACE_S
@@ -36,6 +36,7 @@ from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap, Opening
 from murder.roles.frontend.imap.selected import Selected
+from murder.roles.frontend.locate import server_of
 from murder.roles.frontend.multiplexor.express import Express, enter_at_once
 from murder.roles.frontend.placement import servers
 from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
@@ -270,7 +271,7 @@ class Lobby(FrontendImap):
         except Refusal:
             return False
         row = frontend.mailboxes.row(name)
-        if row is None or not row[FLAGS_AT] & ACTIVE:
+        if row is None or not row[FLAGS_AT] & ACTIVE:  # as `server_in`, in a call less
             return False
         may_refer = frontend.refers_unable or self.referrals_on
         if may_refer or not _is_own(name, login.user):
@@ -282,7 +283,7 @@ class Lobby(FrontendImap):
                 if self._refers(entry, command, login.user):
                     return False
         at = FLAGS_AT + 1
-        server = _server_of(row[HEAD_OCTETS : HEAD_OCTETS + (row[at] << 8) + row[at + 1]])
+        server = server_of(row[HEAD_OCTETS : HEAD_OCTETS + (row[at] << 8) + row[at + 1]])
         upstream, address, is_in = self.upstreams.get(server), None, False
         if selected is not None and selected.upstream is not upstream:
             return False  # it is to be left first
@@ -477,11 +478,6 @@ def _words(words: tuple[bytes, ...], literal_minus: bool, suppressed: tuple[str,
 def _is_own(name: MailboxName, user: str) -> bool:
     """Whether it is a user's INBOX or below it: its owner may always know of it."""
     return name == inbox_of(user) or is_below(name, inbox_of(user))
-
-
-@functools.lru_cache(maxsize=256)
-def _server_of(raw_location: bytes) -> str:
-    return parse_location(raw_location).server
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)

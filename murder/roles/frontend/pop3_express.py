@@ -1,0 +1,172 @@
+"""From a POP3 user's PASS to the pipe in few steps, where nothing has to be asked: a user who is known at once, whose INBOX
+is in the list, at a backend that is well and has told what it offers. Callbacks, and a task that only connects.
+
+Here is only what passes. Whatever is odd goes the long way (`pop3`) from the beginning, which finds the words for it.
+"""
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.model.identity import Login
+from murder.model.name import inbox_of
+from murder.model.protocol import POP3
+from murder.net.connection import Connection
+from murder.net.outgoing.connect import failure_of
+from murder.net.outgoing.lines import LineUpstream
+from murder.net.outgoing.pool import proxy_login
+from murder.net.outgoing.proving import GSSAPI
+from murder.net.outgoing.upstream import Address
+from murder.net.sweep import NOWHERE
+from murder.roles.frontend.locate import server_in
+
+if TYPE_CHECKING:  # which knows this one
+    from murder.roles.frontend.pop3 import FrontendPop3
+
+MOST_OCTETS: Final = 1000  # of a greeting, and of the answer to a login
+MOST_REMEMBERED: Final = 4096  # users
+
+
+class Pop3Express(LineUpstream):
+    """One login on its way; from its end on one end of the pipe."""
+
+    def __init__(self, dialogue: "FrontendPop3", login: Login, address: Address) -> None:
+        limits = dialogue.frontend.config
+        super().__init__(address, limits.upstream_timeout_s)
+        self.dialogue = dialogue
+        self.login = login
+        self.sweep_slot = NOWHERE
+        self._has_connection = self._is_asked = self._is_over = False
+        self._said = b""
+        now = dialogue.loop.time()
+        self._due = now + limits.connect_timeout_s
+        sooner_s = min(limits.connect_timeout_s, limits.upstream_login_timeout_s)
+        dialogue.sweep.watch(self, now + sooner_s)
+        self._task = dialogue.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        address, upstreams = self.address, self.dialogue.frontend.upstreams
+        has_tls = address.tls == "implicit"
+        try:
+            await self.dialogue.loop.create_connection(
+                lambda: Connection(self._met, may_have_tls=has_tls),
+                address.host,
+                address.port,
+                ssl=upstreams.context(address.ca) if has_tls else None,
+                server_hostname=address.tls_name if has_tls else None,
+            )
+        except OSError as error:
+            self._fail(failure_of(error, address.host, address.port, address.server))
+
+    def _met(self, connection: Connection) -> "Pop3Express":
+        self.connection, self._has_connection = connection, True
+        return self
+
+    # --- Receiver, of the backend
+
+    def begin(self) -> None:
+        if self._is_over:
+            self.connection.abort()
+        else:
+            self._due = (
+                self.dialogue.loop.time() + self.dialogue.frontend.config.upstream_login_timeout_s
+            )
+
+    def received(self, data: bytes) -> None:
+        if self.pipe is not None:
+            self.pipe(data)
+            return
+        if self._is_over:
+            return
+        said = self._said = self._said + data if self._said else data
+        end = said.find(b"\n") + 1
+        if not end:
+            if len(said) > MOST_OCTETS:
+                self._go_the_long_way()
+        elif not said.startswith(b"+OK"):
+            self._go_the_long_way()
+        elif self._is_asked:
+            self._let_in(said[end:])
+        elif end < len(said):
+            self._go_the_long_way()  # it speaks unasked
+        else:
+            self._is_asked, self._said = True, b""
+            self.connection.write(_login_line(self.address, self.login.user))
+
+    def lost(self, error: Exception | None) -> None:
+        if self._is_over:
+            super().lost(error)
+        else:
+            self.is_lost = True
+            self._fail(self.failure(UpstreamKind.LOST, "it closed the connection"))
+
+    # --- Watched
+
+    def look(self, now: float) -> float | None:
+        """Whether the backend has taken too long."""
+        if self._is_over:
+            return None
+        if now < self._due:
+            return self._due
+        limits = self.dialogue.frontend.config
+        if self._has_connection:
+            text = f"no greeting and login within {limits.upstream_login_timeout_s:g} s"
+            self._fail(self.failure(UpstreamKind.TIMEOUT, text))
+        else:
+            text = f"no answer in {limits.connect_timeout_s:g} s"
+            self._fail(self.failure(UpstreamKind.CONNECT, text))
+        return None
+
+    # --- the end of the login
+
+    def _let_in(self, early: bytes) -> None:
+        dialogue = self.dialogue
+        self._is_over = True
+        dialogue.sweep.forget(self)
+        if dialogue.connection.is_lost or dialogue.is_closing:
+            self.connection.abort()
+        else:
+            dialogue.let_in(self, self.login, early)
+
+    def give_up(self) -> None:
+        """The client has gone, or the login has no good end."""
+        self._is_over = True
+        self.dialogue.sweep.forget(self)
+        if self._has_connection:
+            self.connection.abort()
+        else:
+            self._task.cancel()
+
+    def _fail(self, failure: UpstreamFailure) -> None:
+        """As a command that has failed."""
+        dialogue = self.dialogue
+        dialogue.frontend.upstreams.failed(failure)
+        self.give_up()
+        dialogue.not_let_in(failure)
+
+    def _go_the_long_way(self) -> None:
+        self.give_up()
+        self.dialogue.enter_anew(self.login)
+
+
+def way_of(dialogue: "FrontendPop3", login: Login) -> Address | None:
+    """Where their backend is reached, if nothing is to be asked on the way; else None."""
+    frontend = dialogue.frontend
+    upstreams = frontend.upstreams
+    if frontend.multiplexor is not None or dialogue.utf8 or upstreams.tells_origin:
+        return None
+    row = frontend.mailboxes.row(inbox_of(login.user))
+    server = server_in(row) if row is not None else ""
+    if not server or server in upstreams.health:
+        return None
+    address = upstreams.address(server, POP3)
+    if address.within is not None or address.tls == "starttls" or address.auth == GSSAPI:
+        return None
+    is_known = frontend.maildrops.is_known(server, dialogue.loop.time())
+    return address if is_known else None
+
+
+@functools.lru_cache(maxsize=MOST_REMEMBERED)
+def _login_line(address: Address, user: str) -> bytes:
+    """As `proxy_login`, in the words of RFC 5034."""
+    return b"AUTH " + proxy_login(address, user).partition(b" ")[2] + b"\r\n"
