@@ -145,9 +145,11 @@ async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> b
 
 
 def _decoded(part: Part, octets: bytes) -> Part:
-    """The part as it is with its encoding undone: what is told with BINARY (RFC 5524 §3.2)."""
+    """The part as it is with its encoding undone: what is told with BINARY (RFC 5524 §3.2). RFC 3501 counts the lines of the
+    encoded part alone: where something was undone there are none, as Dovecot has it."""
+    is_undone = part.encoding.upper() in (b"BASE64", b"QUOTED-PRINTABLE")
     encoding = b"BINARY" if b"\x00" in octets else b"7BIT" if octets.isascii() else b"8BIT"
-    lines = octets.count(b"\n") if part.media[0] == b"TEXT" else part.lines
+    lines = 0 if part.media[0] == b"TEXT" and is_undone else part.lines
     return replace(part, encoding=encoding, body_end=part.body_start + len(octets), lines=lines)
 
 
