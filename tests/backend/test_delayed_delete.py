@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, before_deletion, deleted_name, is_deleted
 from murder.roles.backend.hierarchy.expiry import expire
 from murder.roles.backend.imap.mailboxes.mailbox import remove
@@ -58,6 +59,26 @@ async def test_one_name_may_be_deleted_twice_in_a_second(tmp_path: Path) -> None
         said = await say(one, "ana", *(b"CREATE INBOX/sub", b"DELETE INBOX/sub") * 3)
         assert all(b"A%d OK" % number in said for number in range(6)), said
         assert len([row for row in one.backend.mailboxes.list.walk() if is_deleted(row.name)]) == 3
+
+
+async def test_another_of_that_name_may_be_deleted_meanwhile(tmp_path: Path) -> None:
+    """In another session, in the same second: a client never hears that what it deletes is there already."""
+    config = config_in(tmp_path, delete="delayed")
+    async with running_backend(tmp_path, config=config) as one:
+        backend, rivals = one.backend, [None]
+
+        class Slow:
+            async def below(self, name: bytes) -> list[MailboxEntry]:
+                if rivals:
+                    rivals.pop()
+                    await remove(backend, SUB, None)
+                    await backend.announcer.create(SUB, b"ana\tlrswipkxtea\t")
+                return []
+
+        await backend.announcer.create(SUB, b"ana\tlrswipkxtea\t")
+        await remove(backend, SUB, Slow())
+        assert backend.mailboxes.find(SUB) is None
+        assert len([row for row in backend.mailboxes.list.walk() if is_deleted(row.name)]) == 2
 
 
 async def test_what_was_deleted_expires_and_nothing_else_does(tmp_path: Path) -> None:

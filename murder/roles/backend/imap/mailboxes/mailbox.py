@@ -1,6 +1,7 @@
 """CREATE, DELETE, RENAME (RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §4), announced to the master as they happen."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import DELETE_MAILBOX
@@ -42,6 +43,8 @@ from murder.wire.imap.mailboxes.mailbox import (
 )
 from murder.wire.nodes.rename_words import Act
 from murder.wire.token import Scanner
+
+TRIES: Final = 4  # to find a moment at which no mailbox of that name was deleted
 
 
 def run_create(dialogue: BackendImap, command: Command) -> Running:
@@ -132,11 +135,16 @@ async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) ->
 
 async def remove(backend: Backend, name: MailboxName, master: Knows | None) -> None:
     """At once, or by putting it to rest under DELETED until it expires. Raises Refusal, UpstreamFailure."""
-    if await rests_when_deleted(backend, [name]):
-        now = await moment_of_deletion(backend, master, name)
-        await backend.announcer.rename([(name, deleted_name(name, now))])
-    else:
+    if not await rests_when_deleted(backend, [name]):
         await backend.announcer.delete([name])
+        return
+    for tries_left in reversed(range(TRIES)):
+        now = await moment_of_deletion(backend, master, name)
+        try:
+            return await backend.announcer.rename([(name, deleted_name(name, now))])
+        except Refusal as refusal:  # another one of this name has been deleted since we looked
+            if refusal.code is not Code.ALREADY_EXISTS or not tries_left:
+                raise
 
 
 async def _mailbox_id(dialogue: BackendImap, name: MailboxName) -> str:
