@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.demo import Demo, reconfigure
+from tests.kit.process import run_murder
+from tests.kit.waiting import until
 from tests.web.visitor import Visitor, ctl
 
 
@@ -110,6 +112,43 @@ def test_who_is_no_administrator_any_more_is_out_at_the_reload(demo: Demo) -> No
         502,
     )  # the master decides on its own
     reconfigure(demo, "be2", own + '["user2"]', own + '["admin"]')
+
+
+def test_who_has_another_password_now_is_out_and_the_others_stay(demo: Demo) -> None:
+    visitor = Visitor.of(demo, demo.frontend).entered()
+    operator = Visitor.of(demo, demo.frontend, operator_certificate(demo))
+    assert operator.send("/login", way="certificate").status == 303
+    config = str(Path(str(demo.info["dir"])) / "fe1" / "murder.toml")
+    try:
+        run_murder("auth", "passwd", "admin", "--config", config, said="other\n")
+        until(lambda: visitor.get("/status").status == 303, "they are asked to log in")
+        assert visitor.get("/status/part").status == 401
+        assert operator.get("/status").status == 200
+        assert visitor.log_in().status == 403
+        assert visitor.log_in(password="other").status == 303
+    finally:
+        run_murder("auth", "passwd", "admin", "--config", config, said="secret\n")
+    until(lambda: visitor.log_in().status == 303, "the old one is back")
+
+
+def test_where_a_node_has_no_operators_certificate_it_acts_on_itself_alone_and_says_so(
+    demo: Demo,
+) -> None:
+    file = Path(str(demo.info["dir"])) / "be1" / "murder.toml"
+    found = re.search(r"\[operator\]\n(?:(?!\[).*\n)*", file.read_text())
+    assert found is not None
+    reconfigure(demo, "be1", found[0], "[operator]\n")
+    try:
+        operator = Visitor.of(demo, demo.backends[0], operator_certificate(demo))
+        assert operator.send("/login", way="certificate").status == 303
+        for visitor in (operator, Visitor.of(demo, demo.backends[0]).entered()):
+            assert "1 node," in visitor.get("/status").text
+            assert "0 sessions with" in visitor.get("/kick?user=nobody").text
+            assert "0 sessions ended." in visitor.done("/kick", user="nobody")
+        refused = operator.send("/mailbox/quota", name="user/user1", root="user/user1", STORAGE="1")
+        assert refused.status == 409 and "[operator] certificate" in refused.text
+    finally:
+        reconfigure(demo, "be1", "[operator]\n", found[0])
 
 
 def test_logins_stand_in_the_audit_trail_with_their_way(demo: Demo) -> None:

@@ -84,6 +84,8 @@ class Site:
             return self._plain(request, 400, str(problem))
         page = self._pages.get((path, "GET" if request.method == "HEAD" else request.method))
         session = self._session_of(request, is_active=page is None or not page.is_part)
+        if session is not None and not await self._still_opens(session, request.connection):
+            session = None
         if is_post and not _is_from_here(request):
             return self._plain(request, 403, "This form came from another page, and was not taken")
         if path == LOGIN:
@@ -197,6 +199,22 @@ class Site:
             return None
         connection.became_known()
         return session
+
+    async def _still_opens(self, session: Session, connection: Connection) -> bool:
+        """Whether the password that they came by is still theirs: it is asked for as at a login, which mostly knows it again
+        at once. Who has another now is out; where nobody can say, they stay."""
+        if session.way != BY_PASSWORD:
+            return True
+        try:
+            await self._admit(session.user, session.password, connection)
+        except Refusal as refusal:
+            self.sessions.end(session)
+            facts = {"user": session.user, "peer": connection.peer, "way": WAY}
+            self._audit.note("logout", {**facts, "result": refusal.text})
+            return False
+        except UpstreamFailure:
+            pass
+        return True
 
     async def _login(self, request: Request, form: Fields, session: Session | None) -> Response:
         operator = _operator_at(request.connection)

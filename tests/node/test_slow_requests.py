@@ -1,0 +1,44 @@
+"""Who sends a request octet by octet has so long for the whole of it, however steadily they send."""
+
+import asyncio
+import socket
+
+import pytest
+
+from murder.net.connection import Connection
+from murder.net.listener import Bounds, Listener
+from murder.node.pages import http
+from murder.node.pages.http import HttpConnection, Request, Response
+from tests.kit.waiting import pause_here
+
+
+async def handle(_: Request) -> Response:
+    return Response(200, b"whole\n")
+
+
+def serve(connection: Connection) -> HttpConnection:
+    return HttpConnection(connection, handle, is_welcome=True)
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"G", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"]
+)
+async def test_who_drips_is_let_go_amid_their_request(
+    beginning: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "IDLE_S", 0.2)
+    sock = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(sock, serve, Bounds())
+    await listener.start()
+    try:
+        reader, writer = await asyncio.open_connection(*sock.getsockname()[:2])
+        writer.write(beginning)
+        ended = asyncio.ensure_future(reader.read())
+        while not ended.done():  # for ever, if nobody ends it: the test's own limit would
+            writer.write(b"a")
+            await pause_here(0.02, "a client that is slow on purpose")
+        assert b"whole" not in await ended
+        writer.close()
+    finally:
+        listener.stop_accepting()
+        listener.abort()
