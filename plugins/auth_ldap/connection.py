@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._why = "it closed the connection"
+        self.elsewhere = ""  # a reference to another server, where a search has met one
 
     # --- what the loop calls
 
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
             waiting.done.set_result(message.value)
         else:
             waiting.beside += 1
+            self.elsewhere = message.value or self.elsewhere
             if waiting.beside > MAX_REFERENCES:
                 raise Malformed("references without end")
 

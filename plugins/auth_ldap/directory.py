@@ -42,6 +42,7 @@ class Directory:
         self._sick: dict[Server, float] = {}
         self._searching: Connection | None = None  # all searches share it
         self._opening = asyncio.Lock()
+        self._has_told_elsewhere = False
         self._idle: list[Connection] = []  # for binds: one at a time on each
         self._loop: object = None
 
@@ -142,13 +143,20 @@ class Directory:
         most: int,
         key: str,
     ) -> list[Entry]:
-        """What is found; references to other servers are passed over. Raises UpstreamFailure."""
+        """What is found; references to other servers are told, and not followed. Raises UpstreamFailure."""
         time_s = max(1, int(self._settings.timeout_s))
         result, entries = await connection.search(
             base, messages.SUBTREE, encode_filter(filled), attributes, most, time_s
         )
         if result.code not in (messages.SUCCESS, messages.SIZE_LIMIT):
             raise self._refused(result, connection.server, base, key)
+        if not entries and connection.elsewhere and not self._has_told_elsewhere:
+            self._has_told_elsewhere = True
+            log.warning(
+                "%s: who is not found below %s may be at %s, which is not followed: name that server, or one that has all "
+                "(of an Active Directory the global catalogue, port 3268 or 3269), in plugins.auth_ldap.servers",
+                *(connection.server, base, connection.elsewhere),
+            )
         return entries
 
     async def _own_entry(self, connection: Connection, name: str) -> Entry | None:
@@ -347,7 +355,7 @@ class Directory:
         elif result.code == 50:
             cure = "give service_dn the right to read there"
         elif result.code == 10:
-            cure = "name that server in plugins.auth_ldap.servers"
+            cure = "it sends to another server, which is not followed: name that in plugins.auth_ldap.servers"
         else:
             cure = "its log tells more"
         text = f"{name or 'the root'}: {result}; {cure}"

@@ -11,6 +11,7 @@ from plugins.auth_ldap import ber
 BIND, UNBIND, SEARCH, EXTENDED = 0x60, 0x42, 0x63, 0x77
 BIND_DONE, ENTRY, SEARCH_DONE, REFERENCE, EXTENDED_DONE = 0x61, 0x64, 0x65, 0x73, 0x78
 CONTROLS: Final = 0xA0
+REFERRAL: Final = 0xA3  # of a result: where to ask instead
 MAX_CONTROLS: Final = 20  # of one message
 START_TLS: Final = b"1.3.6.1.4.1.1466.20037"
 NOTICE_OF_DISCONNECTION: Final = 0  # the number of a message that nobody asked for
@@ -87,7 +88,7 @@ class Message:
 
     number: int
     kind: int
-    value: Result | Entry | None
+    value: Result | Entry | str | None  # text: where the search goes on, at another server
 
 
 def format_request(number: int, operation: bytes, *controls: bytes) -> bytes:
@@ -139,9 +140,17 @@ def parse_message(octets: bytes) -> Message:
             return Message(number, kind, _entry(body))
         case 0x61 | 0x65 | 0x78:  # BIND_DONE, SEARCH_DONE, EXTENDED_DONE
             return Message(number, kind, _result(body, parts[2:]))
-        case 0x73 | 0x79:  # REFERENCE; IntermediateResponse
+        case 0x73:  # REFERENCE
+            return Message(number, kind, _url(body))
+        case 0x79:  # IntermediateResponse
             return Message(number, kind, None)
     raise ber.Malformed(f"a message of the kind {kind:#x}")
+
+
+def _url(body: bytes) -> str:
+    """The first of a reference, or of a referral, fit for a log."""
+    first = next((octets for _, octets in ber.elements(body)), b"")
+    return "".join(one for one in first.decode("utf-8", "replace")[:300] if one.isprintable())
 
 
 def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:
@@ -150,6 +159,8 @@ def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:
         raise ber.Malformed("a result without a code")
     name, text = (one.decode("utf-8", "replace") for _, one in parts[1:3])
     said = " ".join(text.rstrip("\0").split())[:300]
+    if len(parts) > 3 and parts[3][0] == REFERRAL:
+        said = _url(parts[3][1])
     return Result(ber.number(parts[0][1]), name, said, tuple(_controls(behind)))
 
 

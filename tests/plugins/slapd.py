@@ -72,6 +72,12 @@ cn: O'Brien
 sn: O'Brien
 userPassword: secret
 
+dn: ou=branch,dc=example,dc=org
+objectClass: referral
+objectClass: extensibleObject
+ou: branch
+ref: ldap://branch.example.org/ou=branch,dc=example,dc=org
+
 dn: uid=twin,ou=people,dc=example,dc=org
 objectClass: inetOrgPerson
 uid: twin

@@ -187,6 +187,12 @@ async def test_many_logins_share_connections(slapd: Slapd) -> None:
     [
         ({"base": "dc=nowhere"}, UpstreamKind.PROTOCOL, "dc=nowhere: no such entry", "base"),
         (
+            {"base": "ou=branch,dc=example,dc=org"},
+            UpstreamKind.PROTOCOL,
+            "(ldap://branch.example.org/ou=branch,dc=example,dc=org",
+            "not followed: name that in plugins.auth_ldap.servers",
+        ),
+        (
             {"service_password": "wrong"},
             UpstreamKind.AUTH,
             "invalid credentials",
@@ -211,6 +217,16 @@ async def test_what_is_set_wrong_is_told_with_its_cure(
     (fault,) = await users.diagnose()
     assert what in fault.what
     assert cure in fault.cure
+
+
+async def test_a_reference_to_another_server_is_told_once(
+    slapd: Slapd, caplog: pytest.LogCaptureFixture
+) -> None:
+    users = directory(slapd, base="dc=example,dc=org")
+    for _ in range(2):
+        assert await users.check(HERE, "nobody", b"secret") is Denied.UNKNOWN
+    (told,) = [line for line in caplog.messages if "not followed" in line]
+    assert "may be at ldap://branch.example.org/" in told
 
 
 async def test_two_entries_for_one_user_let_nobody_in(slapd: Slapd) -> None:

@@ -1,5 +1,7 @@
 """`murder ctl mailbox`: mailboxes of the whole murder, wherever they are."""
 
+from collections.abc import Mapping, Sequence
+
 import asyncclick as click
 
 from murder.admin.cli.ctl.mailboxes.enlist import enlist, unlist
@@ -19,7 +21,7 @@ from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal
 from murder.model.acl import format_rights, parse_acl
 from murder.model.entry import Location, MailboxEntry, parse_location
-from murder.model.name import MailboxName, is_deleted, owner_of
+from murder.model.name import MailboxName, is_deleted, is_inbox, owner_of
 
 
 @click.group(cls=Group)
@@ -420,6 +422,7 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
             raise Refusal(Code.ALREADY_EXISTS, f"{reach.shown(name)} {state} {row.server} already")
     if location.server:
         location = Location(need_backend(reach, rows, location.server), location.partition)
+        wanted = wanted or await _limits_by_directory(reach, name, rows)
     else:
         weights = await backends.weights(reach, backends_of(reach, rows))
         with placing(reach) as decision:
@@ -430,6 +433,21 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     if wanted:
         await mailboxes.set_quota(reach, name, wanted)
     return location
+
+
+async def _limits_by_directory(
+    reach: Reach, name: MailboxName, rows: Sequence[MailboxEntry]
+) -> Mapping[str, int]:
+    """What a new user may have whose server was said: as a frontend knows it of their directory; nothing where none can be
+    asked."""
+    if not is_inbox(name):
+        return {}
+    weights = await backends.weights(reach, backends_of(reach, rows))
+    with placing(reach, lambda _: None) as decision:
+        try:
+            return limits_of((await decision.home(name, rows, weights)).quota.split())
+        except Refusal:  # no backend takes new ones; this one was said
+            return {}
 
 
 def tell_late(said: str) -> None:

@@ -1,6 +1,6 @@
 """The placement decision as the commands ask for it: a frontend's, else that of the same plugins here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncclick as click
@@ -11,7 +11,7 @@ from murder.hooks import load_plugins
 
 
 @contextmanager
-def placing(reach: Reach) -> Iterator[Placing]:
-    """Raises ConfigError where a plugin of `[plugins] use` cannot be loaded."""
+def placing(reach: Reach, warn: Callable[[str], None] | None = None) -> Iterator[Placing]:
+    """`warn` in place of standard error. Raises ConfigError where a plugin of `[plugins] use` cannot be loaded."""
     plugins = load_plugins(reach.config, ["frontend"])
-    yield Placing(reach, plugins.choose_backend, lambda text: click.echo(text, err=True))
+    yield Placing(reach, plugins.choose_backend, warn or (lambda text: click.echo(text, err=True)))
