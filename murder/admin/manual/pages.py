@@ -11,6 +11,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
         "trouble": "Something is wrong: what you see, and what to do about it.",
         "install": "Install it on three hosts.",
         "unified": "Every machine does everything: frontend and backend in one.",
+        "logins": "Who your users are: LDAP, saslauthd, OAuth, Kerberos, PAM, a script; application passwords.",
         "daily": "Every day: users, mailboxes, moves, limits, with `murder ctl`.",
         "filters": "Mail filters (Sieve): users', the site's own, programs such as spam learners.",
         "backup": "Points in time, one user back, and the disk lost at 3 a.m.",

@@ -414,7 +414,8 @@ async def subscribe(reach: Reach, name: str, user: str, off: bool, as_json: bool
 async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, ...]) -> Location:
     """Make a mailbox where it is wanted (`server!partition`), else where the policy says, with its quota: as wanted, else as
     the policy's frontend knows it of the user's directory. Raises Refusal, UpstreamFailure."""
-    wanted, location = limits_of(limits), parse_location(server.encode())
+    location = parse_location(server.encode())
+    wanted: Mapping[str, int] = limits_of(limits)
     rows = await reach.rows()
     for row in rows:
         if row.name == name:

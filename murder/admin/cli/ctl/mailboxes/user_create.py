@@ -33,8 +33,8 @@ STANDARD: Final = ("Archive", "Drafts", "Junk", "Sent", "Trash")
     "limits",
     multiple=True,
     metavar="RESOURCE=LIMIT",
-    help="STORAGE=2G (or KiB without a letter), MESSAGE=100000, MAILBOX=50. Default: what the user's directory says, where a "
-    "frontend can be asked ([operator] nodes).",
+    help="STORAGE=2G (or KiB without a letter), MESSAGE=100000, MAILBOX=50. Default: what the user's directory says, where "
+    "a frontend can be asked ([operator] nodes).",
 )
 @click.option(
     "--folder",
