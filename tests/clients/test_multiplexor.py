@@ -12,6 +12,7 @@ import pytest
 from murder.api.auth import Identity
 from murder.config.popmap import parse_popmap
 from murder.config.sections import MultiplexorConfig, ServerConfig
+from murder.pki.authority import init_authority, issue
 from murder.roles.frontend.multiplexor.find import Finder, server_by_hash
 from murder.roles.frontend.shared import Frontend
 from tests.frontend.server import Parts, Running, running_frontend
@@ -252,6 +253,31 @@ async def test_a_password_goes_nowhere_without_tls_that_the_server_shall_have(
     ) as running:
         assert b"[UNAVAILABLE]" in await refused(running, "dora", "own")
     assert "dora" not in dove.log().removeprefix(before)
+
+
+@pytest.mark.parametrize("login", ["proxy", "password"])
+async def test_a_server_under_tls_is_believed_by_its_authority(tmp_path: Path, login: str) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    own, others = tmp_path / "own", tmp_path / "others"
+    for folder in (own, others):
+        folder.mkdir()
+        init_authority(folder)
+    made = issue(own, "localhost", ["backend"])
+    with dovecot({"dora": "secret"}, tls=(made.certificate, made.key), more=MORE) as dove:
+        for ca, name in ((own, "localhost"), (others, "localhost"), (own, "imap.test")):
+            one = section(dove, tls="starttls", ca=ca / "ca.pem", tls_name=name)
+            folder = tmp_path / f"{ca.name}-{name}"
+            folder.mkdir()
+            async with multiplexor(
+                folder, {"d.test": one}, find=("hash",), hash_servers=("d.test",), login=login
+            ) as running:
+                if (ca, name) == (own, "localhost"):
+                    peer = await entered(running, "dora")
+                    await peer.ok(b"SELECT INBOX")
+                    await peer.close()
+                else:
+                    assert (await refused(running, "dora")).startswith(b"a NO [UNAVAILABLE]")
 
 
 def test_a_hash_moves_nobody_but_who_must() -> None:

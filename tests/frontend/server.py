@@ -120,11 +120,12 @@ async def running_frontend(
     sections: Mapping[str, ServerConfig] | None = None,
     multiplexor: MultiplexorConfig | None = None,
     counts: Counts | None = None,
+    keytab: Path | None = None,
     **frontend: Any,
 ) -> AsyncIterator[Running]:
     """`backends`: name -> (imap, pop3 or lmtp; script); `ports`: name -> where one runs already, `sections`
     likewise, with all that is to be said of it.
-    `users`: user -> the backend they are on. `counts`: what it counts with other workers."""
+    `users`: user -> the backend they are on. `counts`: what it counts with other workers; `keytab`: its tickets."""
     async with AsyncExitStack() as stack:
         servers = {
             name: server_section(address="127.0.0.1", **{kind: await served(stack, speak)})
@@ -143,7 +144,7 @@ async def running_frontend(
         )
         config = Config(
             file=folder / "murder.toml",
-            node=NodeConfig(name="fe1.test", data=folder, drain_timeout_s=0.5),
+            node=NodeConfig(name="fe1.test", data=folder, drain_timeout_s=0.5, keytab=keytab),
             mupdate=MupdateConfig(),
             frontend=replace(section, **frontend),
             servers=servers,

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,14 +14,20 @@ from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
 from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
+from murder.config.sections import MultiplexorConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.kerberos import Library
+from murder.net.listener import Bounds, Listener
 from murder.net.outgoing.proving import Tickets
+from murder.roles.frontend.multiplexor.pipe import Pipe
 from plugins.sasl_gssapi import Exchange, Settings, make_mechanisms
 from tests.conftest import cannot_run
 from tests.frontend.server import Parts, running_frontend
 from tests.kit.kdc import REALM, Realm, kdc_in
-from tests.serve.test_client import KINDS
+from tests.kit.peer import Peer
+from tests.kit.sections import server_section
+from tests.kit.waiting import until_soon
+from tests.serve.test_client import KINDS, dialogue_of
 from tests.serve.test_ways_in import Old, is_challenge, is_good, listening
 
 SERVICES = ("imap", "pop", "lmtp", "sieve", "mupdate")
@@ -163,6 +170,42 @@ async def test_every_protocol_takes_a_ticket_and_shows_one(
     if kind != "mupdate":  # where nodes speak for themselves
         assert is_good(kind, await by_ticket(kind, keytab, node, "anna", ""))
         assert not is_good(kind, await by_ticket(kind, keytab, Tickets(None), "ben", ""))
+
+
+async def test_a_multiplexor_enters_a_server_by_its_ticket(kdc: Realm, tmp_path: Path) -> None:
+    """Each login by all steps: a ticket is no single word."""
+    taken = make_mechanisms(Settings(keytab=kdc.folder / "keytab", realms=(REALM,), nodes=(NODE,)))
+    gate = Gate(Anybody(), mechanisms=taken, proxies=["murder/be1.test"], allow_plaintext=True)
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = Listener(sock, lambda one: dialogue_of("imap", one, gate, tmp_path), Bounds())
+    await server.start()
+    port = sock.getsockname()[1]
+    be1 = server_section(
+        address="127.0.0.1", imap=port, tls="none", auth="gssapi", tls_name="localhost"
+    )
+    async with running_frontend(
+        tmp_path,
+        {},
+        {},
+        sections={"be1.test": be1},
+        mode="multiplexor",
+        multiplexor=MultiplexorConfig(find=("hash",), hash_servers=("be1.test",)),
+        keytab=kdc.folder / "node.keytab",
+        proxy_user="",
+    ) as running:
+        for _ in range(2):
+            peer = await Peer.at(running.ports["imap"])
+            await peer.line()
+            await peer.ok(b"LOGIN anna secret")
+            assert running.role.frontend is not None
+            (one,) = running.role.frontend.sessions
+            assert type(one) is Pipe
+            peer.send(b"z LOGOUT\r\n")
+            assert (await peer.until(b"z "))[-1] == b"z OK Completed"
+            await until_soon(lambda: not running.role.frontend.sessions)  # type: ignore[union-attr]
+            await peer.close()
+    server.stop_accepting()
+    server.abort()
 
 
 async def refused(tickets: Tickets, host: str = "localhost", name: str = "") -> str:
