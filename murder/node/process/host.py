@@ -7,6 +7,7 @@ import os
 import pwd
 import resource
 import socket
+from collections import deque
 from typing import Final
 
 from murder.config import Config, ConfigError, Problem
@@ -18,23 +19,45 @@ MOST_LARGE: Final = 30_000  # blocks of them; Linux allows a process 65,530 mapp
 KEPT_FREE_OCTETS: Final = 8 * 1024 * 1024  # at the end of the heap, for the next burst
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 
+MOST_UNSAID: Final = 4  # states that systemd has not been told of
+
 OF_ROOT: Final = ("MURDER_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME")  # folders of the user before
 
 
 class Notifier:
-    """Tells systemd, or whoever set NOTIFY_SOCKET, how we are (sd_notify(3))."""
+    """Tells systemd, or whoever set NOTIFY_SOCKET, how we are (sd_notify(3)). Never waits: whoever has not read for long
+    hears what was told last when they have."""
 
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._unsaid: deque[bytes] = deque(maxlen=MOST_UNSAID)
         usec = os.environ.get("WATCHDOG_USEC", "")
         self.watchdog_s = int(usec) / 1_000_000 / 2 if usec.isdigit() else None
 
     def tell(self, *states: str) -> None:
-        if not self._address:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto("\n".join(states).encode(), self._address)
+        if self._address:
+            self._unsaid.append("\n".join(states).encode())
+            self._say()
+
+    def pulse(self) -> None:
+        """Our loop turns: tell that to whoever wants to know, or else what could not be told before."""
+        if self._unsaid:
+            self._say()
+        elif self.watchdog_s is not None:
+            self.tell("WATCHDOG=1")
+
+    def _say(self) -> None:
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        try:
+            with socket.socket(socket.AF_UNIX, kind) as sock:
+                while self._unsaid:
+                    sock.sendto(self._unsaid[0], self._address)
+                    self._unsaid.popleft()
+        except BlockingIOError:
+            pass  # their queue is full
+        except OSError:
+            self._unsaid.clear()  # nobody is there
 
 
 def become(config: Config) -> bool:

@@ -254,7 +254,7 @@ class _Here:
             watch.turned(asked.config.node.worker_timeout_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), pause_s)
-            self._notifier.tell("WATCHDOG=1")
+            self._notifier.pulse()
 
     async def _take(self, config: Config) -> list[str]:
         return [await _apply(server, config) for server in self._servers]
@@ -347,7 +347,7 @@ class _Supervisor:
             limit_s = self._config.node.worker_timeout_s
             pauses = [self._notifier.watchdog_s, limit_s / 4 if limit_s else None, WATCH_S]
             if all(slot.answered for slot in self._slots):
-                self._notifier.tell("WATCHDOG=1")
+                self._notifier.pulse()
             pause_s = min(pause for pause in pauses if pause is not None)
             is_late = time.monotonic() - due > pause_s  # we did not run ourselves
             for slot in self._slots:
