@@ -1,6 +1,7 @@
 """Talking with etcd for who blocks meanwhile: an event loop in a thread of its own, calls, refusals in words, ranges."""
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -38,6 +39,7 @@ class Talk:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._has_ended = False  # the loop takes no more work
         self._is_up = True  # until a call has taken all its time; then the watch says when it is
         self._problem: UpstreamFailure | None = None
         self._most_changes = MOST_CHANGES
@@ -57,17 +59,40 @@ class Talk:
     def _run(self) -> None:
         assert self._loop is not None
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._hear())
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        try:
+            self._loop.run_until_complete(self._hear())
+        finally:
+            with self._starting:
+                self._has_ended = True
+            self._loop.run_until_complete(self._give_up())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    async def _give_up(self) -> None:
+        """Whoever still waits is told so now; nobody comes after them."""
+        await asyncio.sleep(0)  # what was handed over last has begun
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _hand_over(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        loop = self._running()
+        with self._starting:
+            if not self._has_ended:
+                return asyncio.run_coroutine_threadsafe(work, loop)
+        work.close()
+        raise UpstreamFailure(UpstreamKind.DOWN, "etcd", "the log is closed")
 
     def _wait(self, work: Coroutine[Any, Any, T], within_s: float = 0.0) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        future = self._hand_over(work)
         try:
             return future.result((within_s or self._settings.timeout_s) + 2)
         except TimeoutError:
             future.cancel()
             raise UpstreamFailure(UpstreamKind.TIMEOUT, "etcd", "no answer") from None
+        except concurrent.futures.CancelledError:
+            raise UpstreamFailure(UpstreamKind.LOST, "etcd", "the log was closed") from None
 
     def _call(self, method: Method, request: Message, patience_s: float = 0.0) -> Any:
         """Raises Denied, UpstreamFailure. Where the last one has failed and nothing has been heard since, at once. With

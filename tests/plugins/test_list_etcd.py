@@ -5,6 +5,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port
 from tests.kit.process import run_murder
-from tests.kit.waiting import until
+from tests.kit.waiting import LIMIT_S, until
 
 Make = Callable[[], EtcdLog]
 
@@ -49,6 +50,32 @@ def make(members: Cluster, request: pytest.FixtureRequest) -> Iterator[Make]:
 @pytest.mark.parametrize("check", LIST_CHECKS, ids=lambda check: check.__name__)
 async def test_it_keeps_to_the_contract(check: Check, make: Make) -> None:
     await check(make)
+
+
+@pytest.mark.filterwarnings("error")
+def test_who_asks_a_log_that_is_closed_is_told_so(make: Make) -> None:
+    log = make()
+    epoch = epoch_of(log)
+    log.close()
+    for _ in range(2):
+        with pytest.raises(UpstreamFailure, match="closed"):
+            log.is_last(epoch, BEGINNING)
+    with pytest.raises(UpstreamFailure, match="closed"):
+        log.members()
+
+
+@pytest.mark.filterwarnings("error")
+def test_who_waits_for_an_answer_when_the_log_is_closed_waits_no_longer(tmp_path: Path) -> None:
+    """With a member that has taken the question, and is silent."""
+    with cluster(tmp_path, 1) as alone, ThreadPoolExecutor() as threads:
+        log = EtcdLog(Settings(alone.endpoints, prefix="/closed/", timeout_s=60))
+        epoch = epoch_of(log)
+        alone.members[0].freeze()
+        waiting = threads.submit(log.is_last, epoch, BEGINNING)
+        until(waiting.running, "it asks")
+        log.close()
+        with pytest.raises(UpstreamFailure, match="closed"):
+            waiting.result(LIMIT_S)
 
 
 @pytest.fixture(scope="module")
