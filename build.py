@@ -8,8 +8,9 @@
     python3 build.py image [...]  make an OCI image of it in dist/, on a Debian that mmdebstrap fetches, or on --rootfs TAR
     python3 build.py man          write the manual pages for man(1) to dist/man/
     python3 build.py demo [...]   make it and run `murder demo ...`
-    python3 build.py test [...]   make an environment, check format, lint and types, run every test;
-                                  words after `test` go to pytest
+    python3 build.py test [...]   make an environment, check format, lint and types, run every test, in as many processes
+                                  as there are processors, two at least; words after `test` go to pytest: where they
+                                  name files, those are run by one process; `-n 3` is three, `-n 0` one alone
     python3 build.py bench NAME   make it and run tests/bench/NAME.py, which measures beside peers
     python3 build.py fuzz [...]   throw octets at every parser, for as long as told: `fuzz --help`
     python3 build.py lock         ask the package index for the newest versions that pyproject.toml
@@ -291,8 +292,10 @@ def run_tests(arguments: list[str]) -> int:
             failed.append(name)
     if failed:
         raise Problem(f"the check of {' and '.join(failed)} failed; no test was run")
-    say(f"tests: pytest {' '.join(arguments)}")
-    return subprocess.call([python, "-m", "pytest", *arguments], cwd=ROOT)
+    is_named = any((ROOT / word.partition("::")[0]).exists() for word in arguments)
+    words = arguments if is_named else ["-n", "auto", *arguments]
+    say(f"tests: pytest {' '.join(words)}")
+    return subprocess.call([python, "-m", "pytest", *words], cwd=ROOT)
 
 
 def clean(_: list[str]) -> int:
@@ -358,16 +361,8 @@ def make_environment() -> str:
         say(f"making the test environment in {home.relative_to(ROOT)}")
         shutil.rmtree(home, ignore_errors=True)
         python = str(make_venv(home))
-        words = [
-            "install",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-            "--no-deps",
-            "-r",
-            str(LOCK),
-        ]
-        pip(words, [python, "-m", "pip"])
+        words = ["install", "--require-hashes", "--only-binary", ":all:", "--no-deps"]
+        pip([*words, "-r", LOCK], [python, "-m", "pip"])
         done.write_text(wanted)
     return str(home / "bin" / "python")
 

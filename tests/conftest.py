@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from tests.kit import scene
+from tests.kit import beside, memory, scene
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
@@ -36,19 +36,53 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before a test's module is imported. Where no test is named, those that an engine matters to."""
+    memory.use_memory()
     if engine := config.getoption("--engine"):
         os.environ["MURDER_TEST_ENGINE"] = engine
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(ROOT / name) for name in ENGINE_TESTS]
 
 
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist tests run in one process
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    return 0 if config.getoption("usepdb") else beside.processes()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.kit.handing_out import HandingOut
+
+    return HandingOut(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One process alone runs them as they are written."""
+    if is_one_of_several(config):
+        units = beside.longest_first([item.nodeid for item in items])
+        place = {unit: number for number, unit in enumerate(units)}
+        items.sort(key=lambda item: place[beside.unit_of(item.nodeid)])
+
+
+def is_one_of_several(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
 @pytest.fixture(scope="session")
-def archive() -> Path:
+def archive(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """dist/murder.pyz, made from the sources as they are now; from then on tests/kit/demo.py runs it."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "build.py"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
+
+    def make() -> None:
+        done = subprocess.run(
+            [sys.executable, ROOT / "build.py"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+
+    base = tmp_path_factory.getbasetemp()
+    beside.once(base.parent if is_one_of_several(pytestconfig) else base, "archive", make)
     os.environ["MURDER_ARCHIVE"] = str(ROOT / "dist" / "murder.pyz")
     return ROOT / "dist" / "murder.pyz"
 

@@ -70,7 +70,10 @@ class Talk:
 
     async def _give_up(self) -> None:
         """Whoever still waits is told so now; nobody comes after them."""
-        await asyncio.sleep(0)  # what was handed over last has begun
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn  # what was handed over last has begun
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()

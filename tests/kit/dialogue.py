@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-LINE_LIMIT_S: Final = 10.0
+LINE_LIMIT_S: Final = 40.0  # on a machine that does much else
 _STEP: Final = re.compile(r"([CS])(\w*)([:~=>])(?: (.*))?$")
 _VARIABLE: Final = re.compile(r"\$(\$|\w+)")
 

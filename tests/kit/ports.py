@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -80,7 +79,9 @@ def _release(ports: range) -> None:
 @cache
 def _file() -> int:
     """Never closed: with any descriptor of the file that a process closes, its locks are gone."""
-    path = Path(tempfile.gettempdir()) / f"murder-test-ports-{os.getuid()}"
+    path = (
+        Path("/tmp") / f"murder-test-ports-{os.getuid()}"
+    )  # wherever a run has its files (TMPDIR)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 

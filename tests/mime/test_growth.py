@@ -72,4 +72,5 @@ def test_what_is_quadratic_is_found() -> None:
         for octet in octets:
             kept = [*kept, octet]
 
-    assert is_far_from_linear(copying, b"a", 800)
+    # one of them is enough: what else a processor does may hide it once
+    assert any(is_far_from_linear(copying, b"a", 800) for _ in range(5))

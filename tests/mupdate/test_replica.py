@@ -15,7 +15,7 @@ from murder.roles.mupdate.remote.link import Target
 from murder.roles.mupdate.remote.ping import PingClient, PingServer
 from murder.roles.mupdate.remote.replica import Phase, _seq_of
 from tests.kit.engine import is_shared
-from tests.kit.waiting import until_soon
+from tests.kit.waiting import LIMIT_S, until_soon
 from tests.mupdate.nodes import Follower, Raw, Server, follower, master
 
 
@@ -33,11 +33,12 @@ async def fill(server: Server, count: int, start: int = 0) -> None:
 
 
 async def in_step(one: Follower, server: Server) -> None:
-    await one.replica.until_synchronised(10)
-    await one.replica.ping(10)
+    await one.replica.until_synchronised(LIMIT_S)
+    await one.replica.ping(LIMIT_S)
     assert rows(one.mailboxes) == rows(server.mailboxes)
 
 
+@pytest.mark.limit_s(180)  # one commit after the other
 async def test_first_synchronisation_stream_and_ping(tmp_path: Path) -> None:
     async with master(tmp_path / "m") as server:
         await fill(server, 5000)
@@ -49,11 +50,11 @@ async def test_first_synchronisation_stream_and_ping(tmp_path: Path) -> None:
             for i in range(50):
                 await client.reserve(b"new%d" % i, b"be1!p")
                 await client.activate(b"new%d" % i, b"be1!p", b"anyone\tlr\t")
-                await one.replica.ping(5)
+                await one.replica.ping(LIMIT_S)
                 found = one.mailboxes.find(b"new%d" % i)
                 assert found is not None and found.is_active
                 await client.delete(b"new%d" % i)
-                await one.replica.ping(5)
+                await one.replica.ping(LIMIT_S)
                 assert one.mailboxes.find(b"new%d" % i) is None
             assert one.replica.status().lag_s == 0
             await client.close()
@@ -123,7 +124,7 @@ async def test_replicas_follow_replicas_and_say_where_the_master_is(tmp_path: Pa
             refused = await raw.ask(b'A ACTIVATE "a" "be1!p" ""')
             assert refused == [b'A BAD "read-only session"']
             await fill(server, 10, start=5000)
-            await first.replica.ping(5)
+            await first.replica.ping(LIMIT_S)
             await in_step(second, server)
         first.listener.stop_accepting()
         first.listener.abort()
@@ -180,10 +181,10 @@ async def test_a_master_without_our_extension_is_followed_in_whatever_order(
         old.rows.sort()
     target = Target("127.0.0.1", await old.start(), None, "murder", "secret", 2, 2)
     async with follower(tmp_path, target) as one:
-        await one.replica.until_synchronised(10)
+        await one.replica.until_synchronised(LIMIT_S)
         assert sorted(rows(one.mailboxes)) == sorted((*r, r[2] != b"") for r in old.rows)
         old.streams[0].write(b'U1 DELETE "user.foo"\r\nU1 MAILBOX "x" "be2!p" "z"\r\n')
-        await one.replica.ping(5)
+        await one.replica.ping(LIMIT_S)
         assert one.mailboxes.find(b"user.foo") is None
         assert one.mailboxes.find(b"x") is not None
         # it comes back with another list: the difference is applied, the old one serves till then
@@ -191,7 +192,7 @@ async def test_a_master_without_our_extension_is_followed_in_whatever_order(
         before = one.mailboxes.last_seq()
         old.streams[0].close()
         await until_soon(lambda: one.replica.phase is not Phase.STREAMING)
-        await one.replica.until_synchronised(10)
+        await one.replica.until_synchronised(LIMIT_S)
         assert sorted(rows(one.mailboxes)) == sorted((*r, r[2] != b"") for r in old.rows)
         if order == "cyrus":
             assert one.mailboxes.last_seq() - before == 4  # user.foo, x, n0007, zz
@@ -209,7 +210,7 @@ async def test_the_ping_reaches_the_masters_present_from_another_process(tmp_pat
             await ping.ping(1)
         door = PingServer(one.replica, deep, 5)
         await door.start()
-        await one.replica.until_synchronised(5)
+        await one.replica.until_synchronised(LIMIT_S)
         reader = MailboxList.open(tmp_path / "r", read_only=True)
         client = MasterClient(server.target)
         for i in range(20):
@@ -229,7 +230,7 @@ async def test_a_change_is_in_the_replica_within_milliseconds_unasked(tmp_path: 
         master(tmp_path / "m") as server,
         follower(tmp_path / "r", server.target) as one,
     ):
-        await one.replica.until_synchronised(5)
+        await one.replica.until_synchronised(LIMIT_S)
         client = MasterClient(server.target)
         took = []
         for i in range(30):
@@ -256,12 +257,12 @@ async def test_a_master_that_means_ill_costs_its_own_rows_only(tmp_path: Path) -
     old.rows = [*odd, *good]
     target = Target("127.0.0.1", await old.start(), None, "murder", "secret", 2, 2)
     async with follower(tmp_path, target) as one:
-        await one.replica.until_synchronised(10)
+        await one.replica.until_synchronised(LIMIT_S)
         assert sorted(rows(one.mailboxes)) == sorted((*row, True) for row in good)
         before = len(old.streams)
         for name in (b'""', b"{600+}\r\n" + b"n" * 600, b'"user.foo"'):
             old.streams[0].write(b"U1 DELETE " + name + b"\r\n")
-        await one.replica.ping(5)
+        await one.replica.ping(LIMIT_S)
         assert one.mailboxes.find(b"user.foo") is None and len(old.streams) == before
     old.server.close()
 
