@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from murder.api.disk import disk_error
 from murder.api.timing import STEP, Step, committed
@@ -71,6 +71,15 @@ class Root:
         self._running = False
         self._lock = threading.Lock()
         self.users = 0  # open mailboxes: a root in use is not closed
+
+    @classmethod
+    def in_folder(cls, folder: Path, pool: ThreadPoolExecutor) -> Self:
+        """As the constructor; the folder is made where it is not. Raises what `disk_error` makes of it."""
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise disk_error(error, folder) from error
+        return cls(folder, pool)
 
     @property
     def is_idle(self) -> bool:

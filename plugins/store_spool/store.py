@@ -29,7 +29,6 @@ from murder.api import (
     Untold,
     hookimpl,
 )
-from murder.api.disk import disk_error
 from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.carry import Carrier
@@ -189,12 +188,7 @@ class SpoolStore:
             self._open.move_to_end(folder)
             return root
         assert self._pool is not None
-        path = self._path_of(folder)
-        try:
-            make_folder(path)
-        except OSError as error:
-            raise disk_error(error, path) from error
-        root = Root(path, self._pool)
+        root = Root.in_folder(self._path_of(folder), self._pool)
         self._renew(root)
         self._open[folder] = root
         self._keeper.opened(root)

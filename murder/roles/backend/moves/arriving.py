@@ -289,9 +289,9 @@ class Arriving:
             check_note(key, octets)
         for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
             await self._backend.store.delete(name)
-        await self._journal.save_prepared(move, json.dumps(format_prepared(request)).encode())
+        prepared = json.dumps(format_prepared(request)).encode()
         self._move = await self._journal.save(
-            move, only_from=ARRIVING, names=names, state=State.PREPARED
+            move, only_from=ARRIVING, prepared=prepared, names=names, state=State.PREPARED
         )
         self._step("prepared")
         return Done()

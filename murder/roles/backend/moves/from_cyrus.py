@@ -546,8 +546,7 @@ class FromCyrus:
                 format_name(name) for name in self._subscriptions.get(owner, ())
             ),
         }
-        await self._journal.save_prepared(move, json.dumps(words).encode())
-        self._move = await self._journal.save(move)
+        self._move = await self._journal.save(move, prepared=json.dumps(words).encode())
 
     async def _check_all(self) -> None:
         """Whether the store has the messages that have come, no more and no fewer; said in the log, for there is no way

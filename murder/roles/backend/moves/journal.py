@@ -183,8 +183,16 @@ class Journal:
         _check_id(move.id)
         return self.folder / f"{move.side.value}-{move.id}.json"
 
-    async def save(self, move: Move, *, only_from: Collection[State] = (), **changed: Any) -> Move:
-        """Write it, changed so; durable on return. Whoever is cancelled meanwhile is so after it.
+    async def save(
+        self,
+        move: Move,
+        *,
+        only_from: Collection[State] = (),
+        prepared: bytes | None = None,
+        **changed: Any,
+    ) -> Move:
+        """Write it, changed so; durable on return. Whoever is cancelled meanwhile is so after it. `prepared`: what the
+        target was told to show, for `prepared_path`; it is durable before the move says so.
 
         With `only_from` just where its file has such a state until then, whoever writes it; else Refusal(CANNOT)."""
         move = replace(move, **changed)
@@ -194,6 +202,8 @@ class Journal:
             if states and path.exists() and (found := self._read(path)).state not in states:
                 raise Refusal(Code.CANNOT, f"the move {move.id} is {found.state.value} now")
 
+        if prepared is not None:
+            await self._write(self.prepared_path(move), prepared)
         await self._write(path, format_move(move), check)
         return move
 
@@ -226,10 +236,6 @@ class Journal:
     def forget_handed(self, move: Move) -> None:
         """Nothing is kept any more that could be compared."""
         self._handed_path(move).unlink(missing_ok=True)
-
-    async def save_prepared(self, move: Move, octets: bytes) -> None:
-        """Durable on return."""
-        await self._write(self.prepared_path(move), octets)
 
     async def _write(
         self, path: Path, octets: bytes, check: Callable[[], None] = lambda: None

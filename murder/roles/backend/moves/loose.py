@@ -22,7 +22,7 @@ from murder.roles.backend.moves.journal import (
     Side,
     State,
 )
-from murder.roles.backend.moves.peer import Target
+from murder.roles.backend.moves.target import Target
 from murder.roles.backend.shared import Backend
 from murder.wire.nodes.carry_words import Abort, Fate
 
@@ -32,18 +32,18 @@ PAUSE_MAX_S: Final = 60.0
 
 
 class LooseEnds:
-    """See the module. `open_peer` connects to a server; `step` is called between steps (tests stop there)."""
+    """See the module. `open_target` connects to a server; `step` is called between steps (tests stop there)."""
 
     def __init__(
         self,
         backend: Backend,
         journal: Journal,
-        open_peer: Callable[[str], Awaitable[Target]],
+        open_target: Callable[[str], Awaitable[Target]],
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._backend = backend
         self._journal = journal
-        self._open_peer = open_peer
+        self._open_target = open_target
         self._step = step
         self._began = time.time()
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by server
@@ -93,7 +93,7 @@ class LooseEnds:
 
     async def settle(self, server: str, moves: Sequence[Move]) -> None:
         """Tell, and ask. Raises Refusal, UpstreamFailure: then it is to be done again."""
-        peer = await self._open_peer(server)
+        peer = await self._open_target(server)
         try:
             for move in moves:
                 if move.side is Side.OUT:

@@ -35,7 +35,8 @@ from murder.roles.backend.moves.journal import (
 )
 from murder.roles.backend.moves.loose import LooseEnds
 from murder.roles.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
-from murder.roles.backend.moves.peer import Peer, Target, open_peer
+from murder.roles.backend.moves.peer import Peer
+from murder.roles.backend.moves.target import Target, open_target
 from murder.roles.backend.moves.verify import Verification, changed_since
 from murder.roles.backend.shared import Backend
 
@@ -241,14 +242,9 @@ class Mover:
         peer.acl_of = self._acl_of
         try:
             pace = Pace(self.backend.config.move_bytes_per_s)
-            outgoing = Outgoing(self.backend, self.journal, move, peer, pace, self._tell, self.step)
-            if move.state is State.HANDING:
-                await outgoing.hand_over()
-                await outgoing.finished()
-            else:
-                await outgoing.thaw()
-                await outgoing.copy()
-                await outgoing.stop_and_hand_over()
+            listeners = self._listeners.setdefault(move.id, [])
+            outgoing = Outgoing(self.backend, self.journal, move, peer, pace, listeners, self.step)
+            await outgoing.run()
         except Refusal as refusal:
             is_new = move.state is State.COPYING and not move.names and not outgoing.has_begun
             if not is_new or refusal.code in (Code.IN_USE, Code.UNAVAILABLE):
@@ -273,7 +269,7 @@ class Mover:
         return entry.raw_acl if entry is not None else b""
 
     async def _open(self, server: str) -> Target:
-        return await open_peer(self.upstreams, server, self.backend.config.max_message_bytes)
+        return await open_target(self.upstreams, server, self.backend.config.max_message_bytes)
 
     # --- what an operator asks for
 

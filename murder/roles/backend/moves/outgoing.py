@@ -29,7 +29,7 @@ from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.roles.backend.moves.compare import digest_of, numbers_of
 from murder.roles.backend.moves.journal import Journal, Move, State, intent_of
-from murder.roles.backend.moves.peer import Target
+from murder.roles.backend.moves.target import Target
 from murder.roles.backend.moves.verify import format_handed, subscriptions_of
 from murder.roles.backend.records.annotations import notes_with, removed_with
 from murder.roles.backend.shared import Backend
@@ -104,7 +104,7 @@ class Outgoing:
         move: Move,
         peer: Target,
         pace: Pace,
-        progress: Progress = lambda _: None,
+        listeners: Sequence[Progress] = (),
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         store = backend.store
@@ -118,7 +118,7 @@ class Outgoing:
         self.move = move
         self._peer = peer
         self._pace = pace
-        self._progress = progress
+        self._listeners = listeners  # as they are at each step
         self._step = step
         self.has_begun = False  # the target has answered that it takes the tree
         self._left_at: dict[MailboxName, int] = {}  # mod-sequences at the stop
@@ -126,8 +126,12 @@ class Outgoing:
 
     async def _save(self, **changed: Any) -> None:
         self.move = await self._journal.save(self.move, **changed)
-        self._progress(self.move)
+        self._tell()
         self._step(self.move.state.value)
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            listener(self.move)
 
     def _rows(self) -> list[MailboxEntry]:
         """The tree as it is in the list now: the root and what is below it."""
@@ -136,6 +140,15 @@ class Outgoing:
         if root is None:
             raise no_such_mailbox(self.move.root)
         return [root, *mailboxes.rows_below(self.move.root)]
+
+    async def run(self) -> None:
+        """From where it is to its end. Raises Refusal, UpstreamFailure; then again later."""
+        if self.move.state is State.HANDING:
+            await self.hand_over()
+            return await self.finished()
+        await self.thaw()
+        await self.copy()
+        await self.stop_and_hand_over()
 
     # --- while people work
 
@@ -241,7 +254,7 @@ class Outgoing:
                 f"{self._peer.server} has not kept messages of {display(name)} as they were sent",
             )
         self.move = _counted(self.move, sent.messages, sent.octets)
-        self._progress(self.move)
+        self._tell()
 
     # --- the stop
 
