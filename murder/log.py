@@ -451,9 +451,9 @@ def _harmless(
 
 def _traceback(out: TextIO, exc_info: Any) -> None:
     """Without local variables, and as harmless as the rest: indented, none of its lines looks like one of the log's."""
-    told = io.StringIO()
-    structlog.dev.plain_traceback(told, exc_info)
-    for line in told.getvalue().splitlines(keepends=True):
+    buffer = io.StringIO()
+    structlog.dev.plain_traceback(buffer, exc_info)
+    for line in buffer.getvalue().splitlines(keepends=True):
         text = line.rstrip("\n")
         out.write("  " + (text if text.isprintable() else repr(text)[1:-1]))
         out.write(line[len(text) :])

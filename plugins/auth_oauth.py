@@ -458,12 +458,12 @@ def _texts(listed: object) -> list[str]:
     return [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
 
 
-def _seconds(told: object) -> float | None:
+def _seconds(value: object) -> float | None:
     """A time of a token; None where that is none. JSON has numbers that no float can be, and Python's NaN."""
-    if not isinstance(told, int | float):
+    if not isinstance(value, int | float):
         return None
     try:
-        seconds = float(told)
+        seconds = float(value)
     except OverflowError:
         return None
     return seconds if math.isfinite(seconds) else None

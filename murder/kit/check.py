@@ -91,11 +91,11 @@ def _check_rows(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
         "GROUP BY mailbox"
     ).fetchall():
         name = _recovered_name(checked, box_id)
-        told = f"{checked.file}: {count} messages are in a mailbox that is gone"
+        problem = f"{checked.file}: {count} messages are in a mailbox that is gone"
         if checked.repair:
             _make_mailbox(db, box_id, name)
-            told += f"; they are in {display(name)} now"
-        yield told
+            problem += f"; they are in {display(name)} now"
+        yield problem
     rows = db.execute(
         "SELECT message.mailbox, uid, size FROM message LEFT JOIN body ON body.id=message.body "
         "WHERE body.id IS NULL"
@@ -183,10 +183,10 @@ def _check_copies(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
             "UPDATE body SET copies=? WHERE id=?", [(real, body) for body, _, real in rows if real]
         )
     for body in unused:
-        told = f"{checked.file}: body {body} is in no mailbox"
+        problem = f"{checked.file}: body {body} is in no mailbox"
         if checked.repair:
-            told += f"; kept as {_lose_body(db, checked, body)}"
-        yield told
+            problem += f"; kept as {_lose_body(db, checked, body)}"
+        yield problem
 
 
 def _lose_body(db: sqlite3.Connection, checked: Checked, body: int) -> Path:
@@ -219,7 +219,7 @@ def check_mailboxes(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
         "SELECT id, name, uid_next, highest_modseq, messages, unseen, deleted, octets FROM mailbox"
     ).fetchall():
         box_id, name, uid_next, modseq = row[:4]
-        told, real = row[4:], _count(db, box_id)
+        counted, real = row[4:], _count(db, box_id)
         (last, newest, removed) = db.execute(
             "SELECT (SELECT max(uid) FROM message WHERE mailbox=:box), "
             "(SELECT max(modseq) FROM message WHERE mailbox=:box), "
@@ -228,7 +228,7 @@ def check_mailboxes(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
         ).fetchone()
         wrong = [
             f"{counter} {says}, should be {is_}"
-            for counter, says, is_ in zip(COUNTERS, told, real, strict=True)
+            for counter, says, is_ in zip(COUNTERS, counted, real, strict=True)
             if says != is_
         ]
         least_uid = max(uid_next, (last or 0) + 1)
@@ -318,10 +318,10 @@ def _lose_orphans(checked: Checked, db: sqlite3.Connection | None) -> list[str]:
         if not is_file:
             last_named = name
         elif name != last_named and _is_orphan(checked, name):
-            told = f"{checked.file_of(name)} is in no mailbox"
+            problem = f"{checked.file_of(name)} is in no mailbox"
             if checked.repair:
-                told += f"; kept as {keep_lost(checked, name)}"
-            found.append(told)
+                problem += f"; kept as {keep_lost(checked, name)}"
+            found.append(problem)
     return found
 
 

@@ -189,9 +189,9 @@ class Root:
                 if writer.in_transaction:
                     writer.execute("ROLLBACK")
             is_disk = isinstance(error, sqlite3.Error | OSError)
-            told = disk_error(error, self.file) if is_disk else error
+            failure = disk_error(error, self.file) if is_disk else error
             for job in jobs:
-                job.error = job.error or told
+                job.error = job.error or failure
             return flushed
         if flushed:
             self._sweep()

@@ -35,9 +35,9 @@ def with_sizes(
     found = db.execute(
         "SELECT body, size FROM told WHERE body IN (SELECT value FROM json_each(?))", (chosen,)
     )
-    told = dict(found.fetchall())
+    sizes = dict(found.fetchall())
     return [
-        replace(message, told_size=told[row[BODY]]) if row[BODY] in told else message
+        replace(message, told_size=sizes[row[BODY]]) if row[BODY] in sizes else message
         for row, message in zip(rows, messages, strict=True)
     ]
 

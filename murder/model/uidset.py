@@ -52,10 +52,10 @@ class Tombstones(Sequence[tuple[ModSeq, Uid]]):
 
     __slots__ = ("_modseqs", "_uids")
 
-    def __init__(self, told: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
         self._modseqs = array("Q")
         self._uids = array("I")
-        for modseq, uid in told:
+        for modseq, uid in pairs:
             self._modseqs.append(modseq)
             self._uids.append(uid)
 

@@ -76,8 +76,8 @@ class FrameChannel(TakenOver):
 async def answer_on(channel: FrameChannel, server: str, parse: Callable[[Words], T]) -> T:
     """What the next frame says. Raises Refusal where the server refuses, UpstreamFailure."""
     try:
-        told = await words_of(await channel.receive())
-        check_refused(told, server)
-        return parse(told)
+        words = await words_of(await channel.receive())
+        check_refused(words, server)
+        return parse(words)
     except BadSyntax as error:
         raise UpstreamFailure(UpstreamKind.PROTOCOL, server, str(error)) from error

@@ -431,12 +431,12 @@ def _annotations_named(octets: bytes) -> list[bytes]:
     while (value := _VALUE.match(octets, at)) is not None:
         at = value.end()
         if value[1] is not None:
-            told = octets[at : at + int(value[1])]
+            literal = octets[at : at + int(value[1])]
             at += int(value[1])
         else:
-            told = value[2].strip(b'"')
-        if is_name and told.startswith(b"/"):
-            found.append(told[:MAX_ENTRY])
+            literal = value[2].strip(b'"')
+        if is_name and literal.startswith(b"/"):
+            found.append(literal[:MAX_ENTRY])
         is_name = not is_name
     return found
 

@@ -52,9 +52,9 @@ def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
 
 def run_id(dialogue: ImapDialogue, command: Command) -> Running:
     """RFC 2971. A proxy tells its client's address and session here (fields as Dovecot names them)."""
-    told = parse_id(Scanner(command.octets, command.start))
+    client = parse_id(Scanner(command.octets, command.start))
     if dialogue.login is None or not dialogue.login.is_piped:  # else it is no proxy that says it
-        dialogue.client_id = told
+        dialogue.client_id = client
         spans = dialogue.service.spans
         if spans is not None and spans.are_wanted:
             dialogue.note_session(spans)
@@ -104,9 +104,9 @@ async def _login(dialogue: ImapDialogue, command: Command, user: str, password: 
 async def let_in(dialogue: ImapDialogue, command: Command, login: Login) -> None:
     """Whoever has proven who they are, by this command; who has too many connections is told, and goes."""
     if dialogue.is_for_within(login):
-        told = dialogue.client_id
+        client = dialogue.client_id
         heir = dialogue.pass_on()
-        heir.client_id = told
+        heir.client_id = client
         heir.go_on(command, let_in(heir, command, login))
         return
     try:

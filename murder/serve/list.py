@@ -78,8 +78,8 @@ async def tell_subscribed(
     (SUBSCRIBED) says \\NonExistent of it, which implies \\Noselect (RFC 5258 §3).
     """
     walk = ListWalk(query_of(dialogue, request))
-    told = {name for name in names if dialogue.user.is_admin or not is_non_imap(name)}
-    ordered = await _in_order(told)
+    subscribed = {name for name in names if dialogue.user.is_admin or not is_non_imap(name)}
+    ordered = await _in_order(subscribed)
     lines: list[bytes] = []
     turn = Turn()
     for name in ordered:  # most may give no line
@@ -210,7 +210,7 @@ class ListAnswer(ABC):
     async def send(self) -> None:
         """What has come together, behind each name what is told beside it."""
         rows, self._rows = self._rows, []
-        told = await self.beside(rows)
+        answers = await self.beside(rows)
         lines: list[bytes] = []
         turn = Turn()
         for row in rows:
@@ -218,7 +218,7 @@ class ListAnswer(ABC):
                 await turn.rest()
             shown = self._client.shown(row.external)
             lines.append(self._line(row, shown))
-            lines += told.get(shown, ())
+            lines += answers.get(shown, ())
         self._client.send(b"".join(lines))
         await self._client.flush()
 

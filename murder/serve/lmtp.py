@@ -281,22 +281,22 @@ class LmtpDialogue(LineDialogue):
         if self.envelope is not None:
             self.send(reply(503, "5.5.1", "A transaction is open"))
             return
-        told = parse_xclient(arguments)
+        fields = parse_xclient(arguments)
         with contextlib.suppress(ValueError):
-            address = told.get(b"ADDR", b"").decode("ascii", "replace")
+            address = fields.get(b"ADDR", b"").decode("ascii", "replace")
             self.peer_address = str(ipaddress.ip_address(address.removeprefix("IPV6:")))
         for name, digits in ((b"PORT", 5), (b"TTL", 3)):
-            value = told.get(name, b"")
+            value = fields.get(name, b"")
             if value.isdigit() and len(value) <= digits:
                 if name == b"PORT":
                     self.peer_port = int(value)
                 else:
                     self.hops_left = min(int(value), MAX_HOPS)
-        self.session_told = clean(told.get(b"SESSION", b"").decode("ascii", "replace"))
+        self.session_told = clean(fields.get(b"SESSION", b"").decode("ascii", "replace"))
         self._log = None
         self._reset()
         self.peer_name = b""
-        self.told_name = told.get(b"HELO", b"")[:255]
+        self.told_name = fields.get(b"HELO", b"")[:255]
         self.greet()
 
     def _starttls(self, arguments: bytes) -> Running:

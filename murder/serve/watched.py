@@ -74,8 +74,8 @@ class Watched(Between):
         for tag, word in _TAGGED.findall(data):
             timed = self._under_way.pop(tag, None)
             if timed is not None:
-                told = word.decode()
-                timed.end({"murder.response": told}, is_error=told != "OK")
+                text = word.decode()
+                timed.end({"murder.response": text}, is_error=text != "OK")
         self._unfinished = data[data.rfind(b"\n") + 1 :][-MAX_LINE:]
 
     def stand(self) -> None:

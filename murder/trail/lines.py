@@ -64,10 +64,10 @@ class Trail:
         """A line with `at` (ISO 8601, UTC) and `event`. None of the facts is a secret. Never raises for the disk."""
         if not self._limit:
             return
-        told = {"at": _stamped(datetime.now(UTC)), "event": event, **facts}
+        line = {"at": _stamped(datetime.now(UTC)), "event": event, **facts}
         with self._lock:
             try:
-                self._append(told)
+                self._append(line)
                 self._is_broken = False
             except OSError as error:
                 if not self._is_broken:
@@ -76,8 +76,8 @@ class Trail:
                     log.warning("trail.not_written", path=path, problem=problem)
                 self._is_broken = True
 
-    def _append(self, told: Mapping[str, object]) -> None:
-        text = _encode(told)
+    def _append(self, facts: Mapping[str, object]) -> None:
+        text = _encode(facts)
         wanted = len(text) + LINK_OCTETS
         if self._file < 0 or self._size + wanted > self._limit:
             self._open(wanted)
@@ -159,11 +159,11 @@ def breaks_in(files: Sequence[Path]) -> list[str]:
     for path in files:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
-                text, told = _split(line)
-                expected = told if before is None else link(before, text)
-                if not told or told != expected:
+                text, facts = _split(line)
+                expected = facts if before is None else link(before, text)
+                if not facts or facts != expected:
                     found.append(f"{path.name}:{number}")
-                before = told or before
+                before = facts or before
     return found
 
 
@@ -205,40 +205,40 @@ def find(
                 lowered = line.lower()
                 if encoded and not any(word in lowered for word in encoded):
                     continue  # without a parse
-                told = _parsed(line)
-                if told is None or str(told.get("at", "")) < since:
+                line_facts = _parsed(line)
+                if line_facts is None or str(line_facts.get("at", "")) < since:
                     continue
-                if not wanted or _holds(told, wanted, exact, within, listed):
-                    yield told
+                if not wanted or _holds(line_facts, wanted, exact, within, listed):
+                    yield line_facts
 
 
 def _parsed(line: bytes) -> dict[str, object] | None:
     try:
-        told = json.loads(line)
+        facts = json.loads(line)
     except ValueError:  # cut by a power cut
         return None
-    return told if isinstance(told, dict) else None
+    return facts if isinstance(facts, dict) else None
 
 
 def _holds(
-    told: Mapping[str, object],
+    facts: Mapping[str, object],
     wanted: set[str],
     exact: Sequence[str],
     within: Sequence[str],
     listed: Sequence[tuple[str, ...]],
 ) -> bool:
-    if any(str(told.get(key, "")).lower() in wanted for key in exact):
+    if any(str(facts.get(key, "")).lower() in wanted for key in exact):
         return True
     for name, key in listed:
-        if any(str(one.get(key, "")).lower() in wanted for one in rows_in(told, name)):
+        if any(str(one.get(key, "")).lower() in wanted for one in rows_in(facts, name)):
             return True
-    texts = [str(told.get(key, "")).lower() for key in within]
+    texts = [str(facts.get(key, "")).lower() for key in within]
     return any(word in text for text in texts for word in wanted)
 
 
-def rows_in(told: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+def rows_in(facts: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
     """Of a line's list of rows; none where it has no such list."""
-    rows = told.get(name)
+    rows = facts.get(name)
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 

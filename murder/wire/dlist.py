@@ -120,12 +120,12 @@ def _parse_text(text: bytes, stack: list[tuple[list[Value], bool]]) -> None:
 def _mapping(values: list[Value]) -> dict[str, Value]:
     if len(values) % 2:
         raise BadSyntax("a key has no value")
-    told: dict[str, Value] = {}
+    fields: dict[str, Value] = {}
     for key, value in zip(values[::2], values[1::2], strict=True):
         if not isinstance(key, bytes):
             raise BadSyntax("a key is no word")
-        told[key.decode("ascii", "replace").upper()] = value
-    return told
+        fields[key.decode("ascii", "replace").upper()] = value
+    return fields
 
 
 def format_value(value: Value | int | str | Sequence[Value] | Mapping[str, Value]) -> bytes:

@@ -292,11 +292,11 @@ class Fragmenter:
         error = BadSyntax(text)
         if not self._lenient:
             raise error
-        told = TooLong(self._buffer[self._begin : self._begin + _HEAD_OCTETS], error)
+        event = TooLong(self._buffer[self._begin : self._begin + _HEAD_OCTETS], error)
         self._discard = True
         self._discarded = 0
         self._begin = self._at = self._scan = line
-        return told
+        return event
 
     def _forget(self, at: int) -> None:
         """Let go of the octets before `at` of a message that is thrown away. Raises BadSyntax where it does not end."""

@@ -348,10 +348,10 @@ class EtcdLog(Moves):
     async def _listen(self, stream: Any) -> None:
         async for answer in stream:
             if answer.canceled:
-                told = answer.cancel_reason or "the watch was ended"
+                reason = answer.cancel_reason or "the watch was ended"
                 if answer.compact_revision:  # what it asks for is gone; it begins anew
-                    told = f"{told}: compacted to {answer.compact_revision}"
-                raise ConnectionResetError(told)
+                    reason = f"{reason}: compacted to {answer.compact_revision}"
+                raise ConnectionResetError(reason)
             is_news = False
             for event in answer.events:
                 if event.type == Event.PUT:
@@ -388,11 +388,11 @@ class EtcdLog(Moves):
             listed(), asyncio.gather(*(asked(one) for one in endpoints))
         )
         names = {one.ID: one.name for one in members}
-        told = {url.partition("://")[2]: one.name for one in members for url in one.clientURLs}
+        by_url = {url.partition("://")[2]: one.name for one in members for url in one.clientURLs}
         found = []
         for endpoint, answer in answers:
             if isinstance(answer, BaseException):
-                name = told.get(str(endpoint), "")
+                name = by_url.get(str(endpoint), "")
                 found.append(Member(name, str(endpoint), False, 0, shown(answer)))
                 continue
             member = answer.header.member_id

@@ -235,9 +235,9 @@ def _parse_uidlist(octets: bytes) -> UidList | None:
     words = lines.readline().decode("latin-1").removesuffix("\n").split(" ", MAX_HEADER_WORDS)
     found: UidList | None = None
     if words[0] == "3":
-        told = {word[0]: word[1:] for word in words[1:] if word}
-        if _is_number(told.get("V", "")) and _is_number(told.get("N", "1") or "1"):
-            found = UidList(int(told["V"]), int(told.get("N", "1") or 1))
+        by_letter = {word[0]: word[1:] for word in words[1:] if word}
+        if _is_number(by_letter.get("V", "")) and _is_number(by_letter.get("N", "1") or "1"):
+            found = UidList(int(by_letter["V"]), int(by_letter.get("N", "1") or 1))
             found.extra = [word for word in words[1:] if word and word[0] not in "VN"]
     elif words[0] == "1" and len(words) >= 3 and _is_number(words[1]) and _is_number(words[2]):
         found = UidList(int(words[1]), int(words[2]))

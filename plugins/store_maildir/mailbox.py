@@ -440,7 +440,7 @@ class MaildirTransfers(Transfers):
             rows = message_rows(theirs, source.box_id, uids)
             bits = shown_bits(theirs, source, rows)
             files = [_file_of(theirs, left, source, row[9]) for row in rows]
-            told = [size_of(theirs, row[9]) for row in rows]
+            sizes = [size_of(theirs, row[9]) for row in rows]
         finally:
             theirs.close()
         with changing(db, bodies.tree, target.box_id):
@@ -448,7 +448,7 @@ class MaildirTransfers(Transfers):
                 bodies.bring(db, file, row, bits[row[0]])
                 for file, row in zip(files, rows, strict=True)
             ]
-            for size, body in zip(told, brought, strict=True):
+            for size, body in zip(sizes, brought, strict=True):
                 note_size(db, body, size)
             return insert_copies(db, rows, bits, target, brought)
 

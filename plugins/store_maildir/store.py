@@ -233,12 +233,14 @@ class MaildirStore:
                 match = re.fullmatch(pattern, str(folder))
                 if match is None or not ((folder / INDEX).exists() or (folder / "cur").is_dir()):
                     continue
-                told = match.groupdict()
-                user = told.get("u") or told.get("n", "") + ("@" + told["d"] if "d" in told else "")
+                parts = match.groupdict()
+                user = parts.get("u") or parts.get("n", "") + (
+                    "@" + parts["d"] if "d" in parts else ""
+                )
                 if is_user:
                     yield inbox_of(user)
                 else:
-                    yield MailboxName(os.fsencode(told.get("n") or user))
+                    yield MailboxName(os.fsencode(parts.get("n") or user))
 
     def _tree(self, name: MailboxName) -> Tree:
         """The tree of a mailbox, opened; its folder is made where there is none."""

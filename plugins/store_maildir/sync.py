@@ -160,8 +160,8 @@ def _take_uidlist(db: sqlite3.Connection, box_id: int, folder: bytes, seen: str)
     if signature == seen:
         return None
     listed = read_uidlist(folder)
-    told = max(listed.uids.values(), default=0) if listed is not None else 0
-    _note_uidlist(db, box_id, signature, told if signature != NO_FILE else 0)
+    highest = max(listed.uids.values(), default=0) if listed is not None else 0
+    _note_uidlist(db, box_id, signature, highest if signature != NO_FILE else 0)
     if listed is None:
         return None
     validity, uid_next = db.execute(
@@ -196,12 +196,12 @@ def _signature(folder: bytes) -> str:
     return f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}"
 
 
-def _note_uidlist(db: sqlite3.Connection, box_id: int, signature: str, told: int) -> None:
+def _note_uidlist(db: sqlite3.Connection, box_id: int, signature: str, highest: int) -> None:
     """`told` is the last UID in Dovecot's file: it must ascend there."""
     db.execute(
         "INSERT INTO folder (mailbox, uidlist, told) VALUES (?,?,?) "
         "ON CONFLICT (mailbox) DO UPDATE SET uidlist=excluded.uidlist, told=excluded.told",
-        (box_id, signature, told),
+        (box_id, signature, highest),
     )
 
 
@@ -283,8 +283,8 @@ def _is_free(db: sqlite3.Connection, box_id: int, uid: int) -> bool:
 
 def _virtual_size(file: BinaryIO, base: str, size: int, is_read: bool) -> tuple[int, bool]:
     """Octets with CRLF line ends, from the name, else by reading; and whether there is NUL, as far as it was read."""
-    told, virtual = sizes_of(base)
-    if virtual is None or told != size:
+    named, virtual = sizes_of(base)
+    if virtual is None or named != size:
         octets = file.read()
         return len(to_crlf(octets)), b"\0" in octets
     pieces = iter(lambda: file.read(PIECE_OCTETS), b"")
@@ -293,8 +293,8 @@ def _virtual_size(file: BinaryIO, base: str, size: int, is_read: bool) -> tuple[
 
 def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
     """UIDs that `dovecot-uidlist` does not have yet stand there too; stale lines are cleared now and then."""
-    (told,) = db.execute("SELECT told FROM folder WHERE mailbox=?", (box_id,)).fetchone() or (0,)
-    rows = _rows_after(db, box_id, told)
+    (highest,) = db.execute("SELECT told FROM folder WHERE mailbox=?", (box_id,)).fetchone() or (0,)
+    rows = _rows_after(db, box_id, highest)
     has_file = os.path.exists(folder + b"/" + UIDLIST)
     if not rows and has_file:
         return
@@ -309,7 +309,7 @@ def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
             return publish_all(db, box_id, folder)
     except OSError:
         return  # a hint for others; ours is the index, and the next change tells it again
-    _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else told)
+    _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else highest)
 
 
 def publish_all(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:

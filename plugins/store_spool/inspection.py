@@ -23,14 +23,14 @@ def inspect_root(top: Path, folder: Path, own_area: Path, repair: bool) -> list[
     except Refusal as refusal:
         return [f"{checked.file}: {refusal.text}"]
     except sqlite3.DatabaseError as error:
-        told = f"{checked.file}: {' '.join(str(error).split())}"
+        problem = f"{checked.file}: {' '.join(str(error).split())}"
     if not repair:
-        return [f"{told}: its pages are damaged; `repair` rebuilds it (stop the node first)"]
+        return [f"{problem}: its pages are damaged; `repair` rebuilds it (stop the node first)"]
     if is_running(top, own_area):
         raise Refusal(
             Code.IN_USE, f"{checked.file} has damaged pages: stop the node, then repair it again"
         )
-    return [told, *salvage(checked.file), *check_root(checked)]
+    return [problem, *salvage(checked.file), *check_root(checked)]
 
 
 def is_running(top: Path, own_area: Path) -> bool:

@@ -39,7 +39,7 @@ def salvage(file: Path) -> list[str]:
     draft = file.with_name("mail.db.salvaged")
     for suffix in ("", "-wal", "-shm"):
         Path(f"{draft}{suffix}").unlink(missing_ok=True)
-    told = _copy_readable(file, draft)
+    problems = _copy_readable(file, draft)
     kept = file.with_name(f"mail.db.damaged-{int(time.time())}")
     for suffix in ("-wal", "-shm"):
         beside = Path(f"{file}{suffix}")
@@ -48,11 +48,11 @@ def salvage(file: Path) -> list[str]:
     file.rename(kept)
     draft.rename(file)
     sync_folder(file.parent)
-    return [*told, f"{file} was damaged and has been rebuilt; the old one is kept as {kept}"]
+    return [*problems, f"{file} was damaged and has been rebuilt; the old one is kept as {kept}"]
 
 
 def _copy_readable(file: Path, draft: Path) -> list[str]:
-    told = []
+    problems = []
     old = sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)
     new = connect(draft, for_writing=True)
     new.execute("BEGIN")
@@ -71,7 +71,7 @@ def _copy_readable(file: Path, draft: Path) -> list[str]:
             if table == "mailbox" and not is_whole:
                 count += _names_from_index(old, new)
             if not is_whole:
-                told.append(f"{file}: of `{table}` only {count} rows could be read")
+                problems.append(f"{file}: of `{table}` only {count} rows could be read")
         new.execute("COMMIT")
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
@@ -79,7 +79,7 @@ def _copy_readable(file: Path, draft: Path) -> list[str]:
         old.close()
     Path(f"{draft}-wal").unlink(missing_ok=True)
     Path(f"{draft}-shm").unlink(missing_ok=True)
-    return told
+    return problems
 
 
 def _columns(old: sqlite3.Connection, table: str) -> str:

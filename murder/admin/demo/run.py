@@ -135,11 +135,11 @@ async def _started(demo: Demo, ending: asyncio.Event) -> bool:
 
 async def _stay(demo: Demo, ending: asyncio.Event, say: Callable[[str], None]) -> None:
     """Until told to end; a node that ends by itself is told of, and not restarted."""
-    told: set[int] = set()
+    ended: set[int] = set()
     while not ending.is_set():
         for label, process in demo.processes.items():
-            if not process.is_running and process.pid not in told:
-                told.add(process.pid)
+            if not process.is_running and process.pid not in ended:
+                ended.add(process.pid)
                 say(f"{label} has ended (its log: {process.node.log_file})")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ending.wait(), 0.5)

@@ -149,9 +149,9 @@ async def run_trial(
         if isinstance(found, LongWork):
             run.answer(await aside(found.compute))
             continue
-        answer, told = await _answer(found, envelope, world)
+        answer, exchange = await _answer(found, envelope, world)
         run.answer(answer)
-        asked.append(told)
+        asked.append(exchange)
 
 
 async def _answer(question: Question, envelope: Envelope, world: Offline) -> tuple[Answer, Asked]:

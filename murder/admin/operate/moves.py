@@ -147,10 +147,10 @@ async def _carry_out(
     """A connection is busy until its move is over; it is left for the next where all went well."""
 
     def progress(line: bytes) -> None:
-        told = parse_progress(line)
-        if told is not None:
-            each.total, each.state, each.move_id = told.total, told.state, told.id
-            each.messages, each.octets, each.problem = told.messages, told.octets, told.problem
+        state = parse_progress(line)
+        if state is not None:
+            each.total, each.state, each.move_id = state.total, state.state, state.id
+            each.messages, each.octets, each.problem = state.messages, state.octets, state.problem
             if each.state != "done":
                 tell(each)
 
@@ -195,10 +195,10 @@ async def records(reach: Reach, servers: Collection[str]) -> tuple[list[Record],
 async def _records(reach: Reach, server: str, command: bytes) -> list[Record]:
     reply = await reach.execute(server, command)
     try:
-        told = [parse_record(line) for line in reply.untagged]
+        records = [parse_record(line) for line in reply.untagged]
     except BadSyntax as error:
         raise Refusal(Code.CANNOT, f"{server}: {error.text}") from None
-    return [Record(server, one) for one in told if one is not None]
+    return [Record(server, one) for one in records if one is not None]
 
 
 async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:

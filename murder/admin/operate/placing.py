@@ -50,23 +50,23 @@ class Placing:
         self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
     ) -> Explained:
         """As a frontend decides for an administrator. Raises Refusal where nobody takes it."""
-        told = await self._ask(AskPlace(name, weights))
-        if told is None:
+        placed = await self._ask(AskPlace(name, weights))
+        if placed is None:
             return self._here(name, rows, weights)
-        if told.server is None:
+        if placed.server is None:
             raise _nobody()
-        loads = [_load(one.server, one.mailboxes, one.weight) for one in told.candidates]
-        return Explained(told.server, told.reason, loads, told.node, told.quota)
+        loads = [_load(one.server, one.mailboxes, one.weight) for one in placed.candidates]
+        return Explained(placed.server, placed.reason, loads, placed.node, placed.quota)
 
     async def choose(self, new: NewMailbox, loads: Sequence[BackendLoad]) -> Location | None:
         """The policy alone, among these: for plans, in which what is on each changes as they grow. Raises Refusal."""
         candidates = tuple(
             Candidate(one.location.server, one.mailboxes, one.weight) for one in loads
         )
-        told = await self._ask(AskPlace(new.name, {}, candidates))
-        if told is None:
+        placed = await self._ask(AskPlace(new.name, {}, candidates))
+        if placed is None:
             return self._hook(new, loads)
-        return Location(told.server) if told.server is not None else None
+        return Location(placed.server) if placed.server is not None else None
 
     def _here(
         self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
@@ -120,8 +120,8 @@ class Placing:
         try:
             async with asyncio.timeout(nodes.TIMEOUT_S):
                 async for answer in nodes.ask(self._reach, place, question):
-                    if (told := parse_placement(answer)) is not None:
-                        return place, told
+                    if (placed := parse_placement(answer)) is not None:
+                        return place, placed
         except (OSError, ValueError, TimeoutError, BadSyntax):
             pass
         return place, None

@@ -33,14 +33,14 @@ def parse_limits(texts: Sequence[str]) -> dict[str, int]:
     return {one.value: limit for one, limit in quota.parse_limits(texts).items()}
 
 
-def quotas_of(told: Mapping[str, Sequence[str]]) -> dict[str, list[Quota]]:
+def quotas_of(quotas: Mapping[str, Sequence[str]]) -> dict[str, list[Quota]]:
     """By root, from its words (RFC 9208 §5.1: name, usage, limit)."""
     return {
         root: [
             Quota(words[at], int(words[at + 1]), int(words[at + 2]))
             for at in range(0, len(words) - 2, 3)
         ]
-        for root, words in told.items()
+        for root, words in quotas.items()
     }
 
 

@@ -111,9 +111,9 @@ async def scripts_of(reach: Reach, user: str) -> AsyncIterator[UserScripts]:
     upstream.reads_slowly = True
     try:
         async with upstreams.entering(entry.server):
-            told = await begin(upstreams, upstream)
+            capabilities = await begin(upstreams, upstream)
             await _enter(reach.credential, upstreams, upstream, user)
-        words = told.get(b"SIEVE", b"").decode("utf-8", "replace").split()
+        words = capabilities.get(b"SIEVE", b"").decode("utf-8", "replace").split()
         yield UserScripts(upstream, user, words)
         upstream.send(b"LOGOUT\r\n")
     finally:

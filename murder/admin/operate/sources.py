@@ -189,8 +189,8 @@ class ImapSource:
     def _select(self, folder: tuple[str, ...]) -> None:
         if self._selected != folder:
             quoted = '"' + self._names[folder].replace("\\", "\\\\").replace('"', '\\"') + '"'
-            told = self._ask(self._client.select, quoted, readonly=True)
-            count = told[-1] if told and isinstance(told[-1], bytes) else b""
+            answer = self._ask(self._client.select, quoted, readonly=True)
+            count = answer[-1] if answer and isinstance(answer[-1], bytes) else b""
             if not count.isdigit() or len(count) > 10 or int(count) > MAX_MESSAGES:
                 text = f"it says that {'/'.join(folder)!r:.100} has {count[:40]!r} messages"
                 raise UpstreamFailure(UpstreamKind.PROTOCOL, self._where, text)

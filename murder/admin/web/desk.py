@@ -47,9 +47,9 @@ class Watch:
         """Raises Refusal where no node is known, ConfigError."""
         async with self._turn:
             if self._last is None or time.time() - self._last.at > FRESH_S:
-                told = await self.ask(AskStatus())
+                nodes = await self.ask(AskStatus())
                 now = time.time()
-                self._last = Looked(told, self._meter.measure(lines_of(told, now), now), now)
+                self._last = Looked(nodes, self._meter.measure(lines_of(nodes, now), now), now)
             return self._last
 
     async def ask(self, request: Request) -> list[NodeAnswers]:

@@ -51,8 +51,8 @@ class Session:
         self.notices = [*self.notices, (kind, text)][-MAX_NOTICES:]
 
     def take_notices(self) -> list[tuple[str, str]]:
-        told, self.notices = self.notices, []
-        return told
+        notices, self.notices = self.notices, []
+        return notices
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Let it go on behind the request."""

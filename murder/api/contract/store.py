@@ -453,8 +453,8 @@ async def keeps_told_sizes(make: Make) -> None:
     for octets in (ODD, LARGE):
         incoming = store.incoming()
         await incoming.write(octets)
-        told = len(octets) + 10
-        uids += await inbox.append([NewMessage(incoming, told_size=told)])
+        size = len(octets) + 10
+        uids += await inbox.append([NewMessage(incoming, told_size=size)])
         await incoming.close()
     sizes = [0, 0, len(ODD) + 10, len(LARGE) + 10]
     rows = await inbox.messages(uids)

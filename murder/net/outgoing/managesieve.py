@@ -40,29 +40,29 @@ class Answer:
 
 async def begin(upstreams: Upstreams, upstream: LineUpstream) -> Mapping[bytes, bytes]:
     """Greeting, TLS; returns the capabilities."""
-    told = await _hear_capabilities(upstream)
+    capabilities = await _hear_capabilities(upstream)
     if upstream.address.tls == "starttls":
         upstream.send(b"STARTTLS\r\n")
         if (await _status(upstream)).kind is not Kind.OK:
             raise upstream.failure(UpstreamKind.TLS, "it refuses STARTTLS")
         await upstream.starttls(upstreams)
-        told = await _hear_capabilities(upstream)
-    return told
+        capabilities = await _hear_capabilities(upstream)
+    return capabilities
 
 
 async def _hear_capabilities(upstream: LineUpstream) -> Mapping[bytes, bytes]:
-    told: dict[bytes, bytes] = {}
+    capabilities: dict[bytes, bytes] = {}
     while True:
         line = await upstream.line()
         status = parse_status(line + b"\r\n")
         if status is not None:
             if status.kind is not Kind.OK:
                 raise upstream.failure(UpstreamKind.PROTOCOL, "it greets with an error")
-            return told
+            return capabilities
         row = parse_capability(line)
-        if row is None or len(told) >= MAX_CAPABILITIES or len(row[1]) > MAX_SHOWN:
+        if row is None or len(capabilities) >= MAX_CAPABILITIES or len(row[1]) > MAX_SHOWN:
             raise upstream.failure(UpstreamKind.PROTOCOL, "it says what is no capability")
-        told[row[0]] = row[1]
+        capabilities[row[0]] = row[1]
 
 
 async def tell(upstream: LineUpstream, command: bytes) -> None:

@@ -288,8 +288,8 @@ class ControlServer:
             case AskChain():
                 pass
             case AskLog(text, least):
-                for at, level, told in recent.found(text, least):
-                    yield LogLine(at, level, told).shown()
+                for at, level, facts in recent.found(text, least):
+                    yield LogLine(at, level, facts).shown()
             case AskTrace(user):
                 async for answer in self._trace(user, reader):
                     yield answer

@@ -223,14 +223,14 @@ async def _exchange(
         writer.write(grammar.send(event) or b"")
     await writer.drain()
     while True:
-        told: object = grammar.next_event()
-        if isinstance(told, h11.Response):
-            return told.status_code
-        if told is h11.NEED_DATA:
+        reply: object = grammar.next_event()
+        if isinstance(reply, h11.Response):
+            return reply.status_code
+        if reply is h11.NEED_DATA:
             data = await reader.read(left)
             left -= len(data)
             grammar.receive_data(data)
             if left <= 0:
                 raise h11.RemoteProtocolError("an answer without end")
-        elif not isinstance(told, h11.InformationalResponse):
+        elif not isinstance(reply, h11.InformationalResponse):
             raise h11.RemoteProtocolError("it closed the connection without an answer")

@@ -117,16 +117,16 @@ class Reading:
         mailbox = await self._backend.store.open(request.name, owner_of(request.name) or "")
         try:
             for uid in request.uids:
-                octets, told = None, Octets(uid)
+                octets, answer = None, Octets(uid)
                 try:
                     octets = await mailbox.octets(uid)
-                    told = Octets(uid, len(octets))
+                    answer = Octets(uid, len(octets))
                 except Refusal as refusal:
                     is_gone = refusal.code is Code.EXPUNGE_ISSUED
-                    told = Octets(uid, 0, is_gone, "" if is_gone else refusal.text)
+                    answer = Octets(uid, 0, is_gone, "" if is_gone else refusal.text)
                 except (OSError, ValueError) as error:
-                    told = Octets(uid, problem=str(error)[:200])
-                await self._channel.send(format_octets(told))
+                    answer = Octets(uid, problem=str(error)[:200])
+                await self._channel.send(format_octets(answer))
                 if octets is not None:
                     await self._channel.send_octets(octets)
                     await self._pace.keep(len(octets))

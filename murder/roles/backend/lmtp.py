@@ -145,11 +145,11 @@ class BackendLmtp(LmtpDialogue):
         fields = [b"Return-Path: <" + self.envelope.path + b">"]
         if len(self.addressees) == 1:
             fields.append(b"Delivered-To: " + self.addressees[0].address)
-        told = clean(self.peer_name.decode("utf-8", "replace")).replace("(", "[").encode()
+        client = clean(self.peer_name.decode("utf-8", "replace")).replace("(", "[").encode()
         manner = b"LMTP" + b"S" * self.connection.is_tls + b"A" * (self.login is not None)
         date = format_datetime(datetime.now(UTC)).encode()
         fields += [
-            b"Received: from %b ([%b])" % (told, self.peer_address.encode()),
+            b"Received: from %b ([%b])" % (client, self.peer_address.encode()),
             b"\tby %b with %b" % (self.service.server_name.encode(), manner),
             b"\tid %b; %b" % (self.connection.cid.encode(), date),
         ]
@@ -216,8 +216,8 @@ class Arrival:
             for addressee in self._addressees:
                 self._dialogue.note_refused(addressee.address, answer)
             return answer * len(self._addressees)
-        told = await size_told(self._incoming.octets())
-        message = NewMessage(self._incoming, told_size=told)
+        size = await size_told(self._incoming.octets())
+        message = NewMessage(self._incoming, told_size=size)
         answers: list[asyncio.Task[bytes]] = []
         async with asyncio.TaskGroup() as copies:
             for number, addressee in enumerate(self._addressees, 1):
@@ -230,8 +230,8 @@ class Arrival:
         """One recipient's copy, or what a filter makes of it; and the reply, which the mail log has, too."""
         copies: list[Copy] = []
         dialogue, attempt = self._dialogue, self._attempt(addressee, message, copies)
-        told = dialogue.session_told
-        answer = await traced(dialogue.service.spans, told, "LMTP delivery", attempt)
+        session = dialogue.session_told
+        answer = await traced(dialogue.service.spans, session, "LMTP delivery", attempt)
         if answer.startswith(b"2"):
             dialogue.service.figures.add("messages", "delivered")
             facts = dialogue.message_facts(addressee.address)

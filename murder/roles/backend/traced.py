@@ -76,8 +76,8 @@ async def trace_copies(
     )
     facts = {**doer.log_facts(), **names}
     async for chunk in _chunks(rows):
-        told = {**facts, "messages": chunk}
-        mail_log.info("message.moved" if moving else "message.copied", told)
+        line = {**facts, "messages": chunk}
+        mail_log.info("message.moved" if moving else "message.copied", line)
 
 
 async def trace_expunge(doer: Doer, mailbox: Mailbox, uids: Iterable[Uid]) -> None:

@@ -157,9 +157,9 @@ class FrontendLmtp(LmtpDialogue):
             await upstream.starttls(self.frontend.upstreams)
             words = await self._ask(upstream, hello, b"2")
         xclient = next((line[4:] for line in words if line[4:12].upper() == b"XCLIENT "), b"")
-        told = format_xclient(xclient.upper().split()[1:], self._origin_told())
-        if told:
-            await self._ask(upstream, told, b"2")
+        xclient_line = format_xclient(xclient.upper().split()[1:], self._origin_told())
+        if xclient_line:
+            await self._ask(upstream, xclient_line, b"2")
             words = await self._ask(upstream, hello, b"2")
         self._offered[upstream.server] = frozenset(
             line[4:].upper().split(b" ")[0] for line in words[1:]

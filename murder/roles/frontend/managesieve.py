@@ -90,9 +90,9 @@ class FrontendSieve(SieveDialogue):
 
     def language(self) -> Sequence[Capability]:
         languages = self.frontend.languages
-        told = languages.of(self._home) if self._home else languages.common()
-        rows: list[Capability] = [(b"SIEVE", told.get(b"SIEVE", b""))]
-        rows += [(name, told[name]) for name in TOLD[1:] if name in told]
+        language = languages.of(self._home) if self._home else languages.common()
+        rows: list[Capability] = [(b"SIEVE", language.get(b"SIEVE", b""))]
+        rows += [(name, language[name]) for name in TOLD[1:] if name in language]
         return rows
 
     # --- the login
@@ -166,8 +166,8 @@ class FrontendSieve(SieveDialogue):
 
     async def _begin_upstream(self, upstream: LineUpstream) -> None:
         """Greeting, TLS, and what it understands. Raises UpstreamFailure."""
-        told = await begin(self.frontend.upstreams, upstream)
-        shown = {name: told[name] for name in TOLD if name in told}
+        capabilities = await begin(self.frontend.upstreams, upstream)
+        shown = {name: capabilities[name] for name in TOLD if name in capabilities}
         self.frontend.languages.learn(upstream.server, shown)
 
     async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> None:

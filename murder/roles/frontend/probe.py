@@ -123,7 +123,7 @@ async def _passed_on(upstreams: Upstreams, server: str) -> Probed:
 async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Probed:
     """Log in with IMAP as this node, then knock where mail goes."""
     began = time.monotonic()
-    told = Probed(server)
+    probed = Probed(server)
     try:
         async with asyncio.timeout(BACKEND_S):
             upstream = await open_as_node(
@@ -134,7 +134,7 @@ async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Pro
                 max_message=MAX_ANSWER,
             )
             upstream.close()
-            told = replace(told, took_ms=round(1000 * (time.monotonic() - began), 1))
+            probed = replace(probed, took_ms=round(1000 * (time.monotonic() - began), 1))
             address = upstreams.address(server, LMTP)
             knocked = await connect(
                 address.host, address.port, _Closing, server=f"{server} (lmtp)", timeout_s=BACKEND_S
@@ -142,10 +142,10 @@ async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Pro
             knocked.close()
     except UpstreamFailure as failure:
         problem = f"{failure.server}: {failure.text}"
-        told = replace(told, problem=problem, kind=failure.kind.value)
+        probed = replace(probed, problem=problem, kind=failure.kind.value)
     except TimeoutError:
         problem = f"{server}: no answer in {BACKEND_S:g} s"
-        told = replace(told, problem=problem, kind="timeout")
+        probed = replace(probed, problem=problem, kind="timeout")
     except OSError as error:  # its own certificate's files
-        told = replace(told, problem=f"{server}: {error}", kind="tls")
-    return told
+        probed = replace(probed, problem=f"{server}: {error}", kind="tls")
+    return probed

@@ -242,8 +242,8 @@ class MupdateRole:
         self._audit.note("list.copy", {"arguments": to})
         try:
             # where the engine is may have been written down since the start, which alone reads the plugins' tables
-            told = await asyncio.to_thread(load_config, self._config.file)
-            self._config = replace(self._config, plugins=told.plugins)
+            there = await asyncio.to_thread(load_config, self._config.file)
+            self._config = replace(self._config, plugins=there.plugins)
             async with contextlib.aclosing(engine.move(to, ledger)) as stages:
                 async for stage in stages:
                     if isinstance(stage, Moved):

@@ -218,8 +218,8 @@ class Checker:
             if (kind, node.name) in self._unknown:
                 return None
             self._unknown.add((kind, node.name))
-            told = "(only reported once at first occurrence)"
-            self.source.report(node.at, f"unknown {kind} '{node.name}' {told}")
+            note = "(only reported once at first occurrence)"
+            self.source.report(node.at, f"unknown {kind} '{node.name}' {note}")
             return None
         return word
 
@@ -236,34 +236,34 @@ class Checker:
 
     def _shape(self, call: Call, node: Node) -> None:
         """Tests and block, as the word has them. Raises Wrong."""
-        word, told = call.word, f"the {node.name} {call.word.kind}"
+        word, where = call.word, f"the {node.name} {call.word.kind}"
         match word.tests:
             case Tests.NONE if node.tests or node.tests_listed:
                 raise self._spurious_tests(word, node)
             case Tests.ONE if not node.tests:
-                raise Wrong(node.at, f"{told} requires one sub-test, but none is specified")
+                raise Wrong(node.at, f"{where} requires one sub-test, but none is specified")
             case Tests.ONE if node.tests_listed:
                 raise Wrong(
-                    node.at, f"{told} requires one sub-test, but a list of tests is specified"
+                    node.at, f"{where} requires one sub-test, but a list of tests is specified"
                 )
             case Tests.LIST if not node.tests:
-                raise Wrong(node.at, f"{told} requires a list of sub-tests, but none is specified")
+                raise Wrong(node.at, f"{where} requires a list of sub-tests, but none is specified")
             case Tests.LIST if not node.tests_listed:
                 raise Wrong(
-                    node.at, f"{told} requires a list of sub-tests, but a single test is specified"
+                    node.at, f"{where} requires a list of sub-tests, but a single test is specified"
                 )
             case _:
                 pass
         if word.block and node.block is None:
-            raise Wrong(node.at, f"{told} requires a command block, but it is missing")
+            raise Wrong(node.at, f"{where} requires a command block, but it is missing")
         if not word.block and node.block is not None:
             raise Wrong(
-                node.at, f"{told} does not accept a command block, but one is specified anyway"
+                node.at, f"{where} does not accept a command block, but one is specified anyway"
             )
 
     def _spurious_tests(self, word: Word, node: Node) -> Wrong:
         """Most often something is missing before them."""
-        told = f"the {node.name} {word.kind}"
+        command = f"the {node.name} {word.kind}"
         if not node.tests_listed and len(node.tests) == 1:
             name = node.tests[0].name
             if self._tag(word, name) is not None:
@@ -273,36 +273,36 @@ class Checker:
             is_test = (True, name) in self._words
             if not word.is_test and node.block is None and not is_test:
                 return Wrong(node.at, f"missing semicolon ';' after {node.name} {word.kind}")
-        return Wrong(node.at, f"{told} accepts no sub-tests, but tests are specified")
+        return Wrong(node.at, f"{command} accepts no sub-tests, but tests are specified")
 
     # Arguments
 
     def _arguments(self, call: Call, node: Node) -> None:
         given = list(node.arguments)
-        told = f"the {node.name} {call.word.kind}"
-        tags = self._known_tags(call, given, told)
+        command = f"the {node.name} {call.word.kind}"
+        tags = self._known_tags(call, given, command)
         at = 0
         groups: set[str] = set()
         while at < len(given) and isinstance(tag := given[at], tree.Tag):
-            at = self._one_tag(call, tag, tags[tag.name], given, at + 1, told, groups)
+            at = self._one_tag(call, tag, tags[tag.name], given, at + 1, command, groups)
         for argument in given[at:]:
             if isinstance(argument, tree.Tag):
                 raise Wrong(
                     argument.at,
                     f"encountered an unexpected tagged argument ':{argument.name}' while validating "
-                    f"positional arguments for {told}",
+                    f"positional arguments for {command}",
                 )
-        self._positional(call, node, given[at:], told)
+        self._positional(call, node, given[at:], command)
         self._matching(call, node)
 
-    def _known_tags(self, call: Call, given: Sequence[tree.Argument], told: str) -> dict[str, Tag]:
+    def _known_tags(self, call: Call, given: Sequence[tree.Argument], where: str) -> dict[str, Tag]:
         found: dict[str, Tag] = {}
         for argument in given:
             if not isinstance(argument, tree.Tag):
                 continue
             tag = self._tag(call.word, argument.name)
             if tag is None:
-                raise Wrong(argument.at, self._once(call.word, argument.name, told))
+                raise Wrong(argument.at, self._once(call.word, argument.name, where))
             found[argument.name] = tag
         return found
 
@@ -313,7 +313,7 @@ class Checker:
         tag: Tag,
         given: Sequence[tree.Argument],
         at: int,
-        told: str,
+        where: str,
         groups: set[str],
     ) -> int:
         """Take a tag and what belongs to it; where it goes on."""
@@ -322,12 +322,12 @@ class Checker:
             what = f":{tag.name} argument"
             if tag.group.startswith(":"):
                 what = f"{tag.group[1:]} argument (:{tag.name})"
-            raise Wrong(given_tag.at, f"encountered duplicate {what} for {told}")
+            raise Wrong(given_tag.at, f"encountered duplicate {what} for {where}")
         groups.add(key)
         if tag.takes is None:
             call.tags[key] = tag.name if tag.value is None else tag.value
             return at
-        needs = f"the :{tag.name} tag for {told} requires {tag.takes.value} as parameter"
+        needs = f"the :{tag.name} tag for {where} requires {tag.takes.value} as parameter"
         if at >= len(given):
             raise Wrong(given_tag.at, f"{needs}, but no parameters were found")
         argument = given[at]
@@ -342,7 +342,7 @@ class Checker:
         return at + 1
 
     def _positional(
-        self, call: Call, node: Node, given: Sequence[tree.Argument], told: str
+        self, call: Call, node: Node, given: Sequence[tree.Argument], where: str
     ) -> None:
         places = call.word.arguments
         left_out = len(places) - len(given)
@@ -354,14 +354,14 @@ class Checker:
                 count = len(places)
             raise Wrong(
                 node.at,
-                f"{told} requires {count} positional argument(s), but {len(given)} is/are specified",
+                f"{where} requires {count} positional argument(s), but {len(given)} is/are specified",
             )
         values: dict[int, Any] = {}
         for number, (place, argument) in enumerate(zip(places, given, strict=True), 1):
             if not _fits(argument, place.takes):
                 raise Wrong(
                     argument.at,
-                    f"{told} expects {place.takes.value} as argument {number} ({place.name}), "
+                    f"{where} expects {place.takes.value} as argument {number} ({place.name}), "
                     f"but {describe(argument)} was found",
                 )
             values[id(place)] = self._value(argument, place.takes)
@@ -418,14 +418,12 @@ class Checker:
         if needs is None or needs not in self.required:
             raise Wrong(at, f"unknown variable namespace '{namespace}'")
 
-    def _once(self, word: Word, name: str, told: str) -> str:
+    def _once(self, word: Word, name: str, where: str) -> str:
         """Of a tag that no extension brings, told where it is first used; empty behind that."""
         if (word.name, f":{name}") in self._unknown:
             return ""
         self._unknown.add((word.name, f":{name}"))
-        return (
-            f"unknown tagged argument ':{name}' for {told} (reported only once at first occurrence)"
-        )
+        return f"unknown tagged argument ':{name}' for {where} (reported only once at first occurrence)"
 
     # Match types
 
@@ -437,13 +435,13 @@ class Checker:
         default = self.policy.string_comparator if node.name == "string" else DEFAULT
         name = call.tags.get(COMPARATOR, default)
         comparator = COMPARATORS.get(name) if isinstance(name, str) else None
-        told = f"the {node.name} {call.word.kind}"
+        command = f"the {node.name} {call.word.kind}"
         if comparator is None:
-            raise Wrong(node.at, f"unknown comparator '{name}' for {told}")
+            raise Wrong(node.at, f"unknown comparator '{name}' for {command}")
         if name not in IMPLIED and f"{COMPARATOR_PREFIX}{name}" not in self.required:
-            raise Wrong(node.at, f"comparator '{name}' for {told} is not required")
+            raise Wrong(node.at, f"comparator '{name}' for {command} is not required")
         if kind.over is Over.LISTS and COMPARATOR in call.tags:
-            raise Wrong(node.at, f"the :list match type for {told} takes no comparator")
+            raise Wrong(node.at, f"the :list match type for {command} takes no comparator")
         if kind.finds and not comparator.finds:
             raise Wrong(
                 node.at,

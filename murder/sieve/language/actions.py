@@ -44,16 +44,16 @@ def mailbox_of(machine: Machine, value: Text) -> str:
     return name
 
 
-def check_mailbox(value: Text | None, node: "Node", told: str) -> None:
+def check_mailbox(value: Text | None, node: "Node", where: str) -> None:
     """Raises Wrong."""
     if isinstance(value, str) and (problem := problem_of_mailbox(value)) is not None:
-        raise Wrong(node.at, f"invalid folder name '{value[:80]}' specified for {told}: {problem}")
+        raise Wrong(node.at, f"invalid folder name '{value[:80]}' specified for {where}: {problem}")
 
 
-def check_address(value: Text | None, node: "Node", told: str) -> None:
+def check_address(value: Text | None, node: "Node", where: str) -> None:
     """Raises Wrong for what mail cannot be sent to."""
     if isinstance(value, str) and parse_address(value) is None:
-        raise Wrong(node.at, f"specified {told} '{value[:120]}' is not a valid address")
+        raise Wrong(node.at, f"specified {where} '{value[:120]}' is not a valid address")
 
 
 def _keep(machine: Machine, call: Call) -> Result:

@@ -171,10 +171,10 @@ def _notify(machine: Machine, call: Call) -> Suspended:
 
 def _not_notified(machine: Machine, method: Mailto) -> tuple[str, ...]:
     """Each recipient is told once of a message."""
-    told = machine.state.setdefault("notified", set())
+    notified = machine.state.setdefault("notified", set())
     for addresses in (method.to, method.cc, method.bcc):
-        addresses[:] = [one for one in addresses if one.plain not in told]
-        told.update(one.plain for one in addresses)
+        addresses[:] = [one for one in addresses if one.plain not in notified]
+        notified.update(one.plain for one in addresses)
     return tuple(str(one) for one in (*method.to, *method.cc, *method.bcc))
 
 

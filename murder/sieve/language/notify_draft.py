@@ -83,14 +83,14 @@ def _notify(machine: Machine, call: Call) -> Suspended:
 
 def _recipients(machine: Machine, call: Call) -> tuple[str, ...]:
     """Each is told once of a message. Raises RunProblem."""
-    told = machine.state.setdefault("notified", set())
+    notified = machine.state.setdefault("notified", set())
     found: list[str] = []
     for option in machine.texts(call.tags.get("options", ())):
         address = parse_address(option)
         if address is None:
             raise RunProblem(f"notify command: '{option[:120]}' is not a valid address")
-        if address.plain not in told and len(found) < MAX_RECIPIENTS:
-            told.add(address.plain)
+        if address.plain not in notified and len(found) < MAX_RECIPIENTS:
+            notified.add(address.plain)
             found.append(str(address))
     return tuple(found)
 
@@ -137,13 +137,13 @@ def _denotify(machine: Machine, call: Call) -> Result:
         except ValueError as error:
             raise RunProblem(f"denotify command: invalid key: {error}") from None
     wanted = call.tags.get("importance")
-    told = machine.state.get("notified", set())
+    notified = machine.state.get("notified", set())
     for action in [one for one in machine.actions if isinstance(one, Notify)]:
         if wanted is not None and str(action.importance) != _IMPORTANCE[wanted]:
             continue
         if matching is None or matching.first([ids.get(action.key, "")]):
             machine.actions.remove(action)
-            told.difference_update(action.recipients)
+            notified.difference_update(action.recipients)
     return None
 
 

@@ -84,8 +84,8 @@ class Pattern:
         try:
             self._compiled = re2.compile(clean(expression), _options(is_case_blind=is_case_blind))
         except re2.error as error:
-            told = error.args[0] if error.args else "unknown error"
-            what = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+            text = error.args[0] if error.args else "unknown error"
+            what = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
             raise ValueError(what) from None
         if self._compiled.groups > MAX_GROUPS:
             raise ValueError(f"it has more than {MAX_GROUPS} groups")

@@ -90,5 +90,5 @@ def threading_fields(machine: Machine) -> list[tuple[str, str]]:
         known = _MESSAGE_ID.findall(b" ".join(one.value for one in before))[:1]
     if len(known) > MOST_REFERENCES:
         known = [known[0], *known[-MOST_REFERENCES:]]
-    told = [one.decode("ascii", "replace") for one in (*known, own[0])]
-    return [("In-Reply-To", told[-1]), ("References", " ".join(told))]
+    ids = [one.decode("ascii", "replace") for one in (*known, own[0])]
+    return [("In-Reply-To", ids[-1]), ("References", " ".join(ids))]

@@ -103,23 +103,23 @@ class Counted:
 
 def parse_request(words: Words) -> Request:
     """Raises BadSyntax; Refusal for a word that this version does not know."""
-    told = Fields(words)
-    do = told.text("do")
+    fields = Fields(words)
+    do = fields.text("do")
     match do:
         case "look":
-            return Look(told.name("name"), ModSeq(_number(told, "since", INT63)))
+            return Look(fields.name("name"), ModSeq(_number(fields, "since", INT63)))
         case "page":
-            since, after = _number(told, "since", INT63), _number(told, "after", UINT32)
-            return Page(told.name("name"), ModSeq(since), Uid(after))
+            since, after = _number(fields, "since", INT63), _number(fields, "after", UINT32)
+            return Page(fields.name("name"), ModSeq(since), Uid(after))
         case "fetch":
             uids = words.get("uids")
             if not isinstance(uids, list) or len(uids) > MAX_FETCHED:
                 raise BadSyntax(f"uids is no list of {MAX_FETCHED} at most")
-            return Fetch(told.name("name"), [Uid(_checked(uid, "a UID", UINT32)) for uid in uids])
+            return Fetch(fields.name("name"), [Uid(_checked(uid, "a UID", UINT32)) for uid in uids])
         case "count":
-            return Count(told.name("name"))
+            return Count(fields.name("name"))
         case "user":
-            user = told.text("user")
+            user = fields.text("user")
             check_user(user)
             return AskUser(user)
         case _:
@@ -146,18 +146,18 @@ def format_request(request: Request) -> Words:
 def format_looked(looked: Looked) -> Words:
     """The answer to Look."""
     notes = {kind: format_name(octets) for kind, octets in looked.notes.items()}
-    told = {"acl": format_name(looked.raw_acl), "notes": notes}
-    return told | format_portrait(looked.portrait)
+    fields = {"acl": format_name(looked.raw_acl), "notes": notes}
+    return fields | format_portrait(looked.portrait)
 
 
 def parse_looked(words: Words) -> Looked:
     """The reverse. Raises BadSyntax, as all below."""
-    told, notes = Fields(words), words.get("notes")
+    acl, notes = Fields(words), words.get("notes")
     if not isinstance(notes, dict):
         raise BadSyntax("notes is no object")
     return Looked(
         checked_portrait(parse_portrait(words)),
-        bytes(told.name("acl")),
+        bytes(acl.name("acl")),
         {kind: bytes(Fields(notes).name(kind)) for kind in notes},
     )
 
@@ -177,15 +177,15 @@ def parse_page(words: Words) -> list[Message]:
 
 def format_octets(octets: Octets) -> Words:
     """Before the octets of a message."""
-    told: dict[str, object] = {"uid": octets.uid, "size": octets.size}
-    return told | {"gone": octets.is_gone, "problem": octets.problem}
+    fields: dict[str, object] = {"uid": octets.uid, "size": octets.size}
+    return fields | {"gone": octets.is_gone, "problem": octets.problem}
 
 
 def parse_octets(words: Words) -> Octets:
     """The reverse."""
-    told = Fields(words)
-    uid, size = _number(told, "uid", UINT32), _number(told, "size", INT63)
-    return Octets(Uid(uid), size, told.flag("gone"), told.text("problem"))
+    fields = Fields(words)
+    uid, size = _number(fields, "uid", UINT32), _number(fields, "size", INT63)
+    return Octets(Uid(uid), size, fields.flag("gone"), fields.text("problem"))
 
 
 def format_counted(counted: Counted) -> Words:
@@ -195,8 +195,8 @@ def format_counted(counted: Counted) -> Words:
 
 def parse_counted(words: Words) -> Counted:
     """The reverse."""
-    told = Fields(words)
-    return Counted(_number(told, "messages", UINT32), ModSeq(_number(told, "modseq", INT63)))
+    fields = Fields(words)
+    return Counted(_number(fields, "messages", UINT32), ModSeq(_number(fields, "modseq", INT63)))
 
 
 def format_subscribed(names: Sequence[MailboxName]) -> Words:
@@ -209,8 +209,8 @@ def parse_subscribed(words: Words) -> tuple[MailboxName, ...]:
     return Fields(words).names("subscriptions")
 
 
-def _number(told: Fields, key: str, most: int) -> int:
-    return _checked(told.integer(key), key, most)
+def _number(fields: Fields, key: str, most: int) -> int:
+    return _checked(fields.integer(key), key, most)
 
 
 def _checked(number: object, what: str, most: int) -> int:

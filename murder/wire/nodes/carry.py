@@ -61,12 +61,12 @@ class Frame:
             raise BadSyntax("a JSON frame was expected, octets came")
         try:
             is_long = len(self.octets) > IN_PIECES
-            told = loads_in_pieces(self.octets) if is_long else json.loads(self.octets)
+            fields = loads_in_pieces(self.octets) if is_long else json.loads(self.octets)
         except (ValueError, RecursionError) as error:
             raise BadSyntax(f"not valid JSON: {error}") from None
-        if not isinstance(told, dict):
+        if not isinstance(fields, dict):
             raise BadSyntax("a JSON object was expected")
-        return told
+        return fields
 
 
 class FrameCutter:
@@ -134,18 +134,18 @@ def format_ranges(ranges: Ranges) -> list[list[int]]:
     return [list(pair) for pair in ranges]
 
 
-def parse_uid_ranges(told: Any) -> Ranges:
+def parse_uid_ranges(value: Any) -> Ranges:
     """The reverse of `format_uids`, as ranges. Raises BadSyntax."""
-    return merge(_checked_ranges(told))
+    return merge(_checked_ranges(value))
 
 
-def _checked_ranges(told: Any) -> Sequence[tuple[int, int]]:
+def _checked_ranges(value: Any) -> Sequence[tuple[int, int]]:
     """As they were told. Raises BadSyntax."""
-    if isinstance(told, Pairs):
-        ranges: Sequence[tuple[int, int]] = told
+    if isinstance(value, Pairs):
+        ranges: Sequence[tuple[int, int]] = value
     else:
         try:
-            ranges = tuple((int(low), int(high)) for low, high in told)
+            ranges = tuple((int(low), int(high)) for low, high in value)
         except (ValueError, TypeError, OverflowError) as error:
             raise BadSyntax(f"that is no set of UIDs: {error}") from None
     if any(not 0 < low <= high < 2**32 for low, high in ranges):
@@ -155,9 +155,9 @@ def _checked_ranges(told: Any) -> Sequence[tuple[int, int]]:
     return ranges
 
 
-def parse_uids(told: Any) -> UidSet:
+def parse_uids(value: Any) -> UidSet:
     """The reverse of `format_uids`. Raises BadSyntax."""
-    ranges = _checked_ranges(told)
+    ranges = _checked_ranges(value)
     highs = (high for _, high in ranges)
     lows = islice((low for low, _ in ranges), 1, None)
     if any(low <= high + 1 for high, low in zip(highs, lows, strict=False)):
@@ -239,8 +239,8 @@ def parse_portrait(words: Words) -> Portrait:
         raise BadSyntax(f"that is no portrait of a mailbox: {error!r}") from None
 
 
-def _parse_tombstones(told: Any) -> Tombstones:
-    sets = [(int(modseq), parse_uids(uids)) for modseq, uids in told]
+def _parse_tombstones(value: Any) -> Tombstones:
+    sets = [(int(modseq), parse_uids(uids)) for modseq, uids in value]
     if sum(len(uids) for _, uids in sets) > MAX_TOMBSTONES:
         raise BadSyntax(f"a mailbox has more than {MAX_TOMBSTONES} tombstones that are told")
     return Tombstones((modseq, uid) for modseq, uids in sets for uid in uids)

@@ -158,8 +158,8 @@ def format_answer(answer: Answer) -> Words:
         case Tree():
             return _format_tree(answer)
         case Facts(numbers, mailbox_id, gone, gone_before, seen):
-            told = {"ok": True, "numbers": dict(numbers), "mailbox_id": mailbox_id}
-            return told | {
+            fields = {"ok": True, "numbers": dict(numbers), "mailbox_id": mailbox_id}
+            return fields | {
                 "gone": format_ranges(gone),
                 "gone_before": gone_before,
                 "seen": dict(seen),
@@ -194,60 +194,60 @@ def _format_tree(tree: Tree) -> Words:
     }
 
 
-def check_refused(told: Words, server: str) -> None:
+def check_refused(words: Words, server: str) -> None:
     """Raises Refusal where it says `no`; BadSyntax."""
-    fields_told = Fields(told)
+    fields_told = Fields(words)
     if "no" in fields_told:
         try:
-            code = Code(told.get("code", ""))
+            code = Code(words.get("code", ""))
         except ValueError:
             code = Code.NONE
         text = fields_told.text("no")
         raise Refusal(code, text if text.startswith(f"{server} ") else f"{server}: {text}")
 
 
-def parse_done(told: Words) -> Done:
+def parse_done(words: Words) -> Done:
     """Raises BadSyntax, as all below."""
-    if not Fields(told).flag("ok"):
+    if not Fields(words).flag("ok"):
         raise BadSyntax("ok is false")
     return Done()
 
 
-def parse_held(told: Words) -> Held:
+def parse_held(words: Words) -> Held:
     """The answer to Hold."""
-    modseq = Fields(told).integer("modseq")
+    modseq = Fields(words).integer("modseq")
     if modseq < 0:
         raise BadSyntax("modseq is below 0")
-    return Held(ModSeq(modseq), parse_uid_ranges(told.get("uids")))
+    return Held(ModSeq(modseq), parse_uid_ranges(words.get("uids")))
 
 
-def parse_stored(told: Words) -> Stored:
+def parse_stored(words: Words) -> Stored:
     """The answer to Rows."""
-    return Stored(Fields(told).text("digest"))
+    return Stored(Fields(words).text("digest"))
 
 
-def parse_sum(told: Words) -> Sum:
+def parse_sum(answer: Words) -> Sum:
     """The answer to AskSum."""
-    words = Fields(told)
+    words = Fields(answer)
     counted = {key: words.integer(key) for key in NUMBERS}
     return Sum(**counted, uids=words.text("uids"))
 
 
-def parse_known(told: Words) -> Known:
+def parse_known(answer: Words) -> Known:
     """The answer to Fate."""
-    words = Fields(told)
+    words = Fields(answer)
     return Known(words.text("state"), words.flag("has"))
 
 
-def parse_moved_tree(told: Words) -> Tree:
+def parse_moved_tree(answer: Words) -> Tree:
     """The answer to Compare("tree")."""
-    words = Fields(told)
-    rows = told.get("tree")
+    words = Fields(answer)
+    rows = answer.get("tree")
     if not isinstance(rows, list):
         raise BadSyntax("tree is no list")
     return Tree(
         tuple(_parse_tree_row(row) for row in rows),
-        _octets_by_key(told, "notes"),
+        _octets_by_key(answer, "notes"),
         words.names("subscriptions"),
         words.integer("shown_seq"),
         words.names("names"),
@@ -264,35 +264,35 @@ def _parse_tree_row(row: Any) -> TreeRow:
     )
 
 
-def _octets_by_key(told: Words, key: str) -> dict[str, bytes]:
-    found = told.get(key)
+def _octets_by_key(words: Words, key: str) -> dict[str, bytes]:
+    found = words.get(key)
     if not isinstance(found, dict):
         raise BadSyntax(f"{key} is no object")
     return {name: bytes(Fields(found).name(name)) for name in found}
 
 
-def parse_facts(told: Words) -> Facts:
+def parse_facts(answer: Words) -> Facts:
     """The answer to Compare("facts")."""
-    words = Fields(told)
-    numbers = told.get("numbers")
+    words = Fields(answer)
+    numbers = answer.get("numbers")
     if not isinstance(numbers, dict):
         raise BadSyntax("numbers is no object")
     counted = {key: Fields(numbers).integer(key) for key in NUMBERS}
-    seen = told.get("seen")
+    seen = answer.get("seen")
     if not isinstance(seen, dict):
         raise BadSyntax("seen is no object")
     return Facts(
         counted,
         words.text("mailbox_id"),
-        parse_uid_ranges(told.get("gone")),
+        parse_uid_ranges(answer.get("gone")),
         words.text("gone_before"),
         {reader: Fields(seen).text(reader) for reader in seen},
     )
 
 
-def parse_rows(told: Words) -> CopyRows:
+def parse_rows(words: Words) -> CopyRows:
     """The answer to Compare("rows")."""
-    rows = told.get("rows")
+    rows = words.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise BadSyntax("rows is no list of lists")
     return CopyRows(tuple(Row(parse_message(row[:-2]), str(row[-2]), str(row[-1])) for row in rows))

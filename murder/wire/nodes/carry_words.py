@@ -189,8 +189,8 @@ def format_request(request: Request) -> Words:
             words = {"do": "hold", "name": format_name(name), **format_portrait(portrait)}
             return words | {"expunged": [], "seen": {}}
         case Rows(name, rows):
-            told = [[*format_message(row), has_octets] for row, has_octets in rows]
-            return {"do": "rows", "name": format_name(name), "rows": told}
+            sent = [[*format_message(row), has_octets] for row, has_octets in rows]
+            return {"do": "rows", "name": format_name(name), "rows": sent}
         case Complete(name, portrait):
             return {"do": "complete", "name": format_name(name), **format_portrait(portrait)}
         case AskSum(name):
@@ -233,29 +233,29 @@ def _compare(words: Words) -> Compare:
     )
 
 
-def parse_move_id(told: Any) -> str:
+def parse_move_id(value: Any) -> str:
     """Raises BadSyntax: it becomes part of a file's name."""
-    if not isinstance(told, str) or not _MOVE_ID.fullmatch(told):
+    if not isinstance(value, str) or not _MOVE_ID.fullmatch(value):
         raise BadSyntax("the id of a move is 1 to 64 letters and digits")
-    return told
+    return value
 
 
 def is_move_id(text: str) -> bool:
     return _MOVE_ID.fullmatch(text) is not None
 
 
-def parse_subscriptions(told: Any) -> list[MailboxName]:
+def parse_subscriptions(value: Any) -> list[MailboxName]:
     """Raises BadSyntax."""
-    if not isinstance(told, list):
+    if not isinstance(value, list):
         raise BadSyntax("subscriptions are no list")
-    if len(told) > MAX_SUBSCRIPTIONS:
+    if len(value) > MAX_SUBSCRIPTIONS:
         raise BadSyntax(f"there are more than {MAX_SUBSCRIPTIONS} subscriptions")
-    return [_name(name) for name in told]
+    return [_name(name) for name in value]
 
 
-def parse_acl_octets(told: Any) -> bytes:
+def parse_acl_octets(value: Any) -> bytes:
     """Of a row of the list. Raises BadSyntax."""
-    return checked_acl(_octets(told, "an access list"))
+    return checked_acl(_octets(value, "an access list"))
 
 
 def checked_acl(raw_acl: bytes) -> bytes:
@@ -332,26 +332,26 @@ def check_flag(flag: str) -> None:
         raise BadSyntax(f"{flag[:40]!r} is no flag")
 
 
-def _name(told: Any) -> MailboxName:
-    return checked_name(MailboxName(_octets(told, "a name")))
+def _name(value: Any) -> MailboxName:
+    return checked_name(MailboxName(_octets(value, "a name")))
 
 
-def _octets(told: Any, what: str) -> bytes:
-    if not isinstance(told, str):
+def _octets(value: Any, what: str) -> bytes:
+    if not isinstance(value, str):
         raise BadSyntax(f"{what} is no text")
     try:
-        return told.encode("latin-1")
+        return value.encode("latin-1")
     except UnicodeEncodeError:
         raise BadSyntax(f"{what} has characters that are no octets") from None
 
 
-def _text(told: Any, what: str, most: int) -> str:
-    if not isinstance(told, str) or len(told) > most or not told.isprintable():
+def _text(value: Any, what: str, most: int) -> str:
+    if not isinstance(value, str) or len(value) > most or not value.isprintable():
         raise BadSyntax(f"{what} is no word of {most} characters at most")
-    return told
+    return value
 
 
-def _number(told: Any, what: str, least: int, most: int) -> int:
-    if not isinstance(told, int) or isinstance(told, bool) or not least <= told <= most:
+def _number(value: Any, what: str, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise BadSyntax(f"{what} is no number from {least} to {most}")
-    return told
+    return value

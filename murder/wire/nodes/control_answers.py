@@ -102,7 +102,7 @@ class RoleFacts:
 
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
-        told = {
+        facts = {
             field.name: getattr(self, field.name)
             for field in fields(self)
             if field.name not in ("copy", "engine")
@@ -110,7 +110,7 @@ class RoleFacts:
         copy = shown_of(self.copy) if self.copy is not None else {}
         if self.engine is not None:
             copy["engine"] = self.engine.shown()
-        return copy | {key: value for key, value in told.items() if value is not None}
+        return copy | {key: value for key, value in facts.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ class Status:
 
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
-        told = {key: value for key, value in shown_of(self.process).items() if value is not None}
-        return told | self.role.shown()
+        facts = {key: value for key, value in shown_of(self.process).items() if value is not None}
+        return facts | self.role.shown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,8 @@ class Probed:
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
         more = {"kind": self.kind, "cure": self.cure, "took_ms": self.took_ms}
-        told: dict[str, object] = {"what": self.what, "problem": self.problem}
-        return told | {key: value for key, value in more.items() if value not in ("", None)}
+        facts: dict[str, object] = {"what": self.what, "problem": self.problem}
+        return facts | {key: value for key, value in more.items() if value not in ("", None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,12 @@ class ConflictShown:
 
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
-        told = {"name": self.name, "claimant": self.claimant, "command": self.command}
+        facts = {"name": self.name, "claimant": self.claimant, "command": self.command}
         more = {
             key: getattr(self, key) for key in ("holder", "peer", "kept_as", "target", "rename")
         }
         known = {key: text for key, text in more.items() if text is not None}
-        return {**told, "at": self.at, **known}
+        return {**facts, "at": self.at, **known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,9 +315,9 @@ def shown_of(value: ProcessFacts | ListFacts | Traced) -> dict[str, object]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def parse_node_status(told: Words) -> Status:
+def parse_node_status(answer: Words) -> Status:
     """Raises BadSyntax, as all below; every field may be missing."""
-    words = Fields(told)
+    words = Fields(answer)
     process = ProcessFacts(
         version=words.text("version", ""),
         pid=words.integer("pid", 0),
@@ -398,9 +398,9 @@ def _texts(words: Fields, key: str) -> tuple[str, ...] | None:
     return words.texts(key) if key in words else None
 
 
-def parse_probed(told: Words) -> Probed:
+def parse_probed(answer: Words) -> Probed:
     """The answer to AskProbe."""
-    words = Fields(told)
+    words = Fields(answer)
     return Probed(
         words.text("what"),
         words.text("problem", ""),
@@ -410,9 +410,9 @@ def parse_probed(told: Words) -> Probed:
     )
 
 
-def parse_conflict(told: Words) -> ConflictShown:
+def parse_conflict(answer: Words) -> ConflictShown:
     """The answer to AskConflicts."""
-    words = Fields(told)
+    words = Fields(answer)
     return ConflictShown(
         words.text("name"),
         words.text("command", ""),
@@ -425,9 +425,9 @@ def parse_conflict(told: Words) -> ConflictShown:
     )
 
 
-def parse_session(told: Words) -> SessionShown:
+def parse_session(answer: Words) -> SessionShown:
     """The answer to AskSessions."""
-    words = Fields(told)
+    words = Fields(answer)
     return SessionShown(
         cid=words.text("cid", ""),
         address=words.text("address", ""),
@@ -445,26 +445,26 @@ def parse_session(told: Words) -> SessionShown:
     )
 
 
-def parse_chain_checked(told: Words) -> ChainChecked:
+def parse_chain_checked(answer: Words) -> ChainChecked:
     """The answer to AskChain."""
-    words = Fields(told)
+    words = Fields(answer)
     return ChainChecked(
         words.integer("files", 0), words.texts("breaks", ()), words.text("node", "")
     )
 
 
-def parse_trail_line(told: Words) -> TrailLine:
+def parse_trail_line(answer: Words) -> TrailLine:
     """The answer to AskTrail."""
-    words = Fields(told)
+    words = Fields(answer)
     facts = words.mapping("line")
     line = Fields(facts)
     texts = (line.text("chain", ""), words.text("node", ""), words.text("role", ""))
     return TrailLine(line.text("at", ""), line.text("event", ""), facts, *texts)
 
 
-def parse_copying(told: Words) -> CopyStage | ListCopied | None:
+def parse_copying(answer: Words) -> CopyStage | ListCopied | None:
     """An answer to CopyList; None for one of a process that has no master."""
-    words = Fields(told)
+    words = Fields(answer)
     if "stage" in words:
         return CopyStage(words.text("stage"), words.integer("number", 0), words.integer("of", 0))
     if "copied_engine" in words:
@@ -477,9 +477,9 @@ def parse_copying(told: Words) -> CopyStage | ListCopied | None:
     return None
 
 
-def parse_log_line(told: Words) -> LogLine:
+def parse_log_line(answer: Words) -> LogLine:
     """The answer to AskLog."""
-    words = Fields(told)
+    words = Fields(answer)
     return LogLine(
         words.number("at", 0.0),
         words.text("level", ""),
@@ -489,9 +489,9 @@ def parse_log_line(told: Words) -> LogLine:
     )
 
 
-def parse_traced(told: Words) -> Traced | None:
+def parse_traced(answer: Words) -> Traced | None:
     """A line of a trace; None for its beginning."""
-    words = Fields(told)
+    words = Fields(answer)
     if "octets" not in words:
         return None
     return Traced(words.number("at"), words.text("cid"), words.text("who"), words.text("octets"))

@@ -27,13 +27,13 @@ class Wanted:
     cid: str = ""
 
     def given(self) -> dict[str, str]:
-        told = {
+        filters = {
             "user": self.user,
             "backend": self.backend,
             "address": self.address,
             "cid": self.cid,
         }
-        return {key: value for key, value in told.items() if value}
+        return {key: value for key, value in filters.items() if value}
 
     def fits(self, session: SessionShown) -> bool:
         """Whether this one is meant, by what it says of itself."""
@@ -178,41 +178,41 @@ Request = (
 
 def parse_control_request(line: bytes) -> Request:
     """Raises BadSyntax, which says which field is wrong and how, or that the word is no request."""
-    told = parse_fields(line)
-    word = told.word("do")
+    fields = parse_fields(line)
+    word = fields.word("do")
     match word:
         case "status":
             return AskStatus()
         case "figures":
             return AskFigures()
         case "sessions":
-            return AskSessions(_wanted(told))
+            return AskSessions(_wanted(fields))
         case "kick":
-            return Kick(_wanted(told), told.text("only", ""))
+            return Kick(_wanted(fields), fields.text("only", ""))
         case "conflicts":
-            return AskConflicts(told.flag("forget", False))
+            return AskConflicts(fields.flag("forget", False))
         case "place":
-            return _place(told)
+            return _place(fields)
         case "probe":
             return AskProbe()
         case "trace":
-            if not (user := told.text("user", "")):
+            if not (user := fields.text("user", "")):
                 raise BadSyntax("a trace needs a user")
             return AskTrace(user)
         case "trail":
-            words = told.texts("words")
+            words = fields.texts("words")
             if len(words) > MAX_WORDS:
                 raise BadSyntax(f"{len(words)} words; {MAX_WORDS} may be looked for at once")
-            return AskTrail(told.text("kind"), words, told.number("within_s", 0.0))
+            return AskTrail(fields.text("kind"), words, fields.number("within_s", 0.0))
         case "chain":
-            return AskChain(told.text("kind"))
+            return AskChain(fields.text("kind"))
         case "log":
-            least = told.text("least", "info")
+            least = fields.text("least", "info")
             if least not in LOG_LEVELS:
                 raise BadSyntax(f"{least!r} is none of {', '.join(LOG_LEVELS)}")
-            return AskLog(told.text("text", ""), least)
+            return AskLog(fields.text("text", ""), least)
         case "copy_list":
-            return CopyList(told.text("to"))
+            return CopyList(fields.text("to"))
         case "ports":
             return AskPorts()
         case "reload":
@@ -220,19 +220,19 @@ def parse_control_request(line: bytes) -> Request:
     raise BadSyntax(f"{word!r} is no request")
 
 
-def _wanted(told: Fields) -> Wanted:
-    return Wanted(*(told.text(key, "") for key in ("user", "backend", "address", "cid")))
+def _wanted(fields: Fields) -> Wanted:
+    return Wanted(*(fields.text(key, "") for key in ("user", "backend", "address", "cid")))
 
 
-def _place(told: Fields) -> AskPlace:
-    candidates = _candidates(told) if "candidates" in told else None
-    return AskPlace(told.name("name"), told.numbers("weights", {}), candidates)
+def _place(fields: Fields) -> AskPlace:
+    candidates = _candidates(fields) if "candidates" in fields else None
+    return AskPlace(fields.name("name"), fields.numbers("weights", {}), candidates)
 
 
-def _candidates(told: Fields) -> tuple[Candidate, ...]:
+def _candidates(fields: Fields) -> tuple[Candidate, ...]:
     return tuple(
         Candidate(row.text("0"), row.integer("1"), row.number("2"))
-        for row in told.rows("candidates", 3)
+        for row in fields.rows("candidates", 3)
     )
 
 
@@ -244,33 +244,33 @@ def parse_asker(line: bytes) -> str:
 
 def format_request(request: Request, by: str = "") -> bytes:
     """As a line; `by` is the operator on whose behalf a node passes it on."""
-    told: dict[str, object] = {"do": request.word, **({"by": by} if by else {})}
+    fields: dict[str, object] = {"do": request.word, **({"by": by} if by else {})}
     match request:
         case AskSessions(wanted):
-            told.update(wanted.given())
+            fields.update(wanted.given())
         case Kick(wanted, only):
-            told.update({"only": only} if only else {}, **wanted.given())
+            fields.update({"only": only} if only else {}, **wanted.given())
         case AskConflicts(forget):
-            told.update({"forget": True} if forget else {})
+            fields.update({"forget": True} if forget else {})
         case AskPlace(name, weights, candidates):
-            told["name"] = format_name(name)
+            fields["name"] = format_name(name)
             if candidates is None:
-                told["weights"] = dict(weights)
+                fields["weights"] = dict(weights)
             else:
-                told["candidates"] = _shown(candidates)
+                fields["candidates"] = _shown(candidates)
         case AskTrace(user):
-            told["user"] = user
+            fields["user"] = user
         case AskChain(kind):
-            told["kind"] = kind
+            fields["kind"] = kind
         case AskLog(text, least):
-            told.update(text=text, least=least)
+            fields.update(text=text, least=least)
         case CopyList(to):
-            told["to"] = to
+            fields["to"] = to
         case AskTrail(kind, words, within_s):
-            told.update(kind=kind, words=list(words), within_s=within_s)
+            fields.update(kind=kind, words=list(words), within_s=within_s)
         case _:
             pass
-    return json.dumps(told).encode() + b"\n"
+    return json.dumps(fields).encode() + b"\n"
 
 
 def _shown(candidates: tuple[Candidate, ...]) -> list[list[object]]:
@@ -313,12 +313,17 @@ class NotPlaced:
 
 def parse_placement(answer: Mapping[str, object]) -> Placement | NotPlaced | None:
     """None for what answers something else. Raises BadSyntax."""
-    told = Fields(answer)
-    if "refused" in told:
-        return NotPlaced(told.text("refused"))
-    if "server" not in told:
+    fields = Fields(answer)
+    if "refused" in fields:
+        return NotPlaced(fields.text("refused"))
+    if "server" not in fields:
         return None
-    server = None if answer["server"] is None else told.text("server")
-    candidates = _candidates(told) if "candidates" in told else ()
-    words = (told.text("reason", ""), candidates, told.text("node", ""), told.text("quota", ""))
+    server = None if answer["server"] is None else fields.text("server")
+    candidates = _candidates(fields) if "candidates" in fields else ()
+    words = (
+        fields.text("reason", ""),
+        candidates,
+        fields.text("node", ""),
+        fields.text("quota", ""),
+    )
     return Placement(server, *words)

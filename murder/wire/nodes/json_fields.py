@@ -17,8 +17,8 @@ class Fields:
 
     __slots__ = ("_told",)
 
-    def __init__(self, told: Mapping[str, object]) -> None:
-        self._told = told
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._told = values
 
     def __contains__(self, key: str) -> bool:
         return key in self._told
@@ -121,9 +121,9 @@ def _name(key: str, text: str) -> MailboxName:
 def parse_fields(octets: bytes) -> Fields:
     """Of a JSON object. Raises BadSyntax."""
     try:
-        told = json.loads(octets)
+        values = json.loads(octets)
     except (ValueError, RecursionError) as error:
         raise BadSyntax(f"not valid JSON: {error}") from None
-    if not isinstance(told, dict):
+    if not isinstance(values, dict):
         raise BadSyntax("a JSON object was expected")
-    return Fields(told)
+    return Fields(values)

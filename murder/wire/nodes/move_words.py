@@ -137,49 +137,49 @@ def format_answer(answer: MoveRecord | MoveCompared) -> bytes:
 
 def parse_record(response: bytes) -> MoveRecord | None:
     """A move as LIST, SHOW and the acts tell it; None for any other response. Raises BadSyntax."""
-    told = _fields_of(response)
-    if told is None:
+    fields = _fields_of(response)
+    if fields is None:
         return None
     return MoveRecord(
-        id=told.text("id"),
-        side=told.text("side"),
-        root=told.name("root"),
-        server=told.text("server"),
-        partition=told.text("partition", ""),
-        state=told.text("state"),
-        names=told.names("names", ()),
-        process=told.text("process", ""),
-        by=told.text("by", ""),
-        started_at=told.number("started_at"),
-        finished_at=told.number("finished_at", 0.0),
-        stop_s=told.number("stop_s", 0.0),
-        messages=told.integer("messages", 0),
-        octets=told.integer("octets", 0),
-        problem=told.text("problem", ""),
-        shown_seq=told.integer("shown_seq", 0),
-        owes_abort=told.flag("owes_abort", False),
-        format=told.integer("format", RECORD_FORMAT),
+        id=fields.text("id"),
+        side=fields.text("side"),
+        root=fields.name("root"),
+        server=fields.text("server"),
+        partition=fields.text("partition", ""),
+        state=fields.text("state"),
+        names=fields.names("names", ()),
+        process=fields.text("process", ""),
+        by=fields.text("by", ""),
+        started_at=fields.number("started_at"),
+        finished_at=fields.number("finished_at", 0.0),
+        stop_s=fields.number("stop_s", 0.0),
+        messages=fields.integer("messages", 0),
+        octets=fields.integer("octets", 0),
+        problem=fields.text("problem", ""),
+        shown_seq=fields.integer("shown_seq", 0),
+        owes_abort=fields.flag("owes_abort", False),
+        format=fields.integer("format", RECORD_FORMAT),
     )
 
 
 def parse_compared(response: bytes) -> MoveCompared | None:
     """A mailbox as VERIFY tells it; None for any other response. Raises BadSyntax."""
-    told = _fields_of(response)
-    if told is None:
+    fields = _fields_of(response)
+    if fields is None:
         return None
-    result = told.text("result")
+    result = fields.text("result")
     if result not in RESULTS:
         raise BadSyntax(f"{result[:40]!r} is no result of a comparison")
     return MoveCompared(
-        told.name("mailbox"),
+        fields.name("mailbox"),
         result,
-        messages=told.integer("messages", 0),
-        octets=told.integer("octets", 0),
-        arrived=told.integer("arrived", 0),
-        expunged=told.integer("expunged", 0),
-        flags=told.integer("flags", 0),
-        told=told.texts("told", ()),
-        more=told.integer("more", 0),
+        messages=fields.integer("messages", 0),
+        octets=fields.integer("octets", 0),
+        arrived=fields.integer("arrived", 0),
+        expunged=fields.integer("expunged", 0),
+        flags=fields.integer("flags", 0),
+        told=fields.texts("told", ()),
+        more=fields.integer("more", 0),
     )
 
 

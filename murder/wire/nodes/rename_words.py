@@ -108,21 +108,21 @@ Answer = Done | Told | Refused
 
 def parse_request(octets: bytes) -> Request:
     """Raises BadSyntax, which says which field is wrong and how; Refusal for a word that this version does not know."""
-    told = _fields_of(octets)
-    match told.word("do"):
+    fields = _fields_of(octets)
+    match fields.word("do"):
         case "prepare" | "prepare_delete" | "prepare_undelete" as word:
-            user = told.text("user")
+            user = fields.text("user")
             check_user(user)
-            old, new = checked_name(told.name("old")), checked_name(told.name("new"))
+            old, new = checked_name(fields.name("old")), checked_name(fields.name("new"))
             act = Act(word)
             _check_act(act, old, new)
-            return Prepare(_id_of(told), old, new, user, told.flag("is_admin"), act)
+            return Prepare(_id_of(fields), old, new, user, fields.flag("is_admin"), act)
         case "commit":
-            return Commit(_id_of(told))
+            return Commit(_id_of(fields))
         case "abort":
-            return Abort(_id_of(told))
+            return Abort(_id_of(fields))
         case "fate":
-            return AskFate(_id_of(told))
+            return AskFate(_id_of(fields))
         case other:
             raise Refusal(Code.CANNOT, f"{str(other)[:40]!r} is unknown here")
 
@@ -163,8 +163,8 @@ def is_rename_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def _id_of(told: Fields) -> str:
-    text = told.text("id")
+def _id_of(fields: Fields) -> str:
+    text = fields.text("id")
     if not is_rename_id(text):
         raise BadSyntax("the id of a RENAME is 1 to 64 letters and digits")
     return text
@@ -172,19 +172,19 @@ def _id_of(told: Fields) -> str:
 
 def parse_answer(octets: bytes) -> Answer:
     """Raises BadSyntax."""
-    told = _fields_of(octets)
-    if "no" in told:
+    fields = _fields_of(octets)
+    if "no" in fields:
         try:
-            code = Code(told.text("code", ""))
+            code = Code(fields.text("code", ""))
         except ValueError:
             code = Code.NONE
-        return Refused(code, told.text("no"), told.names("names", ()))
-    if "fate" in told:
+        return Refused(code, fields.text("no"), fields.names("names", ()))
+    if "fate" in fields:
         try:
-            return Told(Fate(told.text("fate")))
+            return Told(Fate(fields.text("fate")))
         except ValueError:
             raise BadSyntax("fate is none of commit, abort and open") from None
-    if told.flag("ok"):
+    if fields.flag("ok"):
         return Done()
     raise BadSyntax("ok is false")
 

@@ -57,15 +57,15 @@ async def zone(
         "unfit": dict(names.unfit),
         "elsewhere": dict(names.elsewhere),
     }
-    told = [f"{user}: no name: {why}" for user, why in names.unfit.items()]
-    told += [f"{user}: {why}" for user, why in names.elsewhere.items()]
+    unfit = [f"{user}: no name: {why}" for user, why in names.unfit.items()]
+    unfit += [f"{user}: {why}" for user, why in names.elsewhere.items()]
     if not update:
         if as_json:
             print_json(facts)
         else:
             for line in zone_lines(names, config):
                 click.echo(line)
-            _tell(told)
+            _tell(unfit)
         return 0
     server = ZoneServer(config)
     there = await asyncio.to_thread(server.records)
@@ -73,7 +73,7 @@ async def zone(
     wanted = difference(names, there, ours)
     if not dry_run:
         await asyncio.to_thread(server.change, wanted)
-    told += [f"{name}: is others' ({what}), and stays" for name, what in wanted.foreign.items()]
+    unfit += [f"{name}: is others' ({what}), and stays" for name, what in wanted.foreign.items()]
     if as_json:
         found = {"put": wanted.put, "remove": wanted.remove, "foreign": wanted.foreign}
         print_json({**facts, **{key: dict(one) for key, one in found.items()}, "done": not dry_run})
@@ -86,7 +86,7 @@ async def zone(
         click.echo(
             f"{len(wanted.put) + len(wanted.remove)} of {len(names.targets)} names {is_done}"
         )
-        _tell(told)
+        _tell(unfit)
     return 2 if wanted.foreign else 0
 
 

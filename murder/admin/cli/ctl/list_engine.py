@@ -94,8 +94,8 @@ def _show(stage: CopyStage) -> None:
         click.echo(text, err=True)
 
 
-def _master(told: list[NodeAnswers], name: str) -> NodeAnswers:
-    masters = [one for one in told if any(status.role.is_master for status in one.statuses)]
+def _master(nodes: list[NodeAnswers], name: str) -> NodeAnswers:
+    masters = [one for one in nodes if any(status.role.is_master for status in one.statuses)]
     if name:
         masters = [one for one in masters if name in (one.name, one.name.partition(".")[0])]
     if len(masters) == 1:
@@ -103,7 +103,7 @@ def _master(told: list[NodeAnswers], name: str) -> NodeAnswers:
     if masters:
         names = ", ".join(one.name for one in masters)
         raise click.UsageError(f"there are several masters ({names}): choose with --node")
-    silent = [f"{one.place}: {one.problem}" for one in told if one.problem]
+    silent = [f"{one.place}: {one.problem}" for one in nodes if one.problem]
     why = f" ({'; '.join(silent)})" if silent else ""
     raise Refusal(Code.NONEXISTENT, f"no master {name or ''}answers{why}")
 
@@ -156,11 +156,11 @@ def show(config_file: Path, path: Path | None, as_json: bool) -> int:
     if not (folder / "data.mdb").exists():
         raise Refusal(Code.NONEXISTENT, f"{folder} has no mailbox list")
     mailboxes = MailboxList.open(folder, read_only=True)
-    told = {"engine": mailboxes.kept_by, "mark": mailboxes.mark(), "rows": mailboxes.count()}
+    facts = {"engine": mailboxes.kept_by, "mark": mailboxes.mark(), "rows": mailboxes.count()}
     mailboxes.close()
     if as_json:
-        print_json(told)
+        print_json(facts)
     else:
-        kept_by = told["engine"] or "what murder.toml says"
-        click.echo(f"kept by {kept_by}, at {told['mark']}, {told['rows']} rows")
+        kept_by = facts["engine"] or "what murder.toml says"
+        click.echo(f"kept by {kept_by}, at {facts['mark']}, {facts['rows']} rows")
     return 0

@@ -356,7 +356,7 @@ def _tell(trial: Trial, facts: Mapping[str, object], as_json: bool) -> int:
     """Exit code 1 after a run-time error."""
     outcome = trial.outcome
     if as_json:
-        told = {
+        report = {
             "actions": [_facts_of(action) for action in outcome.actions],
             "steps": [
                 {"line": one.line, "include": one.include, "word": one.word, "outcome": one.outcome}
@@ -369,7 +369,7 @@ def _tell(trial: Trial, facts: Mapping[str, object], as_json: bool) -> int:
             "notes": list(outcome.notes),
             "failure": str(outcome.failure) if outcome.failure else None,
         }
-        print_json({**facts, **told})
+        print_json({**facts, **report})
         return 1 if outcome.failure else 0
     if "address" in facts:
         click.echo(

@@ -108,7 +108,7 @@ class Point:
 
 def put_mailbox(vault: Vault, mailbox: KeptMailbox) -> Entry:
     """For its unit."""
-    told = {
+    fields = {
         "name": format_name(mailbox.name),
         "server": mailbox.server,
         "partition": mailbox.partition,
@@ -118,22 +118,22 @@ def put_mailbox(vault: Vault, mailbox: KeptMailbox) -> Entry:
         "pages": [[one.number, one.digest, one.messages, one.octets] for one in mailbox.pages],
         "unread": list(mailbox.unread),
     }
-    return Entry(mailbox.name, vault.put_json(told), mailbox.messages, mailbox.octets)
+    return Entry(mailbox.name, vault.put_json(fields), mailbox.messages, mailbox.octets)
 
 
 def read_mailbox(vault: Vault, digest: str) -> KeptMailbox:
     """Raises Refusal."""
-    told = vault.read_json(digest)
+    fields = vault.read_json(digest)
     try:
         return KeptMailbox(
-            parse_name(told["name"]),
-            str(told["server"]),
-            str(told["partition"]),
-            checked_portrait(parse_portrait(told["portrait"])),
-            bytes(parse_name(told["acl"])),
-            {kind: bytes(parse_name(text)) for kind, text in told["notes"].items()},
-            [Page(int(one[0]), str(one[1]), int(one[2]), int(one[3])) for one in told["pages"]],
-            [Uid(int(uid)) for uid in told["unread"]],
+            parse_name(fields["name"]),
+            str(fields["server"]),
+            str(fields["partition"]),
+            checked_portrait(parse_portrait(fields["portrait"])),
+            bytes(parse_name(fields["acl"])),
+            {kind: bytes(parse_name(text)) for kind, text in fields["notes"].items()},
+            [Page(int(one[0]), str(one[1]), int(one[2]), int(one[3])) for one in fields["pages"]],
+            [Uid(int(uid)) for uid in fields["unread"]],
         )
     except (BadSyntax, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(vault, digest, error) from None
@@ -142,18 +142,18 @@ def read_mailbox(vault: Vault, digest: str) -> KeptMailbox:
 def put_page(vault: Vault, number: int, rows: Mapping[Uid, KeptRow]) -> Page:
     """Rows, by UID, as one object."""
     ordered = [rows[uid] for uid in sorted(rows)]
-    told = [[*format_message(row.message), row.digest] for row in ordered]
+    page = [[*format_message(row.message), row.digest] for row in ordered]
     octets = sum(row.message.size for row in ordered)
-    return Page(number, vault.put_json(told), len(ordered), octets)
+    return Page(number, vault.put_json(page), len(ordered), octets)
 
 
 def read_page(vault: Vault, digest: str) -> dict[Uid, KeptRow]:
     """The reverse. Raises Refusal."""
-    told = vault.read_json(digest)
+    page = vault.read_json(digest)
     try:
-        if not isinstance(told, list):
+        if not isinstance(page, list):
             raise TypeError("no list")
-        rows = [KeptRow(checked_message(parse_message(row[:-1])), str(row[-1])) for row in told]
+        rows = [KeptRow(checked_message(parse_message(row[:-1])), str(row[-1])) for row in page]
     except (BadSyntax, IndexError, TypeError, ValueError) as error:
         raise _unreadable(vault, digest, error) from None
     return {row.message.uid: row for row in rows}
@@ -161,27 +161,27 @@ def read_page(vault: Vault, digest: str) -> dict[Uid, KeptRow]:
 
 def put_unit(vault: Vault, unit: Unit) -> str:
     """Its digest."""
-    told = {
+    fields = {
         "root": format_name(unit.root),
         "mailboxes": [
             [format_name(one.name), one.digest, one.messages, one.octets] for one in unit.mailboxes
         ],
         "subscriptions": [format_name(name) for name in unit.subscriptions],
     }
-    return vault.put_json(told)
+    return vault.put_json(fields)
 
 
 def read_unit(vault: Vault, digest: str) -> Unit:
     """Raises Refusal."""
-    told = vault.read_json(digest)
+    fields = vault.read_json(digest)
     try:
         return Unit(
-            parse_name(told["root"]),
+            parse_name(fields["root"]),
             [
                 Entry(parse_name(one[0]), str(one[1]), int(one[2]), int(one[3]))
-                for one in told["mailboxes"]
+                for one in fields["mailboxes"]
             ],
-            [parse_name(name) for name in told["subscriptions"]],
+            [parse_name(name) for name in fields["subscriptions"]],
         )
     except (BadSyntax, KeyError, IndexError, ValueError, TypeError) as error:
         raise _unreadable(vault, digest, error) from None
@@ -193,7 +193,7 @@ def _unreadable(vault: Vault, digest: str, error: Exception) -> Refusal:
 
 def keep_point(vault: Vault, point: Point) -> Point:
     """Write it; as it is called then."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "format": 1,
         "began": point.began,
         "ended": point.ended,
@@ -205,30 +205,30 @@ def keep_point(vault: Vault, point: Point) -> Point:
         "octets": point.octets,
         "new_octets": point.new_octets,
     }
-    return _point(vault.keep_point(point.name, told), told)
+    return _point(vault.keep_point(point.name, fields), fields)
 
 
 def read_point(vault: Vault, name: str) -> Point:
     """Raises Refusal."""
-    told = vault.point(name)
+    fields = vault.point(name)
     try:
-        return _point(name, told)
+        return _point(name, fields)
     except (BadSyntax, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise Refusal(Code.CANNOT, f"the point {name} cannot be read: {error!r}") from None
 
 
-def _point(name: str, told: Mapping[str, Any]) -> Point:
+def _point(name: str, fields: Mapping[str, Any]) -> Point:
     return Point(
         name,
-        float(told["began"]),
-        float(told["ended"]),
-        str(told["scope"]),
-        {parse_name(root): str(digest) for root, digest in told["units"].items()},
-        dict(told["missing"]),
-        str(told["list"]),
-        int(told["messages"]),
-        int(told["octets"]),
-        int(told["new_octets"]),
+        float(fields["began"]),
+        float(fields["ended"]),
+        str(fields["scope"]),
+        {parse_name(root): str(digest) for root, digest in fields["units"].items()},
+        dict(fields["missing"]),
+        str(fields["list"]),
+        int(fields["messages"]),
+        int(fields["octets"]),
+        int(fields["new_octets"]),
     )
 
 
@@ -248,9 +248,9 @@ def moment(text: str) -> datetime:
     except Refusal:
         pass
     try:
-        told = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text)
     except ValueError:
         example = "2026-11-20, 2026-11-20T03:00 or the name of a point"
         raise Refusal(Code.CANNOT, f"{text} is no time: {example}") from None
-    told = told if told.tzinfo is not None else told.replace(tzinfo=UTC)
-    return told + (timedelta(days=1) if len(text) == len("2026-11-20") else timedelta(seconds=1))
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return at + (timedelta(days=1) if len(text) == len("2026-11-20") else timedelta(seconds=1))

@@ -67,22 +67,22 @@ class Link:
 
     async def octets(self, draft: Callable[[], Draft]) -> tuple[words.Octets, str]:
         """The next message, kept, and its digest; "" where it has gone or cannot be read."""
-        told = await answer_on(self._channel, self.server, words.parse_octets)
-        if told.is_gone or told.problem:
-            return told, ""
-        kept, left = draft(), told.size
+        answer = await answer_on(self._channel, self.server, words.parse_octets)
+        if answer.is_gone or answer.problem:
+            return answer, ""
+        kept, left = draft(), answer.size
         try:
             while left:
                 frame = await self._channel.receive()
                 left -= len(frame.octets)
                 if frame.kind != OCTETS or left < 0 or not frame.octets:
-                    text = f"message {told.uid} has other octets than it was told"
+                    text = f"message {answer.uid} has other octets than it was told"
                     raise UpstreamFailure(UpstreamKind.PROTOCOL, self.server, text)
                 kept.write(frame.octets)
         except BaseException:
             kept.drop()
             raise
-        return told, kept.finish()
+        return answer, kept.finish()
 
     # --- writing
 
@@ -97,8 +97,8 @@ class Link:
 
     async def store(self, name: MailboxName, batch: Sequence[tuple[Message, bytes | None]]) -> bool:
         """Messages with the octets that are not there yet. Whether what the backend then reads back is the same."""
-        told = [(message, octets is not None) for message, octets in batch]
-        await self._channel.send(format_request(Rows(name, told)))
+        rows = [(message, octets is not None) for message, octets in batch]
+        await self._channel.send(format_request(Rows(name, rows)))
         for _, octets in batch:
             if octets is not None:
                 await self._channel.send_octets(octets)

@@ -335,9 +335,9 @@ class Exchange:
 
     async def _ask(self, command: bytes) -> bytes:
         """What it says, joined."""
-        told: list[bytes] = []
-        await self._reach.execute(self._server, command, user=self._user, untagged=told.append)
-        return b"".join(told)
+        lines: list[bytes] = []
+        await self._reach.execute(self._server, command, user=self._user, untagged=lines.append)
+        return b"".join(lines)
 
     async def _set_aside(self, name: MailboxName, aside: MailboxName) -> None:
         if not await self._count(name):

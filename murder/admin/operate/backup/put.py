@@ -125,11 +125,11 @@ class Putting:
 
     async def _begun(self, path: Path, tree: Tree) -> _Journal | None:
         """The restore that goes on, or a new one; None where it had just ended."""
-        told = [
+        boxes = [
             [format_name(one.name), one.kept.digest if one.kept is not None else ""]
             for one in tree.mailboxes
         ]
-        source = hashlib.sha256(json.dumps([self._point, told]).encode()).hexdigest()
+        source = hashlib.sha256(json.dumps([self._point, boxes]).encode()).hexdigest()
         old = _read_journal(path)
         if old is not None and old.server == tree.server:
             with contextlib.suppress(Refusal):  # of one that has never begun there
@@ -249,9 +249,9 @@ def _portrait(journal: _Journal, name: MailboxName, kept: KeptMailbox | None) ->
 
 def _read_journal(path: Path) -> _Journal | None:
     try:
-        told: Mapping[str, Any] = json.loads(path.read_bytes())
+        fields: Mapping[str, Any] = json.loads(path.read_bytes())
         return _Journal(
-            str(told["id"]), int(told["began"]), str(told["server"]), str(told["source"])
+            str(fields["id"]), int(fields["began"]), str(fields["server"]), str(fields["source"])
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -187,8 +187,8 @@ class Taking:
             links.drop(failure.server)
             self._missing[shown] = str(failure)
             return False
-        told = [put_mailbox(self._vault, one) for one in mailboxes]
-        self._units[root] = put_unit(self._vault, Unit(root, told, subscriptions))
+        digests = [put_mailbox(self._vault, one) for one in mailboxes]
+        self._units[root] = put_unit(self._vault, Unit(root, digests, subscriptions))
         self._missing.pop(shown, None)
         taken = self.taken
         taken.units += 1
@@ -366,16 +366,16 @@ class Copying:
             return
         await self._link.ask_octets(self._name, [message.uid for message in batch])
         for message in batch:
-            told, digest = await self._link.octets(self._vault.draft)
-            if told.is_gone:
+            answer, digest = await self._link.octets(self._vault.draft)
+            if answer.is_gone:
                 self._remove(message.uid)  # the next round tells
                 continue
             self._unread.discard(message.uid)
-            if told.problem:
+            if answer.problem:
                 self._unread.add(message.uid)
-                self._taking.unreadable(self._name, message.uid, told.problem)
+                self._taking.unreadable(self._name, message.uid, answer.problem)
             self._put(message, digest)
-            self._taking.read(told.size)
+            self._taking.read(answer.size)
         await self._taking.settle()
 
     async def _fetch_again(self, uids: Sequence[Uid]) -> None:

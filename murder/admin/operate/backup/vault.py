@@ -146,18 +146,18 @@ class Vault:
         path = self.folder / "points" / f"{name}.json"
         if "/" in name or (not path.is_symlink() and not path.exists()):
             raise Refusal(Code.NONEXISTENT, f"{self.folder} has no point {name}")
-        told = _json(path, read_file(path, MAX_JSON))
-        if not isinstance(told, dict) or told.get("format") != 1:
+        fields = _json(path, read_file(path, MAX_JSON))
+        if not isinstance(fields, dict) or fields.get("format") != 1:
             raise Refusal(Code.CANNOT, f"{path} is no point of a backup that this version reads")
-        return told
+        return fields
 
-    def keep_point(self, name: str, told: Mapping[str, Any]) -> str:
+    def keep_point(self, name: str, fields: Mapping[str, Any]) -> str:
         """Write it, durable: all that it names is. Its name, which is another where that is taken."""
         path, number = self.folder / "points" / f"{name}.json", 1
         while path.exists():
             number += 1
             path = self.folder / "points" / f"{name}-{number}.json"
-        self.replace(path, json.dumps(told).encode())
+        self.replace(path, json.dumps(fields).encode())
         return path.stem
 
     def remove_point(self, name: str) -> None:

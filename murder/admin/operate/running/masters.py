@@ -56,11 +56,11 @@ def _place(mark: str) -> tuple[str, int]:
     return (epoch, int(number)) if number.isascii() and number.isdecimal() else ("", 0)
 
 
-def masters_of(told: Sequence[NodeAnswers]) -> list[MasterLine]:
+def masters_of(nodes: Sequence[NodeAnswers]) -> list[MasterLine]:
     """Those that share an engine, in the order of their names."""
     found = [
         (node.name, _place(status.role.mark or ""), status.role.engine)
-        for node in told
+        for node in nodes
         for status in node.statuses
         if status.role.engine is not None
     ]
@@ -89,10 +89,10 @@ def _problem(engine: EngineFacts) -> str:
     return engine.problem or "none of the members that it reaches leads"
 
 
-def members_of(told: Sequence[NodeAnswers]) -> list[MemberLine]:
+def members_of(nodes: Sequence[NodeAnswers]) -> list[MemberLine]:
     """The engine's servers, by their addresses; one that any master reaches is named as it says itself."""
     seen: dict[str, dict[str, MemberFacts]] = {}
-    for node in told:
+    for node in nodes:
         for status in node.statuses:
             for member in status.role.engine.members if status.role.engine is not None else ():
                 seen.setdefault(member.address, {})[node.name] = member
@@ -113,9 +113,9 @@ def members_of(told: Sequence[NodeAnswers]) -> list[MemberLine]:
     return sorted(lines, key=lambda line: line.facts.name or line.facts.address)
 
 
-def engine_problems(told: Sequence[NodeAnswers]) -> list[tuple[str, Problem]]:
+def engine_problems(nodes: Sequence[NodeAnswers]) -> list[tuple[str, Problem]]:
     """Whose problem, and which: masters that take no changes or are late, members that are not well."""
-    masters = masters_of(told)
+    masters = masters_of(nodes)
     found: list[tuple[str, Problem]] = []
     for one in masters:
         if one.problem:
@@ -130,7 +130,7 @@ def engine_problems(told: Sequence[NodeAnswers]) -> list[tuple[str, Problem]]:
         elif one.behind >= MUCH:
             what = f"its mailbox list is {one.behind} changes behind the other masters'"
             found.append((one.node, Problem(what, "its log says why")))
-    for line in members_of(told):
+    for line in members_of(nodes):
         if problem := line.facts.problem:
             by = f", seen from {', '.join(line.seen_by)}" if line.seen_by else ""
             found.append(

@@ -206,10 +206,10 @@ def _of_demo(place: str, verb: str) -> str:
     return f"`murder demo node {verb} {label} --dir {where}`; where the demo is over: `murder demo --dir {where}`"
 
 
-def clock_off(told: float, asked: float, heard: float) -> float:
+def clock_off(at: float, asked: float, heard: float) -> float:
     """By how much a clock is off at least that told this time between our asking and its answer: whoever else was asked
     and waited for has no part in it."""
-    return told - max(asked, min(told, heard))
+    return at - max(asked, min(at, heard))
 
 
 START: Final = "start it (`systemctl start murder`); its log says why it ended"
@@ -330,10 +330,10 @@ class NodeLine:
     problems: Sequence[Problem]
 
 
-def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
+def lines_of(nodes: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
     """A line for each role of each node that answered."""
     made = []
-    for node in told:
+    for node in nodes:
         roles: dict[str, list[Answer]] = {}
         for answer in node.answers:
             roles.setdefault(str(answer["role"]), []).append(answer)

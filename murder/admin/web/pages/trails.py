@@ -68,8 +68,8 @@ async def audit(desk: Desk) -> Response:
     since = fields.get("since", WITHIN)
     async with desk.watch.reach() as reach:
         await need_nodes(reach)
-        told = await acts(reach, user or mailbox or operator, _span(since))
-    lines = [line for line in reversed(told.lines) if is_meant(line, user, mailbox, operator)]
+        recorded = await acts(reach, user or mailbox or operator, _span(since))
+    lines = [line for line in reversed(recorded.lines) if is_meant(line, user, mailbox, operator)]
     return desk.page(
         "audit.html",
         page=paged([_whole(line, OF_ACTS) for line in lines], desk.path, fields),
@@ -77,7 +77,7 @@ async def audit(desk: Desk) -> Response:
         mailbox=mailbox,
         operator=operator,
         since=since,
-        silent=told.silent,
+        silent=recorded.silent,
     )
 
 
@@ -88,14 +88,14 @@ async def log(desk: Desk) -> Response:
         raise BadSyntax(f"{level[:20]!r} is none of {', '.join(LOG_LEVELS)}")
     async with desk.watch.reach() as reach:
         await need_nodes(reach)
-        told = await tail(reach, word, level)
+        lines = await tail(reach, word, level)
     return desk.page(
         "log.html",
-        page=paged(list(reversed(told.lines)), desk.path, desk.fields),
+        page=paged(list(reversed(lines.lines)), desk.path, desk.fields),
         word=word,
         level=level,
         levels=LOG_LEVELS,
-        silent=told.silent,
+        silent=lines.silent,
     )
 
 

@@ -514,8 +514,8 @@ class Tracker:
 
     def _let_go(self) -> None:
         self._letting_go = None
-        told, self._told = self._told, set()
-        for mailbox_id in told:
+        waiting, self._told = self._told, set()
+        for mailbox_id in waiting:
             views = self._views.get(mailbox_id)
             if views:
                 mailbox = next(iter(views)).mailbox

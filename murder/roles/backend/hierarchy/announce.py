@@ -338,9 +338,9 @@ class Announcer:
             ) from refusal
 
     async def _activate(self, rows: Sequence[tuple[MailboxName, bytes, bytes]]) -> None:
-        told = {name: (place, raw_acl) for name, place, raw_acl in rows}
+        places = {name: (place, raw_acl) for name, place, raw_acl in rows}
         await self._at_master(
-            lambda master, name: master.activate(name, *told[name]), [row[0] for row in rows]
+            lambda master, name: master.activate(name, *places[name]), [row[0] for row in rows]
         )
 
     async def _at_master(

@@ -85,7 +85,7 @@ def tree_of(name: MailboxName) -> str:
 def format_intent(intent: Intent) -> bytes:
     """As JSON: an operator may have to read it."""
     moves = [[name.decode("latin-1") for name in move] for move in intent.moves]
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "format": FORMAT,
         "operation": intent.operation.value,
         "moves": moves,
@@ -94,38 +94,40 @@ def format_intent(intent: Intent) -> bytes:
     }
     if intent.rename_id:
         root = intent.root or intent.moves[0]
-        told |= {
+        fields |= {
             "rename_id": intent.rename_id,
             "peers": intent.peers,
             "root": [name.decode("latin-1") for name in root],
             "stage": intent.stage.value,
         }
-    return json.dumps(told).encode()
+    return json.dumps(fields).encode()
 
 
 def parse_intent(octets: bytes) -> Intent:
     """The reverse of `format_intent`."""
-    told = json.loads(octets)
-    if told["format"] > FORMAT:
+    fields = json.loads(octets)
+    if fields["format"] > FORMAT:
         raise Refusal(
             Code.UNAVAILABLE,
-            f"A newer murder has begun {told.get('operation')} here, in format {told['format']}; this one knows formats up "
-            f"to {FORMAT}: run the newer one until it is done",
+            f"A newer murder has begun {fields.get('operation')} here, in format {fields['format']}; this one knows formats "
+            f"up to {FORMAT}: run the newer one until it is done",
         )
     moves = tuple(
         (MailboxName(old.encode("latin-1")), MailboxName(new.encode("latin-1")))
-        for old, new in told["moves"]
+        for old, new in fields["moves"]
     )
-    intent = Intent(Operation(told["operation"]), moves, told["process"], told["mailbox_id"])
-    if "rename_id" not in told:
+    intent = Intent(Operation(fields["operation"]), moves, fields["process"], fields["mailbox_id"])
+    if "rename_id" not in fields:
         return intent
-    old, new = (MailboxName(name.encode("latin-1")) for name in told.get("root", told["moves"][0]))
+    old, new = (
+        MailboxName(name.encode("latin-1")) for name in fields.get("root", fields["moves"][0])
+    )
     return replace(
         intent,
-        rename_id=told["rename_id"],
-        peers=tuple(told["peers"]),
+        rename_id=fields["rename_id"],
+        peers=tuple(fields["peers"]),
         root=(old, new),
-        stage=Stage(told["stage"]),
+        stage=Stage(fields["stage"]),
     )
 
 

@@ -561,11 +561,11 @@ class BackendImap(ImapDialogue):
             updates = view.take(removals=removals)
         if updates.vanished:
             self.backend.tracker.told(view)
-        told = updates, self.forms, view.recent, self.manner
+        state = updates, self.forms, view.recent, self.manner
         if len(updates.expunged) > MANY:
-            octets += await aside(format_updates, *told)
+            octets += await aside(format_updates, *state)
         else:
-            octets += format_updates(*told)
+            octets += format_updates(*state)
         while view.has_more_flags:
             self.send(octets)
             await self.flush()

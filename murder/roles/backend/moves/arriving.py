@@ -266,9 +266,9 @@ class Arriving:
         )
         mailbox = await self._backend.store.open(name, owner_of(name) or "")
         try:
-            told = {message.uid: has_octets for message, has_octets in taken.rows}
+            with_octets = {message.uid: has_octets for message, has_octets in taken.rows}
             rows = await read(
-                mailbox, await mailbox.messages(list(told)), lambda row: told[row.uid]
+                mailbox, await mailbox.messages(list(with_octets)), lambda row: with_octets[row.uid]
             )
             return Stored(await asyncio.to_thread(digest, rows))
         finally:

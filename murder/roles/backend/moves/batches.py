@@ -77,8 +77,8 @@ async def with_sizes(carried: Sequence[CarriedMessage]) -> list[CarriedMessage]:
     """What comes with its octets, as `NewMessage` would have it: `told_size` does not travel."""
     found: list[CarriedMessage] = []
     for one in carried:
-        told = await size_told(one.incoming.octets()) if one.incoming is not None else 0
-        found.append(replace(one, message=replace(one.message, told_size=told)) if told else one)
+        size = await size_told(one.incoming.octets()) if one.incoming is not None else 0
+        found.append(replace(one, message=replace(one.message, told_size=size)) if size else one)
     return found
 
 

@@ -201,9 +201,9 @@ def compare_facts(
         same += ["messages", "unseen", "deleted", "octets", "uid_next"]
     for key in same:
         if older.numbers[key] != newer.numbers[key]:
-            told = f"{older.numbers[key]} and {newer.numbers[key]}"
+            numbers = f"{older.numbers[key]} and {newer.numbers[key]}"
             word = key.upper().replace("_", "")
-            found.note(Verdict.DIFFERENT, f"{word} differs between {both}: {told}")
+            found.note(Verdict.DIFFERENT, f"{word} differs between {both}: {numbers}")
     for key in ("uid_next", "highest_modseq"):
         if newer.numbers[key] < older.numbers[key]:
             word = key.upper().replace("_", "")

@@ -64,9 +64,9 @@ def name_in(value: Value) -> MailboxName:
     return checked_name(MailboxName(octets_of(value)))
 
 
-def user_in(told: Told, key: str) -> str:
+def user_in(fields: Told, key: str) -> str:
     """A user's name; "" for everybody. Raises BadSyntax."""
-    user = text_of(told, key, "")
+    user = text_of(fields, key, "")
     if user:
         check_user(user)
     return user
@@ -88,16 +88,16 @@ def mapping_of(value: Value) -> Told:
     return value
 
 
-def text_of(told: Told, key: str, absent: str | None = None) -> str:
+def text_of(fields: Told, key: str, absent: str | None = None) -> str:
     """A word of a mapping. Raises BadSyntax where it is missing and has no default."""
-    if key not in told and absent is None:
+    if key not in fields and absent is None:
         raise BadSyntax(f"{key} is missing")
-    return word_of(told[key]) if key in told else absent or ""
+    return word_of(fields[key]) if key in fields else absent or ""
 
 
-def number_of(told: Told, key: str) -> int:
+def number_of(fields: Told, key: str) -> int:
     """A number of a mapping. Raises BadSyntax."""
-    return number_in(text_of(told, key), key)
+    return number_in(text_of(fields, key), key)
 
 
 def number_in(text: str, what: str) -> int:
@@ -116,9 +116,9 @@ def uid_in(value: Value) -> Uid:
     return Uid(uid)
 
 
-def guid_of(told: Told) -> str:
+def guid_of(fields: Told) -> str:
     """The SHA-1 of a message. Raises BadSyntax."""
-    guid = text_of(told, "GUID")
+    guid = text_of(fields, "GUID")
     if not _GUID.fullmatch(guid):
         raise BadSyntax(f"{guid[:40]!r} is no SHA-1")
     return guid
@@ -176,9 +176,9 @@ def called(name: MailboxName) -> set[bytes]:
 
 def entries_of(box: Arrived) -> dict[str, dict[str, bytes]]:
     """Its annotations by reader and name, as RFC 5464 names them."""
-    told: dict[str, dict[str, bytes]] = {}
+    entries: dict[str, dict[str, bytes]] = {}
     for (entry, user), octets in box.annotations.items():
         name = f"/private{entry}" if user else f"/shared{entry}"
         if octets and is_entry_name(name.lower()):
-            told.setdefault(user, {})[name.lower()] = octets
-    return told
+            entries.setdefault(user, {})[name.lower()] = octets
+    return entries

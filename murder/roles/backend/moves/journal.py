@@ -101,15 +101,15 @@ class Move:
 
 def format_move(move: Move) -> bytes:
     """As JSON."""
-    told = asdict(move)
-    told.update(
+    fields = asdict(move)
+    fields.update(
         format=FORMAT,
         side=move.side.value,
         state=move.state.value,
         root=format_name(move.root),
         names=[format_name(name) for name in move.names],
     )
-    return json.dumps(told, indent=1).encode()
+    return json.dumps(fields, indent=1).encode()
 
 
 def record_of(move: Move) -> MoveRecord:
@@ -138,16 +138,16 @@ def record_of(move: Move) -> MoveRecord:
 
 def parse_move(octets: bytes) -> Move:
     """The reverse. Raises ValueError, KeyError, TypeError."""
-    told: dict[str, Any] = json.loads(octets)
-    if told.pop("format") > FORMAT:
+    fields: dict[str, Any] = json.loads(octets)
+    if fields.pop("format") > FORMAT:
         raise ValueError("a newer murder wrote it")
-    told.update(
-        side=Side(told["side"]),
-        state=State(told["state"]),
-        root=parse_name(told["root"]),
-        names=tuple(parse_name(name) for name in told["names"]),
+    fields.update(
+        side=Side(fields["side"]),
+        state=State(fields["state"]),
+        root=parse_name(fields["root"]),
+        names=tuple(parse_name(name) for name in fields["names"]),
     )
-    return Move(**told)
+    return Move(**fields)
 
 
 def intent_of(move: Move) -> Intent:
@@ -215,14 +215,14 @@ class Journal:
     def handed(self, move: Move) -> Handed | None:
         """What the source told the target to show, while the old copy is kept."""
         try:
-            told = json.loads(self._handed_path(move).read_bytes())
+            fields = json.loads(self._handed_path(move).read_bytes())
         except FileNotFoundError:
             return None
         return Handed(
-            tuple((parse_name(name), parse_name(acl)) for name, acl in told["rows"]),
-            {key: bytes(parse_name(text)) for key, text in told["notes"].items()},
-            tuple(parse_name(text) for text in told["subscriptions"]),
-            {parse_name(text): int(modseq) for text, modseq in told.get("left_at", {}).items()},
+            tuple((parse_name(name), parse_name(acl)) for name, acl in fields["rows"]),
+            {key: bytes(parse_name(text)) for key, text in fields["notes"].items()},
+            tuple(parse_name(text) for text in fields["subscriptions"]),
+            {parse_name(text): int(modseq) for text, modseq in fields.get("left_at", {}).items()},
         )
 
     def _handed_path(self, move: Move) -> Path:

@@ -167,8 +167,8 @@ class Mover:
             if ended.state is State.ABORTED and ended.problem:  # it will be no better another time
                 code = Code.CANNOT
             text = ended.problem or f"The move is {ended.state.value}"
-            told = tuple(name for name in {ended.root, *ended.names} if display(name) in text)
-            raise Refusal(code, text, names=told)
+            named = tuple(name for name in {ended.root, *ended.names} if display(name) in text)
+            raise Refusal(code, text, names=named)
         return ended
 
     def _run(self, move: Move) -> asyncio.Task[Move]:

@@ -235,8 +235,8 @@ class Outgoing:
         """Rows, and the octets of those that the target lacks; what has gone since is told in the next round."""
         carried = await read(mailbox, rows, lambda row: not known.has(row.uid))
         sum_of_all = asyncio.get_running_loop().run_in_executor(None, digest, carried)
-        told = [(row, octets is not None) for row, octets in carried]
-        await self._peer.send_rows(Rows(name, told))
+        sent_rows = [(row, octets is not None) for row, octets in carried]
+        await self._peer.send_rows(Rows(name, sent_rows))
         messages, sent = 0, 0
         for _, octets in carried:
             if octets is not None:

@@ -213,11 +213,11 @@ def _check_note(key: str, octets: bytes) -> None:
                 bytes.fromhex(value)
 
 
-def note_with(name: MailboxName, told: Mapping[str, Mapping[str, bytes]]) -> tuple[str, bytes]:
+def note_with(name: MailboxName, notes: Mapping[str, Mapping[str, bytes]]) -> tuple[str, bytes]:
     """The note, by its key, of a mailbox that has these entries by scope; empty where it has none."""
     shown = {
         scope: {entry: value.decode("latin-1") for entry, value in entries.items()}
-        for scope, entries in told.items()
+        for scope, entries in notes.items()
         if entries
     }
     return _key(name), json.dumps(shown).encode() if shown else b""

@@ -120,8 +120,8 @@ class Quotas:
     def limits_of(self, root: MailboxName) -> dict[Resource, int]:
         """The limits set on exactly this name; empty where it is no quota root."""
         octets = self._list.note(quota_key(root))
-        told: dict[str, int] = json.loads(octets) if octets else {}
-        return {Resource(word): limit for word, limit in told.items()}
+        fields: dict[str, int] = json.loads(octets) if octets else {}
+        return {Resource(word): limit for word, limit in fields.items()}
 
     def root_of(self, name: MailboxName) -> MailboxName | None:
         """The nearest quota root at or above a mailbox."""
@@ -132,8 +132,8 @@ class Quotas:
 
     async def set_limits(self, root: MailboxName, limits: Mapping[Resource, int]) -> None:
         """Replace all limits of a root; none makes it no root."""
-        told = {resource.value: limit for resource, limit in limits.items()}
-        octets = json.dumps(told).encode() if told else b""
+        fields = {resource.value: limit for resource, limit in limits.items()}
+        octets = json.dumps(fields).encode() if fields else b""
         await self._ledger.commit([PutNote(quota_key(root), octets)])
 
     async def usages(self, root: MailboxName) -> Sequence[Usage]:

@@ -81,8 +81,8 @@ class UrlKeys:
 
     def _secret(self, note: str, user: str) -> bytes | None:
         octets = self._list.note(note)
-        told: dict[str, str] = json.loads(octets) if octets else {}
-        return bytes.fromhex(told[user]) if user in told else None
+        keys: dict[str, str] = json.loads(octets) if octets else {}
+        return bytes.fromhex(keys[user]) if user in keys else None
 
 
 def _token(key: bytes, rump: bytes) -> bytes:

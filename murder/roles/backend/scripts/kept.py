@@ -429,15 +429,15 @@ async def _read(mailbox: Mailbox) -> list[Script]:
         if turn.is_over:
             await turn.rest()
         octets = await mailbox.octets(message.uid)
-        told = parse_script(octets)
-        name = told.name or f"script-{message.uid}"
+        script = parse_script(octets)
+        name = script.name or f"script-{message.uid}"
         older = found.get(name)
         found[name] = Script(
             name,
             message.uid,
-            len(octets) - told.begin,
+            len(octets) - script.begin,
             ACTIVE_FLAG in message.flags,
-            told.id,
+            script.id,
             int(message.modseq),
             (*older.older, older.uid) if older else (),
         )

@@ -57,8 +57,8 @@ class Lists:
 def _read(path: Path, kept: _Kept | None) -> _Kept:
     """In a thread. Raises OSError."""
     with path.open("rb") as file:
-        told = os.fstat(file.fileno())
-        stamp = (told.st_ino, told.st_size, told.st_mtime_ns)
+        status = os.fstat(file.fileno())
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         if kept is not None and kept.stamp == stamp:
             return kept
         text = file.read(MAX_OCTETS).decode("utf-8", "replace")

@@ -46,8 +46,8 @@ async def _enable(dialogue: FrontendImap, command: Command, new: list[bytes]) ->
         if reply is not None and selected is not None and selected.upstream is upstream:
             news += [line for line in reply.untagged if line[:10].upper() != b"* ENABLED "]
     dialogue.enabled |= frozenset(new)
-    told = untagged(b" ".join([b"ENABLED", *(ENABLEABLE[word] for word in new)]))
-    dialogue.send(told + b"".join(news) + status_line(command.tag, b"OK", "Completed"))
+    answer = untagged(b" ".join([b"ENABLED", *(ENABLEABLE[word] for word in new)]))
+    dialogue.send(answer + b"".join(news) + status_line(command.tag, b"OK", "Completed"))
 
 
 def run_unauthenticate(dialogue: FrontendImap, command: Command) -> Running:

@@ -269,8 +269,8 @@ class FrontendImap(ImapDialogue, Client):
 
     def hops_left(self) -> int:
         """A proxy that is a client of itself must come to an end."""
-        told = self.client_id.get(HOPS_FIELD, "")
-        left = int(told) - 1 if told.isdecimal() and len(told) < 4 else MAX_HOPS
+        hops = self.client_id.get(HOPS_FIELD, "")
+        left = int(hops) - 1 if hops.isdecimal() and len(hops) < 4 else MAX_HOPS
         if left < 0:
             raise UpstreamFailure(
                 UpstreamKind.PROTOCOL,

@@ -220,9 +220,9 @@ class Lobby(FrontendImap):
         logins = service.figures.numbers["logins"]
         logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
         self._told = words = frontend.capabilities.current or frontend.capabilities.words()
-        told = _words(words, limits.literal_minus, limits.suppress_capabilities)
+        capabilities = _words(words, limits.literal_minus, limits.suppress_capabilities)
         self.bad_commands = 0
-        reply = b"%s OK [CAPABILITY %s] %s\r\n" % (tag, told, _welcome(login.user))
+        reply = b"%s OK [CAPABILITY %s] %s\r\n" % (tag, capabilities, _welcome(login.user))
         if connection.is_plain and not connection.gathered:
             connection.transport.write(reply)
         else:

@@ -62,11 +62,11 @@ async def _notify(dialogue: FrontendImap, command: Command) -> None:
     async def watch_on() -> None:
         """What happened meanwhile in other mailboxes of the old backend nobody has told: their states are. Raises Refusal,
         UpstreamFailure."""
-        told = _WITHOUT_STATUS.sub(rb"\1 STATUS ", body)
+        with_status = _WITHOUT_STATUS.sub(rb"\1 STATUS ", body)
         servers = await _servers(dialogue, request)
         await asyncio.gather(*map(dialogue.upstream, servers))
         for upstream in _in_order(dialogue):
-            octets = await _spelled_for(dialogue, upstream, told)
+            octets = await _spelled_for(dialogue, upstream, with_status)
             reply = await upstream.execute(octets, untagged=_telling(dialogue, upstream))
             if not reply.is_ok:
                 raise refusal_of(reply)
@@ -76,9 +76,9 @@ async def _notify(dialogue: FrontendImap, command: Command) -> None:
         Refusal, UpstreamFailure."""
         is_new = server not in dialogue.upstreams
         upstream = await dialogue.upstream(server)
-        told = _WITHOUT_STATUS.sub(rb"\1 STATUS ", body)
-        octets = await _spelled_for(dialogue, upstream, told)
-        if is_new or octets != told:
+        with_status = _WITHOUT_STATUS.sub(rb"\1 STATUS ", body)
+        octets = await _spelled_for(dialogue, upstream, with_status)
+        if is_new or octets != with_status:
             if upstream.in_flight:
                 raise Refusal(Code.UNAVAILABLE, f"{server} is busy")
             reply = await upstream.execute(octets, untagged=_telling(dialogue, upstream))
@@ -115,15 +115,15 @@ def _telling(dialogue: FrontendImap, upstream: ImapUpstream) -> Callable[[bytes]
 def _with_children(dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes) -> bytes:
     """A backend knows of no children on others: LIST responses at the beginning of these octets as one server would say
     them (RFC 3348)."""
-    told, rest = b"", octets
+    events, rest = b"", octets
     while rest.startswith(LIST):
         line, end, rest = rest.partition(b"\r\n")
         if CHILDLESS in line and not line.endswith(b"}"):
             line = _with_children_elsewhere(dialogue, upstream.server, line)
-        told += line + end
+        events += line + end
         if line.endswith(b"}"):  # a name in a literal
             break
-    return told + rest
+    return events + rest
 
 
 def _with_children_elsewhere(dialogue: FrontendImap, server: str, line: bytes) -> bytes:
@@ -177,5 +177,5 @@ async def _spelled_for(dialogue: FrontendImap, upstream: ImapUpstream, body: byt
     names = [
         dialogue.external(one.name) for one in entries if one and one.server == upstream.server
     ]
-    told = b" ".join(map(client_astring, names or [NOTHING]))
-    return _SUBSCRIBED.sub(lambda _: b"(MAILBOXES (" + told + b") ", body)
+    spelled = b" ".join(map(client_astring, names or [NOTHING]))
+    return _SUBSCRIBED.sub(lambda _: b"(MAILBOXES (" + spelled + b") ", body)

@@ -163,8 +163,8 @@ class Express:
         octets = _proxy_login(self.address, self._user)
         if multiplexor.tells_client and b"ID" in words:
             local, local_port = client.local_address
-            told = ID % (client.peer, client.peer_port, local, local_port, client.cid)
-            octets = told.encode() + octets
+            client_id = ID % (client.peer, client.peer_port, local, local_port, client.cid)
+            octets = client_id.encode() + octets
         connection.write(octets)
 
     def _let_in(self, answer: bytes, line: bytes, early: bytes) -> None:

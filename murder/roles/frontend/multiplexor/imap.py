@@ -46,16 +46,16 @@ async def _log_in_imap(
     upstreams: Upstreams, upstream: LineUpstream, visitor: Visitor, offers: Offers
 ) -> Welcome:
     words = offers.words
-    told = b""
+    client_id = b""
     if visitor.facts and b"ID" in words:
         # addresses, numbers, and a cid: nothing that needs more than quotes
         fields = " ".join([f'"{name}" "{value}"' for name, value in visitor.facts])
-        told = f'i ID ({fields} "{PIPE_FIELD}" "1")\r\n'.encode()
+        client_id = f'i ID ({fields} "{PIPE_FIELD}" "1")\r\n'.encode()
     if visitor.password is not None and b"AUTH=PLAIN" not in words:
-        await _say_login(upstream, visitor, told)
+        await _say_login(upstream, visitor, client_id)
         answer = await _answer(upstream, b"a")
     else:
-        answer = await _authenticate(upstream, visitor.proof(upstreams, upstream), words, told)
+        answer = await _authenticate(upstream, visitor.proof(upstreams, upstream), words, client_id)
     if answer[-1][:4].upper() != b"A OK":
         raise refused(upstream.failure, answer[-1])
     after = next((found for line in reversed(answer) if (found := words_in(line))), None)
@@ -67,12 +67,14 @@ async def _log_in_imap(
 
 
 async def _authenticate(
-    upstream: LineUpstream, proof: Proof, words: frozenset[bytes], told: bytes
+    upstream: LineUpstream, proof: Proof, words: frozenset[bytes], client_id: bytes
 ) -> list[bytes]:
     """`told` goes before it. The lines of the last answer."""
     first = proof.first
     late = b"" if b"SASL-IR" in words else first
-    upstream.send(b"%sa AUTHENTICATE %s%s\r\n" % (told, proof.mechanism, b"" if late else first))
+    upstream.send(
+        b"%sa AUTHENTICATE %s%s\r\n" % (client_id, proof.mechanism, b"" if late else first)
+    )
     for _ in range(MAX_CHALLENGES):
         lines = await _answer(upstream, b"a", goes_on=True)
         if not lines[-1].startswith(b"+"):
@@ -89,9 +91,9 @@ async def _authenticate(
     raise upstream.failure(UpstreamKind.PROTOCOL, "an endless login")
 
 
-async def _say_login(upstream: LineUpstream, visitor: Visitor, told: bytes) -> None:
+async def _say_login(upstream: LineUpstream, visitor: Visitor, client_id: bytes) -> None:
     """LOGIN, where there is no AUTHENTICATE PLAIN; what cannot be quoted waits for the server's go-ahead."""
-    said = told + b"a LOGIN"
+    said = client_id + b"a LOGIN"
     for word in (visitor.user.encode("utf-8", "surrogateescape"), visitor.password or b""):
         if string(word).startswith(b'"'):
             said += b" " + quoted(word)

@@ -15,8 +15,8 @@ UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
 
 
 async def _begin(upstreams: Upstreams, upstream: LineUpstream, known: Offers | None) -> Offers:
-    told = await begin(upstreams, upstream)
-    words = frozenset(told)
+    capabilities = await begin(upstreams, upstream)
+    words = frozenset(capabilities)
     return known if known is not None and known.words == words else Offers(words)
 
 

@@ -27,12 +27,12 @@ class Visitor:
 
     def xclient(self) -> bytes:
         """The arguments of XCLIENT, as Dovecot reads them in POP3 and ManageSieve."""
-        told = dict(self.facts)
+        fields = dict(self.facts)
         named = (
             *(("ADDR", "x-originating-ip"), ("PORT", "x-originating-port")),
             *(("SESSION", "x-session-id"), ("TTL", "x-proxy-ttl")),
         )
-        return " ".join(f"{word}={told[name]}" for word, name in named if name in told).encode()
+        return " ".join(f"{word}={fields[name]}" for word, name in named if name in fields).encode()
 
     def proof(self, upstreams: Upstreams, upstream: LineUpstream) -> Proof:
         """What shows that we may come in for them. Raises UpstreamFailure."""

@@ -207,7 +207,7 @@ class Environment:
             except (lmdb.DiskError, OSError) as error:
                 raise self._unwritable(error) from error
             except lmdb.Error as error:
-                if not any(told in str(error) for told in TROUBLES):
+                if not any(trouble in str(error) for trouble in TROUBLES):
                     raise
                 raise self._unwritable(error) from error
 

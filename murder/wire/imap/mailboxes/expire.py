@@ -38,11 +38,11 @@ def format_expire(acts: bool) -> bytes:
 
 
 # "*" SP "XEXPIRE" SP string SP mailbox SP number64 SP number64 SP string SP string
-def format_expired(told: ExpiredTold) -> bytes:
+def format_expired(expired: ExpiredTold) -> bytes:
     """With CRLF."""
-    rule, problem = (string(text.encode()) for text in (told.rule, told.problem))
-    words = (WORD, rule, astring(told.mailbox), told.messages, told.octets)
-    return b"* %b %b %b %d %d " % words + b"%b %b\r\n" % (string(told.target), problem)
+    rule, problem = (string(text.encode()) for text in (expired.rule, expired.problem))
+    words = (WORD, rule, astring(expired.mailbox), expired.messages, expired.octets)
+    return b"* %b %b %b %d %d " % words + b"%b %b\r\n" % (string(expired.target), problem)
 
 
 def parse_expired(octets: bytes) -> ExpiredTold:

@@ -36,14 +36,14 @@ async def expire(reach: Reach, server: str | None, dry_run: bool, yes: bool, as_
     away = False
     for one in servers:
         try:
-            told = await ask(reach, one, acts=acts)
+            outcome = await ask(reach, one, acts=acts)
         except Refusal as refusal:
             problems[one] = refusal.text
             continue
         except UpstreamFailure as failure:
             problems[one], away = str(failure), True
             continue
-        for row in told:
+        for row in outcome:
             found.append(
                 {
                     "server": one,

@@ -71,18 +71,18 @@ async def unexpunge(
         return await _list(reach, name, chosen, within_s, as_json)
     back = await bring_back(reach, canonical, chosen, within_s)
     facts = {"mailbox": shown, "restored": [{"before": old, "uid": new} for old, new in back]}
-    told = f"{count(len(back), 'message')} back in {shown}"
+    line = f"{count(len(back), 'message')} back in {shown}"
     if not back:
         say(as_json, facts, f"Nothing of that is kept in {shown}")
         return 1
-    return say(as_json, facts, told)
+    return say(as_json, facts, line)
 
 
 async def _list(reach: Reach, name: str, uids: str, within_s: int, as_json: bool) -> int:
     canonical = reach.name(name)
     found = await kept(reach, canonical, uids, within_s)
     if as_json:
-        told = [
+        facts = [
             {
                 "uid": one.uid,
                 "expunged": one.at.isoformat(),
@@ -92,7 +92,7 @@ async def _list(reach: Reach, name: str, uids: str, within_s: int, as_json: bool
             }
             for one in found
         ]
-        print_json({"mailbox": reach.shown(canonical), "kept": told})
+        print_json({"mailbox": reach.shown(canonical), "kept": facts})
         return 0
     rows = [
         [str(one.uid), _local(one.at), octets(one.size), plain(one.sender), plain(one.subject)]

@@ -32,13 +32,13 @@ async def show_log(reach: Reach, word: str, level: str, as_json: bool) -> int:
     murder ctl log --level warning --json
     """
     await need_nodes(reach)
-    told = await tail(reach, word, level)
+    lines = await tail(reach, word, level)
     if as_json:
-        print_json([{"node": one.node, "role": one.role, **one.shown()} for one in told.lines])
+        print_json([{"node": one.node, "role": one.role, **one.shown()} for one in lines.lines])
     else:
-        for line in told.lines:
+        for line in lines.lines:
             at = time.strftime("%H:%M:%S", time.localtime(line.at))
             click.echo(f"{at} {line.node} {plain(line.text)}")
-        if not told.lines:
+        if not lines.lines:
             click.echo("No line matches", err=True)
-    return say_unreachable(told.silent) or (0 if told.lines else 1)
+    return say_unreachable(lines.silent) or (0 if lines.lines else 1)

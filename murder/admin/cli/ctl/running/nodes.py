@@ -220,8 +220,8 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
 
 
 def _row(reach: Reach, one: ConflictShown, heads: Sequence[str]) -> list[str]:
-    told = replace(one, name=shown_name(reach, one.name))
-    return [getattr(told, head) or "" for head in heads]
+    named = replace(one, name=shown_name(reach, one.name))
+    return [getattr(named, head) or "" for head in heads]
 
 
 def _when(at: object) -> str:

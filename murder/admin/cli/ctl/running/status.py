@@ -50,12 +50,12 @@ FULL: Final = 0.9
 Cpu = Mapping[tuple[str, str], float]
 
 
-def say_unreachable(told: Sequence[NodeAnswers]) -> int:
+def say_unreachable(nodes: Sequence[NodeAnswers]) -> int:
     """Who did not answer, and why, on standard error; the exit code for that."""
-    for node in told:
+    for node in nodes:
         if node.problem:
             click.echo(f"murder: {node.place}: {node.problem}", err=True)
-    return 3 if any(node.problem for node in told) else 0
+    return 3 if any(node.problem for node in nodes) else 0
 
 
 def _cells(line: NodeLine, cpu: Cpu) -> dict[str, str]:

@@ -140,8 +140,8 @@ class _Append:
             await self._check(head, mailbox)
             incoming = await self._take(head, mailbox)
             flags = changeable(head.flags, rights)
-            told = await size_told(incoming.octets())
-            new = NewMessage(incoming, flags, head.internal_date, told_size=told)
+            size = await size_told(incoming.octets())
+            new = NewMessage(incoming, flags, head.internal_date, told_size=size)
             self._messages.append(new)
             if not parse_append_end(self._scanner, head.form):
                 break

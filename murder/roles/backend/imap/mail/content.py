@@ -140,9 +140,9 @@ class Reader:
     async def _note_size(self, size: int) -> None:
         """For whoever asks for RFC822.SIZE alone."""
         message, mailbox = self._message, self._mailbox
-        told = 0 if size == message.size else size
-        if told != message.told_size and isinstance(mailbox, KeepsToldSize):
-            await mailbox.keep_told_size(message.uid, told)
+        differing = 0 if size == message.size else size
+        if differing != message.told_size and isinstance(mailbox, KeepsToldSize):
+            await mailbox.keep_told_size(message.uid, differing)
 
     async def _has_nul(self, raw: memoryview) -> bool:
         if len(raw) < SMALL_OCTETS:

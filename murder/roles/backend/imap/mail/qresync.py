@@ -57,8 +57,8 @@ async def tell_vanished(
 
 
 def _format_vanished(gone: Ranges, floor: int) -> bytes:
-    told = tuple((max(low, floor + 1), high) for low, high in gone if high > floor)
-    return b"* VANISHED (EARLIER) %s\r\n" % format_ranges(told) if told else b""
+    vanished = tuple((max(low, floor + 1), high) for low, high in gone if high > floor)
+    return b"* VANISHED (EARLIER) %s\r\n" % format_ranges(vanished) if vanished else b""
 
 
 async def known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet] | None) -> int:

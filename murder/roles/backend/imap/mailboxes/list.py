@@ -79,15 +79,15 @@ class _Answer(ListAnswer):
     async def beside(self, rows: Sequence[ListRow]) -> Mapping[bytes, Sequence[bytes]]:
         if not self.request.returns & BESIDE:
             return {}
-        told = {}
+        answers = {}
         turn = Turn()
         for row in rows:
             if turn.is_over:
                 await turn.rest()
             if row.exists and row.name is not None:
                 shown = self._dialogue.shown(row.external)
-                told[shown] = await self._beside(shown, row.name)
-        return told
+                answers[shown] = await self._beside(shown, row.name)
+        return answers
 
     async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:
         """Of one mailbox; nothing where it has just gone."""
@@ -130,8 +130,8 @@ async def _lsub(dialogue: BackendImap, command: Command) -> None:
         mailboxes, login = dialogue.backend.mailboxes, dialogue.user
         names = await dialogue.backend.store.subscriptions(login.user)
         # an administrator comes through a frontend under their own name, but it has told whose session that is
-        told = dialogue.client_id
-        is_proxied = login.by_proxy or ("x-session-id" in told and not login.is_piped)
+        client = dialogue.client_id
+        is_proxied = login.by_proxy or ("x-session-id" in client and not login.is_piped)
         away: Container[MailboxName] = ()  # who follows referrals finds it where it is
         referrals = dialogue.backend.referrals
         if command.name == b"RLSUB" and not is_proxied and referrals is not None:

@@ -70,12 +70,12 @@ async def move_away(
     try:
         await dialogue.mover.move(name, server, partition, dialogue.user.user, tell)
     except (Refusal, UpstreamFailure) as problem:
-        told = (
+        text = (
             str(problem)
             if isinstance(problem, UpstreamFailure)
             else dialogue.status_for(problem).text
         )
-        dialogue.send(status_line(b"*", b"NO", f"{what} ({told})"))
+        dialogue.send(status_line(b"*", b"NO", f"{what} ({text})"))
         raise
     dialogue.send(status_line(b"*", b"OK", what))
     await dialogue.finish(command)

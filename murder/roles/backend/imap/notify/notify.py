@@ -36,14 +36,14 @@ async def _notify(dialogue: BackendImap, command: Command) -> None:
     watchers = dialogue.backend.tracker.watchers
     watchers.add(watcher)  # before it looks: nothing may happen unseen
     try:
-        told = await watcher.watch.begin(tell_status=request.status)
+        answers = await watcher.watch.begin(tell_status=request.status)
     except BaseException:
         watchers.discard(watcher)
         raise
     if dialogue.view is not None:  # RFC 5465 §3.1: a NOOP is implied
         dialogue.view.interest = ALL
         dialogue.send(await dialogue.updates(removals=True))
-    dialogue.send(told)
+    dialogue.send(answers)
     _start(dialogue, watcher, request.groups)
     dialogue.send_ok(command)
 

@@ -181,14 +181,14 @@ class Contexts:
     def removals(self, view: View) -> bytes:
         """REMOVEFROM for messages that are gone: told as soon as it is known, for their numbers are still valid."""
         vanished, self._vanished = sorted(self._vanished), set()
-        told: list[bytes] = []
+        lines: list[bytes] = []
         for uid in vanished:
             self._changed.pop(uid, None)
         for context in self._contexts.values():
             gone = [uid for uid in vanished if uid in context.results]
             if gone:
-                told.append(context.told(view, False, context.results.remove(gone)))
-        return b"".join(told)
+                lines.append(context.told(view, False, context.results.remove(gone)))
+        return b"".join(lines)
 
     async def changes(self, view: View, arrived: Sequence[Uid]) -> News:
         """REMOVEFROM and ADDTO for new flags and new messages; after the client has been told of these."""

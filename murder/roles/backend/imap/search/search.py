@@ -203,10 +203,10 @@ async def modseq_of(
     if not found.uids or not uses_modseq(request.key):
         return None
     ends = {ReturnOption.MIN: ordered[0], ReturnOption.MAX: ordered[-1]}
-    told = (request.returns or frozenset()) - SILENT
-    if not told or not told <= ends.keys():
+    results = (request.returns or frozenset()) - SILENT
+    if not results or not results <= ends.keys():
         return found.modseq
-    messages = await view.messages(sorted({Uid(ends[option]) for option in told}))
+    messages = await view.messages(sorted({Uid(ends[option]) for option in results}))
     return max((message.modseq for message in messages), default=found.modseq)
 
 

@@ -106,12 +106,12 @@ class _Claim:
     async def _store(self, verb: bytes, seen: dict[Uid, _Seen]) -> Collection[Uid]:
         """Of these, what nobody has changed since they were `seen`. What has been expunged is told of by no FETCH."""
         newest = max(one.modseq for one in seen.values())
-        told: set[Uid] = set()
+        uids: set[Uid] = set()
 
         def take(response: bytes) -> None:
             fetched = parse_fetch_response(response)
             if fetched is not None and fetched.uid in seen and (fetched.modseq or 0) > newest:
-                told.add(fetched.uid)
+                uids.add(fetched.uid)
 
         command = b"UID STORE %s (UNCHANGEDSINCE %d) %s (\\Deleted)"
         octets = command % (format_ranges(compress(sorted(seen))), newest, verb)
@@ -120,7 +120,7 @@ class _Claim:
             self.refusal = refusal_of(reply)
             return ()
         changed = self._changed(reply)
-        return [uid for uid in told if not any(low <= uid <= high for low, high in changed)]
+        return [uid for uid in uids if not any(low <= uid <= high for low, high in changed)]
 
     def _changed(self, reply: Reply) -> list[tuple[int, int]]:
         """By others, as the code MODIFIED tells."""

@@ -155,9 +155,9 @@ async def _fetch(
                 dialogue.send(response)
             return is_answer
 
-        told = passing(dialogue, upstream, tell)
+        handler = passing(dialogue, upstream, tell)
         words = b" ".join(map(_format_request, asked))
-        await upstream.execute(b"URLFETCH " + words, untagged=told)
+        await upstream.execute(b"URLFETCH " + words, untagged=handler)
         await dialogue.flush()
     dialogue.send_ok(command)
 
