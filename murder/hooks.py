@@ -81,7 +81,10 @@ def site_plugins(folders: Sequence[Path]) -> Iterator[Found]:
 
 def bundled_settings() -> dict[str, type]:
     """The Settings class of each bundled plugin that has one, for the example configuration."""
-    found = {one.name: getattr(load_module(one), "Settings", None) for one in bundled_plugins()}
+    found = {
+        bundled_plugin.name: getattr(load_module(bundled_plugin), "Settings", None)
+        for bundled_plugin in bundled_plugins()
+    }
     return {name: cls for name, cls in found.items() if isinstance(cls, type)}
 
 
@@ -387,7 +390,7 @@ class Plugins:
         ConfigError."""
         if self._services is None:
             self._services = self._make_services()
-        return [one for one in self._services if not role or role in one.roles]
+        return [service for service in self._services if not role or role in service.roles]
 
     def _make_services(self) -> list[Service]:
         found: list[Service] = []

@@ -205,9 +205,9 @@ class Recent:
         """Time, level and text of those in which the word stands, in upper or lower case, from that level on."""
         wanted, limit = word.lower(), LEVELS[least]
         return [
-            one
-            for one in list(self.lines)
-            if LEVELS[one[1]] >= limit and (not wanted or wanted in one[2].lower())
+            line
+            for line in list(self.lines)
+            if LEVELS[line[1]] >= limit and (not wanted or wanted in line[2].lower())
         ]
 
 

@@ -123,7 +123,9 @@ class Carrier:
 
     async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
         root, box_id, _ = self._find(name)
-        come = [one.incoming for one in messages if isinstance(one.incoming, FileIncoming)]
+        come = [
+            message.incoming for message in messages if isinstance(message.incoming, FileIncoming)
+        ]
         for incoming in come:
             incoming.pin()
         large = [incoming for incoming in come if not incoming.is_inline]

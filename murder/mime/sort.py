@@ -50,7 +50,7 @@ def sent_date(message: Message, envelope: Envelope) -> datetime:
 
 def in_sort_order(messages: Iterable[Sortable], orders: Sequence[SortOrder]) -> list[int]:
     """Their numbers, sorted by the first key, then the next …, then by number. REVERSE turns only its own key."""
-    return put_in_order([keyed(one, orders) for one in messages], orders)
+    return put_in_order([keyed(message, orders) for message in messages], orders)
 
 
 def put_in_order(messages: Sequence[Keyed], orders: Sequence[SortOrder]) -> list[int]:

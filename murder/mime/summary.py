@@ -93,8 +93,8 @@ def _load_part(fields: list[Any]) -> Part:
 
 def _dump_addresses(addresses: tuple[Address, ...]) -> list[list[str | None]]:
     return [
-        [_text(one.name), _text(one.route), _text(one.mailbox), _text(one.host)]
-        for one in addresses
+        [_text(address.name), _text(address.route), _text(address.mailbox), _text(address.host)]
+        for address in addresses
     ]
 
 

@@ -203,7 +203,7 @@ class Trust:
         if shown.not_valid_after_utc < now:
             return "expired"
         gone = set(before.authorities) - set(self.authorities)
-        if gone and not any(has_signed(one, shown) for one in self.authorities):
+        if gone and not any(has_signed(authority, shown) for authority in self.authorities):
             return "not of our authority"
         return ""
 

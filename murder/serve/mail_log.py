@@ -59,7 +59,7 @@ class HeadOf:
         if end < 0 and len(held) < HEAD_OCTETS:
             return
         self._held, self._is_over = bytearray(), True
-        found = _MESSAGE_ID.search(held, 0, end if end >= 0 else len(held))
-        if found:
-            text = found[1].decode("utf-8", "replace")
+        match = _MESSAGE_ID.search(held, 0, end if end >= 0 else len(held))
+        if match:
+            text = match[1].decode("utf-8", "replace")
             self.message_id = "".join(one if one.isprintable() else "?" for one in text)

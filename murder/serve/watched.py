@@ -181,10 +181,10 @@ class Commands:
 
     def _ended(self, line: bytes) -> None:
         if not self._goes_on:
-            found = _COMMAND.match(line)
-            if found is not None:
-                name = found[3].upper().decode()
-                self._begun(found[1], f"UID {name}" if found[2] else name)
+            match = _COMMAND.match(line)
+            if match is not None:
+                name = match[3].upper().decode()
+                self._begun(match[1], f"UID {name}" if match[2] else name)
         literal = _LITERAL.search(line)
         self._goes_on = literal is not None
         self._left = int(literal[1]) if literal else 0

@@ -128,8 +128,8 @@ def _skip(data: bytes, at: int) -> int:
     literal, or be unfinished. A FETCH of all flags has thousands of others."""
     announced = data.find(b"}\r\n", at)
     last = data.rfind(b"\n", at - 1, announced if announced >= 0 else len(data)) + 1
-    found = _WORTH_A_LOOK.search(data, at - 1, last)
-    return found.start() + 1 if found is not None else last
+    match = _WORTH_A_LOOK.search(data, at - 1, last)
+    return match.start() + 1 if match is not None else last
 
 
 def non_synchronising(octets: bytes) -> bytes:

@@ -52,8 +52,8 @@ def new_id() -> str:
 
 def token_in(cid: str) -> str:
     """Of a session as a proxy has told of it; empty where it is not sampled."""
-    found = _TOKEN.search(cid)
-    return found[1] if found else ""
+    match = _TOKEN.search(cid)
+    return match[1] if match else ""
 
 
 class Spans:

@@ -44,17 +44,17 @@ def parse_envelope(arguments: bytes, word: bytes) -> Envelope:
     if arguments[: len(word)].upper() != word:
         raise BadSyntax(f"{word.decode()}<address> is missing")
     rest = arguments[len(word) :].lstrip(b" ")
-    found = _PATH.match(rest)
-    if found is None or len(found["path"]) > MAX_PATH_OCTETS:
+    match = _PATH.match(rest)
+    if match is None or len(match["path"]) > MAX_PATH_OCTETS:
         raise BadSyntax("that is no address in angle brackets")
-    tail = rest[found.end() :]
+    tail = rest[match.end() :]
     if tail and not tail.startswith(b" "):
         raise BadSyntax("a space is missing behind the address")
     parameters = {}
     for given in tail.split():
         name, _, value = given.partition(b"=")
         parameters[name.upper()] = value
-    return Envelope(found["path"], parameters)
+    return Envelope(match["path"], parameters)
 
 
 def parse_recipient(path: bytes) -> Recipient:
@@ -146,13 +146,13 @@ def clean(text: str) -> str:
 
 def code_of(line: bytes) -> tuple[int, bool]:
     """A reply line's code, and whether it is the reply's last. Raises BadSyntax."""
-    found = _REPLY.match(line)
-    if found is None:
+    match = _REPLY.match(line)
+    if match is None:
         raise BadSyntax(f"that is no reply: {line[:80]!r}")
-    return int(found[1]), found[2] != b"-"
+    return int(match[1]), match[2] != b"-"
 
 
 def enhanced_of(line: bytes) -> bytes:
     """The enhanced code of a reply line, b"" without one."""
-    found = _ENHANCED.match(line, 4)
-    return found[0] if found else b""
+    match = _ENHANCED.match(line, 4)
+    return match[0] if match else b""

@@ -60,9 +60,9 @@ def verdict_of(result: Result) -> Verdict | None:
         return LOCKED
     text = result.text.lower()
     if result.code == INVALID_CREDENTIALS:
-        found = _OF_WINDOWS.search(result.text)
-        if found is not None:
-            return WINDOWS.get(found[1])
+        match = _OF_WINDOWS.search(result.text)
+        if match is not None:
+            return WINDOWS.get(match[1])
         return PASSWORD_EXPIRED if error == _EXPIRED or "password expired" in text else None
     if result.code == _CONSTRAINT:
         return LOCKED

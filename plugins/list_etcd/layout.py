@@ -80,7 +80,7 @@ def parse_record(octets: bytes) -> Record:
     commit = Commit.FromString(octets)
     return Record(
         Position(commit.after_seq, commit.after_mark),
-        [(one.key, one.row if one.HasField("row") else None) for one in commit.changes],
+        [(change.key, change.row if change.HasField("row") else None) for change in commit.changes],
         Position(commit.seq, commit.mark),
         {note.key: note.octets for note in commit.notes},
     )

@@ -41,7 +41,9 @@ class MaildirCarrier(Carrier):
     ) -> None:
         """See murder.api.carry: files into `tmp`, durable with the commit, and to their places right behind it."""
         tree, box_id = mailbox.tree, mailbox.box_id
-        come = [one.incoming for one in messages if isinstance(one.incoming, FileIncoming)]
+        come = [
+            message.incoming for message in messages if isinstance(message.incoming, FileIncoming)
+        ]
         for incoming in come:
             incoming.pin()
 

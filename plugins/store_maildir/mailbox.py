@@ -105,7 +105,9 @@ class MaildirBodies:
         folder = self.tree.folder_of(db, self.box_id)
         base, letters = split_name(file.split("/", 2)[2])
         known = read_keywords(folder)
-        foreign = [one for one in letters if one not in "DFRST" and not _is_known(one, known)]
+        foreign = [
+            letter for letter in letters if letter not in "DFRST" and not _is_known(letter, known)
+        ]
         now = self._letters(folder, bits, keywords.split())
         new = f"{self.box_id}/cur/{join_name(base, [*foreign, *now])}"
         if new != file:

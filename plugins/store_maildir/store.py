@@ -234,9 +234,8 @@ class MaildirStore:
                 if match is None or not ((folder / INDEX).exists() or (folder / "cur").is_dir()):
                     continue
                 parts = match.groupdict()
-                user = parts.get("u") or parts.get("n", "") + (
-                    "@" + parts["d"] if "d" in parts else ""
-                )
+                domain = "@" + parts["d"] if "d" in parts else ""
+                user = parts.get("u") or parts.get("n", "") + domain
                 if is_user:
                     yield inbox_of(user)
                 else:

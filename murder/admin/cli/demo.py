@@ -170,7 +170,7 @@ def _show_json(running: Demo) -> None:
 def _show(running: Demo) -> None:
     """Where everything listens, and three lines to paste."""
     options = running.options
-    plugged = [key.name for one in options.services for key in one.protocol.keys]
+    plugged = [key.name for service in options.services for key in service.protocol.keys]
     keys = [*(key.name for key in client_keys()), *plugged]
     keys += ["mupdate", *running.nodes[0].pages]
     heads = f"{'':9}{'':24}" + "".join(f"{key:>{width(key)}}" for key in keys)

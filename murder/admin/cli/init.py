@@ -212,7 +212,7 @@ def _certified(
     home.mkdir(mode=0o700, exist_ok=True)
     certificate = home / f"{name}.pem"
     key = certificate.with_suffix(".key")
-    known = [one for one in addresses if one]
+    known = [address for address in addresses if address]
     soon = datetime.now(UTC) + timedelta(days=EXPIRES_SOON_DAYS)
     changed = []
     if flaws_of(certificate, key, authority / CA_CERTIFICATE, soon) or not _says(

@@ -17,7 +17,7 @@ class Span(click.ParamType[float]):
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         if isinstance(value, float):
             return value
-        found = _SPAN.fullmatch(value)
-        if found is None:
+        match = _SPAN.fullmatch(value)
+        if match is None:
             self.fail(f"{value!r}: say 90s, 30m, 12h or 7d", param, ctx)
-        return float(int(found[1]) * UNITS[found[2]])
+        return float(int(match[1]) * UNITS[match[2]])

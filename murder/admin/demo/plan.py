@@ -134,7 +134,7 @@ def nodes_of(options: Options) -> list[Node]:
                 ports = {MASTER: port}
             roles = (MASTER, role) if is_master else (role,)
             own = "frontend" if role == UNIFIED else role
-            plugged = [one.protocol for one in options.services if own in one.roles]
+            plugged = [service.protocol for service in options.services if own in service.roles]
             for key in chain(client_keys(own), *(spec.keys for spec in plugged)):
                 port += 1
                 ports[key.name] = port

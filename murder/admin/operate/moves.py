@@ -198,7 +198,7 @@ async def _records(reach: Reach, server: str, command: bytes) -> list[Record]:
         records = [parse_record(line) for line in reply.untagged]
     except BadSyntax as error:
         raise Refusal(Code.CANNOT, f"{server}: {error.text}") from None
-    return [Record(server, one) for one in records if one is not None]
+    return [Record(server, record) for record in records if record is not None]
 
 
 async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:

@@ -55,13 +55,16 @@ class Placing:
             return self._here(name, rows, weights)
         if placed.server is None:
             raise _nobody()
-        loads = [_load(one.server, one.mailboxes, one.weight) for one in placed.candidates]
+        loads = [
+            _load(candidate.server, candidate.mailboxes, candidate.weight)
+            for candidate in placed.candidates
+        ]
         return Explained(placed.server, placed.reason, loads, placed.node, placed.quota)
 
     async def choose(self, new: NewMailbox, loads: Sequence[BackendLoad]) -> Location | None:
         """The policy alone, among these: for plans, in which what is on each changes as they grow. Raises Refusal."""
         candidates = tuple(
-            Candidate(one.location.server, one.mailboxes, one.weight) for one in loads
+            Candidate(load.location.server, load.mailboxes, load.weight) for load in loads
         )
         placed = await self._ask(AskPlace(new.name, {}, candidates))
         if placed is None:

@@ -363,7 +363,9 @@ class MaildirSource:
                 read = None if name.startswith(".") else self._read(folder, place, name)
                 if read is not None:
                     letters = name.partition(":2,")[2]
-                    flags = frozenset(MAILDIR_FLAGS[one] for one in letters if one in MAILDIR_FLAGS)
+                    flags = frozenset(
+                        MAILDIR_FLAGS[letter] for letter in letters if letter in MAILDIR_FLAGS
+                    )
                     key = key_of(read[0].partition(b"\r\n\r\n")[0], len(read[0]))
                     yield Found(key, flags, f"{place}/{name}")
 

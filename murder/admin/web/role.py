@@ -42,7 +42,7 @@ class WebRole:
     def _make_gate(self) -> Gate:
         config = self._config
         sections = (config.frontend, config.backend, config.mupdate)
-        admins = config.web.admins or tuple(name for one in sections for name in one.admins)
+        admins = config.web.admins or tuple(name for section in sections for name in section.admins)
         domains = config.namespace.domains
         return gate_of(config, _Door(admins), self._plugins, domains=domains)
 

@@ -83,7 +83,7 @@ async def makes_and_lists(make: Make) -> None:
     made = await store.create(ANNA, "default")
     hold(made.mailbox_id and made.uid_validity > 0, f"create answered {made!r}")
     await store.create(SENT, "default", "given-id")
-    known = {one.name: one for one in await store.mailboxes()}
+    known = {mailbox.name: mailbox for mailbox in await store.mailboxes()}
     expect(set(known), {ANNA, SENT}, "mailboxes()")
     expect(known[ANNA], made, "what mailboxes() tells of it")
     expect(known[SENT].mailbox_id, "given-id", "the id that was given")
@@ -123,7 +123,7 @@ async def renames_and_repeats_it(make: Make) -> None:
     was = sent.mailbox_id
     await store.rename(SENT, OTHER)
     await store.rename(SENT, OTHER)
-    names = {one.name for one in await store.mailboxes()}
+    names = {mailbox.name for mailbox in await store.mailboxes()}
     expect(names, {OTHER, below.name}, "names after rename")
     moved = await store.open(OTHER, "anna")
     expect(moved.mailbox_id, was, "the id after rename")
@@ -139,18 +139,18 @@ async def keeps_apart_what_was_deleted(make: Make) -> None:
     for where, name in reversed(resting.items()):
         await store.rename(name, where)
         await store.rename(name, where)
-    names = {one.name for one in await store.mailboxes()}
+    names = {mailbox.name for mailbox in await store.mailboxes()}
     expect(names, set(resting), "names after deletion")
     await store.create(ANNA, "default")
     another = await store.open(ANNA, "anna")
     expect(list(await another.uids()), [], "UIDs of a new mailbox")
     another.close()
-    names = {one.name for one in await store.mailboxes()}
+    names = {mailbox.name for mailbox in await store.mailboxes()}
     expect(names, {ANNA, *resting}, "names beside what was deleted")
     await store.delete(ANNA)
     for where, name in resting.items():
         await store.rename(where, name)
-    names = {one.name for one in await store.mailboxes()}
+    names = {mailbox.name for mailbox in await store.mailboxes()}
     expect(names, {ANNA, SENT}, "names of what has come back")
     for name, known, octets in zip((ANNA, SENT), uids, (SMALL, ODD), strict=True):
         back = await store.open(name, "anna")

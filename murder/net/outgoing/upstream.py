@@ -76,8 +76,8 @@ class Upstreams:
 
     def met(self, server: str, greeting: str) -> None:
         """What a server says in its greeting. A version that was not tried beside this one is told, once."""
-        found = _OURS.search(greeting)
-        version = found[1] if found else ""
+        match = _OURS.search(greeting)
+        version = match[1] if match else ""
         if self._versions.get(server) == version:
             return
         self._versions[server] = version

@@ -109,9 +109,9 @@ class Pages:
         answers = await self._ask(AskStatus())
         waiting = sorted(
             {
-                f"{one['role']}: its mailbox list has never been complete"
-                for one in answers
-                if one.get("synchronised") is False
+                f"{answer['role']}: its mailbox list has never been complete"
+                for answer in answers
+                if answer.get("synchronised") is False
             }
         )
         if not answers:
@@ -184,10 +184,10 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
 def _filled(
     family: GaugeMetricFamily | CounterMetricFamily, answers: Sequence[Answer], key: str
 ) -> Metric:
-    for one in answers:
-        value = one.get(key)
+    for answer in answers:
+        value = answer.get(key)
         if isinstance(value, int | float):
-            family.add_metric(_who(one), value)
+            family.add_metric(_who(answer), value)
     return family
 
 

@@ -317,7 +317,7 @@ def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
     wanted: list[tuple[str, str]] = []
     if config.mupdate.master is not None and any(role != "mupdate" for role in roles):
         masters = (config.mupdate.master, *config.mupdate.master.others)
-        wanted += [("mupdate.master", one.host) for one in masters]
+        wanted += [("mupdate.master", master.host) for master in masters]
     if "frontend" in parts_of(roles):
         for name in config.servers:
             wanted.append((f'servers."{name}".address', config.address_of(name)))

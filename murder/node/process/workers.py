@@ -112,7 +112,8 @@ class _Reread:
     def answer(self, failed: Sequence[str]) -> Answer:
         """For `murder reload`; `failed`: what the roles say who could not take it."""
         rows = [
-            {"file": str(one.file), "key": one.key, "problem": one.text} for one in self.problems
+            {"file": str(problem.file), "key": problem.key, "problem": problem.text}
+            for problem in self.problems
         ]
         if self.config is not None:
             rows += [

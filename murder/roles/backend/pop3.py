@@ -218,8 +218,8 @@ def _end_of_top(octets: memoryview, lines: int) -> int:
         return len(octets)
     at = header.end()
     for _ in range(lines):
-        found = _LINE_END.search(octets, at)
-        if found is None:
+        match = _LINE_END.search(octets, at)
+        if match is None:
             return len(octets)
-        at = found.end()
+        at = match.end()
     return at

@@ -106,7 +106,11 @@ async def known_as(frontend: Frontend, user: str) -> Identity | None:
 def _home_of(frontend: Frontend, own: Identity) -> str:
     """Where somebody is at home; "" where that is not known, or is no server of this murder."""
     found = own.host.lower()
-    return next((one for one in servers(frontend) if one.lower() == found), "") if found else ""
+    return (
+        next((server for server in servers(frontend) if server.lower() == found), "")
+        if found
+        else ""
+    )
 
 
 def _decide(

@@ -218,7 +218,7 @@ class FrontendRole(ClientRole):
         if copy is None and (problem := frontend.locator.problem):
             is_complete = frontend.mailboxes.synchronised
             copy = ListFacts("cut off", synchronised=is_complete, list_problem=problem)
-        down = (one for one in servers(frontend) if not frontend.upstreams.is_well(one))
+        down = (server for server in servers(frontend) if not frontend.upstreams.is_well(server))
         return RoleFacts(
             mailboxes=frontend.mailboxes.count(),
             sessions=len(frontend.sessions),

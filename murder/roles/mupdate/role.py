@@ -219,7 +219,7 @@ class MupdateRole:
             return RoleFacts()
         return RoleFacts(
             mailboxes=service.mailboxes.count(),
-            conflicts=sum(one.command != "FORCE" for one in self.conflicts()),
+            conflicts=sum(conflict.command != "FORCE" for conflict in self.conflicts()),
             changes=service.counters.changes,
             refused=service.counters.refused,
             subscribers=len(service.hub.lag()),
@@ -265,7 +265,7 @@ class MupdateRole:
         is a frontend too."""
         dialogues = self._service.dialogues if self._service is not None else ()
         sessions = (dialogue.describe() for dialogue in dialogues)
-        return {one.user for one in sessions if one.state == STREAMING and one.user}
+        return {session.user for session in sessions if session.state == STREAMING and session.user}
 
     def conflicts(self, forget: bool = False) -> list[ConflictShown]:
         """For `murder ctl conflicts`; `forget` removes what is told."""

@@ -91,7 +91,11 @@ class _Direct(Collection[Session]):
         self._sessions = sessions
 
     def __iter__(self) -> Iterator[Session]:
-        return (one for one in self._sessions if not isinstance(one.connection, LocalConnection))
+        return (
+            session
+            for session in self._sessions
+            if not isinstance(session.connection, LocalConnection)
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

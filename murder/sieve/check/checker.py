@@ -502,7 +502,7 @@ def _without_optional(places: Sequence[Argument], count: int) -> tuple[Argument,
 
 def _constant(call: Call) -> bool | None:
     """The outcome of a test, where it is the same whatever the message."""
-    known = [one.constant for one in call.tests]
+    known = [test.constant for test in call.tests]
     match call.word.name:
         case "true":
             return True

@@ -89,7 +89,7 @@ def _delete(machine: Machine, call: Call) -> Suspended:
     machine.check_editable()
     gone = yield from _chosen(machine, call, machine.message.named(name))
     if gone:
-        kept = [one for one in machine.message.fields if id(one) not in gone]
+        kept = [field for field in machine.message.fields if id(field) not in gone]
         machine.edit(machine.message.edited(kept))
 
 
@@ -100,11 +100,11 @@ def _chosen(machine: Machine, call: Call, fields: Sequence[Field]) -> Suspended:
             return set()
         fields = (fields[-index] if "last" in call.tags else fields[index - 1],)
     if call.arguments[1] is None:
-        return {id(one) for one in fields}
+        return {id(field) for field in fields}
     gone = set()
-    for one in fields:
-        if (yield from matched(machine, call, [one.text])):
-            gone.add(id(one))
+    for field in fields:
+        if (yield from matched(machine, call, [field.text])):
+            gone.add(id(field))
     return gone
 
 

@@ -69,7 +69,7 @@ def parse_mailto(uri: str) -> Mailto:
         raise ValueError("it has too many headers")
     seen: set[str] = set()
     for addresses in (found.to, found.cc, found.bcc):
-        fresh = {one.plain: one for one in addresses if one.plain not in seen}
+        fresh = {address.plain: address for address in addresses if address.plain not in seen}
         seen.update(fresh)
         addresses[:] = fresh.values()
     if len(seen) > MAX_RECIPIENTS:

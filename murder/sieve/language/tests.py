@@ -93,18 +93,18 @@ def _many(
 
 def _texts(machine: Machine, call: Call, fields: Sequence[Field]) -> list[str]:
     machine.charge(len(fields))
-    return [one.text for one in fields]
+    return [field.text for field in fields]
 
 
 def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[str]:
     part = call.tags.get(ADDRESS_PART, "all")
     separator = machine.policy.separator
     values: list[str] = []
-    for one in fields:
-        machine.charge(4 + len(one.raw_value) // 8)
-        found = [address for address in one.addresses if address.is_valid]
+    for field in fields:
+        machine.charge(4 + len(field.raw_value) // 8)
+        found = [address for address in field.addresses if address.is_valid]
         if part == "all" and not found:
-            values.append(one.text)  # RFC 5228 §2.7.4: what is no address has no parts
+            values.append(field.text)  # RFC 5228 §2.7.4: what is no address has no parts
         for address in found:
             value = part_of(address, part, separator)
             if value is not None:

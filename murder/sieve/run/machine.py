@@ -262,7 +262,7 @@ class Machine:
         if not actions:
             actions.append(Discard())
         if len(actions) > 1:
-            actions = [one for one in actions if not isinstance(one, Discard)]
+            actions = [action for action in actions if not isinstance(action, Discard)]
         return self._finish(actions, None)
 
     def _fail(self, problem: RunProblem) -> Outcome:
@@ -276,11 +276,13 @@ class Machine:
     def _finish(self, actions: list[Action], failure: Failure | None) -> Outcome:
         """Only versions that an action has are made."""
         numbers = {0}
-        numbers.update(one.version for one in actions if isinstance(one, VERSIONED))
+        numbers.update(action.version for action in actions if isinstance(action, VERSIONED))
         places = {number: place for place, number in enumerate(sorted(numbers))}
         actions = [
-            replace(one, version=places[one.version]) if isinstance(one, VERSIONED) else one
-            for one in actions
+            replace(action, version=places[action.version])
+            if isinstance(action, VERSIONED)
+            else action
+            for action in actions
         ]
         self._outcome = Outcome(
             tuple(actions),

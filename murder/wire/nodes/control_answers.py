@@ -66,7 +66,8 @@ class EngineFacts:
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
         members = [
-            {field.name: getattr(one, field.name) for field in fields(one)} for one in self.members
+            {field.name: getattr(member, field.name) for field in fields(member)}
+            for member in self.members
         ]
         more = {"configured": self.configured} if self.configured else {}
         return {"kind": self.kind, "problem": self.problem, "members": members, **more}
@@ -242,7 +243,7 @@ class ListCopied:
 
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
-        return {f"copied_{one.name}": getattr(self, one.name) for one in fields(self)}
+        return {f"copied_{field.name}": getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,7 @@ def format_request(request: Request, by: str = "") -> bytes:
 
 
 def _shown(candidates: tuple[Candidate, ...]) -> list[list[object]]:
-    return [[one.server, one.mailboxes, one.weight] for one in candidates]
+    return [[candidate.server, candidate.mailboxes, candidate.weight] for candidate in candidates]
 
 
 # --- the answer to AskPlace

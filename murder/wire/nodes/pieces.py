@@ -100,19 +100,19 @@ class _Reader:
                 return self._array(depth)
             case b'"':
                 return self._string()
-        found = _ATOM.match(self.octets, self.at)
-        if found is None:
+        match = _ATOM.match(self.octets, self.at)
+        if match is None:
             raise self.problem("a value")
-        self.at = found.end()
-        return json.loads(found.group())
+        self.at = match.end()
+        return json.loads(match.group())
 
     def _string(self) -> str:
-        found = _STRING.match(self.octets, self.at)
-        if found is None:
+        match = _STRING.match(self.octets, self.at)
+        if match is None:
             raise self.problem("a string")
-        self.at = found.end()
+        self.at = match.end()
         try:
-            return str(json.loads(found.group()))
+            return str(json.loads(match.group()))
         except ValueError as error:
             raise BadSyntax(f"not valid JSON: {error}") from None
 

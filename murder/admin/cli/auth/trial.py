@@ -128,8 +128,12 @@ def _show(user: str, answers: Sequence[Answer], as_json: bool) -> int:
     decided = last.plugin if last.said != "unknown" else ""
     if as_json:
         rows = [
-            {"plugin": one.plugin, "said": one.said, "took_ms": round(one.took_s * 1000, 1)}
-            for one in answers
+            {
+                "plugin": answer.plugin,
+                "said": answer.said,
+                "took_ms": round(answer.took_s * 1000, 1),
+            }
+            for answer in answers
         ]
         print_json(
             {
@@ -140,8 +144,8 @@ def _show(user: str, answers: Sequence[Answer], as_json: bool) -> int:
             }
         )
         return EXIT_DONE if last.identity else EXIT_FAILED
-    for one in answers:
-        click.echo(f"{one.plugin}: {SAID[one.said]} ({one.took_s * 1000:.1f} ms)")
+    for answer in answers:
+        click.echo(f"{answer.plugin}: {SAID[answer.said]} ({answer.took_s * 1000:.1f} ms)")
     if last.identity:
         _tell(last.identity)
         return EXIT_DONE

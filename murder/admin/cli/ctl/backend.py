@@ -61,22 +61,22 @@ async def list_backends(reach: Reach, as_json: bool) -> int:
             ("name", "mailboxes", "users", "weight", "answer", "software", "problem"),
             [
                 [
-                    Painted(str(one["name"]), BAD if one["problem"] else ""),
-                    str(one["mailboxes"]),
-                    str(one["users"]),
-                    f"{one['weight']:g}",
-                    f"{one['answer_ms']} ms" if not one["problem"] else "-",
-                    str(one["software"]) or "-",
-                    Painted(str(one["problem"]), BAD),
+                    Painted(str(entry["name"]), BAD if entry["problem"] else ""),
+                    str(entry["mailboxes"]),
+                    str(entry["users"]),
+                    f"{entry['weight']:g}",
+                    f"{entry['answer_ms']} ms" if not entry["problem"] else "-",
+                    str(entry["software"]) or "-",
+                    Painted(str(entry["problem"]), BAD),
                 ]
-                for one in entries
+                for entry in entries
             ],
             right=("mailboxes", "users", "weight", "answer"),
             hosts=("name",),
             spare=("software",),
             empty="No backend has announced itself at the master, and [servers] names none",
         )
-    return 3 if any(one["problem"] for one in entries) else 0
+    return 3 if any(entry["problem"] for entry in entries) else 0
 
 
 @backend.command()
@@ -314,14 +314,14 @@ async def explain(reach: Reach, name: str, as_json: bool) -> int:
         choice = await decision.home(canonical, rows, weights)
     if as_json:
         loads = [
-            {"server": one.location.server, "mailboxes": one.mailboxes, "weight": one.weight}
-            for one in choice.loads
+            {"server": load.location.server, "mailboxes": load.mailboxes, "weight": load.weight}
+            for load in choice.loads
         ]
         facts = {"server": choice.server, "reason": choice.reason, "by": choice.by}
         print_json({**facts, "candidates": loads})
         return 0
     click.echo(f"{choice.server}: {choice.reason}" + (f" (says {choice.by})" if choice.by else ""))
-    for one in choice.loads:
-        mailboxes_text = count(one.mailboxes, "mailbox", "mailboxes")
-        click.echo(f"  {one.location.server}: {mailboxes_text}, weight {one.weight:g}")
+    for load in choice.loads:
+        mailboxes_text = count(load.mailboxes, "mailbox", "mailboxes")
+        click.echo(f"  {load.location.server}: {mailboxes_text}, weight {load.weight:g}")
     return 0

@@ -234,16 +234,16 @@ def list_points(folder: Path, as_json: bool) -> int:
     points = [read_point(vault, name) for name in vault.points()]
     facts = [
         {
-            "point": one.name,
-            "scope": one.scope,
-            "units": len(one.units),
-            "messages": one.messages,
-            "octets": one.octets,
-            "new_octets": one.new_octets,
-            "seconds": round(one.ended - one.began, 1),
-            "missing": len(one.missing),
+            "point": point.name,
+            "scope": point.scope,
+            "units": len(point.units),
+            "messages": point.messages,
+            "octets": point.octets,
+            "new_octets": point.new_octets,
+            "seconds": round(point.ended - point.began, 1),
+            "missing": len(point.missing),
         }
-        for one in points
+        for point in points
     ]
     if as_json:
         print_json(facts)
@@ -252,15 +252,15 @@ def list_points(folder: Path, as_json: bool) -> int:
         ("point", "scope", "units", "messages", "size", "new", "missing"),
         [
             [
-                one.name,
-                one.scope,
-                str(len(one.units)),
-                str(one.messages),
-                octets(one.octets),
-                octets(one.new_octets),
-                str(len(one.missing)),
+                point.name,
+                point.scope,
+                str(len(point.units)),
+                str(point.messages),
+                octets(point.octets),
+                octets(point.new_octets),
+                str(len(point.missing)),
             ]
-            for one in points
+            for point in points
         ],
         right=("units", "messages", "size", "new", "missing"),
         empty="No point yet: murder ctl backup run --to DIR",

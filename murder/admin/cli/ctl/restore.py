@@ -59,19 +59,22 @@ def list_points(folder: Path, user: str, as_json: bool) -> int:
         print_json(
             [
                 {
-                    "point": one.name,
-                    "scope": one.scope,
-                    "began": one.began,
-                    "messages": one.messages,
-                    "missing": dict(one.missing),
+                    "point": point.name,
+                    "scope": point.scope,
+                    "began": point.began,
+                    "messages": point.messages,
+                    "missing": dict(point.missing),
                 }
-                for one in points
+                for point in points
             ]
         )
         return 0
     print_table(
         ("point", "scope", "users and mailboxes", "missing"),
-        [[one.name, one.scope, str(len(one.units)), str(len(one.missing))] for one in points],
+        [
+            [point.name, point.scope, str(len(point.units)), str(len(point.missing))]
+            for point in points
+        ],
         right=("users and mailboxes", "missing"),
         empty=f"No point has {user}" if user else "No point yet: murder ctl backup run --to DIR",
     )

@@ -322,7 +322,7 @@ async def _try(
 
 
 def _places(faults: Sequence[ScriptFault | Problem]) -> list[dict[str, object]]:
-    return [{"line": one.line, "column": one.column, "text": one.text} for one in faults]
+    return [{"line": fault.line, "column": fault.column, "text": fault.text} for fault in faults]
 
 
 def _wrong(

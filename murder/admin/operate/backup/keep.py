@@ -69,11 +69,11 @@ class Verifying:
             self._wrong(f"{what}: {refusal.text}")
 
     async def _mailboxes(self, mailboxes: Sequence[Entry], what: str) -> None:
-        for one in mailboxes:
-            shown = f"mailbox {display(one.name)} ({what})"
-            if one.digest in self._found or not await self._is_whole(one.digest, shown):
+        for mailbox in mailboxes:
+            shown = f"mailbox {display(mailbox.name)} ({what})"
+            if mailbox.digest in self._found or not await self._is_whole(mailbox.digest, shown):
                 continue
-            for page in read_mailbox(self._vault, one.digest).pages:
+            for page in read_mailbox(self._vault, mailbox.digest).pages:
                 if page.digest in self._found or not await self._is_whole(page.digest, shown):
                     continue
                 for row in read_page(self._vault, page.digest).values():
@@ -168,11 +168,11 @@ def _used(vault: Vault, points: Sequence[str]) -> set[str]:
         used.add(point.mailbox_list)
         for digest in set(point.units.values()) - used:
             used.add(digest)
-            for one in read_unit(vault, digest).mailboxes:
-                if one.digest in used:
+            for mailbox in read_unit(vault, digest).mailboxes:
+                if mailbox.digest in used:
                     continue
-                used.add(one.digest)
-                for page in read_mailbox(vault, one.digest).pages:
+                used.add(mailbox.digest)
+                for page in read_mailbox(vault, mailbox.digest).pages:
                     if page.digest not in used:
                         used.add(page.digest)
                         used |= {row.digest for row in read_page(vault, page.digest).values()}

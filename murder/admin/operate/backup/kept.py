@@ -115,7 +115,7 @@ def put_mailbox(vault: Vault, mailbox: KeptMailbox) -> Entry:
         "portrait": format_portrait(mailbox.portrait),
         "acl": format_name(mailbox.raw_acl),
         "notes": {kind: format_name(octets) for kind, octets in mailbox.notes.items()},
-        "pages": [[one.number, one.digest, one.messages, one.octets] for one in mailbox.pages],
+        "pages": [[page.number, page.digest, page.messages, page.octets] for page in mailbox.pages],
         "unread": list(mailbox.unread),
     }
     return Entry(mailbox.name, vault.put_json(fields), mailbox.messages, mailbox.octets)
@@ -132,7 +132,10 @@ def read_mailbox(vault: Vault, digest: str) -> KeptMailbox:
             checked_portrait(parse_portrait(fields["portrait"])),
             bytes(parse_name(fields["acl"])),
             {kind: bytes(parse_name(text)) for kind, text in fields["notes"].items()},
-            [Page(int(one[0]), str(one[1]), int(one[2]), int(one[3])) for one in fields["pages"]],
+            [
+                Page(int(field[0]), str(field[1]), int(field[2]), int(field[3]))
+                for field in fields["pages"]
+            ],
             [Uid(int(uid)) for uid in fields["unread"]],
         )
     except (BadSyntax, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
@@ -164,7 +167,8 @@ def put_unit(vault: Vault, unit: Unit) -> str:
     fields = {
         "root": format_name(unit.root),
         "mailboxes": [
-            [format_name(one.name), one.digest, one.messages, one.octets] for one in unit.mailboxes
+            [format_name(mailbox.name), mailbox.digest, mailbox.messages, mailbox.octets]
+            for mailbox in unit.mailboxes
         ],
         "subscriptions": [format_name(name) for name in unit.subscriptions],
     }
@@ -178,8 +182,8 @@ def read_unit(vault: Vault, digest: str) -> Unit:
         return Unit(
             parse_name(fields["root"]),
             [
-                Entry(parse_name(one[0]), str(one[1]), int(one[2]), int(one[3]))
-                for one in fields["mailboxes"]
+                Entry(parse_name(field[0]), str(field[1]), int(field[2]), int(field[3]))
+                for field in fields["mailboxes"]
             ],
             [parse_name(name) for name in fields["subscriptions"]],
         )

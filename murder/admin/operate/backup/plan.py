@@ -89,7 +89,10 @@ class Planning:
             if root == root_of(name) or is_below(root, name):
                 units.append(read_unit(self._vault, digest))
         kept = {
-            one.name: one for unit in units for one in unit.mailboxes if is_below(one.name, name)
+            mailbox.name: mailbox
+            for unit in units
+            for mailbox in unit.mailboxes
+            if is_below(mailbox.name, name)
         }
         if not kept:
             shown = self._reach.shown(name)
@@ -244,7 +247,7 @@ class Planning:
         if digest is None:
             return {}, ()
         unit = read_unit(self._vault, digest)
-        return {one.name: one for one in unit.mailboxes}, unit.subscriptions
+        return {mailbox.name: mailbox for mailbox in unit.mailboxes}, unit.subscriptions
 
     async def instead(self, user: str) -> Planned:
         """All mailboxes of a user as they were. Those that are gone come back; of the others the messages are exchanged."""
@@ -350,8 +353,8 @@ class Exchange:
         await self._move_all(name, aside)
 
     async def _count(self, name: MailboxName) -> int:
-        found = _MESSAGES.search(await self._ask(b"STATUS %s (MESSAGES)" % self._shown(name)))
-        return int(found.group(1)) if found is not None else 0
+        match = _MESSAGES.search(await self._ask(b"STATUS %s (MESSAGES)" % self._shown(name)))
+        return int(match.group(1)) if match is not None else 0
 
     async def _move_all(self, source: MailboxName, target: MailboxName) -> int:
         """How many have moved."""

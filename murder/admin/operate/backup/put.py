@@ -126,8 +126,8 @@ class Putting:
     async def _begun(self, path: Path, tree: Tree) -> _Journal | None:
         """The restore that goes on, or a new one; None where it had just ended."""
         boxes = [
-            [format_name(one.name), one.kept.digest if one.kept is not None else ""]
-            for one in tree.mailboxes
+            [format_name(mailbox.name), mailbox.kept.digest if mailbox.kept is not None else ""]
+            for mailbox in tree.mailboxes
         ]
         source = hashlib.sha256(json.dumps([self._point, boxes]).encode()).hexdigest()
         old = _read_journal(path)

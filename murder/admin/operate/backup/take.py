@@ -187,14 +187,14 @@ class Taking:
             links.drop(failure.server)
             self._missing[shown] = str(failure)
             return False
-        digests = [put_mailbox(self._vault, one) for one in mailboxes]
+        digests = [put_mailbox(self._vault, mailbox) for mailbox in mailboxes]
         self._units[root] = put_unit(self._vault, Unit(root, digests, subscriptions))
         self._missing.pop(shown, None)
         taken = self.taken
         taken.units += 1
         taken.mailboxes += len(mailboxes)
-        taken.messages += sum(one.messages for one in mailboxes)
-        taken.octets += sum(one.octets for one in mailboxes)
+        taken.messages += sum(mailbox.messages for mailbox in mailboxes)
+        taken.octets += sum(mailbox.octets for mailbox in mailboxes)
         self._tell(self.taken)
         return True
 

@@ -84,7 +84,10 @@ def masters_of(nodes: Sequence[NodeAnswers]) -> list[MasterLine]:
 
 def _problem(engine: EngineFacts) -> str:
     """Why a master takes no changes: what it was told when it last tried, or what its members are like now."""
-    if any(one.is_leader and not one.problem for one in engine.members) or not engine.members:
+    if (
+        any(member.is_leader and not member.problem for member in engine.members)
+        or not engine.members
+    ):
         return engine.problem
     return engine.problem or "none of the members that it reaches leads"
 
@@ -117,19 +120,21 @@ def engine_problems(nodes: Sequence[NodeAnswers]) -> list[tuple[str, Problem]]:
     """Whose problem, and which: masters that take no changes or are late, members that are not well."""
     masters = masters_of(nodes)
     found: list[tuple[str, Problem]] = []
-    for one in masters:
-        if one.problem:
-            what = f"it takes no changes of the mailbox list: {one.problem}"
-            found.append((one.node, Problem(what, f"are the engine's members up? {HELP}")))
-        if one.kept_by != one.configured:
-            what = f"its list is kept by {one.kept_by}, its murder.toml says {one.configured}"
-            found.append((one.node, Problem(what, f'set [mupdate] engine = "{one.kept_by}" there')))
-        if one.behind is None:
+    for master in masters:
+        if master.problem:
+            what = f"it takes no changes of the mailbox list: {master.problem}"
+            found.append((master.node, Problem(what, f"are the engine's members up? {HELP}")))
+        if master.kept_by != master.configured:
+            what = f"its list is kept by {master.kept_by}, its murder.toml says {master.configured}"
+            found.append(
+                (master.node, Problem(what, f'set [mupdate] engine = "{master.kept_by}" there'))
+            )
+        if master.behind is None:
             what = "its mailbox list has another history than the other masters'"
-            found.append((one.node, Problem(what, f"it follows them no more: {HELP}")))
-        elif one.behind >= MUCH:
-            what = f"its mailbox list is {one.behind} changes behind the other masters'"
-            found.append((one.node, Problem(what, "its log says why")))
+            found.append((master.node, Problem(what, f"it follows them no more: {HELP}")))
+        elif master.behind >= MUCH:
+            what = f"its mailbox list is {master.behind} changes behind the other masters'"
+            found.append((master.node, Problem(what, "its log says why")))
     for line in members_of(nodes):
         if problem := line.facts.problem:
             by = f", seen from {', '.join(line.seen_by)}" if line.seen_by else ""

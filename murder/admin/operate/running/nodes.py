@@ -369,8 +369,8 @@ def findings(
 ) -> list[tuple[str, Problem]]:
     """Whose problem, and which; those that do not answer first."""
     found = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
-    found += [(one.node, problem) for one in lines for problem in one.problems]
-    versions = sorted({one.version for one in lines})
+    found += [(line.node, problem) for line in lines for problem in line.problems]
+    versions = sorted({line.version for line in lines})
     if len(versions) > 1:
         what = f"different versions run: {', '.join(versions)}"
         found.append(("", Problem(what, "bring all nodes to one, backends first")))
@@ -386,12 +386,12 @@ class Meter:
     def measure(self, lines: Sequence[NodeLine], now: float) -> dict[tuple[str, str], float]:
         """In percent of one processor, by node and role."""
         parts = {}
-        for one in lines:
-            key = (one.node, one.role)
+        for line in lines:
+            key = (line.node, line.role)
             if key in self._before:
                 spent, at = self._before[key]
-                parts[key] = 100 * max(0.0, one.cpu_s - spent) / max(now - at, 0.001)
-            self._before[key] = (one.cpu_s, now)
+                parts[key] = 100 * max(0.0, line.cpu_s - spent) / max(now - at, 0.001)
+            self._before[key] = (line.cpu_s, now)
         return parts
 
 

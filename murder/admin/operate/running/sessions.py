@@ -25,7 +25,7 @@ class Connected:
 async def connected(reach: Reach, wanted: Wanted) -> Connected:
     """Those that are meant; without a protocol it is a connection that nobody has said anything on."""
     nodes = await ask_all(reach, AskSessions(wanted))
-    rows = [one for node in nodes for one in node.answers]
+    rows = [answer for node in nodes for answer in node.answers]
     return Connected(rows, [node for node in nodes if node.problem])
 
 

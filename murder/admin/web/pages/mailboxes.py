@@ -209,7 +209,7 @@ async def _doomed(
 
 
 def _digest(doomed: Sequence[MailboxEntry], grants: Sequence[Grant]) -> str:
-    return digest_of(doomed, *(f"{one.row.name!r} {one.identifier}" for one in grants))
+    return digest_of(doomed, *(f"{grant.row.name!r} {grant.identifier}" for grant in grants))
 
 
 async def plan_deletion(desk: Desk) -> Response:
@@ -224,8 +224,8 @@ async def plan_deletion(desk: Desk) -> Response:
         total=len(doomed),
         rows=[row_of(reach, row) for row in reversed(doomed[-MAX_SHOWN:])],
         grants=[
-            {"name": reach.shown(one.row.name), "who": one.identifier, "rights": one.rights}
-            for one in grants[:MAX_SHOWN]
+            {"name": reach.shown(grant.row.name), "who": grant.identifier, "rights": grant.rights}
+            for grant in grants[:MAX_SHOWN]
         ],
         all_grants=len(grants),
         plan=_digest(doomed, grants),

@@ -18,7 +18,7 @@ async def _words(desk: Desk) -> Mapping[str, Any]:
     looked = await desk.watch.status()
     lines = lines_of(looked.told, looked.at)
     return {
-        "lines": [(one, looked.cpu.get((one.node, one.role))) for one in lines],
+        "lines": [(line, looked.cpu.get((line.node, line.role))) for line in lines],
         "away": [node for node in looked.told if node.problem],
         "wrong": findings(looked.told, lines),
         "sums": _sums(lines),
@@ -30,10 +30,10 @@ async def _words(desk: Desk) -> Mapping[str, Any]:
 
 
 def _sums(lines: list[NodeLine]) -> Mapping[str, int]:
-    master = [one.mailboxes for one in lines if one.role == "mupdate"]
+    master = [line.mailboxes for line in lines if line.role == "mupdate"]
     return {
-        "connections": sum(one.connections for one in lines),
-        "mailboxes": max(master or [one.mailboxes for one in lines] or [0]),
+        "connections": sum(line.connections for line in lines),
+        "mailboxes": max(master or [line.mailboxes for line in lines] or [0]),
     }
 
 

@@ -30,10 +30,10 @@ def _span(text: str) -> float:
     """Raises BadSyntax."""
     if not text:
         return 0.0
-    found = _SPAN.fullmatch(text)
-    if found is None:
+    match = _SPAN.fullmatch(text)
+    if match is None:
         raise BadSyntax(f"{text[:20]!r}: say 90s, 30m, 12h or 7d")
-    return float(int(found[1]) * UNITS[found[2]])
+    return float(int(match[1]) * UNITS[match[2]])
 
 
 def _whole(line: Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:

@@ -420,7 +420,7 @@ class FromCyrus:
         if old != new:
             self._move = await self._journal.save(self._now, names=(*self._now.names, new))
             await self._backend.store.rename(old, new)
-            names = tuple(one for one in self._now.names if one != old)
+            names = tuple(name for name in self._now.names if name != old)
             self._move = await self._journal.save(self._now, names=names)
         box.name = new
         box.told["MBOXNAME"] = bytes(new)

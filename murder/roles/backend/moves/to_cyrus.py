@@ -194,7 +194,9 @@ class CyrusTarget:
             HIGHESTMODSEQ=int(portrait.highest_modseq),
         )
         box.seen = {reader: list(uids) for reader, uids in portrait.seen.items()}
-        box.records = [one for one in box.records if number_of_record(one) not in set(gone)]
+        box.records = [
+            record for record in box.records if number_of_record(record) not in set(gone)
+        ]
         await self._tell(box)
         if gone:
             uids: list[Value] = [b"%d" % uid for uid in gone]
@@ -307,8 +309,8 @@ class CyrusTarget:
 
 def _type_of(name: bytes) -> dict[str, str]:
     """What Cyrus takes the mailbox for, where it is not mail."""
-    found = _NON_IMAP.search(name)
-    kind = TYPES.get(found[1]) if found is not None else None
+    match = _NON_IMAP.search(name)
+    kind = TYPES.get(match[1]) if match is not None else None
     return {"MBOXTYPE": kind} if kind is not None else {}
 
 

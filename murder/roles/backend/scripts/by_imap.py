@@ -161,12 +161,14 @@ class _Seen:
         backend, row, message = self._backend, self._row, self._message
         present = tuple(sorted(message.flags - {DELETED}))
         actions = [
-            replace(one, flags=present) if isinstance(one, FileInto) and one.flags is None else one
-            for one in outcome.actions
+            replace(action, flags=present)
+            if isinstance(action, FileInto) and action.flags is None
+            else action
+            for action in outcome.actions
         ]
         incoming = backend.store.incoming()
         try:
-            if any(isinstance(one, FileInto) for one in actions):
+            if any(isinstance(action, FileInto) for action in actions):
                 await incoming.write(arriving.octets)
             assert backend.upstreams is not None
             delivery = Delivery(
@@ -185,7 +187,7 @@ class _Seen:
         finally:
             await incoming.close()
         rights = backend.mailboxes.require(row.mailbox, login, "l").rights
-        keeps = [one for one in outcome.actions if isinstance(one, Keep)]
+        keeps = [action for action in outcome.actions if isinstance(action, Keep)]
         if not delivery.stays:
             await self._flag(FlagChange.ADD, frozenset({DELETED}), rights)
         elif keeps and keeps[0].version:

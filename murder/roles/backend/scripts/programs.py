@@ -33,9 +33,9 @@ class Programs:
         """The extensions that there are programs for: in users' scripts, or in the site's."""
         return frozenset(
             f"vnd.dovecot.{use}"
-            for one in self._programs.values()
-            for use in one.uses
-            if one.by == "users" or not for_users
+            for program in self._programs.values()
+            for use in program.uses
+            if program.by == "users" or not for_users
         )
 
     async def run(

@@ -102,10 +102,10 @@ def _connected(config: SubmissionConfig, own_name: str, context: ssl.SSLContext)
 
 def _transaction(client: smtplib.SMTP, mail: Mail, recipients: list[str]) -> None:
     addresses = (mail.sender, *recipients)
-    if any(letter < " " or letter in "<>\x7f" for one in addresses for letter in one):
+    if any(letter < " " or letter in "<>\x7f" for address in addresses for letter in address):
         raise Refused("an address has characters that no address has")
     options = []
-    if not all(one.isascii() for one in addresses):
+    if not all(address.isascii() for address in addresses):
         if not client.has_extn("smtputf8"):
             raise Refused("the server takes no addresses in UTF-8 (SMTPUTF8)")
         options.append("SMTPUTF8")

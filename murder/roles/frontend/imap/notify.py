@@ -175,7 +175,9 @@ async def _spelled_for(dialogue: FrontendImap, upstream: ImapUpstream, body: byt
         subscribed = await subscriptions(dialogue, home)
     entries = map(locator.known, subscribed)
     names = [
-        dialogue.external(one.name) for one in entries if one and one.server == upstream.server
+        dialogue.external(entry.name)
+        for entry in entries
+        if entry and entry.server == upstream.server
     ]
     spelled = b" ".join(map(client_astring, names or [NOTHING]))
     return _SUBSCRIBED.sub(lambda _: b"(MAILBOXES (" + spelled + b") ", body)

@@ -100,14 +100,14 @@ class Express:
             return
         held = self._held = self._held + data if self._held else data
         if self._is_asked:
-            found = _ANSWER.match(held)
-            if found is None:
+            match = _ANSWER.match(held)
+            if match is None:
                 if len(held) > MOST_OCTETS or (held[-1:] == b"\n" and not _GOES_ON.match(held)):
                     self._go_the_long_way()
-            elif found[1] == b"OK":
-                self._let_in(held[: found.end()], found[0][found.start(1) :], held[found.end() :])
+            elif match[1] == b"OK":
+                self._let_in(held[: match.end()], match[0][match.start(1) :], held[match.end() :])
             else:
-                self._fail(refused(self.failure, b"a " + found[0][found.start(1) :].rstrip()))
+                self._fail(refused(self.failure, b"a " + match[0][match.start(1) :].rstrip()))
         elif held[-1:] == b"\n":
             self._ask(held)
         elif len(held) > MOST_OCTETS:

@@ -131,8 +131,8 @@ async def _answer(upstream: LineUpstream, tag: bytes, *, goes_on: bool = False) 
 
 def words_in(line: bytes) -> frozenset[bytes]:
     """The capabilities that a line tells; none where it tells nothing of them."""
-    found = _CAPABILITY.search(line)
-    return frozenset(found[1].upper().split()) if found is not None else frozenset()
+    match = _CAPABILITY.search(line)
+    return frozenset(match[1].upper().split()) if match is not None else frozenset()
 
 
 def refused(

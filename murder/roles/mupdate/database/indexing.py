@@ -69,9 +69,9 @@ class IndexLines:
         lookers_of = known.get(rights)
         if lookers_of is None:
             lookers_of = [
-                self._keys_of(LOOKER + digest(one)).append
-                for one in lookers(key, bytes(SEQ_OCTETS) + row)
-                if not one.startswith(b"-")
+                self._keys_of(LOOKER + digest(looker)).append
+                for looker in lookers(key, bytes(SEQ_OCTETS) + row)
+                if not looker.startswith(b"-")
             ]
             if len(row) <= COMMON_ROW_OCTETS and len(known) < MOST_KNOWN:
                 known[rights] = lookers_of

@@ -199,7 +199,7 @@ class MailboxList:
         """
         return visibility.visible(
             self._environment,
-            [octets_of(one) for one in identifiers],
+            [octets_of(identifier) for identifier in identifiers],
             collation_key(prefix),
             deleted,
         )

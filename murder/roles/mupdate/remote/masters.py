@@ -102,8 +102,8 @@ class Masters:
         """Whether there is another that has not failed lately."""
         past = time.monotonic() - AVOIDED_S
         return any(
-            one.name != link.target.name and self._failed_at.get(one.name, 0.0) <= past
-            for one in self._places
+            place.name != link.target.name and self._failed_at.get(place.name, 0.0) <= past
+            for place in self._places
         )
 
     def is_look_due(self, link: Link) -> bool:

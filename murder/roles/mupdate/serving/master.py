@@ -457,7 +457,9 @@ class MupdateDialogue(ClientDialogue):
         if not most or not peer.servers:
             return
         present = sum(
-            1 for one in self.service.dialogues if one.peer and one.peer.name == peer.name
+            1
+            for dialogue in self.service.dialogues
+            if dialogue.peer and dialogue.peer.name == peer.name
         )
         if present >= most:
             raise Refusal(

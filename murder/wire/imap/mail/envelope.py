@@ -34,7 +34,12 @@ def _format_addresses(addresses: tuple[Address, ...]) -> bytes:
         return b"NIL"
     each = [
         b"(%s %s %s %s)"
-        % (nstring(one.name), nstring(one.route), nstring(one.mailbox), nstring(one.host))
-        for one in addresses
+        % (
+            nstring(address.name),
+            nstring(address.route),
+            nstring(address.mailbox),
+            nstring(address.host),
+        )
+        for address in addresses
     ]
     return b"(" + b"".join(each) + b")"

@@ -109,7 +109,7 @@ def _servers(scanner: Scanner) -> tuple[str, ...]:
             scanner.space()
         servers.append(scanner.astring())
     scanner.end()
-    return tuple(one.decode("utf-8", "replace") for one in servers)
+    return tuple(server.decode("utf-8", "replace") for server in servers)
 
 
 def format_tree(verb: bytes, request: TreeRequest) -> bytes:

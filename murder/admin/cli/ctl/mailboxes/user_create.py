@@ -116,7 +116,7 @@ async def _keeper(reach: Reach, name: str, is_wanted: bool) -> ManagesUsers | No
         if is_wanted:
             raise
         return None
-    known = {one.user for one in await backend.users()}
+    known = {user.user for user in await backend.users()}
     if is_wanted and not known:
         where = f"{reach.config.file} knows no users: run this where they are kept"
         raise Refusal(Code.CANNOT, f"{where}, or make the first by `murder auth add {name}`")

@@ -271,7 +271,7 @@ def _engine(told_by: Sequence[NodeAnswers], findings: Findings) -> None:
         findings.wrong(f"{whose}: {problem.what}", problem.cure)
     masters, members = masters_of(told_by), members_of(told_by)
     if masters and not problems:
-        leader = next((one.facts.name for one in members if one.facts.is_leader), "none")
+        leader = next((member.facts.name for member in members if member.facts.is_leader), "none")
         findings.good(
             f"{count(len(masters), 'master')} share one list, {count(len(members), 'member')} keep it; {leader} leads"
         )

@@ -87,12 +87,12 @@ def screen(
     processor time out."""
     lines = lines_of(told_by, now)
     wrong = [*findings(told_by, lines), *engine_problems(told_by)]
-    versions = {one.version for one in lines}
+    versions = {line.version for line in lines}
     facts = [count(len(told_by), "node")]
     facts += [f"murder {version}" for version in versions if len(versions) == 1]
-    facts.append(count(sum(one.connections for one in lines), "connection"))
+    facts.append(count(sum(line.connections for line in lines), "connection"))
     facts += [
-        count(one.mailboxes, "mailbox", "mailboxes") for one in lines if one.role == "mupdate"
+        count(line.mailboxes, "mailbox", "mailboxes") for line in lines if line.role == "mupdate"
     ][:1]
     verdict = (
         paint(f"{count(len(wrong), 'thing is', 'things are')} wrong.", BAD)
@@ -105,7 +105,7 @@ def screen(
         output += finding("!", BAD, what, problem.cure, width)
     if wrong:
         output.append("")
-    rows = [_cells(one, cpu or {}) for one in lines]
+    rows = [_cells(line, cpu or {}) for line in lines]
     none: dict[str, str] = dict.fromkeys(HEADS, Painted("-", DIM))
     rows += [
         {**none, "node": Painted(node.name, BAD), "role": Painted("away", BAD)}

@@ -197,7 +197,7 @@ class Contexts:
             return news
         messages, self._changed = self._changed, {}
         if arrived:
-            messages |= {one.uid: one for one in await view.mailbox.messages(arrived)}
+            messages |= {message.uid: message for message in await view.mailbox.messages(arrived)}
         if not messages:
             return news
         new = frozenset(arrived)

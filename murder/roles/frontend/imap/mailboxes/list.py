@@ -246,7 +246,7 @@ async def _special_uses(
     """RFC 6154: of the user's own mailboxes."""
     uses = {}
     for name, attributes in await _named(dialogue, home, b'LIST (SPECIAL-USE) "" "*"', b"LIST"):
-        found = tuple(one for one in attributes if one.lower() not in NO_USES)
+        found = tuple(attribute for attribute in attributes if attribute.lower() not in NO_USES)
         if found:
             uses[name] = found
     return uses

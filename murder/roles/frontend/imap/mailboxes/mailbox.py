@@ -239,7 +239,7 @@ async def _elsewhere_below(dialogue: FrontendImap, above: MailboxEntry) -> list[
     """What is below a mailbox and on another backend."""
     mailboxes = dialogue.frontend.mailboxes
     heads = in_turns(mailboxes.heads_below(above.name))
-    names = [one.name async for one in heads if one.is_active and one.server != above.server]
+    names = [head.name async for head in heads if head.is_active and head.server != above.server]
     rows = [mailboxes.find(name) async for name in in_turns(names)]
     return [row for row in rows if row is not None and row.is_active]
 
