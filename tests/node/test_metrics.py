@@ -92,6 +92,12 @@ def test_what_else_is_asked_is_refused(demo: Demo) -> None:
             b"GET /healthz HTTP/1.1\r\nContent-Length: 99999\r\nHost: x\r\n\r\n" + b"x" * 99_999,
             b"413",
         ),
+        (
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"1\r\na\r\n" * 1000
+            + b"0\r\n\r\n",
+            b"413",
+        ),
         (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
     ],
 )

@@ -1,7 +1,7 @@
 """HTTP/1.1 (RFC 9112) on one of our connections: small requests in, whole answers out, one after the other.
 
-The grammar is h11's. A request's head has 16 KiB, its body 64 KiB; who sends nothing for half a minute, or takes longer to
-send one request, is let go.
+The grammar is h11's. A request's head has 16 KiB, its body 64 KiB, in 256 chunks; who sends nothing for half a minute, or
+takes longer to send one request, is let go.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from murder.net.connection import Connection
 
 MAX_HEAD: Final = 16 * 1024
 MAX_BODY: Final = 64 * 1024
+MAX_CHUNKS: Final = 256  # of a body: each costs as much as a whole one, and browsers send none
 MAX_AHEAD: Final = MAX_HEAD + MAX_BODY  # sent while an answer is on its way
 IDLE_S: Final = 30.0
 WRITE_S: Final = 30.0
@@ -63,6 +64,7 @@ class HttpConnection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._request: h11.Request | None = None
         self._body = bytearray()
+        self._chunks = 0
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._is_amid = False  # a request has begun to come
@@ -112,8 +114,13 @@ class HttpConnection:
             if isinstance(event, h11.Request):
                 self._request = event
                 self._body.clear()
+                self._chunks = 0
             elif isinstance(event, h11.Data):
                 self._body += event.data
+                self._chunks += event.chunk_start
+                if self._chunks > MAX_CHUNKS:
+                    self._refuse(413, f"a body in more than {MAX_CHUNKS} chunks")
+                    return
                 if len(self._body) > MAX_BODY:
                     self._refuse(413, f"a body of more than {MAX_BODY} octets")
                     return
