@@ -1,0 +1,180 @@
+"""What has been tried to stop a node, and which test would fail if it stopped one again: of small inputs, by steps, octets or
+turns that are counted. Tests stand with what they are of; this table finds them, and tells when one has gone.
+
+Who tries something new against a node adds a row here, with its test.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+TESTS: Final = Path(__file__).parent.parent
+
+WATCHED: Final = {
+    "commands sent ahead, answers not read": (
+        "net/test_fair_turns.py::test_a_peer_that_reads_no_answers_gets_no_more_of_them",
+        "net/test_fair_turns.py::test_commands_that_come_together_are_handled_a_turn_at_a_time",
+        "faults/test_bad_input.py::test_a_client_that_never_reads_does_not_fill_memory",
+    ),
+    "COMPRESS that blows up": (
+        "net/test_fair_turns.py::test_deflated_octets_are_inflated_a_little_in_each_turn",
+        "mupdate/test_limits.py::test_a_deflate_bomb_meets_the_limits_of_the_session",
+    ),
+    "patterns over mail that are not linear": (
+        "test_patterns.py::test_twice_the_octets_are_about_twice_the_steps",
+        "mime/test_growth.py::test_four_times_the_octets",
+        "mime/test_bounds.py::test_marks_are_put_in_order_a_few_at_a_time",
+    ),
+    "a mailbox name of 400 kB": (
+        "wire/test_mutf7.py::test_a_name_of_any_length_is_refused_before_it_is_composed",
+        "model/test_name.py::test_a_name_as_long_as_a_command_is_refused_by_its_length",
+    ),
+    "thousands of SETACL": (
+        "backend/test_limits.py::test_identifiers_of_an_access_list",
+        "model/test_acl.py::test_thousands_of_lists_leave_nothing_behind",
+    ),
+    "RENAME of hundreds of mailboxes with long access lists": (
+        "backend/test_joint_rename.py::test_no_commit_has_more_than_some_of_the_access_lists",
+        "backend/test_joint_rename.py::test_a_kill_between_two_commits_of_a_rename_is_gone_on_from",
+        "backend/test_delayed_delete.py::test_a_large_hierarchy_is_renamed_some_at_a_time",
+    ),
+    "megabytes of addresses": (
+        "mime/test_bounds.py::test_of_two_megabytes_of_addresses_the_first_are_told",
+    ),
+    "long commands: SEARCH, FETCH, LIST, UIDL, BODYSTRUCTURE": (
+        "backend/test_limits.py::test_keys_of_a_search_and_wildcards_of_a_pattern",
+        "backend/test_criteria.py::test_a_large_message_is_searched_in_fair_turns",
+        "backend/test_fair_turns.py::test_a_command_of_many_messages_or_parts_rests",
+        "backend/test_fair_turns.py::test_a_large_maildrop_is_read_and_told_a_batch_at_a_time",
+        "mime/test_bounds.py::test_a_message_is_decoded_once_for_all_texts_that_are_looked_for",
+        "model/test_listmatch.py::test_no_pattern_is_slow",
+        "wire/imap/test_fetch.py::test_deep_parts_and_many_items_are_bounded",
+    ),
+    "hundreds of wrong passwords at once": (
+        "auth/test_turnstile.py::test_one_address_with_many_attempts_delays_another_by_one_turn",
+        "auth/test_chain.py::test_who_hashes_shares_the_processors_with_the_other_workers",
+    ),
+    "literals before the login": (
+        "net/test_fair_turns.py::test_little_is_held_for_somebody_unknown",
+        "serve/test_before_login.py::test_literals_of_one_command_are_bounded_together",
+        "net/test_doorway.py::test_of_strangers_an_address_has_fewer",
+    ),
+    "certificates of an authority that was taken out, or taken back": (
+        "net/test_tls.py::test_a_revoked_caller_and_a_revoked_server_are_refused",
+        "node/test_workers.py::test_a_reload_ends_whom_it_believes_no_longer",
+    ),
+    "XTAKE with a stolen key": (
+        "backend/test_xtake.py::test_no_file_is_written_beside_the_journal",
+        "backend/test_xtake.py::test_only_what_the_master_says_is_at_the_source_may_come",
+    ),
+    "what rests under DELETED": (
+        "backend/test_delayed_delete.py::test_what_rests_is_an_administrators_only",
+    ),
+    "literals that frontend and backend read differently": (
+        "wire/test_literal.py::test_a_size_has_one_spelling_for_all_who_read_it",
+        "wire/test_literal.py::test_a_frontend_passes_on_commands_that_end_where_it_saw_them_end",
+    ),
+    "SCRAM that tells who exists": (
+        "auth/test_gate.py::test_scram_goes_on_with_somebody_who_is_not_known",
+        "auth/test_gate.py::test_an_exchange_that_is_given_up_counts_as_a_wrong_password",
+    ),
+    "commands that tell of mailboxes without rights": (
+        "frontend/test_not_yours.py::test_what_is_not_yours_is_not_there",
+    ),
+    "guesses from sixty connections, pardoned by a right login": (
+        "auth/test_penalty.py::test_sixty_connections_at_once_guess_no_faster_than_one",
+        "auth/test_penalty.py::test_a_right_password_of_ones_own_pardons_nobody_else",
+    ),
+    "names and log lines with control characters": (
+        "model/test_name.py::test_no_new_name_has_characters_that_are_not_shown",
+        "auth/test_gate.py::test_names_in_a_log_are_short_and_plain",
+    ),
+    "literals within literals; operators' requests by strangers": (
+        "session/test_imap_server.py::test_literals_that_are_collected_unasked_do_not_nest",
+        "wire/test_fragment.py::test_a_turn_cuts_so_many_literals_and_goes_on_in_the_next",
+        "node/test_control.py::test_a_stranger_gets_nothing_done",
+    ),
+    "a worker that is stuck": (
+        "node/test_workers.py::test_a_worker_that_is_killed_has_said_where_it_was",
+    ),
+    "XFER from a malicious Cyrus": (
+        "backend/test_xfer_from_cyrus.py::test_what_is_wrong_is_refused",
+        "wire/test_dlist.py::test_what_is_no_list_is_refused",
+    ),
+    "a malicious backend behind a frontend": (
+        "faults/test_hostile_backend.py::test_what_never_ends_is_read_no_faster_than_the_client_reads",
+        "faults/test_hostile_backend.py::test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reaches_the_client",
+        "frontend/test_multiplexor.py::test_what_nobody_reads_is_not_read_at_the_other_end",
+    ),
+    "an import from a malicious server": (
+        "cli/test_import_sources.py::test_an_answer_without_end_is_broken_off",
+        "cli/test_import_sources.py::test_no_folder_leads_to_another_users",
+    ),
+    "NOTIFY and CONTEXT floods": (
+        "backend/test_notify.py::test_too_much_to_tell_ends_it",
+        "backend/test_notify.py::test_however_many_groups_name_a_subtree_the_list_is_read_once",
+        "backend/test_updates.py::test_the_flags_of_many_messages_are_told_a_part_at_a_time",
+    ),
+    "Maildirs with links, pipes and thousands of names": (
+        "plugins/test_store_maildir.py::test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up",
+        "plugins/test_store_maildir.py::test_a_uid_list_is_read_line_by_line_and_wild_numbers_are_none",
+    ),
+    "races at the folder of unpacked files": (
+        "test_build.py::test_first_starts_at_once_all_work",
+        "test_build.py::test_a_cache_whose_place_others_could_take_is_refused",
+    ),
+    "the bus of workers": (
+        "backend/test_bus.py::test_a_worker_that_is_busy_for_long_hears_that_everything_has_changed",
+        "backend/test_bus.py::test_sockets_are_not_put_where_others_could_put_theirs",
+    ),
+    "THREAD and SORT that blow up": (
+        "mime/test_bounds.py::test_threading_is_linear",
+        "mime/test_bounds.py::test_references_that_are_kept_are_bounded",
+        "mime/test_sort.py::test_a_subject_of_prefixes_only_takes_no_time",
+    ),
+    "hundreds of nodes at a master, long access lists": (
+        "mupdate/test_bounds.py::test_rows_are_kept_once_while_a_peer_does_not_read",
+        "mupdate/test_bounds.py::test_a_subscriber_is_written_a_few_long_rows_at_a_time",
+        "mupdate/test_limits.py::test_a_subscriber_that_does_not_read_is_dropped_and_the_others_never_notice",
+    ),
+    "a master's journal that fills, on a disk that is full": (
+        "mupdate/test_journal.py::test_the_journal_stays_within_its_bound_and_large_changes_pass_it_by",
+        "mupdate/test_journal.py::test_a_disk_that_takes_no_more_keeps_what_was_acknowledged_in_the_journal",
+    ),
+    "an etcd in wrong hands": (
+        "plugins/test_list_etcd_hostile.py::test_a_message_without_end_is_not_read",
+        "plugins/test_list_etcd_hostile.py::test_pings_without_end_end_the_connection",
+        "plugins/test_list_etcd.py::test_of_rows_that_become_long_fewer_are_asked_for",
+    ),
+    "directories and providers in wrong hands": (
+        "plugins/test_hostile_directories.py::test_a_directory_that_never_ends_is_left",
+        "plugins/test_hostile_directories.py::test_a_provider_that_answers_so_lets_nobody_in",
+        "plugins/test_hostile_directories.py::test_the_first_login_loads_no_library",
+    ),
+    "the page for operators, and metrics": (
+        "node/test_metrics.py::test_what_is_no_request_is_told_and_ends_the_connection",
+        "node/test_metrics.py::test_who_sends_on_without_reading_answers_is_cut_off",
+        "web/test_attacks.py::test_from_one_address_strangers_have_only_so_many_connections",
+    ),
+    "ManageSieve before the login, scripts that are too long": (
+        "backend/test_managesieve.py::test_who_has_not_logged_in_gets_the_memory_of_one_login",
+        "backend/test_managesieve.py::test_a_script_that_is_too_big_costs_nothing_and_the_session_goes_on",
+    ),
+}
+
+
+@cache
+def names_in(file: str) -> frozenset[str]:
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in tree.body if isinstance(node, kinds))
+
+
+@pytest.mark.parametrize("what", WATCHED)
+def test_what_was_tried_is_watched(what: str) -> None:
+    for one in WATCHED[what]:
+        file, _, name = one.partition("::")
+        assert name in names_in(file), one
