@@ -1,5 +1,5 @@
-"""What has been tried to stop a node, and which test would fail if it stopped one again: of small inputs, by steps, octets or
-turns that are counted. Tests stand with what they are of; this table finds them, and tells when one has gone.
+"""What has been tried to stop a node, and which test would fail if it stopped one again: small inputs; steps or octets are
+counted. Tests stand with what they are of; this table finds them, and tells when one has gone.
 
 Who tries something new against a node adds a row here, with its test.
 """

@@ -414,6 +414,9 @@ async def test_the_rows_of_a_hierarchy_are_told_by_below(tmp_path: Path) -> None
         rows = await client.below(b"a")  # which is no mailbox itself
         assert rows is not None and len(rows) == 1200 + 3
         assert await client.below(b"c") == []
+        assert all(row.raw_acl for row in await client.list_all() if row.is_active)
+        heads = await client.list_all(acls=False)
+        assert len(heads) == 1206 and not any(row.raw_acl for row in heads)
         assert (await raw.ask(b"B BELOW"))[0].startswith(b"B BAD")
         await client.close()
 

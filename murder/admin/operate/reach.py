@@ -105,6 +105,10 @@ class Reach:
         """The master's whole list. Raises UpstreamFailure."""
         return await self.master.list_all()
 
+    async def heads(self) -> list[MailboxEntry]:
+        """The same without access lists, of which there may be gigabytes. Raises UpstreamFailure."""
+        return await self.master.list_all(acls=False)
+
     def tls_context(self) -> ssl.SSLContext:
         """As the operator, to any node. Raises OSError, ssl.SSLError."""
         return self.upstreams.context()

@@ -58,7 +58,7 @@ def check_digest(desk: Desk, digest: str) -> None:
 async def rows_below(reach: Reach, name: MailboxName) -> Sequence[MailboxEntry]:
     """A mailbox with all below it."""
     rows = await reach.master.below(name)
-    return rows if rows is not None else await reach.rows()
+    return rows if rows is not None else await reach.heads()
 
 
 # --- found
@@ -67,7 +67,7 @@ async def rows_below(reach: Reach, name: MailboxName) -> Sequence[MailboxEntry]:
 async def list_users(desk: Desk) -> Response:
     """Those in whose name the words stand."""
     reach, find = await desk.reach(), desk.fields.get("find", "")
-    found = await asyncio.to_thread(users_in, await reach.rows())
+    found = await asyncio.to_thread(users_in, await reach.heads())
     if find:
         found = [one for one in found if find.lower() in one.user.lower()]
     return desk.page("users.html", page=paged(found, desk.path, desk.fields), find=find)
@@ -79,7 +79,7 @@ async def list_mailboxes(desk: Desk) -> Response:
     find, server, deleted = (fields.get(name, "") for name in ("find", "server", "deleted"))
     if len(find) > MAX_FIND:
         raise BadSyntax(f"A name has {MAX_FIND} characters at most")
-    rows = await reach.rows()
+    rows = await reach.heads()
     found = await asyncio.to_thread(_found, reach, rows, find, bool(deleted))
     if server:
         found = [row for row in found if row.server == server]
@@ -137,7 +137,7 @@ async def show_user(desk: Desk) -> Response:
 async def known_backends(reach: Reach, rows: Sequence[MailboxEntry]) -> list[str]:
     """Where something may go: those that the configuration names, else all of the list."""
     if not reach.config.servers:
-        rows = await reach.rows()
+        rows = await reach.heads()
     return await asyncio.to_thread(backends_of, reach, rows)
 
 
@@ -253,7 +253,7 @@ async def plan_return(desk: Desk) -> Response:
     """What comes back."""
     reach = await desk.reach()
     name = reach.name(desk.field("name"))
-    back = await asyncio.to_thread(mailboxes.resting, reach, await reach.rows(), name)
+    back = await asyncio.to_thread(mailboxes.resting, reach, await reach.heads(), name)
     return desk.page(
         "undelete.html",
         name=reach.shown(name),
@@ -268,7 +268,7 @@ async def undelete(desk: Desk) -> Response:
     """What was shown."""
     reach = await desk.reach()
     given = desk.field("name")
-    name, rows = reach.name(given), await reach.rows()
+    name, rows = reach.name(given), await reach.heads()
     back = await asyncio.to_thread(mailboxes.resting, reach, rows, name)
     check_digest(desk, digest_of([row for _, row in back]))
     async with desk.doing("undelete", given):

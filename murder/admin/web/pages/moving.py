@@ -74,12 +74,12 @@ async def part(desk: Desk) -> Response:
 
 
 async def _backends(reach: Reach) -> list[str]:
-    return await known_backends(reach, await reach.rows())
+    return await known_backends(reach, await reach.heads())
 
 
 async def _planned(desk: Desk, reach: Reach) -> list[Planned]:
     """Of `what` to `to`. Raises Refusal."""
-    rows, what, to = await reach.rows(), desk.field("what"), desk.field("to")
+    rows, what, to = await reach.heads(), desk.field("what"), desk.field("to")
 
     def made() -> list[Planned]:
         target = need_backend(reach, rows, to)
@@ -155,7 +155,7 @@ async def do(desk: Desk) -> Response:
     if verb not in VERBS:
         raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
     reach = await desk.reach()
-    rows = await reach.rows()
+    rows = await reach.heads()
     record, _ = await find_record(reach, await known_backends(reach, rows), move_id)
     if verb == "undo":
         planned = await undoing(reach, rows, record)

@@ -35,10 +35,12 @@ class _Pending:
         "tag",
     )
 
-    def __init__(self, tag: bytes, future: "asyncio.Future[None]", verb: Verb) -> None:
+    def __init__(
+        self, tag: bytes, future: "asyncio.Future[None]", verb: Verb, has_acls: bool
+    ) -> None:
         is_list = verb in (Verb.LIST, Verb.BELOW)
         self.tag = tag
-        self.has_acls = verb is not Verb.BELOW
+        self.has_acls = has_acls
         self.future = future
         self.entries: list[MailboxEntry] = []
         self.rows_left = MAX_LIST_ROWS if is_list else MAX_ROWS
@@ -133,9 +135,10 @@ class MasterClient:
         self._check(answer)
         return [entry for entry in entries if entry.server == server]
 
-    async def list_all(self) -> list[MailboxEntry]:
-        """All rows of the master, reserved ones too, in its order. Raises UpstreamFailure."""
-        entries, answer = await self._command(Verb.LIST)
+    async def list_all(self, *, acls: bool = True) -> list[MailboxEntry]:
+        """All rows of the master, reserved ones too, in its order; without their access lists, which may be long, where
+        nobody asks for these. Raises UpstreamFailure."""
+        entries, answer = await self._command(Verb.LIST, acls=acls)
         self._check(answer)
         return list(entries)
 
@@ -148,7 +151,7 @@ class MasterClient:
             link = await self._connect()
         if not link.banner.below:
             return None
-        entries, answer = await self._command(Verb.BELOW, name)
+        entries, answer = await self._command(Verb.BELOW, name, acls=False)
         self._check(answer)
         return list(entries)
 
@@ -195,10 +198,12 @@ class MasterClient:
                 UpstreamKind.PROTOCOL, self.target.name, f"the master says NO: {answer.text}"
             )
 
-    async def _command(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
+    async def _command(
+        self, verb: Verb, *args: bytes, acls: bool = True
+    ) -> tuple[Sequence[MailboxEntry], Response]:
         for left in reversed(range(self._masters.tries)):
             try:
-                return await self._once(verb, *args)
+                return await self._once(verb, *args, acls=acls)
             except UpstreamFailure as failure:
                 if failure.kind is not UpstreamKind.LOST or self._closed or not left:
                     raise
@@ -209,7 +214,9 @@ class MasterClient:
         self._masters.leave(link)
         self._lost(link, link.failure(UpstreamKind.LOST, "the master does not answer"))
 
-    async def _once(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
+    async def _once(
+        self, verb: Verb, *args: bytes, acls: bool
+    ) -> tuple[Sequence[MailboxEntry], Response]:
         if args and len(args[0]) > MAX_NAME_OCTETS and verb is not Verb.LIST:
             text = f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(args[0])}"
             raise Refusal(Code.LIMIT, text)  # of which a Cyrus master dies, too
@@ -219,7 +226,7 @@ class MasterClient:
         elif self._returning is None and self._masters.is_look_due(link):
             self._returning = asyncio.get_running_loop().create_task(self._return(link))
         tag = link.send(verb, *args)
-        pending = _Pending(tag, asyncio.get_running_loop().create_future(), verb)
+        pending = _Pending(tag, asyncio.get_running_loop().create_future(), verb, acls)
         if verb in (Verb.LIST, Verb.BELOW):
             link.session.expect_rows(tag)
         self._pending[tag] = pending
