@@ -160,39 +160,40 @@ async def test_who_sends_much_ahead_of_the_login_goes(
         go_on.set()
 
 
+async def waits_with_nothing_read(certificates: Path) -> None:
+    tls = server_context(
+        certificates / "be1.test.pem", certificates / "be1.test.key", certificates / "ca.pem"
+    )
+    async with met(Role, tls=tls, trust=certificates / "ca.pem") as (client, dialogue):
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            asked.set()
+            await go_on.wait()
+
+        assert isinstance(dialogue, ImapDialogue)
+        dialogue.service.gate.penalties = Penalties(sleep=sleep)
+        client.send(b"a LOGIN ana wrong\r\n")
+        await asked.wait()
+        client.send(b"b LOGIN ana secret\r\n")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert dialogue.session.held == 0
+        transport = dialogue.connection.transport
+        assert transport.get_read_buffer_size() == 0  # type: ignore[attr-defined] # of TLS
+        go_on.set()
+        assert (await client.line()).startswith(b"a NO")
+        dialogue.service.gate.penalties = Penalties(0, 0)
+        assert (await client.line()).startswith(b"b OK")
+        assert (await client.ask(b"c NOOP\r\n")).startswith(b"c OK")
+
+
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_of_who_waits_for_the_answer_to_a_wrong_password_nothing_is_read(
     certificates: Path, loop_factory: object
 ) -> None:
-    async def scene() -> None:
-        tls = server_context(
-            certificates / "be1.test.pem", certificates / "be1.test.key", certificates / "ca.pem"
-        )
-        async with met(Role, tls=tls, trust=certificates / "ca.pem") as (client, dialogue):
-            asked, go_on = asyncio.Event(), asyncio.Event()
-
-            async def sleep(seconds: float) -> None:
-                asked.set()
-                await go_on.wait()
-
-            assert isinstance(dialogue, ImapDialogue)
-            dialogue.service.gate.penalties = Penalties(sleep=sleep)
-            client.send(b"a LOGIN ana wrong\r\n")
-            await asked.wait()
-            client.send(b"b LOGIN ana secret\r\n")
-            for _ in range(100):
-                await asyncio.sleep(0)
-            assert dialogue.session.held == 0
-            transport = dialogue.connection.transport
-            assert transport.get_read_buffer_size() == 0  # type: ignore[attr-defined] # of TLS
-            go_on.set()
-            assert (await client.line()).startswith(b"a NO")
-            dialogue.service.gate.penalties = Penalties(0, 0)
-            assert (await client.line()).startswith(b"b OK")
-            assert (await client.ask(b"c NOOP\r\n")).startswith(b"c OK")
-
     with asyncio.Runner(loop_factory=loop_factory) as runner:  # type: ignore[arg-type] # one of two
-        runner.run(scene())
+        runner.run(waits_with_nothing_read(certificates))
 
 
 async def test_a_node_that_shows_only_its_certificate_has_all_the_time_there_is(

@@ -346,7 +346,7 @@ def test_odd_octets_end_in_a_refusal(
         lookup = UserFile.lookup
         depends_on = UserFile.depends_on
 
-    async def scene() -> None:
+    async def exchange() -> None:  # hypothesis calls what returns at once
         async def no_wait(seconds: float) -> None:
             pass
 
@@ -369,4 +369,4 @@ def test_odd_octets_end_in_a_refusal(
             return
         assert login.user == "anna" and RIGHT in b"".join(responses)
 
-    asyncio.run(scene())
+    asyncio.run(exchange())
