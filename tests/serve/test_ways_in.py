@@ -216,6 +216,20 @@ def in_roles() -> list[tuple[str, str, str, str]]:
 async def test_all_ways_in_are_alike(
     kind: str, way: str, plugin: str, role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    chain, right = await chain_with(plugin, tmp_path)
+    await all_is_alike(kind, way, role, chain, right, tmp_path, capfd)
+
+
+async def all_is_alike(
+    kind: str,
+    way: str,
+    role: str,
+    chain: Chain,
+    right: bytes,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A wrong password, the right one, and one connection too many, of anna."""
     set_up("info", "json")
     waited: list[float] = []
 
@@ -225,7 +239,6 @@ async def test_all_ways_in_are_alike(
     def clock() -> float:
         return 1000.0 + sum(waited)
 
-    chain, right = await chain_with(plugin, tmp_path)
     gate = Gate(
         chain,
         allow_plaintext=True,
@@ -233,7 +246,7 @@ async def test_all_ways_in_are_alike(
         connections=ConnectionLimit(1),
         keep_admin_password=role == "frontend",
     )
-    async with listening(kind, gate, tmp_path) as connect:
+    async with listening(kind, gate, folder) as connect:
         peer = await connect()
         line = await told(peer, kind, way, WRONG)
         assert not is_good(kind, line), line

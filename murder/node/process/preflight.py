@@ -203,13 +203,16 @@ def certificate_problems(
     """What is wrong with this node's certificates, for the user that looks."""
     tls, now = config.tls, datetime.now(UTC)
     if tls.certificate is None or tls.key is None:
-        everything = running(config, roles)
-        ports = [port for role in everything for port in ports_of(config, role, plugged)]
-        for port in ports:
-            if not port.implicit_tls:
+        has_public = tls.public_certificate is not None and tls.public_key is not None
+        for role in running(config, roles):
+            is_public = "frontend" in parts_of([role])  # which shows clients that one
+            if is_public and has_public:
                 continue
-            text = "needs a certificate; set tls.certificate and tls.key"
-            yield Problem(config.file, port.dotted, text)
+            beside = ", or tls.public_certificate and tls.public_key" if is_public else ""
+            text = f"needs a certificate; set tls.certificate and tls.key{beside}"
+            for port in ports_of(config, role, plugged):
+                if port.implicit_tls:
+                    yield Problem(config.file, port.dotted, text)
     else:
         flaws = flaws_of(tls.certificate, tls.key, tls.ca, now)
         yield from (Problem(config.file, f"tls.{flaw.file}", str(flaw)) for flaw in flaws)
