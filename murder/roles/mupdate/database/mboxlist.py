@@ -58,7 +58,7 @@ BATCH: Final = 1000  # rows of a long walk per read transaction, about a millise
 HEADS: Final = 400  # of rows, half a millisecond
 PAGE_OCTETS: Final = 128 * 1024  # or about so many octets of rows: access lists may be long
 _LOOK_ROWS: Final = (
-    8  # read between two looks at how much they are; a few longest ones are a megabyte
+    8  # read between two looks at how much they are; those that are too much are let go
 )
 
 
@@ -537,17 +537,20 @@ def _page(transaction: Snapshot, table: Table, start: bytes, prefix: bytes, limi
     if not cursor.set_range(start):
         return Page(rows, None)
     pairs = cursor.iternext()
-    octets = 0
-    while octets < PAGE_OCTETS and len(rows) < limit:
-        some = list(islice(pairs, min(_LOOK_ROWS, limit - len(rows))))
+    octets, is_all = 0, False
+    while octets < PAGE_OCTETS and len(rows) < limit and not is_all:
+        wanted = min(_LOOK_ROWS, limit - len(rows))
+        some = list(islice(pairs, wanted))
+        is_all = len(some) < wanted
         if prefix and some and not some[-1][0].startswith(prefix):
-            rows += takewhile(lambda pair: pair[0].startswith(prefix), some)
-            return Page(rows, None)
+            some = list(takewhile(lambda pair: pair[0].startswith(prefix), some))
+            is_all = True
         rows += some
-        if len(some) < _LOOK_ROWS and len(rows) < limit:
-            return Page(rows, None)
         octets += sum([len(row) for _, row in some])
-    return Page(rows, rows[-1][0] if rows else None)
+    while octets > PAGE_OCTETS and len(rows) > 1:  # the last ones were looked at together
+        octets -= len(rows.pop()[1])
+        is_all = False
+    return Page(rows, None if is_all or not rows else rows[-1][0])
 
 
 def _heads(
