@@ -57,9 +57,8 @@ FIRST_BATCH: Final = 64  # rows: most walks end here
 BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond,
 HEADS: Final = 400  # of rows, half a millisecond
 PAGE_OCTETS: Final = 128 * 1024  # or about so many octets of rows: access lists may be long
-_LOOK_ROWS: Final = (
-    8  # read between two looks at how much they are; those that are too much are let go
-)
+_LOOK_ROWS: Final = 8  # read between two looks at how much they are, behind a row that is not long
+_LONG_OCTETS: Final = 4096
 
 
 class Page(NamedTuple):
@@ -539,7 +538,8 @@ def _page(transaction: Snapshot, table: Table, start: bytes, prefix: bytes, limi
     pairs = cursor.iternext()
     octets, is_all = 0, False
     while octets < PAGE_OCTETS and len(rows) < limit and not is_all:
-        wanted = min(_LOOK_ROWS, limit - len(rows))
+        is_long = not rows or len(rows[-1][1]) > _LONG_OCTETS
+        wanted = 1 if is_long else min(_LOOK_ROWS, limit - len(rows))
         some = list(islice(pairs, wanted))
         is_all = len(some) < wanted
         if prefix and some and not some[-1][0].startswith(prefix):
