@@ -2,17 +2,27 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from murder.model.name import MailboxName
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import Running, maildir_store, running_backend
 from tests.kit.dialogue import Player, Streams
+from tests.kit.process import open_folder
 from tests.plugins.test_store_maildir import Dovecot
 
 USERS = "maildir/maildir/users"  # below a test's folder, by default
 Play = Callable[[str], Awaitable[None]]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Where Dovecot's own user may go."""
+    with open_folder() as folder:
+        yield folder
 
 
 def playing(running: Running) -> Play:

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -38,6 +39,16 @@ def run_murder(
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """Where programs that run as somebody else may go. Not below pytest's own: each start of a pytest closes those again,
+    the folder of all its runs too."""
+    with tempfile.TemporaryDirectory(prefix="murder-test-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 class Program:

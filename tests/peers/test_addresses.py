@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.ports import free_port
+from tests.kit.process import open_folder
 from tests.peers import groups
 from tests.peers.client import Client
 from tests.peers.compare import our_backend
@@ -75,7 +76,7 @@ def test_addresses_are_told_as_dovecot_tells_them(tmp_path: Path) -> None:
         cannot_run("dovecot is started as root")
     with our_backend(tmp_path / "ours", "user1") as ours:
         mine = told(Client("ours", *ours, "user1", "secret"))
-    with running_dovecot(tmp_path / "dovecot", free_port()) as dovecot:
+    with open_folder() as folder, running_dovecot(folder / "dovecot", free_port()) as dovecot:
         theirs = told(Client("dovecot", *dovecot, "user1", "secret"))
     assert {one: mine[one] for one in AS_DOVECOT} == {one: theirs[one] for one in AS_DOVECOT}
     for shape, wanted_ones in OUR_WAY.items():

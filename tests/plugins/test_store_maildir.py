@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,12 +21,19 @@ from plugins.store_maildir.files import read_subscriptions, read_uidlist, write_
 from plugins.store_maildir.store import MaildirStore, Settings
 from plugins.store_maildir.tree import Tree
 from tests.conftest import cannot_run
+from tests.kit.process import open_folder
 
 DOVECOT = Path("/usr/lib/dovecot/imap")
 NOBODY = 65534
 INBOX = MailboxName(b"user.ana")
 SUB = MailboxName(b"user.ana.Sub.Folder")
 ONE = b"From: a@b.example\r\nSubject: one\r\n\r\nhello\r\n"
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with open_folder() as folder:  # Dovecot's user may go there
+        yield folder
 
 
 @asynccontextmanager
@@ -60,8 +67,7 @@ class Dovecot:
     def __init__(self, folder: Path) -> None:
         if not DOVECOT.exists():
             cannot_run("dovecot-imapd is not installed")
-        self.folder = folder
-        self.config = folder / "dovecot.conf"
+        self.folder, self.config = folder, folder / "dovecot.conf"
         self.config.write_text(
             f"base_dir={folder}/run\nstate_dir={folder}/run\nlog_path={folder}/log\nssl=no\n"
             f"mail_location=maildir:{folder}/mail/%u/Maildir\nprotocols=imap\n"
@@ -71,10 +77,6 @@ class Dovecot:
         )
         for name in ("run", "mail/ana"):
             (folder / name).mkdir(parents=True)
-        above = folder
-        while above != above.parent and os.getuid() == 0:
-            above.chmod(above.stat().st_mode | 0o055)
-            above = above.parent
 
     def say(self, *commands: str | tuple[str, bytes]) -> str:
         """Commands one after the other; all that it said."""
@@ -98,9 +100,8 @@ class Dovecot:
             process.stdin.write(line + b"\r\n")
             process.stdin.flush()
             while not octets.endswith(b"\n") or b"\nc%d " % number not in octets:  # one at a time
-                more = process.stdout.readline()
+                octets += (more := process.stdout.readline())
                 assert more, octets
-                octets += more
         said = octets.decode("latin-1")
         _, errors = process.communicate(timeout=30)
         assert " NO " not in said and " BAD " not in said, said

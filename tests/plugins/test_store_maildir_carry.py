@@ -1,6 +1,7 @@
 """Mailboxes that move to and from a Maildir++ tree, as Dovecot then reads it, or has made it."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from murder.errors import Code, Refusal
 from murder.model.carried import digest_line
 from murder.model.message import ModSeq, Uid
 from plugins.store_memory import MemoryStore
+from tests.kit.process import open_folder
 from tests.plugins.test_store_maildir import (
     INBOX,
     ONE,
@@ -22,6 +24,13 @@ from tests.plugins.test_store_maildir import (
     numbers_in,
     stored,
 )
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Where Dovecot's own user may go."""
+    with open_folder() as folder:
+        yield folder
 
 
 async def carry(source: MailboxStore, target: MailboxStore) -> None:
