@@ -4,6 +4,7 @@ It needs root (ports 24, 110, 143; /etc/hosts) and Debian packages, which `.ci/r
 skipped with that reason on a developer's machine, and fail in CI.
 """
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -60,11 +61,23 @@ def lab_ready() -> Iterator[Lab]:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
-    lab = Lab()
-    with Path(f"{ROOT}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of these tests may be going on
+    lab, path = Lab(), Path(f"{ROOT}.lock")
+    with path.open("w") as opened:
+        # another run of these tests may be going on
+        fcntl.flock(inherited(path) or opened, fcntl.LOCK_EX)
         lab.run("setup")
         yield lab
+
+
+def inherited(path: Path) -> int | None:
+    """The descriptor of this file that this process was started with: `flock FILE COMMAND` holds the lock by it, and a
+    second one would wait for that for ever."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            # Python's own are not inheritable
+            if entry.readlink() == path.resolve() and os.get_inheritable(int(entry.name)):
+                return int(entry.name)
+    return None
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.kit.engine import ENGINE, etcd_settings, is_shared
+from tests.kit.engine import ENGINE, TIMEOUT_S, etcd_settings, is_shared
+from tests.kit.etcd import cluster
 from tests.kit.peer import BlockingPeer
 from tests.kit.process import Program, murder_command, run_murder
 from tests.kit.toml import Sections, write_config
@@ -34,18 +35,30 @@ def our_node(
     port: int,
     master: tuple[str, int] | None = None,
     command: Sequence[str] = (),
+    engine: Sections | None = None,
 ) -> Iterator[Path]:
-    """A master of ours, or (with `master`) a replica that listens. The log is in `log`."""
+    """A master of ours, or (with `master`) a replica that listens. The log is in `log`. `engine` is where it keeps the list,
+    as `on_etcd` has it; that of the run (`kit.engine`) if not told otherwise."""
     listening = {
         "listen": [f"{host}:{port}"],
         "users": ["murder"],
         "admins": ["cyrus"],
         "allow_plaintext": True,
     }
-    sections = {"mupdate": {**listening, **(following(*master) if master else {})}}
+    engine = engine or {}
+    chosen = {**listening, **(following(*master) if master else {}), **engine.get("mupdate", {})}
+    sections = {**engine, "mupdate": chosen}
     with serving(folder, name, "mupdate", sections, command=command) as node:
         node.until_open(host, port)
         yield folder
+
+
+@contextmanager
+def on_etcd(folder: Path) -> Iterator[Sections]:
+    """Sections of a master that keeps its list there, on one member in this folder."""
+    with cluster(folder, 1) as etcd:
+        reached = {"endpoints": list(etcd.endpoints), "timeout_s": TIMEOUT_S}
+        yield {"mupdate": {"engine": "etcd"}, "plugins.list_etcd": reached}
 
 
 @contextmanager

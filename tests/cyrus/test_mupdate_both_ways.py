@@ -6,10 +6,15 @@ way, restarts of backends (`ctl_mboxlist -m`) and of the frontend.
 
 import imaplib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
+
 from tests.cyrus.conftest import Lab
-from tests.cyrus.our_nodes import our_node, rows_at
+from tests.cyrus.our_nodes import on_etcd, our_node, rows_at
+from tests.kit.engine import EMBEDDED, ENGINE, is_shared
+from tests.kit.etcd import needs_etcd
 from tests.kit.process import until_open
 from tests.kit.waiting import until
 
@@ -105,16 +110,20 @@ def a_day(lab: Lab, master: tuple[str, int], replicas: list[tuple[str, int]]) ->
     as_admin(lab.frontend).logout()
 
 
+@pytest.mark.parametrize("engine", [ENGINE] if is_shared() else [EMBEDDED, "etcd"])
 def test_cyrus_backends_and_frontend_live_a_day_under_our_master(
-    cyrus_parts: Lab, tmp_path: Path
+    cyrus_parts: Lab, tmp_path: Path, engine: str
 ) -> None:
-    lab = cyrus_parts
-    with our_node(tmp_path, "mupdate.murder.test", *lab.master):
-        lab.run("start", "be1", "be2", "fe1")
-        until_open(lab.frontend, 3905)
-        a_day(lab, lab.master, [(lab.frontend, 3905)])
-    with our_node(tmp_path, "mupdate.murder.test", *lab.master):  # and after a restart of ours
-        check(lab, lab.master, [(lab.frontend, 3905)])
+    if engine == "etcd":
+        needs_etcd()
+    lab, name = cyrus_parts, "mupdate.murder.test"
+    with on_etcd(tmp_path) if engine == "etcd" else nullcontext() as kept:
+        with our_node(tmp_path, name, *lab.master, engine=kept):
+            lab.run("start", "be1", "be2", "fe1")
+            until_open(lab.frontend, 3905)
+            a_day(lab, lab.master, [(lab.frontend, 3905)])
+        with our_node(tmp_path, name, *lab.master, engine=kept):  # and after a restart of ours
+            check(lab, lab.master, [(lab.frontend, 3905)])
 
 
 def test_our_replica_follows_a_cyrus_master_through_a_day(cyrus_parts: Lab, tmp_path: Path) -> None:
