@@ -3,13 +3,18 @@
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from murder.config import MupdateConfig
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, collation_key
+from murder.roles.mupdate.commits.bounds import bounds_of
+from murder.roles.mupdate.commits.ledger import Ledger
+from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.change import Change, PutEntry, RemoveEntry
 from murder.roles.mupdate.database.holding import Holding, format_holdings, parse_holdings, weight
 from murder.roles.mupdate.database.mboxlist import PAGE_OCTETS, MailboxList
@@ -17,6 +22,7 @@ from murder.roles.mupdate.database.record import lookers, may_look_up, pack_row,
 from murder.roles.mupdate.remote.client import MasterClient
 from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.stream import Hub, Subscriber
+from murder.roles.mupdate.serving.writes import Counters, Writes
 from murder.wire.mupdate import Command, Verb
 from tests.mupdate.nodes import Raw, master
 
@@ -264,3 +270,23 @@ def test_rights_in_a_list_of_traps_are_looked_for_a_few_times_only() -> None:
 
     assert rights_of(Counting(trap), b"u") == b"" and Counting.searches <= 4
     assert rights_of(trap, b"a") == b"u"
+
+
+async def test_removing_a_long_row_costs_as_much_as_putting_it(long_rows: MailboxList) -> None:
+    """Fifty of them at once held the loop of a master for half a second, as if they were fifty short ones."""
+    costs: list[int] = []
+
+    class Noting(Ledger):
+        def propose(self, proposals: Any, done: Any, cost: int = 0, *more: Any) -> None:
+            costs.append(cost)
+
+    ledger = Noting(long_rows)
+    identifiers = (long_rows.row(b"m01") or b"").count(b"\t") // 2
+    peer, bounds = Peer("admin", is_admin=True), bounds_of(MupdateConfig())
+    for verb, args in ((Verb.DELETE, ()), (Verb.DEACTIVATE, (b"be1!p",))):
+        writes = Writes(cast(Any, SimpleNamespace(peer=peer)), ledger, bounds, Counters())
+        for number in range(3):
+            writes.add(Command(b"D", verb, (b"m%02d" % number, *args)), peer)
+        writes.submit()
+    assert identifiers > 100 and all(cost >= 3 * identifiers for cost in costs) and len(costs) == 2
+    await ledger.close()

@@ -9,12 +9,12 @@ from typing import Final, Protocol
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import Log
-from murder.model.name import display
+from murder.model.name import MailboxName, display
 from murder.roles.mupdate.commits.bounds import Bounds
 from murder.roles.mupdate.commits.epochs import epoch_work
 from murder.roles.mupdate.commits.ledger import Ledger, Work, decided
 from murder.roles.mupdate.commits.owner import Taken
-from murder.roles.mupdate.commits.proposal import Delete, Peer, proposal_of
+from murder.roles.mupdate.commits.proposal import Deactivate, Delete, Peer, proposal_of
 from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST, ROW_COST
 from murder.roles.mupdate.database.transaction import ListTransaction
 from murder.roles.mupdate.serving.pulse import Pulse
@@ -173,13 +173,21 @@ class Writes:
             return epoch_work(command, peer)
         proposal = proposal_of(command, peer, self._bounds)
         if isinstance(proposal, Delete):
-            self._cost += ROW_COST
+            self._cost += ROW_COST + self._lines_of(proposal.name)
         else:
+            if isinstance(proposal, Deactivate):
+                self._cost += self._lines_of(proposal.wanted.name)
             self._writer.peer = peer.claiming(proposal.server)
             raw_acl = proposal.wanted.raw_acl
             self._octets += len(raw_acl)
             self._cost += ROW_COST + raw_acl.count(b"\t") // 2  # as `cost_of`
         return decided(proposal, self._bounds)
+
+    def _lines_of(self, name: MailboxName) -> int:
+        """Of the index, that go with a row: as many as if it were put there."""
+        assert self._ledger is not None
+        row = self._ledger.mailboxes.row(name)
+        return 0 if row is None else row.count(b"\t") // 2
 
     def submit(self) -> None:
         """Hand all writes of this turn to the ledger; replies come when they are durable."""
