@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from structlog.testing import capture_logs
 
 from murder.api.auth import Identity
 from murder.auth.gate import Gate
@@ -277,6 +278,19 @@ async def test_a_proxy_user_speaks_for_others_with_plain() -> None:
         ir = base64.b64encode(b"bob\0ana\0secret")
         answer = await other.ask(b"a AUTHENTICATE PLAIN " + ir + b"\r\n")
         assert answer.startswith(b"a NO [AUTHORIZATIONFAILED]")
+
+
+@pytest.mark.parametrize(
+    ("words", "user"), [(b"\0ghost\0wrong", "ghost"), (b"bob\0ana\0secret", "ana")]
+)
+async def test_who_is_refused_is_logged_by_the_name_that_was_given(words: bytes, user: str) -> None:
+    with capture_logs() as logged:
+        async with role(PLAIN) as connect:
+            client = await connect()
+            await client.line()
+            ask = b"a AUTHENTICATE PLAIN " + base64.b64encode(words) + b"\r\n"
+            assert b" NO [" in await client.ask(ask)
+    assert [one["user"] for one in logged if one["event"] == "login.failed"] == [user]
 
 
 async def test_who_never_logs_in_is_sent_away() -> None:
