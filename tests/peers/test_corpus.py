@@ -11,6 +11,7 @@ from typing import Any, Final
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.ports import free_port
+from tests.kit.process import open_folder
 from tests.peers import corpus, groups
 from tests.peers.client import Client
 from tests.peers.compare import our_backend
@@ -77,7 +78,7 @@ def test_odd_messages_are_told_as_dovecot_tells_them(tmp_path: Path) -> None:
         cannot_run("dovecot is started as root")
     with our_backend(tmp_path / "ours", "user1") as ours:
         mine = told(Client("ours", *ours, "user1", "secret"))
-    with running_dovecot(tmp_path / "dovecot", free_port()) as dovecot:
+    with open_folder() as folder, running_dovecot(folder / "dovecot", free_port()) as dovecot:
         theirs = told(Client("dovecot", *dovecot, "user1", "secret"))
     different = {key for key in mine if mine[key] != theirs.get(key)}
     for name, item in set(different):
