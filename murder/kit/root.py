@@ -193,8 +193,11 @@ class Root:
             for job in jobs:
                 job.error = job.error or failure
             return flushed
-        if flushed:
-            self._sweep()
+        else:
+            if flushed:
+                self._sweep()
+        finally:
+            self._after_end()
         return flushed
 
     def _run(self, job: _Job) -> None:
@@ -212,6 +215,9 @@ class Root:
 
     def _before_commit(self) -> None:
         """What must be durable before the rows that name it."""
+
+    def _after_end(self) -> None:
+        """When a transaction is over, however it has ended."""
 
     def _sweep(self) -> None:
         """Remove files whose last message is gone, now that this is durable."""

@@ -40,7 +40,6 @@ from plugins.store_maildir.files import (
     sizes_of,
     split_name,
     to_crlf,
-    uidlist_lock,
     write_uidlist,
 )
 from plugins.store_maildir.tree import Tree, files_in, stamps
@@ -68,12 +67,12 @@ def changing(db: sqlite3.Connection, tree: Tree, box_id: int) -> Iterator[bytes]
     """Around every change of a mailbox: others are kept out, what they did is noticed, new UIDs are told to them."""
     folder = tree.folder_of(db, box_id)
     stamps(folder)  # it is there
-    with uidlist_lock(folder):
-        if box_id not in tree.synchronised:  # else files of this transaction are still to come
-            tree.synchronised.add(box_id)
-            synchronise(db, tree, box_id, folder)
-        yield folder
-        publish(db, box_id, folder)
+    tree.keep_others_out(folder)
+    if box_id not in tree.synchronised:  # else files of this transaction are still to come
+        tree.synchronised.add(box_id)
+        synchronise(db, tree, box_id, folder)
+    yield folder
+    publish(db, box_id, folder)
 
 
 def synchronise(db: sqlite3.Connection, tree: Tree, box_id: int, folder: bytes) -> bool:
@@ -360,9 +359,9 @@ def discover(db: sqlite3.Connection, tree: Tree, name: bytes) -> None:
         (validity,),
     )
     db.execute("INSERT INTO folder (mailbox, first_modseq) VALUES (?,?)", (box_id, now))
-    with uidlist_lock(folder):
-        synchronise(db, tree, box_id, folder)
-        publish(db, box_id, folder)
+    tree.keep_others_out(folder)
+    synchronise(db, tree, box_id, folder)
+    publish(db, box_id, folder)
     db.execute("UPDATE mailbox SET recent_from=uid_next WHERE id=?", (box_id,))
     if listed is None:
         db.execute("UPDATE mailbox SET recent_from=1 WHERE id=?", (box_id,))
@@ -417,9 +416,9 @@ def _write_uidlists(db: sqlite3.Connection, tree: Tree, boxes: Iterable[int]) ->
         validity, uid_next = db.execute(
             "SELECT uid_validity, uid_next FROM mailbox WHERE id=?", (box_id,)
         ).fetchone()
-        with uidlist_lock(folder):
-            known = read_uidlist(folder) or UidList(validity, uid_next)
-            known.validity, known.next = validity, max(known.next, uid_next)
-            rows = _rows_after(db, box_id, 0)
-            write_uidlist(folder, known, rows)
-            _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else 0)
+        tree.keep_others_out(folder)
+        known = read_uidlist(folder) or UidList(validity, uid_next)
+        known.validity, known.next = validity, max(known.next, uid_next)
+        rows = _rows_after(db, box_id, 0)
+        write_uidlist(folder, known, rows)
+        _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else 0)

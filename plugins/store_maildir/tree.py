@@ -28,6 +28,7 @@ from plugins.store_maildir.files import (
     names_in,
     split_name,
     sync_path,
+    uidlist_lock,
 )
 
 FOLLOWED: Final = 5  # times that a file is looked for which somebody renames again and again
@@ -65,6 +66,8 @@ class Tree(Root):
         self._unsynced: list[bytes] = []  # files that the next commit names
         self._unsynced_folders: set[bytes] = set()
         self.looked_at = 0  # the top folder's date when its subfolders were last looked at
+        self._locked: set[bytes] = set()  # folders that others wait for until it is over
+        self._locks = contextlib.ExitStack()
         self.synchronised: set[int] = set()  # mailboxes looked at in the present transaction
         super().__init__(folder, pool, INDEX, key)
         _make_tables(self._writer, folder / INDEX)
@@ -145,6 +148,13 @@ class Tree(Root):
 
     # --- what is to be done to files
 
+    def keep_others_out(self, folder: bytes) -> None:
+        """Until the transaction is over and its files are in place: what Dovecot finds in the list and not in the folder, it
+        takes for gone, and for another message when it comes. Raises Refusal(IN_USE)."""
+        if folder not in self._locked:
+            self._locks.enter_context(uidlist_lock(folder))
+            self._locked.add(folder)
+
     def file_is_coming(self, path: bytes, is_written: bool) -> None:
         """A file, just written or linked, is to be durable before the commit that names it."""
         if is_written:
@@ -155,6 +165,10 @@ class Tree(Root):
         self.synchronised.clear()
         self._unsynced.clear()
         self.perform(self._writer)  # what a crash has left
+
+    def _after_end(self) -> None:
+        self._locks.close()
+        self._locked.clear()
 
     def _before_commit(self) -> None:
         paths, self._unsynced = self._unsynced, []
@@ -202,7 +216,10 @@ class Tree(Root):
         """Do what is to be done; doing it twice changes nothing. The mailboxes whose files were touched."""
         touched: set[bytes] = set()
         boxes: dict[int, bytes] = {}
-        for old, new in db.execute("SELECT old, new FROM todo ORDER BY id").fetchall():
+        todo = db.execute("SELECT old, new FROM todo ORDER BY id").fetchall()
+        if any(not old or old.startswith("/") for old, _ in todo):
+            self._after_end()  # a lock in a folder that is renamed would go along
+        for old, new in todo:
             source, target = self._real(db, old, boxes), self._real(db, new, boxes)
             for _ in range(FOLLOWED):
                 if _act(source, target, touched) or not _is_message(old):

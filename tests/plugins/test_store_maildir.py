@@ -17,6 +17,7 @@ from murder.api import FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
+from plugins.store_maildir import tree
 from plugins.store_maildir.files import read_subscriptions, read_uidlist, write_subscriptions
 from plugins.store_maildir.store import MaildirStore, Settings
 from plugins.store_maildir.tree import Tree
@@ -59,6 +60,30 @@ async def append(
 
 async def flags_in(box: Mailbox) -> dict[int, set[str]]:
     return {int(row.uid): set(row.flags) for row in await box.messages()}
+
+
+async def test_others_wait_until_files_are_where_the_list_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dovecot takes what it finds in the list and not in the folder for gone, and gives it another UID when it comes."""
+    act, locked = tree._act, []
+
+    def noting(old: bytes | None, new: bytes | None, touched: set[bytes]) -> bool:
+        if new is not None and new.split(b"/")[-2] in (b"cur", b"new"):
+            locked.append(os.path.exists(new.rsplit(b"/", 2)[0] + b"/dovecot-uidlist.lock"))
+        return act(old, new, touched)
+
+    monkeypatch.setattr(tree, "_act", noting)
+    async with stored(tmp_path) as store:
+        await store.create(INBOX, "default")
+        await store.create(SUB, "default")
+        box = await store.open(SUB, "ana")
+        uid = await append(store, box, ONE)
+        seen = box.change_flags([uid], FlagChange.ADD, frozenset({"\\Seen"}))
+        await asyncio.gather(seen, store.rename(SUB, MailboxName(SUB + b".x")))
+        box.close()
+        assert locked and all(locked)
+        assert not [*tmp_path.rglob("*.lock")]
 
 
 class Dovecot:
