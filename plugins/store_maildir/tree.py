@@ -198,6 +198,7 @@ class Tree(Root):
         if not done and not removed:
             return
         boxes = self.perform(db)
+        self._after_end()  # another worker's transaction may wait for that, and this one for its end
         db.execute("PRAGMA synchronous=NORMAL")  # lost in a power cut: done once more, that is all
         try:
             db.execute("BEGIN IMMEDIATE")

@@ -79,10 +79,11 @@ async def test_others_wait_until_files_are_where_the_list_says(
         await store.create(SUB, "default")
         box = await store.open(SUB, "ana")
         uid = await append(store, box, ONE)
-        seen = box.change_flags([uid], FlagChange.ADD, frozenset({"\\Seen"}))
-        await asyncio.gather(seen, store.rename(SUB, MailboxName(SUB + b".x")))
-        box.close()
+        await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Seen"}))
         assert locked and all(locked)
+        flagged = box.change_flags([uid], FlagChange.ADD, frozenset({"\\Flagged"}))
+        await asyncio.gather(flagged, store.rename(SUB, MailboxName(SUB + b".x")))
+        box.close()
         assert not [*tmp_path.rglob("*.lock")]
 
 
