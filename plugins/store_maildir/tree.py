@@ -25,6 +25,7 @@ from plugins.store_maildir.files import (
     OF_INBOX,
     OPENED,
     is_own_maildir,
+    join_name,
     names_in,
     split_name,
     sync_path,
@@ -220,13 +221,19 @@ class Tree(Root):
         todo = db.execute("SELECT old, new FROM todo ORDER BY id").fetchall()
         if any(not old or old.startswith("/") for old, _ in todo):
             self._after_end()  # a lock in a folder that is renamed would go along
+        news: set[int] = set()  # mailboxes of which the index has yet to learn something
         for old, new in todo:
             source, target = self._real(db, old, boxes), self._real(db, new, boxes)
             for _ in range(FOLLOWED):
                 if _act(source, target, touched) or not _is_message(old):
                     break
                 # somebody has given it other flags meanwhile; or this is done already
-                source = self.locate(boxes[int(old.partition("/")[0])], old)
+                box_id = int(old.partition("/")[0])
+                source = self.locate(boxes[box_id], old)
+                if source is not None and target is not None:
+                    planned, target = target, _with_theirs(old, source, target)
+                    if planned != target:
+                        news.add(box_id)
                 if source is None or source == target:
                     break
         for (file,) in db.execute("SELECT file FROM garbage").fetchall():
@@ -246,7 +253,7 @@ class Tree(Root):
         for folder in touched:
             with contextlib.suppress(FileNotFoundError):
                 sync_path(folder)
-        return boxes
+        return {box_id: folder for box_id, folder in boxes.items() if box_id not in news}
 
     def _real(self, db: sqlite3.Connection, path: str, boxes: dict[int, bytes]) -> bytes | None:
         """An absolute path, or one of a mailbox (None where that has gone)."""
@@ -259,6 +266,23 @@ class Tree(Root):
             return None
         boxes[int(number)] = folder
         return folder + b"/" + rest.encode("latin-1")
+
+
+def _with_theirs(old: str, source: bytes, target: bytes) -> bytes:
+    """The name of a message for which flags were planned when it was called `old`, and that others have called `source`
+    since: with what they have added, and without what they have removed. The index takes that up with its next look."""
+    folder, place, name = target.rsplit(b"/", 2)
+    if place not in (b"cur", b"new"):
+        return target  # on its way out
+    base, ours = split_name(name.decode("latin-1"))
+    before = set(split_name(old)[1])
+    theirs = set(split_name(os.path.basename(source).decode("latin-1"))[1])
+    letters = set(ours) | (theirs - before)
+    letters -= before - theirs
+    if letters == set(ours):
+        return target
+    place = b"cur" if letters else place
+    return b"/".join((folder, place, join_name(base, sorted(letters)).encode("latin-1")))
 
 
 def _is_message(path: str) -> bool:

@@ -87,6 +87,33 @@ async def test_others_wait_until_files_are_where_the_list_says(
         assert not [*tmp_path.rglob("*.lock")]
 
 
+@pytest.mark.parametrize(("letters", "flags"), [("FT", "FST"), ("", "S")])
+async def test_flags_that_others_change_meanwhile_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: str, flags: str
+) -> None:
+    """Between our commit and our rename of the file, which had been called `:2,F`."""
+    act, rivals = tree._act, [letters]
+
+    def after_theirs(old: bytes | None, new: bytes | None, touched: set[bytes]) -> bool:
+        if rivals and old is not None and old.endswith(b":2,F"):
+            os.rename(old, old.removesuffix(b"F") + rivals.pop().encode())
+        return act(old, new, touched)
+
+    async with stored(tmp_path) as store:
+        await store.create(INBOX, "default")
+        box = await store.open(INBOX, "ana")
+        uid = await append(store, box, ONE, frozenset({"\\Flagged"}))
+        monkeypatch.setattr(tree, "_act", after_theirs)
+        await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Seen"}))
+        assert not rivals
+        (file,) = [one for one in tmp_path.rglob("*:2,*") if one.parent.name == "cur"]
+        assert file.name.rpartition(",")[2] == flags
+        told = (await flags_in(box))[int(uid)]
+        assert {"\\Seen": "S", "\\Flagged": "F", "\\Deleted": "T"}.keys() >= told
+        assert {one[1] for one in told} == {{"F": "F", "S": "S", "T": "D"}[one] for one in flags}
+        box.close()
+
+
 class Dovecot:
     """Dovecot's own IMAP, started for one dialogue at a time, without its servers."""
 
@@ -623,4 +650,4 @@ async def test_a_flag_that_was_set_stays_where_the_file_is_renamed_just_then(
         monkeypatch.setattr(Tree, "perform", race)
         await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Flagged"}))
         (file,) = (tree / "cur").iterdir()
-        assert renamed and file.name.endswith(":2,F")
+        assert renamed and file.name.endswith(":2,FR")
