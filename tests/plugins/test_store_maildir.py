@@ -17,7 +17,6 @@ from murder.api import FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
-from plugins.store_maildir import tree
 from plugins.store_maildir.files import read_subscriptions, read_uidlist, write_subscriptions
 from plugins.store_maildir.store import MaildirStore, Settings
 from plugins.store_maildir.tree import Tree
@@ -60,58 +59,6 @@ async def append(
 
 async def flags_in(box: Mailbox) -> dict[int, set[str]]:
     return {int(row.uid): set(row.flags) for row in await box.messages()}
-
-
-async def test_others_wait_until_files_are_where_the_list_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dovecot takes what it finds in the list and not in the folder for gone, and gives it another UID when it comes."""
-    act, locked = tree._act, []
-
-    def noting(old: bytes | None, new: bytes | None, touched: set[bytes]) -> bool:
-        if new is not None and new.split(b"/")[-2] in (b"cur", b"new"):
-            locked.append(os.path.exists(new.rsplit(b"/", 2)[0] + b"/dovecot-uidlist.lock"))
-        return act(old, new, touched)
-
-    monkeypatch.setattr(tree, "_act", noting)
-    async with stored(tmp_path) as store:
-        await store.create(INBOX, "default")
-        await store.create(SUB, "default")
-        box = await store.open(SUB, "ana")
-        uid = await append(store, box, ONE)
-        await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Seen"}))
-        assert locked and all(locked)
-        flagged = box.change_flags([uid], FlagChange.ADD, frozenset({"\\Flagged"}))
-        await asyncio.gather(flagged, store.rename(SUB, MailboxName(SUB + b".x")))
-        box.close()
-        assert not [*tmp_path.rglob("*.lock")]
-
-
-@pytest.mark.parametrize(("letters", "flags"), [("FT", "FST"), ("", "S")])
-async def test_flags_that_others_change_meanwhile_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: str, flags: str
-) -> None:
-    """Between our commit and our rename of the file, which had been called `:2,F`."""
-    act, rivals = tree._act, [letters]
-
-    def after_theirs(old: bytes | None, new: bytes | None, touched: set[bytes]) -> bool:
-        if rivals and old is not None and old.endswith(b":2,F"):
-            os.rename(old, old.removesuffix(b"F") + rivals.pop().encode())
-        return act(old, new, touched)
-
-    async with stored(tmp_path) as store:
-        await store.create(INBOX, "default")
-        box = await store.open(INBOX, "ana")
-        uid = await append(store, box, ONE, frozenset({"\\Flagged"}))
-        monkeypatch.setattr(tree, "_act", after_theirs)
-        await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Seen"}))
-        assert not rivals
-        (file,) = [one for one in tmp_path.rglob("*:2,*") if one.parent.name == "cur"]
-        assert file.name.rpartition(",")[2] == flags
-        told = (await flags_in(box))[int(uid)]
-        assert {"\\Seen": "S", "\\Flagged": "F", "\\Deleted": "T"}.keys() >= told
-        assert {one[1] for one in told} == {{"F": "F", "S": "S", "T": "D"}[one] for one in flags}
-        box.close()
 
 
 class Dovecot:
