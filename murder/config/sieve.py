@@ -100,8 +100,8 @@ class ProgramConfig:
     )
     user: str = option(
         "",
-        "The system's user it runs as, by `sudo -n -u USER` (which sudoers must allow to the server's own user); empty: the "
-        "server's own.",
+        "The system's user it runs as: at once where the server is root, else by `sudo -n -u USER` (which sudoers must "
+        "allow to the server's own user); empty: the server's own.",
         example='"learner"',
     )
     timeout_s: float = option(10.0, "Then it is ended, and has failed.", least=0.01, most=60)

@@ -9,6 +9,8 @@ COMMENT: Final = "/shared/comment"
 PRIVATE_COMMENT: Final = "/private/comment"
 LASTPOP: Final = "/shared/vendor/cmu/cyrus-imapd/lastpop"
 SPECIAL_USE: Final = "/private/specialuse"  # RFC 6154 §4
+SITE_SCRIPTS: Final = "/shared/vendor/murder/sieve"  # of a backend, for administrators; read only
+SHARED_SCRIPT: Final = "/shared/vendor/cmu/cyrus-imapd/sieve"  # of a shared mailbox: a site's script, as Cyrus calls it
 
 MAX_ENTRY_OCTETS: Final = 1024
 MAX_ENTRIES_OF_COMMAND: Final = 1000
@@ -31,6 +33,11 @@ def is_entry_name(name: str) -> bool:
         and "//" not in name
         and all(" " < letter < "\x7f" and letter not in '%*"\\' for letter in name)
     )
+
+
+def site_script_entry(name: str) -> str:
+    """The entry of a script in the site's folder, below SITE_SCRIPTS: entries have no capitals and few signs."""
+    return f"{SITE_SCRIPTS}/named/{name.encode('utf-8', 'surrogateescape').hex()}"
 
 
 def is_within(name: str, asked: str, depth: Depth) -> bool:

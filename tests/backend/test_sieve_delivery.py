@@ -18,7 +18,14 @@ from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
 from murder.net.listener import Bounds, Listener
 from murder.roles.backend.scripts.carry_out import Delivery
-from tests.backend.server import Running, config_in, running_backend, spool_store, subjects_of
+from tests.backend.server import (
+    Parts,
+    Running,
+    config_in,
+    running_backend,
+    spool_store,
+    subjects_of,
+)
 from tests.kit.waiting import until_soon
 
 MESSAGE = (
@@ -31,10 +38,12 @@ async def delivering(
     folder: Path,
     script: bytes = b"",
     user: str = "ana",
+    parts: Parts | None = None,
     **sections: Any,
 ) -> AsyncIterator["Lmtp"]:
     config = replace(config_in(folder), **sections)
-    async with running_backend(folder, lambda: spool_store(folder), config=config) as one:
+    parts = parts or Parts(lambda: spool_store(folder))
+    async with running_backend(folder, config=config, parts=parts) as one:
         if script:
             await one.backend.scripts.put(user, "main", script)
             await one.backend.scripts.activate(user, "main")

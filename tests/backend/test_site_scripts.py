@@ -1,17 +1,30 @@
 """What a site adds to its users' scripts: before and after them, lists, scores, programs, shared mailboxes; who is told."""
 
+import asyncio
+import os
+import pwd
+import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog import get_logger
 from structlog.testing import capture_logs
 
+from murder.api.auth import AuthBackend
 from murder.config.sieve import ProgramConfig, SieveConfig
+from murder.model.annotation import SHARED_SCRIPT
+from murder.model.identity import Identity
 from murder.model.name import MailboxName
 from murder.roles.backend.records.annotations import SHARED
-from murder.roles.backend.scripts.run import SHARED_SCRIPT
+from murder.roles.backend.scripts.programs import PATH, Programs
+from murder.roles.backend.scripts.site import flaws_of_site
 from murder.roles.backend.scripts.srs import RedirectSenders
+from tests.backend.server import OnePassword, Parts, config_in, running_backend, spool_store
 from tests.backend.test_sieve_delivery import MESSAGE, delivering, sending
+from tests.kit.dialogue import Player, Streams
 from tests.kit.waiting import until_soon
 
 
@@ -47,6 +60,39 @@ async def test_the_sites_scripts_run_before_and_behind_the_users(
         assert await client.subjects("Junk") == [("spam", [])]
         flags = ["$after", "$own"] if own else ["$after"]
         assert await client.subjects() == [("plain", flags)]
+
+
+async def test_an_administrator_reads_the_sites_scripts_and_nobody_sets_them(
+    tmp_path: Path,
+) -> None:
+    named = tmp_path / "named"
+    named.mkdir()
+    written(named, "Sort.sieve", "keep;")
+    before = written(tmp_path, "before.sieve", "discard;")
+    sieve = SieveConfig(before=(before,), folder=named)
+    entry = "/shared/vendor/murder/sieve"
+    config = replace(config_in(tmp_path), sieve=sieve)
+    async with running_backend(tmp_path, config=config) as running:
+
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
+
+        await Player(connect).play(f"""
+C1= LOGIN admin secret
+C1: a1 GETMETADATA (DEPTH infinity) "" {entry}/before
+S1: * METADATA "" ({entry}/before/0000/name "{before}" {entry}/before/0000/script "discard;")
+S1: a1 OK Completed
+C1: a2 GETMETADATA "" {entry}/named/536f7274
+S1: * METADATA "" ({entry}/named/536f7274 "keep;")
+S1: a2 OK Completed
+C1: a3 SETMETADATA "" ({entry}/before/0000/script "keep;")
+S1: a3 NO [CANNOT] {entry}/before/0000/script cannot be set
+C1: a4 GETMETADATA (DEPTH infinity) "" /shared
+S1: a4 OK Completed
+C2= LOGIN ana secret
+C2: b1 GETMETADATA (DEPTH infinity) "" {entry}
+S2: b1 OK Completed
+""")
 
 
 async def test_where_the_users_script_fails_the_sites_decide_and_the_user_is_told_once(
@@ -178,6 +224,102 @@ async def test_a_program_that_fails_has_the_message_come_again_unless_it_is_safe
         assert await client.subjects() == [("safe", [])]
     failed = [event for event in logged if event["event"] == "program.failed"]
     assert [event["problem"] for event in failed] == [problem] * 2
+
+
+WHOSE = """
+import os, pathlib, sys
+sys.stdin.buffer.read()
+groups = ",".join(map(str, sorted(os.getgroups())))
+print(os.getuid(), os.geteuid(), os.getgid(), groups, os.environ["HOME"], end="")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user without sudo")
+async def test_a_program_runs_as_another_user(tmp_path: Path) -> None:
+    program = ProgramConfig(
+        ("/usr/bin/python3", "-I", "-c", WHOSE), ("execute",), "users", "nobody"
+    )
+    nobody = pwd.getpwnam("nobody")
+    groups = ",".join(map(str, sorted(os.getgrouplist("nobody", nobody.pw_gid))))
+    said = await Programs({"whose": program}).run(
+        "execute", "whose", (), b"", {}, get_logger(), for_user=True
+    )
+    uid = nobody.pw_uid
+    assert said == f"{uid} {uid} {nobody.pw_gid} {groups} /".encode()
+
+    sleeping = replace(program, command=("/bin/sleep", "60"), timeout_s=0.2)
+    with capture_logs() as logged:
+        said = await Programs({"one": sleeping}).run(
+            "execute", "one", (), b"", {}, get_logger(), for_user=True
+        )
+    assert said is None and logged[-1]["problem"] == "it takes longer than 0.2 s"
+
+
+async def test_who_a_program_is_to_run_as_must_be_there(tmp_path: Path) -> None:
+    one = ProgramConfig(("/bin/cat",), ("execute",), "users", "no-such-user")
+    flaws = dict(flaws_of_site(replace(config_in(tmp_path), programs={"one": one})))
+    assert flaws == {'sieve.programs."one".user': "this system has no user no-such-user"}
+    with capture_logs() as logged:
+        programs = Programs({"one": one})
+        said = await programs.run("execute", "one", (), b"x", {}, get_logger(), for_user=True)
+    assert said is None
+    assert "no-such-user" in logged[-1]["problem"] or "sudo" in logged[-1]["problem"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")
+def test_who_is_not_root_is_told_what_a_program_of_another_user_lacks() -> None:
+    one = ProgramConfig(("/bin/cat",), ("execute",), "users", "daemon")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:  # a node that is nobody
+        os.setgid(65534)
+        os.setuid(65534)
+        with capture_logs() as logged:
+            asyncio.run(
+                Programs({"one": one}).run(
+                    "execute", "one", (), b"", {}, get_logger(), for_user=True
+                )
+            )
+        os.write(writing, logged[-1]["problem"].encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        problem = file.read().decode()
+    assert os.waitpid(child, 0)[1] == 0
+    has_sudo = shutil.which("sudo", path=PATH) is not None
+    told = (
+        "exit code 1: sudo: " if has_sudo else "there is no sudo, by which it would run as daemon"
+    )
+    assert problem.startswith(told)
+
+
+class Known(OnePassword):
+    """As OnePassword, and ana gets mail at two addresses."""
+
+    async def lookup(self, user: str) -> Identity | None:
+        return Identity(user, addresses=("ana@example.net", "a.smith@example.net"))
+
+
+class KnownParts(Parts):
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
+        return [("one", Known())]
+
+
+async def test_vacation_knows_the_addresses_of_its_user(tmp_path: Path) -> None:
+    parts = KnownParts(lambda: spool_store(tmp_path))
+    script = b'require "vacation"; vacation "I am away";'
+    async with sending(tmp_path, script, sections={"parts": parts}) as (client, sink):
+        for number, to in enumerate(("list@example.org", "A.Smith@example.net")):
+            head = f"To: {to}\r\n".encode()
+            message = head + MESSAGE % (b"hi", b"id%d" % number)
+            sender = f"sender{number}@example.org"
+            assert (await client.deliver("hi", message=message, sender=sender))[0][:3] == b"250"
+        await until_soon(lambda: len(sink.taken) == 1, "who wrote to the user is answered")
+        ((_, told, octets),) = sink.taken
+        assert told == [b"sender1@example.org"]
+        (by,) = [line for line in octets.splitlines() if line.startswith(b"From:")]
+        assert by == b"From: <a.smith@example.net>"  # of theirs, the one written to
+        assert len(client.outgoing()) == 1
 
 
 async def test_a_program_makes_another_message_or_says_a_text(tmp_path: Path) -> None:

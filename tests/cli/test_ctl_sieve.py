@@ -97,7 +97,14 @@ def test_what_a_script_would_do_is_told_by_line_and_nothing_is_delivered(
 
     told = ctl.json("sieve", "trace", "user1@example.org", str(eml))
     assert told["actions"] == [
-        {"action": "keep", "line": 0, "include": "", "flags": [], "implicit": True}
+        {
+            "action": "keep",
+            "script": "",
+            "line": 0,
+            "include": "",
+            "flags": [],
+            "implicit": True,
+        }
     ]
     asked = [(one["question"], one["answer"], one["assumed"]) for one in told["asked"]]
     assert ("is there a mailbox INBOX/Lists", "no", False) in asked
@@ -139,6 +146,113 @@ def test_files_are_checked_and_tried_without_a_server(eml: Path, tmp_path: Path)
     assert [one["action"] for one in json.loads(run(*tried))["actions"]] == ["discard"]
     file.write_text("keep")
     assert "rules.sieve: line 1, column " in run("check", str(file), code=1)
+
+
+SITE = {
+    "before": 'require ["fileinto", "include"];\n'
+    'if header :contains "subject" "spam" { fileinto "INBOX/Lists"; stop; }\ninclude :global "word";\n',
+    "after": 'require ["imap4flags", "spamtest"];\naddflag "$after";\nif spamtest "10" { addflag "$ten"; }\n',
+    "named/word": 'require "imap4flags";\naddflag "$word";\n',
+    "named/shared": 'if header "subject" "[list] news" { discard; }\n',
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> str:
+    """[sieve] of a node's murder.toml, its files there."""
+    (tmp_path / "named").mkdir()
+    for name, text in SITE.items():
+        (tmp_path / f"{name}.sieve").write_text(text)
+    return (
+        f'[sieve]\nbefore = ["{tmp_path}/before.sieve"]\nafter = ["{tmp_path}/after.sieve"]\n'
+        f'folder = "{tmp_path}/named"\nspam_field = "X-Score"\nspam_maximum = "5"\n'
+    )
+
+
+def test_the_sites_scripts_are_shown_where_they_decide_in_their_order(
+    ctl: Ctl, demo: Demo, site: str, tmp_path: Path
+) -> None:
+    eml = tmp_path / "message.eml"
+    eml.write_bytes(b"X-Score: 9\r\n" + message("[list] news"))
+    spam = tmp_path / "spam.eml"
+    spam.write_bytes(message("spam"))
+    ctl("sieve", "put", "user2", "own", given='require "imap4flags"; addflag "$own";')
+    ctl("sieve", "activate", "user2", "own")
+    home = demo.home(2)
+    reconfigure(demo, home["node"], "[node]\n", f"{site}\n[node]\n")
+    admin = demo.imap(home, demo.info["admin"]["user"], demo.info["admin"]["password"])
+    assert admin.create("list")[0] == admin.setacl("list", "anyone", "lrsp")[0] == "OK"
+    entry = "/shared/vendor/cmu/cyrus-imapd/sieve"
+    assert admin.xatom("SETMETADATA", "list", f'({entry} "shared")')[0] == "OK"
+    admin.logout()
+
+    told = ctl.json("sieve", "trace", "user2@example.org", str(eml))
+    before, after = f"{tmp_path}/before.sieve", f"{tmp_path}/after.sieve"
+    assert told["scripts"] == [
+        {"name": before, "owner": ""},
+        {"name": "own", "owner": "user2"},
+        {"name": after, "owner": ""},
+    ]
+    steps = [(one["script"], one["include"], one["word"]) for one in told["steps"]]
+    assert steps == [
+        (before, "", "header"),
+        (before, "", "include"),
+        (before, "word", "addflag"),
+        ("own", "", "addflag"),
+        (after, "", "addflag"),
+        (after, "", "spamtest"),
+        (after, "", "addflag"),
+    ]
+    (kept,) = told["actions"]
+    assert kept["flags"] == ["$word", "$own", "$after", "$ten"]
+    demo.deliver(demo.frontend, "user2", eml.read_bytes())  # and so it comes to be
+    client = demo.imap(demo.frontend, "user2")
+    client.select("INBOX")
+    for flag in kept["flags"]:
+        assert client.search(None, "KEYWORD", flag)[1][0].split(), flag
+    client.logout()
+
+    said = ctl("sieve", "trace", "user2@example.org", str(spam)).splitlines()
+    assert said[0].startswith("user2@example.org -> user/user2: 3 scripts at ")
+    assert [line for line in said if ", of " in line] == [
+        f" 1. {before}, of the site",
+        " 2. own, of user2 (no step)",
+        f" 3. {after}, of the site (no step)",
+    ]
+    assert said[-1] == f"fileinto mailbox INBOX/Lists ({before} line 2)"
+
+    shared = ctl.json("sieve", "trace", "+list@example.org", str(eml))
+    assert [one["name"] for one in shared["scripts"]] == [before, "shared", after]
+    assert [(one["action"], one["script"]) for one in shared["actions"]] == [("discard", "shared")]
+    ctl("sieve", "deactivate", "user2")
+    without = ctl("sieve", "trace", "user2", str(eml))
+    assert without.startswith("user2 has no active script; the site's scripts decide\n")
+    assert "2 scripts at " in without
+    reconfigure(demo, home["node"], f"{site}\n", "")  # others have no such site
+
+
+def test_a_script_is_tried_between_those_of_a_site(site: str, eml: Path, tmp_path: Path) -> None:
+    config, file = tmp_path / "node.toml", tmp_path / "own.sieve"
+    config.write_text(f'{site}[node]\nname = "be1.example.org"\ndata = "{tmp_path}/data"\n')
+    file.write_text('require "ihave";\nerror "broken";\n')
+
+    def run(*words: str, code: int) -> str:
+        done = subprocess.run(
+            [*murder_command(), "ctl", "sieve", "test", str(file), str(eml), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    told = json.loads(run("--site", str(config), "--json", code=1))
+    assert told["actions"][0]["flags"] == ["$word", "$after"]  # one that fails is left out
+    assert told["faults"] == [{"script": str(file), "problem": "line 2, column 1: broken"}]
+    alone = json.loads(run("--json", code=1))
+    assert alone["failure"] == "line 2, column 1: broken" and alone["actions"][0]["flags"] == []
 
 
 def test_a_password_acts_for_users_where_the_backend_lets_it(

@@ -3,15 +3,18 @@
 What a script asks of the world is answered by the servers, as its owner, where they can tell; else it is assumed, and said.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import assert_never
 
 from murder.admin.operate.reach import Reach, data_of
 from murder.admin.operate.scripts import UserScripts
+from murder.admin.operate.site_scripts import site_script_at
 from murder.errors import BadSyntax, Code, Refusal
+from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.identity import Identity
-from murder.model.name import is_deleted, is_non_imap
+from murder.model.name import MailboxName, is_deleted, is_non_imap
 from murder.model.rights import rights_in
 from murder.net.turns import aside
 from murder.sieve import (
@@ -29,7 +32,9 @@ from murder.sieve import (
     Metadata,
     Outcome,
     OwnAddresses,
+    Policy,
     Question,
+    RunProgram,
     Script,
     ScriptCache,
     ScriptNamed,
@@ -39,6 +44,18 @@ from murder.sieve import (
 )
 from murder.wire import mutf7
 from murder.wire.token import string
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A script that runs; `owner` is "" for one of the site's. What it includes becomes a program in `cache`."""
+
+    name: str
+    owner: str
+    program: Script
+    limits: Limits
+    policy: Policy
+    cache: ScriptCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +69,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What it comes to, and what the script asked for."""
+    """What it comes to, and what the scripts asked for. `scripts`: those that ran, as places in the outcome count them;
+    `faults`: name and problem of those that failed and were left out, as a delivery does it."""
 
     outcome: Outcome
+    scripts: Sequence[Tried]
     asked: Sequence[Asked] = ()
+    faults: Sequence[tuple[str, str]] = ()
 
 
 class Offline:
-    """A script whose owner nobody knows: mailboxes are there, nothing has come before, other scripts are not there."""
+    """Scripts whose owner nobody knows: mailboxes are there, nothing has come before, other scripts are not there."""
 
     user = ""
 
@@ -70,25 +90,61 @@ class Offline:
     async def script(self, name: str) -> bytes | None:
         return None
 
+    async def site_script(self, name: str) -> tuple[bytes | None, bool]:
+        """One of the site's folder; and whether that is known."""
+        return None, False
 
-class Online(Offline):
+
+class OfSite(Offline):
+    """As that, beside the scripts of a site whose files are here."""
+
+    def __init__(self, named: Mapping[str, bytes]) -> None:
+        self._named = named
+
+    async def site_script(self, name: str) -> tuple[bytes | None, bool]:
+        return self._named.get(name), True
+
+
+class Shared(Offline):
+    """A shared mailbox's script where it is: it is nobody's."""
+
+    def __init__(self, reach: Reach, server: str) -> None:
+        self._reach = reach
+        self._server = server
+
+    async def exists(self, mailbox: str) -> bool | None:
+        """Whether it takes mail of anybody, by the master's list."""
+        name = self._name(mailbox)
+        entry = await self._reach.master.find(name) if name is not None else None
+        if entry is None or not entry.is_active:
+            return False
+        return POST in rights_granted(entry.raw_acl, {ANYONE})
+
+    def _name(self, mailbox: str) -> MailboxName | None:
+        """None for what takes no mail by any name."""
+        try:
+            name = self._reach.namespace.internal(mutf7.encode(mailbox), self.user)
+        except (Refusal, BadSyntax):
+            return None
+        return None if is_deleted(name) or is_non_imap(name) else name
+
+    async def site_script(self, name: str) -> tuple[bytes | None, bool]:
+        return await site_script_at(self._reach, self._server, name), True
+
+
+class Online(Shared):
     """A user's scripts where they are."""
 
     def __init__(self, reach: Reach, scripts: UserScripts) -> None:
-        self._reach = reach
+        super().__init__(reach, scripts.server)
         self._scripts = scripts
         self.user = scripts.user
 
     async def exists(self, mailbox: str) -> bool | None:
         """By the rights that the user has in it, at its backend; for a password's operator, in the master's list."""
-        try:
-            name = self._reach.namespace.internal(mutf7.encode(mailbox), self.user)
-        except (Refusal, BadSyntax):
-            return False
-        if is_deleted(name) or is_non_imap(name):
-            return False
-        entry = await self._reach.master.find(name)
-        if entry is None or not entry.is_active:
+        name = self._name(mailbox)
+        entry = await self._reach.master.find(name) if name is not None else None
+        if name is None or entry is None or not entry.is_active:
             return False
         if self._reach.credential.password is not None:  # it proves no one else to IMAP there
             is_granted = "i" in rights_in(entry, Identity(self.user))
@@ -111,17 +167,29 @@ class Online(Offline):
 
 
 async def run_trial(
-    program: Script,
-    message: bytes,
-    envelope: Envelope,
-    world: Offline,
-    host: str,
-    compile_again: Callable[[bytes], Script],
-    limits: Limits,
+    scripts: Sequence[Tried], message: bytes, envelope: Envelope, world: Offline, host: str
 ) -> Trial:
-    """Run a script over a message. Raises Refusal, UpstreamFailure where a server cannot be asked."""
+    """Run scripts over a message, one behind the other, as a delivery does: one that fails is left out. There is one at
+    least. Raises Refusal, UpstreamFailure where a server cannot be asked."""
+    left = list(scripts)
+    faults: list[tuple[str, str]] = []
+    while True:
+        trial = await _run_once(left, message, envelope, world, host)
+        failure = trial.outcome.failure
+        if failure is not None:
+            faults.append((left[failure.script].name, str(failure)))
+        if failure is None or len(left) == 1:
+            return replace(trial, faults=tuple(faults))
+        del left[failure.script]
+
+
+async def _run_once(
+    scripts: Sequence[Tried], message: bytes, envelope: Envelope, world: Offline, host: str
+) -> Trial:
+    own = [one for one in scripts if one.owner]  # what these include is compiled as theirs
+    by = (own or scripts)[0]
     run = start(
-        [program],
+        [one.program for one in scripts],
         message,
         envelope,
         Circumstances(
@@ -135,15 +203,16 @@ async def run_trial(
                 "phase": "during",
             },
         ),
-        limits=limits,
-        cache=ScriptCache(compile_again),
+        limits=by.limits,
+        policy=by.policy,
+        cache=by.cache,
         is_traced=True,
     )
     asked: list[Asked] = []
     while True:
         found = run.advance()
         if isinstance(found, Outcome):
-            return Trial(found, tuple(asked))
+            return Trial(found, tuple(scripts), tuple(asked))
         if found is PAUSED:
             continue
         if isinstance(found, LongWork):
@@ -167,8 +236,9 @@ async def _answer(question: Question, envelope: Envelope, world: Offline) -> tup
             assumed = not world.user
             text, shown = f"is there a script {name}", _yes(answer is not None)
         case ScriptNamed(name=name):
-            answer, assumed = None, False
-            text, shown = f"is there a script {name} of the site", "no"
+            answer, is_known = await world.site_script(name)
+            assumed = not is_known
+            text, shown = f"is there a script {name} of the site", _yes(answer is not None)
         case OwnAddresses():
             answer = (envelope.recipient or "",)
             text, shown = "which addresses are the owner's", ", ".join(answer)
@@ -181,13 +251,17 @@ async def _answer(question: Question, envelope: Envelope, world: Offline) -> tup
         case Metadata(name=name):
             answer, text, shown = None, f"what is the annotation {name}", "none"
         case InList(name=name) | ListIsKnown(name=name):
-            answer, assumed = False, False
+            answer = False
             text, shown = f"is there a list {name}", "no"
         case ListMembers(name=name):
-            answer, assumed = (), False
+            answer = ()
             text, shown = f"who is in the list {name}", "nobody"
+        case RunProgram(program=program):
+            answer, text, shown = None, f"what does the program {program} say", "it is not run"
+        case LongWork():
+            raise AssertionError("it is no question to the world")
         case _:
-            raise Refusal(Code.CANNOT, "The script asks for a program of the site")
+            assert_never(question)
     return answer, Asked(text, shown, assumed)
 
 

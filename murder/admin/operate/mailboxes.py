@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from murder.admin.operate.annotations import values_in
 from murder.admin.operate.reach import Reach, data_of
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, parse_acl
 from murder.model.entry import Location, MailboxEntry
 from murder.model.name import (
@@ -57,7 +58,8 @@ async def show(reach: Reach, name: MailboxName) -> Shown:
     annotations: dict[str, str] = {}
     try:
         reply = await reach.execute(server, b"GETMETADATA (DEPTH infinity) %s (/shared)" % external)
-        annotations = _annotations(data_of(reply, b"METADATA"))
+        values = values_in(data_of(reply, b"METADATA"))
+        annotations = {entry: value.decode("utf-8", "replace") for entry, value in values.items()}
     except Refusal:
         pass  # a backend without METADATA
     return Shown(entry, parse_acl(entry.raw_acl), await _counts(reach, entry), quota, annotations)
@@ -81,27 +83,6 @@ async def _counts(reach: Reach, entry: MailboxEntry) -> dict[str, int]:
         }
     except (Refusal, UpstreamFailure, IndexError, ValueError):
         return {}
-
-
-def _annotations(responses: Sequence[bytes]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for octets in responses:
-        scanner = Scanner(octets, 0)
-        try:
-            scanner.astring()
-            scanner.space()
-            scanner.open()
-            while not scanner.accept(b")"):
-                name = scanner.astring().decode("utf-8", "replace")
-                scanner.space()
-                value = scanner.nstring()
-                if value is not None:  # NIL: there is none
-                    values[name] = value.decode("utf-8", "replace")
-                if scanner.peek() == b" ":
-                    scanner.space()
-        except BadSyntax:
-            continue
-    return values
 
 
 # --- changing

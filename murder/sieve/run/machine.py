@@ -109,6 +109,7 @@ class Machine:
         self._asked: Question | None = None
         self._trace: list[Step] | None = [] if is_traced else None
         self._call: Call | None = None
+        self._caller: Frame | None = None
         self._outcome: Outcome | None = None
 
     # For who runs it
@@ -176,9 +177,10 @@ class Machine:
             result: Any = call.word.run(self, call)
             if type(result) is GeneratorType:
                 self._work, self._then, self._send = result, (kind, target), None
+                self._caller = frame
                 return False
             if self._trace is not None:
-                self._record(call, result)
+                self._record(call, result, frame)
             if kind != DO and (kind == IF) is bool(result):
                 at = frame.at = target
             elif self.frames[-1] is not frame or frame.at != at:
@@ -214,19 +216,19 @@ class Machine:
 
     def _done(self, result: Any) -> None:
         kind, target = self._then
-        if self._trace is not None and self._call is not None:
-            self._record(self._call, result)
+        if self._trace is not None and self._call is not None and self._caller is not None:
+            self._record(self._call, result, self._caller)
         if kind != DO and (kind == IF) is bool(result):
             self.frames[-1].at = target
 
-    def _record(self, call: Call, result: Any) -> None:
+    def _record(self, call: Call, result: Any, frame: Frame) -> None:
+        """`frame`: where the word stands; it may have begun another."""
         if self._trace is None or len(self._trace) >= self.limits.trace_lines:
             return
         outcome = "done"
         if call.word.is_test:
             outcome = "true" if result else "false"
-        include = self.frames[-1].include if self.frames else ""
-        self._trace.append(Step(self._script, include, call.line, call.word.name, outcome))
+        self._trace.append(Step(self._script, frame.include, call.line, call.word.name, outcome))
 
     def _leave(self, kind: int) -> None:
         if kind == STOP:

@@ -10,38 +10,26 @@ from typing import Final
 import asyncclick as click
 
 from murder.admin.cli.ctl.reaching import operator_options, yes_option
+from murder.admin.cli.ctl.trial import TRIED, tell
 from murder.admin.cli.options import Group, json_option, print_json, print_table, say
 from murder.admin.cli.screen import count, plain
-from murder.admin.operate.filtering import Offline, Online, Trial, run_trial
+from murder.admin.operate.filtering import Offline, OfSite, Online, Shared, Tried, run_trial
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.routes import route
-from murder.admin.operate.scripts import ScriptFault, UserScripts, WrongScript, scripts_of
-from murder.roles.backend.scripts.check import Compiler
-from murder.sieve import (
-    Action,
-    BadScript,
-    Discard,
-    Envelope,
-    FileInto,
-    Keep,
-    Limits,
-    Notify,
-    Pipe,
-    Problem,
-    Redirect,
-    Reject,
-    Remember,
-    Reply,
-    Script,
-    Target,
+from murder.admin.operate.scripts import ScriptFault, WrongScript, scripts_of
+from murder.admin.operate.site_scripts import (
+    SiteScripts,
+    shared_script_at,
+    site_script_at,
+    site_scripts_at,
 )
+from murder.config import load_config
+from murder.roles.backend.scripts.check import Compiler
+from murder.roles.backend.scripts.site import load_site
+from murder.sieve import CAPABILITIES, BadScript, Envelope, Limits, Problem, Script
 
 FILE: Final = click.Path(path_type=Path, allow_dash=True)
 MAX_SCRIPT: Final = Limits().script_octets
-TRIED: Final = (
-    "script, server, actions (a list of action, line, include and what it is about), steps (a list of line, include, "
-    "word, outcome), asked (a list of question, answer, assumed), notes, failure"
-)
 
 
 @click.group(cls=Group)
@@ -212,9 +200,21 @@ async def check(file: Path, as_json: bool) -> int:
 @click.argument("message", type=FILE)
 @click.option("--envelope-from", "sender", default=None, help="[default: of the message's From]")
 @click.option("--envelope-to", "recipient", default=None, help="[default: of the message's To]")
+@click.option(
+    "--site",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    metavar="FILE",
+    help="A backend's murder.toml: the scripts that its [sieve] names run before and behind, as for its mail.",
+)
 @json_option(TRIED)
 async def test(
-    file: Path, message: Path, sender: str | None, recipient: str | None, as_json: bool
+    file: Path,
+    message: Path,
+    sender: str | None,
+    recipient: str | None,
+    site: Path | None,
+    as_json: bool,
 ) -> int:
     """What the script in FILE would do with the message in MESSAGE. No server is asked, and nothing is delivered; what the
     script asks of the world (is there such a mailbox?) is assumed, and said.
@@ -222,17 +222,26 @@ async def test(
     \b
     murder ctl sieve test holiday.sieve message.eml
     murder ctl sieve test holiday.sieve message.eml --envelope-from bob@b.org
+    murder ctl sieve test holiday.sieve message.eml --site /etc/murder/murder.toml
     """
     octets = _read(message)
+    world, around = Offline(), SiteScripts()
+    if site is not None:
+        loaded = load_site(load_config(site))
+        world = OfSite({name: one.octets for name, one in loaded.named.items()})
+        around = SiteScripts(
+            [(one.name, one.octets) for one in loaded.before],
+            [(one.name, one.octets) for one in loaded.after],
+            loaded.users.policy,
+        )
     try:
-        program, compiler = await _compiled(_read(file))
+        own = await _own(str(file), "the user", _read(file), around, None)
     except BadScript as bad:
         return _wrong(bad, file, as_json)
+    scripts, faults = await _ordered(around, [own])
     to = recipient if recipient is not None else _address_in(octets, "To")
-    trial = await _try(
-        compiler, program, octets, _envelope(octets, sender, to), Offline(), "localhost"
-    )
-    return _tell(trial, {"script": str(file), "server": None}, as_json)
+    trial = await run_trial(scripts, octets, _envelope(octets, sender, to), world, "localhost")
+    return tell(trial, {"script": str(file), "server": None}, as_json, faults)
 
 
 @sieve.command()
@@ -244,8 +253,10 @@ async def test(
 async def trace(
     reach: Reach, address: str, message: Path, sender: str | None, as_json: bool
 ) -> int:
-    """Which script decides for mail to ADDRESS, and what it would do with the message in MESSAGE, step by step: its tests,
-    its actions, and what it asks of its user's mailboxes. Nothing is delivered. Filters of plugins are not asked.
+    """Which scripts decide for mail to ADDRESS, and what they would do with the message in MESSAGE, step by step: the site's
+    that run before, the user's active one (or a shared mailbox's), the site's behind it, as the mailbox's backend has them
+    in force; their tests, their actions, and what they ask of the user's mailboxes. Nothing is delivered, no program is run.
+    Filters of plugins are not asked.
 
     \b
     murder ctl sieve trace anna+lists@example.org message.eml
@@ -253,31 +264,61 @@ async def trace(
     octets = _read(message)
     entry, user = await route(reach, address)
     facts: dict[str, object] = {"address": address, "mailbox": reach.shown(entry.name)}
+    facts |= {"script": None, "server": entry.server}
+    found = await site_scripts_at(reach, entry.server)
+    if found is None:
+        click.echo(f"{entry.server} does not tell which scripts of the site it runs", err=True)
+    around = found or SiteScripts()
+    envelope = _envelope(octets, sender, address)
     if not user:
-        return _no_script(
-            facts,
-            entry.server,
-            "a shared mailbox has no script of a user; the site's are not asked",
-            as_json,
-        )
+        name = await shared_script_at(reach, entry.server, entry.name)
+        script = await site_script_at(reach, entry.server, name) if name else None
+        own: list[Tried] = []
+        bad: BadScript | None = None
+        if script is not None:
+            facts["script"] = name
+            own, bad = await _tried(name, "", script, around, None)
+        why = f"the site has no script {plain(name)}" if name else "none is named for this mailbox"
+        shared = Shared(reach, entry.server)
+        return await _trace(around, own, bad, octets, envelope, shared, facts, why, as_json)
     async with scripts_of(reach, user) as scripts:
-        name = next((name for name, is_active in await scripts.all() if is_active), None)
-        if name is None:
-            return _no_script(facts, scripts.server, f"{user} has no active script", as_json)
-        script = await scripts.read(name)
-        facts |= {"script": name, "server": scripts.server}
-        try:
-            program, compiler = await _compiled(script, scripts)
-        except BadScript as bad:
-            if not as_json:
-                click.echo(
-                    f"{plain(name)} of {user} cannot be run, and the message is kept:", err=True
-                )
-            return _wrong(bad, Path(name), as_json, facts)
-        envelope = _envelope(octets, sender, address)
-        world = Online(reach, scripts)
-        trial = await _try(compiler, program, octets, envelope, world, scripts.server)
-    return _tell(trial, facts, as_json)
+        active = next((name for name, is_active in await scripts.all() if is_active), None)
+        own, bad = [], None
+        if active is not None:
+            facts["script"] = active
+            script = await scripts.read(active)
+            own, bad = await _tried(active, user, script, around, scripts.understood)
+        why = f"{user} has no active script"
+        online = Online(reach, scripts)
+        return await _trace(around, own, bad, octets, envelope, online, facts, why, as_json)
+
+
+async def _trace(
+    around: SiteScripts,
+    own: list[Tried],
+    bad: BadScript | None,
+    octets: bytes,
+    envelope: Envelope,
+    world: Offline,
+    facts: dict[str, object],
+    why: str,
+    as_json: bool,
+) -> int:
+    """`bad`: why the script in the middle cannot be run; `why` there is none."""
+    scripts, faults = await _ordered(around, own)
+    if bad is not None and not scripts:
+        name = plain(str(facts["script"]))
+        if not as_json:
+            click.echo(f"{name} cannot be run, and the message is kept:", err=True)
+        return _wrong(bad, Path(name), as_json, facts)
+    if bad is not None:
+        faults = (*faults, (str(facts["script"]), str(bad)))
+    if not scripts:
+        return _no_script(facts, why, as_json)
+    if facts["script"] is None and not as_json:
+        click.echo(f"{why}; the site's scripts decide")
+    trial = await run_trial(scripts, octets, envelope, world, str(facts["server"]))
+    return tell(trial, facts, as_json, faults)
 
 
 # --- what they share
@@ -301,24 +342,44 @@ def _envelope(octets: bytes, sender: str | None, recipient: str) -> Envelope:
     return Envelope(by.removeprefix("<").removesuffix(">"), recipient)
 
 
-async def _compiled(script: bytes, scripts: UserScripts | None = None) -> tuple[Script, Compiler]:
+async def _own(
+    name: str, owner: str, script: bytes, around: SiteScripts, understood: Sequence[str] | None
+) -> Tried:
     """By what the server understands, where there is one. Raises BadScript."""
-    compiler = Compiler(MAX_SCRIPT)
-    if scripts is not None and scripts.understood:
-        compiler = Compiler(MAX_SCRIPT, compiler.capabilities & set(scripts.understood))
-    return await compiler.program(script), compiler
+    known = CAPABILITIES & frozenset(understood) if understood else CAPABILITIES
+    compiler = Compiler(MAX_SCRIPT, known, policy=around.policy)
+    return _made(name, owner, await compiler.program(script), compiler)
 
 
-async def _try(
-    compiler: Compiler,
-    program: Script,
-    octets: bytes,
-    envelope: Envelope,
-    world: Offline,
-    host: str,
-) -> Trial:
-    cache = compiler.cache
-    return await run_trial(program, octets, envelope, world, host, cache.compiler, compiler.limits)
+def _made(name: str, owner: str, program: Script, compiler: Compiler) -> Tried:
+    return Tried(name, owner, program, compiler.limits, compiler.policy, compiler.cache)
+
+
+async def _tried(
+    name: str, owner: str, script: bytes, around: SiteScripts, understood: Sequence[str] | None
+) -> tuple[list[Tried], BadScript | None]:
+    """The script, or what is wrong with it."""
+    try:
+        return [await _own(name, owner, script, around, understood)], None
+    except BadScript as bad:
+        return [], bad
+
+
+async def _ordered(
+    around: SiteScripts, own: Sequence[Tried]
+) -> tuple[list[Tried], tuple[tuple[str, str], ...]]:
+    """All scripts in the order in which they run; and of those of the site that cannot, name and problem."""
+    scripts: list[Tried] = []
+    faults: list[tuple[str, str]] = []
+    compiler = Compiler(MAX_SCRIPT, policy=around.policy)
+    for group, behind in ((around.before, own), (around.after, ())):
+        for name, octets in group:
+            try:
+                scripts.append(_made(name, "", await compiler.program(octets), compiler))
+            except BadScript as bad:
+                faults.append((name, str(bad)))
+        scripts += behind
+    return scripts, tuple(faults)
 
 
 def _places(faults: Sequence[ScriptFault | Problem]) -> list[dict[str, object]]:
@@ -337,103 +398,10 @@ def _wrong(
     return 1
 
 
-def _no_script(facts: dict[str, object], server: str, why: str, as_json: bool) -> int:
+def _no_script(facts: dict[str, object], why: str, as_json: bool) -> int:
     """The message is kept."""
-    kept = {"action": "keep", "line": 0, "include": ""}
-    nothing = {
-        "script": None,
-        "server": server,
-        "actions": [kept],
-        "steps": [],
-        "asked": [],
-        "notes": [],
-    }
-    text = f"{facts['address']} -> {facts['mailbox']} at {server}\nno script: {why}\nkeep"
+    kept = {"action": "keep", "line": 0, "include": "", "script": ""}
+    lists = ("scripts", "steps", "asked", "notes", "faults")
+    nothing = {"actions": [kept], **{word: [] for word in lists}}
+    text = f"{facts['address']} -> {facts['mailbox']} at {facts['server']}\nno script: {why}\nkeep"
     return say(as_json, {**facts, **nothing, "failure": None}, text)
-
-
-def _tell(trial: Trial, facts: Mapping[str, object], as_json: bool) -> int:
-    """Exit code 1 after a run-time error."""
-    outcome = trial.outcome
-    if as_json:
-        report = {
-            "actions": [_facts_of(action) for action in outcome.actions],
-            "steps": [
-                {"line": one.line, "include": one.include, "word": one.word, "outcome": one.outcome}
-                for one in outcome.trace
-            ],
-            "asked": [
-                {"question": one.question, "answer": one.answer, "assumed": one.assumed}
-                for one in trial.asked
-            ],
-            "notes": list(outcome.notes),
-            "failure": str(outcome.failure) if outcome.failure else None,
-        }
-        print_json({**facts, **report})
-        return 1 if outcome.failure else 0
-    if "address" in facts:
-        click.echo(
-            plain(
-                f"{facts['address']} -> {facts['mailbox']}: script {facts['script']} at {facts['server']}"
-            )
-        )
-    for step in outcome.trace:
-        where = f"{step.include}: " if step.include else ""
-        what = "" if step.outcome == "done" else f": {step.outcome}"
-        click.echo(plain(f"  {where}line {step.line}: {step.word}{what}"))
-    for asked in trial.asked:
-        assumed = " (assumed)" if asked.assumed else ""
-        click.echo(plain(f"  {asked.question}? {asked.answer}{assumed}"))
-    for note in outcome.notes:
-        click.echo(plain(f"  note: {note}"))
-    if outcome.failure:
-        click.echo(plain(f"run-time error: {outcome.failure}; the message is kept"), err=True)
-    for action in outcome.actions:
-        click.echo(plain(_shown(_facts_of(action))))
-    return 1 if outcome.failure else 0
-
-
-def _shown(facts: Mapping[str, object]) -> str:
-    """An action, for a person."""
-    rest = [
-        f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-        for key, value in facts.items()
-        if key not in ("action", "line", "include", "implicit") and value not in ("", [], False)
-    ]
-    place = f"{facts['include']} " if facts["include"] else ""
-    line = [f"({place}line {facts['line']})"] if facts["line"] else []
-    implicit = ["(no action says otherwise)"] if facts.get("implicit") else []
-    return " ".join([str(facts["action"]), *rest, *line, *implicit])
-
-
-def _facts_of(action: Action) -> dict[str, object]:
-    """What it is about, without the texts of messages."""
-    about: dict[str, object]
-    match action:
-        case Keep(flags=flags, implicit=implicit):
-            about = {"flags": list(flags or ()), "implicit": implicit}
-        case FileInto(target=target, flags=flags):
-            about = {**_target(target), "flags": list(flags or ())}
-        case Redirect(address=address):
-            about = {"to": address}
-        case Reject(text=text):
-            about = {"text": text}
-        case Reply(recipient=recipient, copy=copy):
-            about = {"to": recipient, **(_target(copy) if copy else {})}
-        case Notify(method=method, recipients=recipients):
-            about = {"method": method, "to": list(recipients)}
-        case Pipe(program=program):
-            about = {"program": program}
-        case Discard() | Remember():
-            about = {}
-    word = "vacation" if isinstance(action, Reply) else type(action).__name__.lower()
-    return {"action": word, "line": action.place.line, "include": action.place.include, **about}
-
-
-def _target(target: Target) -> dict[str, object]:
-    return {
-        "mailbox": target.mailbox,
-        "create": target.create,
-        "mailbox_id": target.mailbox_id,
-        "special_use": target.special_use,
-    }

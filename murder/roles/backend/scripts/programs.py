@@ -4,18 +4,33 @@ so much at most. One that fails says why in the log; who asked hears None.
 
 import asyncio
 import os
+import pwd
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 from murder.config.sieve import ProgramConfig
 from murder.log import Log
+from murder.net.turns import aside
 
 AT_ONCE: Final = 4  # of one worker; others wait for their turn
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 MAX_COMPLAINT: Final = 500  # octets of what a program says of its failure, for the log
 PIECE: Final = 64 * 1024
+# uvloop starts no process as somebody else: a process becomes that, and then the program
+BECOME: Final = """
+import os, sys
+uid, gid, groups, *command = sys.argv[1:]
+os.setgroups([int(group) for group in groups.split(",")])
+os.setgid(int(gid))
+os.setuid(int(uid))
+try:
+    os.execv(command[0], command)
+except OSError as error:
+    sys.exit(f"{command[0]}: {error.strerror}")
+"""
 
 
 class _TooMuch(Exception):
@@ -70,7 +85,12 @@ async def _run(
 ) -> tuple[bytes, str]:
     """What it says, and what is wrong with it."""
     command = [*program.command, *arguments]
-    if program.user:
+    if program.user and os.geteuid() == 0:
+        try:
+            command = [*await aside(_as_user, program.user), *command]
+        except KeyError:
+            return b"", f"this system has no user {program.user}"
+    elif program.user:
         # who may not end a process of another user has `timeout`, which runs as that one, do it
         limit = ["timeout", "-k", "1", f"{program.timeout_s:g}"]
         command = ["sudo", "-n", "-u", program.user, "--", *limit, *command]
@@ -87,6 +107,10 @@ async def _run(
             env={**environment, "HOME": b"/", "PATH": PATH.encode()},
             start_new_session=True,
         )
+    except FileNotFoundError as error:
+        if command[0] != "sudo":
+            return b"", str(error)
+        return b"", f"there is no sudo, by which it would run as {program.user}"
     except (OSError, ValueError) as error:
         return b"", str(error)
     try:
@@ -103,6 +127,14 @@ async def _run(
         shown = complaint.decode("utf-8", "replace").strip()
         return b"", f"exit code {code}" + (f": {shown}" if shown else "")
     return said, ""
+
+
+def _as_user(user: str) -> Sequence[str]:
+    """What runs the words behind it as this user, with all their groups and none of ours. Raises KeyError where there is no
+    such user."""
+    found = pwd.getpwnam(user)
+    groups = ",".join(map(str, os.getgrouplist(found.pw_name, found.pw_gid)))
+    return [sys.executable, "-I", "-S", "-c", BECOME, str(found.pw_uid), str(found.pw_gid), groups]
 
 
 async def _converse(

@@ -11,6 +11,7 @@ from typing import Final
 from murder.api.delivery import Arriving
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log
+from murder.model.annotation import SHARED_SCRIPT
 from murder.model.name import display
 from murder.net.turns import Turn, aside, line_up
 from murder.roles.backend.records.annotations import SERVER, SHARED, Scope
@@ -50,8 +51,6 @@ RUN_S: Final = (
     60.0  # of the clock, for one message: a mail server waits ten minutes (RFC 5321 §4.5.3.2.6)
 )
 LATER: Final = "The filter of this mailbox takes too long, try again later"
-# What Cyrus calls the script of a shared mailbox: it names one of the site's
-SHARED_SCRIPT: Final = "/shared/vendor/cmu/cyrus-imapd/sieve"
 
 
 @dataclass(frozen=True, slots=True)

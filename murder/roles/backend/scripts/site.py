@@ -1,6 +1,7 @@
 """What the site adds to its users' scripts: `[sieve]` of murder.toml, its files read. Made at the start and at a reload."""
 
 import os
+import pwd
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,6 +101,8 @@ def flaws_of_site(config: Config) -> Iterator[tuple[str, str]]:
                 f'sieve.programs."{name}".command',
                 f"{path or '[]'} is no program by its whole path",
             )
+        if program.user and not _is_user(program.user):
+            yield f'sieve.programs."{name}".user', f"this system has no user {program.user}"
     try:
         site = load_site(config)
     except Refusal as refusal:
@@ -111,6 +114,14 @@ def flaws_of_site(config: Config) -> Iterator[tuple[str, str]]:
             site.compiler.cache.compile(script.octets)
         except BadScript as bad:
             yield from (("sieve", f"{script.name}: {problem}") for problem in bad.problems)
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _read(path: Path) -> SiteScript:

@@ -10,6 +10,7 @@ from murder.model.annotation import PRIVATE, SPECIAL_USE, Depth, is_within
 from murder.model.name import MailboxName, owner_of
 from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.mailboxes.site_entries import site_entries, wants_site
 from murder.roles.backend.imap.mailboxes.vendor import check_not_made, made_entries, wants_made
 from murder.roles.backend.records.annotations import SERVER, SHARED, SPECIAL_USES, Scope
 from murder.serve.client import Running
@@ -33,7 +34,10 @@ def run_getmetadata(dialogue: BackendImap, command: Command) -> Running:
     name = _readable(dialogue, request.mailbox)
     if name != SERVER and wants_made(request):
         return _get_with_made(dialogue, command, request, name)
-    return _tell(dialogue, command, request, entries_of(dialogue, name))
+    present = entries_of(dialogue, name)
+    if name == SERVER and dialogue.user.is_admin and wants_site(request):
+        present |= site_entries(dialogue.backend.site, request)
+    return _tell(dialogue, command, request, present)
 
 
 async def _get_with_made(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from murder.errors import Code, Refusal
-from murder.model.annotation import LASTPOP, is_within
+from murder.model.annotation import LASTPOP, SITE_SCRIPTS, is_within
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.roles.backend.imap.dialogue import BackendImap
@@ -59,5 +59,5 @@ async def made_entries(dialogue: BackendImap, name: MailboxName) -> dict[str, by
 def check_not_made(entries: Iterable[str]) -> None:
     """Raises Refusal where SETMETADATA names one of them."""
     for entry in entries:
-        if entry in MADE or entry == LASTPOP:
+        if entry in MADE or entry == LASTPOP or f"{entry}/".startswith(f"{SITE_SCRIPTS}/"):
             raise Refusal(Code.CANNOT, f"{entry} cannot be set")
