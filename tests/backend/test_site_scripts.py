@@ -349,7 +349,8 @@ async def test_a_shared_mailboxes_script_is_one_of_the_sites(tmp_path: Path) -> 
         "sort.sieve",
         'require ["fileinto", "include"]; include :global "spam";'
         'if header :contains "subject" "bug" { fileinto "list/bugs"; }'
-        'if header :contains "subject" "own" { fileinto "list/closed"; }',
+        'if header :contains "subject" "own" { fileinto "list/closed"; }'
+        'if header :contains "subject" "away" { fileinto "list/away"; }',
     )
     written(scripts, "spam.sieve", 'if header :contains "subject" "spam" { discard; stop; }')
     async with delivering(tmp_path, sieve=SieveConfig(folder=scripts)) as client:
@@ -358,8 +359,16 @@ async def test_a_shared_mailboxes_script_is_one_of_the_sites(tmp_path: Path) -> 
             await backend.announcer.create(MailboxName(name), b"anyone\t" + rights + b"\t")
         value = {SHARED: {SHARED_SCRIPT: b"sort"}}
         await backend.annotations.change(MailboxName(b"list"), value)
-        for subject in ("a bug", "spam", "own", "plain"):
-            assert (await client.deliver(subject, "+list"))[0].startswith(b"250"), subject
+        with capture_logs() as logged:
+            for subject in ("a bug", "spam", "own", "away", "plain"):
+                assert (await client.deliver(subject, "+list"))[0].startswith(b"250"), subject
+        told = {
+            one["wanted"]: one["problem"] for one in logged if one["event"] == "message.not_filed"
+        }
+        assert told == {
+            "list/closed": "It takes no mail from anybody",
+            "list/away": "A shared mailbox's script files at its own backend only",
+        }
 
         async def subjects(name: bytes) -> list[str]:
             mailbox = await backend.store.open(MailboxName(name), "")
@@ -370,7 +379,7 @@ async def test_a_shared_mailboxes_script_is_one_of_the_sites(tmp_path: Path) -> 
                 mailbox.close()
 
         assert await subjects(b"list.bugs") == ["a bug"]
-        assert await subjects(b"list") == ["own", "plain"]
+        assert await subjects(b"list") == ["own", "away", "plain"]
 
 
 async def test_every_outcome_is_in_the_log_with_script_line_and_action(tmp_path: Path) -> None:

@@ -37,8 +37,13 @@ async def find_place(backend: Backend, user: str, mailbox: str, *, create: bool)
     if is_deleted(name) or is_non_imap(name):
         raise Refusal(Code.NONEXISTENT, "No mail is put there")
     if not user:
+        # a script of nobody acts for nobody at another backend
+        if backend.mailboxes.find(name) is None:
+            raise Refusal(
+                Code.NONEXISTENT, "A shared mailbox's script files at its own backend only"
+            )
         if not backend.mailboxes.may_post(name):
-            raise Refusal(Code.NO_PERMISSION, "It takes no mail from anybody, or is not here")
+            raise Refusal(Code.NO_PERMISSION, "It takes no mail from anybody")
         return Place(name)
     login = await backend.gate.login_of(user)
     if backend.mailboxes.find(name) is None:
