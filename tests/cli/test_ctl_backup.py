@@ -23,7 +23,7 @@ LARGE = b"Subject: large\r\n\r\n" + b"y" * 3_000_000 + b"\r\n"
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    with running_demo("--users", "6", "--no-tls-required") as running:
+    with running_demo("--users", "7", "--no-tls-required") as running:
         yield running
 
 
@@ -272,27 +272,27 @@ def test_what_was_set_since_stays_at_a_restore_instead_and_a_full_quota_refuses_
 ) -> None:
     vault, script = tmp_path / "vault", tmp_path / "script"
     ask = 'GETMETADATA INBOX "/private/comment"'
-    with demo.peer(demo.frontend, user="user1") as peer:
+    with demo.peer(demo.frontend, user="user7") as peer:
         for text in ("one", "two"):
-            demo.deliver(demo.frontend, "user1", message(text))
+            demo.deliver(demo.frontend, "user7", message(text))
         peer.until_ok('SETMETADATA INBOX ("/private/comment" "then")')
         peer.ok("SETACL INBOX user2 lrs")
-        before = told(demo, "user1", "INBOX")[1]
-        point(ctl, vault, "--user", "user1")
+        before = told(demo, "user7", "INBOX")[1]
+        point(ctl, vault, "--user", "user7")
         peer.ok('SETMETADATA INBOX ("/private/comment" "now")')
         peer.ok("SETACL INBOX user2 l")
         script.write_text("keep;")
-        ctl("sieve", "put", "user1", "since", str(script))
-        ctl("mailbox", "quota", "user/user1", "MESSAGE=1")
-        done = ctl.json("restore", "user", "user1", "--from", str(vault), "--instead", "--yes")
+        ctl("sieve", "put", "user7", "since", str(script))
+        ctl("mailbox", "quota", "user/user7", "MESSAGE=1")
+        done = ctl.json("restore", "user", "user7", "--from", str(vault), "--instead", "--yes")
         assert (done["messages"], done["lost"]) == (len(before), {})
-        assert without_uids(told(demo, "user1", "INBOX")[1]) == without_uids(before)
+        assert without_uids(told(demo, "user7", "INBOX")[1]) == without_uids(before)
         assert '"now"' in peer.ok(ask)[0] or "now" in "".join(peer.ok(ask))
-    shown = ctl.json("mailbox", "show", "user/user1")
+    shown = ctl.json("mailbox", "show", "user/user7")
     assert shown["acl"]["user2"] == "l"
-    assert shown["quota"]["user/user1"][-1] == "1"
-    assert "since" in ctl("sieve", "list", "user1")
-    assert demo.deliver(demo.frontend, "user1", message("more")).startswith("452 ")  # it is full
+    assert shown["quota"]["user/user7"][-1] == "1"
+    assert "since" in ctl("sieve", "list", "user7")
+    assert demo.deliver(demo.frontend, "user7", message("more")).startswith("452 ")  # it is full
 
 
 def test_a_restore_that_is_killed_is_repeated(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
