@@ -107,6 +107,7 @@ class Delivering:
     envelope = SimpleNamespace(path=b"")
     connection = SimpleNamespace(cid="1")
     peer_address = ""
+    session_told = ""
 
     def __init__(self) -> None:
         self.backend = SimpleNamespace(

@@ -5,6 +5,7 @@ from base64 import b64encode
 from ipaddress import ip_network
 from pathlib import Path
 
+from murder.model.name import MailboxName
 from murder.net.outgoing.within import LocalConnection
 from murder.roles.backend.imap.dialogue import BackendImap
 from tests.frontend.cluster import PROXY
@@ -69,7 +70,8 @@ async def test_a_message_is_copied_and_moved_between_this_node_and_another(tmp_p
         await bob.ok("SETACL INBOX ana lrswitex")
         ana = await at(n1, "ana")
         await ana.ok(b"APPEND INBOX (\\Flagged) {%d+}\r\n%b" % (len(MESSAGE), MESSAGE))
-        assert [line for line in await ana.ok('LIST "" *') if line.endswith(b"user/bob")]
+        listed, bobs = n1.frontend.mailboxes, MailboxName(b"user.bob")
+        await until_soon(lambda: (row := listed.find(bobs)) and b"lrswitex" in row.raw_acl)
         await ana.ok("SELECT INBOX")
         await ana.ok("COPY 1 user/bob")
         await ana.ok("MOVE 1 user/bob")

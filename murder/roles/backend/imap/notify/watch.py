@@ -3,7 +3,7 @@
 RFC 5465 §5. STATUS for messages, LIST for names, rights and subscriptions, METADATA for annotations.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
@@ -50,6 +50,9 @@ class Watched:
     own: bool = False
 
 
+NONE_KNOWN: Final[Mapping[str, Watched]] = {}
+
+
 class Watch:
     """See the module."""
 
@@ -92,8 +95,9 @@ class Watch:
         store, user = self._dialogue.backend.store, self._dialogue.user.user
         self._filters.subscribed = frozenset(await store.subscriptions(user))
 
-    async def _take_in(self, name: MailboxName) -> None:
-        """Note what the client may do there, and the state that it knows from now on."""
+    async def _take_in(self, name: MailboxName, known: Mapping[str, Watched] = NONE_KNOWN) -> None:
+        """Note what the client may do there, and the state that it knows from now on: of one that is `known` already, by
+        whatever name, the state that it was told of, as more may have happened since."""
         self._access.pop(name, None)
         self._leave_out(name)
         access = self._access_to(name)
@@ -108,18 +112,21 @@ class Watch:
         except Refusal:  # it has just gone
             return
         try:
-            self._watched[mailbox.mailbox_id] = Watched(name, await mailbox.status())
+            before = known.get(mailbox.mailbox_id) or Watched(name, await mailbox.status())
+            self._watched[mailbox.mailbox_id] = replace(before, name=name)
             self._ids[name] = mailbox.mailbox_id
         except Refusal:
             pass
         finally:
             mailbox.close()
 
-    def _leave_out(self, name: MailboxName) -> None:
+    def _leave_out(self, name: MailboxName) -> Mapping[str, Watched]:
+        """What was known of it, by its id."""
         mailbox_id = self._ids.pop(name, None)
-        if mailbox_id is not None:
-            del self._watched[mailbox_id]
-            self._once.add(name)
+        if mailbox_id is None:
+            return NONE_KNOWN
+        self._once.add(name)
+        return {mailbox_id: self._watched.pop(mailbox_id)}
 
     def _access_to(self, name: MailboxName) -> Access:
         mailboxes = self._dialogue.backend.mailboxes
@@ -230,8 +237,7 @@ class Watch:
             case Kind.RENAMED:
                 answer = await self._renamed(news.other, news.name)
             case Kind.RENAMED_BELOW:
-                await self._renamed_below(news.other, news.name)
-                answer = b""
+                answer = await self._renamed_below(news.other, news.name)
             case Kind.ACL:
                 answer = await self._rights_changed(news.name)
             case Kind.SUBSCRIBED:
@@ -251,8 +257,12 @@ class Watch:
         if Event.MAILBOX_NAME in events:
             answer = self._list(name) + self._parent(name)
         mailbox_id = self._ids.get(name)
-        if mailbox_id and name in self._once and Event.FLAG_CHANGE in events:
+        if mailbox_id is None:
+            return answer
+        if name in self._once and Event.FLAG_CHANGE in events:
             answer += self._status(mailbox_id, COUNTS)  # its UIDVALIDITY is another
+        elif self._watched[mailbox_id].status.messages:
+            answer += self._first_status(name)  # mail came before this news did
         return answer
 
     async def _arrived(self, name: MailboxName) -> bytes:
@@ -296,27 +306,36 @@ class Watch:
             return b""
         return self._list(parent)
 
-    async def _renamed(self, old: MailboxName, new: MailboxName) -> bytes:
+    async def _renamed(self, old: MailboxName, new: MailboxName, *, below: bool = False) -> bytes:
         before = self._access.pop(old, Access.NONE)
-        self._leave_out(old)
+        known = self._leave_out(old)
         events = self._filters.events(old) | self._filters.events(new)
         if not events:
             return b""
         if self._filters.events(new):
-            await self._take_in(new)
-        if Event.MAILBOX_NAME not in events:
-            return b""
-        if self._access_to(new) is not Access.NONE:
-            return self._list(new, old=old if before is not Access.NONE else None)
-        return self._list(old, "\\NonExistent") if before is not Access.NONE else b""
+            await self._take_in(new, known)
+        answer = b""
+        if Event.MAILBOX_NAME in events and not below:
+            if self._access_to(new) is not Access.NONE:
+                answer = self._list(new, old=old if before is not Access.NONE else None)
+            elif before is not Access.NONE:
+                answer = self._list(old, "\\NonExistent")
+        return answer + await self._more_of(new, known)
 
-    async def _renamed_below(self, old: MailboxName, new: MailboxName) -> None:
+    async def _more_of(self, name: MailboxName, known: Mapping[str, Watched]) -> bytes:
+        """What is in a mailbox that is watched from now on, or has happened since in one that was known: mail may have come
+        before the news, which are of another worker."""
+        mailbox_id = self._ids.get(name, "")
+        return await self.look(mailbox_id) if mailbox_id in known else self._first_status(name)
+
+    async def _renamed_below(self, old: MailboxName, new: MailboxName) -> bytes:
         """The client knows it by its new name, as it was told of the one above; also where it has gone from there since:
         of that there will be news."""
         before = self._access.get(old, Access.NONE)
-        await self._renamed(old, new)
+        answer = await self._renamed(old, new, below=True)
         if before is not Access.NONE and self._filters.events(new):
             self._access.setdefault(new, before)
+        return answer
 
     async def _rights_changed(self, name: MailboxName) -> bytes:
         """RFC 5465 §5.4 and §5.9: `l` that is granted or revoked makes a mailbox come and go."""
@@ -324,10 +343,11 @@ class Watch:
         if not events:
             return b""
         before = self._access.get(name, Access.NONE)
-        await self._take_in(name)
+        known = self._leave_out(name)
+        await self._take_in(name, known)
         now = self._access.get(name, Access.NONE)
         if now is before:
-            return b""
+            return await self._more_of(name, known)
         by_name = Event.MAILBOX_NAME in events
         if now is Access.NONE and by_name:
             return self._list(name, "\\NonExistent")
@@ -335,8 +355,8 @@ class Watch:
             return self._without_access(name)
         if name in self._no_access or (before is Access.NONE and by_name):
             self._no_access.discard(name)
-            return self._list(name)
-        return b""
+            return self._list(name) + self._first_status(name)
+        return self._first_status(name)
 
     def _without_access(self, name: MailboxName) -> bytes:
         self._no_access.add(name)
@@ -349,15 +369,18 @@ class Watch:
         if self._filters.uses_subscriptions:
             await self._read_subscriptions()
         now = self._filters.events(name)
+        news = b""
         if now != events:
-            await self._take_in(name)
+            known = self._leave_out(name)
+            await self._take_in(name, known)
+            news = await self._more_of(name, known)
         if Event.SUBSCRIPTION_CHANGE not in events | now:
-            return b""
+            return news
         exists = self._access_to(name) is not Access.NONE
         words = () if exists else ("\\NonExistent",)
         if name in self._filters.subscribed:
             words = (*words, "\\Subscribed")
-        return self._list(name, *words)
+        return self._list(name, *words) + news
 
     def _annotated(self, news: News) -> bytes:
         if news.user not in ("", self._dialogue.user.user):
