@@ -103,7 +103,7 @@ class Delivering:
 
     message_id = "id"
     mail_log = SimpleNamespace(info=lambda *_: None, is_full=False)
-    service = SimpleNamespace(figures=Figures())
+    service = SimpleNamespace(figures=Figures(), spans=None)
     envelope = SimpleNamespace(path=b"")
     connection = SimpleNamespace(cid="1")
     peer_address = ""

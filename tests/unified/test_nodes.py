@@ -71,7 +71,7 @@ async def test_a_message_is_copied_and_moved_between_this_node_and_another(tmp_p
         ana = await at(n1, "ana")
         await ana.ok(b"APPEND INBOX (\\Flagged) {%d+}\r\n%b" % (len(MESSAGE), MESSAGE))
         listed, bobs = n1.frontend.mailboxes, MailboxName(b"user.bob")
-        await until_soon(lambda: (row := listed.find(bobs)) and b"lrswitex" in row.raw_acl)
+        await until_soon(lambda: (row := listed.find(bobs)) and b"ana" in row.raw_acl)
         await ana.ok("SELECT INBOX")
         await ana.ok("COPY 1 user/bob")
         await ana.ok("MOVE 1 user/bob")
