@@ -151,3 +151,16 @@ async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
         await until_soon(lambda: len(frontend.sessions) == 1)
         assert counted(running) == {USER: 1}
         await first.close()
+
+
+async def test_a_name_that_took_the_long_way_is_no_obstacle_to_the_short_one(
+    tmp_path: Path,
+) -> None:
+    """A name in UTF-8 (RFC 6856) is taken by all steps, and the password behind it comes as ever."""
+    async with serving(tmp_path, Backend()) as running:
+        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+        await peer.line()
+        for name in ("anä".encode(), b"an\xff"):
+            await asked(peer, b"USER " + name)
+            assert (await asked(peer, b"PASS wrong")).startswith(b"-ERR")
+        assert await asked(peer, b"NOOP") != b""

@@ -183,7 +183,7 @@ class FrontendPop3(Pop3Dialogue):
             else:
                 connection.write(PASSWORD_WANTED)
             return True
-        if self._user is None:
+        if self._user is None or not self._user.isascii():  # one that took the long way
             return False
         user = self._user.decode("ascii")
         login = gate.admit_at_once(user, password, connection, self.protocol, "USER")
