@@ -1,12 +1,15 @@
 """APPEND of what is streamed: large literals taken, refused before and in the middle, the stream always behind them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from murder.api.store import NewMessage
+from murder.model.message import Uid
+from plugins.store_memory import MemoryMailbox
 from tests.backend.server import config_in, memory_store, running_backend, spool_store
 from tests.kit.peer import Peer
 
@@ -86,3 +89,25 @@ async def test_several_messages_of_one_append_large_and_small(tmp_path: Path) ->
         octets = b"a APPEND INBOX {%d+}\r\n%s {3+}\r\none (\\Seen) {%d+}\r\n%s {3+}\r\ntwo\r\n"
         answer = await client.tagged(octets % (size, LARGE, size, LARGE))
         assert answer.startswith(b"a OK [APPENDUID") and answer.endswith(b" 1:4] Completed")
+
+
+async def test_a_message_that_another_session_takes_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new message goes again: whoever took the old one (a REPLACE or MOVE of theirs) has put it elsewhere."""
+    append = MemoryMailbox.append
+
+    async def append_late(mailbox: MemoryMailbox, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        uids = await append(mailbox, messages)
+        if uids == [Uid(2)]:
+            await mailbox.expunge([Uid(1)])
+        return uids
+
+    monkeypatch.setattr(MemoryMailbox, "append", append_late)
+    async with logged_in(tmp_path) as client:
+        await client.ok("APPEND INBOX {14+}\r\nSubject: 0\r\n\r\n")
+        await client.ok("SELECT INBOX")
+        answer = await client.command("REPLACE 1 INBOX {14+}\r\nSubject: 1\r\n\r\n")
+        assert answer[-1].startswith(b"t NO [NONEXISTENT] Another session")
+        counts = await client.ok("STATUS INBOX (MESSAGES)")
+        assert b"* STATUS INBOX (MESSAGES 0)" in counts

@@ -86,8 +86,12 @@ async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> Non
         doomed = await uids_of(dialogue, SeqSet(((number, number),)), by_uid)
         if not doomed or not await dialogue.now.mailbox.messages(doomed):
             raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
-        code = await appending.into(dialogue.name_of(mailbox))
+        target = dialogue.name_of(mailbox)
+        code = await appending.into(target)
         removed = await dialogue.now.mailbox.expunge(doomed)
+        if not removed:
+            await appending.take_back(target)
+            raise Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
         dialogue.now.removed(removed)
         await trace_expunge(dialogue, dialogue.now.mailbox, removed)
     dialogue.send(status_line(b"*", b"OK", "Replaced", code))
@@ -110,6 +114,7 @@ class _Append:
         self._announced = literal  # a literal that is announced and not answered
         self._streaming = False  # chunks of an accepted literal are still to come
         self._messages: list[NewMessage] = []
+        self._uids: Sequence[Uid] = ()  # what was appended
         self._octets = 0
         self._turn = Turn()  # there may be thousands of messages, or of parts
 
@@ -133,6 +138,15 @@ class _Append:
         finally:
             mailbox.close()
 
+    async def take_back(self, name: MailboxName) -> None:
+        """What `into` has appended there, as if it had never been."""
+        mailbox, _ = await open_target(self._dialogue, name)
+        try:
+            removed = await mailbox.expunge(self._uids)
+            await trace_expunge(self._dialogue, mailbox, removed)
+        finally:
+            mailbox.close()
+
     async def _receive_and_store(self, mailbox: Mailbox, rights: Rights) -> bytes:
         """Take all messages and append them; the response code."""
         while True:
@@ -153,7 +167,7 @@ class _Append:
                 self._dialogue.need_peer()
                 return await mailbox.append(self._messages)
 
-        uids = await after_stop(self._dialogue, mailbox.name, store)
+        uids = self._uids = await after_stop(self._dialogue, mailbox.name, store)
         self._dialogue.send(await quota_warning(self._dialogue, mailbox.name, octets, len(uids)))
         self._dialogue.has_added(mailbox.mailbox_id, uids)
         await note(self._dialogue, mailbox.name, mailbox.mailbox_id, uids, "APPEND")
