@@ -7,70 +7,39 @@ Here is only what passes. Whatever is odd goes the long way (`pop3`) from the be
 import functools
 from typing import TYPE_CHECKING, Final
 
-from murder.errors import UpstreamFailure, UpstreamKind
+from murder.errors import UpstreamFailure
 from murder.model.identity import Login
 from murder.model.name import inbox_of
 from murder.model.protocol import POP3
 from murder.net.connection import Connection
-from murder.net.outgoing.connect import failure_of
 from murder.net.outgoing.lines import LineUpstream
 from murder.net.outgoing.pool import proxy_login
 from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.upstream import Address
-from murder.net.sweep import NOWHERE
+from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
 from murder.roles.frontend.locate import server_in
 
 if TYPE_CHECKING:  # which knows this one
     from murder.roles.frontend.pop3 import FrontendPop3
 
 MOST_OCTETS: Final = 1000  # of a greeting, and of the answer to a login
-MOST_REMEMBERED: Final = 4096  # users
 
 
-class Pop3Express(LineUpstream):
+class Pop3Express(Entering, LineUpstream):
     """One login on its way; from its end on one end of the pipe."""
 
+    dialogue: "FrontendPop3"
+    connection: Connection
+    writable = LineUpstream.writable
+
     def __init__(self, dialogue: "FrontendPop3", login: Login, address: Address) -> None:
-        limits = dialogue.frontend.config
-        super().__init__(address, limits.upstream_timeout_s)
+        LineUpstream.__init__(self, address, dialogue.frontend.config.upstream_timeout_s)
         self.dialogue = dialogue
         self.login = login
-        self.sweep_slot = NOWHERE
-        self._has_connection = self._is_asked = self._is_over = False
         self._said = b""
-        now = dialogue.loop.time()
-        self._due = now + limits.connect_timeout_s
-        sooner_s = min(limits.connect_timeout_s, limits.upstream_login_timeout_s)
-        dialogue.sweep.watch(self, now + sooner_s)
-        self._task = dialogue.loop.create_task(self._connect())
-
-    async def _connect(self) -> None:
-        address, upstreams = self.address, self.dialogue.frontend.upstreams
-        has_tls = address.tls == "implicit"
-        try:
-            await self.dialogue.loop.create_connection(
-                lambda: Connection(self._met, may_have_tls=has_tls),
-                address.host,
-                address.port,
-                ssl=upstreams.context(address.ca) if has_tls else None,
-                server_hostname=address.tls_name if has_tls else None,
-            )
-        except OSError as error:
-            self._fail(failure_of(error, address.host, address.port, address.server))
-
-    def _met(self, connection: Connection) -> "Pop3Express":
-        self.connection, self._has_connection = connection, True
-        return self
+        self.set_out()
 
     # --- Receiver, of the backend
-
-    def begin(self) -> None:
-        if self._is_over:
-            self.connection.abort()
-        else:
-            self._due = (
-                self.dialogue.loop.time() + self.dialogue.frontend.config.upstream_login_timeout_s
-            )
 
     def received(self, data: bytes) -> None:
         if self.pipe is not None:
@@ -95,27 +64,10 @@ class Pop3Express(LineUpstream):
 
     def lost(self, error: Exception | None) -> None:
         if self._is_over:
-            super().lost(error)
+            LineUpstream.lost(self, error)
         else:
             self.is_lost = True
-            self._fail(self.failure(UpstreamKind.LOST, "it closed the connection"))
-
-    # --- Watched
-
-    def look(self, now: float) -> float | None:
-        """Whether the backend has taken too long."""
-        if self._is_over:
-            return None
-        if now < self._due:
-            return self._due
-        limits = self.dialogue.frontend.config
-        if self._has_connection:
-            text = f"no greeting and login within {limits.upstream_login_timeout_s:g} s"
-            self._fail(self.failure(UpstreamKind.TIMEOUT, text))
-        else:
-            text = f"no answer in {limits.connect_timeout_s:g} s"
-            self._fail(self.failure(UpstreamKind.CONNECT, text))
-        return None
+            super().lost(error)
 
     # --- the end of the login
 
@@ -128,21 +80,9 @@ class Pop3Express(LineUpstream):
         else:
             dialogue.let_in(self, self.login, early)
 
-    def give_up(self) -> None:
-        """The client has gone, or the login has no good end."""
-        self._is_over = True
-        self.dialogue.sweep.forget(self)
-        if self._has_connection:
-            self.connection.abort()
-        else:
-            self._task.cancel()
-
     def _fail(self, failure: UpstreamFailure) -> None:
-        """As a command that has failed."""
-        dialogue = self.dialogue
-        dialogue.frontend.upstreams.failed(failure)
         self.give_up()
-        dialogue.not_let_in(failure)
+        self.dialogue.not_let_in(failure)
 
     def _go_the_long_way(self) -> None:
         self.give_up()

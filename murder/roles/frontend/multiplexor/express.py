@@ -9,14 +9,13 @@ import functools
 import re
 from typing import TYPE_CHECKING, Final
 
-from murder.errors import UpstreamFailure, UpstreamKind
+from murder.errors import UpstreamFailure
 from murder.log import plain_log
 from murder.model.identity import Login
 from murder.net.connection import Connection
-from murder.net.outgoing.connect import failure_of
 from murder.net.outgoing.pool import proxy_login
 from murder.net.outgoing.upstream import Address
-from murder.net.sweep import NOWHERE
+from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
 from murder.roles.frontend.multiplexor.imap import IMAP_SPEECH, UNAUTHENTICATE, refused, words_in
 from murder.roles.frontend.multiplexor.pipe import Pipe, ServerEnd
 from murder.roles.frontend.multiplexor.reach import HOPS_FIELD, MAX_HOPS
@@ -29,7 +28,6 @@ if TYPE_CHECKING:  # which knows this one
 
 COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
 MOST_OCTETS: Final = 4096  # of a greeting, and of the answer to a login
-MOST_REMEMBERED: Final = 4096  # users
 # Group: how a login ended
 _ANSWER: Final = re.compile(rb"(?:(?:\* |i OK)[^\r\n]*\r\n)*a (OK|NO)\b[^\r\n]*\r\n")
 _GOES_ON: Final = re.compile(rb"(?:(?:\* (?!BYE)|i OK)[^\r\n]*\r\n)*\Z")  # it is still to come
@@ -39,9 +37,12 @@ ID: Final = (
 )
 
 
-class Express:
+class Express(Entering):
     """One login on its way; the receiver of the connection to the server until that is a pipe's. It stands as the client's
     `opening`, so that what they say meanwhile is held."""
+
+    dialogue: "Lobby"
+    connection: Connection
 
     def __init__(
         self, dialogue: "Lobby", octets: bytes, login: Login, address: Address, user: str
@@ -52,48 +53,11 @@ class Express:
         self.login = login
         self.address = address
         self._user = user
-        self.connection: Connection | None = None
-        self.sweep_slot = NOWHERE
         self._held = b""
-        self._is_asked = False  # it has greeted, and has our login
-        self._is_over = False
-        limits = dialogue.frontend.config
-        self._due = dialogue.loop.time() + limits.connect_timeout_s
         dialogue.opening = self
-        # it is looked at no later than a server that greets at once may take
-        sooner_s = min(limits.connect_timeout_s, limits.upstream_login_timeout_s)
-        dialogue.sweep.watch(self, dialogue.loop.time() + sooner_s)
-        self._task = dialogue.loop.create_task(self._connect())
-
-    async def _connect(self) -> None:
-        address, frontend = self.address, self.dialogue.frontend
-        has_tls = address.tls == "implicit"
-        try:
-            await self.dialogue.loop.create_connection(
-                lambda: Connection(self._met, may_have_tls=has_tls),
-                address.host,
-                address.port,
-                ssl=frontend.upstreams.context(address.ca) if has_tls else None,
-                server_hostname=address.tls_name if has_tls else None,
-            )
-        except OSError as error:
-            failure = failure_of(error, address.host, address.port, address.server)
-            frontend.upstreams.failed(failure)
-            self._fail(failure)
-
-    def _met(self, connection: Connection) -> "Express":
-        self.connection = connection
-        return self
+        self.set_out()
 
     # --- Receiver, of the server
-
-    def begin(self) -> None:
-        if self._is_over and self.connection is not None:
-            self.connection.abort()
-            return
-        self._due = (
-            self.dialogue.loop.time() + self.dialogue.frontend.config.upstream_login_timeout_s
-        )
 
     def received(self, data: bytes) -> None:
         if self._is_over:
@@ -113,37 +77,6 @@ class Express:
         elif len(held) > MOST_OCTETS:
             self._go_the_long_way()
 
-    def writable(self) -> None:
-        pass
-
-    def lost(self, error: Exception | None) -> None:
-        if not self._is_over:
-            failure = self.failure(UpstreamKind.LOST, "it closed the connection")
-            self.dialogue.frontend.upstreams.failed(failure)
-            self._fail(failure)
-
-    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
-        return UpstreamFailure(kind, self.address.server, text)
-
-    # --- Watched
-
-    def look(self, now: float) -> float | None:
-        """Whether the server has taken too long."""
-        if self._is_over:
-            return None
-        if now < self._due:
-            return self._due
-        limits = self.dialogue.frontend.config
-        if self.connection is None:
-            kind, text = UpstreamKind.CONNECT, f"no answer in {limits.connect_timeout_s:g} s"
-        else:
-            text = f"no greeting and login within {limits.upstream_login_timeout_s:g} s"
-            kind = UpstreamKind.TIMEOUT
-        failure = self.failure(kind, text)
-        self.dialogue.frontend.upstreams.failed(failure)
-        self._fail(failure)
-        return None
-
     # --- the login
 
     def _ask(self, greeting: bytes) -> None:
@@ -151,8 +84,7 @@ class Express:
         connection, client = self.connection, self.dialogue.connection
         multiplexor = self.dialogue.frontend.multiplexor
         if (
-            connection is None
-            or multiplexor is None
+            multiplexor is None
             or greeting[:5].upper() != b"* OK "
             or not (words := _words(greeting))
             or words != multiplexor.offers(self.address)
@@ -172,7 +104,7 @@ class Express:
         dialogue, server = self.dialogue, self.connection
         words = _words(line) or _words(answer)
         client, frontend = dialogue.connection, dialogue.frontend
-        if not words or UNAUTHENTICATE in words or server is None:
+        if not words or UNAUTHENTICATE in words:
             self._go_the_long_way()
             return
         self._is_over = True
@@ -215,14 +147,8 @@ class Express:
     # --- what does not pass
 
     def give_up(self) -> None:
-        """The client has gone, or is going."""
-        self._is_over = True
-        self.dialogue.sweep.forget(self)
         self.dialogue.opening = None
-        if self.connection is None:
-            self._task.cancel()
-        else:
-            self.connection.abort()
+        super().give_up()
 
     def _fail(self, failure: UpstreamFailure) -> None:
         """As a command that has failed."""

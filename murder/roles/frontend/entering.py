@@ -1,0 +1,122 @@
+"""A login on its way to its server in few steps, where nothing has to be asked: what every protocol has of it. A task that
+only connects, a place in the sweep for what takes too long, and an end that is told to the dialogue.
+
+What the server says is the protocol's (`multiplexor.express`, `pop3_express`), and the octets are no concern here.
+"""
+
+import asyncio
+from typing import Final, Protocol
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.connection import Connection, Receiver
+from murder.net.outgoing.connect import failure_of
+from murder.net.outgoing.upstream import Address
+from murder.net.sweep import NOWHERE, Sweep
+from murder.roles.frontend.shared import Frontend
+
+MOST_REMEMBERED: Final = 4096  # users, whose login's octets are the same each time
+
+
+class Dialogue(Protocol):
+    """What is wanted of the client's."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def sweep(self) -> Sweep: ...
+    @property
+    def frontend(self) -> Frontend: ...
+
+
+class Entering(Receiver):
+    """The receiver of the connection to the server. `_is_over`: let in, failed or given up; nothing comes of it any more."""
+
+    dialogue: Dialogue
+    address: Address
+    connection: Connection  # once there is one
+    sweep_slot: int
+
+    def set_out(self) -> None:
+        """Connect; the server is looked at no later than one that greets at once may take."""
+        self.sweep_slot = NOWHERE
+        self._has_connection = self._is_asked = self._is_over = False
+        loop, limits = self.dialogue.loop, self.dialogue.frontend.config
+        now = loop.time()
+        self._due = now + limits.connect_timeout_s
+        sooner_s = min(limits.connect_timeout_s, limits.upstream_login_timeout_s)
+        self.dialogue.sweep.watch(self, now + sooner_s)
+        self._task = loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        address, upstreams = self.address, self.dialogue.frontend.upstreams
+        has_tls = address.tls == "implicit"
+        try:
+            await self.dialogue.loop.create_connection(
+                lambda: Connection(self._met, may_have_tls=has_tls),
+                address.host,
+                address.port,
+                ssl=upstreams.context(address.ca) if has_tls else None,
+                server_hostname=address.tls_name if has_tls else None,
+            )
+        except OSError as error:
+            self._break(failure_of(error, address.host, address.port, address.server))
+
+    def _met(self, connection: Connection) -> Receiver:
+        self.connection, self._has_connection = connection, True
+        return self
+
+    # --- Receiver, of the server
+
+    def begin(self) -> None:
+        if self._is_over:
+            self.connection.abort()
+            return
+        dialogue = self.dialogue
+        self._due = dialogue.loop.time() + dialogue.frontend.config.upstream_login_timeout_s
+
+    def writable(self) -> None:
+        """Nothing waits for that: a login has few octets."""
+
+    def lost(self, error: Exception | None) -> None:
+        if not self._is_over:
+            self._break(self.failure(UpstreamKind.LOST, "it closed the connection"))
+
+    # --- Watched
+
+    def look(self, now: float) -> float | None:
+        """Whether the server has taken too long."""
+        if self._is_over:
+            return None
+        if now < self._due:
+            return self._due
+        limits = self.dialogue.frontend.config
+        if self._has_connection:
+            text = f"no greeting and login within {limits.upstream_login_timeout_s:g} s"
+            self._break(self.failure(UpstreamKind.TIMEOUT, text))
+        else:
+            text = f"no answer in {limits.connect_timeout_s:g} s"
+            self._break(self.failure(UpstreamKind.CONNECT, text))
+        return None
+
+    # --- its end
+
+    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
+        return UpstreamFailure(kind, self.address.server, text)
+
+    def give_up(self) -> None:
+        """The client has gone or is going, or the login has no good end."""
+        self._is_over = True
+        self.dialogue.sweep.forget(self)
+        if self._has_connection:
+            self.connection.abort()
+        else:
+            self._task.cancel()
+
+    def _break(self, failure: UpstreamFailure) -> None:
+        """The server has failed, and others hear of it."""
+        self.dialogue.frontend.upstreams.failed(failure)
+        self._fail(failure)
+
+    def _fail(self, failure: UpstreamFailure) -> None:
+        """As a command that has failed."""
+        raise NotImplementedError
