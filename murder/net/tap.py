@@ -7,10 +7,11 @@ could be a password is left out: before a login the client's lines are shown onl
 
 import asyncio
 import contextlib
+import functools
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -94,9 +95,37 @@ class Traces:
 
 
 class Between:
-    """Stands between a connection and the receiver that is meant."""
+    """Stands between a connection and the receiver that is meant, and passes on what is no octets."""
 
     receiver: Receiver
+
+    def begin(self) -> None:
+        self.receiver.begin()
+
+    def writable(self) -> None:
+        self.receiver.writable()
+
+    def input_ended(self) -> bool:
+        return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
+
+
+class Overheard:
+    """A transport whose writes are told, before they are written."""
+
+    def __init__(self, transport: asyncio.Transport, heard: Callable[[bytes], None]) -> None:
+        self.untapped = transport
+        self._heard = heard
+
+    def write(self, data: bytes) -> None:
+        self._heard(bytes(data))
+        self.untapped.write(data)
+
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self.write(piece)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.untapped, name)
 
 
 class Tap(Between):
@@ -129,7 +158,7 @@ class Tap(Between):
     def _wrap(self) -> None:
         transport = self._connection.transport
         if not isinstance(transport, _TappedTransport):
-            tapped = _TappedTransport(transport, self)
+            tapped = _TappedTransport(transport, functools.partial(self.tell, "S"))
             self._connection.transport = cast(asyncio.Transport, tapped)
 
     def remove(self) -> None:
@@ -204,42 +233,18 @@ class Tap(Between):
 
     # --- Receiver
 
-    def begin(self) -> None:
-        self.receiver.begin()
-
     def received(self, data: bytes) -> None:
         self._wrap()
         self.tell("C", data)
         self.receiver.received(data)
-
-    def writable(self) -> None:
-        self.receiver.writable()
-
-    def input_ended(self) -> bool:
-        return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
 
     def lost(self, error: Exception | None) -> None:
         self.tell("-", b"the connection has ended")
         self.receiver.lost(error)
 
 
-class _TappedTransport:
-    """A transport whose writes are told."""
-
-    def __init__(self, transport: asyncio.Transport, tap: Tap) -> None:
-        self.untapped = transport
-        self._tap = tap
-
-    def write(self, data: bytes) -> None:
-        self._tap.tell("S", bytes(data))
-        self.untapped.write(data)
-
-    def writelines(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            self.write(piece)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.untapped, name)
+class _TappedTransport(Overheard):
+    """A tap's."""
 
 
 def behind_tap(receiver: Receiver) -> Receiver:

@@ -5,13 +5,13 @@ backend measures of the same session. Nothing of it is made for any other sessio
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, cast
 
 from murder.api.timing import STEP
-from murder.net.connection import Connection, HalfCloses, Receiver
+from murder.net.connection import Connection, Receiver
 from murder.net.listener import Service
-from murder.net.tap import Between, HasUser
+from murder.net.tap import Between, HasUser, Overheard
 from murder.trail.spans import Spans, Timed, Value, token_in
 from murder.wire.imap.command import Command
 
@@ -95,13 +95,10 @@ class Watched(Between):
             if isinstance(transport, _WatchedTransport):
                 return
             transport = getattr(transport, "untapped", None)
-        watched = _WatchedTransport(self._connection.transport, self)
+        watched = _WatchedTransport(self._connection.transport, self.written)
         self._connection.transport = cast(asyncio.Transport, watched)
 
     # --- Receiver
-
-    def begin(self) -> None:
-        self.receiver.begin()
 
     def received(self, data: bytes) -> None:
         self._wrap()
@@ -110,12 +107,6 @@ class Watched(Between):
         self.receiver.received(data)
         if not self._connection.is_lost:
             self.stand()
-
-    def writable(self) -> None:
-        self.receiver.writable()
-
-    def input_ended(self) -> bool:
-        return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
 
     def lost(self, error: Exception | None) -> None:
         connection = self._connection
@@ -131,23 +122,8 @@ class Watched(Between):
         self._session.end(facts, is_error=error is not None)
 
 
-class _WatchedTransport:
-    """A transport whose writes are seen."""
-
-    def __init__(self, transport: asyncio.Transport, watched: Watched) -> None:
-        self.untapped = transport
-        self._watched = watched
-
-    def write(self, data: bytes) -> None:
-        self._watched.written(bytes(data))
-        self.untapped.write(data)
-
-    def writelines(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            self.write(piece)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.untapped, name)
+class _WatchedTransport(Overheard):
+    """A sampled session's."""
 
 
 class Commands:
