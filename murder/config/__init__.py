@@ -5,7 +5,7 @@ Knows no roles and no sockets.
 """
 
 from murder.config.auth import AuthConfig
-from murder.config.load import ROLES, UNIFIED, load_config, parts_of
+from murder.config.load import ROLES, UNIFIED, load_config, parts_of, processes_of
 from murder.config.monitor import LogConfig, MetricsConfig, TracesConfig, WebConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
@@ -59,4 +59,5 @@ __all__ = [
     "parse_endpoint",
     "parse_network",
     "parts_of",
+    "processes_of",
 ]

@@ -82,6 +82,13 @@ def parts_of(roles: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for parts in found for part in parts))
 
 
+def processes_of(config: Config, role: str) -> int:
+    """How many a role runs in: a frontend of several workers has one more, which no client comes to; a unified node
+    too."""
+    count = config.workers_of(role)
+    return count + 1 if count > 1 and "frontend" in parts_of([role]) else count
+
+
 class _Unfit(Exception):
     """A value is not what its key takes; the text goes into a Problem."""
 

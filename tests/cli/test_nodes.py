@@ -46,22 +46,38 @@ def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
         ask_all(reach(tmp_path, "hangs.example.org", "be1.example.org"), AskStatus())
     )
     assert [bool(node.problem) for node in told] == [True, False]
-    assert problems_of(told[1].statuses, time.time() + 60, "") == []
-    (problem,) = problems_of([replace(told[1].statuses[0], clock_off_s=-7.4)], time.time(), "")
+    assert problems_of(told[1].by_role, time.time() + 60, "") == []
+    (problem,) = problems_of(
+        {"backend": [replace(told[1].statuses[0], clock_off_s=-7.4)]}, time.time(), ""
+    )
     assert "differs from this host's by -7 s" in problem.what
 
 
 def test_a_node_of_a_demo_is_cured_as_one(tmp_path: Path) -> None:
     place = str(tmp_path / "be1" / "data")
     (problem,) = problems_of(
-        [parse_node_status({"replaced": True, "version": __version__})], 0.0, place
+        {"backend": [parse_node_status({"replaced": True, "version": __version__})]}, 0.0, place
     )
     assert "systemctl restart" in problem.cure
     (tmp_path / nodes.DEMO_SOCKET).touch()
     (problem,) = problems_of(
-        [parse_node_status({"replaced": True, "version": __version__})], 0.0, place
+        {"backend": [parse_node_status({"replaced": True, "version": __version__})]}, 0.0, place
     )
     assert problem.cure.endswith(f"`murder demo --dir {tmp_path}`")
+
+
+def test_a_process_that_does_not_answer_is_told_of_by_role() -> None:
+    """A frontend's third has just begun and has no socket yet."""
+    facts = {"node": "n", "version": __version__}
+    node = nodes.NodeAnswers("n")
+    node.answers = [{**facts, "role": "frontend", "processes": 3} for _ in range(2)]
+    node.answers.append({**facts, "role": "backend", "processes": 1})
+    (problem,) = problems_of(node.by_role, 0.0, "")
+    assert problem.what == "only 2 of the frontend's 3 processes answer"
+    node.answers.append(node.answers[0])
+    assert problems_of(node.by_role, 0.0, "") == []
+    first, second = nodes.lines_of([node], 0.0)
+    assert (first.role, first.workers, second.role, second.workers) == ("backend", 1, "frontend", 3)
 
 
 CERTIFICATE = """

@@ -29,7 +29,7 @@ class Follower:
 def said(role: FrontendRole) -> list[str]:
     facts: dict[str, Any] = dict.fromkeys(ProcessFacts.__dataclass_fields__, 0)
     process = ProcessFacts(**{**facts, "version": "1", "certificate_until": None})
-    told = problems_of([Status(process, role.report())], 0.0, "fe1")
+    told = problems_of({"frontend": [Status(process, role.report())]}, 0.0, "fe1")
     return [one.what for one in told if "list" in one.what]
 
 

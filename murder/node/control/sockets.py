@@ -179,7 +179,9 @@ class ControlServer:
         worker: int,
         subject: object,
         listeners: Callable[[], Sequence[Listener]],
+        processes: int = 1,
     ) -> None:
+        self._processes = processes
         self._config = config
         self._role = role
         self._worker = worker
@@ -351,6 +353,7 @@ class ControlServer:
             disk_size=usage.total,
             certificate_until=self._certificate_until(),
             replaced=is_replaced(),
+            processes=self._processes,
         )
         subject = self._subject
         return Status(process, subject.report() if isinstance(subject, Reports) else RoleFacts())

@@ -16,7 +16,16 @@ from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
 from murder.api.service import Service
-from murder.config import UNIFIED, ClientConfig, Config, ConfigError, Endpoint, Problem, parts_of
+from murder.config import (
+    UNIFIED,
+    ClientConfig,
+    Config,
+    ConfigError,
+    Endpoint,
+    Problem,
+    parts_of,
+    processes_of,
+)
 from murder.config.value import ANY_HOST, contains, parse_endpoint
 from murder.hooks import Plugins
 from murder.log import logger
@@ -312,6 +321,7 @@ class RoleServer:
             ControlServer(
                 *(self._config, name, self._worker, part),
                 self._all_listeners if name == first else tuple,
+                processes_of(self._config, self._name),
             )
             for name, part in parts.items()
         ]

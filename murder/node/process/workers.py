@@ -22,7 +22,7 @@ from typing import Final
 from murder import log as logs
 from murder.__main__ import archive_path, home
 from murder.api.service import Service
-from murder.config import Config, ConfigError, Problem, load_config, parts_of
+from murder.config import Config, ConfigError, Problem, load_config, processes_of
 from murder.config.reload import changed_keys, take_changes
 from murder.hooks import load_plugins
 from murder.log import logger
@@ -273,13 +273,12 @@ class _Supervisor:
             slot.peers = [one for one in self._slots if one is not slot and one.shares_with(slot)]
 
     def _slots_of(self, role: str) -> list[Slot]:
-        """See `process.server.Role`: a frontend of several workers has one more, which no client comes to; a unified node
-        too."""
+        """See `process.server.Role`: the number of each, and which sockets it has."""
         count = self._plan.config.workers_of(role)
-        if "frontend" in parts_of([role]) and count > 1:
-            followers = [Slot(self._plan, role, n + 1, n) for n in range(count)]
-            return [Slot(self._plan, role, 0, None), *followers]
-        return [Slot(self._plan, role, number, number) for number in range(count)]
+        if (extra := processes_of(self._plan.config, role) - count) == 0:
+            return [Slot(self._plan, role, number, number) for number in range(count)]
+        followers = [Slot(self._plan, role, n + extra, n) for n in range(count)]
+        return [Slot(self._plan, role, 0, None), *followers]
 
     async def run(self) -> int:
         asked = _Asked(self._plan, self._take)

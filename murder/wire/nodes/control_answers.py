@@ -14,7 +14,7 @@ Words = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
     """Of a process, whatever its role. Sizes are octets but for `memory_kib`; `descriptors_most` is the limit; `replaced`:
-    another program file lies where its own was."""
+    another program file lies where its own was; `processes`: how many its role has here (0: an older version)."""
 
     version: str = ""
     pid: int = 0
@@ -29,6 +29,7 @@ class ProcessFacts:
     disk_size: int = 0
     certificate_until: float | None = None
     replaced: bool = False
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +334,7 @@ def parse_node_status(answer: Words) -> Status:
         disk_size=words.integer("disk_size", 0),
         certificate_until=_number(words, "certificate_until"),
         replaced=words.flag("replaced", False),
+        processes=words.integer("processes", 0),
     )
     return Status(process, _parse_role(words), words.number("clock_off_s", 0.0))
 

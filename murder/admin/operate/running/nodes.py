@@ -72,6 +72,14 @@ class NodeAnswers:
         return [parse_node_status(answer) for answer in self.answers]
 
     @property
+    def by_role(self) -> dict[str, list[Status]]:
+        """The same, by the role of each."""
+        found: dict[str, list[Status]] = {}
+        for answer in self.answers:
+            found.setdefault(str(answer["role"]), []).append(parse_node_status(answer))
+        return found
+
+    @property
     def name(self) -> str:
         """What it calls itself; one of this host that does not answer, by the end of its folder."""
         if self.answers:
@@ -334,16 +342,12 @@ def lines_of(nodes: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
     """A line for each role of each node that answered."""
     made = []
     for node in nodes:
-        roles: dict[str, list[Answer]] = {}
-        for answer in node.answers:
-            roles.setdefault(str(answer["role"]), []).append(answer)
-        for role, answers in sorted(roles.items()):
-            made.append(_line_of(node, role, answers, now))
+        for role, statuses in sorted(node.by_role.items()):
+            made.append(_line_of(node, role, statuses, now))
     return made
 
 
-def _line_of(node: NodeAnswers, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
-    statuses = [parse_node_status(answer) for answer in answers]
+def _line_of(node: NodeAnswers, role: str, statuses: Sequence[Status], now: float) -> NodeLine:
     copies = [one.role.copy for one in statuses if one.role.copy is not None]
     lags = [copy.lag_s for copy in copies if copy.lag_s is not None]
     first = statuses[0].process
@@ -360,7 +364,7 @@ def _line_of(node: NodeAnswers, role: str, answers: Sequence[Answer], now: float
         sum(one.process.memory_kib for one in statuses),
         max(lags) if lags else None,
         1 - first.disk_free / first.disk_size if first.disk_size else None,
-        problems_of(statuses, now, node.place),
+        problems_of({role: statuses}, now, node.place),
     )
 
 
@@ -400,11 +404,15 @@ CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
 FREE_PART: Final = 0.05
 
 
-def problems_of(statuses: Sequence[Status], now: float, place: str) -> list[Problem]:
-    """What somebody should look at, of the node there."""
+def problems_of(statuses: Mapping[str, Sequence[Status]], now: float, place: str) -> list[Problem]:
+    """What somebody should look at, of the node there, by what each role's processes say."""
     found: dict[Problem, None] = {}
-    for status in statuses:
-        found.update(dict.fromkeys(_problems(status, now, place)))
+    for role, told in statuses.items():
+        if (most := max(one.process.processes for one in told)) > len(told):
+            what = f"only {len(told)} of the {role}'s {most} processes answer"
+            found[Problem(what, "has it just been started? else its log tells what died")] = None
+        for status in told:
+            found.update(dict.fromkeys(_problems(status, now, place)))
     return list(found)
 
 

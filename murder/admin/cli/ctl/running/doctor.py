@@ -255,7 +255,7 @@ async def _nodes(reach: Reach, findings: Findings) -> None:
         if node.problem:
             findings.wrong(f"{node.name}: {node.problem}", node.cure)
             continue
-        problems: list[Problem] = problems_of(node.statuses, now, node.place)
+        problems: list[Problem] = problems_of(node.by_role, now, node.place)
         for problem in problems:
             findings.wrong(f"{node.name}: {problem.what}", problem.cure)
         if not problems:
