@@ -60,6 +60,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "control.refused": "Somebody without an operator's certificate asked the control port.",
     "control.unavailable": "The control socket could not be opened; mail flows, but nobody can ask this node.",
     "copy.not_undone": "A COPY between backends failed, and what was already copied stays at the target.",
+    "dns.crashed": "Users' names in DNS met a bug of murder; the traceback is in the line. It is tried again; report it.",
     "dns.failed": "Users' names in DNS could not be brought to what the list says; tried again after `retry_after_s`.",
     "dns.updated": "Users' names in DNS have followed: `put` lead elsewhere, or are new, `removed` are gone.",
     "engine.available": "The masters' shared log answers again.",

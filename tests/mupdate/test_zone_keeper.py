@@ -87,6 +87,21 @@ async def test_a_server_that_was_away_hears_it_later(tmp_path: Path) -> None:
         await peer.close()
 
 
+async def test_a_user_who_can_have_no_name_holds_up_nobody(tmp_path: Path) -> None:
+    with bind(ZONE) as named:
+        async with master(tmp_path) as server:
+            peer = await Raw.connect(server.port)
+            with kept(server, at(named.port)), capture_logs() as log:
+                await put(peer, "anna", "be1.example.org")
+                await until_soon(lambda: named.cname(f"anna.{ZONE}"))
+                for user in ("x" * 70, "a@b@", "b@x_y", "-"):
+                    await put(peer, user, "be1.example.org")
+                await put(peer, "ben", "be1.example.org")
+                await until_soon(lambda: named.cname(f"ben.{ZONE}") == "be1.example.org.")
+            assert {line["event"] for line in log} == {"dns.updated"}
+            await peer.close()
+
+
 def test_what_is_missing_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="key_name and key_file are missing"):
         ZoneKeeper(at(1, key=""), None, ())  # type: ignore[arg-type] # it is not looked at

@@ -24,12 +24,14 @@ from murder.roles.mupdate.zone.names import (
     name_of,
     names_at,
     note_home,
+    why_no_name,
 )
 from murder.roles.mupdate.zone.server import ZoneServer
 
 GATHERED_S: Final = 0.2  # what changes within it is sent together
 MOST_APART: Final = 100  # users whose names are asked for one by one
 ROWS_IN_A_TURN: Final = 200
+MOST_STRANGERS: Final = 200_000  # names in the zone, beside twice as many as there are users
 COMPARED_S: Final = 86400.0  # how often with what there is, whatever has changed
 FIRST_RETRY_S: Final = 1.0
 LAST_RETRY_S: Final = 300.0
@@ -49,6 +51,7 @@ class ZoneKeeper:
         self._former: set[str] = set()  # servers that have lost somebody
         self._users: set[str] = set()  # whose names may have to change
         self._is_all = True  # or everybody's
+        self._crash = ""  # that was told last
         self._seq = mailboxes.last_seq()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -59,7 +62,8 @@ class ZoneKeeper:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
-        """What is under way in a thread ends by itself."""
+        """What is under way in a thread ends at its next answer."""
+        self._zone.stop()
         if self._task is not None:
             self._task.cancel()
 
@@ -100,18 +104,28 @@ class ZoneKeeper:
             self._users, self._is_all = set(), False
             try:
                 done = await (self._bring_all() if is_all else self._bring(users))
-            except (UpstreamFailure, Refusal) as error:
+            except Exception as error:  # noqa: BLE001 - the end of a task: names would never follow again
                 self._is_all = self._is_all or is_all
                 self._users |= users
                 wait_s = round(pause_s * random.uniform(*JITTER), 1)
-                self._log.warning("dns.failed", problem=str(error), retry_after_s=wait_s)
+                self._tell_of(error, wait_s)
                 await asyncio.sleep(wait_s)
                 pause_s = min(2 * pause_s, LAST_RETRY_S)
                 self._wake.set()
                 continue
-            pause_s = FIRST_RETRY_S
+            pause_s, self._crash = FIRST_RETRY_S, ""
             if done.put or done.remove:
                 self._log.info("dns.updated", put=len(done.put), removed=len(done.remove))
+
+    def _tell_of(self, error: Exception, wait_s: float) -> None:
+        """A bug is told with its traceback, and once while it is the same."""
+        if isinstance(error, UpstreamFailure | Refusal):
+            self._log.warning("dns.failed", problem=str(error), retry_after_s=wait_s)
+            return
+        crash = repr(error)
+        if crash != self._crash:
+            self._log.error("dns.crashed", exc_info=error, retry_after_s=wait_s)
+        self._crash = crash
 
     async def _bring(self, users: Collection[str]) -> Difference:
         """The names of a few. Raises UpstreamFailure."""
@@ -122,7 +136,7 @@ class ZoneKeeper:
             if row is not None:
                 note_home(row, homes, moving)
         names = names_at(homes, self._config, moving)
-        of = [name_of(user) for user in users]
+        of = [name_of(user) for user in users if not why_no_name(user, self._config)]
         return await asyncio.to_thread(self._send, names, self._ours(), of)
 
     async def _bring_all(self) -> Difference:
@@ -141,7 +155,8 @@ class ZoneKeeper:
 
     def _send(self, names: Names, ours: Collection[str], of: Collection[str] | None) -> Difference:
         """In a thread. `of`: the names in question; None: all that there are."""
-        there = self._zone.records() if of is None else self._zone.records_of(of)
+        most = MOST_STRANGERS + 2 * len(names.targets)
+        there = self._zone.records(most) if of is None else self._zone.records_of(of)
         wanted = difference(names, there, ours)
         self._zone.change(wanted)
         return wanted

@@ -96,12 +96,17 @@ def _why_unfit(user: str, server: str, config: DnsConfig) -> str:
     """Why a user can have no name; "" if they can."""
     if not is_host(server):
         return f"{server} is no host name that a CNAME could lead to"
+    return why_no_name(user, config)
+
+
+def why_no_name(user: str, config: DnsConfig) -> str:
+    """The same, wherever they are."""
     local, _, domain = user.lower().partition("@")
     if config.by == "letter":
         return "" if LABEL.fullmatch(local[:1]) else "the first letter can begin no name in DNS"
     if not LABEL.fullmatch(local):
         return "no label of DNS: letters a to z, digits, hyphens inside, 63 at most"
-    if domain and not is_host(domain):
+    if domain.endswith(".") or (domain and not is_host(domain)):
         return f"{domain} is no name in DNS"
     if len(f"{name_of(user)}.{config.suffix}") > MOST_OCTETS:
         return f"longer than a name in DNS may be ({MOST_OCTETS})"

@@ -2,8 +2,9 @@
 
 import base64
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from murder.roles.mupdate.zone.names import Difference
 
 AT_ONCE: Final = 200  # changes in one message, which has 64 KiB
 MOST_RECORDS: Final = 2_000_000  # read of a zone
+ALL_S: Final = 60.0  # for all questions together, or all of a zone: a server may answer, and slowly
 CURES: Final[Mapping[str, str]] = MappingProxyType(
     {  # what a server says, and what it wants
         "REFUSED": "allow the key there (BIND: allow-transfer and update-policy or allow-update; Knot: acl)",
@@ -50,26 +52,34 @@ class ZoneServer:
             self._key = make_key(config.key_name, config.key, config.key_algorithm)
         except ValueError:
             raise Refusal(Code.CANNOT, "[dns] key: it is no base64") from None
+        self._is_stopped = False
 
-    def records(self) -> Mapping[str, str]:
-        """What is below the suffix now, by a zone transfer; "" where it is no CNAME. Raises UpstreamFailure."""
+    def stop(self) -> None:
+        """From any thread: who asks now, asks nothing more."""
+        self._is_stopped = True
+
+    def records(self, most: int = MOST_RECORDS) -> Mapping[str, str]:
+        """What is below the suffix now, by a zone transfer; "" where it is no CNAME. Raises UpstreamFailure; also
+        where there are more than `most`."""
         import dns.query
         import dns.rdatatype
 
         found: dict[str, str] = {}
         host, port = self._resolved()
-        with self._asking("a zone transfer (AXFR)"):
-            answers = dns.query.xfr(
-                host,
-                self._zone,
-                port=port,
-                keyring=self._key,
-                keyname=self._key.name,
-                relativize=False,
-                timeout=self._config.timeout_s,
-                lifetime=max(60.0, self._config.timeout_s),
-            )
+        answers = dns.query.xfr(
+            host,
+            self._zone,
+            port=port,
+            keyring=self._key,
+            keyname=self._key.name,
+            relativize=False,
+            timeout=self._config.timeout_s,
+            lifetime=max(ALL_S, self._config.timeout_s),
+        )
+        # closed at once where it is too much: else the kernel reads on
+        with self._asking("a zone transfer (AXFR)"), closing(answers):
             for message in answers:
+                self._check_time(None)
                 for records in message.answer:
                     if records.name == self._suffix or not records.name.is_subdomain(self._suffix):
                         continue
@@ -77,8 +87,8 @@ class ZoneServer:
                     is_cname = records.rdtype == dns.rdatatype.CNAME
                     target = records[0].target.to_text(omit_final_dot=True) if is_cname else ""
                     found[name] = target.lower()
-                    if len(found) > MOST_RECORDS:
-                        text = f"a zone of more than {MOST_RECORDS} names"
+                    if len(found) > most:
+                        text = f"a zone of more than {most} names"
                         raise self._failure(UpstreamKind.PROTOCOL, text)
         return found
 
@@ -93,7 +103,9 @@ class ZoneServer:
 
         found: dict[str, str] = {}
         host, port = self._resolved()
+        give_up_at = time.monotonic() + max(ALL_S, self._config.timeout_s)
         for name in names:
+            self._check_time(give_up_at)
             whole = dns.name.from_text(name, self._suffix)
             asked = dns.message.make_query(whole, dns.rdatatype.CNAME)
             asked.use_tsig(self._key, self._key.name)
@@ -106,7 +118,8 @@ class ZoneServer:
                 text = f"it answers no question: {word}; {CURES.get(word, 'look at its log')}"
                 raise self._failure(UpstreamKind.AUTH, text)
             records = next((one for one in answer.answer if one.name == whole), None)
-            target = records[0].target.to_text(omit_final_dot=True) if records else ""
+            is_cname = records is not None and records.rdtype == dns.rdatatype.CNAME
+            target = records[0].target.to_text(omit_final_dot=True) if records and is_cname else ""
             found[name] = target.lower()
         return found
 
@@ -140,6 +153,12 @@ class ZoneServer:
             word = dns.rcode.to_text(answer.rcode())
             text = f"it refuses changes: {word}; {CURES.get(word, 'look at its log')}"
             raise self._failure(UpstreamKind.AUTH, text)
+
+    def _check_time(self, give_up_at: float | None) -> None:
+        if self._is_stopped:
+            raise self._failure(UpstreamKind.LOST, "this node is stopping")
+        if give_up_at is not None and time.monotonic() > give_up_at:
+            raise self._failure(UpstreamKind.TIMEOUT, f"it answers too slowly: {ALL_S:g} s")
 
     def _resolved(self) -> tuple[str, int]:
         """An address: the library takes no names."""
