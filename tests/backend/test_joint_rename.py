@@ -147,25 +147,27 @@ async def test_the_root_and_a_part_may_die_together(tmp_path: Path, step: str) -
         await check(nodes, step in ("decided", "commit answered"))
 
 
+@pytest.mark.parametrize("is_same", [True, False])
 async def test_no_commit_has_more_than_some_of_the_access_lists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_same: bool
 ) -> None:
-    """However many mailboxes there are, and however long their access lists."""
-    monkeypatch.setattr(renames, "MOST_ACL_OCTETS", 3 * len(ACL))
+    """However many mailboxes there are, and however long their access lists; more of them where all have the same."""
+    monkeypatch.setattr(renames, "MOST_ACL_OCTETS", (1 if is_same else 3) * len(ACL) + 1)
+    monkeypatch.setattr(renames, "MANY_ACL_OCTETS", (3 if is_same else 5) * len(ACL))
     async with three(tmp_path) as (_, nodes):
         node = nodes["be1.test"]
         for number in range(10):
             name = MailboxName(b"user.ana.a.%d" % number)
-            await node.announcer.create(name, ACL)
+            own = b"" if is_same else b"u%d\tl\t" % number
+            await node.announcer.create(name, ACL + own)
         octets: list[int] = []
         node.ledger.on_commit = lambda committed: octets.append(
             sum(len(change.row or b"") for change in committed.changes)
         )
         await node.rename()
         assert len([one for one in octets if one]) > 4
-        assert max(octets) < 12 * 60 + 4 * len(
-            ACL
-        )  # the new names alone, or three with their lists
+        # the new names alone, or three with their lists
+        assert max(octets) < 12 * 60 + 4 * len(ACL)
         assert len(node.names()) == 12
         rows = await node.client.list_server("be1.test")
         assert {row.name: row.raw_acl for row in rows} == {

@@ -22,7 +22,8 @@ from murder.roles.mupdate.remote import client as client_module
 from murder.roles.mupdate.remote import dump as dump_module
 from murder.roles.mupdate.remote.client import MasterClient
 from murder.roles.mupdate.remote.link import Target
-from murder.roles.mupdate.remote.replica import Replica, Timing, _parts_of
+from murder.roles.mupdate.remote.parts import PIECE_COST, parts_of
+from murder.roles.mupdate.remote.replica import Replica, Timing
 from tests.kit.waiting import until_soon
 
 QUOTED = b'%b MAILBOX "user.u%d" "be1!p" "a\tl\t"\r\n'
@@ -120,16 +121,19 @@ def test_what_a_stream_brings_is_committed_in_parts_that_touch_so_many_pages() -
     long = acl(MAX_COMMIT_COST // 2)
     changes: list[Change] = [PutEntry(entry(number, long)) for number in range(7)]
     changes += [PutEntry(entry(number, b"")) for number in range(10)] + [PutNote("at", b"1")]
-    parts = _parts_of(changes)
-    assert [change for part in parts for change in part] == changes
+    parts = parts_of(changes)
+    pieces = [piece for part in parts for piece in part.pieces]
+    assert [change for piece in pieces for change in piece] == changes
     assert len(parts) == 7
+    assert all(part.cost <= MAX_COMMIT_COST or part.changes == 1 for part in parts)
+    assert [part.changes for part in parts] == [sum(map(len, part.pieces)) for part in parts]
     assert all(
-        len(part) == 1
-        or sum(cost_of(one.entry.raw_acl) for one in part if isinstance(one, PutEntry))
-        <= MAX_COMMIT_COST
-        for part in parts
+        len(piece) == 1
+        or sum(cost_of(one.entry.raw_acl) for one in piece if isinstance(one, PutEntry))
+        <= PIECE_COST
+        for piece in pieces
     )
-    assert _parts_of([]) == [[]]
+    assert [part.pieces for part in parts_of([])] == [[[]]]
 
 
 def test_of_a_list_with_many_identifiers_few_lines_wait_for_the_index(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -150,5 +151,89 @@ async def test_long_access_lists_are_not_committed_in_the_event_loop(
     await done
     in_loop = cost <= INLINE_COST
     assert (threads == [threading.main_thread()]) is in_loop
+    await ledger.close()
+    mailboxes.close()
+
+
+def long_list(whose: int, identifiers: int = 1000) -> bytes:
+    return b"".join(b"u%d_%d\tl\t" % (whose, number) for number in range(identifiers))
+
+
+def row(number: int, raw_acl: bytes) -> MailboxEntry:
+    return MailboxEntry(
+        MailboxName(b"user.ana.%04d" % number), EntryState.ACTIVE, b"be1!p", raw_acl
+    )
+
+
+async def commits_of(tmp_path: Path, *steps: list[PutEntry | RemoveEntry]) -> list[list[int]]:
+    """How many rows each commit had, by step."""
+    mailboxes = MailboxList.open(tmp_path)
+    rows: list[int] = []
+    ledger = Ledger(mailboxes, lambda committed: rows.append(len(committed.changes)))
+    found = []
+    for step in steps:
+        rows.clear()
+        await asyncio.gather(*(ledger.commit([change]) for change in step))
+        found.append(list(rows))
+    await ledger.close()
+    mailboxes.close()
+    return found
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_hierarchy_with_one_long_list_takes_few_commits_and_with_many_lists_few_pages_each(
+    tmp_path: Path, is_same: bool
+) -> None:
+    """Lines of the index for neighbours with the same access list are on the same pages."""
+    put = [PutEntry(row(number, long_list(0 if is_same else number))) for number in range(20)]
+    removed = [RemoveEntry(one.entry.name) for one in put]
+    few = [20] if is_same else [5] * 4
+    assert await commits_of(tmp_path, put, removed) == [few, few]  # type: ignore[arg-type]
+
+
+async def test_what_a_short_list_is_put_over_counts(tmp_path: Path) -> None:
+    """An ACTIVATE of a few octets may take a thousand lines out of the index."""
+    put = [PutEntry(row(number, long_list(number))) for number in range(10)]
+    short = [PutEntry(row(number, b"bea\tl\t")) for number in range(10)]
+    found = await commits_of(tmp_path, put, short, short[:1])  # type: ignore[arg-type]
+    assert found == [[5, 5], [5, 5], []]
+
+
+async def test_what_a_commit_does_not_hold_keeps_its_order_and_lets_others_go_first(
+    tmp_path: Path,
+) -> None:
+    mailboxes = MailboxList.open(tmp_path)
+    ledger = Ledger(mailboxes)
+    told: list[tuple[str, int]] = []
+    done = [asyncio.get_running_loop().create_future() for _ in range(3)]
+
+    def works(names: range, acl: bool) -> list[Callable[[ListTransaction], object]]:
+        def work(number: int) -> Callable[[ListTransaction], object]:
+            entry = row(number, long_list(number) if acl else b"")
+
+            def put(transaction: ListTransaction) -> int:
+                transaction.put(entry)
+                return transaction.seq
+
+            return put
+
+        return [work(number) for number in names]
+
+    def heard(who: str, at: int) -> Callable[[Sequence[object]], None]:
+        def answer(outcomes: Sequence[object]) -> None:
+            told.append((who, len(outcomes)))
+            seqs.setdefault(who, []).extend(outcomes)
+            done[at].set_result(None)
+
+        return answer
+
+    seqs: dict[str, list[object]] = {}
+    ledger.propose(works(range(12), True), heard("large", 0), 12_000, "be1", "a")
+    ledger.propose(works(range(12, 13), False), heard("behind", 1), 4, "be1", "a")
+    ledger.propose(works(range(20, 21), False), heard("other", 2), 4, "be2", "b")
+    await asyncio.gather(*done)
+    assert told == [("other", 1), ("large", 12), ("behind", 1)]
+    assert seqs["large"] == sorted(seqs["large"])  # type: ignore[type-var]
+    assert seqs["behind"] == [14] and ledger.waiting == 0
     await ledger.close()
     mailboxes.close()

@@ -1,12 +1,17 @@
 """What a peer may cost: compression and its bombs, endless input, subscribers that do not read, idle ones."""
 
+import asyncio
 import contextlib
+import threading
 from pathlib import Path
 
+import pytest
+
 from murder.net.connection import Receiver
+from murder.roles.mupdate.serving import writes
 from murder.roles.mupdate.serving.master import READ_OCTETS
 from tests.kit.peer import Deflate
-from tests.kit.waiting import pause_here
+from tests.kit.waiting import pause_here, until_soon
 from tests.mupdate.nodes import Raw, Server, master
 
 
@@ -160,3 +165,63 @@ async def test_nobody_is_idle_too_long_before_a_quarter_of_an_hour(tmp_path: Pat
             (dialogue,) = server.service.dialogues
             assert least <= dialogue.idle_timeout_s <= most
             await raw.close()
+
+
+def long_list(identifiers: int = 500) -> bytes:
+    return b"".join(b"u%040d\tl\t" % number for number in range(identifiers))
+
+
+def activating(name: bytes, acl: bytes) -> bytes:
+    return b't ACTIVATE "%b" "be1!" {%d+}\r\n%b\r\n' % (name, len(acl), acl)
+
+
+async def test_long_access_lists_that_come_together_share_commits(tmp_path: Path) -> None:
+    """Each alone would write as many pages of the index as all of them together."""
+    acl = long_list()
+    async with master(tmp_path) as server:
+        ledger, counters = server.ledger, server.service.counters
+        assert ledger is not None
+        commits: list[int] = []
+        ledger.on_commit = lambda committed: commits.append(len(committed.changes))
+        peer = await Raw.connect(server.port)
+        disk = threading.Event()
+        held = asyncio.create_task(ledger.between_commits(disk.wait))
+        await until_soon(lambda: ledger._held)
+        peer.send(b"".join(activating(b"a%d" % number, acl) for number in range(60)))
+        await until_soon(lambda: counters.octets_waiting >= writes.MOST_OCTETS)
+        disk.set()
+        for _ in range(60):
+            assert await peer.message() == b't OK "done"'
+        await held
+        assert sum(commits) == 60 and max(commits) >= 0.9 * writes.MOST_OCTETS // len(acl)
+        await until_soon(lambda: counters.octets_waiting == 0)
+        await peer.close()
+
+
+async def test_where_others_have_much_waiting_one_has_a_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What all connections together have on its way to the disk is bounded."""
+    acl = long_list()
+    monkeypatch.setattr(writes, "MOST_OCTETS_OF_ALL", 4 * len(acl))
+    async with master(tmp_path) as server:
+        ledger, counters = server.ledger, server.service.counters
+        assert ledger is not None
+        peers = [await Raw.connect(server.port) for _ in range(12)]
+        disk = threading.Event()
+        held = asyncio.create_task(ledger.between_commits(disk.wait))
+        await until_soon(lambda: ledger._held)
+        for at, peer in enumerate(peers):
+            peer.send(b"".join(activating(b"a%d.%d" % (at, i), acl) for i in range(5)))
+        dialogues = [one for one in server.service.dialogues if one.peer]
+        await until_soon(lambda: all(one._writes.is_full for one in dialogues))
+        assert len(dialogues) == 12
+        assert (
+            4 * len(acl) <= counters.octets_waiting <= (4 + 12) * len(acl)
+        )  # and one more of each
+        disk.set()
+        for peer in peers:
+            for _ in range(5):
+                assert await peer.message() == b't OK "done"'
+            await peer.close()
+        await held

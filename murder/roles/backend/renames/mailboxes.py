@@ -15,7 +15,9 @@ from murder.roles.mupdate.database.change import Change, PutEntry, RemoveEntry
 from murder.roles.mupdate.database.mboxlist import MailboxList
 
 MOST_MOVES: Final = 1000  # mailboxes that one commit renames, or with
-MOST_ACL_OCTETS: Final = 1 << 19  # of access lists, about: 10 with 1,000 identifiers each
+MOST_ACL_OCTETS: Final = 1 << 19  # of access lists, about: 10 with 1,000 identifiers each,
+# where it is one and the same list: then they share pages of the index
+MANY_ACL_OCTETS: Final = 4 * MOST_ACL_OCTETS
 
 
 async def remove_mailbox(
@@ -70,7 +72,8 @@ async def carried_out(
     turn = Turn()
     change = change_of_owner(*(intent.root or intent.moves[0]))
     changes: list[Change] = []
-    moves = octets = 0
+    moves = octets = different = 0
+    last_acl = b""
     for old, new in intent.moves:
         moves += 1
         if old == new:
@@ -78,12 +81,17 @@ async def carried_out(
             step("removed")
         else:
             moved_over = await move_mailbox(store, mailboxes, old, new, change)
-            octets += sum(len(one.entry.raw_acl) for one in moved_over if type(one) is PutEntry)
+            for one in moved_over:
+                if type(one) is PutEntry:
+                    octets += len(one.entry.raw_acl)
+                    if one.entry.raw_acl != last_acl:
+                        last_acl = one.entry.raw_acl
+                        different += len(last_acl)
             changes += moved_over
             step("moved")
-        if octets >= MOST_ACL_OCTETS or moves >= MOST_MOVES:
+        if different >= MOST_ACL_OCTETS or octets >= MANY_ACL_OCTETS or moves >= MOST_MOVES:
             yield changes
-            changes, moves, octets = [], 0, 0
+            changes, moves, octets, different, last_acl = [], 0, 0, 0, b""
         if turn.is_over:
             await turn.rest()
     if change.owners is not None and intent.root in intent.moves:

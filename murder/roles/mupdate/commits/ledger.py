@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar, cast
 
 from murder.api.list_log import TooLarge
@@ -242,13 +243,8 @@ class Ledger:
         most = self._engine.most_changes
         if len(proposals) <= most:
             return self._decide_together(proposals)
-        outcomes: list[object] = []
-        commits: list[Committed] = []
-        for at in range(0, len(proposals), most):
-            some, committed = self._decide_together(proposals[at : at + most])
-            outcomes += some
-            commits += committed
-        return outcomes, commits
+        parts = [proposals[at : at + most] for at in range(0, len(proposals), most)]
+        return self._decide_parts(parts, [])
 
     def _take_up_others(
         self, proposals: Sequence[Work]
@@ -262,11 +258,10 @@ class Ledger:
     def _decide_together(
         self, proposals: Sequence[Work]
     ) -> tuple[Sequence[object], list[Committed]]:
-        """A proposal that fails unexpectedly fails alone: the others are done again."""
+        """A proposal that fails unexpectedly fails alone: the others are done again. Fewer outcomes than proposals where one
+        commit holds no more; at least one."""
         try:
-            outcomes, commits = self._engine.write(
-                lambda transaction: [_outcome(proposal, transaction) for proposal in proposals]
-            )
+            outcomes, commits = self._engine.write(partial(_outcomes, proposals))
             return outcomes, list(commits)
         except TooLarge as large:
             if len(proposals) == 1:
@@ -277,13 +272,20 @@ class Ledger:
             if len(proposals) == 1 or isinstance(error, Refusal | UpstreamFailure):
                 return [error] * len(proposals), list(self._engine.told())
             parts = [[proposal] for proposal in proposals]
-        found: list[object] = []
-        done = list(self._engine.told())
+        return self._decide_parts(parts, list(self._engine.told()))
+
+    def _decide_parts(
+        self, parts: Sequence[Sequence[Work]], commits: list[Committed]
+    ) -> tuple[Sequence[object], list[Committed]]:
+        """Each in a commit of its own, as far as they come."""
+        outcomes: list[object] = []
         for part in parts:
-            outcome, committed_apart = self._decide_together(part)
-            found += outcome
-            done += committed_apart
-        return found, done
+            some, committed = self._decide_together(part)
+            outcomes += some
+            commits += committed
+            if len(some) < len(part):
+                break
+        return outcomes, commits
 
     def _finish(
         self,
@@ -293,6 +295,18 @@ class Ledger:
     ) -> None:
         self._committing = False
         self.waiting -= len(outcomes)
+        done: list[tuple[Batch[Work], Sequence[object]]] = []
+        left: list[Batch[Work]] = []
+        at = 0
+        for batch in batches:
+            some = outcomes[at : at + len(batch.works)]
+            at += len(batch.works)
+            if len(some) == len(batch.works):
+                done.append((batch, some))
+            else:
+                left.append(batch.rest(some))
+        if left:
+            self._queue.put_back(left)
         self._callers = len(batches) + len(self._queue)
         if self._queue:  # whoever else has something ready joins in
             self._schedule()
@@ -301,13 +315,21 @@ class Ledger:
                 if committed.seq > self._heard_seq or committed.is_anew:
                     self._heard_seq = committed.seq
                     self.on_commit(committed)
-        at = 0
-        for batch in batches:
-            batch.done(outcomes[at : at + len(batch.works)])
-            at += len(batch.works)
+        for batch, some in done:
+            batch.done(some)
         if self._idle is not None and not self._queue and not self._committing:
             self._idle.set_result(None)
             self._idle = None
+
+
+def _outcomes(proposals: Sequence[Work], transaction: ListTransaction) -> list[object]:
+    """Of as many as one commit holds."""
+    outcomes: list[object] = []
+    for proposal in proposals:
+        outcomes.append(_outcome(proposal, transaction))
+        if transaction.pages.are_many:
+            break
+    return outcomes
 
 
 def _outcome(proposal: Work, transaction: ListTransaction) -> object:

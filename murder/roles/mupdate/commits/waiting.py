@@ -13,28 +13,38 @@ from typing import Final, Generic, TypeVar
 
 W = TypeVar("W")
 
-ROW_COST: Final = 4  # pages: the row's, the journal's, and those of the index for server and owner
-# Pages of one commit: each row and each identifier of its access list is on a page of its own, at worst. 16 MiB; LMDB keeps
-# the pages of its largest commit in memory for ever, and others wait for all of them to be written.
-MAX_COMMIT_COST: Final = 4096
+ROW_COST: Final = 4  # lines: the row's, the journal's, and those of the index for server and owner
+# Lines of one commit, each some microseconds: a tenth of a second. How many pages they are on is known only when they are
+# put there: the ledger ends a commit where they become too many (`database.pages`), and gives back what it has not done.
+MAX_COMMIT_COST: Final = 32_768
 MAX_COMMIT_WORKS: Final = 20_000
 SMALL_COST: Final = 256  # about a millisecond
 
 
 def cost_of(raw_acl: bytes) -> int:
-    """Of a row with this access list, as pages that it may touch."""
+    """Of a row with this access list, as lines in LMDB."""
     return ROW_COST + raw_acl.count(b"\t") // 2
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[W]):
-    """What one caller wants done in one commit, in order. `done` gets an outcome for each."""
+    """What one caller wants done in one commit, or in few, in order. `done` gets an outcome for each."""
 
     works: Sequence[W]
     done: Callable[[Sequence[object]], None]
     cost: int
     peer: str
     caller: object
+
+    def rest(self, outcomes: Sequence[object]) -> "Batch[W]":
+        """What is left when the first ones have these."""
+        left, done = self.works[len(outcomes) :], self.done
+
+        def all_done(others: Sequence[object]) -> None:
+            done([*outcomes, *others])
+
+        cost = max(self.cost * len(left) // len(self.works), 1)
+        return Batch(left, all_done, cost, self.peer, self.caller)
 
 
 @dataclass(slots=True)
@@ -52,6 +62,14 @@ class _Peer(Generic[W]):
             queue = self.batches[batch.caller] = deque()
             self._line_up(batch)
         queue.append(batch)
+
+    def put_back(self, batch: Batch[W]) -> None:
+        """Before all others of its caller."""
+        queue = self.batches.get(batch.caller)
+        if queue is None:
+            self.add(batch)
+        else:
+            queue.appendleft(batch)
 
     def _line_up(self, batch: Batch[W]) -> None:
         (self.small if batch.cost <= SMALL_COST else self.large).append(batch.caller)
@@ -90,12 +108,24 @@ class Waiting(Generic[W]):
         return self._count
 
     def add(self, batch: Batch[W]) -> None:
-        peer = self._peers.get(batch.peer)
-        if peer is None:
-            peer = self._peers[batch.peer] = _Peer()
-            self._turns.append(batch.peer)
-        peer.add(batch)
+        self._peer(batch.peer).add(batch)
         self._count += 1
+
+    def put_back(self, batches: Sequence[Batch[W]]) -> None:
+        """What was taken and has not been done, in order: each before all that its caller has said since. The first has had
+        its turn, in part."""
+        for batch in reversed(batches):
+            self._peer(batch.peer).put_back(batch)
+        self._count += len(batches)
+        self._turns.remove(batches[0].peer)
+        self._turns.append(batches[0].peer)
+
+    def _peer(self, name: str) -> _Peer[W]:
+        peer = self._peers.get(name)
+        if peer is None:
+            peer = self._peers[name] = _Peer()
+            self._turns.append(name)
+        return peer
 
     def take(self) -> list[Batch[W]]:
         """One commit's worth, at least one batch where there is any."""

@@ -5,6 +5,7 @@ same methods, so that nobody who reads knows which of them has a row. A layer st
 behind that one has the layer in itself.
 """
 
+import sys
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, overload
@@ -99,15 +100,26 @@ class View:
         return _MergedCursor(self._below.cursor(db=db), self._layers, db)
 
 
+class TooMany(Exception):
+    """A draft has more keys than its layer may get."""
+
+
 class Draft(View):
-    """Such a view that can be written to: into a layer of its own, `own`. `counted`: tables whose keys are counted."""
+    """Such a view that can be written to: into a layer of its own, `own`. `counted`: tables whose keys are counted. `most`:
+    keys that it may have; at the next one its methods raise TooMany."""
 
     def __init__(
-        self, below: Snapshot, layers: Sequence[Layer], own: Layer, counted: frozenset[Table]
+        self,
+        below: Snapshot,
+        layers: Sequence[Layer],
+        own: Layer,
+        counted: frozenset[Table],
+        most: int = sys.maxsize,
     ) -> None:
         super().__init__(below, (own, *layers))
         self.own = own
         self._counted = counted
+        self._most = most
 
     def put(self, key: bytes, value: bytes, *, append: bool = False, db: Table) -> bool:
         own = self.own
@@ -116,6 +128,8 @@ class Draft(View):
         own.set(db, key, value)
         own.note_key(db, key)
         own.keys += 1
+        if own.keys > self._most:
+            raise TooMany
         own.octets += len(key) + len(value)
         return True
 
@@ -134,6 +148,8 @@ class Draft(View):
             return self.pop(key, db=db) is not None
         self.own.set(db, key, None)  # whether it is there or not
         self.own.keys += 1
+        if self.own.keys > self._most:
+            raise TooMany
         self.own.octets += len(key)
         return True
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 from murder.errors import Refusal
 from murder.log import logger
-from murder.roles.mupdate.database.ahead import Draft, Layer
+from murder.roles.mupdate.database.ahead import Draft, Layer, TooMany
 from murder.roles.mupdate.database.journal import NOTHING_BEFORE, Chapter, Journal, format_changes
 from murder.roles.mupdate.database.snapshot import Snapshot, Table, WriteTransaction
 
@@ -177,15 +177,19 @@ class Settling:
 
         def draft(snapshot: Snapshot, stamp: int) -> T:
             layers = [layer for layer in self.layers if layer.stands_on >= stamp]
-            return work(Draft(snapshot, layers, own, below.counted_tables))
+            return work(Draft(snapshot, layers, own, below.counted_tables, room))
 
-        outcome = below.read_below(draft)
+        room = MOST_KEYS - self.layers[0].keys
+        try:
+            outcome = below.read_below(draft)
+        except TooMany as error:
+            raise _Directly from error
         if not own.keys:
             return outcome
         changes = [(at, own.tables[table]) for at, table in enumerate(below.layered_tables)]
         body = format_changes((at, changed) for at, changed in changes if changed)
         top = self.layers[0]
-        if top.keys + own.keys > MOST_KEYS or not journal.fits(len(body)):
+        if not journal.fits(len(body)):
             raise _Directly
         try:
             journal.append(body)

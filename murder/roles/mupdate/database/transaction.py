@@ -33,6 +33,7 @@ from murder.roles.mupdate.database.holding import (
     weight_of_rows,
 )
 from murder.roles.mupdate.database.indexing import LOOKER, NOTHING, SERVER, IndexLines
+from murder.roles.mupdate.database.pages import FEW_LINES, ROW_PAGES, Pages
 from murder.roles.mupdate.database.record import (
     ACTIVE,
     FLAGS_AT,
@@ -131,6 +132,7 @@ class ListTransaction:
             b"",
             None,
         )  # the last row looked up: most often the next one put
+        self.pages = Pages()
         self.changes: list[RowChange] = []
         self.noted: dict[str, bytes] = {}  # that this has put
         self.ample: set[str] = set()  # servers that have room for any commit; see `bounds`
@@ -248,6 +250,7 @@ class ListTransaction:
         row = number + unnumbered
         self._lmdb.put(key, row, db=self._entries)
         self._lmdb.put(number + ROW, key, db=self._log, append=True)
+        self.pages.count += ROW_PAGES
         self._move_server(key, old, row)
         self._move_lookers(key, old, row)
         self.changes.append(RowChange(self._seq, key, row, old))
@@ -314,6 +317,7 @@ class ListTransaction:
         self._lmdb.delete(old[:SEQ_OCTETS] + ROW, db=self._log)
         self._seq += 1
         self._lmdb.put(NUMBER.pack(self._seq) + GONE, key, db=self._log, append=True)
+        self.pages.count += ROW_PAGES
         self._move_server(key, old, None)
         self._move_lookers(key, old, None)
         self.changes.append(RowChange(self._seq, key, None, old))
@@ -348,10 +352,16 @@ class ListTransaction:
         after = frozenset() if new is None else lookers(key, new)
         if before == after:
             return
-        for identifier in before - after:
+        gone, come = before - after, after - before
+        if len(gone) + len(come) <= FEW_LINES:
+            self.pages.count += len(gone) + len(come)
+        else:
+            self.pages.add(self._lmdb, self._entries, key, gone)
+            self.pages.add(self._lmdb, self._entries, key, come)
+        for identifier in gone:
             if not identifier.startswith(b"-"):  # what is taken away is read from the row
                 self._lmdb.delete(LOOKER + digest(identifier) + key, db=self._index)
-        for identifier in after - before:
+        for identifier in come:
             if not identifier.startswith(b"-"):
                 self._lmdb.put(LOOKER + digest(identifier) + key, NOTHING, db=self._index)
 

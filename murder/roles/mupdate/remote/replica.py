@@ -17,8 +17,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, collation_key, display
-from murder.roles.mupdate.commits.ledger import Ledger
-from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST, ROW_COST, cost_of
+from murder.roles.mupdate.commits.ledger import Ledger, Work
 from murder.roles.mupdate.database.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.roles.mupdate.database.environment import MAP_BYTES
 from murder.roles.mupdate.database.mboxlist import MailboxList, mark_synchronised
@@ -27,6 +26,7 @@ from murder.roles.mupdate.database.transaction import ListTransaction, check_oct
 from murder.roles.mupdate.remote.dump import FOLLOWED, Again, Dump
 from murder.roles.mupdate.remote.link import Link, Target
 from murder.roles.mupdate.remote.masters import Masters
+from murder.roles.mupdate.remote.parts import Part, parts_of
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
 
@@ -287,6 +287,9 @@ class _Stream:
         self._changes: list[Change] = []
         self._mark: str | None = None
         self._flush_scheduled = False
+        self._given = 0  # pieces, to the ledger,
+        self._applied = 0  # and the last of them that was done, in a commit that may have failed
+        self._has_failed = False
         self._uncommitted = 0
         self._uncommitted_octets = 0
         self._skipped = 0
@@ -493,21 +496,32 @@ class _Stream:
             text = "The list has become longer than mupdate.max_list_bytes allows"
             self._dump_failed(Refusal(Code.LIMIT, text))
             return
-        *parts, last = _parts_of(changes)
+        *parts, last = parts_of(changes)
         for part in parts:
             self._commit_part(part, None)
         self._commit_part(last, then)
 
-    def _commit_part(self, changes: Sequence[Change], then: Callable[[], None] | None) -> None:
-        def apply(transaction: ListTransaction) -> None:
-            for change in changes:
-                transaction.apply(change)
+    def _commit_part(self, part: Part, then: Callable[[], None] | None) -> None:
+        def work_of(changes: Sequence[Change]) -> Work:
+            self._given += 1
+            number = self._given
+
+            def work(transaction: ListTransaction) -> None:
+                if self._has_failed or number > self._applied + 1:
+                    raise Refusal(Code.UNAVAILABLE, "A change before this one was not written")
+                for change in changes:
+                    transaction.apply(change)
+                self._applied = number
+
+            return work
 
         def done(outcomes: Sequence[object]) -> None:
-            self._uncommitted -= len(changes)
-            self._uncommitted_octets -= octets
-            if isinstance(outcomes[0], Exception):
-                self._dump_failed(outcomes[0])
+            self._uncommitted -= part.changes
+            self._uncommitted_octets -= part.octets
+            failed = next((one for one in outcomes if isinstance(one, Exception)), None)
+            if failed is not None:
+                self._has_failed = True
+                self._dump_failed(failed)
             elif then is not None:
                 then()
             is_low = (
@@ -517,16 +531,14 @@ class _Stream:
             if is_low and not self.ended.done():
                 self._link.resume()
 
-        lists = [change.entry.raw_acl for change in changes if isinstance(change, PutEntry)]
-        octets = sum(map(len, lists))
-        self._uncommitted += len(changes)
-        self._uncommitted_octets += octets
+        self._uncommitted += part.changes
+        self._uncommitted_octets += part.octets
         if (
             self._uncommitted > 2 * MAX_UNCOMMITTED
             or self._uncommitted_octets > 2 * MAX_UNCOMMITTED_OCTETS
         ):
             self._link.pause()
-        self._ledger.propose([apply], done, ROW_COST + sum(map(cost_of, lists)))
+        self._ledger.propose(list(map(work_of, part.pieces)), done, part.cost)
 
     # NOOP
 
@@ -567,19 +579,6 @@ class _Stream:
         if not future.done():
             future.set_exception(self._link.failure(UpstreamKind.UNAVAILABLE, f"NO: {text}"))
             future.exception()
-
-
-def _parts_of(changes: Sequence[Change]) -> list[Sequence[Change]]:
-    """In order, each what one commit may cost, or one change; at least one part."""
-    parts: list[Sequence[Change]] = []
-    begin = cost = 0
-    for at, change in enumerate(changes):
-        more = cost_of(change.entry.raw_acl) if isinstance(change, PutEntry) else ROW_COST
-        if at > begin and cost + more > MAX_COMMIT_COST:
-            parts.append(changes[begin:at])
-            begin, cost = at, 0
-        cost += more
-    return [*parts, changes[begin:]]
 
 
 MAX_DIGITS: Final = 19  # of a change's number, which has 64 bits

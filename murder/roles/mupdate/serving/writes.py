@@ -22,7 +22,11 @@ from murder.wire.mupdate import UNAVAILABLE, Command, Kind, Verb, format_status
 
 AWAY: Final = f"{UNAVAILABLE}temporary failure, try again later"
 MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
-MAX_BATCH_OCTETS: Final = 16 * 1024  # of access lists that one connection has waiting, and one more
+# Of access lists that one connection has waiting, and one more; or more, where all connections together have no more than
+# so many: long ones are cheaper together
+MAX_BATCH_OCTETS: Final = 16 * 1024
+MOST_OCTETS: Final = 1 << 20
+MOST_OCTETS_OF_ALL: Final = 8 << 20
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class Counters:
     refused: int = 0
     conflicts: int = 0
     taken: int = 0  # active rows that an administrator took from their server
+    octets_waiting: int = 0  # of access lists, on their way to the disk
 
 
 class Writer(Protocol):
@@ -133,10 +138,20 @@ class Writes:
     def _look(self) -> None:
         """Whether it is full, and idle."""
         self.is_idle = not self._outstanding and not self._batch
-        self.is_full = (
+        self.is_full = self._has_enough()
+
+    def _has_enough(self) -> bool:
+        octets = self._octets + self._octets_waiting
+        return (
             self._outstanding + len(self._batch) >= MAX_OUTSTANDING
             or self._cost >= MAX_COMMIT_COST
-            or self._octets + self._octets_waiting >= MAX_BATCH_OCTETS
+            or (
+                octets >= MAX_BATCH_OCTETS
+                and (
+                    octets >= MOST_OCTETS
+                    or self._counters.octets_waiting + self._octets >= MOST_OCTETS_OF_ALL
+                )
+            )
         )
 
     def refuse(self, tag: bytes, error: Exception) -> None:
@@ -160,11 +175,7 @@ class Writes:
             batch.append(work)
             self._tags.append(command.tag)
             self.is_idle = False
-            if (
-                self._cost >= MAX_COMMIT_COST
-                or self._octets + self._octets_waiting >= MAX_BATCH_OCTETS
-                or self._outstanding + len(batch) >= MAX_OUTSTANDING
-            ):
+            if self._has_enough():
                 self.is_full = True
 
     def _work_of(self, command: Command, peer: Peer) -> Work:
@@ -202,11 +213,13 @@ class Writes:
             return
         self._outstanding += len(batch)
         self._octets_waiting += octets
+        self._counters.octets_waiting += octets
         self._look()
 
         def durable(outcomes: Sequence[object]) -> None:
             self._outstanding -= len(outcomes)
             self._octets_waiting -= octets
+            self._counters.octets_waiting -= octets
             self._look()
             self._reply(tags, outcomes)
             self._writer.written()
