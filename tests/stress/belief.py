@@ -47,6 +47,7 @@ class Belief:
     seen: int = 0  # the highest mod-sequence told by the command that runs
     read_only: bool = False  # EXAMINE: what is recent stays so for the next
     code: int | None = None  # HIGHESTMODSEQ, told by the command that runs
+    recent: int = 0  # as last told: a client subtracts nothing from it
     recent_of: dict[int, object] = field(default_factory=dict)  # of all sessions together
     me: object = field(default_factory=object)  # this session; selected anew, it is another
     removed: set[int] = field(default_factory=set)  # UIDs that VANISHED has told
@@ -56,6 +57,7 @@ class Belief:
     def begin(self, uid_validity_changed: bool = False) -> None:
         """A mailbox is being selected."""
         self.messages = []
+        self.recent = 0
         self.me = object()
         self.removed.clear()
         self.highest = self.seen = 0
@@ -77,7 +79,8 @@ class Belief:
             assert exists >= len(self.messages), f"{line}: only removals make it less"
             self.messages += [Told() for _ in range(exists - len(self.messages))]
         elif match := re.match(r"\* (\d+) RECENT$", line):
-            assert int(match[1]) <= len(self.messages), f"{line}: there are {len(self.messages)}"
+            self.recent = int(match[1])
+            assert self.recent <= len(self.messages), f"{line}: there are {len(self.messages)}"
         elif match := re.match(r"\* STATUS \S+ \(MESSAGES (\d+) RECENT (\d+)\)$", line):
             assert int(match[2]) <= int(match[1]), line
         elif match := re.match(r"\* (\d+) EXPUNGE$", line):
@@ -180,6 +183,7 @@ class Belief:
 
     def concluded(self) -> None:
         """A command has ended in OK: what a client that resynchronises may keep (RFC 7162 §5)."""
+        assert self.recent <= len(self.messages), f"{self.recent} RECENT, {len(self.messages)} EXISTS"
         if self.code is not None:
             self.highest = self.code
         else:

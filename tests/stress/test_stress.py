@@ -93,12 +93,18 @@ async def stress(connect: Connect, seed: int) -> None:
                 raise
         await watcher.settle_with(clients[0], (BOX, OTHER))
         truth = await read_truth(connect)
+        recent = sum(client.belief.recent for client in clients if not client.belief.read_only)
+        assert recent <= len(truth), f"{recent} RECENT in all sessions together, {len(truth)} there"
         for client in clients:
             try:
                 client.check(truth)
             except AssertionError as error:
                 error.add_note(f"{client.kind}, seed {seed}:\n" + _about(error, client.said))
                 raise
+    await empty(connect)
+    for client in clients:
+        await client.settle()
+        assert (len(client.belief.messages), client.belief.recent) == (0, 0), client.said[-20:]
     for client in (*clients, watcher):
         client.writer.close()
 
@@ -140,5 +146,4 @@ async def test_no_session_is_ever_told_what_does_not_hold(where: str, tmp_path: 
         await stress(connect, seed)
         while time.monotonic() < until:
             seed += 1
-            await empty(connect)
             await stress(connect, seed)

@@ -36,7 +36,8 @@ class Updates:
     """What a client is to be told, in this order: removals, then counts, then flags.
 
     `expunged` are sequence numbers as they hold when each is told in turn; `vanished` the same messages' UIDs; `arrived`
-    the UIDs that make `exists` larger, `foreign` those of them that others have put there.
+    the UIDs that make `exists` larger, `foreign` those of them that others have put there. `recent` is told with `exists`,
+    and when removals have made it smaller: clients subtract nothing (RFC 3501 §7.3.2).
     """
 
     expunged: Sequence[SeqNum] = ()
@@ -378,6 +379,7 @@ class View:
             self._settled = self.modseq
             return Updates()
         expunged: list[SeqNum] = []
+        recent = len(self.recent)
         gone: Collection[Uid] = self._gone if self.interest.removals else self._gone & self._mine
         vanished = sorted(gone) if removals else []
         if vanished:
@@ -398,7 +400,7 @@ class View:
             expunged,
             vanished,
             len(self.uids) if arrived else None,
-            len(self.recent) if arrived else None,
+            len(self.recent) if arrived or len(self.recent) != recent else None,
             changed,
             arrived,
             foreign,

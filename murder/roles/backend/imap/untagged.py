@@ -68,8 +68,8 @@ def format_updates(
             lines += [b"* %d EXPUNGE\r\n" % seq for seq in updates.expunged]
     if updates.exists is not None:
         lines.append(b"* %d EXISTS\r\n" % updates.exists)
-        if not manner.imap4rev2:
-            lines.append(b"* %d RECENT\r\n" % (updates.recent or 0))
+    if updates.recent is not None and not manner.imap4rev2:
+        lines.append(b"* %d RECENT\r\n" % updates.recent)
     with_uid = manner.uid_with_flags
     lines.append(format_flag_updates(updates.changed, forms, recent, manner, with_uid))
     return b"".join(lines)
