@@ -30,11 +30,13 @@ Sbe1: a1 NO [READ-ONLY] $_
 Cbe1= SELECT INBOX
 Cbe1: a2 UID XREMOVE 1,7
 Sbe1: * 1 EXPUNGE
+Sbe1: * 1 RECENT
 Sbe1: a2 OK [X-REMOVED $first 1] Completed
 Cbe1: a3 UID XREMOVE 1
 Sbe1: a3 OK [X-REMOVED $first] Completed
 Cbe1: a4 UID XREMOVE 1:*
 Sbe1: * 1 EXPUNGE
+Sbe1: * 0 RECENT
 Sbe1: a4 OK [X-REMOVED $_ 2] Completed
 """
 
