@@ -54,7 +54,8 @@ def parse_url(octets: bytes) -> ImapUrl:
     elif octets.startswith(b"/"):
         rest = octets[1:]
     match = _COMMAND.match(rest)
-    if match is None:
+    # only a path that is relative may leave out the mailbox: it is the selected one (RFC 5092 §7.2)
+    if match is None or (rest.startswith((b";", b"/;")) and rest is not octets):
         raise BadSyntax("this is no IMAP URL", len(octets) - len(rest))
     field = match.groupdict()
     search = field["search"]
@@ -159,7 +160,7 @@ def format_url(url: ImapUrl) -> bytes:
     if url.search is not None:
         pieces.append("?" + quote_from_bytes(url.search, _SAFE_PATH))
     if url.uid is not None:
-        pieces.append(f"/;UID={url.uid}")
+        pieces.append(f"{'/' if pieces else ''};UID={url.uid}")
     if url.section is not None:
         pieces.append("/;SECTION=" + quote_from_bytes(format_section(url.section), _SAFE_PATH))
     if url.partial is not None:

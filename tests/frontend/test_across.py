@@ -1,6 +1,7 @@
 """Messages from one backend to another, by REPLACE, CATENATE, COPY and MOVE: what is told, and what is there then."""
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -58,6 +59,30 @@ C1: a5 FETCH 1 FLAGS
 S1: * 1 FETCH (FLAGS (\Seen $$Junk) MODSEQ ($_))
 S1: a5 OK $_
 """,
+    "modseqs by LIST": r"""
+C2= APPEND INBOX/both {...}
+C2> Subject: one
+C1: a1 LIST "" user/bob/both RETURN (STATUS (HIGHESTMODSEQ))
+S1: * OK [HIGHESTMODSEQ $_] $_
+S1~ a1 OK $_
+C1: a2 STORE 1 +FLAGS (\Flagged)
+S1: * 1 FETCH (UID 1 FLAGS (\Recent \Flagged \Seen $$Junk) MODSEQ ($_))
+S1: a2 OK $_
+""",
+    "no modseqs by words alone": r"""
+C2= APPEND INBOX/both {...}
+C2> Subject: one
+C1: a1 SEARCH SUBJECT "modseq 1"
+S1: * SEARCH
+S1: a1 OK $_
+C1: a2 FETCH 1 (MODSEQ
+S1: a2 BAD $_
+C1: a3 SELECT user/bob/both
+S1~ a3 OK $_
+C1: a4 STORE 1 +FLAGS (\Seen)
+S1: * 1 FETCH (FLAGS ($flags))
+S1: a4 OK $_
+""",
     "quota": r"""
 Cadmin= LOGIN admin secret
 Cadmin= SETQUOTA user/ana (STORAGE 1000)
@@ -94,6 +119,7 @@ C1>
 C1> text
 S1: * OK [APPENDUID $_ 1] Replaced
 S1: * 2 EXPUNGE
+S1: * 1 RECENT
 S1: a1 OK Completed
 C1: a2 REPLACE 7 user/bob/both {3+}
 C1: abc
@@ -170,7 +196,7 @@ S1: * STATUS INBOX (MESSAGES 2)
 S1: a6 OK Completed
 C1= SELECT user/bob/both
 C1: b1 FETCH 1 (FLAGS INTERNALDATE)
-S1~ * 1 FETCH (FLAGS (\Recent \Seen $$Junk) INTERNALDATE "$date")
+S1~ * 1 FETCH (FLAGS (\Recent \Seen $$Junk) INTERNALDATE "$date" MODSEQ ($_))
 S1: b1 OK Completed
 """,
     "read your writes": r"""
@@ -189,6 +215,46 @@ C1: a4 STATUS INBOX/newer (MESSAGES)
 S1: a4 NO [NONEXISTENT] $_
 """,
 }
+
+
+ASKING = (
+    "FETCH 1 (FLAGS MODSEQ)",
+    "uid fetch 1:* flags (changedsince 1)",
+    "STORE 1 (UNCHANGEDSINCE 999) +FLAGS.SILENT (x)",
+    "UID STORE 1 ( UNCHANGEDSINCE 999 ) +FLAGS.SILENT (x)",
+    "SEARCH NOT MODSEQ 1",
+    "UID SEARCH RETURN (COUNT) MODSEQ 1",
+    "SORT (DATE) UTF-8 MODSEQ 1",
+    "UID THREAD REFERENCES UTF-8 MODSEQ 1",
+)
+ASKED: Final = r"""
+C2= LOGIN bob secret
+C2= APPEND INBOX/both {...}
+C2> Subject: one
+C1= LOGIN ana secret
+C1= SELECT INBOX
+C1= STATUS user/bob/both (MESSAGES)
+C1: a1 ASKING
+S1: * OK [HIGHESTMODSEQ $_] $_
+S1~ a1 OK $_
+C1: a2 SELECT user/bob/both
+S1~ a2 OK $_
+C1: a3 STORE 1 +FLAGS (\Seen)
+S1: * 1 FETCH (UID 1 FLAGS ($_) MODSEQ ($_))
+S1: a3 OK $_
+"""
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "open"])
+async def test_who_asks_one_backend_for_modseqs_is_told_them_by_all(
+    is_new: bool, tmp_path: Path
+) -> None:
+    """`is_new`: the connection to the other backend is made later."""
+    text = ASKED.replace("C1= STATUS user/bob/both (MESSAGES)\n", "") if is_new else ASKED
+    async with running_cluster(tmp_path, frontends=2) as cluster:
+        await Player(cluster.connect).play(BEGIN)
+        for asking in ASKING:
+            await Player(cluster.connect).play(text.replace("ASKING", asking))
 
 
 @pytest.mark.parametrize("scene", SCENES)

@@ -183,7 +183,9 @@ class Belief:
 
     def concluded(self) -> None:
         """A command has ended in OK: what a client that resynchronises may keep (RFC 7162 §5)."""
-        assert self.recent <= len(self.messages), f"{self.recent} RECENT, {len(self.messages)} EXISTS"
+        assert self.recent <= len(self.messages), (
+            f"{self.recent} RECENT, {len(self.messages)} EXISTS"
+        )
         if self.code is not None:
             self.highest = self.code
         else:

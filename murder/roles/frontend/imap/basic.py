@@ -46,6 +46,7 @@ async def _enable(dialogue: FrontendImap, command: Command, new: list[bytes]) ->
         if reply is not None and selected is not None and selected.upstream is upstream:
             news += [line for line in reply.untagged if line[:10].upper() != b"* ENABLED "]
     dialogue.enabled |= frozenset(new)
+    dialogue.wants_modseqs |= bool(dialogue.enabled & {b"CONDSTORE", b"QRESYNC"})
     answer = untagged(b" ".join([b"ENABLED", *(ENABLEABLE[word] for word in new)]))
     dialogue.send(answer + b"".join(news) + status_line(command.tag, b"OK", "Completed"))
 

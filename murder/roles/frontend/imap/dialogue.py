@@ -72,7 +72,7 @@ class FrontendImap(ImapDialogue, Client):
     """See the module, and `Dialogue` for where attributes begin."""
 
     referrals_on = False
-    wants_modseqs = False  # SELECT (CONDSTORE), STATUS (HIGHESTMODSEQ)
+    wants_modseqs = False  # it has asked for some, by whatever command (RFC 7162 §3.1)
     ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
     watch_on: Callable[[], Awaitable[None]] | None = None  # likewise, after a move
     watch_at: Callable[[str], Awaitable[None]] | None = None  # likewise, at one backend

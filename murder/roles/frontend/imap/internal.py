@@ -88,8 +88,9 @@ async def hear_offer(dialogue: FrontendImap, server: str) -> None:
 
 
 async def want_modseqs(dialogue: FrontendImap, server: str) -> None:
-    """The client asks for mod-sequences at one backend: all others tell them from now on, too (RFC 7162 §3.1)."""
-    if dialogue.wants_modseqs or dialogue.enabled & {b"CONDSTORE", b"QRESYNC"}:
+    """The client asks for mod-sequences at one backend (or several, of which none is `server`): all others tell them from
+    now on, too (RFC 7162 §3.1)."""
+    if dialogue.wants_modseqs:
         return
     dialogue.wants_modseqs = True
     for other, upstream in list(dialogue.upstreams.items()):

@@ -35,6 +35,7 @@ from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap, Opening
+from murder.roles.frontend.imap.mail.modseqs import MAY_ASK, SHORTEST
 from murder.roles.frontend.imap.selected import Selected
 from murder.roles.frontend.locate import server_of
 from murder.roles.frontend.multiplexor.express import Express, enter_at_once
@@ -97,6 +98,9 @@ class Lobby(FrontendImap):
             return
         selected = self.selected
         if selected is not None:
+            if len(data) >= SHORTEST and not self.wants_modseqs and MAY_ASK.search(data):
+                super().received(data)
+                return
             upstream = selected.upstream
             if not (
                 upstream.is_lost

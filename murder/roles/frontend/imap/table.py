@@ -11,7 +11,7 @@ from murder.model.identity import Login
 from murder.roles.frontend.imap import basic, follow, idle, notify, piped, refer
 from murder.roles.frontend.imap.dialogue import run_selected
 from murder.roles.frontend.imap.lobby import Lobby
-from murder.roles.frontend.imap.mail import append, copy, urlauth
+from murder.roles.frontend.imap.mail import append, copy, modseqs, urlauth
 from murder.roles.frontend.imap.mailboxes import list as listing
 from murder.roles.frontend.imap.mailboxes import mailbox, quota, select
 from murder.roles.frontend.imap.selected import Moved
@@ -75,10 +75,13 @@ TABLE: Final[Table] = MappingProxyType(
         b"UNSELECT": Row(SELECTED, select.run_close),
         **{
             name: Row(SELECTED, run_selected, relayed=True)
+            for name in (b"CHECK", b"EXPUNGE", b"UID EXPUNGE", b"CANCELUPDATE")
+        },
+        **{
+            name: Row(SELECTED, modseqs.run, relayed=True)
             for name in (
-                *(b"CHECK", b"EXPUNGE", b"UID EXPUNGE", b"FETCH", b"UID FETCH", b"STORE"),
-                *(b"UID STORE", b"SEARCH", b"UID SEARCH", b"SORT", b"UID SORT", b"THREAD"),
-                *(b"UID THREAD", b"CANCELUPDATE"),
+                *(b"FETCH", b"UID FETCH", b"STORE", b"UID STORE", b"SEARCH", b"UID SEARCH"),
+                *(b"SORT", b"UID SORT", b"THREAD", b"UID THREAD"),
             )
         },
     }

@@ -3,7 +3,8 @@
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, ParamSpec, TypeVar
@@ -96,18 +97,24 @@ def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
     return _search(dialogue, command, by_uid=True)
 
 
-async def _search(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+@contextmanager
+def emptied_by_refusal(dialogue: BackendImap, command: Command) -> Iterator[None]:
+    """RFC 5182 §2.1: a NO to what asks for SAVE empties `$`, a BAD does not."""
     try:
+        yield
+    except Refusal:
+        if ASKS_SAVE.match(command.octets, command.start):
+            dialogue.saved = ()
+        raise
+
+
+async def _search(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    with emptied_by_refusal(dialogue, command):
         request = await arguments(command, parse_search, dialogue.backend.config.max_search_keys)
         check(dialogue, request, command.tag)
         if dialogue.manner.utf8 and request.charset.upper() not in (US_ASCII, UTF_8):
             raise BadSyntax("Text is in UTF-8 here, as you have enabled")  # RFC 6855 §3
-    except Refusal:
-        # RFC 5182 §2.1: a NO empties it, a BAD does not
-        if ASKS_SAVE.match(command.octets, command.start):
-            dialogue.saved = ()
-        raise
-    await _answer(dialogue, command, request, by_uid)
+        await _answer(dialogue, command, request, by_uid)
 
 
 def check(dialogue: BackendImap, request: SearchRequest, tag: bytes) -> None:
@@ -126,13 +133,7 @@ def check(dialogue: BackendImap, request: SearchRequest, tag: bytes) -> None:
 async def _answer(
     dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
 ) -> None:
-    wants_save = request.returns is not None and ReturnOption.SAVE in request.returns
-    try:
-        found = await find(dialogue, request)
-    except Refusal:
-        if wants_save:
-            dialogue.saved = ()  # RFC 5182 §2.1
-        raise
+    found = await find(dialogue, request)
     view = dialogue.now
     modseq = await modseq_of(view, request, found, found.uids)
     numbers = found.uids if by_uid else await numbers_of(view, found.uids)

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 from murder.mime.sort import put_in_order
 from murder.mime.thread import References, threadable
-from murder.model.query.search import (
-    ThreadAlgorithm,
-)
+from murder.model.query.search import ReturnOption, SearchRequest, ThreadAlgorithm
 from murder.model.query.thread import Threadable, by_ordered_subject, by_references
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.search.context import SortedResults
 from murder.roles.backend.imap.search.search import (
     check,
     conclude,
+    emptied_by_refusal,
     find,
     follow,
     large,
@@ -46,8 +45,15 @@ def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
-    request = await arguments(command, parse_sort, dialogue.backend.config.max_search_keys)
-    check(dialogue, request, command.tag)
+    with emptied_by_refusal(dialogue, command):
+        request = await arguments(command, parse_sort, dialogue.backend.config.max_search_keys)
+        check(dialogue, request, command.tag)
+        await _answer(dialogue, command, request, by_uid)
+
+
+async def _answer(
+    dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
+) -> None:
     found = await find(dialogue, request)
     view = dialogue.now
     rows = await read_keyed(view, found.uids, request.sort)
@@ -58,8 +64,9 @@ async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
         dialogue.send(await large(numbers, format_search, numbers, modseq, b"SORT"))
     else:
         await save(dialogue, request, ordered)
-        result = await large(numbers, result_of, request, numbers, modseq)
-        dialogue.send(format_esearch(command.tag, by_uid, result))
+        if request.returns != {ReturnOption.SAVE}:
+            result = await large(numbers, result_of, request, numbers, modseq)
+            dialogue.send(format_esearch(command.tag, by_uid, result))
         follow(dialogue, command.tag, request, by_uid, SortedResults(request.sort, rows, ordered))
     await conclude(dialogue, command, request, by_uid)
 

@@ -13,11 +13,12 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKin
 from murder.model.acl import identifiers_of
 from murder.model.name import MailboxName, inbox_of, name_of_key
 from murder.model.query.listing import ListRow, ListWalk
+from murder.model.query.status import StatusItem
 from murder.model.rights import rights_in
 from murder.net.outgoing.relay import ImapUpstream
 from murder.net.turns import Turn, in_turns
 from murder.roles.frontend.imap.dialogue import FrontendImap
-from murder.roles.frontend.imap.internal import collect
+from murder.roles.frontend.imap.internal import collect, want_modseqs
 from murder.roles.frontend.imap.mailboxes.list_all import ListAll, runs_of
 from murder.roles.frontend.imap.mailboxes.list_return import Beside
 from murder.serve.client import Running
@@ -62,6 +63,8 @@ async def _list(dialogue: FrontendImap, command: Command, word: bytes) -> None:
     if request is None:
         dialogue.send_ok(command)
         return
+    if StatusItem.HIGHESTMODSEQ in request.status_items:
+        await want_modseqs(dialogue, "")
     answer = _Answer(dialogue, request, word)
     await answer.tell()
     dialogue.send_ok(command, answer.outcome())
