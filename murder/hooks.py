@@ -251,6 +251,8 @@ class _Loader:
             return settings_from(cls, table, self.config.file, prefix)
         except ConfigError as error:
             self.problems.extend(error.problems)
+        except ValueError as error:  # in its own words; an operator need not see its lines
+            self.problem(prefix, f"{found.shown} refuses its settings: {error}")
         except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code may raise anything)
             self.problem(prefix, f"{found.shown} refuses its settings: {why(error)}")
         return None

@@ -7,6 +7,7 @@ cure beside them.
 import ctypes
 import ctypes.util
 import re
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ NO_LAYER: Final = 1  # RFC 4752 §3.3
 MAX_TOKEN: Final = 65536
 LIBRARY: Final = "libgssapi_krb5.so.2"
 CURES: Final = (  # what an error is like in lower case, and what to do
-    ("clock skew", "set both clocks (NTP): Kerberos bears five minutes"),
+    ("clock skew|not yet valid", "set both clocks (NTP): Kerberos bears five minutes"),
     ("cannot contact any kdc", "is the KDC running, and does /etc/krb5.conf say where?"),
     ("cannot find kdc", "name the realm's KDC in /etc/krb5.conf, or in DNS"),
     ("cannot resolve", "the KDC's name in /etc/krb5.conf has no address"),
@@ -34,6 +35,7 @@ CURES: Final = (  # what an error is like in lower case, and what to do
         "`klist -k` shows whose keys it has; the client asks for SERVICE/HOST by the name it calls",
     ),
     ("wrong principal", "add that principal's key: `ktadd`"),
+    ("another mechanism", "the client is to ask for Kerberos, not for SPNEGO or NTLM"),
     ("permission denied", "the node's user must be able to read the keytab"),
     ("expired", "whoever calls must get a new ticket (kinit)"),
 )  # fmt: skip
@@ -44,6 +46,14 @@ _INITIATE: Final = 1  # what credentials are for
 _MUTUAL: Final = 2  # the other end proves itself too
 _HOSTBASED: Final = bytes.fromhex("2a864886f71201020104")  # GSS_C_NT_HOSTBASED_SERVICE
 _PRINCIPAL: Final = bytes.fromhex("2a864886f71201020201")  # GSS_KRB5_NT_PRINCIPAL_NAME
+
+
+_BY_KERBEROS: Final = (
+    re.compile(  # RFC 2743 §3.1: a tag, a length, the mechanism's name (RFC 4752 §3.1: this one)
+        rb"\x60(?:[\x00-\x7f]|\x81.|\x82..|\x83...)\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02",
+        re.DOTALL,
+    )
+)
 
 
 class KerberosError(Exception):
@@ -83,6 +93,36 @@ def _buffer(octets: bytes) -> tuple[_Buffer, Any]:
 def _oid(octets: bytes) -> tuple[_Oid, Any]:
     held = ctypes.create_string_buffer(octets, len(octets))
     return _Oid(len(octets), ctypes.cast(held, ctypes.c_void_p)), held
+
+
+def principals_of(keytab: bytes) -> list[str]:
+    """Whose keys a keytab has: `imap/fe1.example.org@EXAMPLE.ORG`. Raises ValueError for what is none."""
+    if keytab[:2] != b"\x05\x02":
+        raise ValueError("that is no keytab")
+    found, at = [], 2
+    try:
+        while at < len(keytab):
+            (size,) = struct.unpack_from(">i", keytab, at)
+            at += 4
+            if size > 0:  # else: one that was taken out
+                found.append(_principal_in(keytab[at : at + size]))
+            at += abs(size)
+            if not size:
+                break
+    except struct.error:
+        raise ValueError("that keytab breaks off") from None
+    return list(dict.fromkeys(found))
+
+
+def _principal_in(entry: bytes) -> str:
+    """Of an entry: how many parts; the realm and each part, behind their lengths."""
+    (count,) = struct.unpack_from(">H", entry)
+    parts, at = [], 2
+    for _ in range(count + 1):
+        (length,) = struct.unpack_from(">H", entry, at)
+        parts.append(entry[at + 2 : at + 2 + length].decode("utf-8", "replace"))
+        at += 2 + length
+    return "/".join(parts[1:]) + "@" + parts[0]
 
 
 class Library:
@@ -127,6 +167,8 @@ class Library:
 
     def accept(self, token: bytes) -> tuple[Any, bytes, str]:
         """The context of a client's first token, what it is answered, and the principal. Raises KerberosError."""
+        if not _BY_KERBEROS.match(token):
+            raise KerberosError("the client's token is of another mechanism than Kerberos")
         gss, minor = self._gss, ctypes.c_uint32()
         context, name, answer = ctypes.c_void_p(), ctypes.c_void_p(), _Buffer()
         given, held = _buffer(token)
@@ -278,13 +320,14 @@ class Initiator:
         user: str,
         keytab: Path | None,
         principal: str,
+        cache: str = "",
     ) -> None:
         self._library = library
         self._user = user.encode()
         self._context, self._stands = ctypes.c_void_p(), False
         self._name = self._credentials = None
         self._name = library.service(service, host)
-        cache = f"MEMORY:{keytab} {principal}"  # of this process
+        cache = cache or f"MEMORY:{keytab} {principal}"  # of this process
         self._credentials = library.credentials(keytab, principal, cache)
 
     def __del__(self) -> None:

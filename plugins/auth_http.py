@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import socket
 import ssl
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
+from murder.api.authorities import context_believing
 from murder.errors import UpstreamFailure, UpstreamKind
 
 if TYPE_CHECKING:
@@ -38,8 +40,13 @@ CURES: Final[Mapping[UpstreamKind, str]] = MappingProxyType(
         UpstreamKind.TIMEOUT: "look at the script and what it asks; or raise plugins.auth_http.timeout_s",
         UpstreamKind.PROTOCOL: "call the url with curl and look: it must answer 200 with Auth-Status",
         UpstreamKind.LOST: "look at the log of the script's server",
+        UpstreamKind.AUTH_TEMPORARY: "look at what the script asks, and at its log",
     }
 )
+NO_TLS: Final = (
+    "plugins.auth_http.url says https://, and no TLS is spoken there: http://, or another port?"
+)
+NO_NAME: Final = "put that name into DNS or /etc/hosts, or set plugins.auth_http.url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ def make_auth_backend(settings: Settings) -> AuthHttp:
     """The backend for one process. What it needs is loaded now: in the middle of a login all others would wait for that."""
     for module in ("httpx", "httpcore", "anyio._backends._asyncio"):
         importlib.import_module(module)
-    return AuthHttp(settings)
+    return AuthHttp(settings)  # its authorities are read here, too
 
 
 def escaped(octets: bytes) -> str:
@@ -98,6 +105,9 @@ class AuthHttp:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._verify: ssl.SSLContext | bool = False  # without TLS no authorities are read
+        if settings.url.startswith("https:"):
+            self._verify = context_believing(settings.ca, "plugins.auth_http.ca")
         self._made: tuple[object, httpx.AsyncClient] | None = None
         self._host = urlsplit(settings.url).netloc
 
@@ -134,7 +144,8 @@ class AuthHttp:
             answer = await self._ask(attempt, b"murder-looks", b"x")
             self._decision("murder-looks", answer)
         except UpstreamFailure as failure:
-            return [Fault(f"{self._settings.url}: {failure.text}", CURES.get(failure.kind, ""))]
+            what, _, cure = failure.text.rpartition("; ")
+            return [Fault(f"{self._settings.url}: {what}", cure)]
         return []
 
     def _decision(self, user: str, answer: Mapping[str, str]) -> Identity | Denied:
@@ -182,9 +193,17 @@ class AuthHttp:
             text = f"no answer in {settings.timeout_s:g} s"
             raise self._failed(UpstreamKind.TIMEOUT, text) from None
         except httpx.ConnectError as error:
-            is_tls = isinstance(_cause(error), ssl.SSLError)
-            kind = UpstreamKind.TLS if is_tls else UpstreamKind.CONNECT
-            raise self._failed(kind, str(error) or "no connection") from None
+            match _cause(error):
+                case ssl.SSLCertVerificationError() as cause:
+                    text = f"its certificate is not believed: {cause.verify_message or cause}"
+                    raise self._failed(UpstreamKind.TLS, text) from None
+                case ssl.SSLError() as cause:
+                    text = f"TLS failed: {cause.reason or cause}"
+                    raise self._failed(UpstreamKind.TLS, text, NO_TLS) from None
+                case socket.gaierror() as cause:
+                    text = f"{cause.strerror or cause}"
+                    raise self._failed(UpstreamKind.CONNECT, text, NO_NAME) from None
+            raise self._failed(UpstreamKind.CONNECT, str(error) or "no connection") from None
         except httpx.HTTPError as error:
             raise self._failed(UpstreamKind.LOST, f"it broke off ({error})") from None
 
@@ -204,20 +223,18 @@ class AuthHttp:
         loop = asyncio.get_running_loop()
         if self._made is None or self._made[0] is not loop:
             settings = self._settings
-            verify: ssl.SSLContext | bool = False  # without TLS no authorities are read
-            if self._settings.url.startswith("https:"):
-                verify = ssl.create_default_context(cafile=settings.ca)
             limits = httpx.Limits(
                 max_connections=settings.at_once, max_keepalive_connections=settings.at_once
             )
             client = httpx.AsyncClient(
-                verify=verify, limits=limits, timeout=settings.timeout_s, trust_env=False
+                verify=self._verify, limits=limits, timeout=settings.timeout_s, trust_env=False
             )
             self._made = (loop, client)
         return self._made[1]
 
-    def _failed(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
-        return UpstreamFailure(kind, self._host, text)
+    def _failed(self, kind: UpstreamKind, text: str, cure: str = "") -> UpstreamFailure:
+        """With the cure behind a semicolon."""
+        return UpstreamFailure(kind, self._host, f"{text}; {cure or CURES[kind]}")
 
 
 def _listed(text: str) -> list[str]:

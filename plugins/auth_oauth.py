@@ -16,16 +16,19 @@ import importlib
 import json
 import logging
 import math
+import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
+from murder.api.authorities import context_believing
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ AWAY_S: Final = 5.0  # a provider whose keys could not be had is not asked again
 AGAIN_S: Final = 30.0  # a key that is not there is not asked for more often
 HEADERS: Final = MappingProxyType({"Accept": "application/json", "Accept-Encoding": "identity"})
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
+ON_THIS_HOST: Final = frozenset(("http", host) for host in ("127.0.0.1", "::1", "localhost"))
 FORBIDDEN: Final = frozenset(' /%*"\\')
 
 log = logging.getLogger("murder.plugins.auth_oauth")
@@ -85,6 +89,12 @@ class Settings:
     strip_domain: bool = field(
         default=True, metadata={"doc": "The user id is what is before the @ of it."}
     )
+    domains: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "doc": "What may be behind that @. Empty: nothing, or with strip_domain = false anything."
+        },
+    )
     groups: str = field(default="groups", metadata={"doc": "The claim with the groups."})
     required_scope: str = field(
         default="", metadata={"doc": "A word that must be in the token's scope; told to clients."}
@@ -107,9 +117,11 @@ class Settings:
         if unknown or not self.algorithms:
             known = ", ".join(sorted(ALGORITHMS))
             raise ValueError(f"algorithms are of {known}; not {', '.join(unknown) or 'none'}")
-        for url in (self.issuer, self.jwks_url, self.introspection):
-            if url and urlsplit(url).scheme not in ("https", "http"):
-                raise ValueError(f"{url!r} does not begin with https://")
+        for url in filter(None, (self.issuer, self.jwks_url, self.introspection)):
+            parts = urlsplit(url)
+            if parts.scheme != "https" and (parts.scheme, parts.hostname) not in ON_THIS_HOST:
+                text = "who is on the way could make tokens; http:// is for this host only, as http://127.0.0.1"
+                raise ValueError(f"{url!r} does not begin with https://: {text}")
 
 
 @hookimpl
@@ -171,12 +183,15 @@ class OAuth:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._verify = context_believing(settings.ca, "plugins.auth_oauth.ca")
+        self._domains = frozenset(one.lower() for one in settings.domains)
         self._keys: dict[str, Any] = {}  # of jwt.PyJWK, by their names
         self._keys_at = float("-inf")
         self._tried_at = float("-inf")
         self._away: UpstreamFailure | None = None  # why there are no keys
         self._fetching = asyncio.Lock()
         self._made: tuple[object, httpx.AsyncClient] | None = None
+        self._provider_ahead_s = 0.0  # by the last answer's Date
 
     @property
     def openid_configuration(self) -> str:
@@ -224,9 +239,18 @@ class OAuth:
         if not isinstance(found, str):
             text = f"it has no claim {settings.user}; plugins.auth_oauth.user names the one with the user id"
             raise _NotTaken(text)
+        if settings.user == "email" and claims.get("email_verified") is False:
+            raise _NotTaken(
+                f"{_shown(found)} is verified by nobody; the provider must do so, or name another claim in "
+                "plugins.auth_oauth.user"
+            )
         user = found.lower()
-        if settings.strip_domain:
-            user = user.partition("@")[0]
+        local, at, domain = user.rpartition("@")
+        if at and domain not in self._domains and (self._domains or settings.strip_domain):
+            text = f"{_shown(found)} is of another domain; plugins.auth_oauth.domains names those that are yours"
+            raise _NotTaken(text)
+        if at and settings.strip_domain:
+            user = local
         if not 0 < len(user) <= 256 or not user.isprintable() or not FORBIDDEN.isdisjoint(user):
             text = f"{_shown(user)} is fit for no user id; name another claim in plugins.auth_oauth.user"
             raise _NotTaken(text)
@@ -326,10 +350,17 @@ class OAuth:
         url = settings.jwks_url
         if not url:
             configuration = await self._get(settings.issuer.rstrip("/") + WELL_KNOWN)
-            if configuration.get("issuer") != settings.issuer:
-                text = f"it calls itself {configuration.get('issuer')!r}; set plugins.auth_oauth.issuer to just that"
+            named = configuration.get("issuer")
+            if not isinstance(named, str):
+                text = "what is at its openid-configuration names no issuer; is plugins.auth_oauth.issuer right?"
+                raise self._failed(UpstreamKind.PROTOCOL, text)
+            if named != settings.issuer:
+                text = f"it calls itself {named!r}; set plugins.auth_oauth.issuer to just that"
                 raise self._failed(UpstreamKind.PROTOCOL, text)
             url = str(configuration.get("jwks_uri", ""))
+            if settings.issuer.startswith("https:") and not url.startswith("https:"):
+                text = f"its keys are at {url[:200]!r}, which is not https://; set plugins.auth_oauth.jwks_url"
+                raise self._failed(UpstreamKind.PROTOCOL, text)
         listed = (await self._get(url)).get("keys")
         found = await asyncio.to_thread(_read_keys, listed if isinstance(listed, list) else [])
         if not found:
@@ -378,11 +409,7 @@ class OAuth:
             text = f"{url}: no answer in {settings.timeout_s:g} s; does the provider run?"
             raise self._failed(UpstreamKind.TIMEOUT, text) from None
         except httpx.ConnectError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                text = f"{url}: {error}; put the certificate of its authority into plugins.auth_oauth.ca"
-                raise self._failed(UpstreamKind.TLS, text) from None
-            text = f"{url}: {error}; does the provider run? is the URL right?"
-            raise self._failed(UpstreamKind.CONNECT, text) from None
+            raise self._failed(*_unreachable(url, error)) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(UpstreamKind.LOST, f"{url}: {error}; its log tells more") from None
 
@@ -396,6 +423,8 @@ class OAuth:
             method, url, data=form, auth=auth, headers=HEADERS
         ) as response:
             status: int = response.status_code
+            if "Age" not in response.headers:  # some cache's
+                self._provider_ahead_s = _ahead_s(response.headers.get("Date", ""))
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 text = f"{url}: its answer is compressed, which nobody has asked for"
                 raise self._failed(UpstreamKind.PROTOCOL, text)
@@ -426,7 +455,7 @@ class OAuth:
         if self._made is None or self._made[0] is not loop:
             self._fetching = asyncio.Lock()
             client = httpx.AsyncClient(
-                verify=ssl.create_default_context(cafile=self._settings.ca),
+                verify=self._verify,
                 timeout=self._settings.timeout_s,
                 trust_env=False,
             )
@@ -450,12 +479,47 @@ class OAuth:
         except UpstreamFailure as failure:
             what, _, cure = failure.text.rpartition("; ")
             return [Fault(what or failure.text, cure if what else "its log tells more")]
+        ahead_s = self._provider_ahead_s
+        if abs(ahead_s) > self._settings.leeway_s + 1:  # a Date has whole seconds
+            way = "ahead of" if ahead_s > 0 else "behind"
+            what = f"the provider's clock is {abs(ahead_s):.0f} s {way} the one here"
+            cure = (
+                "set both clocks (NTP); plugins.auth_oauth.leeway_s says how far apart they may be"
+            )
+            return [Fault(what, f"{cure}: tokens would be refused as expired, or as too early")]
         return []
+
+
+def _unreachable(url: str, error: Exception) -> tuple[UpstreamKind, str]:
+    """Why there is no connection, with the cure behind a semicolon."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    match cause:
+        case ssl.SSLCertVerificationError():
+            said = f"its certificate is not believed: {cause.verify_message or cause}"
+            cure = "put the certificate of its authority into plugins.auth_oauth.ca"
+            return UpstreamKind.TLS, f"{url}: {said}; {cure}"
+        case ssl.SSLError():
+            cure = "no TLS is spoken there: http://, or another port?"
+            return UpstreamKind.TLS, f"{url}: TLS failed: {cause.reason or cause}; {cure}"
+        case socket.gaierror():
+            cure = "put that name into DNS or /etc/hosts; is the URL right?"
+            return UpstreamKind.CONNECT, f"{url}: {cause.strerror or cause}; {cure}"
+    return UpstreamKind.CONNECT, f"{url}: {error}; does the provider run? is the URL right?"
 
 
 def _texts(listed: object) -> list[str]:
     """Of what should be a list of them."""
     return [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+
+
+def _ahead_s(date: str) -> float:
+    """How far the clock of who has written this Date is ahead of ours; 0 where that says nothing."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _seconds(value: object) -> float | None:

@@ -7,6 +7,7 @@ node vouches for is believed to be there: name this plugin last.
 """
 
 import asyncio
+import re
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,12 @@ from murder.errors import UpstreamFailure, UpstreamKind
 
 MAX_OCTETS: Final = 256  # of a name or a password: more saslauthd does not take
 MAX_ANSWER: Final = 1024
-SERVICES: Final[Mapping[str, str]] = MappingProxyType({"pop3": "pop", "managesieve": "sieve"})
+SERVICES: Final[Mapping[str, str]] = MappingProxyType({"pop3": "pop"})
 SERVER: Final = "saslauthd"
+TROUBLE: Final = re.compile(  # what it calls a NO, though nobody has looked at the password
+    rb"Couldn't contact|unavailable|internal error|internal mechanism|synchronizing|Unexpected response|PAM start error"
+    rb"|No address given"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ class Saslauthd:
         settings = self._settings
         try:
             async with asyncio.timeout(settings.timeout_s):
-                return await self._converse(question)
+                answer = await self._converse(question)
         except TimeoutError:
             text = f"no answer in {settings.timeout_s:g} s; is what it asks well? more processes: its -n, and at_once"
             raise UpstreamFailure(UpstreamKind.TIMEOUT, SERVER, text) from None
@@ -124,6 +129,11 @@ class Saslauthd:
         except (OSError, asyncio.IncompleteReadError) as error:
             text = f"it broke off ({error}); its log tells more (auth.log)"
             raise UpstreamFailure(UpstreamKind.LOST, SERVER, text) from None
+        if TROUBLE.search(answer):
+            said = ascii(answer[3:].decode("utf-8", "replace"))[1:-1]
+            text = f"it says: {said}; does what stands behind it run (its -a and -O)? its log tells more (auth.log)"
+            raise UpstreamFailure(UpstreamKind.AUTH_TEMPORARY, SERVER, text)
+        return answer
 
     async def _converse(self, question: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(str(self._settings.socket))

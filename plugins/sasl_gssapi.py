@@ -10,6 +10,7 @@ keytab.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,15 +22,26 @@ from murder.api import (
     Challenge,
     Claim,
     Client,
+    Fault,
     Mechanism,
     ProvenCredentials,
     SaslStep,
     hookimpl,
 )
 from murder.errors import BadSyntax, Code, Refusal
-from murder.kerberos import MAX_TOKEN, NO_LAYER, KerberosError, Library
+from murder.kerberos import (
+    MAX_TOKEN,
+    NO_LAYER,
+    Initiator,
+    KerberosError,
+    Library,
+    principals_of,
+)
 
 SYSTEM_KEYTAB: Final = Path("/etc/krb5.keytab")
+LOOK_S: Final = 5.0
+LOOKS: Final = itertools.count()
+NOT_TOLD: Final = ("client", "policy", "revoked")
 FORBIDDEN: Final = frozenset(' /%*"\\')
 
 log = logging.getLogger("murder.plugins.sasl_gssapi")
@@ -152,4 +164,40 @@ def make_mechanisms(settings: Settings) -> Sequence[Mechanism]:
     def start(client: Client, users: AuthBackend) -> Exchange:
         return Exchange(library, settings)
 
-    return (Mechanism("GSSAPI", start, needs_tls=False),)
+    async def diagnose() -> Sequence[Fault]:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await asyncio.to_thread(look, library, keytab)
+        except TimeoutError:
+            what = f"no KDC has answered in {LOOK_S:g} s"
+            return [
+                Fault(what, "is it running? a firewall between? is it named in /etc/krb5.conf?")
+            ]
+
+    return (Mechanism("GSSAPI", start, needs_tls=False, diagnose=diagnose),)
+
+
+def look(library: Library, keytab: Path) -> Sequence[Fault]:
+    """What is wrong with this node's keys, its clock, and the way to the KDC: it gets a ticket for itself and takes that.
+    For a thread."""
+    try:
+        principals = principals_of(keytab.read_bytes())
+    except (OSError, ValueError) as error:
+        said = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        cure = "make it with `ktadd -k`, for the node's user, and name it in plugins.sasl_gssapi.keytab"
+        return [Fault(f"{keytab}: {said}", cure)]
+    own = next((one for one in principals if "/" in one), "")
+    if not own:
+        text = f"{keytab} has no key of a service"
+        return [Fault(text, "`ktadd -k` that of imap/HOST, HOST as clients call this node")]
+    service, _, host = own.partition("@")[0].partition("/")
+    try:
+        cache = f"MEMORY:murder looks {next(LOOKS)}"  # a new one: it is the KDC that is asked
+        library.forget(
+            library.accept(Initiator(library, service, host, "", keytab, own, cache).step(b""))[0]
+        )
+    except KerberosError as error:
+        if any(words in error.said.lower() for words in NOT_TOLD):
+            return []  # some KDCs (Active Directory) give services no tickets
+        return [Fault(f"{own}: {error.said}", error.cure)]
+    return []

@@ -6,11 +6,11 @@ the capabilities of every protocol where it would work: IMAP's AUTH=, POP3's SAS
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from murder.api.auth import AuthBackend, LoginAttempt
+from murder.api.auth import AuthBackend, Fault, LoginAttempt
 from murder.errors import Misuse
 from murder.model.sasl import Challenge as Challenge  # site plugins find them here
 from murder.model.sasl import Claim as Claim
@@ -49,7 +49,7 @@ class Mechanism:
 
     `needs_tls`: who overhears it could log in as the user, so it is offered under TLS only (or with `allow_plaintext`).
     `needs_certificate`: it is for who has shown a certificate of this murder. `protocols`: where it is offered, by
-    their names; empty: everywhere.
+    their names; empty: everywhere. `diagnose` looks whether what it depends on works, as `Diagnoses` of an auth backend.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Mechanism:
     needs_tls: bool = True
     needs_certificate: bool = False
     protocols: frozenset[str] = frozenset()
+    diagnose: Callable[[], Awaitable[Sequence[Fault]]] | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -32,7 +32,7 @@ MAX_NAME: Final = 60
 MAX_FILE: Final = 64 << 20  # octets
 SAID_AGAIN_S: Final = 60.0
 FILE_MODE: Final = 0o600
-PROTOCOLS: Final = ("imap", "pop3", "lmtp", "managesieve")
+PROTOCOLS: Final = ("imap", "pop3", "lmtp", "sieve")
 
 
 @dataclass(frozen=True, slots=True)

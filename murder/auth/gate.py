@@ -113,6 +113,7 @@ class Gate:
         self.domains = domains
         has_scram = self.auth.has_scram and not (keep_admin_password or own_passwords)
         own = [EXTERNAL, *([scram(self.secret_for)] if has_scram else ()), PLAIN, LOGIN]
+        self.brought = tuple(mechanisms)  # by plugins
         brought = {row.name for row in mechanisms}
         tokens = [row for row in token_mechanisms(self.auth) if row.name not in brought]
         self._table = MechanismTable(own if own_passwords else [*own, *tokens, *mechanisms])

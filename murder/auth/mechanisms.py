@@ -7,7 +7,7 @@ best; capabilities name them so.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from murder.api.auth import AuthBackend
+from murder.api.auth import AuthBackend, Fault
 from murder.api.sasl import Client, Exchange, Mechanism
 from murder.errors import Misuse
 from murder.model.sasl import Claim, Step
@@ -33,6 +33,16 @@ LOGIN: Final = Mechanism(
     protocols=frozenset({"imap", "pop3", "lmtp", "sieve"}),
 )
 SCRAM: Final = ScramServer.mechanism
+
+
+async def faults_of(rows: Sequence[Mechanism]) -> list[tuple[str, Fault]]:
+    """What these find wrong with what they depend on, with their names."""
+    return [
+        (row.name, fault)
+        for row in rows
+        if row.diagnose is not None
+        for fault in await row.diagnose()
+    ]
 
 
 class ScramExchange:

@@ -10,6 +10,7 @@ from murder.auth.app_passwords import AppPasswords
 from murder.auth.chain import Chain
 from murder.auth.gate import PROXY_ROLES, Gate, decoy_key_of, penalties_of
 from murder.auth.limit import ConnectionLimit
+from murder.auth.mechanisms import faults_of
 from murder.auth.remembered import flushed_file
 from murder.config import ClientConfig, Config
 from murder.model.protocol import ProtocolSpec
@@ -67,15 +68,19 @@ def chain_of(config: Config, plugins: MakesAuth, workers: int = 1) -> Chain:
     )
 
 
-async def probe_auth(chain: Chain) -> AsyncIterator[Probed]:
-    """For `murder ctl doctor`: whether each auth plugin can do its work from here."""
-    found = await chain.faults()
-    for link in chain.links:
-        wrong = [fault for name, fault in found if name == link.name]
-        what = f"the plugin {link.name}"
+async def probe_auth(gate: Gate) -> AsyncIterator[Probed]:
+    """For `murder ctl doctor`: whether each auth plugin, and each mechanism of a plugin, can do its work from here."""
+    found = await gate.auth.faults() + await faults_of(gate.brought)
+    looked_at = [
+        *(link.name for link in gate.auth.links if isinstance(link.backend, Diagnoses)),
+        *(row.name for row in gate.brought if row.diagnose is not None),
+    ]
+    for name in looked_at:
+        wrong = [fault for owner, fault in found if owner == name]
+        what = f"the login by {name}" if name.isupper() else f"the plugin {name}"
         for fault in wrong:
             yield Probed(what, fault.what, cure=fault.cure)
-        if not wrong and isinstance(link.backend, Diagnoses):
+        if not wrong:
             yield Probed(what)
 
 

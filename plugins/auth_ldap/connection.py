@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,7 +161,11 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
-        result, _ = await self.ask(messages.start_tls_request())
+        try:
+            result, _ = await self.ask(messages.start_tls_request())
+        except UpstreamFailure as failure:
+            text = f"{failure.text}, asked for StartTLS; is {self.server.port} its port for ldaps://? Say so, then"
+            raise UpstreamFailure(failure.kind, failure.server, text) from None
         if result.code != messages.SUCCESS:
             text = f"it does no StartTLS: {result}; use ldaps://, or give the server a certificate"
             raise UpstreamFailure(UpstreamKind.TLS, str(self.server), text)
@@ -212,6 +217,14 @@ def failure_of(error: BaseException, server: Server, timeout_s: float) -> Upstre
         case TimeoutError():
             text = f"no answer in {timeout_s:g} s; does it run? a firewall between?"
             return UpstreamFailure(UpstreamKind.TIMEOUT, name, text)
+        case socket.gaierror():
+            text = f"{_why(error)}; put its name into DNS or /etc/hosts, or set plugins.auth_ldap.servers"
+            return UpstreamFailure(UpstreamKind.CONNECT, name, text)
+        case OSError() if server.is_tls and not _why(error):  # it hung up in the handshake
+            text = (
+                f"no TLS is spoken there; is {server.port} its port for ldaps://? Else say ldap://"
+            )
+            return UpstreamFailure(UpstreamKind.TLS, name, text)
         case OSError():
             text = f"{_why(error)}; does it run there? is plugins.auth_ldap.servers right?"
             return UpstreamFailure(UpstreamKind.CONNECT, name, text)

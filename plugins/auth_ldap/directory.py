@@ -13,7 +13,7 @@ from murder.api import Denied, Fault, Identity, LoginAttempt
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from plugins.auth_ldap import messages
 from plugins.auth_ldap.connection import Connection, Server, connect
-from plugins.auth_ldap.filters import encode_filter, fill, first_value
+from plugins.auth_ldap.filters import BadFilter, encode_filter, fill, first_value, for_anybody
 from plugins.auth_ldap.messages import Entry, Result
 from plugins.auth_ldap.policy import verdict_of
 from plugins.auth_ldap.settings import Settings
@@ -346,14 +346,18 @@ class Directory:
             kind, cure = UpstreamKind.AUTH_TEMPORARY, "its log tells more"
         elif result.code == messages.NO_SUCH_OBJECT:
             cure = f"set plugins.auth_ldap.{key} to one that there is"
-        elif result.code == messages.INVALID_CREDENTIALS and key == "service_dn":
+        elif result.code == messages.INVALID_NAME:
+            cure = f"plugins.auth_ldap.{key} is a whole name, as ou=people,dc=example,dc=org"
+        elif result.code in (messages.INVALID_CREDENTIALS, 48) and key == "service_dn":
             kind, cure = UpstreamKind.AUTH, "set service_dn and service_password as it knows them"
         elif result.code == 1 and not self._settings.service_dn:
             cure = "name somebody who may search: service_dn and service_password"
         elif result.code in (8, 13):
             cure = "use ldaps://, or starttls = true"
+        elif result.code == 50 and not self._settings.service_dn:
+            cure = "strangers may not read there: name somebody who may, service_dn and service_password"
         elif result.code == 50:
-            cure = "give service_dn the right to read there"
+            cure = "give service_dn the right to read there, in the directory's access rules"
         elif result.code == 10:
             cure = "it sends to another server, which is not followed: name that in plugins.auth_ldap.servers"
         else:
@@ -408,7 +412,28 @@ class Directory:
             if result.code != messages.SUCCESS:
                 raise self._refused(result, connection.server, base, key)
             if not entries:
-                text = f"{base}: nothing may be read there; give service_dn the right to read it"
+                who = "service_dn" if settings.service_dn else "strangers, or set service_dn:"
+                text = f"{base}: nothing may be read there; give {who} the right to read it"
+                raise UpstreamFailure(UpstreamKind.PROTOCOL, str(connection.server), text)
+        if settings.base and (settings.service_dn or not settings.user_dn):
+            await self._look_for_somebody(connection)
+
+    async def _look_for_somebody(self, connection: Connection) -> None:
+        """Whether there is anybody at all: a wrong attribute, or entries that may not be read, look like users who are not
+        known."""
+        settings = self._settings
+        for key, text in (
+            ("user", f"({settings.user}=*)"),
+            ("filter", for_anybody(settings.filter)),
+        ):
+            try:
+                encoded = encode_filter(text)
+            except BadFilter:
+                continue  # a rule, which takes no *
+            search = connection.search(settings.base, messages.SUBTREE, encoded, [], 1, 5)
+            result, entries = await self._in_time(search, connection)
+            if result.code == messages.SUCCESS and not entries and not connection.elsewhere:
+                text = f"{settings.base}: nobody is found by {text}; set plugins.auth_ldap.{key} as people are kept there"
                 raise UpstreamFailure(UpstreamKind.PROTOCOL, str(connection.server), text)
 
 

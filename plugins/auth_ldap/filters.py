@@ -124,6 +124,11 @@ def _value(text: str) -> bytes:
     return bytes(found)
 
 
+def for_anybody(template: str) -> str:
+    """The filter that finds everybody whom this one could find."""
+    return PLACE.sub(lambda match: "%" if match[1] == "%" else "*", template)
+
+
 def first_value(name: str) -> str:
     """The value of the first part of an entry's name: `cn=Staff\\, all,ou=groups` is `Staff, all`."""
     value, at, octets = name.partition("=")[2], 0, bytearray()

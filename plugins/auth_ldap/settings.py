@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from plugins.auth_ldap.connection import Server
-from plugins.auth_ldap.filters import encode_filter, fill
+from plugins.auth_ldap.filters import BadFilter, encode_filter, fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,10 @@ class Settings:
             raise ValueError("user_dn must have %n or %u in it")
         for key in ("filter", "group_filter", "address_filter"):
             template = getattr(self, key)
-            if template:
-                encode_filter(fill(template, "user@domain", "cn=x"))
+            try:
+                encode_filter(fill(template or "(uid=x)", "user@domain", "cn=x"))
+            except BadFilter as error:
+                raise ValueError(f"{key} = {template!r} is no filter of LDAP: {error}") from None
         for pair in self.fields:
             if "=" not in pair:
                 raise ValueError(f"fields are NAME=ATTRIBUTE, not {pair!r}")

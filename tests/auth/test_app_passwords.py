@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from murder.api.auth import Identity, LoginAttempt
-from murder.auth.app_passwords import FILE, AppPasswords
+from murder.auth.app_passwords import FILE, PROTOCOLS, AppPasswords
 from murder.auth.chain import Chain
+from murder.auth.mechanisms import LOGIN
 from murder.errors import Code, Refusal
 from tests.auth.test_chain import Directory
 
@@ -28,6 +29,10 @@ async def test_one_is_asked_before_the_plugins_and_the_user_by_them(tmp_path: Pa
     assert await chain.decide(HERE, "ana", b"main") is not None
     users.passwords.clear()  # is no user any more
     assert await chain.decide(HERE, "ana", password) is None
+
+
+def test_one_may_be_for_each_protocol_that_takes_passwords() -> None:
+    assert set(PROTOCOLS) == LOGIN.protocols
 
 
 async def test_one_counts_for_its_protocols_until_it_ends(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_trial_of_a_token_says_why_it_is_not_taken(
         sections: Sections = {
             "node": {"name": "fe1.test", "data": "data", "roles": ["frontend"]},
             "auth": {"plugins": ["auth_oauth"]},
-            "plugins.auth_oauth": {**keys, "strip_domain": True},
+            "plugins.auth_oauth": {**keys, "domains": ["example.org"]},
         }
         write_config(file, sections)
         typed(monkeypatch, issuer.token() + "\n")
@@ -77,7 +77,7 @@ def test_a_trial_of_a_token_says_why_it_is_not_taken(
         assert main(["auth", "test", "--token", "-c", str(file)]) == 1
         said = capsys.readouterr()
         assert "murder: a token is not taken: it has expired" in said.err
-        assert "the token: not let in" in said.out
+        assert "the token: not taken by any plugin" in said.out
 
 
 def test_a_flush_leaves_its_mark_in_the_data_folder(config: str, tmp_path: Path) -> None:

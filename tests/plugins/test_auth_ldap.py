@@ -203,7 +203,7 @@ async def test_many_logins_share_connections(slapd: Slapd) -> None:
             {"service_dn": "", "service_password": ""},
             UpstreamKind.PROTOCOL,
             "insufficient access rights",
-            "give service_dn the right to read",
+            "name somebody who may, service_dn and service_password",
         ),
     ],
 )

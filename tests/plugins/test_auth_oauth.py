@@ -37,6 +37,7 @@ class Provider(ThreadingHTTPServer):
         self.keys: dict[str, Any] = {}
         self.asked: list[str] = []
         self.is_broken = False
+        self.apart_s = 0  # its clock, from ours
         self.turn("one")
 
     @property
@@ -93,6 +94,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"active": True, "username": "anna", "scope": "mail", "exp": until})
         server.asked.append(self.path)
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        now = time.time() if timestamp is None else timestamp
+        return super().date_time_string(now + cast(Provider, self.server).apart_s)
+
     def answer(self, value: object) -> None:
         broken = cast(Provider, self.server).is_broken
         octets = b"<html>" if broken else json.dumps(value).encode()
@@ -118,7 +123,8 @@ def provider() -> Iterator[Provider]:
 
 
 def checking(server: Provider, **keys: Any) -> OAuth:
-    return OAuth(Settings(**{"issuer": server.url, "audience": ("mail",), **keys}))
+    facts = {"issuer": server.url, "audience": ("mail",), "domains": ("Example.org",), **keys}
+    return OAuth(Settings(**facts))
 
 
 async def test_a_token_says_who_it_is() -> None:
@@ -175,6 +181,40 @@ async def test_what_is_no_token_for_us_is_not_taken() -> None:
             assert await users.check_token(HERE, "", token) is Denied.UNKNOWN, token
         early = server.token(exp=int(time.time()) - 30)  # clocks are apart by less than leeway_s
         assert isinstance(await users.check_token(HERE, "", early), Identity)
+
+
+async def test_who_is_of_another_domain_or_verified_by_nobody_is_not_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with provider() as server:
+        wrong: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({"preferred_username": "admin@elsewhere.test"}, {}),
+            ({}, {"domains": ()}),
+            ({"email": "anna@example.org", "email_verified": False}, {"user": "email"}),
+            ({"preferred_username": "a@b@elsewhere.test"}, {"strip_domain": False}),
+        ]
+        for claims, keys in wrong:
+            users = checking(server, **keys)
+            assert await users.check_token(HERE, "", server.token(**claims)) is Denied.UNKNOWN
+        assert caplog.text.count("plugins.auth_oauth.domains names those that are yours") == 3
+        right: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+            ({"preferred_username": "admin"}, {"domains": ()}, "admin"),
+            ({}, {"domains": (), "strip_domain": False}, "anna@example.org"),
+            ({"email": "anna@example.org", "email_verified": True}, {"user": "email"}, "anna"),
+        ]
+        for claims, keys, user in right:
+            found = await checking(server, **keys).check_token(HERE, "", server.token(**claims))
+            assert isinstance(found, Identity) and found.user == user
+
+
+async def test_a_provider_whose_clock_is_apart_is_told() -> None:
+    with provider() as server:
+        assert await checking(server).diagnose() == []
+        for apart_s, says in ((600, "600 s ahead of"), (-600, "600 s behind")):
+            server.apart_s = apart_s
+            (fault,) = await checking(server).diagnose()
+            about = (says, says.replace("600", "599"), says.replace("600", "601"))
+            assert any(one in fault.what for one in about) and "NTP" in fault.cure
 
 
 async def test_keys_are_fetched_again_for_one_that_is_new(monkeypatch: pytest.MonkeyPatch) -> None:

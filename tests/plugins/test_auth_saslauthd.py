@@ -1,10 +1,11 @@
 """A real saslauthd: its mechanism here is `rimap`, which asks an IMAP server whether a password is right."""
 
 import asyncio
+import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,36 +21,38 @@ from tests.kit.waiting import until_soon
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 
 
-@asynccontextmanager
-async def saslauthd(folder: Path) -> AsyncIterator[Settings]:
-    """One that asks a backend where everybody's password is `secret`."""
+@contextmanager
+def saslauthd_beside(folder: Path, *words: str) -> Iterator[Path]:
+    """One by these options; its socket."""
     program = shutil.which("saslauthd", path="/usr/sbin:/usr/bin")
     if program is None:
         cannot_run("saslauthd (Debian: sasl2-bin) is not installed")
+    with (folder / "log").open("wb") as log:
+        running = subprocess.Popen(
+            [program, "-d", "-m", str(folder), "-n", "2", *words],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )  # at its end it kills all of its process group
+        try:
+            asyncio.run(until_soon(lambda: (folder / "mux").exists()))
+            yield folder / "mux"
+        finally:
+            running.terminate()
+            running.wait()
+
+
+@asynccontextmanager
+async def saslauthd(folder: Path) -> AsyncIterator[Settings]:
+    """One that asks a backend where everybody's password is `secret`."""
     async with running_backend(folder / "be") as backend:
         port = backend.address[1]
-        words = [
-            program,
-            "-d",
-            "-a",
-            "rimap",
-            "-O",
-            f"127.0.0.1/{port}",
-            "-m",
-            str(folder),
-            "-n",
-            "2",
-        ]
-        with (folder / "log").open("wb") as log:
-            running = subprocess.Popen(
-                words, stdout=log, stderr=log, start_new_session=True
-            )  # at its end it kills all of its process group
-            try:
-                await until_soon(lambda: (folder / "mux").exists())
-                yield Settings(socket=folder / "mux", at_once=2)
-            finally:
-                running.terminate()
-                await asyncio.to_thread(running.wait)
+        beside = saslauthd_beside(folder, "-a", "rimap", "-O", f"127.0.0.1/{port}")
+        mux = await asyncio.to_thread(beside.__enter__)
+        try:
+            yield Settings(socket=mux, at_once=2)
+        finally:
+            await asyncio.to_thread(beside.__exit__, None, None, None)
 
 
 async def test_a_saslauthd_says_who_is_who(tmp_path: Path) -> None:
@@ -84,6 +87,23 @@ async def test_what_is_not_there_is_told_with_its_cure(tmp_path: Path) -> None:
     (fault,) = await backend.diagnose()
     assert fault.what == f"saslauthd: nobody listens at {tmp_path / 'mux'}"
     assert "start saslauthd" in fault.cure
+
+
+async def test_a_socket_that_may_not_be_opened_is_told_with_its_cure(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    async with await asyncio.start_unix_server(lambda reader, writer: None, str(folder / "mux")):
+        folder.chmod(0)
+        own = os.geteuid()
+        if own == 0:
+            os.seteuid(65534)  # root may open everything
+        try:
+            (fault,) = await Saslauthd(Settings(socket=folder / "mux")).diagnose()
+        finally:
+            os.seteuid(own)
+            folder.chmod(0o700)
+    assert "may not be opened" in fault.what
+    assert "usermod -aG sasl murder" in fault.cure
 
 
 @pytest.mark.parametrize("answer", [b"", b"\xff\xff", b"\0\x05OK"])

@@ -1,14 +1,18 @@
 """A real KDC, tickets of it, and who logs in by them: curl, and this node at others."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
@@ -16,16 +20,18 @@ from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.config.sections import MultiplexorConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
-from murder.kerberos import Library
+from murder.kerberos import KerberosError, Library, principals_of
 from murder.net.listener import Bounds, Listener
 from murder.net.outgoing.proving import Tickets
 from murder.roles.frontend.multiplexor.pipe import Pipe
-from plugins.sasl_gssapi import Exchange, Settings, make_mechanisms
+from murder.serve.role import probe_auth
+from plugins.sasl_gssapi import Exchange, Settings, look, make_mechanisms
 from tests.conftest import cannot_run
 from tests.frontend.server import Parts, running_frontend
 from tests.kit.kdc import REALM, Realm, kdc_in
 from tests.kit.peer import Peer
 from tests.kit.sections import server_section
+from tests.kit.toml import Sections, write_config
 from tests.kit.waiting import until_soon
 from tests.serve.test_client import KINDS, dialogue_of
 from tests.serve.test_ways_in import Old, is_challenge, is_good, listening
@@ -112,6 +118,69 @@ def test_a_keytab_that_cannot_be_read_is_told_at_the_start(
 ) -> None:
     make_mechanisms(Settings(keytab=tmp_path / "none", realms=(REALM,)))
     assert "no ticket will be taken" in caplog.text and "ktadd -k" in caplog.text
+
+
+def looked(keytab: Path, **environment: str) -> str:
+    """What `murder auth test` says of these keys, and the clock by which it looks."""
+    file = keytab.parent / "murder.toml"
+    sections: Sections = {
+        "node": {"name": "fe1.test", "data": "data", "roles": ["frontend"]},
+        "plugins": {"use": ["sasl_gssapi"]},
+        "plugins.sasl_gssapi": {"keytab": str(keytab), "realms": [REALM]},
+    }
+    write_config(file, sections)
+    done = subprocess.run(
+        [sys.executable, "-m", "murder", "auth", "test", "-c", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == (0 if "GSSAPI: well" in done.stdout else 3), done.stderr
+    return done.stdout
+
+
+async def test_what_is_wrong_with_the_keys_the_clock_and_the_kdc_is_found_by_a_look(
+    kdc: Realm,
+) -> None:
+    keytab = kdc.keytab("looked", "imap/fe9.test")
+    assert "GSSAPI: well" in looked(keytab)
+    fake = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if fake is None:
+        cannot_run("libfaketime is not installed")
+    for apart in ("+10m", "-10m"):
+        assert "set both clocks (NTP)" in looked(keytab, LD_PRELOAD=str(fake), FAKETIME=apart)
+    library = Library(keytab)
+    kdc.stop()
+    try:
+        (fault,) = look(library, keytab)
+        assert "Cannot contact any KDC" in fault.what and "is the KDC running" in fault.cure
+    finally:
+        kdc.start()
+    kdc.keytab("newer", "imap/fe9.test")
+    (fault,) = look(library, keytab)
+    assert fault.cure == "the key is not the KDC's any more: `ktadd` it anew"
+    for none in (kdc.folder / "none", kdc.folder / "krb5.conf"):
+        (fault,) = look(library, none)
+        assert "`ktadd -k`" in fault.cure
+    rows = make_mechanisms(Settings(keytab=keytab, realms=(REALM,)))
+    gate = Gate(Old(), mechanisms=rows)
+    (found,) = [one async for one in probe_auth(gate)]
+    assert (found.what, found.cure) == ("the login by GSSAPI", look(library, keytab)[0].cure)
+
+
+@given(st.binary(max_size=80))
+def test_what_is_no_keytab_has_no_keys(octets: bytes) -> None:
+    for keytab in (octets, b"\x05\x02" + octets):
+        with contextlib.suppress(ValueError):
+            principals_of(keytab)
+
+
+def test_a_ticket_of_another_mechanism_is_not_looked_at(realm: Path) -> None:
+    spnego = bytes.fromhex("60080606") + bytes.fromhex("2b0601050502")
+    with pytest.raises(KerberosError, match="another mechanism"):
+        Library(realm / "keytab").accept(spnego)
 
 
 def test_realms_must_be_said() -> None:

@@ -372,7 +372,7 @@ class BackendRole(ClientRole):
     async def probe(self) -> AsyncIterator[Probed]:
         """For `murder ctl doctor`; one worker looks for all."""
         if self.backend is not None and self._worker <= 1:
-            async for found in probe_auth(self.backend.gate.auth):
+            async for found in probe_auth(self.backend.gate):
                 yield found
 
     def report(self) -> RoleFacts:

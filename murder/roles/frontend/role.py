@@ -205,7 +205,7 @@ class FrontendRole(ClientRole):
     async def probe(self) -> AsyncIterator[Probed]:
         """For `murder ctl doctor`; one worker looks for all."""
         if self.frontend is not None and self._worker <= 1:
-            async for found in probe_auth(self.frontend.gate.auth):
+            async for found in probe_auth(self.frontend.gate):
                 yield found
             async for found in probe(self.frontend):
                 yield found

@@ -16,7 +16,9 @@ import asyncclick as click
 from murder.admin.cli.options import config_option, json_option, print_json
 from murder.admin.cli.screen import plain
 from murder.api.auth import LoginAttempt
+from murder.api.sasl import Mechanism
 from murder.auth.chain import Answer, Chain
+from murder.auth.mechanisms import faults_of
 from murder.config import Config, load_config
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.hooks import load_plugins
@@ -29,6 +31,7 @@ SAID: Final = {
     "wrong": "knows the user; wrong password",
     "unknown": "does not know the user, or cannot tell; the next plugin is asked",
 }
+SAID_OF_TOKEN: Final = {**SAID, "wrong": "does not take it", "unknown": "does not take it"}
 
 
 @click.command("test")
@@ -65,8 +68,8 @@ async def try_login(
     chain = chain_of(config, plugins)
     if not user and not by_token:
         with _plugins_heard():
-            plugins.mechanisms()  # what is wrong with tickets is said as they are made
-        return await _faults(chain, as_json)
+            rows = plugins.mechanisms()  # what is wrong with tickets is said as they are made
+        return await _faults(chain, rows, as_json)
     if only_lookup:
         return await _lookup(config, chain, user, as_json)
     if by_token:
@@ -90,7 +93,7 @@ async def try_login(
         return EXIT_FAILED
     except (UpstreamFailure, TimeoutError) as failure:
         return await _away(config, chain, failure)
-    return _show(user, answers, as_json)
+    return _show(user, answers, as_json, by_token=by_token)
 
 
 @contextmanager
@@ -123,7 +126,7 @@ async def _try_token(chain: Chain, attempt: LoginAttempt, user: str) -> list[Ans
     return answers
 
 
-def _show(user: str, answers: Sequence[Answer], as_json: bool) -> int:
+def _show(user: str, answers: Sequence[Answer], as_json: bool, *, by_token: bool) -> int:
     last = answers[-1]
     decided = last.plugin if last.said != "unknown" else ""
     if as_json:
@@ -145,13 +148,15 @@ def _show(user: str, answers: Sequence[Answer], as_json: bool) -> int:
         )
         return EXIT_DONE if last.identity else EXIT_FAILED
     for answer in answers:
-        click.echo(f"{answer.plugin}: {SAID[answer.said]} ({answer.took_s * 1000:.1f} ms)")
+        said = (SAID_OF_TOKEN if by_token else SAID)[answer.said]
+        click.echo(f"{answer.plugin}: {said} ({answer.took_s * 1000:.1f} ms)")
     if last.identity:
         _tell(last.identity)
         return EXIT_DONE
-    click.echo(
-        f"{plain(user) or 'the token'}: not let in" + ("" if decided else ": no plugin knows them")
-    )
+    if by_token:
+        click.echo("the token: not taken by any plugin")
+    else:
+        click.echo(f"{plain(user)}: not let in" + ("" if decided else ": no plugin knows them"))
     return EXIT_FAILED
 
 
@@ -207,18 +212,21 @@ async def _away(config: Config, chain: Chain, failure: Exception) -> int:
     text = str(failure) or f"no answer in {config.auth.timeout_s:g} s (auth.timeout_s)"
     click.echo(f"murder: cannot be asked now: {plain(text)}", err=True)
     for name, fault in await chain.faults():
+        if fault.what in text and fault.cure in text:
+            continue
         click.echo(f"murder: {name}: {plain(fault.what)}", err=True)
         click.echo(f"murder:   {plain(fault.cure)}", err=True)
     return EXIT_UNREACHABLE
 
 
-async def _faults(chain: Chain, as_json: bool) -> int:
-    faults = await chain.faults()
+async def _faults(chain: Chain, rows: Sequence[Mechanism], as_json: bool) -> int:
+    faults = await chain.faults() + await faults_of(rows)
     if as_json:
-        rows = [{"plugin": name, "what": one.what, "cure": one.cure} for name, one in faults]
-        print_json({"decided": "", "answers": [], "identity": None, "faults": rows})
+        listed = [{"plugin": name, "what": one.what, "cure": one.cure} for name, one in faults]
+        print_json({"decided": "", "answers": [], "identity": None, "faults": listed})
         return EXIT_UNREACHABLE if faults else EXIT_DONE
-    for name in [link.name for link in chain.links]:
+    looked_at = [row.name for row in rows if row.diagnose is not None]
+    for name in [*(link.name for link in chain.links), *looked_at]:
         wrong = [fault for owner, fault in faults if owner == name]
         click.echo(f"{name}: {'well' if not wrong else 'WRONG'}")
         for fault in wrong:
