@@ -238,7 +238,7 @@ class AuthHttp:
 
 
 def _listed(text: str) -> list[str]:
-    return [unquote(one.strip()) for one in text.split(",") if one.strip()]
+    return [unquote(word.strip()) for word in text.split(",") if word.strip()]
 
 
 def _cause(error: BaseException) -> BaseException:

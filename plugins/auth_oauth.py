@@ -184,7 +184,7 @@ class OAuth:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._verify = context_believing(settings.ca, "plugins.auth_oauth.ca")
-        self._domains = frozenset(one.lower() for one in settings.domains)
+        self._domains = frozenset(domain.lower() for domain in settings.domains)
         self._keys: dict[str, Any] = {}  # of jwt.PyJWK, by their names
         self._keys_at = float("-inf")
         self._tried_at = float("-inf")
@@ -257,7 +257,7 @@ class OAuth:
         groups = _texts(claims.get(settings.groups))
         expires_at = _seconds(claims.get("exp"))
         email, name = claims.get("email"), claims.get("name")
-        addresses = [one for one in (email, found) if isinstance(one, str) and "@" in one]
+        addresses = [text for text in (email, found) if isinstance(text, str) and "@" in text]
         return Identity(
             user,
             frozenset(filter(str.isprintable, groups)),
@@ -511,7 +511,7 @@ def _unreachable(url: str, error: Exception) -> tuple[UpstreamKind, str]:
 
 def _texts(listed: object) -> list[str]:
     """Of what should be a list of them."""
-    return [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+    return [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
 
 
 def _ahead_s(date: str) -> float:

@@ -186,7 +186,7 @@ def look(library: Library, keytab: Path) -> Sequence[Fault]:
         said = (error.strerror if isinstance(error, OSError) else "") or str(error)
         cure = "make it with `ktadd -k`, for the node's user, and name it in plugins.sasl_gssapi.keytab"
         return [Fault(f"{keytab}: {said}", cure)]
-    own = next((one for one in principals if "/" in one), "")
+    own = next((principal for principal in principals if "/" in principal), "")
     if not own:
         text = f"{keytab} has no key of a service"
         return [Fault(text, "`ktadd -k` that of imap/HOST, HOST as clients call this node")]

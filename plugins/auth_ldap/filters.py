@@ -23,7 +23,7 @@ class BadFilter(ValueError):
 
 def escape_value(octets: bytes) -> str:
     """For a filter: whatever is no letter, digit, - or _ as \\XX."""
-    return "".join(chr(one) if one in PLAIN else f"\\{one:02x}" for one in octets)
+    return "".join(chr(octet) if octet in PLAIN else f"\\{octet:02x}" for octet in octets)
 
 
 escape_name = escape_value

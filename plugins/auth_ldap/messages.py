@@ -150,7 +150,7 @@ def parse_message(octets: bytes) -> Message:
 def _url(body: bytes) -> str:
     """The first of a reference, or of a referral, fit for a log."""
     first = next((octets for _, octets in ber.elements(body)), b"")
-    return "".join(one for one in first.decode("utf-8", "replace")[:300] if one.isprintable())
+    return "".join(filter(str.isprintable, first.decode("utf-8", "replace")[:300]))
 
 
 def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:

@@ -222,7 +222,9 @@ async def _away(config: Config, chain: Chain, failure: Exception) -> int:
 async def _faults(chain: Chain, rows: Sequence[Mechanism], as_json: bool) -> int:
     faults = await chain.faults() + await faults_of(rows)
     if as_json:
-        listed = [{"plugin": name, "what": one.what, "cure": one.cure} for name, one in faults]
+        listed = [
+            {"plugin": name, "what": fault.what, "cure": fault.cure} for name, fault in faults
+        ]
         print_json({"decided": "", "answers": [], "identity": None, "faults": listed})
         return EXIT_UNREACHABLE if faults else EXIT_DONE
     looked_at = [row.name for row in rows if row.diagnose is not None]
