@@ -83,6 +83,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
         *(
             "schema",
             "root",
+            "numbers",
             "rows",
             "sizes",
             "mapped",

@@ -299,6 +299,23 @@ class TellsFlags(Protocol):
         ...
 
 
+# UIDVALIDITY, UIDNEXT, the highest mod-sequence, the lowest UID that is `\\Recent` for the next session; how many messages
+# there are, are unseen by this reader (-1: somebody would have to count), are `\\Deleted`; their octets
+Numbers = tuple[int, int, int, int, int, int, int, int]
+
+
+@runtime_checkable
+class TellsAtOnce(Protocol):
+    """A power of a `Mailbox`: to say without waiting how it stands, also when it has been closed. NOOP, STATUS and FETCH
+    FLAGS are answered as they were before, in few steps, where nothing has changed."""
+
+    def numbers(self) -> Numbers | None:
+        """As of now, whichever process has changed it. While they are the same, so is all that `status` (but for its size),
+        `uids`, `changes` and `flagged` tell. None: there is no such mailbox by this name any more, or who asks has to look
+        in the ordinary way; nothing is raised."""
+        ...
+
+
 @runtime_checkable
 class TellsSummaries(Protocol):
     """A power of a `Mailbox`: `summary` for many messages at once (FETCH ENVELOPE)."""

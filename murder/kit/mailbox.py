@@ -12,12 +12,14 @@ from typing import Any, Final
 from murder.api import FlagChange, NewMessage, Retained, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.api.disk import DamagedMessageError
+from murder.api.store import Numbers
 from murder.errors import Code, Refusal
 from murder.kit.bodies import Bodies, Copying
 from murder.kit.expunged import Keeper, Keeping, let_go, may_let_go, remove_kept
 from murder.kit.flags import FlagEdit
 from murder.kit.incoming import FileIncoming, ours
 from murder.kit.mapped import map_message
+from murder.kit.numbers import numbers_now, read_numbers
 from murder.kit.pages import pages
 from murder.kit.retained import restore, retained
 from murder.kit.root import Root, T
@@ -36,7 +38,7 @@ from murder.kit.schema import (
     MESSAGE_COLUMNS,
     SEEN_BIT,
     to_bits,
-    to_flags,
+    to_flagged,
     to_keywords,
     to_message,
     to_seconds,
@@ -110,15 +112,12 @@ class RowMailbox:
 
     # --- reading
 
-    def _numbers(self) -> tuple[int, ...]:
-        row = self.root.reader.execute(
-            "SELECT uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, deleted, octets "
-            "FROM mailbox WHERE id=?",
-            (self.box_id,),
-        ).fetchone()
-        if row is None:
-            raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
-        return tuple(row)
+    def _numbers(self) -> Numbers:
+        return read_numbers(self.root, self.box_id)
+
+    def numbers(self) -> Numbers | None:
+        """See murder.api.store.TellsAtOnce."""
+        return numbers_now(self.root, self.box_id, self._name, self.is_own)
 
     async def status(self) -> MailboxStatus:
         validity, uid_next, modseq, recent_from, messages, unseen, deleted, octets = self._numbers()
@@ -174,13 +173,10 @@ class RowMailbox:
         rows = await self._chosen("uid, flags, keywords, modseq", "message", uids)
         seen = None if self.is_own else self._seen_uids([row[0] for row in rows])
         if seen is None:
-            return [
-                Flagged(uid, to_flags(bits, words), modseq) for uid, bits, words, modseq in rows
-            ]
-        return [
-            Flagged(uid, to_flags(_with_seen(bits, uid in seen), keywords), modseq)
-            for uid, bits, keywords, modseq in rows
-        ]
+            return to_flagged(rows)
+        return to_flagged(
+            (uid, _with_seen(bits, uid in seen), words, modseq) for uid, bits, words, modseq in rows
+        )
 
     async def _chosen(
         self, columns: str, tables: str, uids: Sequence[Uid]

@@ -71,6 +71,7 @@ class Root:
         self._running = False
         self._lock = threading.Lock()
         self.users = 0  # open mailboxes: a root in use is not closed
+        self.is_closed = False
 
     @classmethod
     def in_folder(cls, folder: Path, pool: ThreadPoolExecutor) -> Self:
@@ -104,6 +105,7 @@ class Root:
             self.users -= 1
 
     def close(self) -> None:
+        self.is_closed = True
         self.reader.close()
         self._writer.close()
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
-from murder.model.message import Message, ModSeq, Uid
+from murder.model.message import Flagged, Message, ModSeq, Uid
 
 FORMAT: Final = 6
 FILE_MODE: Final = 0o600
@@ -251,6 +251,19 @@ def _to_flags(bits: int, keywords: str) -> frozenset[str]:
     return frozenset(named + keywords.split() if keywords else named)
 
 
+def to_flagged(rows: Iterable[tuple[Any, ...]]) -> list[Flagged]:
+    """From UID, bits, keywords, mod-sequence: flat, for there may be a million."""
+    known: dict[tuple[int, str], frozenset[str]] = {}
+    found: list[Flagged] = []
+    for uid, bits, words, modseq in rows:
+        flags = known.get((bits, words))
+        if flags is None:
+            flags = known[bits, words] = to_flags(bits, words)
+        found.append(_new(Flagged, (uid, flags, modseq)))
+    return found
+
+
+_new: Final = tuple.__new__  # what a named tuple's own constructor calls, with a step more
 SHORT_KEYWORDS: Final = 100  # octets
 _to_flags_remembered: Final = functools.lru_cache(maxsize=4096)(_to_flags)
 

@@ -136,6 +136,8 @@ class ListAnswer(ABC):
         self._client = dialogue
         self._visible: set[MailboxName] = set()
         self._rows: list[ListRow] = []
+        self._has_sent = False
+        self.whole: bytes | None = None  # all of it, where it was one portion
 
     # --- what a role gives
 
@@ -234,7 +236,10 @@ class ListAnswer(ABC):
             shown = self._client.shown(row.external)
             lines.append(self._line(row, shown))
             lines += answers.get(shown, ())
-        self._client.send(b"".join(lines))
+        octets = b"".join(lines)
+        self.whole = octets if not self._has_sent else None
+        self._has_sent = True
+        self._client.send(octets)
         await self._client.flush()
 
     def _line(self, row: ListRow, shown: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from murder.api import FlagChange, NewMessage, Retained, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.api.disk import disk_error
+from murder.api.store import Numbers
 from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.expunged import Keeper, Keeping
@@ -204,6 +205,16 @@ class MaildirMailbox:
         self.rows.close()
 
     # --- reading
+
+    def numbers(self) -> Numbers | None:
+        """See murder.api.store.TellsAtOnce."""
+        numbers = self.rows.numbers()
+        if numbers is not None:
+            try:
+                return None if self.tree.is_dirty(self.box_id) else numbers
+            except Refusal:  # whoever asks in the ordinary way is told so
+                return None
+        return None
 
     async def refresh(self) -> None:
         """Notice what other software did. Where that cannot be written down (a full disk), reading goes on."""

@@ -8,6 +8,8 @@ import pytest
 
 from murder.api.store import MailboxStore
 from murder.config.sections import NamespaceConfig
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.express import Express
 from tests.backend.server import (
     USERS,
     config_in,
@@ -35,11 +37,16 @@ USERS_OF = {"backend-domains": ("ana@x.org", "bob@x.org", "ana@y.org")}
 FILES = [file for folder in NAMESPACES for file in sorted((TRANSCRIPTS / folder).glob("*.txt"))]
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    ("store", "path"),
+    [(store, "in few steps") for store in STORES] + [("spool", "by the dialogue")],
+)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 async def test_a_backend_says_what_the_transcript_says(
-    file: Path, store: str, tmp_path: Path
+    file: Path, store: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if path == "by the dialogue":
+        monkeypatch.setattr(Express, "received", BackendImap.received)
     text = file.read_text(encoding="utf-8")
     users = USERS_OF.get(file.parent.name, USERS)
 

@@ -21,6 +21,7 @@ from murder.api import (
     MailboxStore,
     NewMessage,
     StepsModSeq,
+    TellsAtOnce,
     TellsFlags,
     TellsSummaries,
 )
@@ -332,6 +333,58 @@ async def test_many_messages_are_told_as_each_is(fresh: Fresh) -> None:
             if isinstance(mailbox, TellsFlags):
                 flagged = await mailbox.flagged(await mailbox.uids())
                 assert not any("\\Seen" in one.flags for one in flagged)
+
+
+async def test_numbers_stay_while_nothing_changes(fresh: Fresh) -> None:
+    """The power TellsAtOnce, where a store has it."""
+    async with fresh() as store:
+        async with opened(store, SHARED, "ana") as mailbox, opened(store, SHARED, "bob") as bobs:
+            if not isinstance(mailbox, TellsAtOnce):
+                return
+            assert isinstance(bobs, TellsAtOnce)
+            known = [(mailbox.numbers(), bobs.numbers())]
+
+            async def changed() -> None:
+                """Something has, and it is told; then nothing does, and both are told the same."""
+                await (
+                    mailbox.status()
+                )  # a store beside other software takes a look in the ordinary way
+                await bobs.status()
+                mine, others = mailbox.numbers(), bobs.numbers()
+                assert mine is not None and others is not None
+                assert mine != known[-1][0] and others != known[-1][1]
+                assert (mailbox.numbers(), bobs.numbers()) == (mine, others)
+                status = await mailbox.status()
+                counts = (status.uid_validity, status.uid_next, status.highest_modseq)
+                assert (*mine[:3], mine[4], *mine[6:]) == (
+                    *(*counts, status.messages),
+                    *(status.deleted, status.size),
+                )
+                known.append((mine, others))
+
+            uids = await add(store, mailbox, *range(4))
+            await changed()
+            for flags in ({"\\Flagged"}, {"\\Seen"}, {"$Odd"}):
+                await mailbox.change_flags(uids[:1], FlagChange.ADD, frozenset(flags))
+                await changed()
+            await bobs.change_flags(uids[:1], FlagChange.ADD, frozenset({"\\Seen"}))
+            await changed()
+            await mailbox.claim_recent()
+            await changed()
+            await mailbox.expunge(uids[:1])
+            await changed()
+            await mailbox.messages()
+            await mailbox.uids()
+            assert (mailbox.numbers(), bobs.numbers()) == known[-1]
+        assert mailbox.numbers() == known[-1][0], "it is closed, and tells still"
+        await store.rename(SHARED, MailboxName(b"shared.y"))
+        assert mailbox.numbers() is None, "by this name there is none any more"
+        async with opened(store, MailboxName(b"shared.y")) as renamed:
+            assert isinstance(renamed, TellsAtOnce) and renamed.numbers() == known[-1][0]
+            await store.delete(MailboxName(b"shared.y"))
+            assert renamed.numbers() is None
+        await store.create(SHARED, "default")
+        assert mailbox.numbers() is None, "the mailbox of this name is another one"
 
 
 async def test_messages_are_found_by_a_flag(fresh: Fresh) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 from murder.api.contract.carry import carries_mailboxes
-from murder.api.contract.check import Check, expect, hold
+from murder.api.contract.check import Broken, Check, expect, hold
 from murder.api.store import (
     CountsSubscriptions,
     FlagChange,
@@ -16,6 +16,7 @@ from murder.api.store import (
     NewMessage,
     RestoresExpunged,
     Retention,
+    TellsAtOnce,
     TellsExpunged,
     TellsKeywords,
     TellsRecent,
@@ -477,6 +478,35 @@ async def keeps_told_sizes(make: Make) -> None:
     expect([row.told_size for row in await inbox.messages(again)], [0], "of a new message")
 
 
+async def tells_at_once(make: Make) -> None:
+    """numbers() are others after each change, and None of a mailbox that is not there by its name."""
+    store, (inbox,) = await opened(make, ANNA)
+    if not isinstance(inbox, TellsAtOnce):
+        return
+    known = [inbox.numbers()]
+    uids = await deliver(store, inbox, SMALL, SMALL)
+    changes: dict[str, Callable[[], Awaitable[object]]] = {
+        "messages": inbox.status,
+        "flags": lambda: inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({FLAGGED})),
+        "recent": inbox.claim_recent,
+        "an expunged message": lambda: inbox.expunge(uids[:1]),
+    }
+    for what, change in changes.items():
+        await change()
+        status = await inbox.status()
+        numbers = inbox.numbers()
+        if numbers is None:
+            raise Broken(f"no numbers after {what}")
+        hold(numbers not in known, f"others after {what}")
+        expect(inbox.numbers(), numbers, f"where nothing has changed since {what}")
+        expect((numbers[1], *numbers[4:6]), (status.uid_next, status.messages, status.unseen), what)
+        known.append(numbers)
+    inbox.close()
+    expect(inbox.numbers(), known[-1], "of a mailbox that has been closed")
+    await store.rename(ANNA, OTHER)
+    expect(inbox.numbers(), None, "of a mailbox that is called otherwise now")
+
+
 STORE_CHECKS: Final[tuple[Check, ...]] = (
     makes_and_lists,
     deletes_and_repeats_it,
@@ -497,5 +527,6 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     keeps_what_was_expunged,
     brings_back_what_was_expunged,
     keeps_told_sizes,
+    tells_at_once,
     carries_mailboxes,
 )

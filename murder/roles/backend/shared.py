@@ -21,6 +21,7 @@ from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
 from murder.roles.backend.hierarchy.policies import Policies
 from murder.roles.backend.hierarchy.referral import Finder, Referrals
+from murder.roles.backend.imap.answers import Answers
 from murder.roles.backend.moves.journal import Journal
 from murder.roles.backend.reconcile.discovery import Noticer
 from murder.roles.backend.records.annotations import Annotations
@@ -68,6 +69,7 @@ class Backend:
     redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
     outgoing_arrived: Callable[[], None] = lambda: None
     caused_arrived: Callable[[], None] = lambda: None
+    answers: Answers = field(default_factory=Answers)
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 
     async def notice(self, name: MailboxName) -> None:

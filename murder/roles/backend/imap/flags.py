@@ -32,29 +32,31 @@ KEPT_FORMS: Final = 512  # different sets of flags in one mailbox; more are form
 class FlagForms:
     """The flags of one selected mailbox as this session's client knows them."""
 
-    __slots__ = ("_forms", "_fresh", "_permanent", "_tells_recent", "keywords")
+    __slots__ = ("_fresh", "_permanent", "_tells_recent", "formed", "formed_recent", "keywords")
 
     def __init__(self, permanent: frozenset[str], tells_recent: bool = True) -> None:
         self._tells_recent = tells_recent
         self.keywords: set[str] = set()
         self._permanent = permanent
-        self._forms: dict[frozenset[str], bytes] = {}
+        # what `form` has made, of other messages and of recent ones: for who has many
+        self.formed: dict[frozenset[str], bytes] = {}
+        self.formed_recent: dict[frozenset[str], bytes] = {}
         self._fresh = False
 
     def form(self, flags: frozenset[str], is_recent: bool = False) -> bytes:
         """`(\\Seen …)`. Ask `fresh_words` before sending it."""
-        if is_recent and self._tells_recent:
-            flags = flags | {RECENT}
-        known = self._forms.get(flags)
+        forms = self.formed_recent if is_recent else self.formed
+        known = forms.get(flags)
         if known is not None:
             return known
-        if len(self._forms) >= KEPT_FORMS:
-            self._forms.clear()
+        if len(forms) >= KEPT_FORMS:
+            forms.clear()
         new = {flag for flag in flags if is_keyword(flag)} - self.keywords
         if new and len(self.keywords) < MOST_KEYWORDS:  # each announcement names them all
             self.keywords |= new
             self._fresh = True
-        made = self._forms[flags] = format_flags(flags)
+        tells = is_recent and self._tells_recent
+        made = forms[flags] = format_flags(flags | {RECENT} if tells else flags)
         return made
 
     def fresh_words(self) -> bytes:

@@ -9,6 +9,7 @@ from murder.model.query.fetch import FetchItem
 from murder.net.connection import Connection
 from murder.roles.backend.imap import basic, idle
 from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.express import Express
 from murder.roles.backend.imap.mail import append, copy, expunge, fetch, store, unexpunge, urlauth
 from murder.roles.backend.imap.mailboxes import (
     acl,
@@ -112,7 +113,7 @@ TABLE: Final[Table] = MappingProxyType(
 )
 
 
-class _Imap(BackendImap):
+class _Imap(Express):
     """The dialogue with its table: apart, because the commands know the dialogue."""
 
     TABLE = TABLE

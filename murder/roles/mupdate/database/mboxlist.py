@@ -105,6 +105,7 @@ class MailboxList:
         self._tables: Tables = environment.tables
         self._entries = environment.tables[b"entries"]
         self.stamp = environment.stamp  # while it says the same, nothing in the list has changed
+        self.stamp_now = environment.stamp_now  # as `stamp`, which may be a moment late
         self.epoch = self._read_meta(b"epoch").decode()
 
     @classmethod

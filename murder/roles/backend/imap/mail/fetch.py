@@ -4,20 +4,25 @@ What a store knows of messages is answered batch by batch; octets of messages st
 a large mailbox nor a large message is held in memory.
 """
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from murder.api.disk import DamagedMessageError
-from murder.api.store import TellsFlags, TellsSummaries
+from murder.api.store import Numbers, TellsFlags, TellsSummaries
 from murder.errors import BadSyntax, Code, Refusal
 from murder.mime.nul import has_nul
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Flagged, Message, SeqNum, Uid
 from murder.model.query.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.seqset import EVERYTHING
+from murder.roles.backend.imap.answers import FETCH, Flags, at_once, flags_key, plain
 from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.imap.flags import MOST_KEYWORDS, FlagForms
 from murder.roles.backend.imap.mail.content import Reader, sized
 from murder.roles.backend.imap.mail.qresync import tell_vanished
 from murder.roles.backend.imap.message_sets import batches, ranges_of, uids_of, window
@@ -53,10 +58,10 @@ FACTS: Final[Mapping[FetchItem, Callable[[Message], bytes] | None]] = {  # None:
 }
 WHATS: Final[
     Mapping[FetchItem, tuple[bytes, int]]
-] = {  # how it is written, and which value of a `Flagged` it is
-    Attribute.UID: (b"UID %d", 0),
-    Attribute.FLAGS: (b"FLAGS %s", 1),
-    Attribute.MODSEQ: (b"MODSEQ (%d)", 2),
+] = {  # how it is written, and which value: number, UID, flags, mod-sequence
+    Attribute.UID: (b"UID %d", 1),
+    Attribute.FLAGS: (b"FLAGS %s", 2),
+    Attribute.MODSEQ: (b"MODSEQ (%d)", 3),
 }
 FROM_STRUCTURE: Final = frozenset({Attribute.ENVELOPE, Attribute.BODY, Attribute.BODYSTRUCTURE})
 
@@ -126,6 +131,8 @@ class _Fetch:
             and items.keys() <= WHATS.keys()
             and request.changed_since is None
         )
+        self._numbers: Numbers | None = None  # before the flags were read
+        self._lines: bytes | None = None
         self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
         self._damage: DamagedMessageError | None = None
         self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
@@ -152,6 +159,21 @@ class _Fetch:
             is_gone = not self._view.gone.isdisjoint(uids)
         code = b"EXPUNGEISSUED" if self._missed or is_gone else b""
         await self._dialogue.finish(command, code=code, removals=by_uid)
+        if self._lines is not None and self._dialogue.view is self._view:
+            self._keep(command, self._lines)
+
+    def _keep(self, command: Command, lines: bytes) -> None:
+        """The answer, for who asks the same, where it tells what there is now and was before it was made."""
+        dialogue, view, keywords = self._dialogue, self._view, self._dialogue.forms.keywords
+        numbers, key = self._numbers, plain(command, FETCH)
+        is_all = numbers is not None and numbers[2] == view.modseq and numbers[4] == len(view.uids)
+        if not is_all or view.has_pending or len(keywords) >= MOST_KEYWORDS:
+            return
+        if key is not None and view.uids:
+            seen = len(view.uids), view.uids[-1], frozenset(keywords), frozenset(view.recent)
+            told = Flags(view.modseq, *seen, lines)
+            answers = dialogue.backend.answers.flags
+            answers.keep(flags_key(view.mailbox, dialogue.user, dialogue.manner, key), told)
 
     async def tell(self, uids: Sequence[Uid]) -> None:
         """Send the responses."""
@@ -163,6 +185,8 @@ class _Fetch:
     async def _batch(self, uids: Sequence[Uid]) -> None:
         mailbox = self._view.mailbox
         if self._flags_only and isinstance(mailbox, TellsFlags):
+            tell = at_once(mailbox) if len(uids) == len(self._view.uids) else None
+            self._numbers = tell() if tell is not None else None
             await self._tell_flags(uids, await self._view.flagged(mailbox, uids))
             return
         if self._request.vanished:  # they are told as gone
@@ -205,21 +229,35 @@ class _Fetch:
         """The same as `_tell_facts`, for the one question that is asked of whole mailboxes."""
         if not self._by_uid:
             self._missed += len(uids) - len(found)
-        seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head
-        form, recent = self._dialogue.forms.form, self._view.recent
-        whats = [WHATS[item] for item in self._items]
-        line = b"%s" + b" ".join(what for what, _ in whats) + b")\r\n"
-        lines = []
-        for message in found:
-            uid, flags, modseq = message
-            seq = seq_of(uid)
-            if seq is not None:
-                values = (uid, form(flags, uid in recent), modseq)
-                lines.append(line % (head(seq, uid), *[values[which] for _, which in whats]))
-        self._put(self._dialogue.forms.fresh_words())
-        self._put(b"".join(lines))
+        forms = self._dialogue.forms
+        text = self._flag_lines(found, forms, self._view.uids)
+        self._lines = text if len(uids) == len(self._view.uids) else None  # all, at once
+        self._put(forms.fresh_words())
+        self._put(text)
         self._view.mark_reported(found)
         await self._flush()
+
+    def _flag_lines(self, found: Sequence[Flagged], forms: FlagForms, known: "array[int]") -> bytes:
+        """One loop that calls nothing of ours for a message whose flags have been told before."""
+        recent, uid_only = self._view.recent, self._dialogue.manner.uid_only
+        formed, formed_recent = forms.formed, forms.formed_recent
+        whats = [WHATS[item] for item in self._items]
+        line = b"* %d UIDFETCH (" if uid_only else b"* %d FETCH ("
+        line += b" ".join([what for what, _ in whats]) + b")\r\n"
+        pick = itemgetter(0, *[which for _, which in whats])
+        exists, at = len(known), 0
+        lines = []
+        for uid, flags, modseq in found:
+            if at >= exists or known[at] != uid:
+                at = bisect_left(known, uid, at)
+                if at >= exists or known[at] != uid:
+                    continue
+            at += 1
+            text = (formed_recent if uid in recent else formed).get(flags)
+            if text is None:
+                text = forms.form(flags, uid in recent)
+            lines.append(line % pick((uid if uid_only else at, uid, text, modseq)))
+        return b"".join(lines)
 
     def _tell_facts(self, messages: Sequence[Message]) -> None:
         seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head

@@ -11,6 +11,7 @@ from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
 from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.hierarchy.limits import check_room_for_subscription
+from murder.roles.backend.imap.answers import LIST, Listed, plain, who_of
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mailboxes.metadata import entries_of
 from murder.roles.backend.imap.mailboxes.status import format_status_of
@@ -47,7 +48,13 @@ def run_xlist(dialogue: BackendImap, command: Command) -> Running:
 async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
     request = await read_list(dialogue, command, word)
     if request is not None:
-        await _Answer(dialogue, request, word).tell()
+        stamp = dialogue.backend.mailboxes.list.stamp_now()
+        answer = _Answer(dialogue, request, word)
+        await answer.tell()
+        key = plain(command, LIST)
+        if key is not None and answer.whole is not None:
+            who = who_of(dialogue.user, dialogue.in_utf8)
+            dialogue.backend.answers.lists.keep((who, key), Listed(stamp, answer.whole))
     await dialogue.finish(command)
 
 

@@ -7,6 +7,7 @@ from murder.api.store import KeepsToldSize, Mailbox
 from murder.model.flag import DELETED
 from murder.model.message import MailboxStatus
 from murder.model.query.status import StatusItem
+from murder.roles.backend.imap.answers import STATUS, at_once, counted, plain, who_of
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.message_sets import batches, marked
 from murder.serve.arguments import arguments
@@ -23,12 +24,28 @@ async def _status(dialogue: BackendImap, command: Command) -> None:
     request = await arguments(command, parse_status)
     name = dialogue.name_of(request.mailbox)
     await dialogue.backend.notice(name)
-    mailbox, _ = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
+    mailboxes = dialogue.backend.mailboxes
+    stamp, row = mailboxes.list.stamp_now(), mailboxes.list.row(name)
+    mailbox, _ = await mailboxes.open_for(name, dialogue.user, "r")
     try:
-        dialogue.send(await format_status_of(dialogue, request.mailbox, mailbox, request.items))
+        tell = at_once(mailbox)
+        numbers = tell() if tell is not None else None
+        octets = await format_status_of(dialogue, request.mailbox, mailbox, request.items)
+        dialogue.send(octets)
+        key = plain(command, STATUS)
+        if key is not None and numbers is not None:
+            keep = counted(name, mailbox, stamp, row, numbers, request, octets)
+            if keep is not None and not (keep.asks_recent and _is_selected(dialogue, mailbox)):
+                who = who_of(dialogue.user, dialogue.in_utf8)
+                dialogue.backend.answers.counts.keep((who, key), keep)
     finally:
         mailbox.close()
     await dialogue.finish(command)
+
+
+def _is_selected(dialogue: BackendImap, mailbox: Mailbox) -> bool:
+    view = dialogue.view
+    return view is not None and view.mailbox.mailbox_id == mailbox.mailbox_id
 
 
 async def format_status_of(
@@ -37,7 +54,7 @@ async def format_status_of(
     """`* STATUS …` of an open mailbox; `shown` is what the client calls it. What is recent for this session is so in
     STATUS too."""
     view = dialogue.view
-    is_selected = view is not None and view.mailbox.mailbox_id == mailbox.mailbox_id
+    is_selected = _is_selected(dialogue, mailbox)
     held = view.recent_here() if view is not None and is_selected and not view.read_only else ()
     status = await mailbox.status()
     if held and view is not None and StatusItem.RECENT in items:

@@ -1,0 +1,203 @@
+"""Answers that are kept, as octets, for as long as nothing has changed: LIST, STATUS and FETCH FLAGS in their commonest
+spelling.
+
+A client asks the same again and again, many sessions of one user ask the same. What an answer was made from is kept with
+it as numbers that change with it, whichever process changes it: the mailbox list's (`MailboxList.stamp_now`) and a
+mailbox's (`murder.api.store.TellsAtOnce`). They are read before the answer is made, so that one of an older state is never
+told. `express` tells kept answers, the commands' own files keep them.
+"""
+
+import re
+from collections.abc import Callable, Hashable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import itemgetter
+from typing import Final, Generic, Protocol, TypeVar
+
+from murder.api.store import Mailbox, Numbers, TellsAtOnce
+from murder.model.identity import Login
+from murder.model.name import MailboxName
+from murder.model.query.status import StatusItem
+from murder.roles.backend.imap.untagged import Manner
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailboxes.status import StatusRequest
+from murder.wire.token import astring
+
+MOST_OCTETS: Final = 2 * 1024 * 1024  # of the kept answers of one kind, in a worker
+LONGEST: Final = 64 * 1024  # an answer that is kept
+ENTRY_OCTETS: Final = 1000  # of one beside its octets: its key, numbers and objects
+
+# What clients ask, as they mostly spell it: tag, then NOOP or CHECK, LIST, STATUS, or FETCH. Whatever else comes is read
+# by the dialogue.
+PLAIN_OCTETS: Final = 200
+PLAIN: Final = re.compile(
+    rb"([A-Za-z0-9.]{1,32}) (?:(NOOP|CHECK)"
+    rb'|(LIST "" (?:[*%]|"[*%]"))'
+    rb'|(STATUS (?:[A-Za-z0-9./_-]{1,100}|"[A-Za-z0-9./_ -]{1,100}") \([A-Z ]{1,100}\))'
+    rb"|((?:UID )?FETCH 1:\* (?:FLAGS|\(FLAGS\)))"
+    rb")\r\n"
+)
+NOOP, LIST, STATUS, FETCH = 2, 3, 4, 5  # the group that matches
+
+Who = tuple[str, bool, frozenset[str], bool]  # who asks, as far as answers differ by it
+
+
+def who_of(login: Login, in_utf8: bool) -> Who:
+    """For the key of an answer."""
+    return login.user, login.is_admin, login.identity.groups, in_utf8
+
+
+def flags_key(mailbox: Mailbox, login: Login, manner: Manner, octets: bytes) -> Hashable:
+    """The key of an answer to FETCH FLAGS: what else makes one look otherwise than another."""
+    asked = manner.condstore, manner.qresync, manner.uid_only, manner.imap4rev2
+    return mailbox.mailbox_id, login.user, asked, octets
+
+
+def plain(command: Command, kind: int) -> bytes | None:
+    """What of a command stands in the key of its answer; None where the answer is not to be kept."""
+    octets = command.octets
+    found = PLAIN.fullmatch(octets) if len(octets) <= PLAIN_OCTETS else None
+    return None if found is None else found[kind]
+
+
+@lru_cache(maxsize=64)
+def _tells_at_once(kind: type) -> bool:
+    return issubclass(kind, TellsAtOnce)
+
+
+def at_once(mailbox: Mailbox) -> Callable[[], Numbers | None] | None:
+    """A mailbox's power to tell its numbers, if it has it: asked of each, and of each class once."""
+    return mailbox.numbers if _tells_at_once(type(mailbox)) else None  # type: ignore[attr-defined] # has been asked
+
+
+class Answer(Protocol):
+    octets: bytes
+
+
+T = TypeVar("T", bound=Answer)
+
+
+class Kept(Generic[T]):
+    """Answers of one kind by their keys. Two generations: what has not been told while a whole one grew up is forgotten."""
+
+    __slots__ = ("_octets", "_old", "young")
+
+    def __init__(self) -> None:
+        self.young: dict[Hashable, T] = {}
+        self._old: dict[Hashable, T] = {}
+        self._octets = 0
+
+    def get(self, key: Hashable) -> T | None:
+        found = self.young.get(key)
+        if found is None and (found := self._old.pop(key, None)) is not None:
+            self.keep(key, found)
+        return found
+
+    def keep(self, key: Hashable, answer: T) -> None:
+        """One that is too long is forgotten."""
+        octets = len(answer.octets)
+        if octets > LONGEST:
+            return
+        self._octets += octets + ENTRY_OCTETS
+        if self._octets > MOST_OCTETS // 2:
+            self._old, self.young = self.young, {}
+            self._octets = octets + ENTRY_OCTETS
+        self.young[key] = answer
+
+
+@dataclass(slots=True)
+class Listed:
+    """An answer to LIST. `stamp`: of the mailbox list."""
+
+    stamp: int
+    octets: bytes
+
+
+@dataclass(slots=True)
+class Counted:
+    """An answer to STATUS. `row` is the mailbox's in the list, which had it at `stamp`. `template` and `pick` make the
+    answer anew of other numbers; None where more is asked than these tell."""
+
+    name: MailboxName
+    mailbox_id: str
+    stamp: int
+    row: bytes | None
+    at_once: Callable[[], Numbers | None]
+    numbers: Numbers
+    octets: bytes
+    template: bytes | None
+    pick: Callable[[Numbers], object] | None
+    asks_recent: bool
+    asks_modseq: bool
+
+
+@dataclass(slots=True)
+class Flags:
+    """An answer to FETCH FLAGS of all messages: as of a mod-sequence, to a session that knows so many messages up to a UID,
+    and these keywords, and for which these messages are recent."""
+
+    modseq: int
+    exists: int
+    last_uid: int
+    keywords: frozenset[str]
+    recent: AbstractSet[int]
+    octets: bytes
+
+
+@dataclass(slots=True)
+class Answers:
+    """All that one worker keeps. `told`: how many of them have been told again."""
+
+    lists: Kept[Listed] = field(default_factory=Kept[Listed])
+    counts: Kept[Counted] = field(default_factory=Kept[Counted])
+    flags: Kept[Flags] = field(default_factory=Kept[Flags])
+    told: int = 0
+
+
+# Which of a mailbox's numbers an item is
+_AT: Final = {
+    StatusItem.UIDVALIDITY: 0,
+    StatusItem.UIDNEXT: 1,
+    StatusItem.HIGHESTMODSEQ: 2,
+    StatusItem.MESSAGES: 4,
+    StatusItem.UNSEEN: 5,
+    StatusItem.DELETED: 6,
+}
+# What no number tells, or a session may be told otherwise than others
+_NOT_KEPT: Final = frozenset({StatusItem.SIZE, StatusItem.DELETED_STORAGE})
+
+
+def counted(
+    name: MailboxName,
+    mailbox: Mailbox,
+    stamp: int,
+    row: bytes | None,
+    numbers: Numbers,
+    request: StatusRequest,
+    octets: bytes,
+) -> Counted | None:
+    """An answer to STATUS as it is kept, if it may be. Stamp, row and numbers are of before it was made."""
+    tell = at_once(mailbox)
+    if tell is None or not _NOT_KEPT.isdisjoint(request.items):
+        return None
+    template = b"* STATUS %s (%s)\r\n" % (
+        astring(request.mailbox).replace(b"%", b"%%"),
+        b" ".join([item.value.encode() + b" %d" for item in request.items]),
+    )
+    pick: Callable[[Numbers], object] | None = None
+    if numbers[5] >= 0 and _AT.keys() >= set(request.items):
+        pick = itemgetter(*[_AT[item] for item in request.items])
+    return Counted(
+        name,
+        mailbox.mailbox_id,
+        stamp,
+        row,
+        tell,
+        numbers,
+        octets,
+        template if pick is not None else None,
+        pick,
+        StatusItem.RECENT in request.items,
+        StatusItem.HIGHESTMODSEQ in request.items,
+    )

@@ -1,0 +1,166 @@
+"""A backend's hot path: what clients ask all the time, in its commonest spelling, answered in few steps where nothing has
+changed since it was asked last.
+
+A command that stands alone in what came, is spelled as `PLAIN` has it and finds nothing to tell but its kept answer
+(`answers`) is answered here, without a task. Everything else goes to the dialogue, which says the same.
+"""
+
+from time import monotonic
+from typing import Final
+
+from murder.api.store import Numbers
+from murder.errors import Refusal
+from murder.model.identity import Login
+from murder.roles.backend.changes.updates import View
+from murder.roles.backend.hierarchy.mailboxes import Accessible
+from murder.roles.backend.imap.answers import (
+    FETCH,
+    LIST,
+    NOOP,
+    PLAIN,
+    PLAIN_OCTETS,
+    STATUS,
+    Who,
+    at_once,
+    flags_key,
+    who_of,
+)
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT
+
+NOBODY: Final[Who] = ("", False, frozenset(), False)
+
+
+class Express(BackendImap):
+    """See the module. `_row` is that of the selected mailbox in the list, by which the rights in `selected` were made; the
+    list had it at `_stamp`."""
+
+    _row: bytes | None = None
+    _stamp = -1
+    _who: Who = NOBODY
+    _who_logged_in: Login | None = None
+
+    def received(self, data: bytes) -> None:
+        if (
+            len(data) <= PLAIN_OCTETS
+            and self._task is None
+            and self.login is not None
+            and self.notifier is None
+            and self.watched is None
+            and not (self._pump_is_due or self._pumping or self.is_closing)
+            and (plain := PLAIN.fullmatch(data)) is not None
+            and self.session.is_between
+            and not (self.connection.writing_paused or self.connection.is_held_back)
+        ):
+            began = monotonic()
+            kind = plain.lastindex
+            assert kind is not None
+            answer = self._answer(kind, plain[kind])
+            if answer is not None:
+                self.active_at = self.loop.time()
+                self.bad_commands = 0
+                octets = b"%s%s OK Completed\r\n" % (answer, plain[1])
+                connection = self.connection
+                if connection.is_plain and not connection.gathered:
+                    connection.transport.write(octets)
+                else:
+                    connection.write(octets)
+                self.backend.answers.told += 1
+                name = _NAMES.get(kind) or plain[kind].partition(b" 1:*")[0].decode()
+                durations = self.service.figures.durations("commands", self.protocol, name)
+                durations.note(monotonic() - began)
+                return
+        super().received(data)
+
+    def enter_mailbox(self, view: View, selected: Accessible) -> None:
+        super().enter_mailbox(view, selected)
+        self._row, self._stamp = None, -1
+
+    def _answer(self, kind: int, octets: bytes) -> bytes | None:
+        """What stands before the tagged OK; None where the dialogue has to look."""
+        view = self.view
+        stamp = self.backend.mailboxes.list.stamp_now()
+        if view is None:
+            if kind == FETCH or octets == b"CHECK":
+                return None
+        elif not self._knows_all(view, stamp):
+            return None
+        if kind == NOOP:
+            return b""
+        if kind == FETCH:
+            return self._flags(view, octets)
+        login, in_utf8 = self.login, self.manner.utf8
+        assert login is not None
+        who = self._who
+        if self._who_logged_in is not login or who[3] != in_utf8:
+            self._who_logged_in = login
+            who = self._who = who_of(login, in_utf8)
+        if self.backend.noticer is not None:  # other software may have made a mailbox
+            return None
+        if kind == LIST:
+            listed = self.backend.answers.lists.get((who, octets))
+            return listed.octets if listed is not None and listed.stamp == stamp else None
+        return self._counts((who, octets), stamp)
+
+    def _knows_all(self, view: View, stamp: int) -> bool:
+        """Whether there is nothing to tell of the selected mailbox, and it is there still."""
+        if view.is_dirty or view.may_be_gone or view.has_pending or self.contexts:
+            return False
+        tell = at_once(view.mailbox)
+        numbers = tell() if tell is not None else None
+        if numbers is None or numbers[2] > view.modseq:
+            return False
+        if stamp != self._stamp:
+            selected = self.selected
+            assert selected is not None
+            row = self.backend.mailboxes.list.row(selected.name)
+            if row is None or not row[FLAGS_AT] & ACTIVE:
+                return False
+            if row != self._row:
+                try:
+                    self.need_rights()
+                except Refusal:  # which the dialogue tells
+                    return False
+                self._row = row
+            self._stamp = stamp
+        return True
+
+    def _flags(self, view: View | None, octets: bytes) -> bytes | None:
+        selected = self.selected
+        if view is None or selected is None or "r" not in selected.rights:
+            return None
+        key = flags_key(view.mailbox, self.user, self.manner, octets)
+        found = self.backend.answers.flags.get(key)
+        if (
+            found is None
+            or found.modseq != view.modseq
+            or found.exists != len(view.uids)
+            or found.last_uid != view.uids[-1]
+            or found.recent != view.recent
+            or not found.keywords <= self.forms.keywords
+        ):
+            return None
+        return found.octets
+
+    def _counts(self, key: tuple[Who, bytes], stamp: int) -> bytes | None:
+        found = self.backend.answers.counts.get(key)
+        if found is None or (found.asks_modseq and not self.manner.condstore):
+            return None
+        if found.stamp != stamp:
+            if self.backend.mailboxes.list.row(found.name) != found.row:
+                return None
+            found.stamp = stamp
+        if found.asks_recent and self.view is not None:
+            if self.view.mailbox.mailbox_id == found.mailbox_id:
+                return None  # what is recent for this session is so in STATUS too
+        numbers: Numbers | None = found.at_once()
+        if numbers is None:
+            return None
+        if numbers != found.numbers:
+            if found.template is None or found.pick is None:
+                return None
+            found.octets, found.numbers = found.template % found.pick(numbers), numbers
+        return found.octets
+
+
+_NAMES: Final = {LIST: "LIST", STATUS: "STATUS"}
