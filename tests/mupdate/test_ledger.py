@@ -10,7 +10,7 @@ import pytest
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.roles.mupdate.commits.ledger import INLINE_COST, Ledger
+from murder.roles.mupdate.commits.ledger import INLINE_COST, MANY_PROPOSALS, Ledger
 from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST
 from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
@@ -235,5 +235,31 @@ async def test_what_a_commit_does_not_hold_keeps_its_order_and_lets_others_go_fi
     assert told == [("other", 1), ("large", 12), ("behind", 1)]
     assert seqs["large"] == sorted(seqs["large"])  # type: ignore[type-var]
     assert seqs["behind"] == [14] and ledger.waiting == 0
+    await ledger.close()
+    mailboxes.close()
+
+
+async def test_few_changes_go_ahead_of_lmdb_and_many_into_it_at_once(tmp_path: Path) -> None:
+    """Many are written once: a second time costs more than the journal's one flush in place of two saves."""
+    mailboxes = MailboxList.open(tmp_path, journal_bytes=1 << 20)
+    settling = mailboxes._environment._settling
+    ledger = Ledger(mailboxes)
+    loop = asyncio.get_running_loop()
+
+    async def put(first: int, number: int) -> None:
+        done = loop.create_future()
+        works = [
+            lambda transaction, at=at: transaction.put(entry(f"a{at}"))
+            for at in range(first, first + number)
+        ]
+        ledger.propose(works, done.set_result)
+        await done
+
+    with settling._settling:  # what is ahead stays there meanwhile
+        await put(0, MANY_PROPOSALS)
+        assert sum(layer.keys for layer in settling.layers) >= 2 * MANY_PROPOSALS
+    await put(MANY_PROPOSALS, MANY_PROPOSALS + 1)
+    assert not settling.layers
+    assert mailboxes.count() == 2 * MANY_PROPOSALS + 1
     await ledger.close()
     mailboxes.close()

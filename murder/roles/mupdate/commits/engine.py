@@ -36,10 +36,12 @@ class Engine(Protocol):
         """Whether others commit, too: what is here may be older than what has been acknowledged elsewhere."""
         ...
 
-    def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
+    def write(
+        self, work: Callable[[ListTransaction], T], *, is_large: bool = False
+    ) -> tuple[T, Sequence[Committed]]:
         """Do work durably. What it returned, and all that has been committed here meanwhile, others' included, in
         order. It may run more than once; if it raises, it has done nothing. Raises Refusal; TooLarge, where fewer
-        proposals may help; UpstreamFailure, where it cannot be told whether it is done."""
+        proposals may help; UpstreamFailure, where it cannot be told whether it is done. `is_large`: of many changes."""
         ...
 
     @property
@@ -94,8 +96,10 @@ class Embedded:
     def is_shared(self) -> bool:
         return False
 
-    def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
-        outcome, committed = self.mailboxes.write(work, ahead=True)
+    def write(
+        self, work: Callable[[ListTransaction], T], *, is_large: bool = False
+    ) -> tuple[T, Sequence[Committed]]:
+        outcome, committed = self.mailboxes.write(work, ahead=not is_large)
         return outcome, [committed]
 
     @property
@@ -200,7 +204,9 @@ class Ordered:
         else:
             self._catch_up({})
 
-    def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
+    def write(
+        self, work: Callable[[ListTransaction], T], *, is_large: bool = False
+    ) -> tuple[T, Sequence[Committed]]:
         return self._noting_trouble(lambda: self._write(work))
 
     def _noting_trouble(self, act: Callable[[], T]) -> tuple[T, Sequence[Committed]]:

@@ -42,6 +42,8 @@ MOST_LOOKS: Final = (
 )
 MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
 INLINE_COST: Final = 512  # as INLINE_PROPOSALS: two milliseconds of work
+# more are written once, into LMDB: twice costs more than one flush in place of two saves
+MANY_PROPOSALS: Final = 256
 
 
 class Ledger:
@@ -261,7 +263,9 @@ class Ledger:
         """A proposal that fails unexpectedly fails alone: the others are done again. Fewer outcomes than proposals where one
         commit holds no more; at least one."""
         try:
-            outcomes, commits = self._engine.write(partial(_outcomes, proposals))
+            outcomes, commits = self._engine.write(
+                partial(_outcomes, proposals), is_large=len(proposals) > MANY_PROPOSALS
+            )
             return outcomes, list(commits)
         except TooLarge as large:
             if len(proposals) == 1:
@@ -326,17 +330,13 @@ def _outcomes(proposals: Sequence[Work], transaction: ListTransaction) -> list[o
     """Of as many as one commit holds."""
     outcomes: list[object] = []
     for proposal in proposals:
-        outcomes.append(_outcome(proposal, transaction))
+        try:
+            outcomes.append(proposal(transaction))
+        except Refusal as refusal:
+            outcomes.append(refusal)
         if transaction.pages.are_many:
             break
     return outcomes
-
-
-def _outcome(proposal: Work, transaction: ListTransaction) -> object:
-    try:
-        return proposal(transaction)
-    except Refusal as refusal:
-        return refusal
 
 
 def _nothing(_: ListTransaction) -> None:

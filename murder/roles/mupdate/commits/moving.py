@@ -116,8 +116,10 @@ class Movable:
     def members(self) -> Sequence[Member]:
         return self._records.members() if self._records is not None else ()
 
-    def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
-        outcome, committed = self._settled().write(work)
+    def write(
+        self, work: Callable[[ListTransaction], T], *, is_large: bool = False
+    ) -> tuple[T, Sequence[Committed]]:
+        outcome, committed = self._settled().write(work, is_large=is_large)
         return outcome, [*self._untold(), *committed]
 
     def take_up(self) -> Sequence[Committed]:
