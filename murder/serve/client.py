@@ -7,6 +7,7 @@ import math
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
 from murder.auth.gate import Gate, run_sasl
@@ -24,6 +25,7 @@ from murder.trail.figures import Figures
 from murder.wire.nodes.control_answers import SessionShown
 
 Running = Coroutine[Any, Any, None] | None  # what of a command is not done at once
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 EXPIRED: Final = "Your login has expired: log in again"
 EXPIRED_GRACE_S: Final = (
     300.0  # for a command that runs, as a large message on its way; then it is cut off
@@ -138,13 +140,15 @@ class ClientDialogue(Dialogue):
             idle_s=round(self.loop.time() - self.active_at, 1),
         )
 
-    def note_act(self, act: str, arguments: str, result: str) -> None:
-        """Into the audit trail: a command that changes what others have, and how it ended."""
+    def note_act(
+        self, act: str, arguments: str, result: str, named: Mapping[str, str] = NOTHING
+    ) -> None:
+        """Into the audit trail: a command that changes what others have, what it names, and how it ended."""
         login = self.login
         by: dict[str, object] = {}
         if login is not None:
             by = {"user": login.user, "admin": login.is_admin, "proxy": login.proxy or login.master}
-        facts = {**self.log_facts(), **by, "arguments": arguments, "result": result}
+        facts = {**self.log_facts(), **by, "arguments": arguments, **named, "result": result}
         self.service.audit.note(act, facts)
 
     async def run_audited(
@@ -153,6 +157,7 @@ class ClientDialogue(Dialogue):
         act: str,
         arguments: str,
         answer: Callable[[Exception], str],
+        named: Mapping[str, str] = NOTHING,
     ) -> None:
         """A command that changes what others have, to its end, and `note_act`. `answer`: what the client hears
         of an error."""
@@ -166,7 +171,7 @@ class ClientDialogue(Dialogue):
             result = answer(error).partition("\r\n")[0]
             raise
         finally:
-            self.note_act(act, arguments, result)
+            self.note_act(act, arguments, result, named)
 
     # --- what goes wrong
 

@@ -5,6 +5,7 @@ command may do in which state stands in one table a role; rows of this file are 
 """
 
 import base64
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ from murder.wire.imap.response import (
     status_line,
 )
 from murder.wire.nodes.control_answers import SessionShown
+from murder.wire.token import Scanner
 
 NOT_AUTHENTICATED: Final = frozenset({State.NOT_AUTHENTICATED})
 AUTHENTICATED: Final = frozenset({State.AUTHENTICATED, State.SELECTED})
@@ -64,6 +66,7 @@ class Row:
     relayed: bool = False  # at a frontend: goes to the selected backend as it is
     inside: bool = False  # of the selected mailbox: may be begun anew where that has moved to
     audited: bool = False  # changes what others have
+    names: int = 0  # so many of its arguments, the first ones, are mailboxes: for the audit trail
 
 
 Table = Mapping[bytes, Row]
@@ -76,6 +79,7 @@ ASKED_EARLY: Final = frozenset(
 
 
 NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
+NAMED: Final = ("mailbox", "target")  # in the audit trail
 MAX_ENTRY: Final = 200  # octets of an annotation's name that are shown
 _MAILBOX: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^ ("]++', re.DOTALL)
 # One string of a list, or the announcement of one
@@ -290,9 +294,20 @@ class ImapDialogue(ClientDialogue):
             return self.status_for(error).line(b"").decode("utf-8", "replace").strip()
 
         arguments = shown_arguments(command)
+        named = self._mailboxes_named(row, command)
         return self.run_audited(
-            lambda: row.run(self, command), command.name.decode(), arguments, answer
+            lambda: row.run(self, command), command.name.decode(), arguments, answer, named
         )
+
+    def _mailboxes_named(self, row: Row, command: Command) -> dict[str, str]:
+        """For the audit trail: as administrators write them, whatever the client calls them; what is none is left out."""
+        scanner, found = Scanner(command.octets, command.start), dict[str, str]()
+        with contextlib.suppress(BadSyntax, Refusal):
+            for key in NAMED[: row.names]:
+                scanner.space()
+                name = self.name_of(scanner.astring())
+                found[key] = mutf7.decode_leniently(self.namespace.external(name, ""))
+        return found
 
     def _not_allowed(self, command: Command, row: Row | None) -> None:
         if command.literal is not None:

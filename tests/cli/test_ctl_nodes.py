@@ -364,7 +364,9 @@ def test_who_did_what_is_told_by_all_nodes(ctl: Ctl, demo: Demo) -> None:
     assert {one["node"] for one in told} == {demo.home(3)["name"]}
     assert all(one["user"] == "user3" and one["peer"] == "127.0.0.1" for one in told)
     shown = ctl("audit", "--mailbox", "INBOX/Audited")
-    assert "SETACL INBOX/Audited user4 lrs : OK" in shown
+    assert "SETACL INBOX/Audited user4 lrs (user/user3/Audited) : OK" in shown
+    assert ctl("audit", "--mailbox", "user/user3/Audited") == shown
+    assert ctl("audit", "--mailbox", "user/user3/audit").count("\n") == 4  # a part of its name
     ctl("kick", "--user", "user1", "--yes")
     (kick,) = [one for one in json.loads(ctl("audit", "--json")) if one["event"] == "kick"][-1:]
     assert kick["wanted"] == {"user": "user1"} and kick["user"].startswith("uid ")

@@ -80,7 +80,7 @@ FIRST_WORKER: Final = 0
 _CREDENTIALS: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
 # Of each kind of lines that a node keeps: what is looked for in which keys
 SEARCHED: Final[Mapping[str, Sequence[str]]] = {
-    audit.KIND: ("user", "proxy", "arguments*", "wanted*"),
+    audit.KIND: ("user", "proxy", "arguments*", "wanted*", "mailbox*", "target*"),
     "mail": (
         *("id", "message_id", "sender", "recipient", "saved_as", "reply*"),
         *("user", "copies.place", "messages.place", "messages.to"),

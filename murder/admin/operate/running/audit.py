@@ -6,6 +6,8 @@ from typing import Any
 
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.running.nodes import NodeAnswers, ask_all
+from murder.errors import Refusal
+from murder.model.name import display
 from murder.trail.audit import KIND
 from murder.wire.nodes.control_answers import parse_chain_checked, parse_trail_line
 from murder.wire.nodes.control_words import AskChain, AskTrail
@@ -21,16 +23,29 @@ class Acts:
     silent: Sequence[NodeAnswers]
 
 
-async def acts(reach: Reach, word: str, within_s: float) -> Acts:
-    """By or on whom or what the word names ("": all), not longer ago (0: ever)."""
-    nodes = await ask_all(reach, AskTrail(KIND, (word,) if word else (), within_s))
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Whose acts, or on whom and what; "" is any."""
+
+    user: str = ""
+    mailbox: str = ""
+    operator: str = ""
+
+
+async def acts(reach: Reach, meant: Meant, within_s: float) -> Acts:
+    """Those meant, not longer ago (0: ever)."""
+    names = _names_of(reach, meant.mailbox)
+    words = (meant.user,) if meant.user else names or (meant.operator,)
+    asked = tuple(word for word in words if word)
+    nodes = await ask_all(reach, AskTrail(KIND, asked, within_s))
     by_key: dict[tuple[object, ...], Line] = {}
     for node in nodes:
         for answer in node.answers:
             line = parse_trail_line(answer)
             # what concerns the whole node each of its roles says
             by_key.setdefault((line.node, line.chain, line.at, line.event), line.with_place())
-    lines = sorted(by_key.values(), key=lambda line: str(line.get("at", "")))
+    found = [line for line in by_key.values() if _is_meant(line, meant, names)]
+    lines = sorted(found, key=lambda line: str(line.get("at", "")))
     return Acts(lines, [node for node in nodes if node.problem])
 
 
@@ -48,10 +63,22 @@ async def breaks(reach: Reach) -> tuple[dict[str, list[str]], list[NodeAnswers]]
     ]
 
 
-def is_meant(line: Line, user: str, mailbox: str, operator: str) -> bool:
-    """Whether it is by the user or names them, names the mailbox, and is of that operator; "" is any."""
-    named = str(line.get("arguments", ""))
+def _names_of(reach: Reach, mailbox: str) -> tuple[str, ...]:
+    """As it was written, and as the list calls it: what a node does by itself is told so."""
+    if not mailbox:
+        return ()
+    try:
+        return tuple(dict.fromkeys((mailbox, display(reach.name(mailbox)))))
+    except Refusal:  # a part of a name
+        return (mailbox,)
+
+
+def _is_meant(line: Line, meant: Meant, names: Sequence[str]) -> bool:
+    """Whether it is by the user or names them, names the mailbox in one of these ways, and is of that operator."""
+    named = " ".join(str(line.get(key, "")) for key in ("arguments", "mailbox", "target", "wanted"))
     by = (line.get("user"), line.get("proxy"))
-    if user and user not in by and user not in named and user not in str(line.get("wanted", "")):
+    if meant.user and meant.user not in by and meant.user not in named:
         return False
-    return mailbox in named and (not operator or operator in by)
+    if names and not any(name.lower() in named.lower() for name in names):
+        return False
+    return not meant.operator or meant.operator in by

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from murder.admin.operate.running.audit import acts, is_meant
+from murder.admin.operate.running.audit import Meant, acts
 from murder.admin.operate.running.logs import tail
 from murder.admin.operate.running.messages import trace
 from murder.admin.operate.running.nodes import need_nodes
@@ -23,6 +23,7 @@ OF_MESSAGES: Final = (
 )
 OF_ACTS: Final = (
     *("at", "node", "user", "proxy", "way", "peer", "event", "arguments", "wanted", "result"),
+    *("mailbox", "target"),
 )
 
 
@@ -68,8 +69,8 @@ async def audit(desk: Desk) -> Response:
     since = fields.get("since", WITHIN)
     async with desk.watch.reach() as reach:
         await need_nodes(reach)
-        recorded = await acts(reach, user or mailbox or operator, _span(since))
-    lines = [line for line in reversed(recorded.lines) if is_meant(line, user, mailbox, operator)]
+        recorded = await acts(reach, Meant(user, mailbox, operator), _span(since))
+    lines = list(reversed(recorded.lines))
     return desk.page(
         "audit.html",
         page=paged([_whole(line, OF_ACTS) for line in lines], desk.path, fields),

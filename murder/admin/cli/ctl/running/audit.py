@@ -11,18 +11,18 @@ from murder.admin.cli.options import json_option, print_json
 from murder.admin.cli.screen import count, plain
 from murder.admin.cli.span import Span
 from murder.admin.operate.reach import Reach
-from murder.admin.operate.running.audit import acts, breaks, is_meant
+from murder.admin.operate.running.audit import Meant, acts, breaks
 from murder.admin.operate.running.nodes import need_nodes
 
 
 @click.command()
 @operator_options
 @click.option("--user", default="", help="Acts by this user, or that name them.")
-@click.option("--mailbox", default="", help="Acts that name this mailbox, as it was written.")
+@click.option("--mailbox", default="", help="Acts that name this mailbox, however their client calls it, or one below it.")
 @click.option("--operator", default="", help="Acts of this administrator or operator alone.")
 @click.option("--since", type=Span(), default=0.0, help="Not longer ago: 90s, 30m, 12h, 7d.")
 @click.option("--verify", is_flag=True, help="Look whether lines were taken out or altered.")
-@json_option("a list of lines with node, role, at, event, user, arguments, result; verify: breaks")
+@json_option("a list of lines with node, role, at, event, user, arguments, mailbox, target, result; verify: breaks")
 async def audit(
     reach: Reach,
     user: str,
@@ -44,16 +44,15 @@ async def audit(
     await need_nodes(reach)
     if verify:
         return await _verify(reach, as_json)
-    answer = await acts(reach, user or mailbox or operator, since)
-    lines = [line for line in answer.lines if is_meant(line, user, mailbox, operator)]
+    answer = await acts(reach, Meant(user, mailbox, operator), since)
     if as_json:
-        print_json(lines)
+        print_json(answer.lines)
     else:
-        for line in lines:
+        for line in answer.lines:
             click.echo(_shown(line))
-        if not lines:
+        if not answer.lines:
             click.echo("No entry matches", err=True)
-    return say_unreachable(answer.silent) or (0 if lines else 1)
+    return say_unreachable(answer.silent) or (0 if answer.lines else 1)
 
 
 def _shown(line: Mapping[str, Any]) -> str:
@@ -66,6 +65,7 @@ def _shown(line: Mapping[str, Any]) -> str:
         words.append(f"from {line['peer']}")
     words.append(str(line.get("event", "")))
     words += [str(line[key]) for key in ("arguments", "wanted") if line.get(key)]
+    words += [f"({line[key]})" for key in ("mailbox", "target") if line.get(key, "") not in words[-1]]
     if "result" in line:
         words.append(f": {line['result']}")
     return plain(" ".join(words))
