@@ -43,6 +43,7 @@ from murder.pki.trust import CRL, init_list, read_crl
 
 DEFAULT_FOLDER: Final = Path("murder-site")
 CONFIG: Final = "murder.toml"
+PROGRAM: Final = "/usr/local/bin/murder"  # on the hosts, wherever this one has it
 FILES: Final = 6  # of a host: ca.pem, crl.pem, its certificate and key, murder.toml, murder.service
 ASKED: Final = (
     ("mupdate", "The master's host name: "),
@@ -192,7 +193,7 @@ def prepare(folder: Path, authority: Path, site: Site, earlier: Site | None) -> 
         old = format_host(earlier, before) if earlier and before else ""
         written, kept = _configured(home, format_host(site, host), old)
         changed += written
-        changed += _written(home / "murder.service", format_unit())
+        changed += _written(home / "murder.service", format_unit(program=PROGRAM))
         prepared.append(Prepared(host.name, home, tuple(changed), kept))
         check_start(load_config(home / CONFIG), [host.role])
     home, changed = _certified(authority, folder / site.operator, ("operator",), [])

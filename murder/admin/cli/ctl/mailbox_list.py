@@ -68,7 +68,7 @@ def mailbox_list() -> None:
     \b
     murder ctl list dump > list.jsonl
     murder ctl list load --replace list.jsonl
-    murder ctl list load --replace --from /var/lib/murder/roles/frontend/mailboxes
+    murder ctl list load --replace --from /var/lib/murder/frontend/mailboxes
     """
 
 

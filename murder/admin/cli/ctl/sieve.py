@@ -107,6 +107,10 @@ async def put(reach: Reach, user: str, name: str, file: Path, as_json: bool) -> 
     printf 'keep;' | murder ctl sieve put anna plain
     """
     octets = _read(file)
+    if not octets:
+        raise click.UsageError(
+            "that is an empty script; a user without a filter: murder ctl sieve deactivate"
+        )
     async with scripts_of(reach, user) as scripts:
         facts: dict[str, object] = {"user": user, "server": scripts.server, "name": name}
         facts["octets"] = len(octets)
