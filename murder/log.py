@@ -116,6 +116,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "move.crashed": "A move met a bug, or a journal that cannot be read; it is tried again.",
     "move.differs": "What arrived from a Cyrus is not what it announced.",
     "move.done": "A move is complete: the mailbox is served by its target.",
+    "move.expunged_stay": "The target of a move takes no expunged messages: they stay behind with the old copy.",
     "move.failed": "A move failed for good; `murder ctl move resume` continues one that had begun.",
     "move.forgotten": "The old copy of a moved mailbox was removed, or is in use again (`back`).",
     "move.interrupted": "A move cannot continue now; it is tried again.",

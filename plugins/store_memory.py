@@ -13,6 +13,7 @@ from typing import Final
 
 from murder.api import (
     CarriedMessage,
+    CarriedRetained,
     FlagChange,
     MailboxStore,
     NewMessage,
@@ -520,6 +521,19 @@ class MemoryStore:
                 box.kept[uid] = _Kept(carried.message, bytes(carried.incoming.octets()))
             box.uid_next = max(box.uid_next, uid + 1)
         box.kept = dict(sorted(box.kept.items()))
+
+    async def receive_retained(
+        self, name: MailboxName, after: Uid, up_to: Uid, messages: Sequence[CarriedRetained]
+    ) -> None:
+        """See murder.api.CarriesRetained."""
+        box, stay = self._box(name), {one.message.uid for one in messages}
+        for uid, gone in list(box.gone.items()):
+            if after < uid <= up_to and gone.retained and uid not in stay:
+                del box.gone[uid]
+        for one in messages:
+            if one.incoming is not None and one.message.uid not in box.gone:
+                kept = _Kept(one.message, bytes(one.incoming.octets()))
+                box.gone[one.message.uid] = _Gone(kept, ModSeq(0), 0, one.at, True)
 
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         box = self._box(name)

@@ -19,7 +19,7 @@ from murder.api.auth import (
     ScramSecret,
     TakesTime,
 )
-from murder.api.carry import CarriedMessage, CarriesMailboxes
+from murder.api.carry import CarriedMessage, CarriedRetained, CarriesMailboxes, CarriesRetained
 from murder.api.delivery import Action as DeliveryAction
 from murder.api.delivery import (
     Arriving,
@@ -88,7 +88,9 @@ __all__ = [
     "BackendLoad",
     "CanCheck",
     "CarriedMessage",
+    "CarriedRetained",
     "CarriesMailboxes",
+    "CarriesRetained",
     "Arriving",
     "Challenge",
     "DeliveryAction",

@@ -7,6 +7,7 @@ portrait.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from murder.api.store import Incoming
@@ -21,6 +22,15 @@ class CarriedMessage:
     here already and only the row is new."""
 
     message: Message
+    incoming: Incoming | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedRetained:
+    """A message that was expunged `at` that moment, and may come back. `incoming` is None where it is kept here already."""
+
+    message: Message
+    at: datetime
     incoming: Incoming | None = None
 
 
@@ -57,4 +67,16 @@ class CarriesMailboxes(Protocol):
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         """Remove what was expunged, remember it, and take over the numbers: all that happened up to the portrait's
         mod-sequence is here now."""
+        ...
+
+
+@runtime_checkable
+class CarriesRetained(Protocol):
+    """A power of a store that `CarriesMailboxes` and `RestoresExpunged`: what may come back goes along with its mailbox."""
+
+    async def receive_retained(
+        self, name: MailboxName, after: Uid, up_to: Uid, messages: Sequence[CarriedRetained]
+    ) -> None:
+        """Keep these messages, in UID order, and of the UIDs above `after`, `up_to` the highest, no others: they have come
+        back, or been kept for their time. All or none. Raises Refusal(NONEXISTENT)."""
         ...

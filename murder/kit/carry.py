@@ -8,8 +8,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from murder.api.carry import CarriedMessage
+from murder.api.carry import CarriedMessage, CarriedRetained
+from murder.api.store import Incoming
 from murder.errors import Code, Refusal
+from murder.kit.expunged import keep_carried, keep_no_others
 from murder.kit.incoming import FileIncoming, link_many
 from murder.kit.root import Root
 from murder.kit.rows import (
@@ -32,6 +34,7 @@ from murder.model.seqset import compress
 from murder.model.uidset import UidSet
 
 Find = Callable[[MailboxName], tuple[Root, int, str] | None]
+FileOf = Callable[[Incoming | None], str | None]  # None: its octets go into the row
 
 AT_ONCE: Final = 10_000  # tombstones written by one statement
 
@@ -123,43 +126,71 @@ class Carrier:
 
     async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
         root, box_id, _ = self._find(name)
-        come = [
-            message.incoming for message in messages if isinstance(message.incoming, FileIncoming)
-        ]
-        for incoming in come:
-            incoming.pin()
-        large = [incoming for incoming in come if not incoming.is_inline]
-        linking = asyncio.get_running_loop().run_in_executor(None, link_many, large, root)
-        with root.in_use():
-            try:
-                names = await asyncio.shield(linking)
-            except BaseException:
-                linking.add_done_callback(lambda ended: _give_up(root, ended, large, come))
-                raise
-            files = dict(zip(map(id, large), names, strict=True))
-            used: set[str | None] = set()
 
-            def work(db: sqlite3.Connection) -> None:
-                box = load_box(db, box_id, even_frozen=True)
-                used.clear()
-                for carried in messages:
-                    file = files.get(id(carried.incoming))
-                    if put_message(db, box, carried, file):
-                        used.add(file)
-                box.save(db)
+        def put(db: sqlite3.Connection, file_of: FileOf) -> set[str | None]:
+            box = load_box(db, box_id, even_frozen=True)
+            used = {
+                file for one in messages if put_message(db, box, one, file := file_of(one.incoming))
+            }
+            box.save(db)
+            return used
 
-            def settle(error: BaseException | None) -> None:
-                for incoming, file in zip(large, names, strict=True):
-                    if error or file not in used:
-                        incoming.dropped(root, file)
-                _let_go(come)
+        await _take_in(root, [one.incoming for one in messages], put)
 
-            await root.write(work, settle)
-        await asyncio.to_thread(_settle, root, large, names)
+    async def receive_retained(
+        self, name: MailboxName, after: Uid, up_to: Uid, messages: Sequence[CarriedRetained]
+    ) -> None:
+        """See murder.api.carry.CarriesRetained."""
+        root, box_id, _ = self._find(name)
+
+        def put(db: sqlite3.Connection, file_of: FileOf) -> set[str | None]:
+            keep_no_others(db, box_id, after, up_to, [one.message.uid for one in messages])
+            return {
+                file
+                for one in messages
+                if keep_carried(db, box_id, one, file := file_of(one.incoming))
+            }
+
+        await _take_in(root, [one.incoming for one in messages], put)
 
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         root, box_id, _ = self._find(name)
         await root.write(lambda db: take_portrait(db, box_id, portrait))
+
+
+async def _take_in(
+    root: Root,
+    incomings: Sequence[Incoming | None],
+    put: Callable[[sqlite3.Connection, "FileOf"], set[str | None]],
+) -> None:
+    """One change, with the octets that come for it. `put` is told in which file those are that go to none of its rows, and
+    says which it has used."""
+    come = [incoming for incoming in incomings if isinstance(incoming, FileIncoming)]
+    for incoming in come:
+        incoming.pin()
+    large = [incoming for incoming in come if not incoming.is_inline]
+    linking = asyncio.get_running_loop().run_in_executor(None, link_many, large, root)
+    with root.in_use():
+        try:
+            names = await asyncio.shield(linking)
+        except BaseException:
+            linking.add_done_callback(lambda ended: _give_up(root, ended, large, come))
+            raise
+        files = dict(zip(map(id, large), names, strict=True))
+        used: set[str | None] = set()
+
+        def work(db: sqlite3.Connection) -> None:
+            used.clear()
+            used.update(put(db, lambda incoming: files.get(id(incoming))))
+
+        def settle(error: BaseException | None) -> None:
+            for incoming, file in zip(large, names, strict=True):
+                if error or file not in used:
+                    incoming.dropped(root, file)
+            _let_go(come)
+
+        await root.write(work, settle)
+    await asyncio.to_thread(_settle, root, large, names)
 
 
 def _give_up(

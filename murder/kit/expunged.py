@@ -13,11 +13,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from murder.api.carry import CarriedRetained
 from murder.api.store import Mailbox, Retention, Untold
 from murder.api.turns import rest
 from murder.kit.bodies import Bodies
 from murder.kit.root import Root
-from murder.kit.rows import Box, as_list, release_bodies, remove_messages
+from murder.kit.rows import (
+    Box,
+    as_list,
+    insert_body,
+    release_bodies,
+    remove_messages,
+    spelled,
+)
+from murder.kit.schema import to_bits, to_keywords, to_seconds
+from murder.kit.sizes import note_size
 from murder.model.message import ModSeq, Uid
 
 HELD_S: Final = 600
@@ -169,6 +179,45 @@ def _insert(
             "chosen": as_list(chosen),
             "kept": int(is_kept),
         },
+    )
+
+
+def keep_carried(
+    db: sqlite3.Connection, box_id: int, carried: CarriedRetained, file: str | None
+) -> bool:
+    """One that was expunged where its mailbox was before, its octets in a file or not; whether it was not here. Who else had
+    seen it does not come along."""
+    message, incoming = carried.message, carried.incoming
+    if incoming is None or is_gone(db, box_id, message.uid):
+        return False
+    words = spelled(db, box_id, to_keywords(message.flags))
+    date, zone = to_seconds(message.internal_date)
+    saved = int(message.save_date.timestamp()) if message.save_date else date
+    body = insert_body(db, incoming.octets() if file is None else None, file)
+    if message.told_size:
+        note_size(db, body, message.told_size)
+    row = (box_id, message.uid, to_bits(message.flags), words, date, zone, saved)
+    octets = (message.size, message.modseq, message.email_id, body)
+    values = (*row, *octets, int(carried.at.timestamp()))
+    db.execute("INSERT INTO gone VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0,0,'[]',1)", values)
+    return True
+
+
+def is_gone(db: sqlite3.Connection, box_id: int, uid: Uid) -> bool:
+    """Whether the octets of this one are here, and are no message's."""
+    found = db.execute("SELECT 1 FROM gone WHERE mailbox=? AND uid=?", (box_id, uid))
+    return found.fetchone() is not None
+
+
+def keep_no_others(
+    db: sqlite3.Connection, box_id: int, after: Uid, up_to: Uid, uids: Sequence[Uid]
+) -> None:
+    """Of the UIDs above `after` up to that one: what comes back where the mailbox was, or is kept there no more."""
+    _release(
+        db,
+        "WHERE mailbox=:box AND kept=1 AND uid>:after AND uid<=:up_to "
+        "AND uid NOT IN (SELECT value FROM json_each(:stay))",
+        {"box": box_id, "after": after, "up_to": up_to, "stay": as_list(uids)},
     )
 
 

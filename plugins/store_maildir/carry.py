@@ -8,15 +8,17 @@ Maildir++ folder can have is refused when the mailbox is announced (`hold`), bef
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from murder.api import CarriedMessage
+from murder.api import CarriedMessage, CarriedRetained
 from murder.errors import Code, Refusal
 from murder.kit.carry import Carrier, put_message, take_portrait
+from murder.kit.expunged import is_gone, keep_carried, keep_no_others
 from murder.kit.incoming import FileIncoming
 from murder.kit.root import Root
 from murder.kit.rows import Box, load_box
 from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.message import Uid
 from murder.model.name import MailboxName
-from plugins.store_maildir.files import join_name, read_uidlist
+from plugins.store_maildir.files import KEPT, join_name, read_uidlist
 from plugins.store_maildir.mailbox import MaildirMailbox
 from plugins.store_maildir.sync import changing, publish_all
 from plugins.store_maildir.tree import Tree, add_todo
@@ -53,6 +55,32 @@ class MaildirCarrier(Carrier):
                 for carried in messages:
                     _put(db, mailbox, box, folder, carried)
                 box.save(db)
+
+        def settle(_: BaseException | None) -> None:
+            for incoming in come:
+                incoming.unpin()
+
+        await tree.write(work, settle)
+
+    async def receive_retained_into(
+        self,
+        mailbox: MaildirMailbox,
+        after: Uid,
+        up_to: Uid,
+        messages: Sequence[CarriedRetained],
+    ) -> None:
+        """See murder.api.carry.CarriesRetained: files as `receive_into`, to where no other software takes them for
+        messages."""
+        tree, box_id = mailbox.tree, mailbox.box_id
+        come = [one.incoming for one in messages if isinstance(one.incoming, FileIncoming)]
+        for incoming in come:
+            incoming.pin()
+
+        def work(db: sqlite3.Connection) -> None:
+            with changing(db, tree, box_id) as folder:
+                keep_no_others(db, box_id, after, up_to, [one.message.uid for one in messages])
+                for one in messages:
+                    _keep(db, mailbox, folder, one)
 
         def settle(_: BaseException | None) -> None:
             for incoming in come:
@@ -100,3 +128,16 @@ def _put(
         add_todo(db, f"{box.id}/tmp/{base}", file)
     if not put_message(db, box, carried, file):
         mailbox.bodies.flags_changed(db, message.uid)
+
+
+def _keep(
+    db: sqlite3.Connection, mailbox: MaildirMailbox, folder: bytes, carried: CarriedRetained
+) -> None:
+    message, box_id, incoming = carried.message, mailbox.box_id, carried.incoming
+    if not isinstance(incoming, FileIncoming) or is_gone(db, box_id, message.uid):
+        return
+    base = mailbox.bodies.write_octets(folder, incoming, message.internal_date.timestamp())
+    letters = mailbox.bodies.letters_for(folder, message.flags)
+    file = f"{box_id}/{KEPT}/{join_name(base, letters)}"
+    add_todo(db, f"{box_id}/tmp/{base}", file)
+    keep_carried(db, box_id, carried, file)

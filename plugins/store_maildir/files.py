@@ -362,6 +362,15 @@ def write_subscriptions(tree: bytes, names: set[bytes], name: bytes) -> None:
     replace_small(tree + b"/" + name, b"".join(line + b"\n" for line in lines))
 
 
+def change_subscription(tree: bytes, name: bytes, subscribed: bool) -> None:
+    """In the tree's file: this name, as it stands there, or no more."""
+    names, file = read_subscriptions(tree) or (set(), SUBSCRIPTIONS)
+    before = set(names)
+    (names.add if subscribed else names.discard)(name)
+    if names != before:
+        write_subscriptions(tree, names, file)
+
+
 def _escaped(part: bytes) -> bytes:
     return part.replace(b"\x01", b"\x011").replace(b"\t", b"\x01t")
 

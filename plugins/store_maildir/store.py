@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from murder.api import (
     CarriedMessage,
+    CarriedRetained,
     Incoming,
     MailboxStore,
     Retention,
@@ -51,13 +52,11 @@ from murder.model.name import (
 from murder.model.ordering import in_order
 from plugins.store_maildir.carry import MaildirCarrier
 from plugins.store_maildir.files import (
-    OF_INBOX,
-    SUBSCRIPTIONS,
+    change_subscription,
     is_own_maildir,
     names_in,
     pattern_of,
     read_subscriptions,
-    write_subscriptions,
 )
 from plugins.store_maildir.mailbox import MaildirMailbox, MaildirTransfers
 from plugins.store_maildir.sync import (
@@ -68,7 +67,7 @@ from plugins.store_maildir.sync import (
     renew_whole,
     synchronise,
 )
-from plugins.store_maildir.tree import INDEX, RACY_NS, Tree, add_todo, plan_rename
+from plugins.store_maildir.tree import INDEX, RACY_NS, Tree, add_todo, parts_of, plan_rename
 
 STALE_TMP_S: Final = 36 * 3600.0  # maildir(5): what is older in `tmp` was never finished
 MAX_PART: Final = 250
@@ -372,7 +371,7 @@ class MaildirStore:
             db.execute("UPDATE body SET file=NULL WHERE file GLOB ?", (f"{box_id}/*",))
             remove_mailbox(db, box_id)
             db.execute("DELETE FROM folder WHERE mailbox=?", (box_id,))
-            for path in _parts_of(tree, name):
+            for path in parts_of(tree, name):
                 add_todo(db, path, "")
 
         await tree.write(work)
@@ -493,6 +492,16 @@ class MaildirStore:
         finally:
             mailbox.close()
 
+    async def receive_retained(
+        self, name: MailboxName, after: Uid, up_to: Uid, messages: Sequence[CarriedRetained]
+    ) -> None:
+        """See murder.api.CarriesRetained."""
+        mailbox = await self.open(name, "")
+        try:
+            await self._carrier.receive_retained_into(mailbox, after, up_to, messages)
+        finally:
+            mailbox.close()
+
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         await self._look_at(name)
         await self._carrier.complete(name, portrait)
@@ -516,7 +525,7 @@ class MaildirStore:
         tree = self._tree(inbox)
         if MailboxName(root_of(name)) == inbox:
             below = b"INBOX" if name == inbox else bytes(name[len(inbox) + 1 :])
-            await tree.write(lambda db: _subscribe(tree.top, below, subscribed))
+            await tree.write(lambda db: change_subscription(tree.top, below, subscribed))
             return
         sql = "DELETE FROM subscription WHERE name=?"
         if subscribed:
@@ -579,22 +588,6 @@ def _check_name(name: MailboxName) -> None:
         raise Refusal(Code.LIMIT, f"A maildir's name may have {MAX_PART} octets, not {len(name)}")
 
 
-def _parts_of(tree: Tree, name: MailboxName) -> list[bytes]:
-    """A mailbox's files: its folder, or what in the tree's top is INBOX."""
-    folder = tree.path_of(name)
-    if folder != tree.top:
-        return [folder]
-    return [folder + b"/" + part for part in OF_INBOX]
-
-
 def _rename(db: sqlite3.Connection, tree: Tree, old: MailboxName, new: MailboxName) -> None:
     db.execute("UPDATE mailbox SET name=? WHERE name=?", (new, old))
     plan_rename(db, tree, old, tree, new)
-
-
-def _subscribe(tree: bytes, name: bytes, subscribed: bool) -> None:
-    names, file = read_subscriptions(tree) or (set(), SUBSCRIPTIONS)
-    before = set(names)
-    (names.add if subscribed else names.discard)(name)
-    if names != before:
-        write_subscriptions(tree, names, file)

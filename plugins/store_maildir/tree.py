@@ -375,3 +375,11 @@ def _make_tables(db: sqlite3.Connection, file: Path) -> None:
         db.execute(statement)
     db.execute("INSERT OR REPLACE INTO meta VALUES ('maildir',?)", (FORMAT,))
     db.execute("COMMIT")
+
+
+def parts_of(tree: Tree, name: MailboxName) -> list[bytes]:
+    """A mailbox's files: its folder, or what in the tree's top is INBOX."""
+    folder = tree.path_of(name)
+    if folder != tree.top:
+        return [folder]
+    return [folder + b"/" + part for part in OF_INBOX]

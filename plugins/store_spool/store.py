@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from murder.api import (
     CarriedMessage,
+    CarriedRetained,
     Incoming,
     MailboxStore,
     Retention,
@@ -429,6 +430,12 @@ class SpoolStore:
 
     async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
         await self._carrier.receive(name, messages)
+
+    async def receive_retained(
+        self, name: MailboxName, after: Uid, up_to: Uid, messages: Sequence[CarriedRetained]
+    ) -> None:
+        """See murder.api.CarriesRetained."""
+        await self._carrier.receive_retained(name, after, up_to, messages)
 
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         await self._carrier.complete(name, portrait)

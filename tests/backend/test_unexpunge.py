@@ -3,16 +3,26 @@
 import asyncio
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from poplib import POP3
 
 import pytest
 
-from murder.api import Mailbox, NewMessage, Retention, TellsRetained
+from murder.api import (
+    CarriedRetained,
+    CarriesMailboxes,
+    CarriesRetained,
+    Mailbox,
+    NewMessage,
+    Retention,
+    TellsRetained,
+)
 from murder.api.store import MailboxStore
-from murder.model.message import Uid
+from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.message import MAX_UID, Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 from murder.model.protocol import protocol_named
 from murder.net.listener import Bounds, Listener
@@ -29,7 +39,7 @@ from tests.backend.server import (
 )
 from tests.kit.peer import Peer
 
-ANA = MailboxName(b"user.ana")
+ANA, GUEST = MailboxName(b"user.ana"), MailboxName(b"user.guest")
 DAY_S = 86_400.0
 MAIL = b"From: Bert <bert@example.org>\r\nSubject: =?utf-8?q?gr=C3=BCn?=\r\n\r\nhello\r\n"
 STORES = [memory_store, spool_store, maildir_store]
@@ -117,6 +127,60 @@ async def test_what_is_over_goes_and_nothing_is_kept_where_the_key_says_so(tmp_p
 
 
 # --- stores
+
+
+@pytest.mark.parametrize("make", STORES)
+async def test_what_is_kept_comes_with_a_mailbox_that_moves(
+    make: MakeStore, tmp_path: Path
+) -> None:
+    async with running_backend(tmp_path, maker(make, tmp_path)) as running:
+        store = running.backend.store
+        assert isinstance(store, CarriesRetained) and isinstance(store, CarriesMailboxes)
+        await store.hold(GUEST, "default", CarriedIdentity("box1", UidValidity(7)))
+        at = datetime.now(UTC).replace(microsecond=0)
+
+        async def come(after: int, up_to: int, *uids: int, known: Sequence[int] = ()) -> None:
+            arriving = []
+            for uid in sorted((*uids, *known)):
+                incoming = None if uid in known else store.incoming()
+                text = MAIL.replace(b"hello", b"%d" % uid * (1 if uid % 2 else 200_000))
+                if incoming is not None:
+                    await incoming.write(text)
+                flags = frozenset({"\\Deleted", "\\Flagged", "work"})
+                row = Message(Uid(uid), flags, at, len(text), ModSeq(uid), at, f"e{uid}")
+                arriving.append(CarriedRetained(row, at, incoming))
+            await store.receive_retained(GUEST, Uid(after), Uid(up_to), arriving)
+            for one in arriving:
+                if one.incoming is not None:
+                    await one.incoming.close()
+
+        mailbox = await store.open(GUEST, "guest")
+        assert isinstance(mailbox, TellsRetained)
+
+        async def kept() -> list[int]:
+            return [one.message.uid for one in await mailbox.retained(Uid(0), 100)]
+
+        await come(0, 4, 1, 2, 4)
+        await come(4, 9, 7, 8)
+        assert await kept() == [1, 2, 4, 7, 8]
+        await come(0, 4, 4, known=[2])  # 1 has come back meanwhile; 4 is sent once more
+        await come(7, MAX_UID)  # 8 as well
+        assert await kept() == [2, 4, 7]
+        assert {one.at for one in await mailbox.retained(Uid(0), 100)} == {at}
+        assert (await mailbox.status()).messages == 0
+        assert bytes(await mailbox.octets(Uid(2))).count(b"2") == 200_000
+        await store.complete(
+            GUEST,
+            Portrait(
+                CarriedIdentity("box1", UidValidity(7)), Uid(10), ModSeq(20), [(ModSeq(20), Uid(4))]
+            ),
+        )
+        assert await mailbox.restore([Uid(2), Uid(7)]) == {2: 10, 7: 11}
+        (two, seven) = await mailbox.messages()
+        assert two.flags == seven.flags == {"\\Flagged", "work"} and two.email_id == "e2"
+        assert bytes(await mailbox.octets(Uid(11))) == MAIL.replace(b"hello", b"7")
+        assert await kept() == [4]
+        mailbox.close()
 
 
 def made(kind: str, folder: Path) -> SpoolStore | MaildirStore:

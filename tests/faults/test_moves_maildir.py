@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_ctl_mailboxes import Ctl
 from tests.faults.test_kill import check_lists_agree
 from tests.faults.test_moves import dying, facts, furnish, homes, moves, now, pair, settled, xfer
 from tests.faults.test_moves_verified import verified
@@ -14,6 +15,7 @@ from tests.kit.demo import Demo, running_demo
 
 KEYWORDS = " ".join(f"$K{number}" for number in range(30))  # more than Maildir++ has letters for
 ODD = b"Subject: odd\r\n\r\none\r\r\ntwo\r\nbare\nend"
+ODD_SENT = b"Subject: odd\r\n\r\none\r\n\r\ntwo\r\nbare\r\nend"  # by imaplib
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +65,17 @@ def test_a_user_moves_to_a_maildir_and_back(demo: Demo) -> None:
     before = enriched(demo, 1)
     source, target = pair(demo, 1)
     assert (source["node"], target["node"]) == ("be1", "be2")
+    ctl, inbox = Ctl(demo), f"user/{demo.user(1)}"
+    sub = f"{inbox}/Sub"
+    expunged = {name: ctl.json("mailbox", "unexpunge", name)["kept"] for name in (inbox, sub)}
+    assert [one["uid"] for one in expunged[sub]] == [2]
     assert xfer(demo, 1, source, target)[0] == "OK"
     assert now(demo, 1) == before
     files = {path.name for path in (demo.folder / "be2").rglob("cur/*")}
     assert len(files) == 13 and any("," in name and name.endswith(":2,S") for name in files)
     assert verified(demo, out(demo, source, 1), 0)["result"] == "same"
+    for name, kept in expunged.items():  # what had been expunged has come along
+        assert ctl.json("mailbox", "unexpunge", name)["kept"] == kept
     moves(demo, source, f"LETGO {out(demo, source, 1)}")  # so that all goes back over the wire
     with demo.imap(demo.frontend, demo.user(1)) as client:
         client.append("INBOX", "", "", b"Subject: meanwhile\r\n\r\nx\r\n")
@@ -78,9 +86,17 @@ def test_a_user_moves_to_a_maildir_and_back(demo: Demo) -> None:
         client.expunge()
         between = facts(client)
     assert "UIDNEXT 4" in between["INBOX/Sub"]["status"], "a UID was given twice"
+    here = ctl.json("mailbox", "unexpunge", inbox)["kept"]
+    assert len(here) == len(expunged[inbox]) + 1
     assert xfer(demo, 1, target, source)[0] == "OK"
     assert now(demo, 1) == between
+    assert ctl.json("mailbox", "unexpunge", inbox)["kept"] == here
     assert verified(demo, out(demo, target, 1), 0)["result"] == "same"
+    back = ctl.json("mailbox", "unexpunge", sub, "--all")["restored"]
+    assert back == [{"before": 2, "uid": 4}]
+    with demo.imap(demo.frontend, demo.user(1)) as client:
+        client.select("INBOX/Sub")
+        assert client.uid("FETCH", "4", "BODY.PEEK[]")[1][0][1] == ODD_SENT
     check_lists_agree(demo)
 
 

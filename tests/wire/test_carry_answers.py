@@ -11,6 +11,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
+from murder.model.seqset import Ranges
 from murder.model.uidset import Tombstones
 from murder.wire.nodes import carry_answers as answers
 from murder.wire.nodes.carry import Words
@@ -118,3 +119,13 @@ def test_what_differs_is_named() -> None:
     ours, theirs = Sum(**NUMBERS, uids="a"), Sum(**NUMBERS | {"unseen": 0}, uids="b")
     assert ours.differing(theirs) == ["uids", "unseen"]
     assert ours.differing(ours) == []
+
+
+@pytest.mark.parametrize("kept", [(), ((3, 4),)])
+def test_what_is_kept_of_expunged_messages_may_be_told(kept: Ranges) -> None:
+    held = Held(ModSeq(5), (), kept)
+    told = over_the_wire(format_answer(held))
+    assert answers.parse_held(told) == held
+    with pytest.raises(BadSyntax):
+        answers.parse_held({**told, "kept": [None]})
+    assert answers.parse_held({"modseq": 5, "uids": []}).kept is None  # of an earlier version

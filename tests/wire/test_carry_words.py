@@ -6,7 +6,16 @@ import pytest
 
 from murder.errors import BadSyntax, Refusal
 from murder.wire.nodes.carry import JSON, Frame
-from murder.wire.nodes.carry_words import Begin, Commit, Hold, Prepare, Rows, parse_request
+from murder.wire.nodes.carry_words import (
+    Begin,
+    Commit,
+    Hold,
+    Kept,
+    Prepare,
+    Rows,
+    format_request,
+    parse_request,
+)
 
 PORTRAIT: dict[str, Any] = {
     "mailbox_id": "a1b2-_C",
@@ -19,6 +28,13 @@ PORTRAIT: dict[str, Any] = {
 }
 HOLD = {"do": "hold", "name": "user.ana", **PORTRAIT}
 ROW = [1, ["\\Seen", "$Work"], 1700000000, 60, 0, 100, 5, "Mabc", True]
+KEPT: dict[str, Any] = {
+    "do": "kept",
+    "name": "user.ana",
+    "after": 0,
+    "up_to": 9,
+    "rows": [[*ROW[:-1], 1700000001, True], [7, *ROW[1:-1], 1700000002, False]],
+}
 PREPARE = {
     "do": "prepare",
     "rows": [["user.ana", "ana\tlrs\t"]],
@@ -34,6 +50,12 @@ def test_what_is_right_becomes_a_value() -> None:
     rows = parse_request({"do": "rows", "name": "user.ana", "rows": [ROW]})
     assert isinstance(rows, Rows) and rows.rows[0][0].flags == {"\\Seen", "$Work"}
     assert isinstance(parse_request(PREPARE), Prepare)
+    kept = parse_request(KEPT)
+    assert isinstance(kept, Kept) and [row[1:] for row in kept.rows] == [
+        (1700000001, True),
+        (1700000002, False),
+    ]
+    assert parse_request(format_request(kept)) == kept
     assert parse_request({"do": "commit", "id": "abc"}) == Commit("abc")
 
 
@@ -144,3 +166,24 @@ def test_what_is_missing_or_unknown_is_named() -> None:
 def test_nesting_without_end_is_no_json() -> None:
     with pytest.raises(BadSyntax):
         Frame(JSON, b"[" * 200_000).words()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"after": -1},
+        {"after": 10},
+        {"up_to": 6},  # a UID lies above it
+        {"up_to": 2**32},
+        {"after": 1},  # a UID does not lie above it
+        {"rows": [KEPT["rows"][1], KEPT["rows"][0]]},
+        {"rows": [KEPT["rows"][0], KEPT["rows"][0]]},
+        {"rows": [[*ROW[:-1], 2**60, True]]},
+        {"rows": [[*ROW[:-1], "soon", True]]},
+        {"rows": [ROW]},
+        {"rows": [KEPT["rows"][0]] * 5001},
+    ],
+)
+def test_what_may_come_back_is_judged_as_well(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadSyntax):
+        parse_request({**KEPT, **wrong})

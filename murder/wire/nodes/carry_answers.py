@@ -35,10 +35,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the target has of a mailbox already: up to which mod-sequence, and which messages."""
+    """What the target has of a mailbox already: up to which mod-sequence, and which messages; which it keeps of those that
+    were expunged, None where it takes none of these."""
 
     modseq: ModSeq
     uids: Ranges
+    kept: Ranges | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,9 @@ def format_answer(answer: Answer) -> Words:
     match answer:
         case Done():
             return {"ok": True}
-        case Held(modseq, uids):
-            return {"modseq": int(modseq), "uids": format_ranges(uids)}
+        case Held(modseq, uids, kept):
+            held = {"modseq": int(modseq), "uids": format_ranges(uids)}
+            return held if kept is None else held | {"kept": format_ranges(kept)}
         case Stored(digest):
             return {"digest": digest}
         case Sum():
@@ -218,11 +221,12 @@ def parse_held(words: Words) -> Held:
     modseq = Fields(words).integer("modseq")
     if modseq < 0:
         raise BadSyntax("modseq is below 0")
-    return Held(ModSeq(modseq), parse_uid_ranges(words.get("uids")))
+    kept = None if words.get("kept") is None else parse_uid_ranges(words["kept"])
+    return Held(ModSeq(modseq), parse_uid_ranges(words.get("uids")), kept)
 
 
 def parse_stored(words: Words) -> Stored:
-    """The answer to Rows."""
+    """The answer to Rows, and to Kept."""
     return Stored(Fields(words).text("digest"))
 
 

@@ -34,6 +34,7 @@ MAX_PARTITION: Final = 255
 MAX_READERS: Final = 100_000  # of one mailbox, beside its owner
 MAX_SUBSCRIPTIONS: Final = 100_000
 UINT32: Final = 2**32 - 1
+MAX_SECONDS: Final = 253_402_300_799  # since 1970: the end of the year 9999
 INT63: Final = 2**63 - 1  # mod-sequences, RFC 7162 §3.1
 MAX_ROWS: Final = 5000  # of one batch; our own have 250
 MAX_FLAGS: Final = 1000  # of one message; a client may set 128
@@ -68,6 +69,17 @@ class Rows:
 
     name: MailboxName
     rows: Sequence[tuple[Message, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Expunged messages that may come back: of the UIDs above `after`, `up_to` the highest, these and no others. With each
+    when it was expunged (seconds since 1970), and whether its octets follow, as for Rows."""
+
+    name: MailboxName
+    after: int
+    up_to: int
+    rows: Sequence[tuple[Message, int, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,7 @@ class Compare:
     number: int  # `upto` or `after`; -1 where there is none
 
 
-Request = Begin | Hold | Rows | Complete | AskSum | Prepare | Commit | Abort | Fate | Compare
+Request = Begin | Hold | Rows | Kept | Complete | AskSum | Prepare | Commit | Abort | Fate | Compare
 Act = Begin | Complete | Prepare | Commit | Abort
 """Those that are done or refused, and tell nothing else."""
 
@@ -157,6 +169,8 @@ def _parse(words: Words) -> Request:
                 (checked_message(parse_message(row[:-1])), bool(row[-1])) for row in words["rows"]
             ]
             return Rows(_name(words["name"]), rows)
+        case "kept":
+            return _kept(words)
         case "complete":
             return Complete(_name(words["name"]), checked_portrait(parse_portrait(words)))
         case "sum":
@@ -191,6 +205,10 @@ def format_request(request: Request) -> Words:
         case Rows(name, rows):
             sent = [[*format_message(row), has_octets] for row, has_octets in rows]
             return {"do": "rows", "name": format_name(name), "rows": sent}
+        case Kept(name, after, up_to, kept):
+            told = [[*format_message(row), at, has_octets] for row, at, has_octets in kept]
+            window = {"after": after, "up_to": up_to}
+            return {"do": "kept", "name": format_name(name), **window, "rows": told}
         case Complete(name, portrait):
             return {"do": "complete", "name": format_name(name), **format_portrait(portrait)}
         case AskSum(name):
@@ -219,6 +237,25 @@ def format_prepared(prepared: Prepare) -> dict[str, Any]:
         "notes": {key: format_name(octets) for key, octets in prepared.notes.items()},
         "subscriptions": [format_name(name) for name in prepared.subscriptions],
     }
+
+
+def _kept(words: Words) -> Kept:
+    if len(words["rows"]) > MAX_ROWS:
+        raise BadSyntax(f"a batch has more than {MAX_ROWS} rows")
+    rows = [
+        (
+            checked_message(parse_message(row[:-2])),
+            _number(row[-2], "a moment", 0, MAX_SECONDS),
+            bool(row[-1]),
+        )
+        for row in words["rows"]
+    ]
+    after = _number(words["after"], "a UID", 0, UINT32)
+    up_to = _number(words["up_to"], "a UID", after, UINT32)
+    uids = [message.uid for message, _, _ in rows]
+    if uids != sorted(set(uids)) or (uids and not after < uids[0] <= uids[-1] <= up_to):
+        raise BadSyntax(f"these are not UIDs from {after + 1} to {up_to} in their order")
+    return Kept(_name(words["name"]), after, up_to, rows)
 
 
 def _compare(words: Words) -> Compare:

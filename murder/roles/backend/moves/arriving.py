@@ -10,15 +10,18 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
 
-from murder.api import CarriesMailboxes
+from murder.api import CarriedRetained, CarriesMailboxes, CarriesRetained, TellsRetained
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.message import Uid
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
-from murder.model.seqset import compress
+from murder.model.seqset import Ranges, compress
 from murder.net.frames import FrameChannel, words_of
-from murder.net.turns import aside
+from murder.net.turns import Turn, aside
 from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.moves.batches import AHEAD, Taken, digest, read, with_sizes
 from murder.roles.backend.moves.journal import (
@@ -54,11 +57,14 @@ from murder.wire.nodes.carry_words import (
     Complete,
     Fate,
     Hold,
+    Kept,
     Prepare,
     Rows,
     format_prepared,
     parse_request,
 )
+
+PAGE: Final = 250  # rows read at once of what may come back
 
 
 def taking(backend: Backend) -> CarriesMailboxes:
@@ -132,6 +138,8 @@ class Arriving:
                 return await self._begin(request)
             case Hold():
                 return await self._hold(request)
+            case Kept():
+                return await self._take_kept(request)
             case Complete(name, portrait):
                 await self._store.complete(self._member(name), portrait)
                 return Done()
@@ -220,7 +228,50 @@ class Arriving:
         if found is None or found.state not in ARRIVING:  # given up meanwhile: nothing of it stays
             await _remove(self._backend, self._journal, self._now, name)
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
-        return Held(held.modseq, compress(held.uids))
+        return Held(held.modseq, compress(held.uids), await self._kept(name))
+
+    async def _kept(self, name: MailboxName) -> Ranges | None:
+        """What may come back here of what was expunged, of a mailbox that is here; None: nothing of that is taken."""
+        if not isinstance(self._store, CarriesRetained) or not self._backend.config.expunged_keep_s:
+            return None
+        mailbox = await self._backend.store.open(name, owner_of(name) or "")
+        found: list[Uid] = []
+        turn = Turn()
+        try:
+            if not isinstance(mailbox, TellsRetained):
+                return None
+            while page := await mailbox.retained(found[-1] if found else Uid(0), PAGE):
+                found += (one.message.uid for one in page)
+                if turn.is_over:
+                    await turn.rest()
+        finally:
+            mailbox.close()
+        return compress(found)
+
+    async def _take_kept(self, request: Kept) -> Answer:
+        """The answer is a digest of what came: what is over by the rules here may be gone the next moment."""
+        name, store = self._member(request.name), self._store
+        taken = Taken([(message, has_octets) for message, _, has_octets in request.rows])
+        try:
+            await taken.take(self._channel, self._backend.store.incoming)
+            if not isinstance(store, CarriesRetained):
+                raise Refusal(Code.CANNOT, "What was expunged is not taken in here")
+            await taken.write()
+            came = [
+                (one.message, None if one.incoming is None else one.incoming.octets())
+                for one in taken.carried
+            ]
+            sum_of_all = await asyncio.to_thread(digest, came)
+            sized = await with_sizes(taken.carried)
+            kept = [
+                CarriedRetained(one.message, datetime.fromtimestamp(at, UTC), one.incoming)
+                for one, (_, at, _) in zip(sized, request.rows, strict=True)
+            ]
+            await store.receive_retained(name, Uid(request.after), Uid(request.up_to), kept)
+            self._step("kept")
+            return Stored(sum_of_all)
+        finally:
+            await taken.close()
 
     async def _take_batch(self, request: Rows) -> None:
         """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""

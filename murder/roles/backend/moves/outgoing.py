@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from murder.api import CarriesMailboxes
-from murder.api.store import Mailbox
+from murder.api.store import Mailbox, TellsRetained
 from murder.errors import Code, Refusal
+from murder.log import logger
 from murder.model.carried import Portrait
 from murder.model.entry import MailboxEntry
-from murder.model.message import Message, ModSeq, Uid
+from murder.model.message import MAX_UID, Message, ModSeq, Uid
 from murder.model.name import MailboxName, display, no_such_mailbox, owner_of
-from murder.model.seqset import Ranges, holds
+from murder.model.seqset import Ranges, compress, holds
 from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.roles.backend.moves.compare import digest_of, numbers_of
@@ -35,7 +36,7 @@ from murder.roles.backend.records.annotations import notes_with, removed_with
 from murder.roles.backend.shared import Backend
 from murder.roles.mupdate.database.change import RemoveEntry
 from murder.wire.nodes.carry_answers import Sum
-from murder.wire.nodes.carry_words import Begin, Commit, Complete, Hold, Prepare, Rows
+from murder.wire.nodes.carry_words import Begin, Commit, Complete, Hold, Kept, Prepare, Rows
 
 PAGE_MESSAGES: Final = 125  # rows read at once: others have their turn between
 FEW: Final = 200  # a round that brought no more than this: what is left goes quickly
@@ -70,10 +71,12 @@ HIGHEST: Final = ModSeq(2**63 - 1)  # above all that a client can be told (RFC 7
 
 @dataclass(slots=True)
 class _Known:
-    """What the target has of a mailbox: all that happened up to `modseq`, and the octets of these messages."""
+    """What the target has of a mailbox: all that happened up to `modseq`, the octets of these messages, and of these that
+    were expunged and may come back; None: it takes none of those."""
 
     modseq: ModSeq
     uids: Ranges
+    kept: Ranges | None
 
     def has(self, uid: Uid) -> bool:
         return holds(self.uids, uid)
@@ -123,6 +126,7 @@ class Outgoing:
         self.has_begun = False  # the target has answered that it takes the tree
         self._left_at: dict[MailboxName, int] = {}  # mod-sequences at the stop
         self._known: dict[MailboxName, _Known] = {}  # what the target has of each mailbox
+        self._stays = False  # something that might come back: the target takes none of that
 
     async def _save(self, **changed: Any) -> None:
         self.move = await self._journal.save(self.move, **changed)
@@ -201,6 +205,7 @@ class Outgoing:
             raise
         try:
             brought = await self._carry_messages(mailbox, name, known)
+            brought += await self._carry_kept(mailbox, name, known)
         finally:
             mailbox.close()
         await self._peer.do(Complete(name, portrait))
@@ -210,7 +215,7 @@ class Outgoing:
     async def _hold(self, name: MailboxName, portrait: Portrait) -> "_Known":
         """Let the target make the mailbox; what it has of it (of an earlier try, or from before it moved away)."""
         held = await self._peer.hold(Hold(name, portrait))
-        return _Known(held.modseq, held.uids)
+        return _Known(held.modseq, held.uids, held.kept)
 
     async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
         last, brought = Uid(0), 0
@@ -228,6 +233,48 @@ class Outgoing:
             await self._confirm(name, sent.popleft())
         known.carried(last)
         return brought
+
+    async def _carry_kept(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
+        """What was expunged and may come back; what may no more goes at the target, too. How many went over."""
+        if not isinstance(mailbox, TellsRetained):
+            return 0
+        if known.kept is None:
+            self._stays = self._stays or bool(await mailbox.retained(Uid(0), 1))
+            return 0
+        before, moments = known.kept, dict[Uid, int]()
+
+        async def pages(after: Uid) -> Sequence[Message]:
+            page = await mailbox.retained(after, PAGE_MESSAGES)
+            moments.update((one.message.uid, int(one.at.timestamp())) for one in page)
+            return [one.message for one in page]
+
+        last, brought = Uid(0), 0
+        async for batch in batches_of(pages, lambda uid: holds(before, uid)):
+            rows = await read(mailbox, batch, lambda row: not holds(before, row.uid))
+            sent = [(row, moments[row.uid], octets is not None) for row, octets in rows]
+            await self._send_kept(Kept(name, last, batch[-1].uid, sent), rows)
+            last, brought = batch[-1].uid, brought + sum(octets is not None for _, octets in rows)
+        if before and before[-1][1] > last:
+            await self._send_kept(Kept(name, last, MAX_UID, ()), ())
+        known.kept = compress(moments)
+        return brought
+
+    async def _send_kept(
+        self, kept: Kept, rows: Sequence[tuple[Message, memoryview | None]]
+    ) -> None:
+        sum_of_all = asyncio.get_running_loop().run_in_executor(None, digest, rows)
+        await self._peer.send_kept(kept)
+        sent = 0
+        for _, octets in rows:
+            if octets is not None:
+                await self._peer.send_octets(octets)
+                sent += len(octets)
+        await self._pace.keep(sent)
+        if (await self._peer.stored()).digest != await sum_of_all:
+            raise Refusal(
+                Code.CANNOT,
+                f"What was expunged from {display(kept.name)} has not come to {self._peer.server} as it was sent",
+            )
 
     async def _send_batch(
         self, mailbox: Mailbox, name: MailboxName, rows: Sequence[Message], known: "_Known"
@@ -279,6 +326,10 @@ class Outgoing:
 
     async def finished(self, stop_s: float = 0.0) -> None:
         """It is over; what has left is kept for a while."""
+        if self._stays:
+            facts = {"move": self.move.id, "mailbox": display(self.move.root)}
+            log = logger(role="backend")
+            log.warning("move.expunged_stay", **facts, backend=self._peer.server)
         await self._save(state=State.DONE, finished_at=time.time(), stop_s=stop_s, problem="")
 
     async def thaw(self) -> None:

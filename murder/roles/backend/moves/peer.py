@@ -29,6 +29,7 @@ from murder.wire.nodes.carry_words import (
     Compare,
     Fate,
     Hold,
+    Kept,
     Request,
     Rows,
     format_request,
@@ -58,6 +59,9 @@ class Peer:
 
     async def send_rows(self, rows: Rows) -> None:
         await self._channel.send(format_request(rows))
+
+    async def send_kept(self, kept: Kept) -> None:
+        await self._channel.send(format_request(kept))
 
     async def send_octets(self, octets: bytes | memoryview) -> None:
         await self._channel.send_octets(octets)

@@ -14,7 +14,7 @@ from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.moves.peer import Peer
 from murder.roles.backend.moves.to_cyrus import CyrusTarget
 from murder.wire.nodes.carry_answers import Held, Known, Stored, Sum
-from murder.wire.nodes.carry_words import Act, Fate, Hold, Rows
+from murder.wire.nodes.carry_words import Act, Fate, Hold, Kept, Rows
 
 TIMEOUT_S: Final = 120.0  # the target reads and syncs a large batch before it answers
 CAPABILITY: Final = b"X-XFER"
@@ -39,6 +39,10 @@ class Target(Protocol):
 
     async def send_rows(self, rows: Rows) -> None:
         """A batch; the octets follow of each message that has some. It is answered for by `stored`, in its order."""
+        ...
+
+    async def send_kept(self, kept: Kept) -> None:
+        """Likewise, of what was expunged; only where `hold` has told what it keeps of that."""
         ...
 
     async def send_octets(self, octets: bytes | memoryview) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
-from murder.errors import Code, Refusal
+from murder.errors import Code, Misuse, Refusal
 from murder.model.carried import Portrait
 from murder.model.message import Message, ModSeq
 from murder.model.name import MailboxName, display, is_inbox, owner_of
@@ -44,6 +44,7 @@ from murder.wire.nodes.carry_words import (
     Complete,
     Fate,
     Hold,
+    Kept,
     Prepare,
     Rows,
 )
@@ -116,6 +117,10 @@ class CyrusTarget:
     async def send_rows(self, rows: Rows) -> None:
         """Kept until it is asked about."""
         self._batches.append(_Batch(rows.name, rows.rows))
+
+    async def send_kept(self, kept: Kept) -> None:
+        """Never: `hold` tells that it takes nothing that was expunged."""
+        raise Misuse("A Cyrus takes nothing that was expunged")
 
     async def send_octets(self, octets: bytes | memoryview) -> None:
         """Those of the next message of the last batch: all at once."""

@@ -18,11 +18,17 @@ from murder.admin.operate.running.nodes import need_nodes
 @click.command()
 @operator_options
 @click.option("--user", default="", help="Acts by this user, or that name them.")
-@click.option("--mailbox", default="", help="Acts that name this mailbox, however their client calls it, or one below it.")
+@click.option(
+    "--mailbox",
+    default="",
+    help="Acts that name this mailbox, however their client calls it, or one below it.",
+)
 @click.option("--operator", default="", help="Acts of this administrator or operator alone.")
 @click.option("--since", type=Span(), default=0.0, help="Not longer ago: 90s, 30m, 12h, 7d.")
 @click.option("--verify", is_flag=True, help="Look whether lines were taken out or altered.")
-@json_option("a list of lines with node, role, at, event, user, arguments, mailbox, target, result; verify: breaks")
+@json_option(
+    "a list of lines with node, role, at, event, user, arguments, mailbox, target, result; verify: breaks"
+)
 async def audit(
     reach: Reach,
     user: str,
@@ -65,7 +71,9 @@ def _shown(line: Mapping[str, Any]) -> str:
         words.append(f"from {line['peer']}")
     words.append(str(line.get("event", "")))
     words += [str(line[key]) for key in ("arguments", "wanted") if line.get(key)]
-    words += [f"({line[key]})" for key in ("mailbox", "target") if line.get(key, "") not in words[-1]]
+    words += [
+        f"({line[key]})" for key in ("mailbox", "target") if line.get(key, "") not in words[-1]
+    ]
     if "result" in line:
         words.append(f": {line['result']}")
     return plain(" ".join(words))
