@@ -526,14 +526,14 @@ class MemoryStore:
         self, name: MailboxName, after: Uid, up_to: Uid, messages: Sequence[CarriedRetained]
     ) -> None:
         """See murder.api.CarriesRetained."""
-        box, stay = self._box(name), {one.message.uid for one in messages}
+        box, stay = self._box(name), {carried.message.uid for carried in messages}
         for uid, gone in list(box.gone.items()):
             if after < uid <= up_to and gone.retained and uid not in stay:
                 del box.gone[uid]
-        for one in messages:
-            if one.incoming is not None and one.message.uid not in box.gone:
-                kept = _Kept(one.message, bytes(one.incoming.octets()))
-                box.gone[one.message.uid] = _Gone(kept, ModSeq(0), 0, one.at, True)
+        for carried in messages:
+            if carried.incoming is not None and carried.message.uid not in box.gone:
+                kept = _Kept(carried.message, bytes(carried.incoming.octets()))
+                box.gone[carried.message.uid] = _Gone(kept, ModSeq(0), 0, carried.at, True)
 
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         box = self._box(name)

@@ -130,28 +130,31 @@ class Carrier:
         def put(db: sqlite3.Connection, file_of: FileOf) -> set[str | None]:
             box = load_box(db, box_id, even_frozen=True)
             used = {
-                file for one in messages if put_message(db, box, one, file := file_of(one.incoming))
+                file
+                for carried in messages
+                if put_message(db, box, carried, file := file_of(carried.incoming))
             }
             box.save(db)
             return used
 
-        await _take_in(root, [one.incoming for one in messages], put)
+        await _take_in(root, [carried.incoming for carried in messages], put)
 
     async def receive_retained(
         self, name: MailboxName, after: Uid, up_to: Uid, messages: Sequence[CarriedRetained]
     ) -> None:
         """See murder.api.carry.CarriesRetained."""
         root, box_id, _ = self._find(name)
+        uids = [carried.message.uid for carried in messages]
 
         def put(db: sqlite3.Connection, file_of: FileOf) -> set[str | None]:
-            keep_no_others(db, box_id, after, up_to, [one.message.uid for one in messages])
+            keep_no_others(db, box_id, after, up_to, uids)
             return {
                 file
-                for one in messages
-                if keep_carried(db, box_id, one, file := file_of(one.incoming))
+                for carried in messages
+                if keep_carried(db, box_id, carried, file := file_of(carried.incoming))
             }
 
-        await _take_in(root, [one.incoming for one in messages], put)
+        await _take_in(root, [carried.incoming for carried in messages], put)
 
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         root, box_id, _ = self._find(name)

@@ -72,15 +72,18 @@ class MaildirCarrier(Carrier):
         """See murder.api.carry.CarriesRetained: files as `receive_into`, to where no other software takes them for
         messages."""
         tree, box_id = mailbox.tree, mailbox.box_id
-        come = [one.incoming for one in messages if isinstance(one.incoming, FileIncoming)]
+        come = [
+            carried.incoming for carried in messages if isinstance(carried.incoming, FileIncoming)
+        ]
+        uids = [carried.message.uid for carried in messages]
         for incoming in come:
             incoming.pin()
 
         def work(db: sqlite3.Connection) -> None:
             with changing(db, tree, box_id) as folder:
-                keep_no_others(db, box_id, after, up_to, [one.message.uid for one in messages])
-                for one in messages:
-                    _keep(db, mailbox, folder, one)
+                keep_no_others(db, box_id, after, up_to, uids)
+                for carried in messages:
+                    _keep(db, mailbox, folder, carried)
 
         def settle(_: BaseException | None) -> None:
             for incoming in come:

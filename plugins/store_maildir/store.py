@@ -435,6 +435,10 @@ class MaildirStore:
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
 
+    def journal_octets(self) -> int:
+        """See murder.api.store.TellsJournals."""
+        return sum(tree.journal_octets for tree in self._open.values())
+
     def keep_for(self, untold: Untold) -> None:
         """See murder.api.store.KeepsExpunged."""
         self._keeper.keep_for(untold)

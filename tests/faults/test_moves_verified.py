@@ -61,6 +61,15 @@ def spool(demo: Demo, backend: dict[str, Any], user: int) -> Path:
     return next(file.parent for file in files if file.parent.name == f"user.{demo.user(user)}")
 
 
+def large_message(demo: Demo, backend: dict[str, Any], user: int) -> Path:
+    """The file of a message: what was expunged and is kept has some, too."""
+    folder = spool(demo, backend, user)
+    query = "SELECT body.file FROM body, message WHERE message.body=body.id AND file IS NOT NULL"
+    with contextlib.closing(sqlite3.connect(folder / "mail.db")) as db:
+        (name,) = db.execute(query).fetchone()
+    return next(file for file in folder.glob("files/*/*") if file.name == Path(name).name)
+
+
 def alter(demo: Demo, backend: dict[str, Any], user: int, *statements: str) -> None:
     """Change rows behind the backend's back."""
     with contextlib.closing(sqlite3.connect(spool(demo, backend, user) / "mail.db")) as db:
@@ -103,7 +112,7 @@ def test_what_has_moved_is_the_same_and_what_happens_since_is_told_apart(demo: D
 def test_damage_of_either_copy_is_found(demo: Demo) -> None:
     move_id, source, target = moved(demo, 2)
     inbox = "(SELECT id FROM mailbox WHERE name=CAST('user.user2' AS BLOB))"
-    large = next(file for file in spool(demo, target, 2).glob("files/*/*") if file.is_file())
+    large = large_message(demo, target, 2)
     octets = large.read_bytes()
     large.write_bytes(octets[:-3] + b"y\r\n")  # one octet of it
     told = verified(demo, move_id, 1)

@@ -167,8 +167,10 @@ def test_changes_come_back_as_they_were_written(
 def test_a_torn_tail_takes_nothing_with_it_that_was_acknowledged(tmp_path: Path) -> None:
     folder = tmp_path / "list"
     mailboxes = opened(folder)
+    assert mailboxes.ahead_bytes == 0
     with unsettled(mailboxes):
         marks = [write(mailboxes, put(f"user.n{i}", i)) for i in range(5)]
+        assert mailboxes.ahead_bytes == 5 * BLOCK
     copy = killed(folder, mailboxes)
     whole = (copy / NAME).read_bytes()
     last = 4 * BLOCK
@@ -191,8 +193,10 @@ def test_a_torn_tail_takes_nothing_with_it_that_was_acknowledged(tmp_path: Path)
 def test_a_record_is_not_taken_without_those_before_it(tmp_path: Path) -> None:
     folder = tmp_path / "list"
     mailboxes = opened(folder)
+    assert mailboxes.ahead_bytes == 0
     with unsettled(mailboxes):
         marks = [write(mailboxes, put(f"user.n{i}", i)) for i in range(5)]
+        assert mailboxes.ahead_bytes == 5 * BLOCK
     copy = killed(folder, mailboxes)
     octets = bytearray((copy / NAME).read_bytes())
     octets[2 * BLOCK + 30] ^= 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from murder.node.pages.metrics import exposed
+from murder.node.pages.metrics import FORMER, exposed
 from murder.trail.figures import CLASSES_S, Figures
 from tests.kit.demo import Demo, running_demo
 
@@ -65,13 +65,20 @@ def test_what_clients_do_is_counted_over_all_workers(demo: Demo) -> None:
     assert grown(home, "murder_messages_total outcome=delivered") == 1
     took = "murder_commands_duration_seconds_count command={} protocol=imap"
     assert grown(home, took.format("NOOP")) == 6 and grown(home, took.format("SELECT")) == 6
-    assert figures(home)["murder_memory_bytes"] > 1_000_000
-    assert figures(home)["murder_certificate_left_seconds"] > 0
+    told = figures(home)
+    assert told["process_memory_usage_bytes"] > 1_000_000
+    assert told["murder_certificate_left_seconds"] > 0
+    assert told["murder_list_bytes"] > 0 and told["murder_store_journal_bytes"] > 0
+    for now, former in FORMER.items():  # what alert rules of before look at
+        kind = "_total" if "cpu" in now else ""
+        assert f"{now}{kind}" in told and f"{former}{kind}" in told
 
 
 def test_a_master_tells_its_list_and_every_node_that_it_lives(demo: Demo) -> None:
     master = demo.info["mupdate"]
-    assert figures(master)["murder_list_mailboxes"] >= 2
+    told = figures(master)
+    assert told["murder_list_mailboxes"] >= 2
+    assert told["murder_list_bytes"] > 0 and "murder_list_journal_bytes" in told
     for node in (master, demo.frontend, *demo.backends):
         assert got(node, "/healthz") == (200, "It lives\n")
         assert got(node, "/readyz") == (200, "ready\n")

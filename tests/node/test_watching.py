@@ -14,7 +14,7 @@ from typing import Any
 
 from murder.admin.operate.watching.dashboard import make_dashboard
 from murder.admin.operate.watching.rules import RULES, expression_of, format_rules
-from murder.node.pages.metrics import COUNTERS, GAUGES, exposed
+from murder.node.pages.metrics import COUNTERS, FORMER, GAUGES, exposed
 from murder.trail.figures import NAMES, Figures
 from tests.conftest import cannot_run
 from tests.kit.demo import Demo, running_demo
@@ -42,7 +42,7 @@ def told() -> dict[str, set[str]]:
     status = {**STATUS, **dict.fromkeys(keys, 1)}
     page = exposed([status], [{"role": "backend", "worker": 0, **figures.shown()}], 0.0).decode()
     found: dict[str, set[str]] = {}
-    for name, labels in re.findall(r"^(murder_\w+)\{(.*)\} ", page, re.MULTILINE):
+    for name, labels in re.findall(r"^((?:murder|process)_\w+)\{(.*)\} ", page, re.MULTILINE):
         found.setdefault(name, {"instance", "job"}).update(re.findall(r'(\w+)="', labels))
     return found
 
@@ -56,7 +56,7 @@ def expressions() -> list[str]:
 def test_all_that_dashboard_and_rules_name_is_told_by_nodes() -> None:
     tells = told()
     for expression in expressions():
-        names = set(re.findall(r"\bmurder_\w+", expression))
+        names = set(re.findall(r"\b(?:murder|process)_\w+", expression))
         assert names <= tells.keys(), expression
         used = set(re.findall(r"(\w+)=~?\"", expression))
         for group in re.findall(r"by \((.*?)\)", expression):
@@ -73,6 +73,7 @@ def test_the_dashboard_shows_every_figure() -> None:
         both = {f"murder_{name}_total", f"murder_{name}_duration_seconds"}
         assert any(one in text for one in both), name
         shown -= both
+    shown -= {f"{name}{kind}" for name in FORMER.values() for kind in ("", "_total")}
     assert {one for one in shown if one not in text} == set()
 
 

@@ -2,6 +2,10 @@
 
 At each question all processes of the node are asked over their control sockets, so that what is told is exact, and nothing
 is counted in shared memory. Each series carries role and worker.
+
+Names are those of OpenTelemetry's semantic conventions where there are some (`process.cpu.time`, as Prometheus writes that).
+`system.*` is for figures of a whole host alone, so what `node.data` has left is murder's own; commands of mail protocols,
+commits of a store and loops of asyncio have no convention.
 """
 
 import asyncio
@@ -33,11 +37,18 @@ GAUGES: Final = (
     ("connections", "murder_connections", "", "Connections that are open."),
     ("sessions", "murder_sessions", "", "Sessions of clients that are open."),
     ("mailboxes", "murder_list_mailboxes", "", "Mailboxes in the list as this process sees it."),
-    ("uptime_s", "murder_uptime_seconds", "seconds", "Since the role was started."),
-    ("descriptors", "murder_open_fds", "", "Descriptors that the process has open."),
+    ("uptime_s", "process_uptime_seconds", "seconds", "Since the role was started."),
+    ("descriptors", "process_unix_file_descriptor_count", "", "Descriptors that it has open."),
     ("descriptors_most", "murder_max_fds", "", "Descriptors that it may open."),
     ("disk_free", "murder_disk_free_bytes", "bytes", "Left on the disk of node.data."),
     ("disk_size", "murder_disk_size_bytes", "bytes", "Of the disk of node.data."),
+    ("list_bytes", "murder_list_bytes", "bytes", "Of the list's file, by rows and indexes."),
+    (
+        "list_journal_bytes",
+        "murder_list_journal_bytes",
+        "bytes",
+        "What of the list is written ahead, and not in its file yet.",
+    ),
     ("lag_s", "murder_list_lag_seconds", "seconds", "How far the list is behind the master."),
     ("conflicts", "murder_list_conflicts", "", "Mailboxes that two servers want."),
     ("quarantined", "murder_quarantined_mailboxes", "", "Mailboxes that another server has, too."),
@@ -61,8 +72,16 @@ GAUGES: Final = (
 COUNTERS: Final = (
     ("changes", "murder_list_changes", "", "Changes of the list that were committed."),
     ("refused", "murder_list_refusals", "", "Changes of the list that were refused."),
-    ("cpu_s", "murder_cpu_seconds", "seconds", "Time of processors that the process has used."),
+    ("cpu_s", "process_cpu_time_seconds", "seconds", "Time of processors that it has used."),
 )
+MEMORY: Final = "process_memory_usage_bytes"
+# As earlier versions call the same: told beside the new names in this version, for rules and dashboards of before
+FORMER: Final[Mapping[str, str]] = {
+    "process_uptime_seconds": "murder_uptime_seconds",
+    "process_unix_file_descriptor_count": "murder_open_fds",
+    "process_cpu_time_seconds": "murder_cpu_seconds",
+    MEMORY: "murder_memory_bytes",
+}
 
 
 def pages(folder: Path) -> "Pages":
@@ -144,14 +163,17 @@ def _who(answer: Answer) -> list[str]:
 
 def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
     for key, name, unit, meaning in GAUGES:
-        gauge = GaugeMetricFamily(name, meaning, labels=WHO, unit=unit)
-        yield _filled(gauge, answers, key)
+        for called in _names(name):
+            gauge = GaugeMetricFamily(called, meaning, labels=WHO, unit=unit)
+            yield _filled(gauge, answers, key)
     for key, name, unit, meaning in COUNTERS:
-        counter = CounterMetricFamily(name, meaning, labels=WHO, unit=unit)
-        yield _filled(counter, answers, key)
-    memory = GaugeMetricFamily(
-        "murder_memory_bytes", "The process's own share of memory.", labels=WHO, unit="bytes"
-    )
+        for called in _names(name):
+            counter = CounterMetricFamily(called, meaning, labels=WHO, unit=unit)
+            yield _filled(counter, answers, key)
+    memories = [
+        GaugeMetricFamily(called, "The process's own share of memory.", labels=WHO, unit="bytes")
+        for called in _names(MEMORY)
+    ]
     until = GaugeMetricFamily(
         "murder_certificate_left_seconds",
         "Until the first of the node's certificates ends.",
@@ -170,7 +192,8 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
         "murder_build", "1: a process of this version runs.", labels=[*WHO, "version"]
     )
     for status in answers:
-        memory.add_metric(_who(status), int(status["memory_kib"]) * 1024)
+        for memory in memories:
+            memory.add_metric(_who(status), int(status["memory_kib"]) * 1024)
         versions.add_metric([*_who(status), str(status["version"])], 1)
         if "certificate_until" in status:
             until.add_metric(_who(status), float(status["certificate_until"]) - now)
@@ -178,7 +201,12 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
             synchronised.add_metric(_who(status), int(bool(status["synchronised"])))
         for backend in status.get("down", ()):
             down.add_metric([*_who(status), str(backend)], 1)
-    yield from (memory, until, synchronised, down, versions)
+    yield from (*memories, until, synchronised, down, versions)
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """As it is called now, and was."""
+    return (name, FORMER[name]) if name in FORMER else (name,)
 
 
 def _filled(

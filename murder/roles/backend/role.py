@@ -384,6 +384,7 @@ class BackendRole(ClientRole):
         store = backend.store
         facts = RoleFacts(
             mailboxes=backend.mailboxes.list.count(),
+            list_bytes=backend.mailboxes.list.used_bytes(),
             journal_bytes=store.journal_octets() if isinstance(store, TellsJournals) else None,
             sessions=len(backend.sessions),
             moves=len(moves),

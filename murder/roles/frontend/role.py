@@ -221,6 +221,7 @@ class FrontendRole(ClientRole):
         down = (server for server in servers(frontend) if not frontend.upstreams.is_well(server))
         return RoleFacts(
             mailboxes=frontend.mailboxes.count(),
+            list_bytes=frontend.mailboxes.used_bytes(),
             sessions=len(frontend.sessions),
             down=tuple(sorted(down)),
             copy=copy,

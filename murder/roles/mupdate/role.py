@@ -219,6 +219,8 @@ class MupdateRole:
             return RoleFacts()
         return RoleFacts(
             mailboxes=service.mailboxes.count(),
+            list_bytes=service.mailboxes.used_bytes(),
+            list_journal_bytes=service.mailboxes.ahead_bytes,
             conflicts=sum(conflict.command != "FORCE" for conflict in self.conflicts()),
             changes=service.counters.changes,
             refused=service.counters.refused,

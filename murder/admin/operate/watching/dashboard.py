@@ -9,7 +9,7 @@ from murder.node.pages.metrics import COUNTERS, GAUGES
 COLUMNS: Final = 24  # of Grafana's grid
 HEIGHT: Final = 8
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-CHOSEN: Final = '{instance=~"$instance"}'
+CHOSEN: Final = '{instance=~"$instance",role!=""}'  # others tell process_… as well
 
 Json = dict[str, Any]
 
@@ -137,7 +137,7 @@ OVERVIEW: Final = (
         "percentunit",
         [
             (
-                "sum by (instance) (rate(murder_cpu_seconds_total{c}[$__rate_interval]))",
+                "sum by (instance) (rate(process_cpu_time_seconds_total{c}[$__rate_interval]))",
                 "{{instance}}",
             )
         ],
@@ -145,7 +145,7 @@ OVERVIEW: Final = (
     Panel(
         "Memory",
         "bytes",
-        [("sum by (instance, role) (murder_memory_bytes{c})", "{{role}} {{instance}}")],
+        [("sum by (instance, role) (process_memory_usage_bytes{c})", "{{role}} {{instance}}")],
     ),
     Panel(
         "Disk in use",

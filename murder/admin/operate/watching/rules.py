@@ -110,7 +110,7 @@ RULES: Final = (
     ),
     Rule(
         "MurderDescriptorsEnd",
-        "max by (instance, role) (murder_open_fds / murder_max_fds) > 0.8",
+        "max by (instance, role) (process_unix_file_descriptor_count / murder_max_fds) > 0.8",
         "5m",
         "warning",
         "{{ $labels.instance }} uses {{ $value | humanizePercentage }} of its file descriptors",
@@ -177,7 +177,7 @@ RULES: Final = (
     ),
     Rule(
         "MurderStartsAgain",
-        "max by (instance, role) (resets(murder_uptime_seconds[1h])) > 3",
+        "max by (instance, role) (resets(process_uptime_seconds{job=JOB}[1h])) > 3",
         "0m",
         "warning",
         "{{ $labels.role }} at {{ $labels.instance }} was started again {{ $value }} times in an hour",

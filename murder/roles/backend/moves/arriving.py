@@ -241,7 +241,7 @@ class Arriving:
             if not isinstance(mailbox, TellsRetained):
                 return None
             while page := await mailbox.retained(found[-1] if found else Uid(0), PAGE):
-                found += (one.message.uid for one in page)
+                found += (kept.message.uid for kept in page)
                 if turn.is_over:
                     await turn.rest()
         finally:
@@ -258,14 +258,14 @@ class Arriving:
                 raise Refusal(Code.CANNOT, "What was expunged is not taken in here")
             await taken.write()
             came = [
-                (one.message, None if one.incoming is None else one.incoming.octets())
-                for one in taken.carried
+                (carried.message, carried.incoming.octets() if carried.incoming else None)
+                for carried in taken.carried
             ]
             sum_of_all = await asyncio.to_thread(digest, came)
             sized = await with_sizes(taken.carried)
             kept = [
-                CarriedRetained(one.message, datetime.fromtimestamp(at, UTC), one.incoming)
-                for one, (_, at, _) in zip(sized, request.rows, strict=True)
+                CarriedRetained(carried.message, datetime.fromtimestamp(at, UTC), carried.incoming)
+                for carried, (_, at, _) in zip(sized, request.rows, strict=True)
             ]
             await store.receive_retained(name, Uid(request.after), Uid(request.up_to), kept)
             self._step("kept")

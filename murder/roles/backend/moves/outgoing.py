@@ -245,8 +245,8 @@ class Outgoing:
 
         async def pages(after: Uid) -> Sequence[Message]:
             page = await mailbox.retained(after, PAGE_MESSAGES)
-            moments.update((one.message.uid, int(one.at.timestamp())) for one in page)
-            return [one.message for one in page]
+            moments.update((kept.message.uid, int(kept.at.timestamp())) for kept in page)
+            return [kept.message for kept in page]
 
         last, brought = Uid(0), 0
         async for batch in batches_of(pages, lambda uid: holds(before, uid)):

@@ -144,6 +144,11 @@ class Environment:
             return begin()
 
     @property
+    def ahead_bytes(self) -> int:
+        """Of the journal, that are not in LMDB yet."""
+        return self._settling.ahead_octets
+
+    @property
     def is_prompt(self) -> bool:
         """Whether a small change `ahead` waits for nothing but its own flush of the disk."""
         return self._settling.is_prompt

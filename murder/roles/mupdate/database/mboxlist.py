@@ -260,6 +260,11 @@ class MailboxList:
             lambda transaction: int(transaction.stat(self._entries)["entries"])
         )
 
+    @property
+    def ahead_bytes(self) -> int:
+        """Octets of the journal that are not in the file yet."""
+        return self._environment.ahead_bytes
+
     def count_by_server(self) -> Mapping[str, int]:
         """Rows of each server that has any."""
         return {server: held.mailboxes for server, held in self.held_by_server().items()}

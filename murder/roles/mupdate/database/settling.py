@@ -145,6 +145,12 @@ class Settling:
     # Ahead
 
     @property
+    def ahead_octets(self) -> int:
+        """Of the journal, that are not in LMDB yet."""
+        journal = self._journal
+        return journal.used if journal is not None and self.layers else 0
+
+    @property
     def is_prompt(self) -> bool:
         """Whether a small change waits for nothing but its own flush of the disk."""
         journal, layers = self._journal, self.layers
