@@ -97,6 +97,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "mailbox.taken": "An administrator (`mailbox force`) gave a mailbox to another backend.",
     "mailbox.unreadable": "A mailbox of the list cannot be opened in the store.",
     "master.back": "The mailbox list's master answers again.",
+    "master.retired": "The list was brought away from this master; who followed it here was told so, and goes elsewhere.",
     "master.stood_still": "A master of several got no processor for a second; all who were connected connect again.",
     "master.unreachable": "The mailbox list's master does not answer; CREATE, DELETE and RENAME are refused.",
     "message.appended": 'A client has put a message into a mailbox (`[log] mail = "full"`).',

@@ -175,7 +175,7 @@ class MupdateClientSession:
                 continue
             if not isinstance(fragment, bytes):
                 raise Misuse("literals are not streamed here")
-            if self.state is not State.CONNECTED:
+            if self.state is not State.CONNECTED or fragment[:6].upper() == b"* BYE ":
                 break
             self._banner, is_last = parse_banner_line(self._banner, fragment)
             if is_last:

@@ -105,10 +105,10 @@ def rows_at(host: str, port: int = 3905) -> list[tuple[bytes, ...]]:
         peer.until("* OK")
         response = b64encode(b"\0murder\0secret").decode()
         peer.ok(f'AUTHENTICATE "PLAIN" "{response}"')
-        return [_parsed(message) for message in peer.ok("LIST")]
+        return [parsed(message) for message in peer.ok("LIST")]
 
 
-def _parsed(message: str) -> tuple[bytes, ...]:
+def parsed(message: str) -> tuple[bytes, ...]:
     """Of a tagged line of data: its keyword, and its strings, quoted or literal."""
     octets = message.encode("utf-8", "surrogateescape")
     found, at = [octets.split(b" ")[1]], 0

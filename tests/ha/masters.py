@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.cyrus.our_nodes import serving
+from tests.cyrus.our_nodes import parsed, serving
 from tests.kit.etcd import Cluster
 from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
@@ -106,10 +106,9 @@ def names_at(host: str, port: int) -> dict[str, str]:
     with logged_in(host, port, ASKING_S) as peer:
         rows = peer.ok("LIST")
     found = {}
-    for row in rows:
-        words = row.split('"')
-        if " MAILBOX " in words[0]:
-            found[words[1]] = words[3].partition("!")[0]
+    for kind, *strings in map(parsed, rows):
+        if kind == b"MAILBOX":
+            found[strings[0].decode()] = strings[1].decode().partition("!")[0]
     return found
 
 

@@ -1,4 +1,5 @@
-"""A master, or a replica of one, in a process of its own: `python -m tests.mupdate.alone FOLDER [PORT OF ITS MASTER]`.
+"""A master, or a replica of one, in a process of its own: `python -m tests.mupdate.alone FOLDER [PORT OF ITS MASTER]`; with
+`shared` as the port, a master of several, whose log is in its memory.
 
 Says its port (a replica: when it is in step) and lives until its input ends; then it is gone at once, as if killed.
 """
@@ -12,8 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from murder.roles.mupdate.database import settling
 from murder.roles.mupdate.remote.link import Target
 from tests.mupdate.nodes import Follower, Server
+from tests.mupdate.several import MemoryLog, Sharing
 
 PROJECT = Path(__file__).parent.parent.parent
 
@@ -24,7 +27,7 @@ class Alone:
     def __init__(
         self,
         folder: Path,
-        master: int | None = None,
+        master: int | str | None = None,
         wrap: Callable[[Sequence[str]], Sequence[str]] = lambda command: command,
     ) -> None:
         command = [sys.executable, "-m", "tests.mupdate.alone", str(folder)]
@@ -49,9 +52,11 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-async def _serve(folder: Path, master: int | None) -> None:
+async def _serve(folder: Path, master: int | None, *, is_shared: bool = False) -> None:
+    if is_shared:
+        settling.SETTLE_S = 0.01  # type: ignore[misc] # often, in a short life
     if master is None:
-        server = Server(folder)
+        server = Sharing(folder, MemoryLog()) if is_shared else Server(folder)
         await server.start()
         print("port", server.port, flush=True)
     else:
@@ -69,4 +74,9 @@ def _until_input_ends() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_until_input_ends, daemon=True).start()
-    asyncio.run(_serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    word = sys.argv[2] if len(sys.argv) > 2 else ""
+    asyncio.run(
+        _serve(
+            Path(sys.argv[1]), int(word) if word.isdecimal() else None, is_shared=word == "shared"
+        )
+    )

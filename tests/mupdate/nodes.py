@@ -24,6 +24,7 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.remote.link import Target
 from murder.roles.mupdate.remote.replica import Replica, Timing
 from murder.roles.mupdate.serving.master import MupdateService
+from murder.roles.mupdate.serving.pulse import Pulse
 from murder.roles.mupdate.serving.stream import Hub
 from murder.wire.mupdate import MASTER
 from plugins.list_etcd.log import EtcdLog
@@ -114,6 +115,8 @@ class Server:
             tls=None,
             master=MASTER if replica_of is None else "mupdate://master.test/",
         )
+        if self.service.pulse is not None:  # the loop is the test's, which does much else, or waits
+            self.service.pulse = Pulse(lambda: 0.0)
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", self.port))

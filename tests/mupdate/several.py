@@ -14,7 +14,7 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.stream import Hub
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
-from tests.mupdate.nodes import Server
+from tests.mupdate.nodes import JOURNAL_BYTES, Server
 
 
 class MemoryLog:
@@ -112,7 +112,7 @@ class Sharing(Server):
         return EtcdLog(self.log) if isinstance(self.log, Settings) else self.log
 
     def open(self) -> None:
-        self.mailboxes = MailboxList.open(self.folder)
+        self.mailboxes = MailboxList.open(self.folder, journal_bytes=JOURNAL_BYTES)
         self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
         engine = Ordered(self.mailboxes, self.make_log())
         self.ledger = Ledger(self.mailboxes, self.hub.committed, inline=True, engine=engine)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import lmdb
 import pytest
@@ -31,6 +32,7 @@ from murder.roles.mupdate.database.change import (
 from murder.roles.mupdate.database.journal import BLOCK, MAGIC, NAME, format_changes, parse_changes
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.transfer import check
+from tests.kit.waiting import LIMIT_S
 
 BYTES = 64 * BLOCK
 NAMES = [f"user.{who}{box}" for who in "abc" for box in ("", ".x", ".y", "-z")]
@@ -188,6 +190,51 @@ def test_a_torn_tail_takes_nothing_with_it_that_was_acknowledged(tmp_path: Path)
                 assert reader.mark() == marks[3]
             reader.close()
     mailboxes.close()
+
+
+def test_what_a_log_has_is_flushed_before_a_chapter_begins_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then a power cut may take the last of it, and never something in between."""
+    monkeypatch.setattr(settling, "SETTLE_S", 3600)
+    folder, copy = tmp_path / "list", tmp_path / "copy"
+    mailboxes = opened(folder)
+    environment = mailboxes._environment
+    flushed: list[bytes] = []
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def fdatasync(_: int) -> None:
+        flushed.append((folder / NAME).read_bytes())
+
+    def write_below(work: Any, *, owed: bool = False) -> Any:
+        if threading.current_thread().name == "settling":
+            begun.set()
+            assert may_go_on.wait(LIMIT_S)
+        return below(work, owed=owed)
+
+    def write_soon(change: Change) -> None:
+        mailboxes.write(lambda transaction: transaction.apply(change), ahead=True, flush=False)
+
+    below = environment.write_below
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(environment, "write_below", write_below)
+    for i in range(3):
+        write_soon(put(f"user.n{i}"))
+    assert not flushed
+    environment._settling._wake(hurry=True)
+    assert begun.wait(LIMIT_S)  # they go into LMDB,
+    write_soon(put("user.n3"))  # and this is behind them
+    whole = (folder / NAME).read_bytes()
+    shutil.copytree(folder, copy)
+    # the disk has this one, and of what was before it only what it had to take
+    half = len(whole) // 2
+    (copy / NAME).write_bytes((flushed[-1] if flushed else bytes(half))[:half] + whole[half:])
+    may_go_on.set()
+    mailboxes.close()
+    after = opened(copy)
+    assert rows(after).keys() == {f"user.n{i}" for i in range(4)}
+    assert list(check(after)) == []
+    after.close()
 
 
 def test_a_record_is_not_taken_without_those_before_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ anything deleted; and whatever step a crash comes at, the list is at one place a
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from murder.roles.mupdate.commits.moving import Movable, Moved
 from murder.roles.mupdate.database.change import PutEntry
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.transfer import check
+from murder.roles.mupdate.remote.link import greets, open_link
+from murder.roles.mupdate.serving.pulse import MOST_STILL_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster
-from tests.kit.waiting import turns
-from tests.mupdate.nodes import Follower, Raw, Server
+from tests.kit.peer import Peer
+from tests.kit.waiting import turns, until_soon
+from tests.mupdate.nodes import JOURNAL_BYTES, Follower, Raw, Server
 
 
 class Dies(BaseException):
@@ -75,7 +79,7 @@ class Master(Server):
         self.movable: Movable
 
     def open(self) -> None:
-        self.mailboxes = MailboxList.open(self.folder)
+        self.mailboxes = MailboxList.open(self.folder, journal_bytes=JOURNAL_BYTES)
         self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
         self.movable = Movable(self.mailboxes, self.engine, lambda _: self.wrap(EtcdLog(self.log)))
         self.ledger = Ledger(self.mailboxes, self.hub.committed, inline=True, engine=self.movable)
@@ -149,6 +153,7 @@ async def test_it_goes_to_etcd_and_back_under_load_and_everybody_goes_on(
     assert told <= other.names()
     for _ in range(3):
         await turns(50)
+    late = await Raw.connect(other.port)
     back = await one.move("embedded")
     assert back.waited_s < 10 and not one.movable.is_shared
     stop.set()
@@ -158,7 +163,6 @@ async def test_it_goes_to_etcd_and_back_under_load_and_everybody_goes_on(
     assert not list(check(one.mailboxes))
     await replica.replica.ping(20)
     assert {entry.name for entry in replica.mailboxes.walk()} == one.names()
-    late = await Raw.connect(other.port)  # it is no master any more, and does not say that it is
     for command in (b'x ACTIVATE "user.late" "be1!p" ""', b'x FIND "user.u1"', b"x LIST"):
         assert (await late.ask(command))[-1].startswith(b'x NO "[UNAVAILABLE]'), command
     cyrus.send(b"N NOOP\r\n")
@@ -168,6 +172,73 @@ async def test_it_goes_to_etcd_and_back_under_load_and_everybody_goes_on(
     for master in (one, other):
         await master.stop()
     await replica.unfollow()
+
+
+async def test_who_follows_a_retired_master_is_told_so_and_goes_on_where_the_list_is(
+    tmp_path: Path, log: Settings
+) -> None:
+    one, other = Master(tmp_path / "one", log), Master(tmp_path / "other", log, "etcd")
+    await one.start()
+    await one.fill(50)
+    await one.move("etcd")
+    await other.start()
+    assert other.ledger is not None
+    await other.ledger.catch_up()
+    target = replace(other.target, others=(("127.0.0.1", one.port),))
+    replica = Follower(tmp_path / "replica", target)
+    await replica.follow()
+    await replica.replica.until_synchronised(20)
+    cyrus, quiet = await Raw.connect(other.port), await Raw.connect(other.port)
+    cyrus.send(b"U UPDATE\r\n")
+    await cyrus.until(b"U OK")
+    before = replica.mailboxes.last_seq()
+
+    await one.move("embedded")
+
+    heard = await cyrus.until(b"* BYE")
+    assert b'BYE "[UNAVAILABLE] the mailbox list has left etcd' in heard[-1], heard
+    assert not any(b" DELETE " in line for line in heard)
+    assert await cyrus.line() == b""  # it has ended
+    for command in (b"U UPDATE", b"F FOLLOW", b"L LIST", b'D DELETE "user.u1"', b"N NOOP"):
+        answer = await quiet.ask(command)
+        assert len(answer) == 1 and b' NO "[UNAVAILABLE]' in answer[0], answer
+    newcomer = await Peer.at(other.port)
+    assert (await newcomer.line()).startswith(b'* BYE "[UNAVAILABLE] the mailbox list has left')
+    with pytest.raises(UpstreamFailure, match="has left etcd"):
+        await open_link(other.target)
+    assert not await greets(other.target, 20)  # nobody goes back there
+    await one.fill(3, 9000)
+    await until_soon(lambda: replica.mailboxes.last_seq() >= before + 3)
+    assert replica.mailboxes.last_seq() == before + 3  # nothing came twice, nothing went
+    assert {entry.name for entry in replica.mailboxes.walk()} == one.names()
+
+    await one.move("etcd")
+    while not await greets(other.target, 20):  # it is a master again
+        await turns()
+    assert (await quiet.ask(b'F FIND "user.u9000"'))[-1].startswith(b"F OK")
+    await replica.unfollow()
+    for master in (one, other):
+        await master.stop()
+
+
+async def test_a_master_that_got_others_while_it_ran_answers_for_nothing_after_it_stood_still(
+    tmp_path: Path, log: Settings
+) -> None:
+    now = 0.0
+    one = Master(tmp_path / "one", log)
+    await one.start()
+    one.service.pulse = Pulse(lambda: now)
+    peer, alone = await Raw.connect(one.port), await Raw.connect(one.port)
+    now += 10 * MOST_STILL_S
+    assert (await alone.ask(b't ACTIVATE "user.a" "be1!p" ""'))[-1].startswith(b"t OK")
+    await one.move("etcd")
+    assert (await peer.ask(b't ACTIVATE "user.b" "be1!p" ""'))[-1].startswith(b"t OK")
+    now += 10 * MOST_STILL_S
+    peer.send(b't ACTIVATE "user.c" "be1!p" ""\r\n')
+    with contextlib.suppress(ConnectionResetError):
+        assert await peer.line() == b""
+    assert one.names() == {b"user.a", b"user.b"}
+    await one.stop()
 
 
 async def died(master: Master) -> None:

@@ -123,6 +123,26 @@ async def test_a_master_has_all_it_acknowledged(tmp_path: Path) -> None:
     assert answered == [len(one.steps) for one in talkers], story.unclear
 
 
+async def test_a_master_of_several_has_what_it_did_up_to_some_commit(tmp_path: Path) -> None:
+    """The log has the rest. Nothing is missing in between: it could not tell."""
+    story = recorded(tmp_path / "disk")
+    master = Alone(tmp_path / "disk" / "data" / "list", "shared", wrap=story.traced)
+    talkers = [Talker(number) for number in range(PEERS)]
+    await asyncio.gather(*(one.talk(master.port, BURSTS) for one in talkers))
+    master.end()
+    choose = random.Random(SEED)
+    found = set()
+    for disk in story.cuts(choose, CUTS):
+        disk.write_to(tmp_path / "copy", choose)
+        mailboxes = MailboxList.open(tmp_path / "copy" / "data" / "list")
+        for talker in talkers:
+            assert numbers(mailboxes, talker.number) in talker.states(0)
+        found.add(mailboxes.last_seq())
+        still_works(mailboxes)
+        mailboxes.close()
+    assert len(found) > 10
+
+
 async def test_a_replica_follows_on_from_what_its_disk_kept(tmp_path: Path) -> None:
     story = recorded(tmp_path / "disk")
 

@@ -255,7 +255,13 @@ def test_banners_of_all_kinds_are_read(octets: bytes, banner: Banner) -> None:
     assert banner.is_master == (banner.master == "(master)")
 
 
-@pytest.mark.parametrize("octets", [b"* OK IMAP4rev1\r\n", b'* BYE "full"\r\n', b"220 smtp\r\n"])
+def test_a_master_may_say_bye_in_place_of_its_banner() -> None:
+    session = MupdateClientSession()
+    session.receive(b'* BYE "full"\r\n')
+    assert session.next_event() == Response(b"*", Kind.BYE, (b"full",))
+
+
+@pytest.mark.parametrize("octets", [b"* OK IMAP4rev1\r\n", b"220 smtp\r\n"])
 def test_another_protocol_is_noticed(octets: bytes) -> None:
     session = MupdateClientSession()
     session.receive(octets)

@@ -261,7 +261,7 @@ class Ordered:
             try:
                 if not self._is_joined:
                     raise _NotNext
-                outcome, committed = self.mailboxes.write(numbered, order)
+                outcome, committed = self.mailboxes.write(numbered, order, ahead=True, flush=False)
             except _NotNext:
                 pass
             except Refusal as refusal:

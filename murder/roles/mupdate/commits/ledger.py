@@ -117,12 +117,23 @@ class Ledger:
             self.mailboxes.write, lambda transaction: transaction.forget_conflicts()
         )
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the list has ever been complete here, and is still kept here: else it is told to nobody."""
+        return self._engine.is_ready
+
+    @property
+    def why_not_ready(self) -> str:
+        """In words."""
+        never = "the list has never been complete here; it comes when its engine answers"
+        return self._engine.problem or never
+
     def check_ready(self) -> None:
-        """Raise UpstreamFailure where the list has never been complete: it is not told to anybody."""
-        if not self._engine.is_ready:
-            never = "the list has never been complete here; it comes when its engine answers"
-            text = self._engine.problem or never
-            raise UpstreamFailure(UpstreamKind.UNSYNCHRONISED, "the list's engine", text)
+        """Raise UpstreamFailure where it is not."""
+        if not self.is_ready:
+            raise UpstreamFailure(
+                UpstreamKind.UNSYNCHRONISED, "the list's engine", self.why_not_ready
+            )
 
     def _others_have_committed(self) -> None:
         """Called from any thread."""

@@ -17,6 +17,8 @@ Changed = dict[bytes, bytes | None]
 """Of one table: the value of a key; None where it is removed."""
 
 NOWHERE: Final = object()
+KEY_OCTETS: Final = 6  # of a record in the journal, beside key and value,
+TABLE_OCTETS: Final = 5  # and of each table
 
 
 class Layer:
@@ -101,12 +103,12 @@ class View:
 
 
 class TooMany(Exception):
-    """A draft has more keys than its layer may get."""
+    """A draft has more keys than its layer may get, or octets than there is room for."""
 
 
 class Draft(View):
     """Such a view that can be written to: into a layer of its own, `own`. `counted`: tables whose keys are counted. `most`:
-    keys that it may have; at the next one its methods raise TooMany."""
+    keys that it may have; at the next one its methods raise TooMany. `most_octets`: what the journal has room for."""
 
     def __init__(
         self,
@@ -115,11 +117,19 @@ class Draft(View):
         own: Layer,
         counted: frozenset[Table],
         most: int = sys.maxsize,
+        most_octets: int = sys.maxsize,
     ) -> None:
         super().__init__(below, (own, *layers))
         self.own = own
         self._counted = counted
         self._most = most
+        self._most_octets = most_octets
+
+    def check_room(self) -> None:
+        """Raises TooMany where the journal does not take what is in it. Whoever is to tell others of it asks before."""
+        octets = self.own.octets + KEY_OCTETS * self.own.keys + TABLE_OCTETS * len(self.own.tables)
+        if octets > self._most_octets:
+            raise TooMany
 
     def put(self, key: bytes, value: bytes, *, append: bool = False, db: Table) -> bool:
         own = self.own

@@ -153,18 +153,21 @@ class Environment:
         """Whether a small change `ahead` waits for nothing but its own flush of the disk."""
         return self._settling.is_prompt
 
-    def write(self, work: Callable[[WriteTransaction], T], *, ahead: bool = False) -> T:
+    def write(
+        self, work: Callable[[WriteTransaction], T], *, ahead: bool = False, flush: bool = True
+    ) -> T:
         """Run `work` in a write transaction; when this returns, what it did is on disk.
 
         `work` may run more than once (the map was full, and has been grown): it must keep nothing of a run that
         failed. Blocks for other writers and for the disk: call it from a thread. Raises Refusal(UNAVAILABLE)
         where the disk is full, or takes nothing; Refusal(LIMIT) where it would grow, and may not. Where it may not, `work`
         runs again with some room for what takes away (that needs pages, too); then `only_makes_room` is set, and `work`
-        raises `full()` where it adds. `ahead`: it puts and removes single keys, and may be in the journal before LMDB.
+        raises `full()` where it adds. `ahead`: it puts and removes single keys, and may be in the journal before LMDB; and
+        where that is not flushed (`flush`), a power cut may take the last of it, in order.
         """
         if self.read_only:
             raise Misuse(f"{self.path} was opened for reading only")
-        if ahead and (done := self._settling.write(work)) is not None:
+        if ahead and (done := self._settling.write(work, flush=flush)) is not None:
             return done[0]
         with self._settling.alone():
             try:

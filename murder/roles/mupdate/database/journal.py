@@ -62,6 +62,7 @@ class Journal:
         self._side = 1
         self._at = 0  # where the next record goes, in its half
         self._place = 0
+        self._is_flushed = True
         self.chapter = Chapter(b"", b"", 0)
         if bound and os.fstat(self._file).st_size != 2 * self.half:
             self._pending_size = 2 * self.half
@@ -118,15 +119,21 @@ class Journal:
 
     def fits(self, octets: int) -> bool:
         """Whether a record with so many octets of changes goes into the half."""
-        return self._at + _BODY_AT + octets <= self.half
+        return octets <= self.room
+
+    @property
+    def room(self) -> int:
+        """Octets of changes for which there is room in it."""
+        return self.half - self._at - _BODY_AT
 
     @property
     def used(self) -> int:
         """Octets of the half."""
         return self._at
 
-    def append(self, body: bytes) -> None:
-        """Durable when it returns. Where it raises (OSError) the record may be there: begin nothing behind it."""
+    def append(self, body: bytes, *, flush: bool = True) -> None:
+        """Durable when it returns, or (without `flush`) with the next one that is flushed. Where it raises (OSError) the
+        record may be there: begin nothing behind it."""
         chapter = self.chapter
         head = _HEAD.pack(chapter.name, chapter.before, chapter.stands_on, self._place, len(body))
         digest = blake2b(head, digest_size=DIGEST)
@@ -136,9 +143,17 @@ class Journal:
         written = os.pwrite(self._file, octets, at)
         while written < len(octets):
             written += os.pwrite(self._file, octets[written:], at + written)
-        os.fdatasync(self._file)
+        self._is_flushed = False
+        if flush:
+            self.flush()
         self._at += -(-len(octets) // BLOCK) * BLOCK
         self._place += 1
+
+    def flush(self) -> None:
+        """All that was appended is durable. Raises OSError."""
+        if not self._is_flushed:
+            os.fdatasync(self._file)
+            self._is_flushed = True
 
     def void(self) -> None:
         """Nothing in it counts any more, whatever becomes of the list. Raises OSError."""

@@ -19,6 +19,7 @@ from murder.api.list_log import Position, Record, Whole
 from murder.model.entry import MailboxEntry
 from murder.model.name import collation_key, is_deleted, name_of_key
 from murder.roles.mupdate.database import visibility
+from murder.roles.mupdate.database.ahead import Draft
 from murder.roles.mupdate.database.anew import build_anew
 from murder.roles.mupdate.database.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.roles.mupdate.database.environment import MAP_BYTES, Environment, open_environment
@@ -327,6 +328,13 @@ class MailboxList:
             return 0 if not commit and self._environment.read(self._knows_beginning) else None
         return seq if self._environment.read(check) else None
 
+    def is_behind(self, mark: str) -> bool:
+        """Whether a mark may be of this list's history, further than it has come here."""
+        epoch, _, rest = mark.partition(":")
+        number = rest.partition(":")[0]
+        is_number = number.isdecimal() and len(number) <= 18
+        return epoch == self.epoch and is_number and int(number) > self.last_seq()
+
     def _knows_beginning(self, transaction: Snapshot) -> bool:
         return transaction.get(b"floor", db=self._tables[b"meta"]) is None
 
@@ -456,10 +464,11 @@ class MailboxList:
         order: Callable[[ListTransaction, LastCommit, T], None] | None = None,
         *,
         ahead: bool = False,
+        flush: bool = True,
     ) -> tuple[T, Committed]:
         """Run `work` in a transaction that is durable on return. It may run more than once; if it raises,
         nothing has happened. `order` is asked last, when all is done but the commit; if it raises, likewise. `ahead`: it may
-        be in the journal first, where it is a few rows."""
+        be in the journal first, where it is a few rows; and durable a little later (`flush`), where a log has it."""
 
         def run(transaction: WriteTransaction) -> tuple[T, Committed]:
             changing = ListTransaction(transaction, self._tables)
@@ -468,10 +477,12 @@ class MailboxList:
                 raise self._environment.full()
             last = changing.finish()
             if order is not None:
+                if isinstance(transaction, Draft):
+                    transaction.check_room()
                 order(changing, last, outcome)
             return outcome, Committed(changing.changes, last.seq, self._mark_of(last))
 
-        return self._environment.write(run, ahead=ahead)
+        return self._environment.write(run, ahead=ahead, flush=flush)
 
     @property
     def is_prompt(self) -> bool:
@@ -479,18 +490,21 @@ class MailboxList:
         return self._environment.is_prompt
 
     def take_up(self, records: Iterable[Record]) -> list[Committed]:
-        """Do commits that have their place in this list's history already, in one transaction. Raises as `write`."""
+        """Do commits that have their place in this list's history already, in one transaction; a log has them, so that a
+        power cut may take the last of them. Raises as `write`."""
+        commits = list(records)
+        are_few = sum(len(record.changes) for record in commits) <= BATCH
 
         def run(transaction: WriteTransaction) -> list[Committed]:
             done = []
-            for record in records:
+            for record in commits:
                 following = ListTransaction(transaction, self._tables)
                 following.follow(record)
                 last = following.finish()
                 done.append(Committed(following.changes, last.seq, self._mark_of(last)))
             return done
 
-        return self._environment.write(run)
+        return self._environment.write(run, ahead=are_few, flush=False)
 
     def take_whole(self, whole: Whole) -> Committed:
         """Become another list, with its history, in one transaction: the old one serves meanwhile. Raises as `write`, and

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol, TypeVar
 
-from murder.errors import Refusal
+from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.roles.mupdate.database.ahead import Draft, Layer, TooMany
 from murder.roles.mupdate.database.journal import NOTHING_BEFORE, Chapter, Journal, format_changes
@@ -95,7 +95,7 @@ class Settling:
         self._thread: threading.Thread | None = None
         self._woken = threading.Event()
         self._hurried = threading.Event()
-        self._is_closed = False
+        self._closed = threading.Event()
         self._log = logger(role="mupdate")
         self._is_left = False  # what is ahead, by a process that was here before
         if journal is not None:
@@ -162,19 +162,22 @@ class Settling:
             or (layers[0].keys < MANY_KEYS and journal.used < journal.half // 2)
         )
 
-    def write(self, work: Callable[[WriteTransaction], T]) -> tuple[T] | None:
-        """Do it ahead of LMDB, durably; None where it must be done directly. `work` has run then, perhaps."""
+    def write(
+        self, work: Callable[[WriteTransaction], T], *, flush: bool = True
+    ) -> tuple[T] | None:
+        """Do it ahead of LMDB, durably (without `flush`: soon); None where it must be done directly. `work` has run then,
+        perhaps."""
         if not self._may_begin:
             return None
         with self._writing:
             try:
-                return (self._write(work),)
+                return (self._write(work, flush),)
             except _Directly:
                 return None
             finally:
                 self._let_go()
 
-    def _write(self, work: Callable[[WriteTransaction], T]) -> T:
+    def _write(self, work: Callable[[WriteTransaction], T], flush: bool) -> T:
         journal = self._journal
         assert journal is not None
         self._begin(journal)
@@ -183,7 +186,7 @@ class Settling:
 
         def draft(snapshot: Snapshot, stamp: int) -> T:
             layers = [layer for layer in self.layers if layer.stands_on >= stamp]
-            return work(Draft(snapshot, layers, own, below.counted_tables, room))
+            return work(Draft(snapshot, layers, own, below.counted_tables, room, journal.room))
 
         room = MOST_KEYS - self.layers[0].keys
         try:
@@ -198,7 +201,7 @@ class Settling:
         if not journal.fits(len(body)):
             raise _Directly
         try:
-            journal.append(body)
+            journal.append(body, flush=flush)
         except OSError as error:
             self._may_begin = False
             self._log.warning("list.journal_failed", problem=str(error))
@@ -234,6 +237,15 @@ class Settling:
             lambda snapshot, stamp: (self._below.chapter_below(snapshot), stamp)
         )
         self._put_on(journal, before or NOTHING_BEFORE, stamp)
+
+    def _flush(self, journal: Journal) -> None:
+        """Before a chapter begins behind this one: after a power cut none must be there whose chapter before is not whole.
+        Raises Refusal."""
+        try:
+            journal.flush()
+        except OSError as error:
+            self._may_begin = False
+            raise Refusal(Code.UNAVAILABLE, f"The journal cannot be written: {error}") from error
 
     def _put_on(self, journal: Journal, before: bytes, stands_on: int) -> None:
         layer = Layer(self._below.layered_tables, stands_on)
@@ -302,21 +314,19 @@ class Settling:
         self._woken.set()
 
     def _run(self) -> None:
-        wait_s = SETTLE_S
         while True:
             self._woken.wait()
-            self._hurried.wait(wait_s)
-            if self._is_closed:
+            self._hurried.wait(SETTLE_S)
+            if self._closed.is_set():
                 return
             self._woken.clear()
             self._hurried.clear()
-            wait_s = SETTLE_S
             try:
                 self._settle_lowest()
             except Refusal as refusal:
                 self._log.warning("list.not_settled", problem=refusal.text)
-                wait_s = AGAIN_S
                 self._woken.set()
+                self._closed.wait(AGAIN_S)  # whoever is in a hurry
 
     def _settle_lowest(self) -> None:
         """While others write above it."""
@@ -328,6 +338,7 @@ class Settling:
                     return
                 lowest = self.layers[-1]
                 if len(self.layers) == 1 and self._may_begin and not self._is_left:
+                    self._flush(journal)
                     self._put_on(journal, self._names[lowest].name, lowest.stands_on + 1)
             self._settle(lowest)
             with self._writing:
@@ -340,7 +351,7 @@ class Settling:
     def close(self) -> None:
         """Settle, and leave nothing that could be taken for more. Where the disk does not, the journal has it; where another
         process writes, what is in the journal is that one's."""
-        self._is_closed = True
+        self._closed.set()
         self._hurried.set()
         self._woken.set()
         if self._thread is not None:

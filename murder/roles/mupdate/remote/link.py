@@ -224,6 +224,8 @@ class Link:
     async def greet(self) -> None:
         """Wait for the banner. Raises UpstreamFailure, BadSyntax."""
         event = await self._next()
+        if isinstance(event, Response) and event.kind is Kind.BYE:
+            raise self.failure(UpstreamKind.UNAVAILABLE, f"the master says BYE: {event.text}")
         if not isinstance(event, Banner):
             raise self.failure(UpstreamKind.PROTOCOL, "no MUPDATE banner")
         self.banner = event

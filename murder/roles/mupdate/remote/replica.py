@@ -28,7 +28,7 @@ from murder.roles.mupdate.remote.link import Link, Target
 from murder.roles.mupdate.remote.masters import Masters
 from murder.roles.mupdate.remote.parts import Part, parts_of
 from murder.session.mupdate_client import Event, Rows, is_answer
-from murder.wire.mupdate import Kind, Response, Verb
+from murder.wire.mupdate import UNAVAILABLE, Kind, Response, Verb
 
 T = TypeVar("T")
 
@@ -215,7 +215,12 @@ class Replica:
         self._set_phase(Phase.SYNCHRONISING)
         try:
             began = time.monotonic()
-            how = await stream.begin()
+            try:
+                how = await stream.begin()
+            except UpstreamFailure:
+                if masters.are_several:
+                    masters.leave(link)
+                raise
             self._current_at = time.time()
             self._set_phase(Phase.STREAMING)
             self._log.info(
@@ -454,8 +459,11 @@ class _Stream:
         dump.finish(finished)
 
     def _answered(self, response: Response) -> None:
-        """OK: the list is complete, live changes follow. NO: our mark is not in the master's history."""
+        """OK: the list is complete, live changes follow. NO: our mark is not in the master's history, or not yet."""
         if response.kind is not Kind.OK:
+            if response.text.startswith(UNAVAILABLE):
+                self._fail(self._link.failure(UpstreamKind.UNAVAILABLE, f"NO: {response.text}"))
+                return
             if self._resuming_from is None:
                 self._fail(self._link.failure(UpstreamKind.PROTOCOL, f"NO: {response.text}"))
                 return

@@ -43,7 +43,16 @@ from murder.session.mupdate_server import (
 from murder.trail.audit import NOBODYS, AuditLog
 from murder.trail.figures import Figures
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
-from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
+from murder.wire.mupdate import (
+    MASTER,
+    UNAVAILABLE,
+    Banner,
+    Command,
+    Kind,
+    Verb,
+    format_banner,
+    format_status,
+)
 from murder.wire.nodes.control_answers import SessionShown
 
 PROTOCOL: Final = "mupdate"
@@ -79,23 +88,42 @@ class MupdateService:
     audit: AuditLog = NOBODYS
     figures: Figures = field(default_factory=Figures)
     within: None = None  # nobody else serves it on the same port
-    pulse: Pulse | None = None  # of a master that is one of several
+    pulse: Pulse | None = None  # a master's, which counts while it is one of several
     _beat: asyncio.TimerHandle | None = None
+    _was_ready: bool = False
 
     def __post_init__(self) -> None:
-        if self.ledger is not None and self.ledger.is_shared:
+        if self.ledger is not None:
             self.pulse = Pulse()
             self.beat()
 
     def beat(self) -> None:
-        """Look whether the process has stood still; and again, as long as the service is there."""
-        if self.pulse is not None:
+        """Look whether the process has stood still, and whether the list has gone; and again, as long as the service is
+        there."""
+        if self.pulse is not None and self.ledger is not None:
             self.is_awake(self.pulse)
+            is_ready = self.ledger.is_ready
+            if self._was_ready and not is_ready:
+                self._retire(self.ledger.why_not_ready)
+            self._was_ready = is_ready
             self._beat = asyncio.get_running_loop().call_later(BEAT_S, self.beat)
+
+    def _retire(self, reason: str) -> None:
+        """The list is kept elsewhere from here on: who follows it here would never hear of anything again."""
+        following = [dialogue for dialogue in self.dialogues if dialogue.is_streaming]
+        log = logger(role=PROTOCOL)
+        log.warning("master.retired", subscribers=len(following), problem=reason)
+        for dialogue in following:
+            dialogue.retire(reason)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there are other masters of the same list, to whom clients may have gone."""
+        return self.ledger is not None and self.ledger.is_shared
 
     def is_awake(self, pulse: Pulse) -> bool:
         """False where it has stood still: who spoke before is cut off, they have other masters by now."""
-        if pulse.beats():
+        if pulse.beats() or not self.is_shared:
             return True
         log = logger(role=PROTOCOL)
         log.warning("master.stood_still", connections=len(self.dialogues))
@@ -140,6 +168,20 @@ class MupdateDialogue(ClientDialogue):
         service.dialogues.add(self)
         service.counters.connections += 1
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the peer follows the list."""
+        return self._subscriber is not None
+
+    def retire(self, reason: str) -> None:
+        """End the stream: with BYE, or at once where the list is just being told."""
+        if self._subscriber is None:
+            return
+        if self._subscriber.is_live:
+            self._bye(f"{UNAVAILABLE}{reason}")
+        else:
+            self._subscriber.cut(reason)
+
     def describe(self) -> SessionShown:
         user = self.peer.name if self.peer else ""
         state = STREAMING if self._subscriber is not None else ""
@@ -163,7 +205,11 @@ class MupdateDialogue(ClientDialogue):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_OCTETS // 2)
 
     def greet(self) -> None:
+        """With BYE where there is no list to speak of (any more): who has other masters goes there at once."""
         service = self.service
+        if service.ledger is not None and not service.ledger.is_ready:
+            self._bye(f"{UNAVAILABLE}{service.ledger.why_not_ready}")
+            return
         offered = service.gate.mechanisms(self.connection, PROTOCOL)
         self.send(
             format_banner(
@@ -192,6 +238,8 @@ class MupdateDialogue(ClientDialogue):
             case BadSyntax():
                 self.send(format_status(tag, Kind.BAD, error.text))
                 self.was_malformed()
+            case Refusal(code=Code.UNAVAILABLE):
+                self.send(format_status(tag, Kind.NO, f"{UNAVAILABLE}{error.text}"))
             case Refusal():
                 self.send(format_status(tag, Kind.NO, error.text))
             case UpstreamFailure():
@@ -370,14 +418,17 @@ class MupdateDialogue(ClientDialogue):
             await self.rest()
         self.send(b'%b OK "list complete"\r\n' % command.tag)
 
-    async def _come_to_present(self, ledger: Ledger, *, must: bool = True) -> None:
-        """Until all is here that any master has acknowledged. Where that cannot be told, UpstreamFailure if it must; else
-        what is here serves: a backend that compares its mailboxes with an old list deletes none."""
+    async def _come_to_present(self, ledger: Ledger, *, must: bool = True) -> bool:
+        """Until all is here that any master has acknowledged; whether that is so. Where it cannot be told, UpstreamFailure
+        if it must; else what is here serves: a backend that compares its mailboxes with an old list deletes none."""
         try:
             await ledger.catch_up()
         except (UpstreamFailure, Refusal):
             if must:
                 raise
+            ledger.check_ready()  # the list may have gone just now
+            return False
+        return True
 
     def _noop(self, command: Command) -> Running:
         ok = b'%b OK "Noop done"\r\n' % command.tag
@@ -407,12 +458,17 @@ class MupdateDialogue(ClientDialogue):
         self.session.check(command)  # BYE may have been said since the command came
         service = self.service
         ok = b'%b OK "streaming starts"\r\n' % command.tag
+        is_present = True
         if service.ledger is not None and service.ledger.is_shared:
-            await self._come_to_present(service.ledger, must=False)
+            is_present = await self._come_to_present(service.ledger, must=False)
         if command.verb is Verb.FOLLOW:
             seq = None
             if command.args:
-                seq = service.mailboxes.seq_of_mark(command.args[0].decode("ascii", "replace"))
+                mark = command.args[0].decode("ascii", "replace")
+                seq = service.mailboxes.seq_of_mark(mark)
+                if seq is None and not is_present and service.mailboxes.is_behind(mark):
+                    # who has more than this master keeps it, and asks another one, or later
+                    raise Refusal(Code.UNAVAILABLE, "the list here is older than that, for now")
                 if seq is None:
                     raise Refusal(Code.CANNOT, "that is not in this list's history")
             subscriber = Subscriber(service.hub, self, command.tag, positions=True)

@@ -225,7 +225,7 @@ class Writes:
             self._writer.written()
 
         peer = self._writer.peer.name if self._writer.peer else ""
-        if (pulse := self._pulse) is not None:
+        if (pulse := self._pulse) is not None and self._ledger.is_shared:
             batch = [_Awake(pulse, pulse.number, work) for work in batch]
         self._ledger.propose(batch, durable, cost, peer, self)
 
