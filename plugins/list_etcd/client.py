@@ -1,13 +1,14 @@
 """A client of an etcd cluster: calls with deadlines to one member after the other, logins, TLS. Knows nothing of lists.
 
-It lives in an event loop of its own. A call goes to the member that answered last. Where that fails, or says nothing for a
-second, the next one is asked, until the time of the caller is up: so calls must be such that doing them twice is no harm.
+It lives in an event loop of its own. A call goes to the member that answered last. Where that fails, or says nothing for
+some tenths of a second, the next one is asked, until the time of the caller is up: so calls must be such that doing them
+twice is no harm.
 """
 
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -37,7 +38,12 @@ from plugins.list_etcd.settings import Endpoint, Settings
 
 A = TypeVar("A", bound=Message)
 
-ATTEMPT_S: Final = 1.0  # and as much again for each MiB that is sent
+SILENCE_S: Final = (
+    0.4  # until another member is asked, too; and a second more for each MiB that is sent
+)
+ATTEMPT_S: Final = (
+    1.0  # of silence, after which a connection is given up where another member has answered
+)
 PAUSE_S: Final = 0.05  # between two attempts
 MIB: Final = 1 << 20
 FAILURES: Final = (
@@ -136,6 +142,67 @@ def kind_of(error: BaseException) -> UpstreamKind:
     return UpstreamKind.LOST
 
 
+class _Asked:
+    """The attempts of one call."""
+
+    def __init__(
+        self, ask: Callable[..., Coroutine[Any, Any, Any]], members: Sequence[Endpoint]
+    ) -> None:
+        """`members`: in the order in which they are asked."""
+        self._ask = ask
+        self._members = members
+        self._waiting: dict[asyncio.Task[Any], tuple[Endpoint, float]] = {}
+        self._last: tuple[Endpoint, BaseException] | None = None
+        self.count = 0
+
+    @property
+    def slowness(self) -> int:
+        """By which patience grows, once each of them has been asked twice and says nothing."""
+        return 1 + len(self._waiting) // (2 * len(self._members))
+
+    def add(self, method: Method, request: Message, left_s: float) -> None:
+        """Ask the next one."""
+        loop = asyncio.get_running_loop()
+        endpoint = self._members[self.count % len(self._members)]
+        task = loop.create_task(self._ask(endpoint, method, request, max(left_s, 0.05)))
+        self._waiting[task] = (endpoint, loop.time())
+        self.count += 1
+
+    async def some(self, within_s: float) -> Sequence[tuple[Endpoint, Any]]:
+        """Those that have ended first, with their answers or errors."""
+        timeout = max(within_s, 0.0)
+        ended, _ = await asyncio.wait(
+            self._waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        return [(self._waiting.pop(one)[0], one.exception() or one.result()) for one in ended]
+
+    def silent_for(self, seconds: float) -> Sequence[Endpoint]:
+        before = asyncio.get_running_loop().time() - seconds
+        return [endpoint for endpoint, since in self._waiting.values() if since <= before]
+
+    def note_failure(self, endpoint: Endpoint, error: BaseException) -> None:
+        self._last = (endpoint, error)
+
+    def failure(self) -> UpstreamFailure:
+        """What came last from anybody."""
+        endpoint, error = self._last or (self._members[0], TimeoutError())
+        text = f"etcd at {endpoint}: {shown(error)}"
+        failure = UpstreamFailure(kind_of(error), "etcd", text)
+        failure.__cause__ = error
+        return failure
+
+    def end(self) -> None:
+        for task in self._waiting:
+            task.cancel()
+            task.add_done_callback(_is_over)
+
+
+def _is_over(task: asyncio.Task[Any]) -> None:
+    """Whatever has become of it."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Cluster:
     """See the module. Belongs to one event loop."""
 
@@ -184,31 +251,45 @@ class Cluster:
         return context
 
     async def call(
-        self, method: Method, request: Message, within_s: float, patience_s: float = ATTEMPT_S
+        self, method: Method, request: Message, within_s: float, patience_s: float = 0.0
     ) -> Any:
-        """Ask until somebody has answered. Raises Denied; UpstreamFailure where nobody has within that time: it may
-        have been done, or be done a little later; TooLong, where less should be asked for."""
+        """Ask until somebody has answered. Who says nothing for a while (`patience_s`, at the least) is waited for, while
+        the next one is asked, too: a proposal may have been lost with a leader. Raises Denied; UpstreamFailure where nobody
+        has answered within that time: it may have been done, or be done a little later; TooLong, where less should be
+        asked for."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
-        attempt_s = max(patience_s, ATTEMPT_S) + request.ByteSize() / MIB
-        is_retry = False
-        while True:
-            endpoint = self.endpoint
-            try:
-                left_s = max(0.05, min(attempt_s, end - loop.time()))
-                return await self.ask(endpoint, method, request, left_s)
-            except FAILURES as error:
-                if _is_certain(error):
-                    assert isinstance(error, GRPCError)
-                    raise Denied(error.status, shown(error), is_retry=is_retry) from error
-                is_retry = True
-                self.leave(endpoint)
-                if isinstance(error, TooLong):
-                    raise
+        silence_s = max(patience_s, SILENCE_S) + request.ByteSize() / MIB
+        at = self._at % len(self._endpoints)
+        asked = _Asked(self.ask, [*self._endpoints[at:], *self._endpoints[:at]])
+        try:
+            while True:
+                asked.add(method, request, end - loop.time())
+                ended = await asked.some(min(end - loop.time(), silence_s * asked.slowness))
+                for endpoint, answer in ended:
+                    if not isinstance(answer, BaseException):
+                        self._answers(endpoint, asked.silent_for(ATTEMPT_S))
+                        return answer
+                for endpoint, answer in ended:
+                    asked.note_failure(endpoint, answer)
+                    if isinstance(answer, GRPCError) and _is_certain(answer):
+                        text, is_retry = shown(answer), asked.count > 1
+                        raise Denied(answer.status, text, is_retry=is_retry) from answer
+                    self.leave(endpoint)
+                    if isinstance(answer, TooLong) or not isinstance(answer, FAILURES):
+                        raise answer
                 if loop.time() + PAUSE_S >= end:
-                    text = f"etcd at {endpoint}: {shown(error)}"
-                    raise UpstreamFailure(kind_of(error), "etcd", text) from error
-            await asyncio.sleep(PAUSE_S)
+                    raise asked.failure()
+                if ended:
+                    await asyncio.sleep(PAUSE_S)
+        finally:
+            asked.end()
+
+    def _answers(self, endpoint: Endpoint, silent: Sequence[Endpoint]) -> None:
+        """It is asked first from here on; who has said nothing for long is left."""
+        for one in silent:
+            self.leave(one)
+        self._at = self._endpoints.index(endpoint)
 
     async def ask(
         self, endpoint: Endpoint, method: Method, request: Message, within_s: float

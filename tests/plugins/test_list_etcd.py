@@ -22,6 +22,7 @@ from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port
 from tests.kit.process import run_murder
 from tests.kit.waiting import LIMIT_S, until
+from tests.kit.wires import Mode, Wires
 
 Make = Callable[[], EtcdLog]
 
@@ -357,6 +358,28 @@ HOSTILE = {
 }
 
 
+def test_what_a_member_has_done_whose_answer_does_not_come_another_one_tells(
+    members: Cluster,
+) -> None:
+    """The change is asked for at both, and done once."""
+    with Wires() as wires:
+        wire = wires.to(members.members[0].client_port)
+        endpoints = (f"http://127.0.0.1:{wire.port}", *members.endpoints)
+        log = EtcdLog(Settings(endpoints, prefix="/deaf/", timeout_s=20))
+        epoch = epoch_of(log)
+        first = filled(BEGINNING, 2)
+        wires.set(wire, Mode.DEAF)
+        assert log.append(epoch, first)
+        assert not log.append(epoch, filled(BEGINNING, 3))
+        second = filled(first.position, 1)
+        assert log.append(epoch, second)
+        wires.set(wire, Mode.OPEN)
+        found = log.since(epoch, BEGINNING)
+        assert not isinstance(found, Whole)
+        assert [one.position for one in found] == [first.position, second.position]
+        log.close()
+
+
 class Hostile:
     """An endpoint that is none: says the same to everybody, and holds the line."""
 
@@ -384,7 +407,7 @@ def test_an_endpoint_that_is_no_etcd_holds_nothing_up(
     members: Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another is asked, the watch is there, and an operator is told which one it is."""
-    monkeypatch.setattr("plugins.list_etcd.client.ATTEMPT_S", 0.3)
+    monkeypatch.setattr("plugins.list_etcd.client.SILENCE_S", 0.1)
     hostile = Hostile(HOSTILE[kind])
     prefix = f"/hostile{list(HOSTILE).index(kind)}/"
     log = EtcdLog(Settings((hostile.url, *members.endpoints), prefix=prefix, timeout_s=10))
