@@ -145,11 +145,36 @@ def test_several_masters_and_machines_that_do_everything(tmp_path: Path) -> None
     assert roles_of(certificate) == {"frontend", "backend"}
 
 
+def test_three_equal_machines(tmp_path: Path) -> None:
+    """Each asks its own master and its own etcd first."""
+    names = ["n1.example.org", "n2.example.org", "n3.example.org"]
+    etcd = [f"https://{name}:2379" for name in names]
+    words = [word for url in etcd for word in ("--etcd", url)]
+    init(tmp_path, *with_hosts(*(f"{name}=mupdate+unified" for name in names)), *words)
+    made = tomli.loads((tmp_path / "site" / names[1] / "murder.toml").read_text())
+    assert made["node"]["roles"] == ["mupdate", "unified"]
+    assert made["mupdate"]["master"] == [names[1], names[0], names[2]]
+    assert made["plugins"]["list_etcd"]["endpoints"] == [etcd[1], etcd[0], etcd[2]]
+    assert made["servers"].keys() == set(names) and "imaps" in made["frontend"]
+    certificate = read_certificate(tmp_path / "site" / names[1] / f"{names[1]}.pem")
+    assert roles_of(certificate) == {"mupdate", "frontend", "backend"}
+    assert changed(tmp_path) == {}
+
+
+def test_one_machine_may_be_all_of_a_murder_and_others_join_it(tmp_path: Path) -> None:
+    init(tmp_path, *with_hosts("n1=mupdate+unified", "n2=unified"))
+    made = tomli.loads((tmp_path / "site" / "n1" / "murder.toml").read_text())
+    assert made["mupdate"] == {"listen": ["*:3905"]}
+
+
 @pytest.mark.parametrize(
     "words, problem",
     [
         ([], "name the hosts: --host NAME=ROLE, or --from FILE"),
-        (with_hosts("a=master"), "want NAME=ROLE, ROLE one of mupdate, frontend, backend, unified"),
+        (
+            with_hosts("a=master"),
+            "want NAME=ROLE, ROLE one of mupdate, frontend, backend, unified, mupdate+unified",
+        ),
         (with_hosts("../../etc=backend"), 'hosts."../../etc": is no host name'),
         (with_hosts("-oProxyCommand=backend"), "is no host name"),
         (with_hosts("m=mupdate", "b=backend"), "a frontend is missing: a host of role frontend"),

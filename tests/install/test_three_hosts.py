@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -57,8 +57,10 @@ until(is_taken, every_s=0.2)
 class Site:
     """The three hosts, and the operator's desk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hosts: Mapping[str, str] = HOSTS) -> None:
+        """`hosts`: their addresses."""
         self.folder = folder
+        self.hosts = hosts
         self.prefix = f"m{os.getpid() % 100000}"
         self.serving: list[subprocess.Popen[bytes]] = []
 
@@ -86,11 +88,11 @@ class Site:
 
     def connect(self) -> None:
         """Namespaces on a bridge in a namespace of its own, with names in /etc/hosts."""
-        names = "".join(f"{ip} {host}.example.org\n" for host, ip in HOSTS.items())
+        names = "".join(f"{ip} {host}.example.org\n" for host, ip in self.hosts.items())
         self.run("ip", "netns", "add", self.space("net"))
         self.at("net", "ip", "link", "add", "br0", "type", "bridge")
         self.at("net", "ip", "link", "set", "br0", "up")
-        for number, (host, ip) in enumerate(HOSTS.items()):
+        for number, (host, ip) in enumerate(self.hosts.items()):
             space = self.space(host)
             self.run("ip", "netns", "add", space)
             hosts = Path("/etc/netns") / space / "hosts"
@@ -117,10 +119,14 @@ class Site:
 
     def serve(self, host: str, config: str) -> None:
         """Start its node; `stop` ends it."""
-        words = ["ip", "netns", "exec", self.space(host), sys.executable]
-        words += [str(ROOT / "dist" / "murder.pyz"), "serve", "--config", config]
-        with (self.folder / f"{host}.log").open("wb") as log:
-            self.serving.append(subprocess.Popen(words, stderr=log, cwd=ROOT))
+        murder = [sys.executable, str(ROOT / "dist" / "murder.pyz")]
+        self.start(host, f"{host}.log", *murder, "serve", "--config", config)
+
+    def start(self, host: str, log: str, *words: str) -> None:
+        """A program on a host, whose errors are in that file; `stop` ends it."""
+        command = ["ip", "netns", "exec", self.space(host), *words]
+        with (self.folder / log).open("wb") as said:
+            self.serving.append(subprocess.Popen(command, stderr=said, cwd=ROOT))
 
     def stop(self) -> None:
         for process in self.serving:
@@ -131,7 +137,7 @@ class Site:
 
     def disconnect(self) -> None:
         self.stop()
-        for host in (*HOSTS, "net"):
+        for host in (*self.hosts, "net"):
             subprocess.run(
                 ["ip", "netns", "del", self.space(host)], check=False, capture_output=True
             )
@@ -161,18 +167,25 @@ class Site:
         return str(file)
 
 
-@pytest.fixture
-def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@contextlib.contextmanager
+def connected(folder: Path, hosts: Mapping[str, str] = HOSTS) -> Iterator[Site]:
+    """A site, as far as wires and names go."""
     if os.geteuid() != 0:
         cannot_run("network namespaces need root")
     if missing := wanted("ip", "curl"):
         cannot_run(missing)
-    site = Site(tmp_path_factory.mktemp("site"))
+    site = Site(folder, hosts)
     try:
         site.connect()
         yield site
     finally:
         site.disconnect()
+
+
+@pytest.fixture
+def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with connected(tmp_path_factory.mktemp("site")) as found:
+        yield found
 
 
 def test_what_init_has_written_is_copied_and_serves_mail(site: Site) -> None:

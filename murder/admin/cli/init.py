@@ -119,6 +119,7 @@ def init(
     murder init
     murder init --host m=mupdate --host b=backend --host f=frontend
     murder init --host be2.example.org=backend@10.0.0.4
+    murder init --host n1=mupdate+unified --host n2=mupdate+unified --etcd https://n1:2379 --etcd https://n2:2379
     murder init --from site.toml --json
     """
     earlier = _read(folder / SITE) if (folder / SITE).exists() else None
@@ -195,7 +196,7 @@ def prepare(folder: Path, authority: Path, site: Site, earlier: Site | None) -> 
         changed += written
         changed += _written(home / "murder.service", format_unit(program=PROGRAM))
         prepared.append(Prepared(host.name, home, tuple(changed), kept))
-        check_start(load_config(home / CONFIG), [host.role])
+        check_start(load_config(home / CONFIG), host.role.split("+"))
     home, changed = _certified(authority, folder / site.operator, ("operator",), [])
     old = format_operator(earlier) if earlier else ""
     written, kept = _configured(home, format_operator(site), old)

@@ -14,11 +14,12 @@ A role is a row of `ROLES`: which roles its certificate has, and what its config
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 from murder.config import UNIFIED, ConfigError, Problem
 from murder.config.write import format_value
@@ -56,7 +57,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a node of it is certified for, and its own part of murder.toml."""
+    """What a node of it is certified for, and its own part of murder.toml. Its name has the node's roles, joined by `+`."""
 
     certified: tuple[str, ...]
     blocks: Callable[[Site, Host], Iterator[str]]
@@ -67,6 +68,23 @@ def _master(site: Site, _host: Host) -> Iterator[str]:
     yield _table("mupdate", listen=["*:3905"], **shared)
     if site.etcd:
         yield _table("plugins.list_etcd", endpoints=list(site.etcd))
+
+
+def _all(site: Site, host: Host) -> Iterator[str]:
+    """A unified node that is a master, too: with others, its own is asked first."""
+    if site.etcd:
+        masters = _own_first(_places(site), {host.address or host.name})
+        yield _table("mupdate", listen=["*:3905"], engine="etcd", master=masters)
+        own = {urlsplit(url).hostname or "": url for url in site.etcd}
+        nearest = {own[name] for name in (host.name, host.address) if name in own}
+        yield _table("plugins.list_etcd", endpoints=_own_first(site.etcd, nearest))
+    else:
+        yield _table("mupdate", listen=["*:3905"])
+    yield from _unified(site, host)
+
+
+def _own_first(places: Sequence[str], own: Collection[str]) -> list[str]:
+    return sorted(places, key=lambda one: one not in own)
 
 
 def _backend(site: Site, _host: Host) -> Iterator[str]:
@@ -93,6 +111,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
         "frontend": Role(("frontend",), _frontend),
         "backend": Role(("backend",), _backend),
         UNIFIED: Role(("frontend", "backend"), _unified),
+        f"mupdate+{UNIFIED}": Role(("mupdate", "frontend", "backend"), _all),
     }
 )
 
@@ -202,10 +221,10 @@ def format_site(site: Site) -> str:
 
 def format_host(site: Site, host: Host) -> str:
     """A host's murder.toml."""
-    control = ["*:3906"]
+    control, roles = ["*:3906"], host.role.split("+")
     blocks = [
         "# Written by `murder init`, which leaves it alone once you have changed it.",
-        _table("node", name=host.name, data="/var/lib/murder", roles=[host.role], control=control),
+        _table("node", name=host.name, data="/var/lib/murder", roles=roles, control=control),
         _table(
             "tls",
             ca="ca.pem",
@@ -219,7 +238,7 @@ def format_host(site: Site, host: Host) -> str:
             "\n# what mail clients see, from a CA that they trust; without it, the certificate above"
             '\n#public_certificate = "/etc/ssl/mail.pem"\n#public_key = "/etc/ssl/mail.key"'
         )
-    if host.role != "mupdate":
+    if "mupdate" not in roles:
         blocks.append(_table("mupdate", master=_masters(site)))
     blocks += ROLES[host.role].blocks(site, host)
     if host.role != "mupdate":
@@ -241,8 +260,12 @@ def format_operator(site: Site) -> str:
 
 
 def _masters(site: Site) -> object:
-    places = [host.address or host.name for host in site.of("mupdate")]
+    places = _places(site)
     return places[0] if len(places) == 1 else places
+
+
+def _places(site: Site) -> list[str]:
+    return [host.address or host.name for host in site.of("mupdate")]
 
 
 def _servers(site: Site) -> Iterator[str]:
