@@ -1,5 +1,6 @@
 """Two masters and three members of etcd, killed, frozen, cut off: what was acknowledged is there, everywhere, once."""
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import cannot_run
+from tests.faults.test_disk import fill
 from tests.ha.masters import ENGINE_S, Master, activate, masters, until_all_have
 from tests.kit.etcd import Cluster, cluster
 from tests.kit.waiting import until
@@ -166,6 +169,56 @@ def test_a_new_master_takes_the_list(two: Sequence[Master], etcd: Cluster, tmp_p
     finally:
         third.stop()
     until_all_have(two, "user.third")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)]
+    made = subprocess.run(words, check=False, capture_output=True)
+    if made.returncode:
+        cannot_run(f"a small file system cannot be mounted here: {made.stderr.decode()}")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_master_whose_own_disk_is_full_says_so_and_comes_to_the_present_later(
+    two: Sequence[Master], etcd: Cluster, small_disk: Path, tmp_path: Path
+) -> None:
+    """The log has all that it has acknowledged; the others never notice."""
+    third = Master("m4", tmp_path, etcd)
+    third.folder.mkdir()
+    (third.folder / "data").symlink_to(small_disk)
+    ballast = small_disk / "ballast"
+    told: list[str] = []
+    try:
+        third.start()
+        assert third.names() == two[0].names()
+        fill(ballast)
+        with third.ask(60) as peer:
+            acl = "x" * 20_000 + "\tlrs\t"
+            literal = f"{{{len(acl)}+}}\r\n{acl}"
+            said = ""
+            for number in range(3000):
+                name = f"user.d{number}"
+                said = peer.command(f'ACTIVATE "{name}" "be1.test!p" {literal}')[-1]
+                if not said.startswith("t OK"):
+                    break
+                told.append(name)
+            assert said.startswith('t NO "[UNAVAILABLE]'), (said, len(told))
+            assert "be1.test" in peer.command('FIND "user.d0"')[0]
+            with two[0].ask() as other:
+                assert activate(other, "user.elsewhere").startswith("t OK")
+                for name in told:
+                    assert len(other.command(f'FIND "{name}"')) == 2
+            ballast.unlink()
+            until(lambda: activate(peer, "user.room").startswith("t OK"), "room", every_s=0.1)
+        assert third.names() == two[0].names()
+        assert {*told, "user.elsewhere", "user.room"} <= third.names().keys()
+        assert "Traceback" not in third.log() and "cannot be written" in third.log()
+    finally:
+        third.stop()
 
 
 def test_a_member_is_replaced(two: Sequence[Master], etcd: Cluster) -> None:
