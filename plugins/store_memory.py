@@ -428,6 +428,11 @@ class MemoryStore:
             raise no_such_mailbox(name)
         return MemoryMailbox(box, reader, self._tell, self._holders, self._retains)
 
+    async def modseq_of(self, name: MailboxName) -> tuple[str, ModSeq] | None:
+        """See murder.api.store.TellsModSeq."""
+        box = self._boxes.get(name)
+        return (box.mailbox_id, ModSeq(box.highest_modseq)) if box is not None else None
+
     def incoming(self) -> MemoryIncoming:
         return MemoryIncoming()
 

@@ -268,6 +268,16 @@ class TellsKeywords(Protocol):
 
 
 @runtime_checkable
+class TellsModSeq(Protocol):
+    """A power of a `MailboxStore`: to tell how far a mailbox's changes have come without opening it (a user's scripts, for
+    each message that they filter)."""
+
+    async def modseq_of(self, name: MailboxName) -> tuple[str, ModSeq] | None:
+        """Its MAILBOXID and highest mod-sequence, as they are now, whoever has changed it; None where it is not there."""
+        ...
+
+
+@runtime_checkable
 class StepsModSeq(Protocol):
     """A power of a `Mailbox`: to count a change of what the store does not keep (its annotations, RFC 7162 §3.2)."""
 

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -59,6 +60,7 @@ from murder.model.name import (
 )
 from plugins.store_spool.inspection import inspect_root
 
+FOLDERS_KNOWN: Final = 10_000  # whose names need not be made again for each message
 MAX_FOLDER_NAME: Final = 120  # octets; longer roots are named by their hash
 
 
@@ -93,6 +95,12 @@ def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
     return SpoolStore(settings, settings.folder or data_dir / "spool")
 
 
+@lru_cache(FOLDERS_KNOWN)
+def _spread_of(folder: str) -> str:
+    return hashlib.sha256(folder.encode()).hexdigest()[:2]
+
+
+@lru_cache(FOLDERS_KNOWN)
 def folder_name(root: bytes) -> str:
     """A file name for any octets, readable where it can be."""
     shown = quote(root, safe="!@+=")
@@ -107,6 +115,7 @@ class SpoolStore:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
         self.folder = folder
+        self._roots = f"{folder}/roots"
         self._open: OrderedDict[str, Root] = OrderedDict()
         self._listeners: list[StoreListener] = []
         self._pool: ThreadPoolExecutor | None = None
@@ -177,8 +186,7 @@ class SpoolStore:
         return Path(self._place_of(folder))
 
     def _place_of(self, folder: str) -> str:
-        spread = hashlib.sha256(folder.encode()).hexdigest()[:2]
-        return f"{self.folder}/roots/{spread}/{folder}"
+        return f"{self._roots}/{_spread_of(folder)}/{folder}"
 
     def _root(self, name: MailboxName) -> Root:
         return self._root_in(folder_name(root_of(name)))
@@ -243,14 +251,16 @@ class SpoolStore:
 
     def _find(self, name: MailboxName) -> tuple[Root, int, str] | None:
         """Root, row number and id of a mailbox."""
+        found = self._row_of("id, mailbox_id", name)
+        return (found[0], found[1][0], found[1][1]) if found else None
+
+    def _row_of(self, columns: str, name: MailboxName) -> tuple[Root, tuple[Any, ...]] | None:
         folder = folder_name(root_of(name))
         if not os.path.isdir(self._place_of(folder)):  # for each message: no path is made
             return None
         root = self._root_in(folder)
-        row = root.reader.execute(
-            "SELECT id, mailbox_id FROM mailbox WHERE name=?", (name,)
-        ).fetchone()
-        return (root, row[0], row[1]) if row else None
+        row = root.reader.execute(f"SELECT {columns} FROM mailbox WHERE name=?", (name,)).fetchone()
+        return (root, row) if row else None
 
     def folders(self) -> Iterator[str]:
         """All roots there are."""
@@ -344,6 +354,11 @@ class SpoolStore:
             self._transfers,
             self._keeper,
         )
+
+    async def modseq_of(self, name: MailboxName) -> tuple[str, ModSeq] | None:
+        """See murder.api.store.TellsModSeq."""
+        found = self._row_of("mailbox_id, highest_modseq", name)
+        return (found[1][0], ModSeq(found[1][1])) if found else None
 
     def incoming(self) -> Incoming:
         assert self._area is not None

@@ -111,14 +111,17 @@ class Delivering:
 
     def __init__(self) -> None:
         self.backend = SimpleNamespace(
-            scripts=SimpleNamespace(may_have_some=lambda _: False),
-            site=SimpleNamespace(runs_for_all=False),
+            scripts=SimpleNamespace(active=self._active),
+            site=SimpleNamespace(before=(), after=(), named={}),
             store=SimpleNamespace(incoming=self._incoming, open=self._open),
             duplicates=None,
             filters=(),
         )
         self.begun = 0
         self.begun_before: list[int] = []
+
+    async def _active(self, user: str) -> None:
+        return None
 
     def _incoming(self) -> Any:
         async def close() -> None:

@@ -1,6 +1,7 @@
 """Sieve scripts as messages of a hidden mailbox: what is kept, what a crash leaves, what came as files."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -80,6 +81,18 @@ async def test_another_worker_finds_them_after_a_start(tmp_path: Path) -> None:
         assert await scripts.active("ana") == ("main", SCRIPT)
         entry = one.backend.mailboxes.find(scripts_of(INBOX))
         assert entry is not None and entry.raw_acl.startswith(b"ana\t")
+
+
+async def test_what_is_left_later_in_a_folder_that_was_empty_is_taken_in(tmp_path: Path) -> None:
+    async with scripts_in(tmp_path) as (_, scripts):
+        folder = scripts.folder_of("ana").parent
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder, (1_000_000_000, 1_000_000_000))  # long ago
+        assert await scripts.active("ana") is None and await scripts.active("bob") is None
+        scripts.leave("ana", "main.script", b"keep;")
+        scripts.leave("ana", "active", b"main")
+        assert await scripts.active("ana") == ("main", b"keep;")
+        assert await scripts.active("bob") is None
 
 
 @pytest.mark.parametrize("where", ["appended", "flagged"])

@@ -19,6 +19,7 @@ from murder.api.store import (
     TellsAtOnce,
     TellsExpunged,
     TellsKeywords,
+    TellsModSeq,
     TellsRecent,
     TellsRetained,
 )
@@ -294,6 +295,23 @@ async def keeps_each_readers_seen(make: Make) -> None:
     expect((await fresh.messages())[0].flags, {FLAGGED}, "what the owner sees")
 
 
+async def tells_mod_sequences(make: Make) -> None:
+    """What a mailbox's changes have come to is known without opening it, after each of them."""
+    store, (inbox,) = await opened(make, ANNA)
+    if not isinstance(store, TellsModSeq):
+        return
+    for change in ("an empty mailbox's", "after a message", "after its flags", "after it went"):
+        modseq = (await inbox.status()).highest_modseq
+        expect(await store.modseq_of(ANNA), (inbox.mailbox_id, modseq), change)
+        if change.startswith("an"):
+            uids = await deliver(store, inbox, SMALL)
+        elif change.endswith("message"):
+            await inbox.change_flags(uids, FlagChange.ADD, frozenset({FLAGGED}))
+        else:
+            await inbox.expunge(uids)
+    expect(await store.modseq_of(MailboxName(b"user.nobody")), None, "of one that is not there")
+
+
 async def claims_recent_once(make: Make) -> None:
     """A message is \\Recent for one session only."""
     store, (inbox,) = await opened(make, ANNA)
@@ -521,6 +539,7 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     copies_and_moves,
     counts,
     keeps_each_readers_seen,
+    tells_mod_sequences,
     claims_recent_once,
     keeps_subscriptions,
     tells_its_listener,

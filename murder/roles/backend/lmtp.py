@@ -6,7 +6,7 @@ is told of the others.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from typing import Final
 from murder.api.delivery import Arriving
 from murder.api.store import Incoming, Mailbox, NewMessage
 from murder.errors import Code, Refusal
+from murder.log import plain_log
 from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.connection import Connection
@@ -24,8 +25,8 @@ from murder.roles.backend.filtering import Rejected, targets_of
 from murder.roles.backend.imap.mail.content import end_of_header, size_told
 from murder.roles.backend.records.duplicates import key_of
 from murder.roles.backend.scripts.carry_out import Delivery, rejection_of
-from murder.roles.backend.scripts.run import Ran, may_filter, run_scripts, scripts_for
-from murder.roles.backend.scripts.telling import shown_actions, tell_owners
+from murder.roles.backend.scripts.run import Ran, run_scripts, scripts_for
+from murder.roles.backend.scripts.telling import facts_of, tell_owners
 from murder.roles.backend.traced import place_of
 from murder.roles.backend.worker import BackendWorker
 from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
@@ -277,8 +278,6 @@ class Arrival:
                     flagged = replace(message, flags=target.flags)
                     copies.append(await self._store_in(target.mailbox, flagged))
                 return True
-        if not may_filter(backend, arriving):
-            return False
         scripts = await scripts_for(backend, arriving)
         if not scripts:
             return False
@@ -297,13 +296,7 @@ class Arrival:
             copies.append(await self._store_in(arriving.mailbox, message))
             return
         if (text := rejection_of(ran.outcome)) is not None:
-            dialogue.log.info(
-                "message.filtered",
-                mailbox=display(arriving.mailbox),
-                actions=shown_actions(ran.outcome, ran.scripts),
-                filed=[],
-                sent=0,
-            )
+            self._tell(facts_of(arriving.mailbox, ran.outcome, ran.scripts))
             raise Rejected(Code.NO_PERMISSION, text)
 
         async def store_in(name: MailboxName, new: NewMessage) -> None:
@@ -321,7 +314,13 @@ class Arrival:
             self._store_made,
             dialogue.log,
         )
-        await delivery.carry_out()
+        told = await delivery.carry_out()
+        if told is not None:
+            self._tell(told)
+
+    def _tell(self, facts: Mapping[str, object]) -> None:
+        """What scripts decided, for every message that they see: the short way into the log."""
+        plain_log.info("message.filtered", {**self._dialogue.log_facts(), **facts})
 
     async def _store_made(self, name: MailboxName, message: NewMessage) -> None:
         """What is not the message that came: no copy of it, whatever its Message-ID."""

@@ -23,7 +23,7 @@ from murder.sieve.grammar import tree
 from murder.sieve.grammar.source import Source
 from murder.sieve.grammar.tree import Node, describe
 from murder.sieve.limits import Limits, Policy
-from murder.sieve.match.comparators import COMPARATORS, DEFAULT, IMPLIED
+from murder.sieve.match.comparators import COMPARATORS, DEFAULT, IMPLIED, TOLERATED
 from murder.sieve.match.kinds import IS, Kind, Over
 from murder.sieve.match.matching import Matching
 from murder.sieve.problem import Problem
@@ -62,7 +62,10 @@ class Checker:
         self.around: list[Call] = []  # commands whose blocks are open
         self.patterns = 0  # regular expressions so far
         self.pieces = 0  # of keys
+        self.set_here: set[str] = set()  # variables that commands so far have set
+        self.shared_here: set[str] = set()  # and those that `global` names (RFC 6609 §3.4.1)
         self.is_early = True  # nothing but declarations has come yet
+        self.late_is_told = False  # of an `import` or `export` behind another command
         self._available = available
         self._words: dict[tuple[bool, str], Word] = {}  # by what they are, and name
         self._tags: dict[str, dict[str, Tag]] = {}
@@ -178,6 +181,8 @@ class Checker:
         is_sound = self._holds(self._shape, call, node) and is_sound
         if is_sound:
             is_sound = self._holds(self._checked, call, node)
+        if is_sound and word.ready is not None:
+            call.run = word.ready(call) or word.run
         if word.tests is not Tests.NONE:
             call.tests = self._tests(node)
         if word.is_test:
@@ -439,7 +444,10 @@ class Checker:
         if comparator is None:
             raise Wrong(node.at, f"unknown comparator '{name}' for {command}")
         if name not in IMPLIED and f"{COMPARATOR_PREFIX}{name}" not in self.required:
-            raise Wrong(node.at, f"comparator '{name}' for {command} is not required")
+            text = f"comparator '{name}' for {command} is not required"
+            if name not in TOLERATED:
+                raise Wrong(node.at, text)
+            self.warn(node.at, text)
         if kind.over is Over.LISTS and COMPARATOR in call.tags:
             raise Wrong(node.at, f"the :list match type for {command} takes no comparator")
         if kind.finds and not comparator.finds:

@@ -63,6 +63,10 @@ class Call:
     matching: "Matching | None" = None
     data: Any = None
     constant: bool | None = None  # of a test whose outcome is known
+    run: "Run | None" = None  # the word's, or one that was made ready for this call
+
+    def __post_init__(self) -> None:
+        self.run = self.run or self.word.run
 
 
 def _no_check(checker: "Checker", call: Call, node: "Node") -> None:
@@ -84,11 +88,13 @@ class Tag:
 Check = Callable[["Checker", Call, "Node"], None]
 Run = Callable[["Machine", Call], Result]
 Emit = Callable[["Emitter", Call], None]
+Ready = Callable[[Call], Run | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A command or a test. `run` of a test says whether it holds; `emit` stands in its place for control structures."""
+    """A command or a test. `run` of a test says whether it holds; `emit` stands in its place for control structures.
+    `ready` may make a quicker `run` for a call that has been checked."""
 
     name: str
     arguments: tuple[Argument, ...] = ()
@@ -99,6 +105,7 @@ class Word:
     check: Check = _no_check
     run: Run | None = None
     emit: Emit | None = None
+    ready: Ready | None = None
 
     @property
     def kind(self) -> str:

@@ -19,6 +19,7 @@ from murder.sieve.language.arguments import KEYS, MATCH_TAGS, PART_TAGS, match
 from murder.sieve.language.fields import NAMES_A_STEP, chosen, field_tags, fields_of
 from murder.sieve.language.mailboxes import matched
 from murder.sieve.language.mime import aspect_of, fields_of_parts
+from murder.sieve.language.plain import ready_address, ready_exists, ready_header
 from murder.sieve.run.addresses import parse_envelope_path, part_of
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import Field
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
     from murder.sieve.grammar.tree import Node
 
-# Fields with addresses (RFC 5322 §3.6, RFC 5321 and what mail servers write)
+# Fields with addresses (RFC 5322 §3.6, RFC 5321, RFC 2076 and what mail programs write), as Pigeonhole 2.4 knows them
 ADDRESS_FIELDS: Final = frozenset(
     "from to cc bcc sender resent-from resent-to resent-cc resent-bcc resent-sender resent-reply-to"
     " reply-to return-path delivered-to errors-to envelope-to envelope-from x-original-to"
     " mail-followup-to mail-reply-to list-post disposition-notification-to return-receipt-to"
     " original-recipient final-recipient original-from x-delivered-to x-envelope-to"
-    " x-envelope-from apparently-to followup-to".split()
+    " x-envelope-from apparently-to followup-to for-approval for-handling for-comment"
+    " abuse-reports-to read-receipt-to registered-mail-reply-requested-by return-receipt-requested"
+    " x-admin x-beenthere x-complaints-to x-confirm-reading-to x-original-from"
+    " x-report-abuse-to".split()
 )
 ENVELOPE_PARTS: Final = frozenset({"from", "to", "auth", "orcpt"})
 FEW_FIELDS: Final = 20  # read at once
@@ -183,9 +187,17 @@ WORDS: Final = (
         is_test=True,
         check=_check_address,
         run=_address,
+        ready=ready_address,
     ),
-    Word("header", (_HEADERS, KEYS), (*MATCH_TAGS, *field_tags()), is_test=True, run=_header),
-    Word("exists", (_HEADERS,), is_test=True, run=_exists),
+    Word(
+        "header",
+        (_HEADERS, KEYS),
+        (*MATCH_TAGS, *field_tags()),
+        is_test=True,
+        run=_header,
+        ready=ready_header,
+    ),
+    Word("exists", (_HEADERS,), is_test=True, run=_exists, ready=ready_exists),
     Word(
         "size",
         (Argument("limit", Takes.NUMBER),),

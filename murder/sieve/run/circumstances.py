@@ -6,7 +6,7 @@ from datetime import datetime
 
 from murder.sieve.actions import Action
 from murder.sieve.problem import Problem
-from murder.sieve.run.message import Octets
+from murder.sieve.run.message import Message, Octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,18 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What is to be done, in order, never nothing. `messages`: versions of the message, 0 is the one that came; an action's
-    `version` counts in it. `key` is the same when the same message comes again. `notes`: texts for the log."""
+    `version` counts in it; `original` has its fields. `key` is the same when the same message comes again. `notes`: texts
+    for the log."""
 
     actions: tuple[Action, ...]
     messages: tuple[Octets, ...] = field(repr=False)
-    key: str = ""
+    original: Message | None = field(default=None, repr=False)
     failure: Failure | None = None
     steps: int = 0
     trace: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Made each time: most messages need none."""
+        return self.original.key() if self.original is not None else ""

@@ -173,8 +173,8 @@ class Machine:
                 return False
             self._call = call
             frame.at = at
-            assert call.word.run is not None
-            result: Any = call.word.run(self, call)
+            assert call.run is not None
+            result: Any = call.run(self, call)
             if type(result) is GeneratorType:
                 self._work, self._then, self._send = result, (kind, target), None
                 self._caller = frame
@@ -282,14 +282,14 @@ class Machine:
         places = {number: place for place, number in enumerate(sorted(numbers))}
         actions = [
             replace(action, version=places[action.version])
-            if isinstance(action, VERSIONED)
+            if isinstance(action, VERSIONED) and places[action.version] != action.version
             else action
             for action in actions
         ]
         self._outcome = Outcome(
             tuple(actions),
             tuple(self.versions[number].octets for number in sorted(numbers)),
-            self.original.key(),
+            self.original,
             failure,
             self.spent,
             tuple(self._trace or ()),

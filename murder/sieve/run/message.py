@@ -7,14 +7,15 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from murder.mime.bounds import bounds
 from murder.mime.field import fields_in, unfold
 from murder.mime.header import decode_value
 from murder.mime.structure import parse_structure
 from murder.model.part import Part
-from murder.sieve.run.addresses import Address, addresses_in
+from murder.sieve.match.comparators import fold_ascii
+from murder.sieve.run.addresses import Address, addresses_in, part_of
 
 FIELDS_AT_ONCE: Final = 100  # read in one step
 MAX_FIELDS: Final = 10_000  # that are looked at; each takes about 250 octets in memory
@@ -33,6 +34,7 @@ class Field:
     raw_value: bytes = field(repr=False)
     _text: str | None = None
     _addresses: list[Address] | None = None
+    _pair: tuple[str, str] | None = None
 
     @property
     def value(self) -> bytes:
@@ -52,6 +54,22 @@ class Field:
         if self._addresses is None:
             self._addresses = addresses_in(self.value)
         return self._addresses
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """`text` as i;ascii-casemap compares it, and as it is."""
+        if self._pair is None:
+            self._pair = (fold_ascii(self.text), self.text)
+        return self._pair
+
+    def parts(self, part: str) -> list[tuple[str, str]]:
+        """That part of each address, such as `localpart`, as i;ascii-casemap compares it and as it is; of a field that has
+        no address, all of it (RFC 5228 §2.7.4)."""
+        valid = [address for address in self.addresses if address.is_valid]
+        if part == "all" and not valid:
+            return [self.pair]
+        texts = [part_of(address, part, "") or "" for address in valid]
+        return [(fold_ascii(text), text) for text in texts]
 
 
 def read_fields(octets: Octets, start: int, end: int) -> Iterator[Field]:
@@ -74,7 +92,7 @@ class Message:
 
     __slots__ = (
         *("_body_start", "_by_name", "_octets", "_structure", "_whole"),
-        *("fields", "is_cut", "line_end"),
+        *("fields", "is_cut", "known", "line_end"),
     )
 
     def __init__(self, octets: Octets) -> None:
@@ -85,19 +103,22 @@ class Message:
         self.fields: list[Field] = []
         self.is_cut = False  # it has more fields than are looked at
         self._by_name: dict[str, list[Field]] = {}
+        self.known: dict[str, Any] = {}  # what tests have made of the fields, by a word of theirs
         self._structure: Part | None = None
         head = bytes(octets[:1000])
         self.line_end = b"\n" if b"\n" in head and b"\r\n" not in head else b"\r\n"
 
     def read(self) -> Iterator[None]:
-        found = read_fields(self._octets, 0, self._body_start)
-        for number, one in enumerate(found, 1):
+        fields, by_name = self.fields, self._by_name
+        for number, one in enumerate(read_fields(self._octets, 0, self._body_start), 1):
             if number > MAX_FIELDS:
                 self.is_cut = True
                 return
-            self.fields.append(one)
-            if one.name:
-                self._by_name.setdefault(one.name, []).append(one)
+            fields.append(one)
+            if one.name in by_name:
+                by_name[one.name].append(one)
+            elif one.name:
+                by_name[one.name] = [one]
             if not number % FIELDS_AT_ONCE:
                 yield
 
@@ -112,6 +133,7 @@ class Message:
         other.line_end = self.line_end
         other.fields = list(fields)
         other._by_name = {}
+        other.known = {}
         for one in fields:
             if not one.name:
                 continue

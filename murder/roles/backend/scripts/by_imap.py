@@ -183,9 +183,11 @@ class _Seen:
                 self._log,
                 occasion=f"/{row.id}/{message.uid}",
             )
-            await delivery.carry_out()
+            told = await delivery.carry_out()
         finally:
             await incoming.close()
+        if told is not None:
+            self._log.info("message.filtered", **told)
         rights = backend.mailboxes.require(row.mailbox, login, "l").rights
         keeps = [action for action in outcome.actions if isinstance(action, Keep)]
         if not delivery.stays:

@@ -21,7 +21,7 @@ from murder.net.turns import Turn
 from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
 from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
 from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses
-from murder.roles.backend.scripts.telling import shown_actions
+from murder.roles.backend.scripts.telling import facts_of
 from murder.roles.backend.shared import Backend
 from murder.sieve import (
     FileInto,
@@ -99,8 +99,9 @@ class Delivery:
         self._is_retry = False  # of a delivery that ended in the middle
         self._parsed: ScriptMessage | None = None
 
-    async def carry_out(self) -> None:
-        """Raises Refusal, UpstreamFailure where the sender is to try again."""
+    async def carry_out(self) -> Mapping[str, object] | None:
+        """What the log is to say of it (`message.filtered`); None where all of it had been done before. Raises Refusal,
+        UpstreamFailure where the sender is to try again."""
         if any(isinstance(one, Redirect) for one in self._outcome.actions):
             own = await own_addresses(self._backend, self._arriving)
             self._own = frozenset(one.lower() for one in own)
@@ -122,7 +123,7 @@ class Delivery:
         if len(steps) <= 1 and not (mails or seen or pipes):
             for step in steps:
                 await self._do(step)
-            return self._tell(steps, mails)
+            return self._told(steps, mails)
         deliveries = self._backend.deliveries
         key = key_of(self._user, display(self._arriving.mailbox), self._message_key)
         async with deliveries.alone(key):
@@ -136,7 +137,7 @@ class Delivery:
         if mails:
             self._backend.outgoing_arrived()
         await self._file_copies(new)
-        return self._tell(steps, mails)
+        return self._told(steps, mails)
 
     @property
     def _message_key(self) -> str:
@@ -218,7 +219,10 @@ class Delivery:
 
     async def _store(self, step: Step) -> None:
         if not step.version:
-            await self._store_in(step.place.name, replace(self._message, flags=step.flags))
+            message = self._message
+            if message.flags != step.flags:
+                message = replace(message, flags=step.flags)
+            await self._store_in(step.place.name, message)
             return
         incoming = self._backend.store.incoming()
         try:
@@ -423,14 +427,14 @@ class Delivery:
 
     # --- the log
 
-    def _tell(self, steps: Sequence[Step], mails: Sequence[Mail]) -> None:
+    def _told(self, steps: Sequence[Step], mails: Sequence[Mail]) -> Mapping[str, object]:
         kept = self._arriving.mailbox
-        self._log.info(
-            "message.filtered",
-            mailbox=display(kept),
-            actions=shown_actions(self._outcome, self._scripts),
-            filed=[display(step.place.name) for step in steps if step.place.name != kept],
-            sent=len(mails),
+        return facts_of(
+            kept,
+            self._outcome,
+            self._scripts,
+            [display(step.place.name) for step in steps if step.place.name != kept],
+            len(mails),
         )
 
 

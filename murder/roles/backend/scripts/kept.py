@@ -9,6 +9,7 @@ What was sent by a Cyrus that still keeps files (before 3.5) lies in a folder of
 import asyncio
 import os
 import shutil
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,13 +18,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
-from murder.api.store import FindsByFlag, Mailbox, MailboxStore, NewMessage
+from murder.api.store import FindsByFlag, Mailbox, MailboxStore, NewMessage, TellsModSeq
 from murder.durable import replace_file, sync_folder
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.flag import FlagChange
 from murder.model.message import ModSeq, Uid
-from murder.model.name import MailboxName, display, inbox_of, owner_of
+from murder.model.name import MailboxName, display, inbox_of
 from murder.net.turns import Turn
 from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
@@ -37,6 +38,8 @@ ACTIVE_FILE: Final = "active"  # in the folder of what was left: the name of the
 SUFFIXES: Final = (".script", ".bc", ".sieve")
 MAX_FILE_NAME: Final = 200  # octets; file systems take 255
 MAX_KNOWN_OCTETS: Final = 32 * 1024 * 1024  # of active scripts that are kept in memory, each worker
+# a folder that has changed later may change again without a new time of its own
+SETTLED_NS: Final = 2_000_000_000
 KNOWN_OCTETS: Final = 500  # that one takes beside its text
 MAX_READ: Final = (
     10_000  # messages of such a mailbox that are looked at: an administrator may put anything there
@@ -84,11 +87,10 @@ class _KnownScripts:
         self._known: OrderedDict[MailboxName, _Known] = OrderedDict()
         self._octets = 0
 
-    def find(self, name: MailboxName, mailbox_id: str) -> _Known | None:
+    def get(self, name: MailboxName) -> _Known | None:
         found = self._known.get(name)
-        if found is None or found.mailbox_id != mailbox_id:
-            return None
-        self._known.move_to_end(name)
+        if found is not None:
+            self._known.move_to_end(name)
         return found
 
     def keep(self, name: MailboxName, known: _Known) -> None:
@@ -132,6 +134,8 @@ class Scripts:
         limits: Limits,
     ) -> None:
         self._store = store
+        # asked once: for each message it would take longer than what it answers
+        self._modseqs = store if isinstance(store, TellsModSeq) else None
         self._mailboxes = mailboxes
         self._announcer = announcer
         self._quotas = quotas
@@ -140,17 +144,11 @@ class Scripts:
         self._left_path = str(left)
         self._locks = locks
         self.limits = limits
+        self._empty = (0, 0)  # the folder of what was left, when nothing lay in it
         self._active = _KnownScripts()
         self.step: Callable[[str], None] = lambda _: None
 
     # --- looking
-
-    def may_have_some(self, name: MailboxName) -> bool:
-        """Whether the user of this mailbox may have scripts, told in no time."""
-        user = owner_of(name)
-        if user is None:
-            return False
-        return self._mailboxes.find(scripts_of(inbox_of(user))) is not None or self._has_left(user)
 
     async def all(self, user: str) -> Sequence[Script]:
         """In the order of their names. Raises Refusal."""
@@ -175,17 +173,25 @@ class Scripts:
 
     async def active(self, user: str) -> tuple[str, bytes] | None:
         """The name and the text of what filters the user's mail; None where nothing does. It is kept until anything changes
-        in the mailbox, whoever changes it."""
-        mailbox = await self._open(user)
-        if mailbox is None:
+        in the mailbox, whoever changes it. Asked for each message that comes."""
+        if self._has_left(user):
+            async with self._changing(user):
+                pass
+        name = scripts_of(inbox_of(user))
+        if self._mailboxes.find(name) is None:
             return None
-        try:
-            known = self._active.find(mailbox.name, mailbox.mailbox_id)
-            if known is not None and not await _has_changed(mailbox, known.modseq):
+        known = self._active.get(name)
+        if self._modseqs is not None and known is not None:
+            if await self._modseqs.modseq_of(name) == (known.mailbox_id, known.modseq):
                 return known.script
+        mailbox = await self._store.open(name, user)
+        try:
+            if known is not None and known.mailbox_id == mailbox.mailbox_id:
+                if not await _has_changed(mailbox, known.modseq):
+                    return known.script
             modseq = (await mailbox.status()).highest_modseq
             script = await _active_in(mailbox)
-            self._active.keep(mailbox.name, _Known(mailbox.mailbox_id, modseq, script))
+            self._active.keep(name, _Known(mailbox.mailbox_id, modseq, script))
             return script
         finally:
             mailbox.close()
@@ -357,7 +363,21 @@ class Scripts:
             raise Refusal(Code.OVER_QUOTA, f"{path}: {error.strerror}") from error
 
     def _has_left(self, user: str) -> bool:
-        return os.path.isdir(f"{self._left_path}/{file_of(user)}")  # for each message that comes
+        """Asked for each message that comes: a folder in which nothing lies is not looked into again until it changes."""
+        try:
+            found = os.stat(self._left_path)
+            if (found.st_ino, found.st_mtime_ns) == self._empty:
+                return False
+            now_ns = time.time_ns()
+            with os.scandir(self._left_path) as inside:
+                is_empty = next(inside, None) is None
+        except OSError:
+            return False
+        if not is_empty:
+            return os.path.isdir(f"{self._left_path}/{file_of(user)}")
+        if now_ns - found.st_mtime_ns > SETTLED_NS:
+            self._empty = (found.st_ino, found.st_mtime_ns)
+        return False
 
     async def take_in_all(self) -> None:
         """At the start: what lies there for users who are here. Never raises for one of them: that is said in the log."""

@@ -80,25 +80,17 @@ class Ran:
 
 
 async def scripts_for(backend: Backend, message: Arriving) -> list[Chosen]:
-    """Those that run for a message that arrives, in order. Raises Refusal, UpstreamFailure."""
+    """Those that run for a message that arrives, in order; where there are none, told in no time. Raises Refusal,
+    UpstreamFailure."""
     site = backend.site
     chosen = [Chosen(one.name, one.octets) for one in site.before]
     if message.user is None:
         chosen += _of_shared(backend, message)
-    elif backend.scripts.may_have_some(message.mailbox):
+    else:
         active = await backend.scripts.active(message.user)
         if active is not None:
             chosen.append(Chosen(*active, message.user))
     return chosen + [Chosen(one.name, one.octets) for one in site.after]
-
-
-def may_filter(backend: Backend, message: Arriving) -> bool:
-    """Whether there may be a script for it, told in no time."""
-    if backend.site.runs_for_all:
-        return True
-    if message.user is None:
-        return bool(_of_shared(backend, message))
-    return backend.scripts.may_have_some(message.mailbox)
 
 
 def _of_shared(backend: Backend, message: Arriving) -> list[Chosen]:

@@ -56,11 +56,6 @@ class Site:
     imap: Sequence[ImapRule] = ()
     tells_users: bool = False
 
-    @property
-    def runs_for_all(self) -> bool:
-        """Whether something is run for each message that arrives."""
-        return bool(self.before or self.after)
-
 
 def load_site(config: Config) -> Site:
     """Raises Refusal where a file cannot be read."""

@@ -1,7 +1,7 @@
 """What scripts did, for the log; and that a script fails, for its owner, once in a while."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -11,7 +11,7 @@ from typing import Final
 from murder.api.store import NewMessage
 from murder.errors import Refusal
 from murder.log import Log
-from murder.model.name import MailboxName, inbox_of
+from murder.model.name import MailboxName, display, inbox_of
 from murder.roles.backend.records.deliveries import key_of
 from murder.roles.backend.scripts.run import Chosen, Fault
 from murder.roles.backend.shared import Backend
@@ -40,6 +40,22 @@ week at most.
 def shown_actions(outcome: Outcome, scripts: Sequence[Chosen]) -> list[str]:
     """One text for each: the script, its line, what is done. What no command says has no line."""
     return [_shown(action, scripts) for action in outcome.actions]
+
+
+def facts_of(
+    kept: MailboxName,
+    outcome: Outcome,
+    scripts: Sequence[Chosen],
+    filed: Sequence[str] = (),
+    sent: int = 0,
+) -> Mapping[str, object]:
+    """What `message.filtered` says: `kept` is where the message goes without a script, `filed` where else it went."""
+    return {
+        "mailbox": display(kept),
+        "actions": shown_actions(outcome, scripts),
+        "filed": list(filed),
+        "sent": sent,
+    }
 
 
 def _shown(action: Action, scripts: Sequence[Chosen]) -> str:
