@@ -6,6 +6,9 @@ from typing import Any
 
 from murder.sieve import Limits, Policy, Scale
 
+STRING_COMPARATOR = (
+    "string_comparator"  # no setting of theirs: Pigeonhole 2.4 has another one than 2.3
+)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "k": 1024, "M": 1 << 20, "B": 1}
 _SENDERS = {"orig_recipient": "original", "user_email": "user"}
 
@@ -23,7 +26,8 @@ def _sender(config: dict[str, str], key: str, default: str) -> str:
 def _scale(config: dict[str, str], name: str) -> Scale:
     prefix = f"sieve_{name}_"
     header, _, pattern = config.get(f"{prefix}status_header", "").partition(":")
-    maximum = config.get(f"{prefix}max_value") or config.get(f"{prefix}max_header") or ""
+    keys = ("max_value", "max_header", "score_max_value", "score_max_header")
+    maximum = next((config[prefix + key] for key in keys if config.get(prefix + key)), "")
     texts = {
         int(match[1]): value
         for key, value in config.items()
@@ -47,8 +51,9 @@ def policy_of(config: dict[str, str]) -> Policy:
         key = f"sieve_editheader_header/{name}/"
         forbidden += [name.lower()] if is_set(f"{key}forbid_delete") else []
         added += [name.lower()] if is_set(f"{key}forbid_add") else []
+    checks_recipient = config.get("sieve_vacation_check_recipient", "yes") == "yes"
     return Policy(
-        string_comparator="i;octet",
+        string_comparator=config.get(STRING_COMPARATOR, "i;octet"),
         separator=config.get("recipient_delimiter", "+"),
         protected_fields=frozenset({*protected, *forbidden, *both}),
         not_added_fields=frozenset({*added, *both} - {"subject"}),
@@ -56,7 +61,8 @@ def policy_of(config: dict[str, str]) -> Policy:
         vacation_subject=config.get("sieve_vacation_default_subject", ""),
         vacation_subject_template=config.get("sieve_vacation_default_subject_template", ""),
         vacation_subject_characters=int(config.get("sieve_vacation_max_subject_codepoints", "256")),
-        vacation_checks_recipient=not is_set("sieve_vacation_dont_check_recipient"),
+        vacation_checks_recipient=checks_recipient
+        and not is_set("sieve_vacation_dont_check_recipient"),
         vacation_uses_original=is_set("sieve_vacation_use_original_recipient"),
         vacation_names_from_header=is_set("sieve_vacation_to_header_ignore_envelope"),
         vacation_from="recipient" if is_set("sieve_vacation_send_from_recipient") else "null",
@@ -71,6 +77,7 @@ def limits_of(config: dict[str, str]) -> Limits:
     given: dict[str, Any] = {}
     for key, name in (
         ("sieve_variables_max_variable_size", "value_octets"),
+        ("sieve_variables_max_value_size", "value_octets"),
         ("sieve_include_max_nesting_depth", "include_depth"),
         ("sieve_include_max_includes", "includes"),
         ("sieve_editheader_max_header_size", "header_octets"),

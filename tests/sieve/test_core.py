@@ -1,5 +1,8 @@
 """RFC 5228: control structures, tests and actions; envelope, fileinto, variables, flags, relational."""
 
+from email import message_from_bytes
+from email.policy import default
+
 import pytest
 
 from murder.sieve import (
@@ -7,6 +10,7 @@ from murder.sieve import (
     Circumstances,
     Envelope,
     Limits,
+    Notify,
     Outcome,
     ScriptCache,
     compile_script,
@@ -80,6 +84,7 @@ HOLDS = [
     'not string :comparator "i;octet" :regex "aXb" "axb"',
     'string :comparator "i;unicode-casemap" "Größe" "GRÖSSE"',
     'string :matches :comparator "i;unicode-casemap" "ÉTÉ" "é*"',
+    'not address "X-BeenThere" "list@x.example"',
     'address :index 1 :localpart "from" "coyote"',
 ]
 
@@ -162,6 +167,14 @@ PROBLEMS = [
     (
         'keep; require "fileinto";',
         ["1:7 require commands can only be placed at top level at the beginning"],
+    ),
+    (  # RFC 6609 §3.4.1
+        'require ["variables", "include"]; global "a"; set "a" "1"; global "a"; set "B" "2"; global "b";',
+        ["1:85 variable 'b' was set before, and is local to this script"],
+    ),
+    (
+        'if header :comparator "i;ascii-numeric" "a" "1" {}',
+        ["1:4 comparator 'i;ascii-numeric' for the header test is not required"],
     ),
     ('redirect "nobody";', ["1:1 specified redirect address 'nobody' is not a valid address"]),
     (
@@ -276,3 +289,18 @@ def test_nothing_is_asked_that_need_not_be() -> None:
     books = Books()
     run("keep;", books=books)
     assert not books.asked
+
+
+def test_a_comparator_that_belongs_to_the_core_elsewhere_is_taken_with_a_warning() -> None:
+    script = 'if header :comparator "i;unicode-casemap" "subject" "GRÖSSE" { discard; }'
+    (warning,) = compile_script(script.encode()).warnings
+    assert "i;unicode-casemap" in warning.text and "not required" in warning.text
+    assert actions_of(run(script, message="Subject: Größe\r\n\r\n".encode())) == ["discard"]
+
+
+def test_the_subject_of_a_notification_is_no_longer_than_a_subject() -> None:
+    outcome = run(f'require "enotify"; notify :message "{"é" * 300}" "mailto:a@b.example";')
+    (notify,) = (one for one in outcome.actions if isinstance(one, Notify))
+    message = message_from_bytes(notify.octets, policy=default)
+    assert message["Subject"] == "é" * 255 + "\u2026"
+    assert "é" * 300 in message.get_content()

@@ -314,9 +314,9 @@ class Arrival:
             self._store_made,
             dialogue.log,
         )
-        told = await delivery.carry_out()
-        if told is not None:
-            self._tell(told)
+        facts = await delivery.carry_out()
+        if facts is not None:
+            self._tell(facts)
 
     def _tell(self, facts: Mapping[str, object]) -> None:
         """What scripts decided, for every message that they see: the short way into the log."""

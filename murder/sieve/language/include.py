@@ -96,12 +96,17 @@ def _check_global(checker: "Checker", call: Call, node: "Node") -> None:
         if len(name) > checker.limits.name_octets:
             raise Wrong(node.at, f"variable name '{name[:20]}...' is too long")
         names.append(name.lower())
-    if node.name != "global" and not checker.is_early:
+    if node.name != "global" and not checker.is_early and not checker.late_is_told:
+        checker.late_is_told = True
         raise Wrong(
             node.at,
             f"the {node.name} command can only be placed at top level at the beginning of the file "
             "after any require or import/export commands",
         )
+    for name in names:
+        if name in checker.set_here and name not in checker.shared_here:
+            raise Wrong(node.at, f"variable '{name}' was set before, and is local to this script")
+    checker.shared_here.update(names)
     call.data = tuple(names)
 
 

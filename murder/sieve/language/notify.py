@@ -13,7 +13,13 @@ from murder.sieve.language.sending import check_from, copy_of, from_of, is_autom
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import OwnAddresses
 from murder.sieve.run.addresses import Address, parse_address, parse_path
-from murder.sieve.run.compose import common_fields, format_address, format_lines, format_message
+from murder.sieve.run.compose import (
+    common_fields,
+    format_address,
+    format_lines,
+    format_message,
+    shortened,
+)
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.senders import envelope_sender
 
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 MAX_RECIPIENTS: Final = 8  # of one notification, as Pigeonhole
 MAX_FIELDS: Final = 16  # that a method names
 MAX_METHOD: Final = 4096  # octets
+MAX_SUBJECT: Final = 256  # characters, as Pigeonhole: a whole text may be given as the message
 # RFC 5436 §2.7: a method does not say these
 _RESERVED: Final = frozenset(
     "auto-submitted received message-id date from sender reply-to resent-from resent-to resent-date"
@@ -195,7 +202,8 @@ def _composed(
     for name, addresses in (("To", method.to), ("Cc", method.cc)):
         if addresses:
             fields.append((name, ", ".join(map(_shown, addresses))))
-    fields.append(("Subject", message or method.subject or original or "Notification"))
+    subject = message or method.subject or original or "Notification"
+    fields.append(("Subject", shortened(subject, MAX_SUBJECT)))
     automatic = "auto-notified"
     if owner is not None:
         automatic += f'; owner-email="{owner.plain}"'

@@ -17,6 +17,7 @@ from murder.sieve.run.compose import (
     format_address,
     format_lines,
     format_message,
+    shortened,
     threading_fields,
 )
 from murder.sieve.run.machine import Machine
@@ -175,14 +176,10 @@ def _subject(machine: Machine, call: Call) -> str:
     most = policy.vacation_subject_characters
     if original and policy.vacation_subject_template:
         template = policy.vacation_subject_template
-        return _cut(template.replace("%{subject}", "%$").replace("%$", original), most)
+        return shortened(template.replace("%{subject}", "%$").replace("%$", original), most)
     if original:
-        return _cut(f"Auto: {original}", most)
+        return shortened(f"Auto: {original}", most)
     return policy.vacation_subject or _DEFAULT_SUBJECT
-
-
-def _cut(text: str, characters: int) -> str:
-    return text if len(text) <= characters else text[: characters - 1] + "\u2026"
 
 
 def _composed(machine: Machine, call: Call, recipient: Address, sender: Address | None) -> bytes:

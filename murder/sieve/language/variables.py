@@ -67,6 +67,8 @@ def check_name(checker: "Checker", value: object, node: "Node") -> Reference:
     if len(name) > checker.limits.name_octets:
         most = checker.limits.name_octets
         raise Wrong(node.at, f"variable name '{name[:20]}...' is too long (max {most})")
+    if not namespace:
+        checker.set_here.add(name)
     return Reference(name, namespace)
 
 

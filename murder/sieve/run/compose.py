@@ -39,6 +39,11 @@ def _encoded_field(name: str, value: str, line_end: bytes) -> bytes:
     return f"{name}: {text}".encode("ascii", "replace").replace(b"\n", line_end) + line_end
 
 
+def shortened(text: str, characters: int) -> str:
+    """No longer than that; where something is left off, an ellipsis says so."""
+    return text if len(text) <= characters else text[: characters - 1] + "\u2026"
+
+
 def format_address(address: Address) -> str:
     """With its name, where it has one."""
     if not address.name:

@@ -183,11 +183,11 @@ class _Seen:
                 self._log,
                 occasion=f"/{row.id}/{message.uid}",
             )
-            told = await delivery.carry_out()
+            facts = await delivery.carry_out()
         finally:
             await incoming.close()
-        if told is not None:
-            self._log.info("message.filtered", **told)
+        if facts is not None:
+            self._log.info("message.filtered", **facts)
         rights = backend.mailboxes.require(row.mailbox, login, "l").rights
         keeps = [action for action in outcome.actions if isinstance(action, Keep)]
         if not delivery.stays:
