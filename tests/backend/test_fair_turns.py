@@ -30,8 +30,8 @@ from murder.roles.backend.records.quota import Quotas
 from murder.trail.figures import Figures
 from murder.wire.imap.mailboxes.list import Return
 from murder.wire.token import Scanner
+from tests.backend.mail.test_updates import INBOX, add, looking
 from tests.backend.server import memory_store, running_backend
-from tests.backend.test_updates import INBOX, add, looking
 from tests.kit.peer import Peer
 from tests.kit.steps import Turns
 

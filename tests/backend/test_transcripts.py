@@ -34,23 +34,33 @@ NAMESPACES = {
     "backend-dots": NamespaceConfig(unix_hierarchy=False),
 }
 USERS_OF = {"backend-domains": ("ana@x.org", "bob@x.org", "ana@y.org")}
-FILES = [file for folder in NAMESPACES for file in sorted((TRANSCRIPTS / folder).glob("*.txt"))]
+FILES = [file for folder in NAMESPACES for file in sorted((TRANSCRIPTS / folder).rglob("*.txt"))]
+
+
+def layout_of(file: Path) -> str:
+    """Which of NAMESPACES a transcript is for."""
+    return file.relative_to(TRANSCRIPTS).parts[0]
+
+
+def name_of(file: Path) -> str:
+    """Of a transcript, for pytest."""
+    return f"{layout_of(file)}-{file.stem}"
 
 
 @pytest.mark.parametrize(
     ("store", "path"),
     [(store, "in few steps") for store in STORES] + [("spool", "by the dialogue")],
 )
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 async def test_a_backend_says_what_the_transcript_says(
     file: Path, store: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path == "by the dialogue":
         monkeypatch.setattr(Express, "received", BackendImap.received)
     text = file.read_text(encoding="utf-8")
-    users = USERS_OF.get(file.parent.name, USERS)
+    users = USERS_OF.get(layout_of(file), USERS)
 
-    config = config_in(tmp_path, namespace=NAMESPACES[file.parent.name])
+    config = config_in(tmp_path, namespace=NAMESPACES[layout_of(file)])
     async with running_backend(tmp_path, lambda: STORES[store](tmp_path), users, config) as running:
 
         async def connect(_: str) -> Streams:

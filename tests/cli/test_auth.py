@@ -10,7 +10,7 @@ import pytest
 from murder.admin.cli.program import main
 from tests.cli.test_commands import config, murder
 from tests.kit.toml import Sections, write_config
-from tests.plugins.test_auth_oauth import provider
+from tests.plugins.auth.test_auth_oauth import provider
 
 Capture = pytest.CaptureFixture[str]
 __all__ = ["config"]

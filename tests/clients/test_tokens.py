@@ -1,4 +1,4 @@
-"""Mail programs log in by tokens of an identity provider: neomutt, offlineimap. (curl, imaplib: plugins/test_auth_oauth.)"""
+"""Mail programs log in by tokens of an identity provider: neomutt, offlineimap. (curl, imaplib: plugins/auth.)"""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ from tests.backend.server import Parts, memory_store, running_backend
 from tests.clients.test_readers import screen_with, tmux
 from tests.kit.demo import message, wanted
 from tests.kit.peer import Peer
-from tests.plugins.test_auth_oauth import Provider, checking, provider
+from tests.plugins.auth.test_auth_oauth import Provider, checking, provider
 
 SUBJECT = "by a token"
 OFFLINEIMAP = """

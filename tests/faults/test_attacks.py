@@ -37,16 +37,16 @@ WATCHED: Final = {
         "model/test_acl.py::test_thousands_of_lists_leave_nothing_behind",
     ),
     "RENAME of hundreds of mailboxes with long access lists": (
-        "backend/test_joint_rename.py::test_no_commit_has_more_than_some_of_the_access_lists",
-        "backend/test_joint_rename.py::test_a_kill_between_two_commits_of_a_rename_is_gone_on_from",
-        "backend/test_delayed_delete.py::test_a_large_hierarchy_is_renamed_some_at_a_time",
+        "backend/hierarchy/test_joint_rename.py::test_no_commit_has_more_than_some_of_the_access_lists",
+        "backend/hierarchy/test_joint_rename.py::test_a_kill_between_two_commits_of_a_rename_is_gone_on_from",
+        "backend/hierarchy/test_delayed_delete.py::test_a_large_hierarchy_is_renamed_some_at_a_time",
     ),
     "megabytes of addresses": (
         "mime/test_bounds.py::test_of_two_megabytes_of_addresses_the_first_are_told",
     ),
     "long commands: SEARCH, FETCH, LIST, UIDL, BODYSTRUCTURE": (
         "backend/test_limits.py::test_keys_of_a_search_and_wildcards_of_a_pattern",
-        "backend/test_criteria.py::test_a_large_message_is_searched_in_fair_turns",
+        "backend/mail/test_criteria.py::test_a_large_message_is_searched_in_fair_turns",
         "backend/test_fair_turns.py::test_a_command_of_many_messages_or_parts_rests",
         "backend/test_fair_turns.py::test_a_large_maildrop_is_read_and_told_a_batch_at_a_time",
         "mime/test_bounds.py::test_a_message_is_decoded_once_for_all_texts_that_are_looked_for",
@@ -67,11 +67,11 @@ WATCHED: Final = {
         "node/test_workers.py::test_a_reload_ends_whom_it_believes_no_longer",
     ),
     "XTAKE with a stolen key": (
-        "backend/test_xtake.py::test_no_file_is_written_beside_the_journal",
-        "backend/test_xtake.py::test_only_what_the_master_says_is_at_the_source_may_come",
+        "backend/moves/test_xtake.py::test_no_file_is_written_beside_the_journal",
+        "backend/moves/test_xtake.py::test_only_what_the_master_says_is_at_the_source_may_come",
     ),
     "what rests under DELETED": (
-        "backend/test_delayed_delete.py::test_what_rests_is_an_administrators_only",
+        "backend/hierarchy/test_delayed_delete.py::test_what_rests_is_an_administrators_only",
     ),
     "literals that frontend and backend read differently": (
         "wire/test_literal.py::test_a_size_has_one_spelling_for_all_who_read_it",
@@ -82,7 +82,7 @@ WATCHED: Final = {
         "auth/test_gate.py::test_an_exchange_that_is_given_up_counts_as_a_wrong_password",
     ),
     "commands that tell of mailboxes without rights": (
-        "frontend/test_not_yours.py::test_what_is_not_yours_is_not_there",
+        "frontend/names/test_not_yours.py::test_what_is_not_yours_is_not_there",
     ),
     "guesses from sixty connections, pardoned by a right login": (
         "auth/test_penalty.py::test_sixty_connections_at_once_guess_no_faster_than_one",
@@ -101,22 +101,22 @@ WATCHED: Final = {
         "node/test_workers.py::test_a_worker_that_is_killed_has_said_where_it_was",
     ),
     "XFER from a malicious Cyrus": (
-        "backend/test_xfer_from_cyrus.py::test_what_is_wrong_is_refused",
+        "backend/moves/test_xfer_from_cyrus.py::test_what_is_wrong_is_refused",
         "wire/test_dlist.py::test_what_is_no_list_is_refused",
     ),
     "a malicious backend behind a frontend": (
         "faults/test_hostile_backend.py::test_what_never_ends_is_read_no_faster_than_the_client_reads",
         "faults/test_hostile_backend.py::test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reaches_the_client",
-        "frontend/test_multiplexor.py::test_what_nobody_reads_is_not_read_at_the_other_end",
+        "frontend/entering/test_multiplexor.py::test_what_nobody_reads_is_not_read_at_the_other_end",
     ),
     "an import from a malicious server": (
         "cli/test_import_sources.py::test_an_answer_without_end_is_broken_off",
         "cli/test_import_sources.py::test_no_folder_leads_to_another_users",
     ),
     "NOTIFY and CONTEXT floods": (
-        "backend/test_notify.py::test_too_much_to_tell_ends_it",
-        "backend/test_notify.py::test_however_many_groups_name_a_subtree_the_list_is_read_once",
-        "backend/test_updates.py::test_the_flags_of_many_messages_are_told_a_part_at_a_time",
+        "backend/mail/test_notify.py::test_too_much_to_tell_ends_it",
+        "backend/mail/test_notify.py::test_however_many_groups_name_a_subtree_the_list_is_read_once",
+        "backend/mail/test_updates.py::test_the_flags_of_many_messages_are_told_a_part_at_a_time",
     ),
     "Maildirs with links, pipes and thousands of names": (
         "plugins/test_store_maildir.py::test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up",
@@ -150,9 +150,9 @@ WATCHED: Final = {
         "plugins/test_list_etcd.py::test_of_rows_that_become_long_fewer_are_asked_for",
     ),
     "directories and providers in wrong hands": (
-        "plugins/test_hostile_directories.py::test_a_directory_that_never_ends_is_left",
-        "plugins/test_hostile_directories.py::test_a_provider_that_answers_so_lets_nobody_in",
-        "plugins/test_hostile_directories.py::test_the_first_login_loads_no_library",
+        "plugins/auth/test_hostile_directories.py::test_a_directory_that_never_ends_is_left",
+        "plugins/auth/test_hostile_directories.py::test_a_provider_that_answers_so_lets_nobody_in",
+        "plugins/auth/test_hostile_directories.py::test_the_first_login_loads_no_library",
     ),
     "the page for operators, and metrics": (
         "node/test_metrics.py::test_what_is_no_request_is_told_and_ends_the_connection",
@@ -160,8 +160,8 @@ WATCHED: Final = {
         "web/test_attacks.py::test_from_one_address_strangers_have_only_so_many_connections",
     ),
     "ManageSieve before the login, scripts that are too long": (
-        "backend/test_managesieve.py::test_who_has_not_logged_in_gets_the_memory_of_one_login",
-        "backend/test_managesieve.py::test_a_script_that_is_too_big_costs_nothing_and_the_session_goes_on",
+        "backend/delivery/test_managesieve.py::test_who_has_not_logged_in_gets_the_memory_of_one_login",
+        "backend/delivery/test_managesieve.py::test_a_script_that_is_too_big_costs_nothing_and_the_session_goes_on",
     ),
 }
 

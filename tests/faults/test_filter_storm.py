@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.filter_storm import Storm, storm
-from tests.faults.test_moves import moves, pair, xfer
-from tests.faults.test_moves_verified import verified
+from tests.faults.moves.test_moves import moves, pair, xfer
+from tests.faults.moves.test_moves_verified import verified
 from tests.kit.demo import message
 from tests.kit.managesieve import ManageSieve
 from tests.kit.waiting import until

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.backend.delivery.test_managesieve import FILES, LOGIN
 from tests.backend.server import USERS
-from tests.backend.test_managesieve import FILES, LOGIN
 from tests.frontend.cluster import running_cluster
 from tests.frontend.server import Speak, running_frontend
 from tests.kit.dialogue import Player, Streams

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.frontend.cluster import running_cluster
-from tests.frontend.test_list import Peer, logged_in
+from tests.frontend.names.test_list import Peer, logged_in
 
 STEPS = int(os.environ.get("MURDER_STRESS_STEPS", "120"))
 SESSIONS = 6

@@ -7,7 +7,7 @@ import pytest
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.lobby import Lobby
 from tests.backend.server import USERS
-from tests.backend.test_transcripts import FILES, NAMESPACES, USERS_OF
+from tests.backend.test_transcripts import FILES, NAMESPACES, USERS_OF, layout_of, name_of
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.dialogue import Player
 from tests.kit.peer import Peer
@@ -19,17 +19,17 @@ WAITING = 3  # connections to each backend
 @pytest.mark.parametrize(
     ("backends", "path"), [(1, "at once"), (2, "at once"), (2, "by the dialogue")]
 )
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 async def test_a_frontend_says_what_the_transcript_says(
     file: Path, backends: int, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path == "by the dialogue":
         monkeypatch.setattr(Lobby, "received", FrontendImap.received)
     text = file.read_text(encoding="utf-8")
-    users = USERS_OF.get(file.parent.name, USERS)
+    users = USERS_OF.get(layout_of(file), USERS)
     homes = {f"be{n + 1}.test": users[n::backends] for n in range(backends)}
 
-    namespace = NAMESPACES[file.parent.name]
+    namespace = NAMESPACES[layout_of(file)]
     async with running_cluster(tmp_path, homes, namespace=namespace) as cluster:
         if path == "at once" and backends == 1:
             await wait_in_pool(cluster, users[0])

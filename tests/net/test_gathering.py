@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from tests.backend.test_lmtp_and_pop3 import against
+from tests.backend.delivery.test_lmtp_and_pop3 import against
 
 BURST = b"LHLO x\r\nNOOP\r\nRSET\r\nVRFY ana\r\nHELO x\r\n"  # all answered at once
 

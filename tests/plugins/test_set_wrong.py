@@ -22,10 +22,10 @@ from murder.log import set_up
 from murder.serve.role import chain_of, probe_auth
 from tests.cli.test_auth import typed
 from tests.kit.toml import Sections, write_config
-from tests.plugins.slapd import BASE, Slapd, running_slapd
-from tests.plugins.test_auth_http import Script, script
-from tests.plugins.test_auth_oauth import Provider, provider
-from tests.plugins.test_auth_saslauthd import saslauthd_beside
+from tests.plugins.auth.slapd import BASE, Slapd, running_slapd
+from tests.plugins.auth.test_auth_http import Script, script
+from tests.plugins.auth.test_auth_oauth import Provider, provider
+from tests.plugins.auth.test_auth_saslauthd import saslauthd_beside
 from tests.serve.test_ways_in import begin, cancel, is_challenge, listening, message
 
 DENIED = {True: b"AUTHENTICATIONFAILED", False: b"UNAVAILABLE"}
