@@ -36,6 +36,7 @@ class LineUpstream:
         )
         self.was_used = False  # it has answered for a command of a client
         self._held = bytearray()
+        self._has_said_some = False  # since something was sent to it
         self._waiter: asyncio.Future[None] | None = None
 
     # --- Receiver
@@ -48,6 +49,7 @@ class LineUpstream:
             self.pipe(data)
             return
         self._held += data
+        self._has_said_some = True
         if len(self._held) > MAX_HELD_OCTETS:
             self.connection.abort()
         elif self.reads_slowly and len(self._held) > SLOW_OCTETS:
@@ -100,6 +102,8 @@ class LineUpstream:
                     self.connection.resume_reading()
                 if self.is_lost:
                     raise self.failure(UpstreamKind.LOST, "it closed the connection")
+                if self._has_said_some:  # a part of what is waited for
+                    self.connection.acknowledge_now()
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
         finally:
@@ -127,6 +131,7 @@ class LineUpstream:
         return octets
 
     def send(self, octets: bytes) -> None:
+        self._has_said_some = False
         self.connection.write(octets)
 
     async def drain(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.config.sections import AuthConfig
+from murder.net.connection import Connection
 from murder.roles.frontend.multiplexor.express import Express
 from murder.roles.frontend.multiplexor.pipe import Pipe
 from tests.frontend.server import Running, running_frontend
@@ -133,6 +134,72 @@ async def test_what_is_said_meanwhile_goes_to_the_server(tmp_path: Path) -> None
         assert server.said[-1].endswith(b"y NOOP\r\n")
         await peer.close()
         await first.close()
+
+
+class Receipts:
+    """How often a kernel was told to acknowledge at once, and how often a server has waited for that."""
+
+    told = 0
+    awaited = 0
+
+
+async def say(writer: asyncio.StreamWriter, octets: bytes) -> None:
+    """And say nothing more until their receipt has come."""
+    before = Receipts.told
+    writer.write(octets)
+    Receipts.awaited += 1
+    await until_soon(lambda: Receipts.told > before)
+
+
+async def talking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that says each line at once, and waits in the midst of what it has to say until it is told to go on."""
+    writer.write(GREETING)
+    while line := await reader.readline():
+        tag, name = line.split()[:2]
+        if name == b"ID":
+            await say(writer, b"i OK\r\n")  # the answer to the login is held back by its kernel
+        elif name == b"AUTHENTICATE":
+            writer.write(IN)
+        elif name == b"FETCH":
+            await say(writer, b"* 1 FETCH (UID 1)\r\n")
+            writer.write(b"* 2 FETCH (UID 2)\r\n" + tag + b" OK\r\n")
+        elif name == b"CHECK":
+            await say(writer, tag + b" OK\r\n")
+        else:
+            writer.write(tag + b" OK\r\n")
+
+
+async def test_a_server_that_waits_for_a_receipt_gets_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with Nagle's algorithm, as a Cyrus, holds back a small piece until the one before it is acknowledged: 40 ms."""
+
+    def note(connection: Connection) -> None:
+        Receipts.told += 1
+
+    monkeypatch.setattr(Connection, "acknowledge_now", note)
+    Receipts.told = Receipts.awaited = 0
+    async with running_frontend(
+        tmp_path,
+        {"be1.test": ("imap", talking)},
+        {USER: "be1.test"},
+        auth=AuthConfig(),
+        parts=Remembering(),
+        mode="multiplexor",
+    ) as running:
+        for _ in range(2):  # the long way, the short one
+            peer, said = await entered(running)
+            assert said.startswith(b"x OK"), said
+        assert Receipts.awaited == 2
+        for _ in range(5):  # which is answered whole, and costs nothing more
+            before = Receipts.told
+            assert await peer.ask(b"n NOOP") == [b"n OK"]
+            assert Receipts.told == before
+        assert len(await peer.ask(b"f FETCH 1:2 (UID)")) == 3
+        peer.send(b"c CHECK\r\nn NOOP\r\n")
+        assert [await peer.line(), await peer.line()] == [b"c OK", b"n OK"]
+        assert Receipts.awaited == 4
+        await peer.close()
 
 
 async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ class Express(Entering):
             if match is None:
                 if len(held) > MOST_OCTETS or (held[-1:] == b"\n" and not _GOES_ON.match(held)):
                     self._go_the_long_way()
+                else:  # the answer to ID alone: a Cyrus waits for its receipt before it says more
+                    self.connection.acknowledge_now()
             elif match[1] == b"OK":
                 self._let_in(held[: match.end()], match[0][match.start(1) :], held[match.end() :])
             else:

@@ -16,6 +16,8 @@ from murder.roles.frontend.shared import Frontend
 from murder.serve.client import ClientDialogue
 from murder.wire.nodes.control_answers import SessionShown
 
+UNTAGGED: Final = b"*+"  # with what a line of IMAP begins that is no end of an answer
+SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 QUIET_S: Final = 1.0  # silence after which a pipe may be ended
 
 
@@ -62,6 +64,9 @@ class Pipe(ClientDialogue):
         self.server_name = name
         self.server = server
         self._is_between = True  # what passed last to the client ended a line
+        # Whether the server may have more to say than it has, as far as that shows without reading: where the client has
+        # asked for several things, or for one of which there is only untagged data yet.
+        self._awaits = self._awaits_several = False
         frontend.sessions.add(self)
 
     def begin_pipe(self, login: Login, early: bytes) -> None:
@@ -98,6 +103,8 @@ class Pipe(ClientDialogue):
 
     def received(self, data: bytes) -> None:
         self.active_at = self.loop.time()
+        self._awaits_several = self._awaits or data.find(b"\n") + 1 != len(data)
+        self._awaits = True
         server = self.server
         if server.is_plain and not server.gathered:
             server.transport.write(data)
@@ -171,7 +178,11 @@ class ServerEnd:
     def received(self, data: bytes) -> None:
         pipe, client = self._pipe, self._client
         pipe.active_at = pipe.loop.time()
-        pipe._is_between = data[-1:] == b"\n"
+        is_between = pipe._is_between = data[-1:] == b"\n"
+        is_end = is_between and data[data.rfind(b"\n", 0, -1) + 1] not in UNTAGGED
+        pipe._awaits = not is_end
+        if (pipe._awaits_several or not is_end) and len(data) < SMALL_OCTETS:
+            pipe.server.acknowledge_now()
         if client.is_plain and not client.gathered:
             client.transport.write(data)
         else:
