@@ -61,6 +61,29 @@ service auth {{
 """
 
 
+SIEVE: Final = """\
+protocols = imap lmtp sieve
+protocol lmtp {{
+  mail_plugins = sieve
+}}
+plugin {{
+  sieve = file:~/sieve;active=~/.dovecot.sieve
+}}
+service managesieve-login {{
+  inet_listener sieve {{
+    port = 4190
+  }}
+}}
+"""
+
+
+def has_sieve() -> bool:
+    """Whether Pigeonhole can run here, too."""
+    parts = Path("/usr/lib/dovecot")
+    plugin = parts / "modules" / "lib90_sieve_plugin.so"
+    return is_installed() and plugin.exists() and (parts / "managesieve").exists()
+
+
 def is_installed() -> bool:
     """Whether it can run here: its parts, and the right to change users."""
     parts = Path("/usr/lib/dovecot")
@@ -68,8 +91,8 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def dovecot(folder: Path, host: str, users: int) -> Iterator[int]:
-    """Its root process, once it listens on 143 and 24."""
+def dovecot(folder: Path, host: str, users: int, *, sieve: bool = False) -> Iterator[int]:
+    """Its root process, once it listens on 143 and 24; with `sieve`, also on 4190, and mail is filtered."""
     owner = pwd.getpwnam(USER)
     for path in (folder, folder / "mail"):
         path.mkdir(parents=True, exist_ok=True)
@@ -80,7 +103,7 @@ def dovecot(folder: Path, host: str, users: int) -> Iterator[int]:
     os.chown(folder / "users", pwd.getpwnam("dovecot").pw_uid, -1)
     config = folder / "dovecot.conf"
     config.write_text(
-        CONFIG.format(
+        (CONFIG + SIEVE * sieve).format(
             folder=folder,
             host=host,
             uid=owner.pw_uid,
@@ -89,5 +112,6 @@ def dovecot(folder: Path, host: str, users: int) -> Iterator[int]:
         )
     )
     with Program(["dovecot", "-F", "-c", config], folder / "said") as program:
-        program.until_open(host, 143).until_open(host, 24)
+        for port in (143, 24, *([4190] if sieve else [])):
+            program.until_open(host, port)
         yield program.pid

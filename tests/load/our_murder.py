@@ -205,6 +205,7 @@ def clients_at(host: str, workers: int) -> Mapping[str, object]:
         "imap": [f"{host}:143"],
         "imaps": [f"{host}:993"],
         "lmtp": [f"{host}:24"],
+        "sieve": [f"{host}:4190"],
         "pop3": [f"{host}:110"],
         "workers": workers,
         "admins": ["cyrus"],

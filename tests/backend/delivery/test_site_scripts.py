@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from murder.roles.backend.scripts.srs import RedirectSenders
 from tests.backend.delivery.test_sieve_delivery import MESSAGE, delivering, sending
 from tests.backend.server import OnePassword, Parts, config_in, running_backend, spool_store
 from tests.kit.dialogue import Player, Streams
+from tests.kit.process import ROOT
 from tests.kit.waiting import until_soon
 
 
@@ -264,6 +266,61 @@ async def test_who_a_program_is_to_run_as_must_be_there(tmp_path: Path) -> None:
         said = await programs.run("execute", "one", (), b"x", {}, get_logger(), for_user=True)
     assert said is None
     assert "no-such-user" in logged[-1]["problem"] or "sudo" in logged[-1]["problem"]
+
+
+BY_SUDO = """
+import asyncio, os, sys
+from structlog import get_logger
+from structlog.testing import capture_logs
+from murder.config.sieve import ProgramConfig
+from murder.roles.backend.scripts.programs import Programs
+
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+
+async def said(*command: str, timeout_s: float = 30.0) -> None:
+    one = ProgramConfig(command, ("execute",), "users", "daemon", timeout_s=timeout_s)
+    known = {"SENDER": "a@x.example", "USER": "ana"}
+    with capture_logs() as logged:
+        octets = await Programs({"one": one}).run(
+            "execute", "one", (), b"in", known, get_logger(), for_user=True
+        )
+    print(octets, [line["problem"] for line in logged])
+
+async def main() -> None:
+    await said("/bin/sh", "-c", 'cat; echo " $(id -u) $SENDER $USER $HOME"')
+    await said("/bin/sleep", "60", timeout_s=0.5)
+    await said("/bin/sh", "-c", "echo oh >&2; exit 3")
+
+asyncio.run(main())
+"""
+
+
+def test_a_node_that_is_not_root_runs_a_program_as_another_user_by_sudo(tmp_path: Path) -> None:
+    """In a file system of its own: what sudoers allows there, it allows nowhere else."""
+    if os.geteuid() or shutil.which("sudo") is None or not Path("/etc/sudoers").is_file():
+        pytest.skip("wants root and sudo")
+    rules = tmp_path / "sudoers"
+    rules.write_text("nobody ALL=(daemon) NOPASSWD: /usr/bin/timeout\n")
+    rules.chmod(0o440)
+    apart = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$1" /etc/sudoers; shift; exec "$@"']
+    asked = subprocess.run([*apart, "sh", rules, "true"], capture_output=True, check=False)
+    if asked.returncode:
+        pytest.skip(f"may not mount here: {asked.stderr.decode().strip()}")
+    done = subprocess.run(
+        [*apart, "sh", rules, sys.executable, "-c", BY_SUDO],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == [
+        "b'in 1 a@x.example ana /\\n' []",
+        "None ['it takes longer than 0.5 s']",
+        "None ['exit code 3: oh']",
+    ], done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")

@@ -91,9 +91,12 @@ async def _run(
         except KeyError:
             return b"", f"this system has no user {program.user}"
     elif program.user:
-        # who may not end a process of another user has `timeout`, which runs as that one, do it
+        # who may not end a process of another user has `timeout`, which runs as that one, do it; and sudo lets nothing of
+        # the environment through
         limit = ["timeout", "-k", "1", f"{program.timeout_s:g}"]
-        command = ["sudo", "-n", "-u", program.user, "--", *limit, *command]
+        told = [f"{name}={text}" for name, text in known.items() if "\0" not in text]
+        own = ["env", *told, "HOME=/", f"PATH={PATH}"]
+        command = ["sudo", "-n", "-u", program.user, "--", *limit, *own, *command]
     words = [os.fsencode(word) for word in command]
     environment = {name: os.fsencode(text) for name, text in known.items() if "\0" not in text}
     pipe = asyncio.subprocess.PIPE
