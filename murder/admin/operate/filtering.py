@@ -22,6 +22,7 @@ from murder.sieve import (
     Answer,
     Circumstances,
     Envelope,
+    FileInto,
     InList,
     Limits,
     ListIsKnown,
@@ -70,12 +71,14 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What it comes to, and what the scripts asked for. `scripts`: those that ran, as places in the outcome count them;
-    `faults`: name and problem of those that failed and were left out, as a delivery does it."""
+    `faults`: name and problem of those that failed and were left out, as a delivery does it. `not_filed`: mailboxes that
+    take none of it, so that a delivery keeps the message in their stead."""
 
     outcome: Outcome
     scripts: Sequence[Tried]
     asked: Sequence[Asked] = ()
     faults: Sequence[tuple[str, str]] = ()
+    not_filed: frozenset[str] = frozenset()
 
 
 class Offline:
@@ -113,11 +116,11 @@ class Shared(Offline):
         self._server = server
 
     async def exists(self, mailbox: str) -> bool | None:
-        """Whether it takes mail of anybody, by the master's list."""
+        """Whether it is at the same backend and takes mail of anybody, by the master's list."""
         name = self._name(mailbox)
         entry = await self._reach.master.find(name) if name is not None else None
-        if entry is None or not entry.is_active:
-            return False
+        if entry is None or not entry.is_active or entry.server != self._server:
+            return False  # a script of nobody files at its own backend only
         return POST in rights_granted(entry.raw_acl, {ANYONE})
 
     def _name(self, mailbox: str) -> MailboxName | None:
@@ -179,8 +182,21 @@ async def run_trial(
         if failure is not None:
             faults.append((left[failure.script].name, str(failure)))
         if failure is None or len(left) == 1:
-            return replace(trial, faults=tuple(faults))
+            not_filed = await _not_filed(trial.outcome, world)
+            return replace(trial, faults=tuple(faults), not_filed=not_filed)
         del left[failure.script]
+
+
+async def _not_filed(outcome: Outcome, world: Offline) -> frozenset[str]:
+    """Of the mailboxes that are named, those of which a server says that they take no mail of the scripts' owner."""
+    named: list[str] = []
+    for action in outcome.actions:
+        if isinstance(action, FileInto):
+            target = action.target
+            is_made = target.create and bool(world.user)
+            if not (is_made or target.mailbox_id or target.special_use):
+                named.append(target.mailbox)
+    return frozenset([name for name in named if await world.exists(name) is False])
 
 
 async def _run_once(

@@ -219,7 +219,8 @@ def test_the_sites_scripts_are_shown_where_they_decide_in_their_order(
         " 2. own, of user2 (no step)",
         f" 3. {after}, of the site (no step)",
     ]
-    assert said[-1] == f"fileinto mailbox INBOX/Lists ({before} line 2)"
+    kept_instead = "(which takes none of it: the message is kept)"
+    assert said[-1] == f"fileinto mailbox INBOX/Lists ({before} line 2) {kept_instead}"
 
     shared = ctl.json("sieve", "trace", "+list@example.org", str(eml))
     assert [one["name"] for one in shared["scripts"]] == [before, "shared", after]
@@ -229,6 +230,40 @@ def test_the_sites_scripts_are_shown_where_they_decide_in_their_order(
     assert without.startswith("user2 has no active script; the site's scripts decide\n")
     assert "2 scripts at " in without
     reconfigure(demo, home["node"], f"{site}\n", "")  # others have no such site
+
+
+FAR = """require "fileinto"; fileinto "near"; fileinto "far";"""
+
+
+def test_what_a_shared_mailboxs_script_cannot_file_is_told_as_it_comes_to_be(
+    ctl: Ctl, demo: Demo, eml: Path, tmp_path: Path
+) -> None:
+    """A script of nobody files at its own backend only."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "news.sieve").write_text(FAR)
+    here, there = demo.backends[:2]
+    named = f'[sieve]\nfolder = "{tmp_path}/folder"\n'
+    reconfigure(demo, here["node"], "[node]\n", f"{named}\n[node]\n")
+    password = demo.info["admin"]["user"], demo.info["admin"]["password"]
+    for backend, names in ((here, ("news", "near")), (there, ("far",))):
+        admin = demo.imap(backend, *password)
+        for name in names:
+            assert admin.create(name)[0] == admin.setacl(name, "anyone", "lrsp")[0] == "OK"
+        admin.logout()
+    admin = demo.imap(here, *password)
+    entry = "/shared/vendor/cmu/cyrus-imapd/sieve"
+    assert admin.xatom("SETMETADATA", "news", f'({entry} "news")')[0] == "OK"
+
+    told = ctl.json("sieve", "trace", "+news@example.org", str(eml))["actions"]
+    assert [(one["mailbox"], one["kept"]) for one in told] == [("near", False), ("far", True)]
+    demo.deliver(demo.frontend, "+news", eml.read_bytes())
+    for name in ("news", "near"):
+        assert admin.select(name)[1] == [b"1"], name
+    admin.logout()
+    admin = demo.imap(there, *password)
+    assert admin.select("far")[1] == [b"0"]
+    admin.logout()
+    reconfigure(demo, here["node"], f"{named}\n", "")
 
 
 def test_a_script_is_tried_between_those_of_a_site(site: str, eml: Path, tmp_path: Path) -> None:

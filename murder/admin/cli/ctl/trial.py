@@ -24,8 +24,9 @@ from murder.sieve import (
 
 TRIED: Final = (
     "script, server, scripts (a list of name, owner: in the order in which they run; the site's have no owner), actions (a "
-    "list of action, script, line, include and what it is about), steps (a list of script, line, include, word, outcome), "
-    "asked (a list of question, answer, assumed), notes, faults (a list of script, problem), failure"
+    "list of action, script, line, include and what it is about; of fileinto kept: whether its mailbox takes none of it), "
+    "steps (a list of script, line, include, word, outcome), asked (a list of question, answer, assumed), notes, faults (a "
+    "list of script, problem), failure"
 )
 
 
@@ -48,7 +49,7 @@ def tell(
         said = "the message is kept" if outcome.failure else "the others decide"
         click.echo(plain(f"{name}: run-time error: {problem}; {said}"), err=True)
     for action in outcome.actions:
-        about = facts_of(action)
+        about = _facts_in(trial, action)
         whose = _name_of(trial, action) if len(trial.scripts) > 1 else ""
         click.echo(plain(_shown(about, whose)))
     return 1 if faults else 0
@@ -82,7 +83,8 @@ def _tell_json(
     told = {
         "scripts": [{"name": one.name, "owner": one.owner} for one in trial.scripts],
         "actions": [
-            {**facts_of(action), "script": _name_of(trial, action)} for action in outcome.actions
+            {**_facts_in(trial, action), "script": _name_of(trial, action)}
+            for action in outcome.actions
         ],
         "steps": [
             {
@@ -105,6 +107,14 @@ def _tell_json(
     print_json({**facts, **told})
 
 
+def _facts_in(trial: Trial, action: Action) -> dict[str, object]:
+    """And whether the message is kept, because the mailbox takes none."""
+    facts = facts_of(action)
+    if isinstance(action, FileInto):
+        facts["kept"] = action.target.mailbox in trial.not_filed
+    return facts
+
+
 def _name_of(trial: Trial, action: Action) -> str:
     """The script that says so; "" where none does."""
     return trial.scripts[action.place.script].name if action.place.line else ""
@@ -115,13 +125,15 @@ def _shown(facts: Mapping[str, object], script: str) -> str:
     rest = [
         f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for key, value in facts.items()
-        if key not in ("action", "line", "include", "implicit") and value not in ("", [], False)
+        if key not in ("action", "line", "include", "implicit", "kept")
+        and value not in ("", [], False)
     ]
     place = f"{script} " if script else ""
     place += f"{facts['include']} " if facts["include"] else ""
     line = [f"({place}line {facts['line']})"] if facts["line"] else []
     implicit = ["(no action says otherwise)"] if facts.get("implicit") else []
-    return " ".join([str(facts["action"]), *rest, *line, *implicit])
+    kept = ["(which takes none of it: the message is kept)"] if facts.get("kept") else []
+    return " ".join([str(facts["action"]), *rest, *line, *implicit, *kept])
 
 
 def facts_of(action: Action) -> dict[str, object]:
