@@ -10,8 +10,7 @@ compares so many generated scripts, from a seed on, and tells each that comes ou
 - A keep and a `fileinto "INBOX"`: sieve-test sets the flags that came last, who stores for us sets those of both.
 - A mailbox with a line end in its name: an error at run time here, as no IMAP server can have it.
 - `date :index 2 :zone` of a field that is there once: sieve-test takes that one; without `:zone` it takes none, as ours.
-- `\\f` in a regular expression, as in `hasflag :regex "\\\\flagged"`: a form feed here, as for PCRE; the letter there (POSIX has no such
-  escape).
+- `\\f` in a regular expression, as in `hasflag :regex "\\\\flagged"`: a form feed here, as for PCRE; the letter there.
 - `body :raw` behind a `deleteheader`: sieve-test finds no body any more.
 - `string` without a comparator: i;octet there, i;ascii-casemap here (RFC 5228 §2.7.3); both are asked with i;octet.
 """
