@@ -1,5 +1,6 @@
 """Roles that speak a line and echo, for tests of the supervisor: small, and real processes all the same."""
 
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -52,6 +53,9 @@ class FakeRole:
     async def start(self) -> None:
         if self.config.node.name == "refuses.example.org":
             raise ConfigError([Problem(self.config.file, "node.name", "is not welcome")])
+        if self.config.node.name == "starts-for-ever.example.org":
+            (self.config.file.parent / f"starting{self.worker}").touch()
+            await asyncio.Event().wait()
 
     async def stop(self) -> None:
         for echo in list(self.echoes):

@@ -141,6 +141,18 @@ def test_sigterm_drains_and_leaves_nothing(tmp_path: Path, workers: int) -> None
         client.close()
 
 
+def test_who_is_ended_while_its_workers_start_says_nothing_of_it(tmp_path: Path) -> None:
+    """asyncio had been left with their cancelled starts, and told it as an error."""
+    node = Node(tmp_path, 2, "starts-for-ever.example.org")
+    try:
+        until((tmp_path / "starting0").exists, "the start of a worker")
+        node.process.send_signal(signal.SIGTERM)
+        assert node.process.wait(LIMIT_S) == 0
+        assert "never retrieved" not in node.log() and "Traceback" not in node.log()
+    finally:
+        node.program.stop(LIMIT_S)
+
+
 def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     with running(tmp_path, workers=2) as node:
         children = descendants(node.process.pid)

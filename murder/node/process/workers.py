@@ -309,6 +309,7 @@ class _Supervisor:
             ending.cancel()
             if not starts.done():
                 starts.cancel()
+                await asyncio.gather(starts, return_exceptions=True)  # nobody asks how they end
                 return EXIT_DONE
             codes = [code for code in starts.result() if code is not None]
             if codes:
