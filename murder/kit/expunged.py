@@ -7,15 +7,17 @@ retention is over, for which each root is looked at when it is opened, when some
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from murder.api.carry import CarriedRetained
 from murder.api.store import Mailbox, Retention, Untold
 from murder.api.turns import rest
+from murder.errors import Refusal
 from murder.kit.bodies import Bodies
 from murder.kit.root import Root
 from murder.kit.rows import (
@@ -87,19 +89,48 @@ class Keeper:
         if is_holding(root.reader):
             self.expires(root.key)
 
-    async def purge(self, root: Root) -> int:
-        """All that was kept for its time, or is more than there is room for, turn by turn; how many messages."""
-        retention, found = self.retention, 0
+    async def purge(self, key: str) -> int:
+        """All that was kept in this root for its time, or is more than there is room for, turn by turn; how many messages.
+        Raises Refusal where the root is damaged."""
+        root, retention, purged = self._root_of(key), self.retention, 0
         with root.in_use():
             while has_expired(root.reader, retention) or has_too_much(root.reader, retention):
-                found += await root.write(lambda db: release_expired(db, retention))
+                purged += await root.write(lambda db: release_expired(db, retention))
                 await rest()
-        return found
+        return purged
 
     def stop(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+
+
+class KeepingStore:
+    """What a store of roots does for `murder.api.store.KeepsExpunged` and `RestoresExpunged`: its keeper keeps, it says what
+    roots there are."""
+
+    _keeper: Keeper
+
+    def keys(self) -> Iterable[str]:
+        """Of all its roots."""
+        raise NotImplementedError
+
+    def keep_for(self, untold: Untold) -> None:
+        """See murder.api.store.KeepsExpunged."""
+        self._keeper.keep_for(untold)
+
+    def retain(self, retention: Retention) -> None:
+        """See murder.api.store.RestoresExpunged."""
+        self._keeper.retention = retention
+
+    async def purge(self) -> int:
+        """See murder.api.store.RestoresExpunged."""
+        purged = 0
+        for key in self.keys():
+            with contextlib.suppress(Refusal):  # damaged, and logged
+                purged += await self._keeper.purge(key)
+            await rest()
+        return purged
 
 
 def is_holding(db: sqlite3.Connection) -> bool:

@@ -21,18 +21,15 @@ from murder.api import (
     CarriedRetained,
     Incoming,
     MailboxStore,
-    Retention,
     StoredMailbox,
     StoreListener,
-    Untold,
     hookimpl,
 )
 from murder.api.disk import disk_error
-from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.check import Checked, check_mailboxes
 from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
-from murder.kit.expunged import Keeper
+from murder.kit.expunged import Keeper, KeepingStore
 from murder.kit.format import check_format
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area
 from murder.kit.root import make_folder, root_of
@@ -110,12 +107,16 @@ class Settings:
     )
 
 
+def _key_of(name: MailboxName) -> str:
+    return root_of(name).decode("latin-1")
+
+
 @hookimpl
 def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
     return MaildirStore(settings, data_dir)
 
 
-class MaildirStore:
+class MaildirStore(KeepingStore):
     """See murder.api.store.MailboxStore."""
 
     def __init__(self, settings: Settings, data: Path) -> None:
@@ -240,9 +241,13 @@ class MaildirStore:
                 else:
                     yield MailboxName(os.fsencode(parts.get("n") or user))
 
+    def keys(self) -> Iterator[str]:
+        """Of all trees there are, for `_tree_of`."""
+        return (_key_of(top) for top in self._tops())
+
     def _tree(self, name: MailboxName) -> Tree:
         """The tree of a mailbox, opened; its folder is made where there is none."""
-        return self._tree_of(root_of(name).decode("latin-1"))
+        return self._tree_of(_key_of(name))
 
     def _tree_of(self, key: str) -> Tree:
         tree = self._open.get(key)
@@ -438,23 +443,6 @@ class MaildirStore:
     def journal_octets(self) -> int:
         """See murder.api.store.TellsJournals."""
         return sum(tree.journal_octets for tree in self._open.values())
-
-    def keep_for(self, untold: Untold) -> None:
-        """See murder.api.store.KeepsExpunged."""
-        self._keeper.keep_for(untold)
-
-    def retain(self, retention: Retention) -> None:
-        """See murder.api.store.RestoresExpunged."""
-        self._keeper.retention = retention
-
-    async def purge(self) -> int:
-        """See murder.api.store.RestoresExpunged."""
-        found = 0
-        for top in self._tops():
-            with contextlib.suppress(Refusal):  # damaged, and logged
-                found += await self._keeper.purge(self._tree(top))
-            await rest()
-        return found
 
     # --- murder.api.CarriesMailboxes
 

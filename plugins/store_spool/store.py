@@ -25,10 +25,8 @@ from murder.api import (
     CarriedRetained,
     Incoming,
     MailboxStore,
-    Retention,
     StoredMailbox,
     StoreListener,
-    Untold,
     hookimpl,
 )
 from murder.api.turns import rest
@@ -42,7 +40,7 @@ from murder.kit.epoch import (
     renew_rows,
     write_epoch,
 )
-from murder.kit.expunged import Keeper
+from murder.kit.expunged import Keeper, KeepingStore
 from murder.kit.format import check_format
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
 from murder.kit.mailbox import RowMailbox
@@ -109,7 +107,7 @@ def folder_name(root: bytes) -> str:
     return "~" + hashlib.sha256(root).hexdigest()[:40]
 
 
-class SpoolStore:
+class SpoolStore(KeepingStore):
     """See murder.api.store.MailboxStore."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -262,8 +260,8 @@ class SpoolStore:
         row = root.reader.execute(f"SELECT {columns} FROM mailbox WHERE name=?", (name,)).fetchone()
         return (root, row) if row else None
 
-    def folders(self) -> Iterator[str]:
-        """All roots there are."""
+    def keys(self) -> Iterator[str]:
+        """The folders of all roots there are."""
         top = self.folder / "roots"
         for spread in sorted(os.listdir(top)) if top.is_dir() else []:
             yield from sorted(os.listdir(top / spread))
@@ -276,7 +274,7 @@ class SpoolStore:
 
     async def mailboxes(self) -> Sequence[StoredMailbox]:
         found = []
-        for folder in self.folders():
+        for folder in self.keys():
             try:
                 rows = self._root_in(folder).reader.execute(
                     "SELECT name, mailbox_id, uid_validity FROM mailbox"
@@ -393,28 +391,11 @@ class SpoolStore:
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
 
-    def keep_for(self, untold: Untold) -> None:
-        """See murder.api.store.KeepsExpunged."""
-        self._keeper.keep_for(untold)
-
-    def retain(self, retention: Retention) -> None:
-        """See murder.api.store.RestoresExpunged."""
-        self._keeper.retention = retention
-
-    async def purge(self) -> int:
-        """See murder.api.store.RestoresExpunged."""
-        found = 0
-        for folder in self.folders():
-            with contextlib.suppress(Refusal):  # damaged, and logged
-                found += await self._keeper.purge(self._root_in(folder))
-            await rest()
-        return found
-
     async def check(self, repair: bool) -> Sequence[str]:
         """See murder.api.store.CanCheck."""
         assert self._area is not None
         found: list[str] = []
-        for folder in list(self.folders()):
+        for folder in list(self.keys()):
             root = self._open.pop(folder, None)
             if root is not None:
                 root.close()
