@@ -142,7 +142,9 @@ def test_where_a_node_has_no_operators_certificate_it_acts_on_itself_alone_and_s
         operator = Visitor.of(demo, demo.backends[0], operator_certificate(demo))
         assert operator.send("/login", way="certificate").status == 303
         for visitor in (operator, Visitor.of(demo, demo.backends[0]).entered()):
-            assert "1 node," in visitor.get("/status").text
+            shown = visitor.get("/status").text
+            assert "1 node," in shown and "This node alone is seen" in shown
+            assert "Everything is well" not in shown
             assert "0 sessions with" in visitor.get("/kick?user=nobody").text
             assert "0 sessions ended." in visitor.done("/kick", user="nobody")
         refused = operator.send("/mailbox/quota", name="user/user1", root="user/user1", STORAGE="1")

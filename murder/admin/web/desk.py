@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from murder.admin.operate.reach import Reach, reaching
-from murder.admin.operate.running.nodes import Meter, NodeAnswers, ask_all, lines_of, need_nodes
+from murder.admin.operate.running.nodes import (
+    Meter,
+    NodeAnswers,
+    ask_all,
+    lines_of,
+    need_nodes,
+    sees_itself_alone,
+)
 from murder.admin.web.forms import Fields, format_query
 from murder.admin.web.sessions import Session
 from murder.config import Config
@@ -32,6 +39,7 @@ class Looked:
     told: Sequence[NodeAnswers]
     cpu: dict[tuple[str, str], float]
     at: float
+    alone: bool  # the node itself is all that could be asked
 
 
 class Watch:
@@ -47,9 +55,13 @@ class Watch:
         """Raises Refusal where no node is known, ConfigError."""
         async with self._turn:
             if self._last is None or time.time() - self._last.at > FRESH_S:
-                nodes = await self.ask(AskStatus())
+                async with self.reach() as reach:
+                    await need_nodes(reach)
+                    nodes = await ask_all(reach, AskStatus())
+                    alone = sees_itself_alone(reach, nodes)
                 now = time.time()
-                self._last = Looked(nodes, self._meter.measure(lines_of(nodes, now), now), now)
+                cpu = self._meter.measure(lines_of(nodes, now), now)
+                self._last = Looked(nodes, cpu, now, alone)
             return self._last
 
     async def ask(self, request: Request) -> list[NodeAnswers]:

@@ -102,6 +102,26 @@ def places(reach: Reach) -> list[str]:
     return found
 
 
+def sees_itself_alone(reach: Reach, nodes: Sequence[NodeAnswers]) -> bool:
+    """Whether this host's own node is all that can be asked, and tells of others."""
+    config = reach.config
+    if config.operator.nodes or reach.learned is not None:
+        return False
+    master, others = config.mupdate.master, set(config.servers)
+    if master is not None:
+        others.update(one.host for one in (master, *master.others))
+    for node in nodes:
+        for status in node.statuses:
+            others.update(status.role.servers or ())
+            others.update(status.role.followers or ())
+    return not others <= {config.node.name}
+
+
+ALONE: Final = (
+    "This node alone is seen: an [operator] certificate in its murder.toml lets it ask the others"
+)
+
+
 async def learn(reach: Reach) -> list[str]:
     """Find the nodes that nobody has named: the master, the servers of its list, who follows it, `[servers]`; each at its
     own name, or `[servers] address`, at the usual port. Returns `places`. Raises nothing of the master's."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from murder.admin.operate.running.nodes import NodeLine, findings, lines_of
+from murder.admin.operate.running.nodes import ALONE, NodeLine, findings, lines_of
 from murder.admin.web.desk import Desk, Page
 from murder.admin.web.rendering import paged
 from murder.errors import Code, Refusal
@@ -23,6 +23,7 @@ async def _words(desk: Desk) -> Mapping[str, Any]:
         "wrong": findings(looked.told, lines),
         "sums": _sums(lines),
         "nodes": len(looked.told),
+        "alone": ALONE if looked.alone else "",
         "at": looked.at,
         "every_s": EVERY_S,
         "limits": {"lag_s": LAG_S, "full": FULL},

@@ -29,6 +29,7 @@ from murder.admin.cli.screen import (
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.running.masters import engine_problems
 from murder.admin.operate.running.nodes import (
+    ALONE,
     Meter,
     NodeAnswers,
     NodeLine,
@@ -36,6 +37,7 @@ from murder.admin.operate.running.nodes import (
     findings,
     lines_of,
     need_nodes,
+    sees_itself_alone,
 )
 from murder.wire.nodes.control_words import AskStatus
 
@@ -81,10 +83,15 @@ def _cells(line: NodeLine, cpu: Cpu) -> dict[str, str]:
 
 
 def screen(
-    told_by: Sequence[NodeAnswers], cpu: Cpu | None, now: float, width: int = 0
+    told_by: Sequence[NodeAnswers],
+    cpu: Cpu | None,
+    now: float,
+    width: int = 0,
+    *,
+    alone: bool = False,
 ) -> list[str]:
     """The whole murder, line by line: the verdict, what is wrong with its cure, then every node. `cpu` None: leave
-    processor time out."""
+    processor time out. `alone`: other nodes cannot be asked."""
     lines = lines_of(told_by, now)
     wrong = [*findings(told_by, lines), *engine_problems(told_by)]
     versions = {line.version for line in lines}
@@ -97,9 +104,9 @@ def screen(
     verdict = (
         paint(f"{count(len(wrong), 'thing is', 'things are')} wrong.", BAD)
         if wrong
-        else paint("Everything is well.", GOOD)
+        else paint("All is well here." if alone else "Everything is well.", GOOD)
     )
-    output = [f"{verdict}  {', '.join(facts)}", ""]
+    output = [f"{verdict}  {', '.join(facts)}", *([ALONE] if alone else ()), ""]
     for whose, problem in wrong:
         what = f"{whose}: {problem.what}" if whose else problem.what
         output += finding("!", BAD, what, problem.cure, width)
@@ -164,7 +171,8 @@ async def status(reach: Reach, as_json: bool) -> int:
             }
         )
     else:
-        for line in screen(told_by, None, now, columns() if sys.stdout.isatty() else 0):
+        width = columns() if sys.stdout.isatty() else 0
+        for line in screen(told_by, None, now, width, alone=sees_itself_alone(reach, told_by)):
             click.echo(line)
     if any(node.problem for node in told_by):
         return 3
@@ -195,10 +203,12 @@ async def top(reach: Reach, every: float, most: int) -> int:
             told_by = await ask_all(reach, AskStatus())
             now = time.time()
             cpu = meter.measure(lines_of(told_by, now), now)
+            alone = sees_itself_alone(reach, told_by)
+            lines = screen(told_by, cpu, now, columns() if live else 0, alone=alone)
             if live:
-                _draw(screen(told_by, cpu, now, columns()), every)
+                _draw(lines, every)
             else:
-                click.echo("\n".join([time.strftime("%H:%M:%S"), *screen(told_by, cpu, now)]))
+                click.echo("\n".join([time.strftime("%H:%M:%S"), *lines]))
             screens += 1
             if screens == most:
                 return 0
