@@ -140,6 +140,15 @@ def test_old_points_go_and_what_others_name_stays(ctl: Ctl, demo: Demo, tmp_path
     assert offline("verify", "--from", str(vault))["problems"] == []
 
 
+@pytest.mark.parametrize(
+    "place", ["s3://bucket/mail", "s3:https://s3.example.org/b", "sftp:a@b:/c"]
+)
+def test_a_place_that_is_no_folder_is_not_taken_for_one(ctl: Ctl, place: str) -> None:
+    assert "--restic s3:" in ctl("backup", "run", "--to", place, code=2)
+    assert "is no folder" in ctl("restore", "user", "user1", "--from", place, code=2)
+    assert not Path(place.split("/")[0]).exists()
+
+
 def test_a_folder_that_cannot_be_written_is_told(ctl: Ctl, tmp_path: Path) -> None:
     (tmp_path / "mail").mkdir()
     (tmp_path / "mail" / "other").touch()

@@ -1,6 +1,7 @@
 """`murder ctl backup`: points in time of the mail, taken while the murder runs, proved, and let go of."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any, Final
 import asyncclick as click
 
 from murder.admin.cli.ctl.reaching import need_backend, operator_options, yes_option
-from murder.admin.cli.options import PATH, Group, json_option, print_json, print_table, say
+from murder.admin.cli.options import Group, json_option, print_json, print_table, say
 from murder.admin.cli.screen import count, octets, seconds
 from murder.admin.operate.backup.keep import EVERY, Verified, Verifying, kept_of, prune, scopes_of
 from murder.admin.operate.backup.kept import read_point
@@ -25,6 +26,7 @@ from murder.model.name import inbox_of, is_below, is_inbox, owner_of
 
 TELL_EVERY_S: Final = 0.2
 SHOWN: Final = 20  # problems told in words
+_ELSEWHERE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # as a URL begins, or a name for restic
 
 
 @click.group(cls=Group)
@@ -39,12 +41,30 @@ def backup() -> None:
     """
 
 
+class Folder(click.ParamType[Path]):
+    """Of a backup: what names a place in the world (`s3://…`) would else become a folder here that is called so."""
+
+    name = "path"
+
+    def convert(
+        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        if _ELSEWHERE.match(str(value)):
+            self.fail(
+                f"{value} is no folder. A backup lies in one, and restic carries it away and back: "
+                "--to DIR --restic s3:https://… (murder help backup)",
+                param,
+                ctx,
+            )
+        return Path(value)
+
+
 def from_option() -> Callable[..., Any]:
     """`--from DIR`."""
     return click.option(
         "--from",
         "folder",
-        type=PATH,
+        type=Folder(),
         required=True,
         envvar="MURDER_BACKUP",
         help="The backup's folder.  [default: $MURDER_BACKUP]",
@@ -70,7 +90,7 @@ def teller(text_of: Callable[[Any], str]) -> Callable[[Any], None]:
 @click.option(
     "--to",
     "folder",
-    type=PATH,
+    type=Folder(),
     required=True,
     envvar="MURDER_BACKUP",
     help="The backup's folder; made if it is not there.  [default: $MURDER_BACKUP]",
