@@ -74,9 +74,9 @@ def serving(
     again where it has been before, it is as it was."""
     config = folder / "murder.toml"
     if not config.exists():
-        node = {"name": name, "data": "data"}
+        node = {"name": name, "data": "data", **sections.get("node", {})}
         more = {"plugins.auth_file": {"log2_cost": 8}}
-        write_config(config, {"node": node, **_on_engine(folder, role, sections), **more})
+        write_config(config, {**_on_engine(folder, role, sections), "node": node, **more})
         (folder / "data").mkdir(exist_ok=True)
         for user in ("murder", "cyrus", *users):
             run_murder("auth", "add", user, "--config", config, said="secret\n")

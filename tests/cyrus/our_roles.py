@@ -16,6 +16,7 @@ FRONTEND = "127.0.0.21"  # of ours, beside the lab's
 DOMAIN = "murder.test"
 T = TypeVar("T")
 NOTHING: Mapping[str, object] = {}
+NO_SECTIONS: Mapping[str, Mapping[str, object]] = {}
 PROXY = {
     "upstream_auth": "plain",
     "upstream_tls": "none",
@@ -27,10 +28,16 @@ CYRUS = {"auth": "plain", "tls": "none", "proxy_user": "murder", "proxy_password
 
 @contextmanager
 def our_backend(
-    folder: Path, name: str, host: str, master: str, more: Mapping[str, object] = NOTHING
+    folder: Path,
+    name: str,
+    host: str,
+    master: str,
+    more: Mapping[str, object] = NOTHING,
+    also: Mapping[str, Mapping[str, object]] = NO_SECTIONS,
 ) -> Iterator[Program]:
-    """With more keys for its section. Started again where it has been before."""
+    """With more keys for its section, and other sections. Started again where it has been before."""
     sections = {
+        **also,
         "mupdate": following(master),
         "backend": {**clients_at(host), "proxies": ["murder"], **more},
         **{f'servers."{other}.{DOMAIN}"': CYRUS for other in ("be1", "be2") if other != name},
