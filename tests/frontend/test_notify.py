@@ -169,3 +169,26 @@ Cadmin= CREATE user/ana/far/none be2.test
 S1~ * LIST (\HasNoChildren) "/" INBOX/far/none
 """
         )
+
+
+async def test_what_is_subscribed_to_elsewhere_exists(tmp_path: Path) -> None:
+    """The backend of the user's INBOX tells of subscriptions, and knows of no mailbox on another."""
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(
+            SHARED
+            + r"""
+C1: a1 NOTIFY SET (SUBTREE (INBOX user) (SubscriptionChange))
+S1: a1 OK Completed
+C3= LOGIN ana secret
+C3= SUBSCRIBE user/bob/both
+S1: * LIST (\HasNoChildren \Subscribed) "/" user/bob/both
+C2= CREATE INBOX/both/below
+C3= UNSUBSCRIBE user/bob/both
+S1: * LIST (\HasChildren) "/" user/bob/both
+C3= SUBSCRIBE INBOX/none
+S1: * LIST (\NonExistent \Subscribed) "/" INBOX/none
+C2= CREATE INBOX/secret
+C3= SUBSCRIBE user/bob/secret
+S1: * LIST (\NonExistent \Subscribed) "/" user/bob/secret
+"""
+        )

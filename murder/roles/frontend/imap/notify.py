@@ -33,6 +33,7 @@ _STATUS: Final = re.compile(rb"(?i)\A(NOTIFY SET) STATUS ")
 _WITHOUT_STATUS: Final = re.compile(rb"(?i)\A(NOTIFY SET) (?!STATUS )")
 _SUBSCRIBED: Final = re.compile(rb"(?i)\(SUBSCRIBED (?=\(|NONE)")
 CHILDLESS: Final = b"\\HasNoChildren"
+NONEXISTENT: Final = b"\\NonExistent"
 NOTHING: Final = b"murder.none"  # no mailbox is called so
 SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
 
@@ -113,24 +114,29 @@ def _telling(dialogue: FrontendImap, upstream: ImapUpstream) -> Callable[[bytes]
 
 
 def _with_children(dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes) -> bytes:
-    """A backend knows of no children on others: LIST responses at the beginning of these octets as one server would say
-    them (RFC 3348)."""
+    """A backend knows of no mailboxes and no children on others: LIST responses at the beginning of these octets as one
+    server would say them (RFC 3348, RFC 5465 §5.5 of what is subscribed to)."""
     events, rest = b"", octets
     while rest.startswith(LIST):
         line, end, rest = rest.partition(b"\r\n")
-        if CHILDLESS in line and not line.endswith(b"}"):
-            line = _with_children_elsewhere(dialogue, upstream.server, line)
+        if (CHILDLESS in line or NONEXISTENT in line) and not line.endswith(b"}"):
+            line = _with_others(dialogue, upstream.server, line)
         events += line + end
         if line.endswith(b"}"):  # a name in a literal
             break
     return events + rest
 
 
-def _with_children_elsewhere(dialogue: FrontendImap, server: str, line: bytes) -> bytes:
+def _with_others(dialogue: FrontendImap, server: str, line: bytes) -> bytes:
     try:
         name = dialogue.name_of(parse_list_response(Scanner(line + b"\r\n", 6)).name)
     except (BadSyntax, Refusal):
         return line
+    if NONEXISTENT in line:  # subscribed to, or no longer, and it may be on another
+        entry = dialogue.frontend.mailboxes.find(name)
+        if entry is None or entry.server == server or not dialogue.may_know_of(entry):
+            return line
+        line = line.replace(NONEXISTENT, CHILDLESS, 1)
     login = dialogue.user
     identifiers = None if login.is_admin else identifiers_of(login.user, login.identity.groups)
     rows = dialogue.frontend.mailboxes.shown_to(identifiers, (name + b".",))
