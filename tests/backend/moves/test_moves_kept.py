@@ -15,6 +15,7 @@ from murder.roles.backend.moves.verify import format_handed
 from murder.wire.nodes.carry_words import Prepare
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import config_in, running_backend, spool_store
+from tests.kit.peer import Peer
 
 GONE = inbox_of("zoe")
 
@@ -151,3 +152,19 @@ async def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
         await mover.journal.save_handed(move, format_handed(words, left_at))
         await look_at(mover, move)
         assert mover._known("a1").state is State.REMOVED
+
+
+async def test_a_mailbox_may_have_the_name_of_one_that_is_kept(tmp_path: Path) -> None:
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        kept = MailboxName(inbox_of("ana") + b".kept")
+        await one.backend.store.create(kept, "default")
+        move = Move("a1", Side.OUT, kept, "be2.test", state=State.DONE, names=(kept,))
+        await one.mover.journal.save(move, finished_at=time.time())
+        peer = await Peer.at(*one.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("CREATE INBOX/new")
+        await peer.ok("APPEND INBOX/new {3+}\r\na:b")
+        await peer.ok("RENAME INBOX/new INBOX/kept")
+        assert (await peer.ok("STATUS INBOX/kept (MESSAGES)"))[0].endswith(b"(MESSAGES 1)")
+        await peer.close()

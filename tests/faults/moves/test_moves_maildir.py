@@ -144,3 +144,22 @@ def test_a_name_that_no_maildir_can_have_is_refused_before_anything_goes_over(de
     assert failed["octets"] == 0
     moves(demo, source, f"ABORT {failed['id']}")
     check_lists_agree(demo)
+
+
+def test_what_was_renamed_while_it_was_away_comes_back_under_its_new_name(demo: Demo) -> None:
+    """The old copies are still kept, under the old names: two that have changed places, and a hierarchy."""
+    user = 4
+    with demo.imap(demo.frontend, demo.user(user)) as client:
+        for name in ("a", "b", "c", "c/d"):
+            client.create(f"INBOX/{name}")
+            octets = f"Subject: {name}\r\n\r\nx\r\n".encode()
+            client.append(f"INBOX/{name}", "", "", octets)
+    assert xfer(demo, user, *pair(demo, user))[0] == "OK"
+    for old, new in (("c", "e"), ("e", "c")):
+        with demo.imap(demo.frontend, demo.user(user)) as client:
+            for here, there in (("a", "x"), ("b", "a"), ("x", "b"), (old, new)):
+                assert client.rename(f"INBOX/{here}", f"INBOX/{there}")[0] == "OK"
+            client.append("INBOX/a", "", "", b"Subject: next\r\n\r\nx\r\n")
+            before = facts(client)
+        assert xfer(demo, user, *pair(demo, user))[0] == "OK"
+        assert now(demo, user) == before

@@ -259,6 +259,40 @@ def test_a_watched_mailbox_may_leave_alone(demo: Demo, which: str, idles: bool) 
     other.close()
 
 
+@pytest.mark.parametrize("events", ["MailboxName", "MessageNew MessageExpunge MailboxName"])
+def test_with_nothing_selected_a_move_changes_no_name(demo: Demo, events: str) -> None:
+    """Of one mailbox, and then of all: names are told as if nobody had moved, and mail where it is watched, too."""
+    wire, other = client(demo, 10), client(demo, 10)
+    wire.ok("CREATE INBOX/Far")
+    wire.ok(f"NOTIFY SET (personal ({events}))")
+    source, target = pair(demo, 10)
+
+    def states(*names: str) -> None:
+        if "MessageNew" in events:
+            told = [wire.line() for _ in names]
+            assert sorted(line.split()[2] for line in told) == sorted(names), told
+
+    with demo.imap(source, "admin") as admin:
+        name = f"user/{demo.user(10)}/Far"
+        assert admin._simple_command("XFER", name, target["name"])[0] == "OK"
+    states("INBOX/Far")
+    other.ok("RENAME INBOX/Far INBOX/Farther")
+    assert wire.line().endswith('INBOX/Farther ("OLDNAME" ("INBOX/Far"))')
+    other.ok("APPEND INBOX/Farther {4+}\r\nmail")
+    states("INBOX/Farther")
+    with demo.imap(target, "admin") as admin:
+        assert admin._simple_command("XFER", f"{name}ther", source["name"])[0] == "OK"
+    states("INBOX/Farther")
+    move(demo, 10)
+    states("INBOX", "INBOX/Farther")
+    other.ok("DELETE INBOX/Farther")
+    assert wire.line() == '* LIST (\\NonExistent) "/" INBOX/Farther'
+    assert wire.line() == '* LIST (\\HasNoChildren) "/" INBOX'
+    assert wire.ok("NOOP") == []
+    wire.close()
+    other.close()
+
+
 def test_who_watches_at_the_backend_itself_is_told_to_ask_again(demo: Demo) -> None:
     """RFC 5465 §5.8: there is nobody who could go on elsewhere. At the other one it is news."""
     source, target = pair(demo, 12)

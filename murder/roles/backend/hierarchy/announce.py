@@ -195,6 +195,7 @@ class Announcer:
         await self._reserve_rows(taken)
         self.step("reserved")
         for old, new in intent.moves:
+            await self.make_room_for(new, "")
             await self._store.rename(old, new)
             self.step("moved")
         old_names = [old for old, _ in intent.moves]

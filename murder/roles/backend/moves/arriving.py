@@ -98,6 +98,8 @@ class Arriving:
         self._move: Move | None = None
         self._came_from = ""
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
+        # likewise, of what had left for another server, and may come back under another name
+        self._left: dict[str, MailboxName] = {}
         self._taken: list[Taken] = []  # the batches that are not closed yet
         self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
 
@@ -201,16 +203,21 @@ class Arriving:
                 found, only_from=ARRIVING | {State.ABORTED}, state=State.COPYING
             )
         for name in found.names:
-            await self._note_name(name)
+            if (mailbox_id := await self._id_of(name)) is not None:
+                self._named[mailbox_id] = name
+        for name in sorted(left_behind(self._journal, root)):
+            if (mailbox_id := await self._id_of(name)) is not None:
+                self._left[mailbox_id] = name
         return Done()
 
-    async def _note_name(self, name: MailboxName) -> None:
+    async def _id_of(self, name: MailboxName) -> str | None:
+        """What the store has under this name."""
         try:
             mailbox = await self._backend.store.open(name, "")
         except Refusal:
-            return
-        self._named[mailbox.mailbox_id] = name
+            return None
         mailbox.close()
+        return mailbox.mailbox_id
 
     async def _hold(self, request: Hold) -> Answer:
         name, identity = self._member(request.name), request.identity
@@ -222,6 +229,7 @@ class Arriving:
             await self._backend.store.rename(called, name)
         if identity.mailbox_id not in self._named:
             await self._backend.announcer.make_room_for(name, identity.mailbox_id)
+            await self._take_back(name, identity.mailbox_id)
         held = await self._store.hold(name, self._now.partition, identity)
         self._named[identity.mailbox_id] = name
         found = self._journal.find(Side.IN, self._now.id)
@@ -272,6 +280,14 @@ class Arriving:
             return Stored(sum_of_all)
         finally:
             await taken.close()
+
+    async def _take_back(self, name: MailboxName, mailbox_id: str) -> None:
+        """What is kept here of it, since it left, has the name that it had then."""
+        old = self._left.pop(mailbox_id, name)
+        if old == name or self._backend.mailboxes.list.find(old) is not None:
+            return
+        if await self._id_of(old) == mailbox_id:
+            await self._backend.store.rename(old, name)
 
     async def _take_batch(self, request: Rows) -> None:
         """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""
@@ -465,6 +481,17 @@ async def abort(
 async def _remove(backend: Backend, journal: Journal, move: Move, name: MailboxName) -> None:
     if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
         await backend.store.delete(name)
+
+
+def left_behind(journal: Journal, root: MailboxName) -> set[MailboxName]:
+    """What is kept here of this user's mailboxes (or of shared ones) that have left, under the names that they had."""
+    owner = owner_of(root)
+    return {
+        name
+        for move in journal.moves()
+        if move.side is Side.OUT and move.state is State.DONE and owner_of(move.root) == owner
+        for name in move.names
+    }
 
 
 def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:
