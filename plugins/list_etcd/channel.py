@@ -3,6 +3,7 @@
 grpclib reads a message of up to 4 GiB into memory, and answers each PING of a peer that reads no answer.
 """
 
+import asyncio
 from functools import partial
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ class _Bounded(H2Protocol):
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
+        transport = _Gathering(transport)
         super().connection_made(transport)
         self._transport = transport
         made = partial(_made, self.connection, transport, self._most_octets)
@@ -64,6 +66,32 @@ class _Bounded(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.processor.close(self._why)
+
+
+class _Gathering:
+    """A transport that sends at the end of a turn of the loop what has been written in it: a call's head and its message are
+    one packet, and one system call."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._pieces.append(data)
+
+    def _send(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(pieces))
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class _Stream(HttpStream):

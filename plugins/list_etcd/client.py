@@ -181,7 +181,9 @@ class _Asked:
         return [endpoint for endpoint, since in self._waiting.values() if since <= before]
 
     def note_failure(self, endpoint: Endpoint, error: BaseException) -> None:
-        self._last = (endpoint, error)
+        """Silence at last says less than what somebody has said before."""
+        if self._last is None or not isinstance(error, TimeoutError):
+            self._last = (endpoint, error)
 
     def failure(self) -> UpstreamFailure:
         """What came last from anybody."""

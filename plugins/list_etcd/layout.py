@@ -5,7 +5,7 @@ row/KEY        a row of the list      by collation key, as a list's own file has
 log/NUMBER     a commit               as the message Commit, for the last `KEEP_CHANGES` changes
 note/KEY       a small fact
 formerly/EPOCH the epoch after it     when etcd was put back from an older copy, a new history began
-moving         a token                a list is being brought here or away; its steps are guarded by it
+moving         token number           a list is being brought here or away; its steps are guarded by it
 left           token epoch:number:mark  the list was brought away, and one master keeps it alone; then there is no head
 """
 

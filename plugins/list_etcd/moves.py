@@ -1,6 +1,8 @@
 """Lists that come to etcd and leave it (`murder.api.list_log.TakesLists`).
 
-Each step of a move is guarded by the revision at which the move began: what comes late, after it was given up, does nothing.
+The key `moving` has the token of the move and the number of its last step; each step is guarded by the revision of the one
+before. So a step that is sent twice is done once, and what comes late, after others or when the move was given up, does
+nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +11,7 @@ from typing import Final
 from murder.api.list_log import BEGINNING, Position, Record
 from murder.errors import Code, Refusal
 from plugins.list_etcd.client import RANGE, TXN, Denied
-from plugins.list_etcd.etcd_pb2 import Compare, RangeRequest, RequestOp, TxnRequest
+from plugins.list_etcd.etcd_pb2 import Compare, KeyValue, RangeRequest, RequestOp, TxnRequest
 from plugins.list_etcd.layout import behind, format_head, format_record
 from plugins.list_etcd.operations import absent, fetching, putting, removing, same
 from plugins.list_etcd.settings import Settings
@@ -23,24 +25,57 @@ class Moves(Talk):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._moving: dict[str, int] = {}  # the revision at which a move began
+        self._moving: dict[str, tuple[int, int]] = {}  # a move's last step, and its revision
 
     def prepare(self, token: str) -> None:
         keys = self._keys
-        request = TxnRequest(
-            compare=[absent(keys.head)],
-            success=[
-                putting(keys.moving, token.encode()),
-                removing(keys.notes, behind(keys.notes)),
-            ],
-        )
-        answer = self._asked(TXN, request)
-        if not answer.succeeded:
+        forget = removing(keys.notes, behind(keys.notes))
+        if not self._begins(token, [absent(keys.head)], [forget]):
             text = f"etcd has a mailbox list at {self._settings.prefix} already"
             raise Refusal(Code.ALREADY_EXISTS, text)
-        self._moving[token] = answer.header.revision
         for table in (keys.rows, keys.log):
             self._clear(token, table)
+
+    def _begins(
+        self, token: str, guards: Sequence[Compare], operations: Sequence[RequestOp]
+    ) -> bool:
+        """Whether this is the move that is under way now, whichever was before. False where a guard does not hold."""
+        moving = self._keys.moving
+        while True:
+            found = self._asked(RANGE, RangeRequest(key=moving)).kvs
+            self._moving[token] = 0, found[0].mod_revision if found else 0
+            try:
+                is_done, others = self._done_once(token, guards, operations)
+            except Denied as denied:
+                raise self._refusal(denied) from denied
+            if is_done:
+                return True
+            before = others[0].mod_revision if others else 0
+            if before == self._moving[token][1]:
+                return False
+
+    def _done_once(
+        self, token: str, guards: Sequence[Compare], operations: Sequence[RequestOp]
+    ) -> tuple[bool, Sequence[KeyValue]]:
+        """Whether the next step is done; else what is at `moving`. Raises Denied, UpstreamFailure."""
+        moving = self._keys.moving
+        number, revision = self._moving[token]
+        value = _step_of(token, number + 1)
+        last = Compare(result=Compare.EQUAL, target=Compare.MOD, key=moving, mod_revision=revision)
+        request = TxnRequest(
+            compare=[last, *guards],
+            success=[*operations, putting(moving, value)],
+            failure=[fetching(moving)],
+        )
+        answer = self._call(TXN, request)
+        if answer.succeeded:
+            self._moving[token] = number + 1, answer.header.revision
+            return True, ()
+        found = answer.responses[0].response_range.kvs
+        if found and found[0].value == value:  # an attempt whose answer was lost
+            self._moving[token] = number + 1, found[0].mod_revision
+            return True, ()
+        return False, found
 
     def _clear(self, token: str, table: bytes) -> None:
         """Page by page: a million at once would hold everybody up."""
@@ -66,13 +101,14 @@ class Moves(Talk):
 
     def _step(self, token: str, operations: Sequence[RequestOp]) -> None:
         """Of a move, in as many transactions as it takes. Raises Refusal where it was given up."""
-        guard = self._is_moving(token)
+        if token not in self._moving:
+            raise Refusal(Code.CANNOT, GIVEN_UP)
         at = 0
         most = self._most_changes
         while at < len(operations):
             some = operations[at : at + most]
             try:
-                answer = self._call(TXN, TxnRequest(compare=[guard], success=some))
+                is_done, _ = self._done_once(token, (), some)
             except Denied as denied:
                 large = ("too many operations", "too large", "larger than max")
                 if most == 1 or not any(words in denied.text for words in large):
@@ -81,13 +117,13 @@ class Moves(Talk):
                     self._most_changes = min(self._most_changes, FEW_CHANGES)
                 most = min(FEW_CHANGES, most // 2) or 1
                 continue
-            if not answer.succeeded:
+            if not is_done:
                 raise Refusal(Code.CANNOT, GIVEN_UP)
             at += len(some)
 
     def _is_moving(self, token: str) -> Compare:
-        """By revision: the same words, sent again and done late, begin nothing that was given up."""
-        revision = self._moving.get(token, -1)
+        """Nothing has happened since its last step."""
+        _, revision = self._moving.get(token, (0, -1))
         key = self._keys.moving
         return Compare(result=Compare.EQUAL, target=Compare.MOD, key=key, mod_revision=revision)
 
@@ -123,8 +159,7 @@ class Moves(Talk):
         keys = self._keys
         head = format_head(epoch, position)
         left = token.encode() + b" " + head
-        begin = TxnRequest(compare=[], success=[putting(keys.moving, token.encode())])
-        self._moving[token] = self._asked(TXN, begin).header.revision
+        self._begins(token, (), ())
         request = TxnRequest(
             compare=[same(keys.head, head), self._is_moving(token)],
             success=[removing(keys.head), removing(keys.moving), putting(keys.left, left)],
@@ -138,6 +173,14 @@ class Moves(Talk):
 
     def settle(self, token: str) -> bool:
         keys = self._keys
-        guard = same(keys.moving, token.encode())
-        self._asked(TXN, TxnRequest(compare=[guard], success=[removing(keys.moving)]))
+        while True:
+            found = self._asked(RANGE, RangeRequest(key=keys.moving)).kvs
+            if not found or found[0].value.partition(b" ")[0] != token.encode():
+                break
+            guard = same(keys.moving, found[0].value)
+            self._asked(TXN, TxnRequest(compare=[guard], success=[removing(keys.moving)]))
         return bool(self._asked(RANGE, RangeRequest(key=keys.head)).kvs)
+
+
+def _step_of(token: str, number: int) -> bytes:
+    return f"{token} {number}".encode()

@@ -81,18 +81,20 @@ def outage(writer: Writer, fail: Callable[[], Callable[[], None]]) -> float:
     return longest
 
 
-def puts(etcd: Cluster, number: int) -> float:
-    """Single puts a second of etcd itself, one after the other, by the client that masters use."""
+def puts(etcd: Cluster, clients: int, number: int) -> float:
+    """Single puts a second of etcd itself, by so many who each wait for their answer, with the client that masters use."""
+
+    async def put_some(which: int) -> None:
+        client = Client(Settings(etcd.endpoints))
+        for n in range(number):
+            request = TxnRequest(success=[putting(b"/puts/%d/%d" % (which, n), bytes(100))])
+            await client.call(TXN, request, 10)
+        client.close()
 
     async def put_all() -> float:
-        client = Client(Settings(etcd.endpoints))
         begin = time.monotonic()
-        for n in range(number):
-            request = TxnRequest(success=[putting(b"/puts/%d" % n, bytes(100))])
-            await client.call(TXN, request, 10)
-        took_s = time.monotonic() - begin
-        client.close()
-        return number / took_s
+        await asyncio.gather(*(put_some(which) for which in range(clients)))
+        return clients * number / (time.monotonic() - begin)
 
     return asyncio.run(put_all())
 
@@ -149,7 +151,8 @@ def all_rates(folder: Path, turns: int) -> None:
             told |= rates(some[0].port, "three members of etcd", turn)
             if has_cyrus:
                 told |= rates(CYRUS[1], "Cyrus", turn, CYRUS[0])
-            told["etcd's own single puts"] = puts(etcd, 300)
+            told["etcd's own single puts, 1 client"] = puts(etcd, 1, 300)
+            told["etcd's own single puts, 8 clients"] = puts(etcd, 8, 100)
             for what, figure in told.items():
                 found[what].append(figure)
     for what, figures in found.items():

@@ -426,3 +426,21 @@ def test_an_endpoint_that_is_no_etcd_holds_nothing_up(
     finally:
         log.close()
         hostile.close()
+
+
+def test_a_step_of_a_move_that_comes_twice_is_done_once(members: Cluster) -> None:
+    """What was asked for at a member that is slow does not undo what came after it."""
+    with Wires() as wires:
+        wire = wires.to(members.members[0].client_port)
+        endpoints = (f"http://127.0.0.1:{wire.port}", *members.endpoints)
+        log = EtcdLog(Settings(endpoints, prefix="/twice/", timeout_s=20))
+        wires.set(wire, Mode.HOLD)  # it comes to etcd late
+        log.prepare("t1")
+        log.put("t1", [(b"k", b"old")])
+        log.put("t1", [(b"k", b"new"), (b"l", b"x")])
+        wires.set(wire, Mode.OPEN)
+        log.put("t1", [(b"m", b"y")])
+        assert [dict(page) for page in log.stored()] == [{b"k": b"new", b"l": b"x", b"m": b"y"}]
+        log.take_over("t1", "e1", BEGINNING, {})
+        assert log.is_last("e1", BEGINNING)
+        log.close()
