@@ -6,6 +6,7 @@ Any IMAP server will do. Sizes, flags and dates come from the message's number, 
 import hashlib
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -41,9 +42,21 @@ def octets_of(folder: str, number: int) -> bytes:
 class Imap:
     """A connection that reads answers of any length as a stream of lines with their literals."""
 
-    def __init__(self, host: str, user: str, password: str, timeout_s: float = TIMEOUT_S) -> None:
-        self.sock = socket.create_connection((host, 143), timeout_s)
+    def __init__(
+        self,
+        host: str,
+        user: str,
+        password: str,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        tls: bool = False,
+    ) -> None:
+        self.sock = socket.create_connection((host, 993 if tls else 143), timeout_s)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:  # whose certificate it is, is nothing to be measured
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self.sock = context.wrap_socket(self.sock)
         self.stream = self.sock.makefile("rb", 1 << 20)
         self.stream.readline()
         self._tags = 0

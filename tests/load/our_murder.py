@@ -66,10 +66,14 @@ class Murder:
             (f"fe.{DOMAIN}", "frontend"),
             (f"mux.{DOMAIN}", "frontend"),
         ):
-            node = self.folder / name
-            (node / "data").mkdir(parents=True)
-            words = ["ca", "issue", name, "--role", role, "--dir", str(self.folder / "ca")]
-            self._run(*words, "--address", "127.0.0.1", "--out", str(node))
+            self.issue(name, role)
+
+    def issue(self, name: str, role: str) -> None:
+        """A folder for one more node, with its certificate."""
+        node = self.folder / name
+        (node / "data").mkdir(parents=True)
+        words = ["ca", "issue", name, "--role", role, "--dir", str(self.folder / "ca")]
+        self._run(*words, "--address", "127.0.0.1", "--out", str(node))
 
     def _run(self, *words: str) -> None:
         subprocess.run(

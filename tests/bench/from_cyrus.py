@@ -1,0 +1,153 @@
+"""A large user goes from a Cyrus backend to one of ours by Cyrus' own XFER, plain and over TLS, beside the same between two
+Cyrus backends: `build.py bench from_cyrus [--messages N] [--write]`.
+
+Each has a user of their own with the same mail. The master is ours. Cyrus takes TLS where a server offers no mechanism
+without it, which makes the second of our backends one that asks for it. Afterwards every message is compared: UID, flags,
+date, mod-sequence and octets.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.bench.move import CYRUS, LAB_ROOT, PASSWORD, lab
+from tests.load import results
+from tests.load.large_user import Imap, Seen, fill, look
+from tests.load.our_murder import DOMAIN, MASTER, Murder, clients_at, following
+from tests.load.processes import cpu_s, pss_kib
+
+NAME: Final = f"be9.{DOMAIN}"  # the lab's name for a backend of ours
+HOST: Final = "127.0.0.13"
+SOURCE: Final = f"be1.{DOMAIN}"
+USERS: Final = 9
+
+
+@dataclass(frozen=True)
+class Way:
+    """To a server, for one user; `has_tls`: it takes nothing without."""
+
+    title: str
+    user: str
+    target: str
+    host: str
+    is_ours: bool = True
+    has_tls: bool = False
+
+
+WAYS: Final = (
+    Way("Cyrus to Cyrus", "user1", f"be2.{DOMAIN}", CYRUS[1], is_ours=False),
+    Way("Cyrus to ours", "user3", NAME, HOST),
+    Way("Cyrus to ours, TLS", "user5", NAME, HOST, has_tls=True),
+)
+
+
+@contextmanager
+def backend(murder: Murder, has_tls: bool) -> Iterator[int]:
+    """Ours, which takes what Cyrus sends."""
+    proxy = {"auth": "plain", "tls": "none", "proxy_user": "murder", "proxy_password": PASSWORD}
+    own = {**clients_at(HOST, 0), "proxies": ["murder"], "takes_xfer_from": ["murder"]}
+    own["allow_plaintext"] = not has_tls
+    sections = {
+        "mupdate": following(*MASTER),
+        "backend": own,
+        f'servers."{SOURCE}"': {"address": CYRUS[0], **proxy},
+    }
+    node = murder.write(NAME, "backend", sections)
+    with murder.serving(node, HOST, 143) as process:
+        yield process
+
+
+def move(way: Way, source: int, target: int) -> dict[str, float]:
+    """One XFER. Raises AssertionError where anything is not as it was."""
+    with contextlib.closing(Imap(CYRUS[0], way.user, PASSWORD)) as client:
+        before = look(client)
+    used = cpu_s([source]), cpu_s([target])
+    began = time.perf_counter()
+    with contextlib.closing(Imap(CYRUS[0], "cyrus", PASSWORD)) as admin:
+        said = admin.ask(f"XFER user/{way.user} {way.target}")
+    seconds = time.perf_counter() - began
+    assert any(line.startswith(b"* OK USER") for line in said), said
+    with contextlib.closing(Imap(way.host, way.user, PASSWORD, tls=way.has_tls)) as client:
+        check(before, look(client))
+    return {
+        "messages": before.messages,
+        "MB": before.octets / 1e6,
+        "seconds": seconds,
+        "MB/s": before.octets / 1e6 / seconds,
+        "CPU s of the source": cpu_s([source]) - used[0],
+        "CPU s of the target, with the look at it all": cpu_s([target]) - used[1],
+        "MiB PSS of the target behind it": pss_kib([target]) / 1024,
+    }
+
+
+def check(before: Seen, after: Seen) -> None:
+    """Whether it is the same to a client."""
+    assert before.validity == after.validity, "UIDVALIDITY"
+    for folder, rows in before.folders.items():
+        now = after.folders[folder]
+        assert rows.keys() == now.keys(), f"UIDs of {folder}"
+        wrong = [uid for uid, fact in rows.items() if now[uid] != fact]
+        assert not wrong, f"{folder}: {len(wrong)} messages, as {rows[wrong[0]]} {now[wrong[0]]}"
+
+
+def furnish(messages: int) -> None:
+    with contextlib.closing(Imap(CYRUS[0], "cyrus", PASSWORD)) as admin:
+        for way in WAYS:
+            admin.ask(f"CREATE user/{way.user}")
+    for way in WAYS:
+        with contextlib.closing(Imap(CYRUS[0], way.user, PASSWORD)) as client:
+            fill(client, messages)
+
+
+def process_of(name: str) -> int:
+    return int((LAB_ROOT / name / "master.pid").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--messages", type=int, default=20_000, help="21.5 kB each on average")
+    parser.add_argument("--write", action="store_true", help="write the table into the manual")
+    given = parser.parse_args()
+    if os.geteuid() or not (LAB_ROOT / "pkg/usr/lib/cyrus/bin/master").exists():
+        sys.exit("this needs root, and the Cyrus lab: tests/cyrus/lab.sh install")
+    shown: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        Path(name).chmod(0o755)
+        murder = Murder(Path(name) / "murder", USERS)
+        murder.prepare()
+        murder.issue(NAME, "backend")
+        for words in (["setup"], ["reset"]):
+            lab(*words)
+        stack.callback(lab, "stop")
+        stack.enter_context(murder.master())
+        lab("start", "be1", "be2")
+        furnish(given.messages)
+        for way in WAYS:
+            with ExitStack() as inner:
+                target = process_of("be2")
+                if way.is_ours:
+                    target = inner.enter_context(backend(murder, way.has_tls))
+                for row, figure in move(way, process_of("be1"), target).items():
+                    shown.setdefault(row, {})[way.title] = figure
+            told = ", ".join(f"{row} {figures[way.title]:,.1f}" for row, figures in shown.items())
+            print(f"{way.title}: {told}", flush=True)
+    if given.write:
+        method = (
+            "One user each with the same mail, by XFER at a Cyrus backend; every message was compared behind it. In "
+            "brackets how many times the figure between two Cyrus backends it is: other programs ran on the machine and "
+            "its disk."
+        )
+        who = [way.title for way in WAYS]
+        results.write("from_cyrus", shown, who, method, base=who[0])
+
+
+if __name__ == "__main__":
+    main()
