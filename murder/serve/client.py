@@ -259,7 +259,7 @@ class ClientDialogue(Dialogue):
     def leave_crowd(self) -> None:
         """The user has one connection less (again)."""
         if self._counted_as is not None:
-            self.service.gate.connections.leave(self._counted_as)
+            self.service.gate.connections.tally.leave(self._counted_as)
             self._counted_as = None
 
     def take_count(self, before: "ClientDialogue") -> None:

@@ -11,10 +11,8 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.model.sasl import PlainCredentials
-from murder.net.connection import Connection
 from murder.serve.client import Running
 from murder.serve.line import ANY, STRANGER, LineDialogue, Row, Table
-from murder.serve.service import ClientService
 from murder.wire import mutf7
 from murder.wire.pop3 import err, listing, ok, parse_command
 
@@ -35,11 +33,8 @@ class Pop3Dialogue(LineDialogue):
     """A POP3 connection up to its login."""
 
     protocol = "pop3"
-
-    def __init__(self, connection: Connection, service: ClientService) -> None:
-        super().__init__(connection, service)
-        self._user: bytes | None = None  # as given with USER
-        self.utf8 = False  # as the client has asked (RFC 6856)
+    _user: bytes | None = None  # as given with USER
+    utf8 = False  # as the client has asked (RFC 6856)
 
     # --- what a role gives
 
@@ -67,7 +62,11 @@ class Pop3Dialogue(LineDialogue):
         if greeting is None:
             text = f"{self.service.server_name} murder {__version__} POP3 ready"
             greeting = kept[key] = ok(text)
-        self.connection.write(greeting)
+        connection = self.connection
+        if connection.is_plain:
+            connection.transport.write(greeting)
+        else:
+            connection.write(greeting)
 
     def say_wrong(self, text: str, *, closing: bool) -> None:
         self.send(err(text))

@@ -49,8 +49,8 @@ NOOP: Final = b"n NOOP\r\n"
 MOST: Final = {  # Python calls
     "NOOP": 4,
     "session": 68,
-    "session through a multiplexor": 101,
-    "POP3 session": 98,
+    "session through a multiplexor": 97,
+    "POP3 session": 71,
 }
 TRIES: Final = 6
 CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT X-XFER"

@@ -5,6 +5,7 @@ What the server says is the protocol's (`multiplexor.express`, `pop3_express`), 
 """
 
 import asyncio
+import functools
 from typing import Final, Protocol
 
 from murder.errors import UpstreamFailure, UpstreamKind
@@ -45,21 +46,25 @@ class Entering(Receiver):
         self._due = now + limits.connect_timeout_s
         sooner_s = min(limits.connect_timeout_s, limits.upstream_login_timeout_s)
         self.dialogue.sweep.watch(self, now + sooner_s)
-        self._task = loop.create_task(self._connect())
-
-    async def _connect(self) -> None:
-        address, upstreams = self.address, self.dialogue.frontend.upstreams
+        address = self.address
         has_tls = address.tls == "implicit"
-        try:
-            await self.dialogue.loop.create_connection(
-                lambda: Connection(self._met, may_have_tls=has_tls),
-                address.host,
-                address.port,
-                ssl=upstreams.context(address.ca) if has_tls else None,
-                server_hostname=address.tls_name if has_tls else None,
-            )
-        except OSError as error:
-            self._break(failure_of(error, address.host, address.port, address.server))
+        connecting = loop.create_connection(
+            functools.partial(Connection, self._met, may_have_tls=has_tls),
+            address.host,
+            address.port,
+            ssl=self.dialogue.frontend.upstreams.context(address.ca) if has_tls else None,
+            server_hostname=address.tls_name if has_tls else None,
+        )
+        self._task = loop.create_task(connecting)
+        self._task.add_done_callback(self._connected)
+
+    def _connected(self, task: "asyncio.Task[object]") -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, OSError):
+            raise error  # which the loop tells
+        address = self.address
+        self._break(failure_of(error, address.host, address.port, address.server))
 
     def _met(self, connection: Connection) -> Receiver:
         self.connection, self._has_connection = connection, True

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.log import plain_log
 from murder.model.identity import Login
 from murder.model.protocol import POP3
 from murder.net.connection import Connection
@@ -29,12 +30,14 @@ from murder.serve.client import Running
 from murder.serve.line import Row
 from murder.serve.pop3 import PASSWORD_WANTED, Pop3Dialogue
 from murder.serve.service import ClientService
+from murder.session.lines import MAX_LINE_OCTETS
 from murder.session.sasl import plain_response
 from murder.wire.pop3 import ok
 
 # As clients spell them, whole. Groups: the name of USER; PASS
 ENTERING: Final = re.compile(rb"(?i)(?:USER ([!-~]{1,255})|PASS ([^\r\n\0]{1,255}))\r\n\Z")
 LOGGED_IN: Final = ok("Logged in")
+COUNTED_AS: Final = ("pop3", "succeeded")  # of `figures`
 FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
 MAX_CAPABILITIES: Final = 100
 MAX_WORD: Final = 64  # octets of one
@@ -43,12 +46,14 @@ MAX_WORD: Final = 64  # octets of one
 class FrontendPop3(Pop3Dialogue):
     """See the module."""
 
+    _upstream: LineUpstream | None = None
+    _opening: Pop3Express | None = None
+    _is_pipe = False
+    _is_fed = False  # the session has had octets, and may hold some
+
     def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         super().__init__(connection, service)
         self.frontend = frontend
-        self._upstream: LineUpstream | None = None
-        self._opening: Pop3Express | None = None
-        self._is_pipe = False
         frontend.sessions.add(self)
 
     # --- what the backends offer
@@ -169,7 +174,9 @@ class FrontendPop3(Pop3Dialogue):
     def _take_at_once(self, data: bytes) -> bool:
         """USER and PASS as clients send them, one at a time, where nothing has to be waited for."""
         match = ENTERING.match(data)
-        if match is None or self.login is not None or self.is_closing or self.session.held:
+        if match is None or self.login is not None or self.is_closing:
+            return False
+        if self._is_fed and self.session.held:
             return False
         gate, connection = self.service.gate, self.connection
         if not (connection.is_tls or gate.allow_plaintext):
@@ -199,9 +206,34 @@ class FrontendPop3(Pop3Dialogue):
     def let_in(self, upstream: LineUpstream, login: Login, early: bytes) -> None:
         """They are in at their backend, whose connection is the other end of the pipe."""
         self._opening, self._upstream = None, upstream
-        self.entered(login)
+        connection, service = self.connection, self.service
+        limits = service.limits
+        # as `entered`, of who is no administrator and whose login does not expire
+        self.login, self._log = login, None
+        self.session.max_line = min(limits.max_line_bytes, MAX_LINE_OCTETS)
+        self.idle_timeout_s, self.activity_counts = limits.idle_timeout_s, True
+        self.active_at = self.loop.time()
+        if limits.idle_timeout_s < limits.login_timeout_s:
+            self.sweep.watch_sooner(self, self.active_at + limits.idle_timeout_s)
+        connection.became_known()
+        facts: dict[str, object] = {
+            "role": service.role,
+            "protocol": self.protocol,
+            "cid": connection.cid,
+            "peer": connection.peer,
+            "user": login.user,
+            "proxy": login.proxy,
+            "admin": False,
+            "tls": connection.is_tls,
+        }
+        plain_log.info("login.succeeded", facts)
+        logins = service.figures.numbers["logins"]
+        logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
         self.bad_commands = 0
-        self.connection.write(LOGGED_IN)
+        if connection.is_plain and not connection.gathered:
+            connection.transport.write(LOGGED_IN)
+        else:
+            connection.write(LOGGED_IN)
         self._join(upstream, early)
 
     def not_let_in(self, failure: UpstreamFailure) -> None:
@@ -236,7 +268,7 @@ class FrontendPop3(Pop3Dialogue):
         upstream.drained = self.connection.resume_reading
         if early:
             self._to_client(early)
-        if self.session.held:
+        if self._is_fed and self.session.held:
             self._to_backend(self.session.take_rest())
         if self.connection.is_held_back:
             self.connection.resume_reading()
@@ -245,10 +277,20 @@ class FrontendPop3(Pop3Dialogue):
             self.close_when_quiet(QUIET_S)
 
     def received(self, data: bytes) -> None:
-        if self._is_pipe:
+        if self._is_pipe:  # as `_to_backend`, in a step less
             self.active_at = self.loop.time()
-            self._to_backend(data)
+            upstream = self._upstream
+            if upstream is None or upstream.is_lost:
+                return
+            connection = upstream.connection
+            if connection.is_plain and not connection.gathered:
+                connection.transport.write(data)
+            else:
+                connection.write(data)
+            if connection.writing_paused:
+                self.connection.pause_reading()
         elif self._task is not None or self._opening is not None or not self._take_at_once(data):
+            self._is_fed = True
             super().received(data)
 
     def input_ended(self) -> bool:
@@ -293,7 +335,14 @@ class FrontendPop3(Pop3Dialogue):
             super().writable()
 
     def _upstream_gone(self) -> None:
-        self.close()
+        """As `close`, where there is a pipe: nothing is held then."""
+        if not self._is_pipe:
+            self.close()
+        elif not self.is_closing:
+            self.is_closing = True
+            self.connection.finish()
+            self._ends_at = self.loop.time() + CLOSE_GRACE_S
+            self.sweep.watch(self, self._ends_at)
 
     def not_allowed(self, keyword: bytes, row: Row | None) -> Running:
         if self.login is None:

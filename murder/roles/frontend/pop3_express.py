@@ -42,10 +42,17 @@ class Pop3Express(Entering, LineUpstream):
     # --- Receiver, of the backend
 
     def received(self, data: bytes) -> None:
-        if self.pipe is not None:
-            self.pipe(data)
-            return
         if self._is_over:
+            if self.pipe is not None:  # which is the dialogue's `_to_client`, in a step less
+                dialogue = self.dialogue
+                dialogue.active_at = dialogue.loop.time()
+                client = dialogue.connection
+                if client.is_plain and not client.gathered:
+                    client.transport.write(data)
+                else:
+                    client.write(data)
+                if client.writing_paused:
+                    self.connection.pause_reading()
             return
         said = self._said = self._said + data if self._said else data
         end = said.find(b"\n") + 1
@@ -60,14 +67,18 @@ class Pop3Express(Entering, LineUpstream):
             self._go_the_long_way()  # it speaks unasked
         else:
             self._is_asked, self._said = True, b""
-            self.connection.write(_login_line(self.address, self.login.user))
+            connection, line = self.connection, _login_line(self.address, self.login.user)
+            if connection.is_plain:
+                connection.transport.write(line)
+            else:
+                connection.write(line)
 
     def lost(self, error: Exception | None) -> None:
-        if self._is_over:
-            LineUpstream.lost(self, error)
-        else:
-            self.is_lost = True
+        self.is_lost = True
+        if not self._is_over:
             super().lost(error)
+        elif self.gone is not None:  # nobody waits for a line
+            self.gone()
 
     # --- the end of the login
 
@@ -75,7 +86,7 @@ class Pop3Express(Entering, LineUpstream):
         dialogue = self.dialogue
         self._is_over = True
         dialogue.sweep.forget(self)
-        if dialogue.connection.is_lost or dialogue.is_closing:
+        if dialogue.is_closing:  # a client that has gone has given this up
             self.connection.abort()
         else:
             dialogue.let_in(self, self.login, early)
@@ -95,7 +106,7 @@ def way_of(dialogue: "FrontendPop3", login: Login) -> Address | None:
     upstreams = frontend.upstreams
     if frontend.multiplexor is not None or dialogue.utf8 or upstreams.tells_origin:
         return None
-    row = frontend.mailboxes.row(inbox_of(login.user))
+    row = frontend.mailboxes.row(_inbox_of(login.user))
     server = server_in(row) if row is not None else ""
     if not server or server in upstreams.health:
         return None
@@ -104,6 +115,9 @@ def way_of(dialogue: "FrontendPop3", login: Login) -> Address | None:
         return None
     is_known = frontend.maildrops.is_known(server, dialogue.loop.time())
     return address if is_known else None
+
+
+_inbox_of: Final = functools.lru_cache(maxsize=MOST_REMEMBERED)(inbox_of)
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)
