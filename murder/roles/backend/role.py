@@ -236,6 +236,7 @@ class BackendRole(ClientRole):
             duplicates=self._make_duplicates(),
             deliveries=self._make_deliveries(),
             upstreams=upstreams,
+            mail_log=self._mail_log(),
             sends_mail=config.submission.server is not None,
             redirect_senders=_redirect_senders(config.submission),
             filters=self._plugins.delivery_filters(),

@@ -32,7 +32,8 @@ from murder.roles.backend.records.urlauth import UrlKeys
 from murder.roles.backend.scripts.kept import Scripts
 from murder.roles.backend.scripts.site import Site
 from murder.roles.backend.scripts.srs import RedirectSenders
-from murder.serve.service import Session
+from murder.serve.mail_log import MailLog
+from murder.serve.service import NO_MAIL_LOG, Session
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class Backend:
     duplicates: Duplicates | None = None  # None where all that comes is kept
     filters: Sequence[tuple[str, DeliveryFilter]] = ()  # of plugins, for what arrives
     upstreams: Upstreams | None = None  # to other nodes
+    mail_log: MailLog = NO_MAIL_LOG
     sends_mail: bool = False  # there is a [backend.submission]
     redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
     outgoing_arrived: Callable[[], None] = lambda: None

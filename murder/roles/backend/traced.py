@@ -1,10 +1,12 @@
-"""What sessions do with messages, for the mail log where it is "full": a line for so many messages of each command.
+"""What sessions do with messages, and the node by itself, for the mail log where it is "full": a line for so many messages
+of each command.
 
 A message is named by its place, `MAILBOXID.UIDVALIDITY.UID`, which stays whatever the mailbox is called and on whichever
 backend it is; so `murder ctl message trace` follows it from place to place.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
 
@@ -12,18 +14,40 @@ from murder.api.store import Mailbox, NewMessage
 from murder.model.message import Uid
 from murder.model.name import display
 from murder.net.turns import Turn
-from murder.serve.mail_log import HEAD_OCTETS, HeadOf
-from murder.serve.service import ClientService
+from murder.serve.mail_log import HEAD_OCTETS, HeadOf, MailLog
 
 CHUNK: Final = 100  # messages of a line: about 8 KB
 
 
-class Doer(Protocol):
-    """A client's session, of whatever protocol."""
+class Keeper(Protocol):
+    """Who has the mail log: the services of a worker, or what it does by itself."""
 
-    service: ClientService
+    @property
+    def mail_log(self) -> MailLog: ...
+
+
+class Doer(Protocol):
+    """A client's session, of whatever protocol; or what a node does by itself."""
+
+    @property
+    def service(self) -> Keeper: ...
 
     def log_facts(self) -> dict[str, object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unattended:
+    """What a node does by itself: a rule of age, a script that sees what clients do. `facts` name it."""
+
+    mail_log: MailLog
+    facts: Mapping[str, object]
+
+    @property
+    def service(self) -> Keeper:
+        return self
+
+    def log_facts(self) -> dict[str, object]:
+        return {"role": "backend", **self.facts}
 
 
 async def place_of(mailbox: Mailbox, uid: int) -> str:
@@ -81,7 +105,7 @@ async def trace_copies(
 
 
 async def trace_expunge(doer: Doer, mailbox: Mailbox, uids: Iterable[Uid]) -> None:
-    """Of EXPUNGE, CLOSE, REPLACE, POP3's QUIT, and a frontend's MOVE to another backend."""
+    """Of EXPUNGE, CLOSE, REPLACE, POP3's QUIT, a frontend's MOVE to another backend, and rules of age."""
     mail_log = doer.service.mail_log
     if not mail_log.is_full or not uids:
         return

@@ -1,5 +1,6 @@
 """`[expiry."NAME"]`: mail goes by its age, is shown before, and nothing else goes."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -40,6 +41,12 @@ async def ana_at(running: Running) -> Peer:
     await peer.line()
     await peer.ok("LOGIN ana secret")
     return peer
+
+
+def mail_log(folder: Path) -> list[dict[str, Any]]:
+    """Its lines, in order."""
+    (file,) = [*folder.rglob("mail-backend-0*")]
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 async def put(peer: Peer, mailbox: str, days: float, flags: str = "") -> None:
@@ -83,10 +90,31 @@ async def test_what_is_old_goes_from_the_trash_and_comes_back(make: Make, tmp_pa
         await ana.close()
 
 
+async def test_the_mail_log_has_what_a_rule_removed_and_which(tmp_path: Path) -> None:
+    config = ruled(tmp_path, gone={"mailboxes": "user/%", "after_days": 30, "by": "received"})
+    config = replace(config, log=replace(config.log, mail="full"))
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as running:
+        ana = await ana_at(running)
+        await put(ana, "INBOX", 90)
+        await put(ana, "INBOX", 10)
+        assert await apply_policies(running.backend, audit_log(tmp_path, "backend", 7, 10**6)) == 1
+        await ana.close()
+        first, _, expunged = mail_log(tmp_path)
+        facts = {key: expunged[key] for key in ("event", "protocol", "rule", "mailbox", "messages")}
+        assert facts == {
+            "event": "message.expunged",
+            "protocol": "expiry",
+            "rule": "gone",
+            "mailbox": "user.ana",
+            "messages": first["messages"],
+        }
+
+
 @pytest.mark.parametrize("make", STORES)
 async def test_old_mail_goes_to_the_archive_where_there_is_one(make: Make, tmp_path: Path) -> None:
     rule = {"mailboxes": "user/%", "after_days": 365, "by": "received", "action": "archive"}
     config = ruled(tmp_path, old={**rule, "keep_unseen": True})
+    config = replace(config, log=replace(config.log, mail="full"))
     async with running_backend(tmp_path, lambda: make(tmp_path), config=config) as running:
         ana = await ana_at(running)
         await put(ana, "INBOX", 400, "\\Seen work")
@@ -105,6 +133,11 @@ async def test_old_mail_goes_to_the_archive_where_there_is_one(make: Make, tmp_p
         assert b"work" in fetched and b"\\Seen" in fetched
         (trail,) = [*tmp_path.rglob("*backend-7*")]
         assert "EXPIRE" in trail.read_text() and "user.ana.Old" in trail.read_text()
+        appended, *_, moved = mail_log(tmp_path)
+        assert (moved["event"], moved["rule"]) == ("message.moved", "old")
+        assert (moved["mailbox"], moved["target"]) == ("user.ana", "user.ana.Old")
+        (one,) = moved["messages"]
+        assert one["place"] == appended["messages"][0]["place"] != one["to"]
         await ana.close()
 
 

@@ -19,6 +19,7 @@ from murder.log import logger
 from murder.model.name import before_deletion, display, is_deleted
 from murder.roles.backend.hierarchy.policies import today, told
 from murder.roles.backend.shared import Backend
+from murder.roles.backend.traced import Unattended
 from murder.trail.audit import AuditLog
 
 LOOK_EVERY_S: Final = 300.0
@@ -57,7 +58,8 @@ async def purge(backend: Backend) -> int:
 async def apply_policies(backend: Backend, audit: AuditLog) -> int:
     """What the rules of age ask for; how many messages have gone. Raises Refusal."""
     expiry_log, found = logger(role="backend"), 0
-    async for one in backend.policies.apply(today(), acts=True):
+    by = Unattended(backend.mail_log, {"protocol": "expiry"})
+    async for one in backend.policies.apply(today(), acts=True, by=by):
         found += one.messages
         if one.problem:
             expiry_log.info("expiry.not_applied", **told(one), problem=one.problem)

@@ -6,7 +6,7 @@ in between has done a part, and the next round does the rest. What moves to anot
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -29,6 +29,7 @@ from murder.model.query.listmatch import compile_pattern
 from murder.net.turns import Turn, in_turns
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
 from murder.roles.backend.records.annotations import Annotations
+from murder.roles.backend.traced import Unattended, trace_copies, trace_expunge
 from murder.wire import mutf7
 
 PAGE: Final = 500
@@ -77,15 +78,19 @@ class Policies:
     def has_rules(self) -> bool:
         return bool(self._rules)
 
-    async def apply(self, now: datetime, *, acts: bool) -> AsyncIterator[Expired]:
-        """What the rules find in each mailbox, done if `acts`; only where there is something, or a problem."""
+    async def apply(
+        self, now: datetime, *, acts: bool, by: Unattended | None = None
+    ) -> AsyncIterator[Expired]:
+        """What the rules find in each mailbox, done if `acts`; only where there is something, or a problem. `by`: as whom
+        the mail log has it; the rule is added."""
         turn = Turn()
         for entry in self._mailboxes.list.walk() if self._rules else ():
             if turn.is_over:
                 await turn.rest()
             for rule in self._rules:
                 if self._is_meant(rule, entry):
-                    found = await self._apply(rule, entry.name, now, acts=acts)
+                    doer = by and replace(by, facts={**by.facts, "rule": rule.name})
+                    found = await self._apply(rule, entry.name, now, doer, acts=acts)
                     if found.messages or found.problem:
                         yield found
 
@@ -111,7 +116,15 @@ class Policies:
                 return head.name
         return None
 
-    async def _apply(self, rule: _Rule, name: MailboxName, now: datetime, *, acts: bool) -> Expired:
+    async def _apply(
+        self,
+        rule: _Rule,
+        name: MailboxName,
+        now: datetime,
+        doer: Unattended | None,
+        *,
+        acts: bool,
+    ) -> Expired:
         target = None
         if rule.asks.action == "archive":
             target = await self._archive_of(name)
@@ -129,9 +142,8 @@ class Policies:
                 into = await store.open(target, reader) if target is not None else None
                 try:
                     async for page in _old(mailbox, rule.asks, before):
-                        done = (
-                            await _act(mailbox, [one.uid for one in page], into) if acts else None
-                        )
+                        uids = [one.uid for one in page]
+                        done = await _act(mailbox, uids, into, doer) if acts else None
                         gone = [one for one in page if done is None or one.uid in done]
                         messages += len(gone)
                         octets += sum(one.size for one in gone)
@@ -173,11 +185,19 @@ def _is_old(message: Message, rule: ExpiryRule, before: datetime) -> bool:
     return not (rule.keep_unseen and SEEN not in message.flags)
 
 
-async def _act(mailbox: Mailbox, uids: Sequence[Uid], into: Mailbox | None) -> frozenset[Uid]:
-    """Which of them have gone."""
+async def _act(
+    mailbox: Mailbox, uids: Sequence[Uid], into: Mailbox | None, doer: Unattended | None
+) -> frozenset[Uid]:
+    """Which of them have gone; the mail log has where they went."""
     if into is None:
-        return frozenset(await mailbox.expunge(uids))
-    return frozenset(await mailbox.move(uids, into))
+        gone = frozenset(await mailbox.expunge(uids))
+        if doer is not None:
+            await trace_expunge(doer, mailbox, sorted(gone))
+        return gone
+    moved = await mailbox.move(uids, into)
+    if doer is not None:
+        await trace_copies(doer, mailbox, into, moved, moving=True)
+    return frozenset(moved)
 
 
 def told(found: Expired) -> dict[str, object]:

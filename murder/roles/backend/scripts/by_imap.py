@@ -27,6 +27,7 @@ from murder.roles.backend.scripts.run import Ran, run_scripts
 from murder.roles.backend.scripts.telling import tell_owners
 from murder.roles.backend.scripts.worklist import Worklist
 from murder.roles.backend.shared import Backend
+from murder.roles.backend.traced import Unattended, trace_append, trace_expunge
 from murder.sieve import Circumstances, FileInto, Keep, Outcome
 from murder.wire import mutf7
 from murder.wire.imap.flag import parse_flag_list
@@ -115,6 +116,9 @@ class _Seen:
         self._mailbox = mailbox
         self._message = message
         self._log = log
+        self._doer = Unattended(
+            backend.mail_log, {"protocol": "imapsieve", "user": row.user, "cause": row.cause}
+        )
 
     async def run(self) -> None:
         """Raises Refusal, UpstreamFailure."""
@@ -226,14 +230,16 @@ class _Seen:
             await self._store(self._row.mailbox, new)
         finally:
             await incoming.close()
-        await self._mailbox.expunge([self._message.uid])
+        gone = await self._mailbox.expunge([self._message.uid])
+        await trace_expunge(self._doer, self._mailbox, gone)
 
     async def _store(self, name: MailboxName, message: NewMessage) -> None:
         backend = self._backend
         async with backend.quotas.room(name, octets=message.incoming.size, messages=1):
             mailbox = await backend.store.open(name, owner_of(name) or "")
             try:
-                await mailbox.append([message])
+                uids = await mailbox.append([message])
+                await trace_append(self._doer, mailbox, [message], uids)
             finally:
                 mailbox.close()
 

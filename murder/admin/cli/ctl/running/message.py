@@ -63,6 +63,10 @@ def _shown(line: Mapping[str, Any]) -> str:
         words.append(f"from <{line['sender']}>")
     elif line.get("user"):
         words.append(f"by {line['user']}")
+    if line.get("rule"):
+        words.append(f"by the rule {line['rule']} of age")
+    if line.get("protocol") == "imapsieve":
+        words.append("by a script that saw it")
     if line.get("recipient"):
         words.append(f"to <{line['recipient']}>")
     if line.get("backend"):

@@ -3,6 +3,7 @@
 from murder.roles.backend.hierarchy.policies import today, told
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mailboxes.xfer import need_admin
+from murder.roles.backend.traced import Unattended
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.expire import WORD, ExpiredTold, format_expired, parse_expire
@@ -19,7 +20,8 @@ async def _expire(dialogue: BackendImap, command: Command, acts: bool) -> None:
     backend = dialogue.backend
     if acts:
         dialogue.note_act(WORD.decode(), "RUN", "begun")
-    async for found in backend.policies.apply(today(), acts=acts):
+    by = Unattended(dialogue.service.mail_log, dialogue.log_facts())
+    async for found in backend.policies.apply(today(), acts=acts, by=by):
         if acts and found.messages:
             dialogue.log.info("expiry.applied", **told(found))
         names = [
