@@ -236,7 +236,6 @@ class BackendRole(ClientRole):
             duplicates=self._make_duplicates(),
             deliveries=self._make_deliveries(),
             upstreams=upstreams,
-            mail_log=self._mail_log(),
             sends_mail=config.submission.server is not None,
             redirect_senders=_redirect_senders(config.submission),
             filters=self._plugins.delivery_filters(),
@@ -266,6 +265,7 @@ class BackendRole(ClientRole):
     def _serve_all(self, backend: Backend) -> None:
         """What one worker does for all: remove what is over, send, and take in what came as files."""
         folder = self._config.node.data / ROLE
+        backend.mail_log = self._mail_log()
         self._expiring = asyncio.create_task(keep_expiring(backend, folder, self._audit))
         self._submitter = Submitter(backend.deliveries, self._config)
         backend.outgoing_arrived = self._submitter.rows.wake

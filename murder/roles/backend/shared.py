@@ -66,7 +66,7 @@ class Backend:
     duplicates: Duplicates | None = None  # None where all that comes is kept
     filters: Sequence[tuple[str, DeliveryFilter]] = ()  # of plugins, for what arrives
     upstreams: Upstreams | None = None  # to other nodes
-    mail_log: MailLog = NO_MAIL_LOG
+    mail_log: MailLog = NO_MAIL_LOG  # of what a worker does by itself
     sends_mail: bool = False  # there is a [backend.submission]
     redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
     outgoing_arrived: Callable[[], None] = lambda: None

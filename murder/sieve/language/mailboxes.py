@@ -72,6 +72,10 @@ def _check_mailbox_id(checker: "Checker", call: Call, node: "Node") -> None:
     given = call.tags.get("mailboxid")
     if isinstance(given, str) and not _MAILBOX_ID.match(given):
         raise Wrong(node.at, f"'{given[:60]}' is no mailbox id")
+    if given is not None and "specialuse" in call.tags:  # RFC 9042: one of them says where
+        raise Wrong(
+            node.at, f"the {node.name} command takes :mailboxid or :specialuse, and not both"
+        )
 
 
 def _check_annotations(checker: "Checker", call: Call, node: "Node") -> None:

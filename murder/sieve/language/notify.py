@@ -31,6 +31,8 @@ MAX_RECIPIENTS: Final = 8  # of one notification, as Pigeonhole
 MAX_FIELDS: Final = 16  # that a method names
 MAX_METHOD: Final = 4096  # octets
 MAX_SUBJECT: Final = 256  # characters, as Pigeonhole: a whole text may be given as the message
+# Methods that others have: a script that names one is taken, and where it comes to that, nobody is told by it
+ELSEWHERE: Final = frozenset({"xmpp", "tel", "sms", "sip", "sips", "http", "https"})
 # RFC 5436 §2.7: a method does not say these
 _RESERVED: Final = frozenset(
     "auto-submitted received message-id date from sender reply-to resent-from resent-to resent-date"
@@ -133,7 +135,9 @@ def _check(checker: "Checker", call: Call, node: "Node") -> None:
         if isinstance(option, str) and not _OPTION.match(option):
             checker.source.report(node.at, f"notify command: invalid option '{option[:60]!r}'")
     method = call.arguments[0]
-    if isinstance(method, str):
+    if isinstance(method, str) and (scheme := _elsewhere(method)):
+        checker.warn(node.at, f"notify command: nobody is told by {scheme} here")
+    elif isinstance(method, str):
         try:
             parse_mailto(method)
         except ValueError as error:
@@ -142,8 +146,17 @@ def _check(checker: "Checker", call: Call, node: "Node") -> None:
             ) from None
 
 
+def _elsewhere(uri: str) -> str:
+    """Its scheme, where that is one of a method that is not here; else empty."""
+    scheme, colon, _ = uri.partition(":")
+    return scheme.lower() if colon and scheme.lower() in ELSEWHERE else ""
+
+
 def _notify(machine: Machine, call: Call) -> Suspended:
     text = machine.text(call.arguments[0])
+    if scheme := _elsewhere(text):
+        machine.note(f"line {call.line}: no notification: nobody is told by {scheme} here")
+        return
     try:
         method = parse_mailto(text)
     except ValueError as error:

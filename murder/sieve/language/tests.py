@@ -37,7 +37,7 @@ ADDRESS_FIELDS: Final = frozenset(
     " x-envelope-from apparently-to followup-to for-approval for-handling for-comment"
     " abuse-reports-to read-receipt-to registered-mail-reply-requested-by return-receipt-requested"
     " x-admin x-beenthere x-complaints-to x-confirm-reading-to x-original-from"
-    " x-report-abuse-to".split()
+    " x-report-abuse-to content-from".split()  # the last one: RFC 5703 §4.2
 )
 ENVELOPE_PARTS: Final = frozenset({"from", "to", "auth", "orcpt"})
 FEW_FIELDS: Final = 20  # read at once
