@@ -443,25 +443,25 @@ class Plugins:
     @functools.cached_property
     def _has_wrapper(self) -> bool:
         impls = self._hook.relay_or_refer.get_hookimpls()
-        return any(one.hookwrapper or one.wrapper for one in impls)
+        return any(impl.hookwrapper or impl.wrapper for impl in impls)
 
     @functools.cached_property
     def _referrers(self) -> list[tuple[Callable[..., object], tuple[str, ...]]]:
         """In the operator's order, with the names of what they take."""
         impls = reversed(self._hook.relay_or_refer.get_hookimpls())
-        return [(one.function, tuple(one.argnames)) for one in impls]
+        return [(impl.function, tuple(impl.argnames)) for impl in impls]
 
     def refers_unable(self) -> bool:
         """Whether any of them may refer a client that has not shown that it can follow a referral."""
         if self._has_wrapper:
             return True
         spared = {
-            one.plugin
-            for one in self._hook.refers_unable.get_hookimpls()
-            if one.function(*[None] * len(one.argnames)) is False
+            hookimpl.plugin
+            for hookimpl in self._hook.refers_unable.get_hookimpls()
+            if hookimpl.function(*[None] * len(hookimpl.argnames)) is False
         }
         impls = self._hook.relay_or_refer.get_hookimpls()
-        return any(one.plugin not in spared for one in impls)
+        return any(impl.plugin not in spared for impl in impls)
 
     def refers_logins(self) -> bool:
         """Whether a client should know of login referrals before it logs in."""
@@ -522,7 +522,9 @@ class Plugins:
 
     def make_all(self, kind: Kind) -> list[tuple[str, Any]]:
         """What each plugin of a kind makes, with its name, in the operator's order. Raises ConfigError."""
-        makers = {one.plugin_name for one in getattr(self._hook, kind.hook).get_hookimpls()}
+        makers = {
+            hookimpl.plugin_name for hookimpl in getattr(self._hook, kind.hook).get_hookimpls()
+        }
         return [(name, self.make(kind, name)) for name in self.names if name in makers]
 
     def asked(self, kind: Kind) -> Callable[..., object]:

@@ -221,11 +221,11 @@ def read_uidlist(folder: bytes) -> UidList | None:
     """Dovecot's, else Courier's; None where there is neither, or none that can be read."""
     for name in (UIDLIST, COURIER_UIDS):
         try:
-            found = _parse_uidlist(read_plain(folder + b"/" + name))
+            uidlist = _parse_uidlist(read_plain(folder + b"/" + name))
         except FileNotFoundError:
             continue
-        if found is not None:
-            return found
+        if uidlist is not None:
+            return uidlist
     return None
 
 

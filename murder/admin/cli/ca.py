@@ -202,7 +202,7 @@ def revoke_certificate(whom: str, folder: Path, as_json: bool) -> int:
     """
     file, revoked = revoke(folder, whom, datetime.now(UTC))
     rows = [{"serial": serial_text(one.serial), "name": one.name} for one in revoked]
-    names = ", ".join(f"{one['name']} {one['serial']}".strip() for one in rows)
+    names = ", ".join(f"{row['name']} {row['serial']}".strip() for row in rows)
     text = (
         f"revoked: {names}" if rows else "no certificate of it is valid any more: nothing to revoke"
     )

@@ -257,8 +257,8 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
 
 def _masters(nodes: Sequence[Node], first: Node | None = None) -> str | list[str]:
     """Where they listen; this one's own before the others."""
-    masters = sorted((one for one in nodes if one.has(MASTER)), key=lambda one: one != first)
-    found = [f"{HOST}:{one.ports[MASTER]}" for one in masters]
+    masters = sorted((node for node in nodes if node.has(MASTER)), key=lambda one: one != first)
+    found = [f"{HOST}:{master.ports[MASTER]}" for master in masters]
     return found if len(found) > 1 else found[0]
 
 

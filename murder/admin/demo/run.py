@@ -32,7 +32,7 @@ class Demo:
             node.label: NodeProcess(node) for node in self.nodes
         }
         self._members = [MemberProcess(one, options) for one in members_of(options)]
-        self.processes |= {one.node.label: one for one in self._members}
+        self.processes |= {member.node.label: member for member in self._members}
         self._say = say
         self._busy = asyncio.Lock()  # one act on a node at a time
 
@@ -53,14 +53,14 @@ class Demo:
         self._write_state()
 
     async def _start_all(self, *, are_masters: bool) -> None:
-        nodes = [one for one in self.nodes if one.has(MASTER) is are_masters]
+        nodes = [node for node in self.nodes if node.has(MASTER) is are_masters]
         wanted = [self.processes[node.label] for node in nodes]
         await asyncio.gather(*(process.start() for process in wanted))
 
     async def stop(self) -> None:
         """Stop everything, clients' servers first, masters last; nothing is left running."""
         for wanted in ("frontend", "backend", MASTER):
-            stopped = [one for one in self.processes.values() if one.node.has(wanted)]
+            stopped = [process for process in self.processes.values() if process.node.has(wanted)]
             others = [one for one in stopped if wanted == MASTER or not one.node.has(MASTER)]
             await asyncio.gather(*(process.stop() for process in others))
         await asyncio.gather(*(member.stop() for member in self._members))

@@ -202,10 +202,10 @@ async def _not_filed(outcome: Outcome, world: Offline) -> frozenset[str]:
 async def _run_once(
     scripts: Sequence[Tried], message: bytes, envelope: Envelope, world: Offline, host: str
 ) -> Trial:
-    own = [one for one in scripts if one.owner]  # what these include is compiled as theirs
+    own = [script for script in scripts if script.owner]  # what these include is compiled as theirs
     by = (own or scripts)[0]
     run = start(
-        [one.program for one in scripts],
+        [script.program for script in scripts],
         message,
         envelope,
         Circumstances(

@@ -69,7 +69,7 @@ class ListQuery:
         self.user = user
         self.own = inbox_of(user)
         _check_octets(reference, patterns)
-        absolute = self._absolutes = [self._absolute(reference, one) for one in patterns]
+        absolute = self._absolutes = [self._absolute(reference, pattern) for pattern in patterns]
         separator = namespace.separator
         self._names = frozenset(pattern for pattern in absolute if not has_wildcards(pattern))
         wild = list(dict.fromkeys(pattern for pattern in absolute if has_wildcards(pattern)))

@@ -88,7 +88,7 @@ def service_problems(config: Config, plugged: Sequence[Service]) -> Iterator[Pro
     ]
     tables += [(f'servers."{name}"', one.services, plugged) for name, one in config.servers.items()]
     for prefix, table, services in tables:
-        known = [key.name for one in services for key in one.protocol.keys]
+        known = [key.name for service in services for key in service.protocol.keys]
         for name in table:
             if name not in known:
                 text = (

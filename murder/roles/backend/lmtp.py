@@ -240,7 +240,7 @@ class Arrival:
                 "message.delivered",
                 {
                     **facts,
-                    "copies": [one.shown() for one in copies],
+                    "copies": [copy.shown() for copy in copies],
                     "reply": shown_reply(answer),
                 },
             )

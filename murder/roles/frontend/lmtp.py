@@ -247,7 +247,7 @@ class Forwarding:
             await self._progress.wait()
 
     def _all_behind(self) -> bool:
-        alive = [one for one in self._transactions if not one.is_done]
+        alive = [transaction for transaction in self._transactions if not transaction.is_done]
         return bool(alive) and all(one.is_behind for one in alive)
 
     async def finish(self) -> AsyncIterator[bytes]:

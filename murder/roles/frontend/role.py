@@ -235,8 +235,10 @@ class FrontendRole(ClientRole):
             return None  # the process that writes the list places nothing
         if request.candidates is not None:
             offered = [
-                BackendLoad(Location(one.server), one.mailboxes, weight=one.weight)
-                for one in request.candidates
+                BackendLoad(
+                    Location(candidate.server), candidate.mailboxes, weight=candidate.weight
+                )
+                for candidate in request.candidates
             ]
             new = NewMailbox(request.name, owner_of(request.name), "", None)
             chosen = frontend.plugins.choose_backend(new, offered)
@@ -246,7 +248,7 @@ class FrontendRole(ClientRole):
         except (Refusal, UpstreamFailure) as problem:
             return NotPlaced(str(problem))
         candidates = tuple(
-            Candidate(one.location.server, one.mailboxes, one.weight) for one in placed.loads
+            Candidate(load.location.server, load.mailboxes, load.weight) for load in placed.loads
         )
         return Placement(placed.server or None, placed.reason, candidates, quota=placed.quota)
 

@@ -381,7 +381,7 @@ class Checker:
             case tree.String():
                 return self.text(argument)
             case tree.StringList(strings=strings):
-                return tuple(self.text(one) for one in strings)
+                return tuple(self.text(string) for string in strings)
             case _:
                 return None
 

@@ -113,11 +113,11 @@ def _contents(machine: Machine, wanted: Sequence[str], *, is_read: bool = False)
 
 def _is_broken(machine: Machine, part: Part) -> bool:
     """Whether nobody could read it: its encoding is not known, or its type is none."""
-    for one in read_fields(machine.message.octets, part.header_start, part.body_start):
-        if one.name == "content-type" and _MALFORMED.match(one.value):
+    for field in read_fields(machine.message.octets, part.header_start, part.body_start):
+        if field.name == "content-type" and _MALFORMED.match(field.value):
             return True
-        if one.name == "content-transfer-encoding" and one.value:
-            return parse_token(one.value) not in _ENCODINGS
+        if field.name == "content-transfer-encoding" and field.value:
+            return parse_token(field.value) not in _ENCODINGS
     return False
 
 

@@ -67,23 +67,23 @@ def parse_mailto(uri: str) -> Mailto:
     if len(uri) > MAX_METHOD:
         raise ValueError("it is too long")
     path, _, query = rest.partition("?")
-    found = Mailto()
-    found.to += _recipients(path)
+    mailto = Mailto()
+    mailto.to += _recipients(path)
     for pair in query.split("&") if query else ():
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ValueError("a header has no name, or no value")
-        _add_field(found, _decoded(name).lower(), _decoded(value), value)
-    if len(found.fields) > MAX_FIELDS:
+        _add_field(mailto, _decoded(name).lower(), _decoded(value), value)
+    if len(mailto.fields) > MAX_FIELDS:
         raise ValueError("it has too many headers")
     seen: set[str] = set()
-    for addresses in (found.to, found.cc, found.bcc):
+    for addresses in (mailto.to, mailto.cc, mailto.bcc):
         fresh = {address.plain: address for address in addresses if address.plain not in seen}
         seen.update(fresh)
         addresses[:] = fresh.values()
     if len(seen) > MAX_RECIPIENTS:
         raise ValueError("it has too many recipients")
-    return found
+    return mailto
 
 
 def _decoded(text: str) -> str:
@@ -193,8 +193,8 @@ def _not_notified(machine: Machine, method: Mailto) -> tuple[str, ...]:
     """Each recipient is told once of a message."""
     notified = machine.state.setdefault("notified", set())
     for addresses in (method.to, method.cc, method.bcc):
-        addresses[:] = [one for one in addresses if one.plain not in notified]
-        notified.update(one.plain for one in addresses)
+        addresses[:] = [address for address in addresses if address.plain not in notified]
+        notified.update(address.plain for address in addresses)
     return tuple(str(one) for one in (*method.to, *method.cc, *method.bcc))
 
 

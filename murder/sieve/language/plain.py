@@ -78,7 +78,7 @@ class Values:
 
     def _of(self, message: Message) -> Pairs:
         fields = [field for name in self._names for field in message.named(name)]
-        if len(fields) > MAX_FIELDS or any(len(one.raw_value) > MAX_OCTETS for one in fields):
+        if len(fields) > MAX_FIELDS or any(len(field.raw_value) > MAX_OCTETS for field in fields):
             return None
         if not self._part:
             return [field.pair for field in fields]

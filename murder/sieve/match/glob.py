@@ -67,9 +67,9 @@ class Glob:
         self._is_whole = not segments
         segments.append(_segment(tokens))
         self._segments = tuple(segments)
-        compiled = [one.pattern for one in segments if one.pattern is not None]
+        compiled = [segment.pattern for segment in segments if segment.pattern is not None]
         self.patterns = len(compiled)
-        self.pieces = sum(1 + len(one.ones) for one in segments)
+        self.pieces = sum(1 + len(segment.ones) for segment in segments)
         widest = max((one.weight for one in compiled), default=0)
         self.weight = 1 + 4 * widest + COPYING * self.patterns + len(segments) // SEGMENTS
 

@@ -65,13 +65,17 @@ def parse_address(text: str) -> Address | None:
     text = text.strip(" \t")
     if len(text) > MOST_OCTETS + 200 or any(ord(letter) < 32 for letter in text):
         return None
-    found = addresses_in(text.encode("utf-8", "surrogateescape"))
-    if len(found) != 1 or ("<" in text and not text.endswith(">")) or ":" in text.partition("@")[0]:
+    addresses = addresses_in(text.encode("utf-8", "surrogateescape"))
+    if (
+        len(addresses) != 1
+        or ("<" in text and not text.endswith(">"))
+        or ":" in text.partition("@")[0]
+    ):
         return None
     path = text[text.rindex("<") + 1 : -1] if "<" in text else text
     path = "@".join(piece.strip(" \t") for piece in path.split("@"))
     address = parse_path(path)
-    return address and Address(address.local, address.domain, found[0].name)
+    return address and Address(address.local, address.domain, addresses[0].name)
 
 
 def parse_envelope_path(text: str) -> Address | None:

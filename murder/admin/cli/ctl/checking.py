@@ -49,12 +49,12 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
                 "mailboxes": checked.mailboxes,
                 "differences": [
                     {
-                        "name": reach.shown(one.name),
-                        "what": one.what,
-                        "server": one.server,
-                        "cure": one.cure,
+                        "name": reach.shown(difference.name),
+                        "what": difference.what,
+                        "server": difference.server,
+                        "cure": difference.cure,
                     }
-                    for one in checked.differences
+                    for difference in checked.differences
                 ],
                 "unreachable": checked.unreachable,
                 "frontends": behind,
@@ -65,8 +65,13 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
         print_table(
             ("mailbox", "server", "what", "cure"),
             [
-                [reach.shown(one.name), one.server, one.what, one.cure or "-"]
-                for one in checked.differences
+                [
+                    reach.shown(difference.name),
+                    difference.server,
+                    difference.what,
+                    difference.cure or "-",
+                ]
+                for difference in checked.differences
             ],
             hosts=("server",),
         )
@@ -80,7 +85,7 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
         among = f" among those that were asked; NOT asked: {unasked}" if unasked else ""
         click.echo(f"{mailboxes_text}, {differences_text}{among}", err=True)
     if fix:
-        curable = [one for one in checked.differences if one.cure]
+        curable = [difference for difference in checked.differences if difference.cure]
         if curable and not yes:
             click.echo(f"{len(curable)} can be cured. Re-run with --fix --yes.", err=True)
             return 2

@@ -55,7 +55,7 @@ async def copy(reach: Reach, to: str, name: str, yes: bool, as_json: bool) -> in
     """
     await need_nodes(reach)
     node = _master(await ask_all(reach, AskStatus()), name)
-    (role,) = (one.role for one in node.statuses if one.role.is_master)
+    (role,) = (status.role for status in node.statuses if status.role.is_master)
     rows = count(role.mailboxes or 0, "mailbox", "mailboxes")
     if not yes:
         click.echo(
@@ -95,15 +95,17 @@ def _show(stage: CopyStage) -> None:
 
 
 def _master(nodes: list[NodeAnswers], name: str) -> NodeAnswers:
-    masters = [one for one in nodes if any(status.role.is_master for status in one.statuses)]
+    masters = [node for node in nodes if any(status.role.is_master for status in node.statuses)]
     if name:
-        masters = [one for one in masters if name in (one.name, one.name.partition(".")[0])]
+        masters = [
+            master for master in masters if name in (master.name, master.name.partition(".")[0])
+        ]
     if len(masters) == 1:
         return masters[0]
     if masters:
-        names = ", ".join(one.name for one in masters)
+        names = ", ".join(master.name for master in masters)
         raise click.UsageError(f"there are several masters ({names}): choose with --node")
-    silent = [f"{one.place}: {one.problem}" for one in nodes if one.problem]
+    silent = [f"{node.place}: {node.problem}" for node in nodes if node.problem]
     why = f" ({'; '.join(silent)})" if silent else ""
     raise Refusal(Code.NONEXISTENT, f"no master {name or ''}answers{why}")
 

@@ -261,7 +261,7 @@ def conflicts(
         print_json(rows)
     else:
         heads = ("name", "holder", "claimant", "peer", "command")
-        print_table(heads, [[str(one[head]) for head in heads] for one in rows])
+        print_table(heads, [[str(row[head]) for head in heads] for row in rows])
     if forget:
         mailboxes.write(lambda transaction: transaction.forget_conflicts())
     mailboxes.close()

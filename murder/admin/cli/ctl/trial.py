@@ -79,9 +79,9 @@ def _tell_steps(trial: Trial, facts: Mapping[str, object]) -> None:
 def _tell_json(
     trial: Trial, facts: Mapping[str, object], faults: tuple[tuple[str, str], ...]
 ) -> None:
-    outcome, names = trial.outcome, [one.name for one in trial.scripts]
+    outcome, names = trial.outcome, [script.name for script in trial.scripts]
     told = {
-        "scripts": [{"name": one.name, "owner": one.owner} for one in trial.scripts],
+        "scripts": [{"name": script.name, "owner": script.owner} for script in trial.scripts],
         "actions": [
             {**_facts_in(trial, action), "script": _name_of(trial, action)}
             for action in outcome.actions

@@ -104,7 +104,7 @@ class Planning:
         planned = Planned(self._point.name)
         kept, _ = self._kept(name)
         rows = {row.name: row for row in await self._reach.rows()}
-        taken = [one for one in rows if is_below(one, target)]
+        taken = [row for row in rows if is_below(row, target)]
         if taken:
             text = (
                 f"{self._reach.shown(taken[0])} is there already: name another folder with --into"
@@ -211,7 +211,7 @@ class Planning:
         """What is missing, by its topmost mailboxes."""
         trees = []
         for top in self._tops(comings):
-            below = [comings[one] for one in sorted(comings) if is_below(one, top)]
+            below = [comings[coming] for coming in sorted(comings) if is_below(coming, top)]
             subscribed = subscriptions.get(top, ()) if is_inbox(top) else ()
             trees.append(Tree(top, server, "", below, subscribed))
         return trees

@@ -368,7 +368,7 @@ def lines_of(nodes: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
 
 
 def _line_of(node: NodeAnswers, role: str, statuses: Sequence[Status], now: float) -> NodeLine:
-    copies = [one.role.copy for one in statuses if one.role.copy is not None]
+    copies = [status.role.copy for status in statuses if status.role.copy is not None]
     lags = [copy.lag_s for copy in copies if copy.lag_s is not None]
     first = statuses[0].process
     return NodeLine(
@@ -376,12 +376,12 @@ def _line_of(node: NodeAnswers, role: str, statuses: Sequence[Status], now: floa
         role,
         first.version,
         len(statuses),
-        min(one.process.uptime_s for one in statuses),
-        sum(one.process.connections for one in statuses),
-        sum(one.role.sessions or 0 for one in statuses),
-        max(one.role.mailboxes or 0 for one in statuses),
-        sum(one.process.cpu_s for one in statuses),
-        sum(one.process.memory_kib for one in statuses),
+        min(status.process.uptime_s for status in statuses),
+        sum(status.process.connections for status in statuses),
+        sum(status.role.sessions or 0 for status in statuses),
+        max(status.role.mailboxes or 0 for status in statuses),
+        sum(status.process.cpu_s for status in statuses),
+        sum(status.process.memory_kib for status in statuses),
         max(lags) if lags else None,
         1 - first.disk_free / first.disk_size if first.disk_size else None,
         problems_of({role: statuses}, now, node.place),

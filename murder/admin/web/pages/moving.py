@@ -60,7 +60,7 @@ async def show(desk: Desk) -> Response:
     return desk.page(
         "moves.html",
         page=page,
-        rows=[(reach.shown(one.root), one) for one in page.rows],
+        rows=[(reach.shown(row.root), row) for row in page.rows],
         failures=failures,
         everything=everything,
         own=_own(desk),

@@ -243,18 +243,18 @@ class Arriving:
         if not isinstance(self._store, CarriesRetained) or not self._backend.config.expunged_keep_s:
             return None
         mailbox = await self._backend.store.open(name, owner_of(name) or "")
-        found: list[Uid] = []
+        uids: list[Uid] = []
         turn = Turn()
         try:
             if not isinstance(mailbox, TellsRetained):
                 return None
-            while page := await mailbox.retained(found[-1] if found else Uid(0), PAGE):
-                found += (kept.message.uid for kept in page)
+            while page := await mailbox.retained(uids[-1] if uids else Uid(0), PAGE):
+                uids += (kept.message.uid for kept in page)
                 if turn.is_over:
                     await turn.rest()
         finally:
             mailbox.close()
-        return compress(found)
+        return compress(uids)
 
     async def _take_kept(self, request: Kept) -> Answer:
         """The answer is a digest of what came: what is over by the rules here may be gone the next moment."""

@@ -75,11 +75,11 @@ def digest(rows: Sequence[tuple[Message, memoryview | None]]) -> str:
 
 async def with_sizes(carried: Sequence[CarriedMessage]) -> list[CarriedMessage]:
     """What comes with its octets, as `NewMessage` would have it: `told_size` does not travel."""
-    found: list[CarriedMessage] = []
+    messages: list[CarriedMessage] = []
     for one in carried:
         size = await size_told(one.incoming.octets()) if one.incoming is not None else 0
-        found.append(replace(one, message=replace(one.message, told_size=size)) if size else one)
-    return found
+        messages.append(replace(one, message=replace(one.message, told_size=size)) if size else one)
+    return messages
 
 
 @dataclass(slots=True)

@@ -174,7 +174,9 @@ class Quotas:
     async def _statuses(self, root: MailboxName) -> AsyncIterator[MailboxStatus]:
         entry = self._list.find(root)
         names = [] if entry is None else [root]
-        names += [one.name async for one in in_turns(self._list.heads_below(root)) if one.is_active]
+        names += [
+            turn.name async for turn in in_turns(self._list.heads_below(root)) if turn.is_active
+        ]
         async for name in in_turns(names):
             if name != root and self._list.note(quota_key(name)):
                 continue  # a root of its own

@@ -162,7 +162,7 @@ class Renames:
     def in_doubt(self) -> list[ConflictShown]:
         """For `murder ctl conflicts`: those that wait for another server, and not only since now."""
         now, own = self.clock(), self._backend.server_name
-        found: list[ConflictShown] = []
+        showns: list[ConflictShown] = []
         for intent in self._open_ones():
             seen_at = self._seen_at.get(intent.rename_id, now)
             is_part = intent.operation is Operation.PART and intent.stage is Stage.PREPARED
@@ -170,7 +170,7 @@ class Renames:
                 continue
             first, _ = intent.moves[0]
             target = "" if act_of(intent.moves) is Act.DELETE else display(intent.moves[0][1])
-            found += [
+            showns += [
                 ConflictShown(
                     display(first),
                     "RENAME" if is_part else "RENAMED",
@@ -182,7 +182,7 @@ class Renames:
                 )
                 for server in intent.peers
             ]
-        return found
+        return showns
 
     async def decide_by_hand(self, rename_id: str, stage: Stage) -> None:
         """An operator says what became of it, because the root's server never will. Raises Refusal."""

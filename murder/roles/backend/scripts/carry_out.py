@@ -102,16 +102,16 @@ class Delivery:
     async def carry_out(self) -> Mapping[str, object] | None:
         """What the log is to say of it (`message.filtered`); None where all of it had been done before. Raises Refusal,
         UpstreamFailure where the sender is to try again."""
-        if any(isinstance(one, Redirect) for one in self._outcome.actions):
+        if any(isinstance(action, Redirect) for action in self._outcome.actions):
             own = await own_addresses(self._backend, self._arriving)
             self._own = frozenset(one.lower() for one in own)
         steps = await self._steps()
         mails = self._mails()
-        pipes = [one for one in self._outcome.actions if isinstance(one, Pipe)]
+        pipes = [action for action in self._outcome.actions if isinstance(action, Pipe)]
         seen = [
-            (key_of("seen", self._user, one.once.handle), float(one.once.period_s))
-            for one in self._outcome.actions
-            if isinstance(one, Remember)
+            (key_of("seen", self._user, action.once.handle), float(action.once.period_s))
+            for action in self._outcome.actions
+            if isinstance(action, Remember)
         ]
         has_effects = bool(steps or mails or seen or pipes)
         if self._occasion and has_effects:

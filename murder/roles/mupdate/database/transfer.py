@@ -174,7 +174,9 @@ def seen_by(entry: MailboxEntry) -> set[str]:
     identifiers = lookers(collation_key(entry.name), row)
     owner = owner_of(entry.name)
     shown = {
-        one for one in identifiers if not one.startswith(b"-") and b"-" + one not in identifiers
+        identifier
+        for identifier in identifiers
+        if not identifier.startswith(b"-") and b"-" + identifier not in identifiers
     }
     return {_text(one) for one in shown} | ({owner} if owner else set())
 

@@ -526,7 +526,7 @@ class _Stream:
         def done(outcomes: Sequence[object]) -> None:
             self._uncommitted -= part.changes
             self._uncommitted_octets -= part.octets
-            failed = next((one for one in outcomes if isinstance(one, Exception)), None)
+            failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
             if failed is not None:
                 self._has_failed = True
                 self._dump_failed(failed)

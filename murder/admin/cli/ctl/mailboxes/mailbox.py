@@ -387,7 +387,7 @@ async def metadata(
     else:
         print_table(
             ("key", "value"),
-            [[*one] for one in sorted(annotations.items())],
+            [[*item] for item in sorted(annotations.items())],
             empty="No annotations",
         )
     return 0

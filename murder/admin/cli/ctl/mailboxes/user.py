@@ -78,14 +78,14 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     details = [await mailboxes.show(reach, row.name) for row in rows]
     facts = [
         {
-            "name": reach.shown(one.entry.name),
-            "server": one.entry.server,
-            "messages": one.counts.get("messages"),
-            "octets": one.counts.get("size"),
+            "name": reach.shown(detail.entry.name),
+            "server": detail.entry.server,
+            "messages": detail.counts.get("messages"),
+            "octets": detail.counts.get("size"),
         }
-        for one in details
+        for detail in details
     ]
-    quota = {root: list(words) for one in details for root, words in one.quota.items()}
+    quota = {root: list(words) for detail in details for root, words in detail.quota.items()}
     if as_json:
         print_json({"user": name, "mailboxes": facts, "quota": quota})
         return 0
@@ -93,20 +93,20 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
         ("mailbox", "server", "messages", "size"),
         [
             [
-                str(one["name"]),
-                str(one["server"]),
-                "-" if one["messages"] is None else str(one["messages"]),
-                "-" if one["octets"] is None else octets(float(str(one["octets"]))),
+                str(fact["name"]),
+                str(fact["server"]),
+                "-" if fact["messages"] is None else str(fact["messages"]),
+                "-" if fact["octets"] is None else octets(float(str(fact["octets"]))),
             ]
-            for one in facts
+            for fact in facts
         ],
         right=("messages", "size"),
         hosts=("server",),
     )
     for root, words in quota.items():
         click.echo(f"quota {quota_text(root, words)}")
-    total = sum(int(str(one["octets"] or 0)) for one in facts)
-    messages = sum(int(str(one["messages"] or 0)) for one in facts)
+    total = sum(int(str(fact["octets"] or 0)) for fact in facts)
+    messages = sum(int(str(fact["messages"] or 0)) for fact in facts)
     mailboxes_text = count(len(facts), "mailbox", "mailboxes")
     click.echo(f"{mailboxes_text}, {count(messages, 'message')}, {octets(total)}", err=True)
     return 0

@@ -19,12 +19,14 @@ def engine_lines(told_by: Sequence[NodeAnswers], width: int = 0) -> list[str]:
     if not masters:
         return []
     heads = ("master", "changes", "behind", "takes changes")
-    rows = [_of_master(one) for one in masters]
+    rows = [_of_master(master) for master in masters]
     table = Table(heads, rows, right=("changes", "behind"), hosts=("master",))
     output = ["", *table.lines(width or 1000)]
     if members:
         shown = Table(
-            ("member", "at", "state", "size"), [_of_member(one) for one in members], right=("size",)
+            ("member", "at", "state", "size"),
+            [_of_member(member) for member in members],
+            right=("size",),
         )
         output += ["", *shown.lines(width or 1000)]
     return output

@@ -53,7 +53,7 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
     """
     await need_nodes(reach)
     found = await connected(reach, Wanted(user, backend, address))
-    rows = [one for one in found.rows if one.get("protocol")]
+    rows = [row for row in found.rows if row.get("protocol")]
     if as_json:
         print_json(rows)
     else:
@@ -178,7 +178,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     await need_nodes(reach)
     found = await all_conflicts(reach, reach)
     rows = found.rows
-    parsed = [parse_conflict(one) for one in rows]
+    parsed = [parse_conflict(row) for row in rows]
     if as_json:
         print_json(rows)
     else:

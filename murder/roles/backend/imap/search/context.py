@@ -88,7 +88,7 @@ class SortedResults:
         self._orders = orders
         self.too_many = len(ordered) > MAX_SORTED
         self._ordered = [] if self.too_many else list(ordered)
-        self._rows = {} if self.too_many else {one.number: one for one in rows}
+        self._rows = {} if self.too_many else {row.number: row for row in rows}
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._rows
