@@ -253,6 +253,39 @@ async def sending(
         server.close()
 
 
+NOTIFY = b"""require ["enotify", "fcc", "fileinto"];
+notify :from "ana@example.org" :fcc "INBOX/Told" :message "You got mail" "mailto:bob@x.example?cc=cleo@x.example";
+notify :message "Again" "mailto:bob@x.example";
+fileinto "INBOX/Lists";
+"""
+
+
+async def test_who_is_notified_gets_a_mail_once_also_when_the_sender_comes_again(
+    tmp_path: Path,
+) -> None:
+    async with sending(tmp_path, NOTIFY) as (client, sink):
+        await client.create("Lists", "Told")
+        for _ in range(2):
+            (answer,) = await client.deliver("one")
+            assert answer.startswith(b"250"), answer
+        await until_soon(lambda: sink.taken, "who is notified gets a mail")
+        assert len(client.outgoing()) == 1
+        ((_, recipients, octets),) = sink.taken
+        assert recipients == [b"bob@x.example", b"cleo@x.example"]
+        assert b"Subject: You got mail\r\n" in octets and b"auto-notified" in octets
+        assert [subject for subject, _ in await client.subjects("Told")] == ["You got mail"]
+        assert await client.subjects() == []
+
+
+async def test_a_notification_of_a_draft_goes_out_too(tmp_path: Path) -> None:
+    script = b'require "notify"; notify :message "$subject$ came" :options "bob@x.example";'
+    async with sending(tmp_path, script) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: sink.taken, "who is notified gets a mail")
+        ((_, recipients, octets),) = sink.taken
+        assert recipients == [b"bob@x.example"] and b"one came" in octets
+
+
 REDIRECT = b'require "copy"; redirect :copy "else@example.org"; redirect "two@example.net";'
 
 

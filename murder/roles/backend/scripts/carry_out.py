@@ -392,8 +392,8 @@ class Delivery:
                     seen = key_of("vacation", self._user, once.handle, recipient.casefold())
                     mail = self._mail(action.key, sender, (recipient,), octets)
                     mails.append(replace(mail, once=(seen, float(once.period_s))))
-                case Notify(method=method, recipients=recipients, octets=octets, sender=sender):
-                    if method.lower() == "mailto" and recipients:
+                case Notify(recipients=recipients, octets=octets, sender=sender):
+                    if recipients:  # none: all of them were told of this message already
                         mails.append(self._mail(action.key, sender, recipients, octets))
                 case _:
                     pass
