@@ -121,6 +121,17 @@ class Chain:
             for name in link.checker.depends_on
         }
         self._remembered = Remembered(remember_s, depends_on, flushed)
+        # Asked for each login and each recipient: what a plugin can do is looked up once.
+        backends = [link.backend for link in self.links]
+        # A client takes SCRAM before it says who it is, so all plugins must have secrets for it, or none is asked.
+        self.has_scram = bool(backends) and all(
+            isinstance(backend, HasScramSecrets) for backend in backends
+        )
+        self.token_checkers = [
+            (link, link.backend) for link in self.links if isinstance(link.backend, ChecksTokens)
+        ]
+        self._finders = [backend for backend in backends if isinstance(backend, FindsPeople)]
+        self.finds_people = bool(self._finders)
         # where one plugin alone knows passwords again
         alone = self.links[0].recaller if len(self.links) == 1 else None
         self.only_recall = None if alone is None else alone.recall
@@ -238,13 +249,6 @@ class Chain:
 
     # --- other ways than passwords
 
-    @property
-    def has_scram(self) -> bool:
-        """A client takes SCRAM before it says who it is, so all plugins must have secrets for it, or none is asked."""
-        return bool(self.links) and all(
-            isinstance(link.backend, HasScramSecrets) for link in self.links
-        )
-
     async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
         """Of the first plugin that knows the user."""
         for link in self.links:
@@ -262,13 +266,6 @@ class Chain:
             if isinstance(link.backend, HasScramDecoys):
                 return link.backend.scram_decoy(user, mechanism)
         return None
-
-    @property
-    def token_checkers(self) -> "list[tuple[Link, ChecksTokens]]":
-        """Those that take tokens."""
-        return [
-            (link, link.backend) for link in self.links if isinstance(link.backend, ChecksTokens)
-        ]
 
     async def token_identity(self, attempt: LoginAttempt, user: str, token: str) -> Identity | None:
         """Whose token it is, by the first plugin that knows; None where it is nobody's."""
@@ -290,16 +287,10 @@ class Chain:
                     return self._decision(identity, link).identity
         return None
 
-    @property
-    def finds_people(self) -> bool:
-        """Whether a plugin knows addresses."""
-        return any(isinstance(link.backend, FindsPeople) for link in self.links)
-
     async def user_of_address(self, address: str) -> str | None:
         """Whose address it is, by the first plugin that knows."""
-        for link in self.links:
-            if isinstance(link.backend, FindsPeople):
-                user = await link.backend.user_of_address(address)
-                if user is not None:
-                    return user
+        for finder in self._finders:
+            user = await finder.user_of_address(address)
+            if user is not None:
+                return user
         return None

@@ -6,8 +6,7 @@ digits at most; what looks like an announcement and is none is refused by all, a
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from murder.errors import BadSyntax
 
@@ -19,8 +18,7 @@ _LIKE: Final = re.compile(rb"\{([0-9]++)([+-]?)\}\r?\n")
 ENDLESS: Final = 2**63  # the size of one that is announced with more digits than any has
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
+class Announced(NamedTuple):
     """A literal at the end of a line: `begin` is where its `{` or `~` stands. `is_spelt_right`: it keeps to the grammar."""
 
     begin: int
@@ -42,12 +40,16 @@ def announced_at_end(octets: bytes, begin: int, end: int) -> Announced | None:
     if octets[end - 2 : end - 1] != b"}" and octets[end - 3 : end - 1] != b"}\r":
         return None
     brace = octets.rfind(b"{", begin, end)
-    found = _LIKE.fullmatch(octets, brace, end) if brace >= 0 else None
-    if found is None:
+    if brace < 0:
         return None
     is_binary = brace > begin and octets[brace - 1] == 0x7E
-    digits, sign = found.groups()
-    is_spelt_right = LITERAL.match(octets, brace) is not None
+    right = LITERAL.fullmatch(octets, brace, end)
+    if right is not None:
+        return Announced(brace - is_binary, int(right[2]), not right[3], is_binary, True)
+    like = _LIKE.fullmatch(octets, brace, end)
+    if like is None:
+        return None
+    digits, sign = like.groups()
     significant = digits.lstrip(b"0")
     size = int(significant or b"0") if len(significant) <= 10 else ENDLESS
-    return Announced(brace - is_binary, size, not sign, is_binary, is_spelt_right)
+    return Announced(brace - is_binary, size, not sign, is_binary, False)
