@@ -227,6 +227,35 @@ async def test_an_answer_goes_through_deflate_as_any(tmp_path: Path) -> None:
         await peer.close()
 
 
+async def test_who_has_idled_goes_the_short_way_again(tmp_path: Path) -> None:
+    """And who has asked to be told between commands (NOTIFY) never does."""
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as running:
+        peer = await at(running.address[1], "ana")
+        await peer.ok("SELECT INBOX")
+
+        async def went_short(words: str) -> bool:
+            before = running.backend.answers.told
+            await peer.ok(words)
+            return running.backend.answers.told > before
+
+        await peer.ok("NOOP")
+        assert await went_short("NOOP")
+        peer.send(b"i IDLE\r\n")
+        await peer.until(b"+")
+        peer.send(b"NOOP\r\n")  # no command: it ends IDLE, wrongly
+        assert (await peer.until(b"i "))[-1].startswith(b"i BAD")
+        peer.send(b"i IDLE\r\n")
+        await peer.until(b"+")
+        peer.send(b"DONE\r\n")
+        await peer.until(b"i OK")
+        assert await went_short("NOOP")
+        await peer.ok("NOTIFY SET (selected (MessageNew MessageExpunge FlagChange))")
+        assert not await went_short("NOOP")
+        await peer.ok("NOTIFY NONE")
+        assert await went_short("CHECK")
+        await peer.close()
+
+
 async def test_who_takes_no_answers_is_not_read(tmp_path: Path) -> None:
     """The short way has no back-pressure of its own: what is behind goes to the dialogue, which has."""
     async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as running:

@@ -164,8 +164,8 @@ _AT: Final = {
     StatusItem.UNSEEN: 5,
     StatusItem.DELETED: 6,
 }
-# What no number tells, or a session may be told otherwise than others
-_NOT_KEPT: Final = frozenset({StatusItem.SIZE, StatusItem.DELETED_STORAGE})
+# What no number tells
+_NOT_KEPT: Final = frozenset({StatusItem.SIZE, StatusItem.DELETED_STORAGE, StatusItem.APPENDLIMIT})
 
 
 def counted(

@@ -45,7 +45,8 @@ class Express(BackendImap):
             len(data) <= PLAIN_OCTETS
             and self._task is None
             and self.login is not None
-            and self.notifier is None
+            and ((notifier := self.notifier) is None or notifier.rests)
+            and self.watcher is None
             and self.watched is None
             and not (self._pump_is_due or self._pumping or self.is_closing)
             and (plain := PLAIN.fullmatch(data)) is not None

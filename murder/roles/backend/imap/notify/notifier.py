@@ -72,6 +72,11 @@ class Notifier:
     def listens(self) -> bool:
         return self.idling or self.between
 
+    @property
+    def rests(self) -> bool:
+        """Whether it neither tells anything nor waits for anything, as behind an IDLE."""
+        return not (self.idling or self.between or self._task is not None)
+
     def attach(self, view: View | None) -> None:
         """Hear of this mailbox, if the client listens."""
         if view is not None:
