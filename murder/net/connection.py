@@ -90,6 +90,27 @@ class _Gone(asyncio.Transport):
 _GONE: Final = _Gone()
 
 
+class _Ended:
+    """In place of the receiver of a connection that is over, or has none yet: with neither holding the other both are
+    freed at once, not when somebody looks for cycles."""
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        pass
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        pass
+
+
+_ENDED: Final = _Ended()
+_NOT_YET: Final = _Ended()
+
+
 def untapped(transport: Any) -> Any:
     """What is traced has others before its transport."""
     while (inner := getattr(transport, "untapped", None)) is not None:
@@ -155,6 +176,7 @@ class Connection(asyncio.Protocol):
         self._may_have_tls = may_have_tls
         self._on_lost = on_lost
         self.data_received = _unheard
+        self._receiver: Receiver = _NOT_YET
         self._drained: asyncio.Future[None] | None = None
         self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
         self._lost = False
@@ -206,8 +228,9 @@ class Connection(asyncio.Protocol):
 
     @receiver.setter
     def receiver(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._hand_over()
+        if self._receiver is not _ENDED:
+            self._receiver = receiver
+            self._hand_over()
 
     def _hand_over(self) -> None:
         """What comes goes to the receiver with no step between: a loop keeps the method that it finds when the protocol is
@@ -265,6 +288,8 @@ class Connection(asyncio.Protocol):
         if self._on_lost is not None:
             self._on_lost(self)
         self.transport = _GONE  # a handler may be busy for long yet, and what TLS has read goes with the transport
+        self._receiver = _ENDED
+        self.data_received = _unheard
 
     # --- what receivers call
 

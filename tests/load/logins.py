@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -93,6 +93,36 @@ async def serve(latency_s: float) -> None:
             print(slow.most, threading.active_count(), flush=True)
 
 
+class Bare(asyncio.Protocol):
+    """As little as a server can do: it greets, and answers every line in the directory's time, a NOOP at once."""
+
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s = latency_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(b"* OK ready\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        if b" NOOP" in data:
+            self._transport.write(b"n OK\r\n")
+        else:
+            later = asyncio.get_running_loop().call_later
+            later(self._latency_s, self._transport.write, b"a OK\r\n")
+
+
+async def serve_bare(latency_s: float) -> None:
+    """What the loop itself costs, to compare with."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Bare(latency_s), "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    _tune_interpreter()
+    holds = Holds()
+    await asyncio.to_thread(sys.stdin.read)
+    told("one turn of the loop, of processor time", holds.took)
+    print(0, threading.active_count(), flush=True)
+
+
 async def watch(port: int) -> None:
     """NOOPs of one session until standard input ends; a line at its end says where the storm begins."""
     peer = await login(port, "me", asyncio.Semaphore(1))
@@ -151,8 +181,8 @@ async def beside(*words: str) -> asyncio.subprocess.Process:
     )
 
 
-async def all_of_it(sessions: int, latency_s: float) -> None:
-    server = await beside("--serve", "--latency", str(latency_s))
+async def all_of_it(sessions: int, latency_s: float, *words: str) -> None:
+    server = await beside("--serve", "--latency", str(latency_s), *words)
     assert server.stdin is not None and server.stdout is not None
     port = int(await server.stdout.readline())
     watcher = await beside("--watch", str(port))
@@ -181,17 +211,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--latency", type=float, default=0.1)
+    parser.add_argument("--bare", action="store_true", help="Before a server that does nothing.")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--watch", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if given.serve:
-        uvloop.run(serve(given.latency))
+        uvloop.run(serve_bare(given.latency) if given.bare else serve(given.latency))
     elif given.watch:
         uvloop.run(watch(given.watch))
     else:
-        uvloop.run(all_of_it(given.sessions, given.latency))
+        uvloop.run(all_of_it(given.sessions, given.latency, *(["--bare"] if given.bare else [])))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ runs in this one process and loop.
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import os
 import signal
 import socket
@@ -30,6 +29,7 @@ from murder.model.protocol import first_key
 from murder.net.shared_counter import Counts, allocate
 from murder.node.control.node import Answer, NodeSocket
 from murder.node.process.channel import Assignment, Channel, Message
+from murder.node.process.garbage import reclaim, settle
 from murder.node.process.host import (
     Notifier,
     become,
@@ -46,7 +46,6 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 WATCH_S: Final = 1.0
 KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
-COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's own is ten times that
 
 log = logger()
@@ -237,7 +236,9 @@ class _Here:
             log.info("server.ready", roles=plan.roles, workers=1)
             async with asyncio.TaskGroup() as group:
                 answering = group.create_task(asked.run())
+                reclaiming = group.create_task(reclaim())
                 await self._until(signals.ending, watch, asked)
+                reclaiming.cancel()
                 answering.cancel()
         finally:
             watch.stop()
@@ -398,19 +399,18 @@ async def work(number: int) -> int:
     channel.send(Message.READY, home() if archive_path() else "")
     async with asyncio.TaskGroup() as group:
         listening = group.create_task(_obey(channel, server, draining, others))
+        reclaiming = group.create_task(reclaim())
         await draining.wait()
         await server.stop()
+        reclaiming.cancel()
         listening.cancel()
     return EXIT_DONE
 
 
 def _tune_interpreter() -> None:
-    """What stands now stays: cyclic garbage is looked for only in what comes, and not at every 700th object (a tenth of
-    the time of a FETCH of many messages went there; reference counts free nearly everything). And a thread that has just
-    had something flushed need not wait long for a busy loop: who is to be told of it waits too."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECTOR_THRESHOLDS)
+    """See `garbage`. And a thread that has just had something flushed need not wait long for a busy loop: who is to be told
+    of it waits too."""
+    settle()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_large_blocks_apart()
 
