@@ -148,6 +148,7 @@ class Attempt:
         "_pair",
         "_peer",
         "_penalties",
+        "began",
         "is_again",
         "known",
     )
@@ -157,6 +158,7 @@ class Attempt:
         self._peer = peer
         self._address, self._pair = address, pair
         self._lines: list[str] = []  # it stands in, to be left
+        self.began = 0.0  # when it was its turn
         self.known: bytes | None = None  # of the password, where there is one to be known again
         self.is_again = False
         self._decided = False
@@ -166,10 +168,13 @@ class Attempt:
             self._penalties.pardon(self._pair, self.known)
 
     def wrong(self) -> float:
-        """Counted from here on; how many seconds late it is to be answered."""
+        """Counted from here on; in how many seconds it is to be answered: so many after its turn began, however long it was
+        looked at. How long that took would tell who guesses whether there is such a user."""
         if not self._leave() or not self._pair:
             return 0.0
-        return self._penalties.count(self._address, self._pair, self.known, is_again=self.is_again)
+        return self._penalties.count(
+            self._address, self._pair, self.known, self.began, is_again=self.is_again
+        )
 
     def void(self) -> None:
         """Nobody has learned anything: what checks passwords is away."""
@@ -258,6 +263,7 @@ class Penalties:
             await self._queue(attempt, place, pair, password)
             if peer.is_lost:
                 raise ConnectionResetError("the client has not waited")
+            attempt.began = self._clock()
         except BaseException:
             attempt.void()
             raise
@@ -374,26 +380,32 @@ class Penalties:
             return 0.0
         return sum(_run_off(row, now) for row in board.rows(place))
 
-    def count(self, address: str, pair: str, known: bytes | None, *, is_again: bool) -> float:
-        """A wrong password; how late it is to be answered. One that is known to be wrong weighs nothing, whether it stood in
-        the line for such or was not known yet when it came."""
+    def count(
+        self, address: str, pair: str, known: bytes | None, began: float, *, is_again: bool
+    ) -> float:
+        """A wrong password that was looked at since `began`; in how many seconds it is to be answered. One that is known to
+        be wrong weighs nothing, whether it stood in the line for such or was not known yet when it came."""
         is_known = self._is_known_wrong(known)
         self._familiar.pop(pair, None)
         if is_known:
-            return self._fail(_again(pair) if is_again else pair, grows=is_again)
+            return self._fail(_again(pair) if is_again else pair, began, grows=is_again)
         guesses, now = self._tables[1], self._clock()
         guesses.put(address, Row(0, now, level=_run_off(guesses.own(address), now) + 1))
         if known is not None:
             _note(self._wrong, known, now)
-        return self._fail(pair, grows=True)
+        return self._fail(pair, began, grows=True)
 
-    def _fail(self, key: str, *, grows: bool) -> float:
+    def _fail(self, key: str, began: float, *, grows: bool) -> float:
         board, now = self._tables[0], self._clock()
         count, _ = self._standing(key)
         own = board.own(key)
         own_count = own.count if count and now - own.when <= FORGIVEN_S else 0
-        board.put(key, Row(max(1, own_count + grows), now, own.pardoned))
-        return self.delay_s(max(1, count + grows))
+        late_s = self.delay_s(max(1, count + grows))
+        when = max(
+            began, now - late_s
+        )  # no earlier: who takes their time with an exchange is not forgiven for that
+        board.put(key, Row(max(1, own_count + grows), when, own.pardoned))
+        return max(0.0, when + late_s - now)
 
     def pardon(self, pair: str, known: bytes | None) -> None:
         """A right password."""

@@ -21,6 +21,7 @@ from plugins.auth_ldap.settings import Settings
 MAX_PASSWORD: Final = 1024
 MAX_USER: Final = 256
 MAX_GROUPS: Final = 500
+MOST_OF_ALL: Final = 5000  # entries where one was asked for
 MAX_DEPTH: Final = 10  # of groups in groups
 IDLE: Final = 8  # connections that are kept for the next logins
 TEMPORARY: Final = frozenset({1, 3, 11, 51, 52})  # results of a server that is in trouble
@@ -430,7 +431,10 @@ class Directory:
                 encoded = encode_filter(text)
             except BadFilter:
                 continue  # a rule, which takes no *
-            search = connection.search(settings.base, messages.SUBTREE, encoded, [], 1, 5)
+            request = messages.search_request(settings.base, messages.SUBTREE, encoded, [], 1, 5)
+            search = connection.ask(
+                request, most=MOST_OF_ALL
+            )  # Samba sends more than was asked for
             result, entries = await self._in_time(search, connection)
             if result.code == messages.SUCCESS and not entries and not connection.elsewhere:
                 text = f"{settings.base}: nobody is found by {text}; set plugins.auth_ldap.{key} as people are kept there"

@@ -258,3 +258,37 @@ async def test_strangers_are_not_told_which_server_is_away(tmp_path: Path) -> No
         await gate.admit(PlainCredentials("ana", "", b"x"), Peer())  # type: ignore[arg-type]
     assert failed.value.server == "authentication"
     assert failed.value.text == "ldap://inside.example.org: refused"  # for the log
+
+
+class Directory:
+    """One that looks up an entry, and asks for its password only where there is one: who is there takes longer."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        self.now += 0.3 if user == "ana" else 0.01
+        return None
+
+    async def lookup(self, user: str) -> Identity | None:
+        return None
+
+
+async def test_a_wrong_password_is_answered_as_late_whoever_was_meant() -> None:
+    all_late = []
+    for user in ("ana", "nosuch"):
+        users = Directory()
+
+        async def sleep(seconds: float, users: Directory = users) -> None:
+            users.now += seconds
+
+        clock = lambda users=users: users.now  # noqa: E731
+        gate = Gate(users, penalties=Penalties(sleep=sleep, clock=clock))
+        late = []
+        for guess in (b"one", b"two", b"three", b"three"):
+            began = users.now
+            with pytest.raises(Refusal):
+                await gate.admit(PlainCredentials("", user, guess), Peer(), "imap")  # type: ignore[arg-type]
+            late.append(round(users.now - began, 6))
+        all_late.append(late)
+    assert all_late == [[2.0, 4.0, 8.0, 2.0]] * 2

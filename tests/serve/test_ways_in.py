@@ -264,7 +264,7 @@ async def all_is_alike(
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     events = [(one["event"], one.get("user"), one["protocol"]) for one in lines if "user" in one]
     assert events[:2] == [("login.failed", "anna", kind), ("login.succeeded", "anna", kind)]
-    assert RIGHT.decode() not in json.dumps(lines)
+    assert right.decode() not in json.dumps(lines)
     assert WRONG.decode() not in json.dumps(lines)
 
 

@@ -76,7 +76,7 @@ passwordExpirationTime: 20200101000000Z
 
 @contextmanager
 def running_389(folder: Path) -> Iterator[str]:
-    """Its address. There are murder, anna, old (whose password has expired) and off (who is inactivated)."""
+    """Its address. There are murder, anna, ben, old (whose password has expired) and off (who is inactivated)."""
     server = shutil.which("ns-slapd", path="/usr/sbin:/usr/bin")
     if server is None or shutil.which("ldapadd") is None:
         cannot_run("389-ds (Debian: 389-ds-base ldap-utils) is not installed")
@@ -89,7 +89,7 @@ def running_389(folder: Path) -> Iterator[str]:
     )
     try:
         until_open("127.0.0.1", port)
-        people = {"murder": "", "anna": "", "old": "", "off": "nsAccountLock: true\n"}
+        people = {"murder": "", "anna": "", "ben": "", "old": "", "off": "nsAccountLock: true\n"}
         entries = (PERSON.format(user=user, more=more) for user, more in people.items())
         _change("ldapadd", port, SUFFIX + "".join(entries))
         _change("ldapmodify", port, POLICY)

@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         if user == b"busy":
             self.send_header("Auth-Status", "Try later")
             self.send_header("Auth-Error-Code", "454 4.3.0")
-        elif user == b"ana" and right:
+        elif user in (b"ana", b"anna") and right:
             for name, value in {
                 "Auth-Status": "OK",
                 "Auth-Server": "192.0.2.80",

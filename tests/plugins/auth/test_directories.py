@@ -16,6 +16,7 @@ from tests.plugins.auth import ds389, samba, slapd
 from tests.plugins.auth.ds389 import running_389
 from tests.plugins.auth.samba import PASSWORD, running_samba
 from tests.plugins.auth.slapd import Slapd, running_slapd
+from tests.plugins.auth.test_ways_in_real import all_ways
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 IN_CHAIN = "(member:1.2.840.113556.1.4.1941:=%D)"
@@ -39,10 +40,10 @@ def server_389(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-async def test_a_389_says_who_is_who(server_389: str, caplog: pytest.LogCaptureFixture) -> None:
-    users = make_auth_backend(
+def of_389(url: str) -> Directory:
+    return make_auth_backend(
         Settings(
-            servers=(server_389,),
+            servers=(url,),
             starttls=False,
             base=ds389.BASE,
             service_dn=f"uid=murder,{ds389.BASE}",
@@ -52,6 +53,17 @@ async def test_a_389_says_who_is_who(server_389: str, caplog: pytest.LogCaptureF
             address_filter="(mail=%u)",
         )
     )
+
+
+async def test_every_protocol_is_alike_with_a_389(
+    server_389: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    users = of_389(server_389)
+    await all_ways("auth_ldap", users, tmp_path, capfd, right=PASSWORD.encode())
+
+
+async def test_a_389_says_who_is_who(server_389: str, caplog: pytest.LogCaptureFixture) -> None:
+    users = of_389(server_389)
     assert await users.diagnose() == []
     anna = await users.check(HERE, "Anna", PASSWORD.encode())
     assert isinstance(anna, Identity)
@@ -66,9 +78,9 @@ async def test_a_389_says_who_is_who(server_389: str, caplog: pytest.LogCaptureF
     assert await told(users, "old", wrong) is Denied.WRONG
     assert await told(users, "off", right) is Denied.WRONG  # it does not look at the password
     for _ in range(3):
-        assert await told(users, "anna", wrong) is Denied.WRONG
-    assert await told(users, "anna", right) is Denied.WRONG
-    assert "anna is not let in: the account is locked" in caplog.text
+        assert await told(users, "ben", wrong) is Denied.WRONG
+    assert await told(users, "ben", right) is Denied.WRONG
+    assert "ben is not let in: the account is locked" in caplog.text
 
 
 # --- Active Directory
@@ -119,6 +131,13 @@ async def test_an_active_directory_says_who_is_who(
         assert await told(users, user, right) == answer, user
         assert await told(users, user, b"x") is Denied.WRONG
     assert "locked is not let in: the account is locked" in caplog.text
+
+
+async def test_every_protocol_is_alike_with_an_active_directory(
+    domain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    users = of_domain(domain)
+    await all_ways("auth_ldap", users, tmp_path, capfd, right=PASSWORD.encode())
 
 
 async def test_users_log_in_at_an_active_directory_without_a_search(domain: Path) -> None:
