@@ -1,0 +1,140 @@
+"""Roundcube sends its users to an identity provider, which sends them back, and logs in by their token: as a browser does
+it, with cookies and redirections. What runs is Debian's package under PHP's own web server.
+"""
+
+import asyncio
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+
+from tests.clients.test_tokens import SUBJECT, with_mail
+from tests.conftest import cannot_run
+from tests.kit.ports import free_port
+from tests.kit.process import until_open
+from tests.plugins.test_auth_oauth import Handler, Provider
+
+ROUNDCUBE = Path("/usr/share/roundcube")
+DEFAULTS = Path("/etc/roundcube/defaults.inc.php")
+CODE = "a-code-for-once"
+
+
+class Door(Handler):
+    """A provider at which everybody is anna: its page, its tokens for a code, and who a token is of."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path == "/authorize":
+            asked = {name: values[0] for name, values in parse_qs(url.query).items()}
+            assert asked["response_type"] == "code" and asked["client_id"] == "webmail"
+            back = urlencode({"code": CODE, "state": asked["state"]})
+            self.send_response(302)
+            self.send_header("Location", f"{asked['redirect_uri']}?{back}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if url.path == "/userinfo":
+            assert self.headers["Authorization"].startswith("Bearer ")
+            return self.answer({"sub": "1", "email": "anna@example.org"})
+        return super().do_GET()
+
+    def do_POST(self) -> None:
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        form = {name: values[0] for name, values in parse_qs(text).items()}
+        assert (form["code"], form["client_secret"]) == (CODE, "shared")
+        token = cast(Provider, self.server).token(preferred_username="anna")
+        self.answer({"access_token": token, "token_type": "Bearer", "expires_in": 600})
+
+
+@contextmanager
+def door() -> Iterator[Provider]:
+    with Provider() as server:
+        server.RequestHandlerClass = Door
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def configured(folder: Path, issuer: Provider, imap: tuple[str, int]) -> Path:
+    """A folder of its own, in place of /etc/roundcube."""
+    if shutil.which("php") is None or not DEFAULTS.exists():
+        cannot_run("Roundcube (Debian: roundcube-core roundcube-sqlite3 php-cli) is not installed")
+    place = folder / "roundcube"
+    place.mkdir()
+    shutil.copy(DEFAULTS, place)
+    shutil.copy(DEFAULTS.with_name("mimetypes.php"), place)
+    with sqlite3.connect(place / "db") as database:
+        database.executescript((ROUNDCUBE / "SQL/sqlite.initial.sql").read_text())
+    database.close()
+    settings: dict[str, Any] = {
+        "db_dsnw": f"sqlite:///{place / 'db'}?mode=0600",
+        "imap_host": f"{imap[0]}:{imap[1]}",
+        "des_key": "24 letters, and no more!",
+        "log_dir": str(place),
+        "temp_dir": str(place),
+        "plugins": [],
+        "oauth_provider": "generic",
+        "oauth_provider_name": "here",
+        "oauth_client_id": "webmail",
+        "oauth_client_secret": "shared",
+        "oauth_auth_uri": issuer.url + "/authorize",
+        "oauth_token_uri": issuer.url + "/token",
+        "oauth_identity_uri": issuer.url + "/userinfo",
+        "oauth_scope": "openid email mail",
+        "oauth_login_redirect": True,
+    }
+    lines = [
+        f"$config[{json.dumps(key)}] = {json.dumps(value)};" for key, value in settings.items()
+    ]
+    (place / "config.inc.php").write_text("<?php\n" + "\n".join(lines) + "\n")
+    return place
+
+
+@asynccontextmanager
+async def webmail(place: Path) -> AsyncIterator[str]:
+    """Its address."""
+    port = free_port()
+    with (place / "web.log").open("wb") as log:
+        running = subprocess.Popen(
+            ["php", "-S", f"127.0.0.1:{port}", "-t", str(ROUNDCUBE)],
+            env={"PATH": "/usr/bin:/bin", "ROUNDCUBE_CONFIG_DIR": str(place)},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            await asyncio.to_thread(until_open, "127.0.0.1", port)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            running.terminate()
+            await asyncio.to_thread(running.wait)
+
+
+async def test_roundcube_reads_by_a_token(tmp_path: Path) -> None:
+    with door() as issuer:
+        async with (
+            with_mail(tmp_path, issuer) as imap,
+            webmail(configured(tmp_path, issuer, imap)) as url,
+            httpx.AsyncClient(follow_redirects=True, timeout=30, trust_env=False) as browser,
+        ):
+            page = await browser.get(url)
+            assert "_task=mail" in str(page.url), page.text[:2000]
+            token = re.search(r'"request_token":"([^"]+)"', page.text)
+            assert token is not None
+            listed = await browser.get(
+                url,
+                params={"_task": "mail", "_action": "list", "_mbox": "INBOX", "_remote": "1"},
+                headers={"X-Roundcube-Request": token[1], "X-Requested-With": "XMLHttpRequest"},
+            )
+            assert SUBJECT in listed.text
