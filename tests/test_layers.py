@@ -72,7 +72,7 @@ MAY_USE = {  # third party -> the rooms that may know it
     "jwt": {"plugins"},
     "lmdb": {"roles.mupdate"},
     "pluggy": {"api", "hooks"},
-    "re2": {"sieve"},
+    "re2": {"sieve", "config"},
     "scramp": {"session", "plugins"},
     "structlog": {"log"},
     "tomli": {"config", "plugins"},
@@ -102,7 +102,17 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
     "pki": ("authority", "trust"),
     "node.control": ("sockets", "node"),
     "roles.mupdate": ("database", "commits", "zone", "serving", "remote", "role"),
-    "node.process": ("host", "stuck", "otlp", "server", "preflight", "channel", "slot", "workers"),
+    "node.process": (
+        "host",
+        "garbage",
+        "stuck",
+        "otlp",
+        "server",
+        "preflight",
+        "channel",
+        "slot",
+        "workers",
+    ),
 }
 NEVER_IN_PURE = {"asyncio", "socket", "ssl", "time", "logging", "select", "threading", "uvloop"}
 

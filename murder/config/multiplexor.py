@@ -28,6 +28,13 @@ class MultiplexorConfig:
         example='"popmap"',
         must_exist=True,
     )
+    table_regex: Path | None = option(
+        None,
+        "Lines `expression: server` in the form of Perdition's popmap.re, for who is not in `table`; the first that matches "
+        "counts. Where a server's name is made of the user's ($1), only one that [servers] has. Read again at a reload.",
+        example='"popmap.re"',
+        must_exist=True,
+    )
     hash_servers: tuple[str, ...] = option(
         (),
         "Servers over which `hash` spreads users; one more or less moves only the users that it gets or had.",

@@ -210,6 +210,25 @@ async def test_a_table_has_users_domains_names_and_ports(tmp_path: Path, dove: D
         await peer.close()
 
 
+async def test_expressions_say_where_who_is_in_no_table_goes(tmp_path: Path, dove: Dovecot) -> None:
+    table, expressions = tmp_path / "popmap", tmp_path / "popmap.re"
+    table.write_text("anna:dove\n")
+    expressions.write_text("^do(.)a$: do$1a@dove\n^(.*)-at-(.*)$: $1@$2\n")
+    async with multiplexor(
+        tmp_path, {"dove": section(dove)}, find=("table",), table=table, table_regex=expressions
+    ) as running:
+        for user in ("anna", "dora", "dora-at-dove"):
+            peer = await entered(running, user)
+            await peer.close()
+        assert b"[NONEXISTENT]" in await refused(running, "emil")
+        # who logs in does not choose where the proxy user's password is sent
+        assert b"[UNAVAILABLE]" in await refused(running, "dora-at-127.0.0.1")
+        expressions.write_text("(: dove\n")
+        await table_of(running).read_table_again()
+        peer = await entered(running, "dora")
+        await peer.close()
+
+
 async def test_users_own_passwords_are_carried_on(tmp_path: Path, dove: Dovecot) -> None:
     """Checked here first; the server has the last word."""
     (dove.folder / "users").write_text("dora:own\nemil:secret\n")

@@ -15,6 +15,7 @@ from murder.api.service import Service
 from murder.config import ROLES, UNIFIED, Config, ConfigError, Endpoint, Problem, parts_of
 from murder.config.load import unknown
 from murder.config.popmap import read_popmap
+from murder.config.popmap_regex import read_popmap_regex
 from murder.errors import unreadable, user_name
 from murder.hooks import Plugins, load_plugins
 from murder.model.protocol import CONTROL, MUPDATE, client_keys, first_key
@@ -296,24 +297,29 @@ def multiplexor_problems(config: Config) -> Iterator[Problem]:
     ways = set(multiplexor.find)
     if "hash" in ways and not multiplexor.hash_servers:
         yield Problem(config.file, f"{prefix}.hash_servers", "missing: `find` has `hash`")
-    for key, way in (("table", "table"), ("hash_servers", "hash")):
+    for key, way in (("table", "table"), ("table_regex", "table"), ("hash_servers", "hash")):
         if getattr(multiplexor, key) and way not in ways:
             text = f'is not looked at: put "{way}" into {prefix}.find'
             yield Problem(config.file, f"{prefix}.{key}", text)
     known = {
         "host": multiplexor.login != "through",  # which no plugin is asked for
-        "table": multiplexor.table is not None,
+        "table": multiplexor.table is not None or multiplexor.table_regex is not None,
         "list": config.master is not None,
         "hash": True,
     }
     if not any(known[way] for way in ways):
         text = "finds no server: name a `table`, `hash_servers`, or the list's mupdate.master"
         yield Problem(config.file, f"{prefix}.find", text)
-    if multiplexor.table is not None and multiplexor.table.is_file():
-        try:
-            read_popmap(multiplexor.table)
-        except (OSError, ValueError) as error:
-            yield Problem(config.file, f"{prefix}.table", f"{multiplexor.table}: {error}")
+    tables: Sequence[tuple[str, Path | None, Callable[[Path], object]]] = (
+        ("table", multiplexor.table, read_popmap),
+        ("table_regex", multiplexor.table_regex, read_popmap_regex),
+    )
+    for key, file, read in tables:
+        if file is not None and file.is_file():
+            try:
+                read(file)
+            except (OSError, ValueError) as error:
+                yield Problem(config.file, f"{prefix}.{key}", f"{file}: {error}")
 
 
 def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:

@@ -5,14 +5,13 @@ Who has mailboxes on several servers of the list goes to none: they are served c
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from murder.config import Config
-from murder.config.popmap import Place, parse_place, place_in, read_popmap, servers_in
+from murder.config.popmap import Place, parse_place
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.acl import identifiers_of
@@ -21,6 +20,7 @@ from murder.model.identity import Login
 from murder.model.name import inbox_of
 from murder.net.turns import line_up
 from murder.roles.frontend.locate import Locator
+from murder.roles.frontend.multiplexor.tables import Tables
 from murder.roles.mupdate.database.mboxlist import MailboxList
 
 AT_ONCE: Final = 200  # rows of the list looked at in one turn
@@ -35,24 +35,18 @@ class Finder:
         self._mailboxes = mailboxes
         self._locator = locator
         self._log = logger()
-        self._table: Mapping[str, Place] = {}
+        self._tables = Tables()
         # of a user, by the list as it was then: the server that has all of theirs; "" where the list does not know them
         self._whole: dict[str, tuple[int, frozenset[str], str]] = {}
 
     def read_table(self) -> None:
         """Raises Refusal with a sentence."""
-        file = self._config.multiplexor.table
-        if file is not None and "table" in self._config.multiplexor.find:
-            self._table = _read(file)
+        self._tables = Tables.read(self._config)
 
     async def read_table_again(self) -> None:
         """Beside everything else; what cannot be read leaves the one that there is."""
-        file = self._config.multiplexor.table
-        if file is None or "table" not in self._config.multiplexor.find:
-            self._table = {}
-            return
         try:
-            self._table = await asyncio.to_thread(_read, file)
+            self._tables = await asyncio.to_thread(Tables.read, self._config)
         except Refusal as refusal:
             self._log.error("multiplexor.table_failed", problem=refusal.text)
 
@@ -64,7 +58,7 @@ class Finder:
     def servers(self) -> frozenset[str]:
         """Those that a table or the hash may name."""
         config = self._config.multiplexor
-        found = set(servers_in(self._table))
+        found = self._tables.servers()
         if "hash" in config.find:
             found.update(config.hash_servers)
         return frozenset(found)
@@ -109,7 +103,7 @@ class Finder:
             case "host":
                 return _place_of_host(login.identity.host) if login.identity.host else None
             case "table":
-                return place_in(self._table, login.user)
+                return self._tables.place_of(login.user)
             case _:
                 servers = self._config.multiplexor.hash_servers
                 return Place(server_by_hash(login.user, servers)) if servers else None
@@ -160,17 +154,6 @@ class Finder:
         if len(self._whole) >= REMEMBERED:
             self._whole.clear()
         self._whole[user] = whole
-
-
-def _read(file: Path) -> Mapping[str, Place]:
-    try:
-        return read_popmap(file)
-    except OSError as error:
-        text = f"frontend.multiplexor.table: {file}: {error.strerror}"
-        raise Refusal(Code.UNAVAILABLE, text) from error
-    except ValueError as error:
-        text = f"frontend.multiplexor.table: {file}: {error}"
-        raise Refusal(Code.UNAVAILABLE, text) from error
 
 
 @lru_cache(maxsize=REMEMBERED)
