@@ -21,7 +21,7 @@ from tests.clients.test_tokens import SUBJECT, with_mail
 from tests.conftest import cannot_run
 from tests.kit.ports import free_port
 from tests.kit.process import until_open
-from tests.plugins.test_auth_oauth import Handler, Provider
+from tests.plugins.auth.test_auth_oauth import Handler, Provider
 
 ROUNDCUBE = Path("/usr/share/roundcube")
 DEFAULTS = Path("/etc/roundcube/defaults.inc.php")
