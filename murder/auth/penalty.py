@@ -401,9 +401,8 @@ class Penalties:
         own = board.own(key)
         own_count = own.count if count and now - own.when <= FORGIVEN_S else 0
         late_s = self.delay_s(max(1, count + grows))
-        when = max(
-            began, now - late_s
-        )  # no earlier: who takes their time with an exchange is not forgiven for that
+        # no earlier: who takes their time with an exchange is not forgiven for that
+        when = max(began, now - late_s)
         board.put(key, Row(max(1, own_count + grows), when, own.pardoned))
         return max(0.0, when + late_s - now)
 

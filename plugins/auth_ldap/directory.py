@@ -432,9 +432,8 @@ class Directory:
             except BadFilter:
                 continue  # a rule, which takes no *
             request = messages.search_request(settings.base, messages.SUBTREE, encoded, [], 1, 5)
-            search = connection.ask(
-                request, most=MOST_OF_ALL
-            )  # Samba sends more than was asked for
+            # Samba sends more than was asked for
+            search = connection.ask(request, most=MOST_OF_ALL)
             result, entries = await self._in_time(search, connection)
             if result.code == messages.SUCCESS and not entries and not connection.elsewhere:
                 text = f"{settings.base}: nobody is found by {text}; set plugins.auth_ldap.{key} as people are kept there"
