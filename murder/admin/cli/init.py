@@ -119,7 +119,7 @@ def init(
     murder init
     murder init --host m=mupdate --host b=backend --host f=frontend
     murder init --host be2.example.org=backend@10.0.0.4
-    murder init --host n1=mupdate+unified --host n2=mupdate+unified --etcd https://n1:2379 --etcd https://n2:2379
+    murder init --host n1=mupdate+unified --etcd https://n1:2379
     murder init --from site.toml --json
     """
     earlier = _read(folder / SITE) if (folder / SITE).exists() else None
