@@ -282,6 +282,7 @@ class Fragmenter:
     def _finish(self, end: int) -> "bytes | _Skipped":
         message = self._buffer[self._begin : end]
         self._begin = self._at = self._scan = end
+        self._asked_before = self._collected = 0
         if self._discard:
             self._discard = False
             return _SKIPPED
@@ -380,6 +381,7 @@ class Fragmenter:
         if asked.problem is not None:
             raise asked.problem
         self._begin = self._at = self._scan = self._begin + len(asked.head)
+        self._asked_before = self._collected = 0
         self._literal_left = asked.size
         self._stream_empty = not asked.size
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
-from murder.wire.fragment import MAX_COLLECTED, Chunk, Fragmenter, Literal, TooLong
+from murder.wire.fragment import MAX_ASKED, MAX_COLLECTED, Chunk, Fragmenter, Literal, TooLong
 
 
 def cut(stream: bytes, sizes: list[int], decide: str = "accept") -> list[object]:
@@ -194,6 +194,32 @@ def test_a_message_has_so_many_collected_literals() -> None:
     refused = fragmenter.next()
     assert isinstance(refused, TooLong) and refused.head.startswith(b"b X ")
     assert fragmenter.next() == b"c NOOP\r\n"
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b" "])  # of APPENDs, and of a MULTIAPPEND
+def test_streamed_literals_behind_collected_ones_are_counted_in_their_message_only(
+    end: bytes,
+) -> None:
+    """As APPEND has them: a mailbox as a literal, or a small message, then a large one. The thousand and first was
+    refused."""
+    fragmenter = Fragmenter(collect_octets=2, lenient=True)
+    for _ in range(MAX_ASKED + 10):
+        fragmenter.feed(b"a APPEND {1+}\r\nx {3+}\r\nabc" + end)
+        assert isinstance(fragmenter.next(), Literal)
+        fragmenter.stream()
+        assert fragmenter.next() == Chunk(b"abc", last=True)
+        if end == b"\r\n":
+            assert fragmenter.next() == b"\r\n"
+
+
+def test_asked_literals_behind_collected_ones_are_counted_in_their_message_only() -> None:
+    fragmenter = Fragmenter(collect_octets=2, lenient=True)
+    for _ in range(MAX_ASKED + 10):
+        fragmenter.feed(b"a X {1+}\r\nx {3}\r\n")
+        assert isinstance(fragmenter.next(), Literal)
+        fragmenter.accept()
+        fragmenter.feed(b"abc\r\n")
+        assert fragmenter.next() == b"a X {1+}\r\nx {3}\r\nabc\r\n"
 
 
 @pytest.mark.parametrize("literals", [500, 50_000])  # of the second most is thrown away
