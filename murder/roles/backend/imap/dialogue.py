@@ -105,7 +105,7 @@ class BackendImap(ImapDialogue):
         if self.takes_from_cyrus:
             # Cyrus' words for its replication protocol, by which its XFER works, and for scripts as messages in it
             words += b" X-REPLICATION X-SIEVE-MAILBOX"
-        weight = self.backend.annotations.of(SERVER, SHARED).get(WEIGHT)
+        weight = self.backend.annotations.value(SERVER, SHARED, WEIGHT)
         if weight:
             words += b" X-WEIGHT=" + weight
         return words

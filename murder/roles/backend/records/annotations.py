@@ -86,6 +86,12 @@ class Annotations:
         entries = _load(self._list.note(_key(name))).get(scope, {})
         return {entry: value.encode("latin-1") for entry, value in entries.items()}
 
+    def value(self, name: MailboxName, scope: Scope, entry: str) -> bytes | None:
+        """As `of`, of one entry: for what is asked in each command, where most mailboxes have none."""
+        octets = self._list.note(_key(name))
+        value = _load(octets).get(scope, {}).get(entry) if octets else None
+        return None if value is None else value.encode("latin-1")
+
     async def change(
         self, name: MailboxName, changes: Mapping[Scope, Mapping[str, bytes | None]]
     ) -> None:
@@ -127,7 +133,7 @@ class Annotations:
 
     def special_uses(self, name: MailboxName, user: str) -> tuple[str, ...]:
         """What the mailbox is to this user, as LIST attributes."""
-        value = self.of(name, Scope(user)).get(SPECIAL_USE)
+        value = self.value(name, Scope(user), SPECIAL_USE)
         words = value.decode("ascii", "replace").split() if value else ()
         return tuple(word for word in words if word.lower() in SPECIAL_USES)
 

@@ -19,7 +19,7 @@ async def note_login(
 ) -> None:
     """A login has succeeded; it does so too where nothing can be noted (there are too many annotations)."""
     text = format_date_time(now or datetime.now(UTC)).strip(b'"').lstrip()
-    before = annotations.of(name, SHARED).get(LASTPOP, b"")
+    before = annotations.value(name, SHARED, LASTPOP) or b""
     if before[: _hour_of(before)] == text[: _hour_of(text)]:
         return
     with suppress(Refusal):

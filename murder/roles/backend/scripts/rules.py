@@ -68,7 +68,7 @@ async def scripts_for_cause(backend: Backend, row: Caused) -> list[Chosen]:
 
 def named_script(backend: Backend, name: MailboxName) -> str:
     """The user's script that an annotation of the mailbox, or else of the server, names; "" for none."""
-    value = backend.annotations.of(name, SHARED).get(SCRIPT_ENTRY)
+    value = backend.annotations.value(name, SHARED, SCRIPT_ENTRY)
     if value is None:
-        value = backend.annotations.of(SERVER, SHARED).get(SCRIPT_ENTRY)
+        value = backend.annotations.value(SERVER, SHARED, SCRIPT_ENTRY)
     return value.decode("utf-8", "replace") if value else ""

@@ -98,7 +98,7 @@ def _of_shared(backend: Backend, message: Arriving) -> list[Chosen]:
     named = backend.site.named
     if not named:
         return []
-    value = backend.annotations.of(message.mailbox, SHARED).get(SHARED_SCRIPT)
+    value = backend.annotations.value(message.mailbox, SHARED, SHARED_SCRIPT)
     found = named.get(value.decode("utf-8", "replace")) if value else None
     return [Chosen(found.name, found.octets)] if found is not None else []
 
@@ -277,7 +277,7 @@ class Answers:
                 self._backend.mailboxes.require(where, login, "r")
             except (Refusal, BadSyntax):
                 return None
-        value = self._backend.annotations.of(where, scope).get(entry)
+        value = self._backend.annotations.value(where, scope, entry)
         return value.decode("utf-8", "replace") if value is not None else None
 
     async def _has_uses(self, mailbox: str | None, uses: Sequence[str]) -> bool:
