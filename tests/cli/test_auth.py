@@ -88,6 +88,19 @@ def test_a_flush_leaves_its_mark_in_the_data_folder(config: str, tmp_path: Path)
     assert mark.stat().st_mtime_ns > first
 
 
+def test_who_is_removed_leaves_no_application_password_to_a_namesake(
+    config: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert murder("auth", "add", "anna", "-c", config, typed="secret\n").returncode == 0
+    assert main(["auth", "app", "add", "Anna", "--name", "phone", "-c", config]) == 0
+    password = capsys.readouterr().out.strip()
+    assert main(["auth", "remove", "anna", "--yes", "-c", config]) == 0
+    assert capsys.readouterr().out == "anna: removed, and 1 application password\n"
+    assert murder("auth", "add", "anna", "-c", config, typed="another\n").returncode == 0
+    typed(monkeypatch, password + "\n")
+    assert main(["auth", "test", "anna", "-c", config]) == 1
+
+
 def test_application_passwords_from_the_command_line(
     config: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -44,9 +44,6 @@ def test_what_stands_is_not_looked_at_again_as_more_comes(generations: list[int]
     assert kept
 
 
-LIMIT_S = 5.0
-
-
 class Over(Exception):
     pass
 
@@ -97,6 +94,6 @@ async def test_who_was_served_leaves_no_cycle(
                 line = await told(peer, kind, "PLAIN", password)
                 assert is_good(kind, line) == (password == b"secret")
                 await peer.close()
-                await until_soon(lambda: served[-1]() is None, limit_s=LIMIT_S)
+                await until_soon(lambda: served[-1]() is None)
     finally:
         gc.enable()

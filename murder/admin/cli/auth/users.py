@@ -20,7 +20,9 @@ from murder.admin.cli.options import (
     print_table,
     say,
 )
+from murder.admin.cli.screen import count
 from murder.api import ManagesGroups
+from murder.auth.app_passwords import AppPasswords
 from murder.auth.remembered import flush as flush_passwords
 from murder.auth.remembered import flushed_file
 from murder.config import load_config
@@ -85,9 +87,9 @@ async def passwd(user: str, config_file: Path, as_json: bool) -> int:
 @click.argument("user")
 @config_option()
 @yes_option("remove the user and the password")
-@json_option("user")
+@json_option("user, app_passwords (how many were revoked)")
 async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
-    """Remove a user and their password. The mail stays: `murder ctl user delete`.
+    """Remove a user, their password, and those of their programs. The mail stays: `murder ctl user delete`.
 
     \b
     murder auth remove anna --yes
@@ -98,8 +100,11 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
         return 2
     if not await backend.remove(user):
         raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
+    # whoever is called so some day must not be met by them
+    revoked = AppPasswords(load_config(config_file).node.data).revoke(user)
     taken(config_file)
-    return say(as_json, {"user": user}, f"{user}: removed")
+    more = f", and {count(revoked, 'application password')}" if revoked else ""
+    return say(as_json, {"user": user, "app_passwords": revoked}, f"{user}: removed{more}")
 
 
 @auth.command("list")
