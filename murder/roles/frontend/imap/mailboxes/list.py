@@ -21,6 +21,7 @@ from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import collect, want_modseqs
 from murder.roles.frontend.imap.mailboxes.list_all import ListAll, runs_of
 from murder.roles.frontend.imap.mailboxes.list_return import Beside
+from murder.roles.frontend.imap.patience import Patience
 from murder.serve.client import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
@@ -93,15 +94,27 @@ class _Answer(ListAnswer):
             return
         asked = [self._ask_home(wants_uses)]
         if wants_uses:
-            frontend = self._dialogue.frontend
-            home = frontend.locator.known(self._own)
-            below = in_turns(frontend.mailboxes.heads_below(self._own))
-            servers = {head.server async for head in below if head.is_active}
+            servers = await self._own_servers()
+            home = self._dialogue.frontend.locator.known(self._own)
             others = servers - {home and home.server}
             asked += [self._ask_for_uses(server) for server in others]
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def _own_servers(self) -> set[str]:
+        """Those of all below the user's INBOX. What is just being moved is waited for: LIST would not have it, and clients
+        would drop what they know of it."""
+        mailboxes, patience = self._dialogue.frontend.mailboxes, Patience(self._dialogue)
+        while True:
+            inbox = mailboxes.find(self._own)
+            servers, is_whole = set[str](), inbox is None or inbox.is_active
+            async for head in in_turns(mailboxes.heads_below(self._own)):
+                if head.is_active:
+                    servers.add(head.server)
+                is_whole &= head.is_active
+            if is_whole or not await patience.pause():
+                return servers
 
     async def _ask_home(self, wants_uses: bool) -> None:
         entry = self._dialogue.frontend.locator.known(self._own)
