@@ -54,8 +54,7 @@ def parse_url(octets: bytes) -> ImapUrl:
     elif octets.startswith(b"/"):
         rest = octets[1:]
     match = _COMMAND.match(rest)
-    # only a path that is relative may leave out the mailbox: it is the selected one (RFC 5092 §7.2)
-    if match is None or (rest.startswith((b";", b"/;")) and rest is not octets):
+    if match is None:
         raise BadSyntax("this is no IMAP URL", len(octets) - len(rest))
     field = match.groupdict()
     search = field["search"]
@@ -160,7 +159,7 @@ def format_url(url: ImapUrl) -> bytes:
     if url.search is not None:
         pieces.append("?" + quote_from_bytes(url.search, _SAFE_PATH))
     if url.uid is not None:
-        pieces.append(f"{'/' if pieces else ''};UID={url.uid}")
+        pieces.append(f"/;UID={url.uid}")
     if url.section is not None:
         pieces.append("/;SECTION=" + quote_from_bytes(format_section(url.section), _SAFE_PATH))
     if url.partial is not None:

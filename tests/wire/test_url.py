@@ -120,9 +120,6 @@ def test_a_rump_has_no_token() -> None:
         b"imap://h/x/;UID=1;URLAUTH=nobody",
         b"imap://h/x/;UID=1:INTERNAL:" + TOKEN,
         b"imap://h/x/;UID=1;URLAUTH=anonymous:INTERNAL:12",
-        b"/;UID=1",
-        b"//;UID=1",
-        b"imap://h/;UID=1/;SECTION=1",
         b"/" + b"x" * 10_000,
     ],
 )

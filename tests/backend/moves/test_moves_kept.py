@@ -168,3 +168,30 @@ async def test_a_mailbox_may_have_the_name_of_one_that_is_kept(tmp_path: Path) -
         await peer.ok("RENAME INBOX/new INBOX/kept")
         assert (await peer.ok("STATUS INBOX/kept (MESSAGES)"))[0].endswith(b"(MESSAGES 1)")
         await peer.close()
+
+
+async def test_a_rename_onto_a_mailbox_that_has_left_is_refused_and_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    """It is elsewhere, says the master; what is kept of it here is not taken for what was renamed."""
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        left = MailboxName(inbox_of("ana") + b".left")
+        await one.backend.store.create(left, "default")
+        move = Move("a1", Side.OUT, left, "be2.test", state=State.DONE, names=(left,))
+        await one.mover.journal.save(move, finished_at=time.time())
+        peer = await Peer.at(*one.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("CREATE INBOX/new")
+        await peer.ok("APPEND INBOX/new {3+}\r\na:b")
+
+        async def refuse(*_: object) -> None:
+            raise Refusal(Code.ALREADY_EXISTS, "It is active at be2.test")
+
+        reserve, one.backend.announcer._reserve = one.backend.announcer._reserve, refuse  # type: ignore[method-assign, assignment] # as the master would
+        refused = await peer.command("RENAME INBOX/new INBOX/left")
+        assert b" NO [ALREADYEXISTS] It is active" in refused[-1], refused
+        one.backend.announcer._reserve = reserve  # type: ignore[method-assign]
+        await peer.ok("RENAME INBOX/new INBOX/newer")
+        assert (await peer.ok("STATUS INBOX/newer (MESSAGES)"))[0].endswith(b"(MESSAGES 1)")
+        await peer.close()

@@ -519,7 +519,8 @@ class Announcer:
                     changes += removed_with(self._ledger.mailboxes, [name])
             case Operation.RENAME:
                 for old, new in reversed(intent.moves):
-                    await self._store.rename(new, old)
+                    if not await self._is_stored(old):  # else `new` is what a move keeps
+                        await self._store.rename(new, old)
                     changes.append(RemoveEntry(new))
             case Operation.SPLIT:
                 for _, name in intent.moves:
@@ -529,6 +530,13 @@ class Announcer:
             case Operation.SET_ACL | Operation.HELD | Operation.MOVE | Operation.OWED:
                 pass
         await self._finish(intent, changes)
+
+    async def _is_stored(self, name: MailboxName) -> bool:
+        try:
+            (await self._store.open(name, "")).close()
+        except Refusal:
+            return False
+        return True
 
     async def _settle_joint(self, intent: Intent) -> None:
         """Unless another worker takes it on at this moment."""
