@@ -4,10 +4,9 @@ import os
 import re
 import shlex
 import subprocess
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import pytest
 
 from murder.admin.manual.pages import page
 from tests.cyrus.conftest import ROOT, Lab
@@ -15,7 +14,8 @@ from tests.cyrus.our_nodes import our_node, rows_at
 from tests.cyrus.our_roles import FRONTEND, logged_in, message, ok, our_backend, our_frontend
 from tests.cyrus.people import People, check
 from tests.kit import process
-from tests.kit.engine import is_shared
+from tests.kit.engine import etcd_settings, is_shared
+from tests.kit.toml import Sections
 
 OUR_MASTER = "127.0.0.14"
 TARGET = "127.0.0.13"
@@ -68,9 +68,6 @@ def repoint(lab: Lab, master: str, *instances: str) -> None:
         lab.run("restart", instance, LAB_MUPDATE=master, LAB_PATIENCE="8")
 
 
-@pytest.mark.skipif(
-    is_shared(), reason="its list is loaded from a file, which masters on etcd refuse"
-)
 def test_a_cyrus_murder_is_replaced_node_by_node(lab_ready: Lab, tmp_path: Path) -> None:
     lab = lab_ready
     users = [f"user{number}" for number in range(1, USERS + 1)]
@@ -168,15 +165,26 @@ def said_to(host: str, word: str, **names: str) -> str:
     return done.stderr
 
 
-def new_master(lab: Lab, folder: Path) -> AbstractContextManager[Path]:
-    """Our master, filled from a Cyrus node's dump by the manual's line before it is started."""
+@contextmanager
+def new_master(lab: Lab, folder: Path) -> Iterator[Path]:
+    """Our master, filled from a Cyrus node's dump by the manual's line before it is started. With etcd, its list goes there
+    when it serves."""
     place = folder / "master"
-    with our_node(place, "mupdate9.murder.test", OUR_MASTER, 3905):
+    engine: Sections = {}
+    if is_shared():
+        settings = etcd_settings(place)
+        table = {"endpoints": list(settings.endpoints), "prefix": settings.prefix}
+        engine = {"mupdate": {"engine": "embedded"}, "plugins.list_etcd": table}
+    with our_node(place, "mupdate9.murder.test", OUR_MASTER, 3905, engine=engine):
         pass  # it has its configuration and users now
     file = folder / "mailboxes.txt"
     file.write_text(dumped("mupdate"))
     words = line_with("ctl list load").split()
     assert words[:2] == ["murder", "ctl"]
     command = [str(file) if word == "mailboxes.txt" else word for word in words[1:]]
-    process.run_murder(*command, "--config", place / "murder.toml")
-    return our_node(place, "mupdate9.murder.test", OUR_MASTER, 3905)
+    own = ["--config", str(place / "murder.toml")]
+    process.run_murder(*command, *own)
+    with our_node(place, "mupdate9.murder.test", OUR_MASTER, 3905):
+        if is_shared():
+            process.run_murder("ctl", "list", "engine", "copy", "--to", "etcd", "--yes", *own)
+        yield place

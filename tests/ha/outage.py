@@ -17,6 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from murder.errors import Refusal, UpstreamFailure
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.link import Target
 from plugins.list_etcd.client import TXN
 from plugins.list_etcd.client import Cluster as Client
 from plugins.list_etcd.etcd_pb2 import TxnRequest
@@ -24,43 +27,48 @@ from plugins.list_etcd.operations import putting
 from plugins.list_etcd.settings import Settings
 from tests.bench.mupdate import CYRUS, cyrus_master
 from tests.cyrus.our_nodes import our_node
-from tests.ha.masters import HOST, Master, activate, logged_in, masters
+from tests.ha.masters import HOST, Master, logged_in, masters
 from tests.kit.etcd import Cluster, cluster
-from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
 from tests.kit.waiting import until
 
 MOST_RATES: Final = 5  # turns of all rates
-TRY_S: Final = 1.0  # how long a writer waits for a master that says nothing, before it asks another
+AGAIN_S: Final = 0.05  # until who was refused asks again
 
 
 class Writer(threading.Thread):
-    """Changes all the time, at one master or the next; when each was done."""
+    """Changes all the time, as a backend makes them, at one master or the next; when each was done."""
 
     def __init__(self, found: Sequence[Master]) -> None:
         super().__init__(daemon=True)
         self._masters = found
-        self._at = 0
-        self._peer: BlockingPeer | None = None
+        others = tuple((HOST, one.port) for one in found[1:])
+        self._client = MasterClient(
+            Target(HOST, found[0].port, None, "murder", "secret", others=others)
+        )
         self.done: list[float] = []
         self.is_over = False
 
     @property
     def master(self) -> Master:
-        return self._masters[self._at % len(self._masters)]
+        """Whom it asks now."""
+        link = self._client._link
+        port = link.target.port if link is not None else self._masters[0].port
+        return next(one for one in self._masters if one.port == port)
 
     def run(self) -> None:
+        asyncio.run(self._write())
+
+    async def _write(self) -> None:
         number = 0
         while not self.is_over:
             number += 1
             try:
-                if self._peer is None:
-                    self._peer = self.master.ask(TRY_S)
-                if activate(self._peer, f"user.o{number}").startswith("t OK"):
-                    self.done.append(time.monotonic())
-            except (OSError, AssertionError):
-                self._peer = None
-                self._at += 1
+                await self._client.activate(b"user.o%d" % number, b"be1.test!p", b"anna\tlrs\t")
+                self.done.append(time.monotonic())
+            except (UpstreamFailure, Refusal):
+                await asyncio.sleep(AGAIN_S)
+        await self._client.close()
 
     def longest_since(self, begin: float) -> float:
         """The longest time without a change behind that moment."""

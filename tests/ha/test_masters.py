@@ -3,15 +3,17 @@
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import cannot_run
+from tests.cyrus.our_nodes import following, serving
 from tests.faults.test_disk import fill
-from tests.ha.masters import ENGINE_S, Master, activate, masters, until_all_have
+from tests.ha.masters import ENGINE_S, HOST, Master, activate, masters, names_at, until_all_have
 from tests.kit.etcd import Cluster, cluster
+from tests.kit.ports import free_port
 from tests.kit.waiting import until
 
 
@@ -248,12 +250,32 @@ def test_a_snapshot_that_is_put_back_begins_a_new_history(
     two: Sequence[Master], etcd: Cluster, tmp_path: Path
 ) -> None:
     first, second = two
+    port = free_port()
+    own = {"listen": [f"{HOST}:{port}"], "users": ["murder"], "allow_plaintext": True}
+    master = [f"{HOST}:{one.port}" for one in two]
+    sections = {"mupdate": {**following(HOST), "master": master, **own}}
+    with serving(tmp_path / "replica", "replica.test", "mupdate", sections) as replica:
+        replica.until_open(HOST, port).until_said("replica.synchronised")
+        goes_back(first, second, etcd, tmp_path, lambda: names_at(HOST, port))
+        assert replica.said().count('"how": "whole list"') == 2
+
+
+def goes_back(
+    first: Master,
+    second: Master,
+    etcd: Cluster,
+    tmp_path: Path,
+    followed: Callable[[], dict[str, str]],
+) -> None:
+    """`followed`: what a replica has."""
+    two = (first, second)
     with first.ask() as peer:
         assert activate(peer, "user.kept").startswith("t OK")
         until_all_have(two, "user.kept")
         etcd.snapshot(tmp_path / "snapshot")
         assert activate(peer, "user.lost").startswith("t OK")
     until_all_have(two, "user.lost")
+    until(lambda: "user.lost" in followed(), "the replica has it")
     etcd.put_back(tmp_path / "snapshot")
 
     def is_taken() -> bool:
@@ -264,6 +286,7 @@ def test_a_snapshot_that_is_put_back_begins_a_new_history(
         return "user.lost" not in first.names() and "user.lost" not in second.names()
 
     until(is_taken, "the snapshot's list", every_s=0.2)
+    until(lambda: followed() == first.names(), "the replica takes it anew", every_s=0.2)
     assert "user.kept" in first.names()
     assert first.names() == second.names()
     assert "engine.put_back" in first.log() + second.log()
@@ -275,3 +298,4 @@ def test_a_snapshot_that_is_put_back_begins_a_new_history(
     with second.ask() as peer:
         assert activate(peer, "user.anew").startswith("t OK")
     until_all_have(two, "user.anew")
+    until(lambda: "user.anew" in followed(), "the replica follows")
