@@ -30,7 +30,7 @@ from tests.cyrus.our_nodes import our_node
 from tests.ha.masters import HOST, Master, logged_in, masters
 from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port
-from tests.kit.waiting import until
+from tests.kit.waiting import pause_here, until
 
 MOST_RATES: Final = 5  # turns of all rates
 AGAIN_S: Final = 0.05  # until who was refused asks again
@@ -67,7 +67,7 @@ class Writer(threading.Thread):
                 await self._client.activate(b"user.o%d" % number, b"be1.test!p", b"anna\tlrs\t")
                 self.done.append(time.monotonic())
             except (UpstreamFailure, Refusal):
-                await asyncio.sleep(AGAIN_S)
+                await pause_here(AGAIN_S, "who was refused asks again a moment later")
         await self._client.close()
 
     def longest_since(self, begin: float) -> float:

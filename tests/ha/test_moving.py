@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.ha.masters import HOST, Master, activate, until_all_have
+from tests.ha.masters import Master, activate, until_all_have
 from tests.kit.etcd import Cluster, cluster
-from tests.kit.peer import BlockingPeer
 from tests.kit.process import murder_command, run_murder
 from tests.kit.waiting import until
 from tests.kit.wires import Mode, Wires
@@ -74,8 +73,8 @@ def goes_and_comes(tmp_path: Path, etcd: Cluster, wires: Wires) -> None:
         told = json.loads(run_murder(*words(one, "embedded"), "--yes").stdout)
         assert told["rows"] == 3002
         until(lambda: "master.retired" in two.log(), "it is no master any more")
-        with BlockingPeer(HOST, two.port) as peer:
-            assert peer.line().startswith('* BYE "[UNAVAILABLE]')
+        with two.ask() as peer:
+            assert "[UNAVAILABLE]" in activate(peer, "user.late")
         with one.ask() as peer:
             assert activate(peer, "user.third").startswith("t OK")
         assert one.names().keys() == {*before, "user.first", "user.second", "user.third"}

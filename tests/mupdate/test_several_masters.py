@@ -17,7 +17,6 @@ from murder.roles.mupdate.remote.client import MasterClient
 from murder.roles.mupdate.remote.link import greets
 from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster
-from tests.kit.peer import Peer
 from tests.kit.ports import free_port
 from tests.mupdate.nodes import Follower, Raw, Server
 from tests.mupdate.several import MemoryLog, Sharing
@@ -198,9 +197,10 @@ async def test_a_master_that_never_had_the_list_tells_nothing_of_it(tmp_path: Pa
     where = Settings((f"http://127.0.0.1:{free_port()}",), timeout_s=0.5)
     master = Sharing(tmp_path, where)
     await Server.start(master)
-    peer = await Peer.at(master.port)
-    assert (await peer.line()).startswith(b'* BYE "[UNAVAILABLE] the list has never been complete')
-    assert await peer.line() == b""
+    peer = await Raw.connect(master.port)
+    for command in (b"LIST", b'FIND "user.x"', b"UPDATE", b"NOOP", b'RESERVE "user.x" "be1!p"'):
+        (answer,) = await peer.ask(b"a " + command)
+        assert answer.startswith(b'a NO "[UNAVAILABLE]'), answer
     assert not await greets(master.target, 20)  # who has other masters asks those
     await master.stop()
 

@@ -205,11 +205,10 @@ class MupdateDialogue(ClientDialogue):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_OCTETS // 2)
 
     def greet(self) -> None:
-        """With BYE where there is no list to speak of (any more): who has other masters goes there at once."""
+        """Without a mark where there is no list to speak of (any more): who has other masters goes there at once. A Cyrus is
+        refused what it asks then: its replica ends at a BYE here, and again, until its supervisor starts it no more."""
         service = self.service
-        if service.ledger is not None and not service.ledger.is_ready:
-            self._bye(f"{UNAVAILABLE}{service.ledger.why_not_ready}")
-            return
+        is_ready = service.ledger is None or service.ledger.is_ready
         offered = service.gate.mechanisms(self.connection, PROTOCOL)
         self.send(
             format_banner(
@@ -222,7 +221,7 @@ class MupdateDialogue(ClientDialogue):
                     starttls=service.tls is not None and not self.connection.is_tls,
                     compress=True,
                     partial_update=True,
-                    mark=service.mailboxes.mark(),
+                    mark=service.mailboxes.mark() if is_ready else None,
                     force=service.ledger is not None,
                     below=True,
                 )
