@@ -88,8 +88,9 @@ def test_the_list_goes_to_etcd_and_home_and_a_cyrus_goes_on(
                 before = [mailboxes_on(host) for host in (*lab.backends, lab.frontend)]
                 assert copy(home, "embedded") == 22
                 until(lambda: "master.retired" in log.read_text(), "master.retired")
-                # a backend that starts now cannot be told what there is, and gives nothing up
-                assert [merged("be1"), merged("be2")] != [0, 0]
+                # a backend that starts now is told by the other one what there is, or by nobody; it gives nothing up
+                for backend in ("be1", "be2"):
+                    merged(backend)
                 after = [mailboxes_on(host) for host in (*lab.backends, lab.frontend)]
                 assert after == before
             assert [merged("be1"), merged("be2")] == [0, 0]

@@ -73,8 +73,8 @@ def goes_and_comes(tmp_path: Path, etcd: Cluster, wires: Wires) -> None:
         told = json.loads(run_murder(*words(one, "embedded"), "--yes").stdout)
         assert told["rows"] == 3002
         until(lambda: "master.retired" in two.log(), "it is no master any more")
-        with two.ask() as peer:
-            assert "[UNAVAILABLE]" in activate(peer, "user.late")
+        with pytest.raises((AssertionError, OSError)):  # it greets nobody
+            two.ask()
         with one.ask() as peer:
             assert activate(peer, "user.third").startswith("t OK")
         assert one.names().keys() == {*before, "user.first", "user.second", "user.third"}

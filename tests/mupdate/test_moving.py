@@ -201,10 +201,7 @@ async def test_who_follows_a_retired_master_is_told_so_and_goes_on_where_the_lis
     for command in (b"U UPDATE", b"F FOLLOW", b"L LIST", b'D DELETE "user.u1"', b"N NOOP"):
         answer = await quiet.ask(command)
         assert len(answer) == 1 and b' NO "[UNAVAILABLE]' in answer[0], answer
-    newcomer = await Raw.connect(other.port)  # as a Cyrus that comes again
-    (answer,) = await newcomer.ask(b"U UPDATE")
-    assert answer.startswith(b'U NO "[UNAVAILABLE]')
-    with pytest.raises(UpstreamFailure, match="has it no more"):
+    with pytest.raises((UpstreamFailure, OSError)):  # it greets nobody
         await open_link(other.target)
     assert not await greets(other.target, 20)  # nobody goes back there
     await one.fill(3, 9000)

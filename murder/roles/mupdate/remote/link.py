@@ -229,9 +229,6 @@ class Link:
         if not isinstance(event, Banner):
             raise self.failure(UpstreamKind.PROTOCOL, "no MUPDATE banner")
         self.banner = event
-        if event.implementation == "murder" and event.mark is None:
-            text = "that master has no list, or has it no more"
-            raise self.failure(UpstreamKind.UNAVAILABLE, text)
         if event.implementation == "murder" and (why := misfit(event.version, __version__)):
             link_log = logger()
             link_log.warning("version.misfit", master=self.target.host, problem=why)

@@ -205,10 +205,14 @@ class MupdateDialogue(ClientDialogue):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_OCTETS // 2)
 
     def greet(self) -> None:
-        """Without a mark where there is no list to speak of (any more): who has other masters goes there at once. A Cyrus is
-        refused what it asks then: its replica ends at a BYE here, and again, until its supervisor starts it no more."""
+        """Nobody is greeted where there is no list to speak of (any more): who has other masters goes there at once. A Cyrus
+        calls again later; its replica would end at a BYE here until its supervisor starts it no more, and a NO to
+        UPDATE it takes for an empty list."""
         service = self.service
-        is_ready = service.ledger is None or service.ledger.is_ready
+        if service.ledger is not None and not service.ledger.is_ready:
+            self.session.ended()
+            self.connection.reset()
+            return
         offered = service.gate.mechanisms(self.connection, PROTOCOL)
         self.send(
             format_banner(
@@ -221,7 +225,7 @@ class MupdateDialogue(ClientDialogue):
                     starttls=service.tls is not None and not self.connection.is_tls,
                     compress=True,
                     partial_update=True,
-                    mark=service.mailboxes.mark() if is_ready else None,
+                    mark=service.mailboxes.mark(),
                     force=service.ledger is not None,
                     below=True,
                 )
