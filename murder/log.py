@@ -168,6 +168,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "store.restored": "The store is an older copy than the master knows; mailboxes got new UIDVALIDITYs.",
     "store.unmatched": "Comparing the list with the store ended with a bug.",
     "subscriber.began": "A node follows the mailbox list from here on.",
+    "subscribers.slow": "Nodes do not read what waits for them (mupdate.max_streams_bytes); they get more as they take it.",
     "subscriber.cut": "A node that follows the mailbox list was too slow or broken; it connects again.",
     "supervisor.lost": "The supervising process is gone; this worker ends.",
     "tls.distrusted": "After a reload a connection's certificate is no longer trusted; it was closed.",

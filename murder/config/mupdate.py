@@ -116,6 +116,12 @@ class MupdateConfig:
     max_stream_backlog_bytes: int = option(
         64 * MIB, "What may wait for a slow UPDATE peer before it is cut off.", least=64 * 1024
     )
+    max_streams_bytes: int = option(
+        16 * MIB,
+        "What may wait for all MUPDATE peers together. Beyond it each gets its next page (128 KiB, or one access list) when "
+        "it has taken the last; beyond twice as much who has taken nothing for longest is cut off.",
+        least=MIB,
+    )
     journal_bytes: int = option(
         8 * MIB,
         "Master: size of the file in which changes are durable before they are in the list's file. 0: they go straight "

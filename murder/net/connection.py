@@ -141,6 +141,7 @@ class Connection(asyncio.Protocol):
         "_make_receiver",
         "_may_have_tls",
         "_most_unread",
+        "_most_unwritten",
         "_on_lost",
         "_receiver",
         "attempts",
@@ -191,6 +192,7 @@ class Connection(asyncio.Protocol):
         self.on_known: Callable[[Connection], None] | None = None
         self._is_held_off = False
         self._most_unread: int | None = None
+        self._most_unwritten = WRITE_HIGH_OCTETS
         self.certificate: PeerCertificate | None = None
         self.user_certificate = b""  # DER: of a user, who is no node by it
         self.writing_paused = False
@@ -363,6 +365,13 @@ class Connection(asyncio.Protocol):
         if self._deflate is not None:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         self.transport.write(data)
+
+    def write_at_most(self, octets: int) -> None:
+        """From now on writers wait when so many octets wait for the peer, until it has taken nearly all: for a role whose
+        peers have many connections and ask for much on each."""
+        if not self._lost:
+            self._most_unwritten = octets
+            self.transport.set_write_buffer_limits(octets, octets // 4)
 
     def pending(self) -> int:
         """Octets written and not yet taken by the kernel."""
@@ -571,7 +580,7 @@ class Connection(asyncio.Protocol):
             handshake.cancel()  # where who waited was cancelled
             self._handshake = None
         self.transport = transport
-        transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
+        transport.set_write_buffer_limits(self._most_unwritten, self._most_unwritten // 4)
         self._note_tls()
 
     def _note_tls(self) -> None:

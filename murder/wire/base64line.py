@@ -19,3 +19,15 @@ def decode_base64(octets: bytes) -> bytes:
         return base64.b64decode(octets, validate=True)
     except binascii.Error as error:
         raise BadSyntax(f"that is no base64: {error}") from None
+
+
+def decode_response(octets: bytes) -> bytes:
+    """What a MUPDATE string has of SASL (RFC 3656 §4.2). Raises BadSyntax."""
+    if len(octets) > MAX_RESPONSE_OCTETS * 4 // 3:
+        raise BadSyntax(f"a SASL response may have {MAX_RESPONSE_OCTETS} octets")
+    if octets == b"=":  # RFC 4954's way to say "empty", harmless here
+        return b""
+    try:
+        return base64.b64decode(octets, validate=True)
+    except binascii.Error:
+        raise BadSyntax("a SASL response is base64") from None

@@ -189,6 +189,10 @@ async def test_a_subscriber_is_written_a_few_long_rows_at_a_time(long_rows: Mail
         def send(self, data: bytes) -> None:
             written.append(len(data))
 
+        async def send_all(self, data: bytes) -> None:
+            self.send(data)
+            await self.flush()
+
         async def flush(self) -> None: ...
 
         def cut(self, reason: str) -> None:
@@ -210,6 +214,10 @@ async def test_rows_are_kept_once_while_a_peer_does_not_read(long_rows: MailboxL
         def send(self, data: bytes) -> None:
             pass
 
+        async def send_all(self, data: bytes) -> None:
+            self.send(data)
+            await self.flush()
+
         async def flush(self) -> None:
             held.append(tracemalloc.get_traced_memory()[0])
 
@@ -229,7 +237,8 @@ async def test_rows_are_kept_once_while_a_peer_does_not_read(long_rows: MailboxL
             listed.append(tracemalloc.get_traced_memory()[0] - before)
     finally:
         tracemalloc.stop()
-    assert len(held) > 3 and subscriber_held < 32_000, subscriber_held
+    # the lines of a page, of which the peer has taken some; and not its rows beside them
+    assert len(held) > 3 and subscriber_held < MOST + 32_000, subscriber_held
     assert len(listed) > 3 and max(listed) < 32_000, listed
 
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from murder.net.connection import Receiver
 from murder.roles.mupdate.serving import writes
 from murder.roles.mupdate.serving.master import READ_OCTETS
+from murder.roles.mupdate.serving.untaken import COUNTED_AGAIN_S, PATIENCE_S, Untaken
 from tests.kit.peer import Deflate
 from tests.kit.waiting import pause_here, until_soon
 from tests.mupdate.nodes import Raw, Server, master
@@ -225,3 +228,135 @@ async def test_where_others_have_much_waiting_one_has_a_little(
                 assert await peer.message() == b't OK "done"'
             await peer.close()
         await held
+
+
+# What waits for all peers together
+
+ACL = b"".join(b"u%040d\tl\t" % number for number in range(2000))
+MOST = 1 << 20
+
+
+class Waiting:
+    def __init__(self) -> None:
+        self.octets = 0
+        self.cut_for = ""
+
+    def untaken_octets(self) -> int:
+        return self.octets
+
+    def cut(self, reason: str) -> None:
+        self.cut_for = reason
+        self.octets = 0
+
+
+def test_who_has_taken_nothing_for_longest_is_cut_off_and_only_for_the_others_sake() -> None:
+    now = 0.0
+    untaken = Untaken(100, lambda: now)
+    first, second, third = Waiting(), Waiting(), Waiting()
+    with capture_logs() as log:
+        for peer in (first, second, third):
+            peer.octets = 60
+            untaken.note(peer)
+        assert untaken.is_spent and not log[1:] and log[0]["event"] == "subscribers.slow"
+        now = PATIENCE_S
+        first.octets = 50  # it reads, slowly
+        third.octets = 120
+        untaken.note(third)
+        assert (first.cut_for, third.cut_for) == ("", "") and second.cut_for
+        assert untaken.total == 170
+        first.octets = third.octets = 0
+        now += COUNTED_AGAIN_S
+        for peer in (first, third):
+            untaken.note(peer)
+        assert untaken.total == 0 and not untaken.is_spent and len(log) == 1
+        third.octets = 101
+        untaken.note(third)  # another time
+    assert len(log) == 2
+    untaken.forget(third)
+    untaken.forget(third)
+    assert untaken.total == 0
+
+
+def test_what_has_been_taken_meanwhile_does_not_count() -> None:
+    now = 0.0
+    untaken = Untaken(100, lambda: now)
+    peers = [Waiting() for _ in range(10)]
+    for peer in peers:
+        peer.octets = 30
+        now += COUNTED_AGAIN_S / 2
+        untaken.note(peer)
+        peer.octets = 0
+    assert untaken.total <= 60 and not any(peer.cut_for for peer in peers)
+
+
+async def peers_that_ask(server: Server, what: bytes, count: int) -> list[Raw]:
+    writer = await Raw.connect(server.port)
+    for number in range(40):
+        words = b'"user.u%d" "be1!p" {%d+}\r\n%b' % (number, len(ACL), ACL)
+        assert await writer.ask(b"a ACTIVATE " + words) == [b'a OK "done"']
+    await writer.close()
+    await until_soon(lambda: not server.service.dialogues)
+    peers = [await Raw.connect(server.port) for _ in range(count)]
+    for dialogue in server.service.dialogues:  # else the kernel takes all of it
+        sock = dialogue.connection.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+    for peer in peers:
+        sock = peer.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
+        peer.transport.pause_reading()
+        peer.send(what)
+    return peers
+
+
+def waits(server: Server) -> int:
+    return sum(dialogue.untaken_octets() for dialogue in server.service.dialogues)
+
+
+FINDS = b"".join(b'f FIND "user.u%d"\r\n' % number for number in range(40))
+
+
+@pytest.mark.parametrize("what", [b"U UPDATE\r\n", b"U FOLLOW\r\n", b"U LIST\r\n", FINDS])
+async def test_what_waits_for_all_together_is_bounded_and_who_reads_gets_all(
+    tmp_path: Path, what: bytes
+) -> None:
+    async with master(tmp_path, max_streams_bytes=MOST) as server:
+        peers = await peers_that_ask(server, what, 16)
+        dialogues = list(server.service.dialogues)
+        await until_soon(lambda: all(one.connection.writing_paused for one in dialogues))
+        page = 2 * len(ACL)  # as much as is sent at a time
+        assert 0 < waits(server) <= MOST + len(peers) * page
+        assert all(one.untaken_octets() <= page + (32 << 10) for one in dialogues)
+        for peer in (peers[3], peers[11]):
+            peer.transport.resume_reading()
+            rows = 0
+            while rows < 40:
+                rows += (await peer.message()).count(b"user.u")
+        for peer in peers:
+            await peer.close()
+
+
+async def test_rows_of_a_large_commit_are_read_for_each_peer_as_it_takes_them(
+    tmp_path: Path,
+) -> None:
+    """All that follow the list would else have all of it in memory at once."""
+    async with master(tmp_path, max_streams_bytes=MOST) as server:
+        following = await peers_that_ask(server, b"U FOLLOW\r\n", 6)
+        for peer in following:
+            peer.transport.resume_reading()
+            await peer.until(b"U OK")
+            peer.transport.pause_reading()
+        writer = await Raw.connect(server.port)
+        lines = [b'"user.v%d" "be1!p" {%d+}\r\n%b\r\n' % (one, len(ACL), ACL) for one in range(20)]
+        writer.send(b"".join(b"a ACTIVATE " + line for line in lines))
+        most = 0
+        for _ in lines:
+            assert await writer.message() == b'a OK "done"'
+            most = max(most, waits(server))
+        assert most <= MOST + 6 * 3 * len(ACL)
+        for peer in following:
+            peer.transport.resume_reading()
+            rows = 0
+            while rows < len(lines):
+                rows += (await peer.message()).count(b"user.v")
+            await peer.close()
+        await writer.close()

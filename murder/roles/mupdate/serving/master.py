@@ -6,10 +6,9 @@ reads waits for the writes before it on its own connection.
 """
 
 import asyncio
-import binascii
 import socket
 import ssl
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -29,6 +28,7 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows
+from murder.roles.mupdate.serving.untaken import Untaken
 from murder.roles.mupdate.serving.writes import AWAY, Counters, Writes
 from murder.serve.client import ClientDialogue
 from murder.session.mupdate_server import (
@@ -42,7 +42,7 @@ from murder.session.mupdate_server import (
 )
 from murder.trail.audit import NOBODYS, AuditLog
 from murder.trail.figures import Figures
-from murder.wire.base64line import MAX_RESPONSE_OCTETS
+from murder.wire.base64line import decode_response
 from murder.wire.mupdate import (
     MASTER,
     UNAVAILABLE,
@@ -61,6 +61,10 @@ LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 # as `net.dialogue`: a node has many connections that wait for one disk
 HELD_OCTETS: Final = 16 * 1024
 STREAMING: Final = "streaming"  # a session that follows the list
+# Of one peer; above it writers wait. TLS has as much again, and keeps what it ever had
+UNTAKEN_OCTETS: Final = 16 * 1024
+PIECE_OCTETS: Final = 16 * 1024  # of a page
+NOTED_OCTETS: Final = 4096  # what is written less at a time is not worth counting
 READ_OCTETS: Final = 32 * 1024  # at a time
 UNREAD_OCTETS: Final = 16 * 1024  # of TLS records that are not yet decrypted
 TELLING: Final = frozenset({Verb.FIND, Verb.LIST, Verb.BELOW, Verb.UPDATE, Verb.FOLLOW})
@@ -89,10 +93,12 @@ class MupdateService:
     figures: Figures = field(default_factory=Figures)
     within: None = None  # nobody else serves it on the same port
     pulse: Pulse | None = None  # a master's, which counts while it is one of several
+    untaken: Untaken = field(init=False)
     _beat: asyncio.TimerHandle | None = None
     _was_ready: bool = False
 
     def __post_init__(self) -> None:
+        self.untaken = Untaken(self.config.max_streams_bytes)
         if self.ledger is not None:
             self.pulse = Pulse()
             self.beat()
@@ -163,6 +169,7 @@ class MupdateDialogue(ClientDialogue):
         self._writes = Writes(
             self, service.ledger, bounds_of(config), service.counters, service.pulse
         )
+        self._is_narrow = False  # nothing is written before what there was is taken
         self._held: Command | None = None  # a read that waits for the writes before it
         self._subscriber: Subscriber | None = None
         service.dialogues.add(self)
@@ -198,6 +205,7 @@ class MupdateDialogue(ClientDialogue):
         super().begin()
         sock = self.connection.transport.get_extra_info("socket")
         self.connection.read_at_most(UNREAD_OCTETS)
+        self.connection.write_at_most(UNTAKEN_OCTETS)
         # who is silent for ever, as a backend may be, is asked by TCP whether it is there
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -273,6 +281,7 @@ class MupdateDialogue(ClientDialogue):
 
     def ended(self) -> None:
         self.service.dialogues.discard(self)
+        self.service.untaken.forget(self)
         self.service.counters.connections -= 1
         if self._subscriber is not None:
             self.service.hub.remove(self._subscriber)
@@ -293,8 +302,29 @@ class MupdateDialogue(ClientDialogue):
             self.connection.gather(data, later=False)
         else:
             self.connection.write(data)
+        if len(data) >= NOTED_OCTETS:
+            self._note_untaken()
+
+    async def send_all(self, data: bytes) -> None:
+        """For `stream.Outlet`: in pieces, as the peer takes them. What waits here waits once; in TLS, twice and more. Raises
+        ConnectionResetError."""
+        for at in range(0, len(data), PIECE_OCTETS):
+            self.send(data[at : at + PIECE_OCTETS])
+            await self.flush()
+
+    def _note_untaken(self) -> None:
+        untaken = self.service.untaken
+        untaken.note(self)
+        if untaken.is_spent is not self._is_narrow and not self.connection.is_lost:
+            self._is_narrow = untaken.is_spent
+            self.connection.write_at_most(1 if self._is_narrow else UNTAKEN_OCTETS)
+
+    def untaken_octets(self) -> int:
+        """For `untaken.Peer`."""
+        return self.connection.pending()
 
     def writable(self) -> None:
+        self._note_untaken()
         if self._subscriber is not None:
             self._subscriber.writable()
         super().writable()
@@ -415,9 +445,9 @@ class MupdateDialogue(ClientDialogue):
             await self._come_to_present(ledger, must=command.verb is Verb.BELOW)
         for rows in pages(self.service.mailboxes, command):
             if rows:
-                self.send(format_rows(command.tag, rows))
+                lines = format_rows(command.tag, rows)
                 del rows  # their octets wait for the peer once, not twice
-                await self.flush()
+                await self.send_all(lines)
             await self.rest()
         self.send(b'%b OK "list complete"\r\n' % command.tag)
 
@@ -491,7 +521,7 @@ class MupdateDialogue(ClientDialogue):
         mechanism = command.args[0].decode("ascii", "replace").upper()
         user = ""
         try:
-            initial = _decoded(command.args[1]) if len(command.args) > 1 else None
+            initial = decode_response(command.args[1]) if len(command.args) > 1 else None
             login = await self.sasl(mechanism, initial)
             user = login.user
             peer = peer_of(self.service.config, login, mechanism, self.connection.certificate)
@@ -542,7 +572,7 @@ class MupdateDialogue(ClientDialogue):
             raise BadSyntax("a SASL response is a line of base64")
         if event.octets == b"*":
             raise BadSyntax("Client canceled authentication")
-        return _decoded(event.octets)
+        return decode_response(event.octets)
 
     async def _starttls(self, command: Command) -> None:
         if self.connection.is_tls:
@@ -562,14 +592,3 @@ class MupdateDialogue(ClientDialogue):
             raise Refusal(Code.CANNOT, "DEFLATE is active already")
         self.deflate(format_status(command.tag, Kind.OK, "DEFLATE active"))
         return None
-
-
-def _decoded(octets: bytes) -> bytes:
-    if len(octets) > MAX_RESPONSE_OCTETS * 4 // 3:
-        raise BadSyntax(f"a SASL response may have {MAX_RESPONSE_OCTETS} octets")
-    if octets == b"=":  # RFC 4954's way to say "empty", harmless here
-        return b""
-    try:
-        return b64decode(octets, validate=True)
-    except binascii.Error:
-        raise BadSyntax("a SASL response is base64") from None

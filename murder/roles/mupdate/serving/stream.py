@@ -6,11 +6,12 @@ once, as it is then. Who lags too far, or takes nothing for too long, is cut off
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from murder.model.name import name_of_key
-from murder.net.turns import line_up
+from murder.net.turns import TURN_S, line_up
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
 from murder.roles.mupdate.database.record import (
     ACTIVE,
@@ -21,6 +22,8 @@ from murder.roles.mupdate.database.record import (
 )
 from murder.wire.mupdate import format_delete, format_mailbox, format_position, format_reserve
 
+# Of a commit's rows; more is read from the list, for each peer as it takes it
+LIVE_OCTETS: Final = 64 * 1024
 STUCK_S: Final = 120.0  # a subscriber that takes nothing for so long is gone
 POLL_S: Final = 1.0  # how soon changes of other processes (`ctl list load`) are seen
 _BOTH: Final = ACTIVE | QUOTABLE
@@ -97,6 +100,10 @@ class Outlet(Protocol):
 
     def send(self, data: bytes) -> None: ...
 
+    async def send_all(self, data: bytes) -> None:
+        """Until the peer has taken most of it. Raises as `flush`."""
+        ...
+
     async def flush(self) -> None:
         """Wait until the peer has taken most of it. Raises ConnectionResetError if it never does."""
         ...
@@ -171,9 +178,9 @@ class Subscriber:
             elif not self._positions and not found:
                 found = any(is_at_risk(key) for key, _ in rows)
             if rows:
-                self._outlet.send(format_rows(self._tag, rows, literals=self._literals))
+                lines = format_rows(self._tag, rows, literals=self._literals)
                 del rows  # their octets wait for the peer once, not twice
-                await self._outlet.flush()
+                await self._outlet.send_all(lines)
             await line_up()  # other connections have their turn after each batch
         return found
 
@@ -212,18 +219,18 @@ class Subscriber:
 
     # Live
 
-    def committed(self, committed: Committed) -> None:
-        """Called by the hub after each commit, in order."""
+    def committed(self, committed: Committed, octets: int) -> None:
+        """Called by the hub after each commit, in order. `octets`: of its rows."""
         if not self.is_live or self._outlet.is_full or self._lagging_since:
-            self._fall_behind(committed)
+            self._fall_behind(committed, octets)
             return
         changes = committed.changes
         if committed.seq <= self.seq:
             return
         if changes and changes[0].seq <= self.seq:
             changes = [change for change in changes if change.seq > self.seq]
-        elif not changes or changes[0].seq != self.seq + 1:
-            self._send_until_full()  # many at once, or another process was in between: the journal knows
+        elif not changes or changes[0].seq != self.seq + 1 or octets > LIVE_OCTETS:
+            self._send_on()  # many at once, or another process was in between: the journal knows
             return
         if not changes:
             return
@@ -240,7 +247,7 @@ class Subscriber:
         if lines:
             self._outlet.send(b"".join(lines))
 
-    def _fall_behind(self, committed: Committed) -> None:
+    def _fall_behind(self, committed: Committed, octets: int) -> None:
         if self._hosts:
             self._left.update(
                 change.key
@@ -251,9 +258,7 @@ class Subscriber:
             return  # `run` comes past the journal
         now = self._hub.now()
         self._lagging_since = self._lagging_since or now
-        self.backlog_octets += sum(
-            len(change.key) + len(change.row or b"") for change in committed.changes
-        )
+        self.backlog_octets += octets
         if self.backlog_octets > self._hub.max_backlog_octets:
             self._outlet.cut(f"{self.backlog_octets} octets behind")
         elif now - self._lagging_since > STUCK_S:
@@ -267,7 +272,7 @@ class Subscriber:
     def writable(self) -> None:
         """The peer takes octets again."""
         if self.is_live and self._lagging_since:
-            self._send_until_full()
+            self._send_on()
 
     def poll(self, last_seq: int) -> None:
         """See to changes that no commit of this process has told of, and to peers that are stuck."""
@@ -277,23 +282,30 @@ class Subscriber:
             if self._hub.now() - self._lagging_since > STUCK_S:
                 self._outlet.cut(f"takes nothing for {STUCK_S:g} s")
         elif last_seq > self.seq:
-            self._send_until_full()
+            self._send_on()
 
-    def _send_until_full(self) -> None:
+    def _send_on(self) -> None:
+        """A page; the next one when others have had their turn, or the peer has taken enough."""
         try:
-            while not self._outlet.is_full:
-                if self._send_changes():
-                    self._lagging_since = 0.0
-                    self.backlog_octets = 0
-                    return
+            if not self._outlet.is_full and self._send_changes():
+                self._lagging_since = 0.0
+                self.backlog_octets = 0
+                return
         except ConnectionResetError:
             return
         self._lagging_since = self._lagging_since or self._hub.now()
+        if not self._outlet.is_full:
+            self._hub.later(self)
+
+    def go_on(self) -> None:
+        """For the hub, whom it has asked for that."""
+        if self.is_live and self._lagging_since:
+            self._send_on()
 
     def is_current(self) -> bool:
         """Whether all that is committed has been sent, after a look into the list: what NOOP asks."""
         if self.is_live and not self._lagging_since and self._hub.mailboxes.last_seq() > self.seq:
-            self._send_until_full()
+            self._send_on()
         return self.is_live and not self._lagging_since
 
 
@@ -306,6 +318,8 @@ class Hub:
         self.subscribers: set[Subscriber] = set()
         self.hears: Callable[[Committed], None] | None = None  # in this process, of each commit
         self._timer: asyncio.TimerHandle | None = None
+        self._later: dict[Subscriber, None] = {}
+        self._goes_on = False
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -315,8 +329,28 @@ class Hub:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
 
+    def later(self, subscriber: Subscriber) -> None:
+        """Have it go on in a turn to come."""
+        self._later[subscriber] = None
+        if not self._goes_on:
+            self._goes_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        end = time.perf_counter() + TURN_S
+        for subscriber in list(self._later):  # who asks again comes behind them
+            self._later.pop(subscriber, None)
+            subscriber.go_on()
+            if time.perf_counter() >= end:
+                break
+        if self._later and not self._goes_on:
+            self._goes_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
     def remove(self, subscriber: Subscriber) -> None:
         self.subscribers.discard(subscriber)
+        self._later.pop(subscriber, None)
         if not self.subscribers:
             self.close()
 
@@ -328,8 +362,9 @@ class Hub:
             for subscriber in list(self.subscribers):
                 subscriber.cut("the list has another history")
             return
+        octets = sum([len(one.key) + len(one.row or b"") for one in committed.changes])
         for subscriber in list(self.subscribers):
-            subscriber.committed(committed)
+            subscriber.committed(committed, octets)
 
     def _poll(self) -> None:
         last_seq = self.mailboxes.last_seq()
