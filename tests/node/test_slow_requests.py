@@ -1,6 +1,7 @@
 """Who sends a request octet by octet has so long for the whole of it, however steadily they send."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -9,7 +10,7 @@ from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
 from murder.node.pages import http
 from murder.node.pages.http import HttpConnection, Request, Response
-from tests.kit.waiting import pause_here
+from tests.kit.waiting import pause_here, until_soon
 
 
 async def handle(_: Request) -> Response:
@@ -39,6 +40,40 @@ async def test_who_drips_is_let_go_amid_their_request(
             await pause_here(0.02, "a client that is slow on purpose")
         assert b"whole" not in await ended
         writer.close()
+    finally:
+        listener.stop_accepting()
+        listener.abort()
+
+
+async def test_of_who_is_refused_nothing_is_kept_and_little_is_read() -> None:
+    """Sockets that send a request without end, again and again: what each had sent stayed with its connection."""
+    made: list[HttpConnection] = []
+    most = 0
+
+    class Measured(HttpConnection):
+        def received(self, data: bytes) -> None:
+            nonlocal most
+            most = max(most, len(data))
+            super().received(data)
+
+    def serve_measured(connection: Connection) -> HttpConnection:
+        made.append(Measured(connection, handle, is_welcome=True))
+        return made[-1]
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(sock, serve_measured, Bounds())
+    await listener.start()
+    try:
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(*sock.getsockname()[:2])
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"GET / HTTP/1.1\r\nX: " + b"y" * (1 << 20))
+                await reader.read()
+            writer.close()
+        await until_soon(lambda: all(one._connection.is_lost for one in made))
+        assert len(made) == 5
+        assert [one._http.trailing_data for one in made] == [(b"", False)] * 5
+        assert 0 < most <= 4 * http.MAX_HEAD
     finally:
         listener.stop_accepting()
         listener.abort()

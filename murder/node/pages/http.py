@@ -71,6 +71,7 @@ class HttpConnection:
         self._log = logger(role="pages", cid=connection.cid, peer=connection.peer)
 
     def begin(self) -> None:
+        self._connection.read_at_most(MAX_HEAD)
         if self._is_welcome and not self._needs_login:
             self._connection.became_known()
         self._wait()
@@ -200,6 +201,9 @@ class HttpConnection:
         pass
 
     def lost(self, error: Exception | None) -> None:
+        """What has come goes at once: the two of us hold each other, and may stay for long."""
         self._stop_waiting()
+        self._http = h11.Connection(h11.SERVER)
+        self._body.clear()
         if self._task is not None:
             self._task.cancel()
