@@ -133,6 +133,7 @@ class _Fetch:
         )
         self._numbers: Numbers | None = None  # before the flags were read
         self._lines: bytes | None = None
+        self._told: tuple[int, int] = 0, 0  # of how many messages, up to which UID, they are
         self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
         self._damage: DamagedMessageError | None = None
         self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
@@ -169,6 +170,8 @@ class _Fetch:
         is_all = numbers is not None and numbers[2] == view.modseq and numbers[4] == len(view.uids)
         if not is_all or view.has_pending or len(keywords) >= MOST_KEYWORDS:
             return
+        if not view.uids or self._told != (len(view.uids), view.uids[-1]):
+            return  # some have gone since, or come, as this client has just been told
         if key is not None and view.uids:
             seen = len(view.uids), view.uids[-1], frozenset(keywords), frozenset(view.recent)
             told = Flags(view.modseq, *seen, lines)
@@ -231,7 +234,9 @@ class _Fetch:
             self._missed += len(uids) - len(found)
         forms = self._dialogue.forms
         text = self._flag_lines(found, forms, self._view.uids)
-        self._lines = text if len(uids) == len(self._view.uids) else None  # all, at once
+        is_all = len(uids) == len(found) == len(self._view.uids)
+        self._lines = text if is_all else None  # at once
+        self._told = len(uids), uids[-1] if uids else 0
         self._put(forms.fresh_words())
         self._put(text)
         self._view.mark_reported(found)
