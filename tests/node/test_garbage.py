@@ -48,23 +48,48 @@ class Over(Exception):
     pass
 
 
-@pytest.mark.parametrize(("seconds", "looks"), [([0.5, 0.5, 0.01], 3), ([0.5] * 1000, 600)])
-async def test_all_is_looked_at_once_an_hour_in_a_quiet_second(
-    seconds: list[float], looks: int, generations: list[int]
+@pytest.mark.parametrize(
+    ("grown_at", "seconds", "waits", "looks"),
+    [
+        (None, [0.5, 0.5, 0.01], 360, 3),
+        (None, [0.5] * 1000, 360, 600),
+        (7, [0.5, 0.01], 8, 2),
+        (7, [0.5] * 1000, 8, 20),
+    ],
+)
+async def test_all_is_looked_at_once_an_hour_or_when_there_is_much_more_in_a_quiet_second(
+    grown_at: int | None, seconds: list[float], waits: int, looks: int, generations: list[int]
 ) -> None:
+    """The hour is 360 looks at the memory; in the eighth it has grown by a quarter and 32 MiB."""
     slept: list[float] = []
     worked = iter([at for one in seconds for at in (0.0, one)])
 
     async def sleep(delay_s: float) -> None:
-        if delay_s == garbage.EVERY_S and slept:
+        if delay_s == garbage.LOOK_S and 1.0 in slept:
             raise Over
         slept.append(delay_s)
 
+    def octets() -> int:
+        before = 400 << 20
+        has_grown = grown_at is not None and len(slept) > grown_at
+        return (
+            before * 5 // 4 + garbage.GROWN_OCTETS + (1 if has_grown else 0)
+            if len(slept) > 1
+            else before
+        )
+
     generations.clear()
     with pytest.raises(Over):
-        await garbage.reclaim(sleep, lambda: next(worked))
-    assert slept == [garbage.EVERY_S, *[1.0] * looks]
+        await garbage.reclaim(sleep, lambda: next(worked), octets)
+    assert slept == [garbage.LOOK_S] * waits + [1.0] * looks
     assert generations.count(2) == 1
+
+
+def test_how_much_there_is_in_memory() -> None:
+    before = garbage.octets_in_memory()
+    block = bytearray(b"x" * (64 << 20))
+    assert garbage.octets_in_memory() - before > 60 << 20
+    assert block
 
 
 @pytest.mark.parametrize("role", ["frontend", "backend"])
