@@ -13,17 +13,25 @@ from operator import itemgetter
 from typing import Final
 
 from murder.api.disk import DamagedMessageError
-from murder.api.store import Numbers, TellsFlags, TellsSummaries
+from murder.api.store import Mailbox, Numbers, TellsFlags, TellsSummaries
 from murder.errors import BadSyntax, Code, Refusal
 from murder.mime.nul import has_nul
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Flagged, Message, SeqNum, Uid
-from murder.model.query.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
+from murder.model.query.fetch import (
+    WHOLE_MESSAGE,
+    Attribute,
+    BodyItem,
+    FetchItem,
+    FetchRequest,
+    Form,
+    Preview,
+)
 from murder.model.seqset import EVERYTHING
 from murder.roles.backend.imap.answers import FETCH, Flags, at_once, flags_key, plain
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import MOST_KEYWORDS, FlagForms
-from murder.roles.backend.imap.mail.content import Reader, sized
+from murder.roles.backend.imap.mail.content import SMALL_OCTETS, Reader, sized
 from murder.roles.backend.imap.mail.qresync import tell_vanished
 from murder.roles.backend.imap.message_sets import batches, ranges_of, uids_of, window
 from murder.serve.arguments import arguments
@@ -37,12 +45,14 @@ from murder.wire.imap.mail.fetch import (
     format_id_piece,
     format_preview_piece,
     format_save_date_piece,
+    item_name,
     parse_fetch,
 )
 
 BODY_BATCH: Final = 50  # messages whose octets are read between two looks at their flags
 SLICE: Final = 128 * 1024  # octets of a body sent before the client must take some
 GATHER: Final = 64 * 1024  # octets of small answers gathered into one write
+WHOLE_AT_A_TIME: Final = 8  # small messages, before others may have their turn
 
 FACTS: Final[Mapping[FetchItem, Callable[[Message], bytes] | None]] = {  # None: a session's own
     Attribute.UID: lambda message: b"UID %d" % message.uid,
@@ -104,6 +114,28 @@ def _by_items(
         yield items, [uid for uid, _ in pairs]
 
 
+def _name_of_whole(items: Sequence[FetchItem]) -> bytes:
+    """How the whole message is called in the answer, where nothing else is asked of its octets: what mail programs fetch
+    and what is fetched most. Else empty."""
+    asked = [item for item in items if item not in FACTS]
+    item = asked[0] if len(asked) == 1 else None
+    if not isinstance(item, BodyItem):
+        return b""
+    is_whole = item.section == WHOLE_MESSAGE and item.partial is None
+    return item_name(item) if is_whole and item.form in (Form.BODY, Form.RFC822) else b""
+
+
+async def _small_octets(mailbox: Mailbox, message: Message) -> bytes | None:
+    """A message that is told as it is stored and needs no care; None of any other, which a `Reader` reads."""
+    if message.told_size or message.size >= SMALL_OCTETS:
+        return None
+    try:
+        octets = bytes(await mailbox.octets(message.uid))
+    except (DamagedMessageError, Refusal):
+        return None
+    return None if len(octets) != message.size or b"\x00" in octets else octets
+
+
 class _Fetch:
     """One FETCH under way."""
 
@@ -137,6 +169,7 @@ class _Fetch:
         self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
         self._damage: DamagedMessageError | None = None
         self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
+        self._whole = _name_of_whole(self._items)
 
     async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
         request = self._request
@@ -219,12 +252,19 @@ class _Fetch:
         summaries: Mapping[Uid, bytes] = {}
         if self._needs_structure and isinstance(mailbox, TellsSummaries):
             summaries = await mailbox.summaries(uids)
-        for message in messages:
+        for number, message in enumerate(messages):
             seq = self._view.seq_of(message.uid)
-            if seq is not None:
-                now = marked.get(message.uid)
+            if seq is None:
+                continue
+            now = marked.get(message.uid)
+            octets = await _small_octets(mailbox, message) if self._whole else None
+            if octets is None:
                 reader = Reader(mailbox, message, summaries.get(message.uid))
                 await self._tell(reader, seq, now or message, flags_too=now is not None)
+                continue
+            self._put_whole(octets, seq, now or message, flags_too=now is not None)
+            if self._out_octets >= GATHER // 2 or not number % WHOLE_AT_A_TIME:
+                await self._flush()
 
     # --- what the store knows
 
@@ -299,6 +339,15 @@ class _Fetch:
         return b"FLAGS " + self._dialogue.forms.form(message.flags, is_recent)
 
     # --- what only its octets tell
+
+    def _put_whole(self, octets: bytes, seq: SeqNum, message: Message, flags_too: bool) -> None:
+        """As `_tell`, of a message that is asked for as a whole and is small."""
+        head = self._dialogue.manner.fetch_head(seq, message.uid)
+        facts = b"".join([fact + b" " for fact in self._facts(message, flags_too)])
+        fresh = self._dialogue.forms.fresh_words()
+        self._put(
+            b"%s%s%s%s {%d}\r\n%s)\r\n" % (fresh, head, facts, self._whole, len(octets), octets)
+        )
 
     async def _tell(self, reader: Reader, seq: SeqNum, message: Message, flags_too: bool) -> None:
         head = self._dialogue.manner.fetch_head(seq, message.uid)
