@@ -165,6 +165,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "server.ready": "The node is up: all its roles accept connections.",
     "server.stopped": "The node has ended in order.",
     "store.epoch_unknown": "The master could not be asked whether the store is an older copy.",
+    "store.not_counted": "How many messages the store has could not be told (`problem`); it is tried again.",
     "store.restored": "The store is an older copy than the master knows; mailboxes got new UIDVALIDITYs.",
     "store.unmatched": "Comparing the list with the store ended with a bug.",
     "subscriber.began": "A node follows the mailbox list from here on.",

@@ -58,6 +58,8 @@ GAUGES: Final = (
         "bytes",
         "What the store's open databases have written ahead (WAL).",
     ),
+    ("store_messages", "murder_store_messages", "", "Messages that the store holds, counted last."),
+    ("store_bytes", "murder_store_bytes", "bytes", "Octets of them, counted last."),
     (
         "lacking",
         "murder_lost_mailboxes",

@@ -55,6 +55,7 @@ from murder.roles.backend.records.annotations import Annotations, Bounds
 from murder.roles.backend.records.deliveries import Deliveries
 from murder.roles.backend.records.duplicates import Duplicates
 from murder.roles.backend.records.quota import Quotas
+from murder.roles.backend.records.totals import Totals
 from murder.roles.backend.records.urlauth import UrlKeys
 from murder.roles.backend.renames.keeper import Renames
 from murder.roles.backend.scripts.by_imap import ImapScripts
@@ -168,6 +169,8 @@ class BackendRole(ClientRole):
         self._submitter: Submitter | None = None
         self._imap_scripts: ImapScripts | None = None
         self._taking_in: asyncio.Task[None] | None = None  # scripts that came as files
+        self._totals: Totals | None = None
+        self._counting: asyncio.Task[None] | None = None
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
         self._epochs: Epochs | None = None
@@ -274,6 +277,9 @@ class BackendRole(ClientRole):
         backend.caused_arrived = self._imap_scripts.rows.wake
         self._imap_scripts.rows.start()
         self._taking_in = asyncio.create_task(backend.scripts.take_in_all())
+        if self._config.metrics.listen:
+            self._totals = Totals(backend.store)
+            self._counting = asyncio.create_task(self._totals.keep_counting())
 
     def _make_mailboxes(
         self, mailbox_list: MailboxList, store: MailboxStore, departed: Departed
@@ -387,6 +393,8 @@ class BackendRole(ClientRole):
             mailboxes=backend.mailboxes.list.count(),
             list_bytes=backend.mailboxes.list.used_bytes(),
             journal_bytes=store.journal_octets() if isinstance(store, TellsJournals) else None,
+            store_messages=self._totals.messages if self._totals is not None else None,
+            store_bytes=self._totals.octets if self._totals is not None else None,
             sessions=len(backend.sessions),
             moves=len(moves),
             moves_failed=sum(move.state is State.FAILED for move in moves),
@@ -498,7 +506,8 @@ class BackendRole(ClientRole):
             await self._submitter.rows.stop()
         if self._imap_scripts is not None:
             await self._imap_scripts.rows.stop()
-        for task in (self._keeper, self._matching, self._expiring, self._taking_in):
+        behind = (self._keeper, self._matching, self._expiring, self._taking_in, self._counting)
+        for task in behind:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -77,7 +77,8 @@ class EngineFacts:
 @dataclass(frozen=True, slots=True)
 class RoleFacts:
     """Of a role; what it does not have is None. `copy`: its copy of the list, where it follows a master. `down`: backends
-    that are not reached; `journal_bytes`: what its store's databases have written ahead; `list_bytes`: what its mailbox list
+    that are not reached; `journal_bytes`: what its store's databases have written ahead; `store_messages`, `store_bytes`:
+    what it holds, as it was counted last; `list_bytes`: what its mailbox list
     takes, `list_journal_bytes`: what of it stands in a journal only; `lacking`: mailboxes that the
     master names here and that are lost; `master`: `connected` or `away`; `behind`: changes that the slowest subscriber has
     not taken; `mark`: where a master's history stands, as `epoch:number:commit`; `engine`: of one of several masters."""
@@ -89,6 +90,8 @@ class RoleFacts:
     moves_failed: int | None = None
     quarantined: int | None = None
     journal_bytes: int | None = None
+    store_messages: int | None = None
+    store_bytes: int | None = None
     list_bytes: int | None = None
     list_journal_bytes: int | None = None
     lacking: int | None = None
@@ -351,6 +354,8 @@ def _parse_role(words: Fields) -> RoleFacts:
         moves_failed=_integer(words, "moves_failed"),
         quarantined=_integer(words, "quarantined"),
         journal_bytes=_integer(words, "journal_bytes"),
+        store_messages=_integer(words, "store_messages"),
+        store_bytes=_integer(words, "store_bytes"),
         list_bytes=_integer(words, "list_bytes"),
         list_journal_bytes=_integer(words, "list_journal_bytes"),
         lacking=_integer(words, "lacking"),

@@ -85,6 +85,11 @@ OVERVIEW: Final = (
         ],
     ),
     Panel(
+        "What the stores hold",
+        "decbytes",
+        [("max by (instance) (murder_store_bytes{c})", "{{instance}}")],
+    ),
+    Panel(
         "How long a store's commits take",
         "s",
         [
