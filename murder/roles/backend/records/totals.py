@@ -53,10 +53,11 @@ class Totals:
 
     async def keep_counting(self, sleep: Sleep = asyncio.sleep) -> None:
         """For ever, or until cancelled."""
+        log = logger(role="backend")
         while True:
             began = time.monotonic()
             try:
                 await self.count()
             except (Refusal, OSError) as problem:
-                logger(role="backend").warning("store.not_counted", problem=str(problem))
+                log.warning("store.not_counted", problem=str(problem))
             await sleep(max(EVERY_S, SHARE * (time.monotonic() - began)))
