@@ -18,6 +18,7 @@ from murder.wire.nodes.control_answers import SessionShown
 
 UNTAGGED: Final = b"*+"  # with what a line of IMAP begins that is no end of an answer
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
+WAITING_OCTETS: Final = 64 * 1024  # for who takes nothing, each way: TLS keeps them twice
 QUIET_S: Final = 1.0  # silence after which a pipe may be ended
 
 
@@ -87,6 +88,8 @@ class Pipe(ClientDialogue):
         if self.server.is_lost or self.connection.is_lost:
             self._server_gone()
             return
+        for one in (self.connection, self.server):
+            one.transport.set_write_buffer_limits(WAITING_OCTETS, WAITING_OCTETS // 4)
         if early:
             end.received(early)
         waiting = self.session.take_rest()
