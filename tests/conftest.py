@@ -2,15 +2,19 @@
 coroutines."""
 
 import inspect
+import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import structlog
 
+from murder.log import plain_log
 from tests.kit import beside, memory, scene
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +69,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def is_one_of_several(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """What a test makes of this process's log ends with it: the short way writes past `capture_logs`."""
+    yield
+    if plain_log.encode is not None:
+        structlog.reset_defaults()
+        plain_log.set_up(logging.INFO, None, {}, "")
 
 
 @pytest.fixture(scope="session")
