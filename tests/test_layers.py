@@ -72,7 +72,7 @@ MAY_USE = {  # third party -> the rooms that may know it
     "jwt": {"plugins"},
     "lmdb": {"roles.mupdate"},
     "pluggy": {"api", "hooks"},
-    "re2": {"sieve", "config"},
+    "re2": {"model", "sieve"},
     "scramp": {"session", "plugins"},
     "structlog": {"log"},
     "tomli": {"config", "plugins"},

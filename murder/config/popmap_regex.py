@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import re2
-
 from murder.config.popmap import MOST_SHOWN, Place, parse_place
+from murder.model.linear import clean, compile_linear
 
 MOST_ROWS: Final = 1000  # each may be asked about every login: 1 to 5 us
-MAX_MEMORY: Final = 256 * 1024  # octets of one that is compiled
 MAX_EXPRESSION: Final = 1000  # characters
 _GROUP: Final = re.compile(r"\$([1-9])")
 
@@ -74,7 +72,7 @@ def parse_popmap_regex(text: str) -> tuple[Row, ...]:
 
 def first_place(rows: Sequence[Row], user: str) -> tuple[Place, bool] | None:
     """Where the first that matches leads, and whether that is written there as it is. Raises ValueError."""
-    name = "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in user)
+    name = clean(user)
     for row in rows:
         place = row.place_of(name)
         if place is not None:
@@ -87,15 +85,10 @@ def _row(expression: str, substitution: str) -> Row:
         raise ValueError("write `expression: server`")
     if len(expression) > MAX_EXPRESSION:
         raise ValueError(f"an expression has {MAX_EXPRESSION} characters at most")
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = MAX_MEMORY
     try:
-        compiled = re2.compile(expression, options)
-    except re2.error as error:
-        said = error.args[0] if error.args else "unknown error"
-        what = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-        raise ValueError(f"{expression!r} is no expression: {what}") from None
+        compiled = compile_linear(expression)
+    except ValueError as error:
+        raise ValueError(f"{expression!r} is no expression: {error}") from None
     highest = max((int(number) for number in _GROUP.findall(substitution)), default=0)
     if highest > compiled.groups:
         raise ValueError(f"${highest}, but {expression!r} has {compiled.groups} groups")

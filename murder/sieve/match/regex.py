@@ -11,7 +11,8 @@ from typing import Final
 
 import re2
 
-MAX_MEMORY: Final = 256 * 1024  # octets of one compiled expression; RE2 gives up beyond
+from murder.model.linear import clean, compile_linear
+
 MAX_WEIGHT: Final = 10_000  # of one expression: some 5 ms to compile, 140 us for each character
 WIDE: Final = 10  # weight of what matches any character, or any but some: UTF-8 has many
 _UNIT: Final = re.compile(
@@ -20,29 +21,6 @@ _UNIT: Final = re.compile(
 )
 MAX_GROUPS: Final = 100
 Groups = list[str | None]
-
-
-def _options(*, is_case_blind: bool = False) -> re2.Options:
-    options = re2.Options()
-    options.case_sensitive = not is_case_blind
-    options.log_errors = False
-    options.max_mem = MAX_MEMORY
-    options.dot_nl = True
-    options.never_capture = False
-    return options
-
-
-def clean(text: str) -> str:
-    """Without octets that are no characters, one letter in place of each."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        pass
-    else:
-        return text
-    return "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
 
 
 def weight_of(expression: str) -> int:
@@ -81,12 +59,7 @@ class Pattern:
         self.weight = weight_of(expression)
         if self.weight > MAX_WEIGHT:
             raise ValueError("it is too large")
-        try:
-            self._compiled = re2.compile(clean(expression), _options(is_case_blind=is_case_blind))
-        except re2.error as error:
-            text = error.args[0] if error.args else "unknown error"
-            what = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-            raise ValueError(what) from None
+        self._compiled = compile_linear(expression, is_case_blind=is_case_blind)
         if self._compiled.groups > MAX_GROUPS:
             raise ValueError(f"it has more than {MAX_GROUPS} groups")
 
