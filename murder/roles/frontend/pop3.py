@@ -277,18 +277,9 @@ class FrontendPop3(Pop3Dialogue):
             self.close_when_quiet(QUIET_S)
 
     def received(self, data: bytes) -> None:
-        if self._is_pipe:  # as `_to_backend`, in a step less
+        if self._is_pipe:
             self.active_at = self.loop.time()
-            upstream = self._upstream
-            if upstream is None or upstream.is_lost:
-                return
-            connection = upstream.connection
-            if connection.is_plain and not connection.gathered:
-                connection.transport.write(data)
-            else:
-                connection.write(data)
-            if connection.writing_paused:
-                self.connection.pause_reading()
+            self._to_backend(data)
         elif self._task is not None or self._opening is not None or not self._take_at_once(data):
             self._is_fed = True
             super().received(data)
