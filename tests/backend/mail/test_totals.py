@@ -35,11 +35,20 @@ class Over(Exception):
     pass
 
 
-async def test_a_store_that_tells_nothing_is_asked_again(tmp_path: Path) -> None:
-    """Here it is one that has been stopped; who counts goes on, in the usual time."""
+@pytest.mark.parametrize("error", [None, RuntimeError("a bug")])
+async def test_a_store_that_tells_nothing_is_asked_again(
+    error: Exception | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it is one that has been stopped, or breaks; who counts goes on, in the usual time."""
     async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
         store = running.backend.store
     totals, slept = Totals(store), []
+    if error is not None:
+
+        async def broken() -> None:
+            raise error
+
+        monkeypatch.setattr(totals, "count", broken)
 
     async def sleep(delay_s: float) -> None:
         slept.append(delay_s)

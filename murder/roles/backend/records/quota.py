@@ -11,7 +11,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +107,21 @@ def quota_key(root: MailboxName) -> str:
     return "q/" + root.decode("latin-1")
 
 
+async def statuses_of(
+    store: MailboxStore, names: Iterable[MailboxName]
+) -> AsyncIterator[MailboxStatus]:
+    """Of each mailbox that is there, in turns. Raises Refusal where one goes at that very moment."""
+    async for name in in_turns(names):
+        try:
+            mailbox = await store.open(name, "")
+        except Refusal:
+            continue
+        try:
+            yield await mailbox.status()
+        finally:
+            mailbox.close()
+
+
 class Quotas:
     """See the module."""
 
@@ -177,17 +192,9 @@ class Quotas:
         names += [
             turn.name async for turn in in_turns(self._list.heads_below(root)) if turn.is_active
         ]
-        async for name in in_turns(names):
-            if name != root and self._list.note(quota_key(name)):
-                continue  # a root of its own
-            try:
-                mailbox = await self._store.open(name, "")
-            except Refusal:
-                continue
-            try:
-                yield await mailbox.status()
-            finally:
-                mailbox.close()
+        own = (name for name in names if name == root or not self._list.note(quota_key(name)))
+        async for status in statuses_of(self._store, own):  # but for what is a root of its own
+            yield status
 
     @asynccontextmanager
     async def room(

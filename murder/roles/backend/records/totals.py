@@ -13,11 +13,10 @@ from typing import Final
 from murder.api.store import MailboxStore
 from murder.errors import Refusal
 from murder.log import logger
-from murder.net.turns import Turn
+from murder.roles.backend.records.quota import statuses_of
 
 EVERY_S: Final = 300.0
 SHARE: Final = 50  # a count is begun when it has rested so many times as long as the last one took
-NOBODY: Final = ""  # reads: what is \\Seen does not count
 
 Sleep = Callable[[float], Awaitable[object]]
 
@@ -31,33 +30,23 @@ class Totals:
         self._store = store
 
     async def count(self) -> None:
-        """Once. Mailboxes that go meanwhile are left out; raises Refusal where the store tells nothing."""
+        """Once. Raises Refusal where the store tells nothing, or a mailbox goes at the moment that it is asked."""
         messages = octets = 0
-        turn = Turn()
-        for stored in await self._store.mailboxes():
-            try:
-                mailbox = await self._store.open(stored.name, NOBODY)
-            except Refusal:
-                continue
-            try:
-                status = await mailbox.status()
-                messages += status.messages
-                octets += status.size
-            except Refusal:
-                continue
-            finally:
-                mailbox.close()
-            if turn.is_over:
-                await turn.rest()
+        names = [stored.name for stored in await self._store.mailboxes()]
+        async for status in statuses_of(self._store, names):
+            messages += status.messages
+            octets += status.size
         self.messages, self.octets = messages, octets
 
     async def keep_counting(self, sleep: Sleep = asyncio.sleep) -> None:
         """For ever, or until cancelled."""
-        log = logger(role="backend")
+        totals_log = logger(role="backend")
         while True:
             began = time.monotonic()
             try:
                 await self.count()
             except (Refusal, OSError) as problem:
-                log.warning("store.not_counted", problem=str(problem))
+                totals_log.warning("store.not_counted", problem=str(problem))
+            except Exception as error:  # noqa: BLE001 - the end of a round of a task
+                totals_log.error("store.not_counted", problem=str(error), exc_info=error)
             await sleep(max(EVERY_S, SHARE * (time.monotonic() - began)))
