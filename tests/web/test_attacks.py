@@ -6,6 +6,7 @@ import ssl
 import threading
 
 from tests.kit.demo import Demo
+from tests.kit.waiting import until
 from tests.web.visitor import Visitor
 
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -94,7 +95,8 @@ def test_from_one_address_strangers_have_only_so_many_connections(demo: Demo) ->
     finally:
         for sock in silent:
             sock.close()
-    assert friend.get("/status").status == 200
+    # their ends reach the loop in their turns, some behind the friend's new connection
+    until(lambda: friend.get("/status").status == 200)
 
 
 def test_a_storm_of_wrong_passwords_costs_the_attacker_and_nobody_else(demo: Demo) -> None:
