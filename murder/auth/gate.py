@@ -36,7 +36,7 @@ from murder.model.sasl import (
 from murder.net.connection import Connection
 from murder.net.shared_counter import Counts
 from murder.net.tls import PeerCertificate, end_of, name_in
-from murder.net.turns import line_up
+from murder.net.turns import Burst, line_up
 from murder.session.sasl import Secret, SecretWanted
 
 # backends speak for users in COPY and moves
@@ -45,6 +45,7 @@ OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an 
 
 DECOY_ITERATIONS: Final = 10_000
 DECOY_SALT_OCTETS: Final = 16
+BEGUN_AT_ONCE: Final = 16  # attempts in one turn of the loop, of about 0.1 ms each
 WAITED_S: Final = 0.001  # longer than what is known here takes
 MAX_TURNS: Final = 8  # of an exchange; the longest takes three
 MASTER_MARK: Final = "*"
@@ -106,6 +107,7 @@ class Gate:
         self.allow_plaintext = allow_plaintext
         self.penalties = penalties or Penalties()
         self.connections = connections or ConnectionLimit()
+        self._burst = Burst(BEGUN_AT_ONCE)
         self._logins: dict[str, Login] = {}  # of who was let in at once, by name
         self.auth_timeout_s = auth_timeout_s
         self.keep_admin_password = keep_admin_password
@@ -179,6 +181,7 @@ class Gate:
     ) -> Login:
         """Decide. `how` is the attempt where there is one already. Raises Refusal (with the delay for wrong passwords behind
         it) or UpstreamFailure."""
+        await self._burst.begin()
         how = how or self.attempt_at(connection, protocol, credentials.mechanism)
         within = self._within
         if within is not None and within.is_meant(credentials, connection, self.admins):

@@ -100,6 +100,33 @@ async def line_up() -> None:
     await line.wait()
 
 
+class Burst:
+    """How many things of one kind begin in one turn of the loop, where each is short and hundreds may come together: `most`
+    at once, the others in line, in the order they came."""
+
+    __slots__ = ("_begun", "_lined_up", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._begun = self._lined_up = 0
+
+    async def begin(self) -> None:
+        """Wait until this one may begin."""
+        if self._begun < self._most and not self._lined_up:
+            if not self._begun:
+                asyncio.get_running_loop().call_soon(self._turn_is_over)
+            self._begun += 1
+            return
+        self._lined_up += 1
+        try:
+            await line_up()
+        finally:
+            self._lined_up -= 1
+
+    def _turn_is_over(self) -> None:
+        self._begun = 0
+
+
 class _Aside:
     """The thread for work that cannot pause, made when it is first wanted."""
 

@@ -2,8 +2,9 @@
 
 `python -m tests.load.logins --sessions 10000 --latency 0.1`: a frontend in a process of its own, one who watches in another,
 and the storm here. Told: how long all logins took, and how long NOOPs of a session that was in before took, before and in
-the storm; and how long the same took beside it where nobody answers but the kernel (`sleep`): on a busy machine that is what
-the milliseconds are to be compared with.
+the storm; how long the same took beside it where nobody answers but the kernel (`sleep`), which is what the milliseconds are
+to be compared with on a busy machine; and how much processor time the server took meanwhile: what a NOOP would have waited
+for where nobody else wants the processors.
 """
 
 import argparse
@@ -123,8 +124,14 @@ async def serve_bare(latency_s: float) -> None:
     print(0, threading.active_count(), flush=True)
 
 
-async def watch(port: int) -> None:
+def clock_of(process: int) -> int:
+    """All processor time that another process has taken, as a clock (Linux: clock_getcpuclockid(3))."""
+    return (~process << 3) | 2
+
+
+async def watch(port: int, server: int) -> None:
     """NOOPs of one session until standard input ends; a line at its end says where the storm begins."""
+    clock = clock_of(server)
     peer = await login(port, "me", asyncio.Semaphore(1))
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
@@ -132,16 +139,19 @@ async def watch(port: int) -> None:
         heard = loop.run_in_executor(None, sys.stdin.readline)
         took: list[float] = []
         late: list[float] = []
+        worked: list[float] = []
         while not heard.done():
             began = time.perf_counter()
             await pause_here(PAUSE_S, "between two looks")
             late.append(1000 * (time.perf_counter() - began - PAUSE_S))
-            began = time.perf_counter()
+            began, worked_before = time.perf_counter(), time.clock_gettime(clock)
             peer.send(b"n NOOP\r\n")
             await peer.line()
+            worked.append(1000 * (time.clock_gettime(clock) - worked_before))
             took.append(1000 * (time.perf_counter() - began))
         told(f"NOOP {name}", took)
         told(f"  sleep {name}", late)
+        told(f"  the server's processor time {name}", worked)
 
 
 def told(name: str, took: list[float]) -> None:
@@ -185,7 +195,7 @@ async def all_of_it(sessions: int, latency_s: float, *words: str) -> None:
     server = await beside("--serve", "--latency", str(latency_s), *words)
     assert server.stdin is not None and server.stdout is not None
     port = int(await server.stdout.readline())
-    watcher = await beside("--watch", str(port))
+    watcher = await beside("--watch", str(port), "--server", str(server.pid))
     assert watcher.stdin is not None and watcher.stdout is not None
     try:
         await watcher.stdout.readline()
@@ -214,13 +224,14 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help="Before a server that does nothing.")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--watch", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--server", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if given.serve:
         uvloop.run(serve_bare(given.latency) if given.bare else serve(given.latency))
     elif given.watch:
-        uvloop.run(watch(given.watch))
+        uvloop.run(watch(given.watch, given.server))
     else:
         uvloop.run(all_of_it(given.sessions, given.latency, *(["--bare"] if given.bare else [])))
 

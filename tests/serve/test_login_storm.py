@@ -4,12 +4,14 @@ it bears (`python -m tests.load.logins` is the same with thousands)."""
 import asyncio
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from murder.api.auth import Denied, Identity, LoginAttempt
 from murder.auth.chain import CHECKS_AT_ONCE
-from murder.auth.gate import WAITED_S, Gate
+from murder.auth.gate import BEGUN_AT_ONCE, WAITED_S, Gate
 from murder.config.sections import AuthConfig
+from murder.net.turns import Burst
 from tests.frontend.server import Parts, running_frontend
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
@@ -88,3 +90,38 @@ async def test_answers_that_come_at_once_are_gone_on_with_one_in_each_turn(tmp_p
     tick()
     await asyncio.gather(*tasks)
     assert len(set(ended)) == len(tasks)
+
+
+async def test_attempts_that_come_together_begin_some_in_each_turn_in_their_order() -> None:
+    """A hundred sockets that are readable in one turn of the loop are a hundred LOGINs."""
+    burst, loop = Burst(BEGUN_AT_ONCE), asyncio.get_running_loop()
+    turn, begun = 0, []
+
+    async def one(number: int) -> None:
+        await burst.begin()
+        begun.append((turn, number))
+
+    def tick() -> None:
+        nonlocal turn
+        turn += 1
+        if len(begun) < len(tasks):
+            loop.call_soon(tick)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(100)]
+    tick()
+    await asyncio.gather(*tasks)
+    assert [number for _, number in begun] == list(range(100))
+    assert max(Counter(turn for turn, _ in begun).values()) == BEGUN_AT_ONCE
+    await one(100)  # the line is empty again
+    assert turn == begun[-1][0]
+
+
+async def test_who_is_cancelled_in_the_line_holds_nobody_up() -> None:
+    burst = Burst(1)
+    waiting = [asyncio.create_task(burst.begin()) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert [one.done() for one in waiting] == [True, False, False, False]
+    waiting[1].cancel()
+    await asyncio.gather(*waiting[2:])
+    await burst.begin()
+    assert waiting[1].cancelled()
