@@ -8,6 +8,7 @@ import pytest
 
 from murder.admin.manual.pages import TOPICS, page
 from tests.kit.process import ROOT, run_murder
+from tests.load.results import in_short
 
 PAGES = Path(ROOT / "murder" / "admin" / "manual")
 
@@ -31,6 +32,15 @@ def test_a_page_leads_to_pages_that_there_are(topic: str) -> None:
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 90
+
+
+def test_readme_tells_costs_as_the_benchmarks_wrote_them() -> None:
+    """A figure that somebody mends by hand in one place shows here."""
+    begin, end = "<!-- costs -->\n", "<!-- end of costs -->"
+    _, _, rest = (ROOT / "README.md").read_text("utf-8").partition(begin)
+    shown = rest.partition(end)[0]
+    assert shown == in_short(page("costs"))
+    assert "| – | – | – | – |" not in shown
 
 
 def test_the_program_prints_them(archive: Path) -> None:
