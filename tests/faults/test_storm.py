@@ -363,10 +363,10 @@ def strike(demo: Demo, dice: random.Random, nodes: list[str]) -> str:
 
 
 @contextmanager
-def load(storm: Storm) -> Iterator[None]:
+def load(storm: Storm, users: int = USERS) -> Iterator[None]:
     threads = [
         threading.Thread(target=live, args=(storm, user, life))
-        for user in range(1, USERS + 1)
+        for user in range(1, users + 1)
         for life in (imap_life, imap_life, lmtp_life, pop3_life)
     ]
     for thread in threads:

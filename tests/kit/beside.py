@@ -29,6 +29,7 @@ SECONDS: Final = {
     "tests/stress/test_stress.py": 40,
     "tests/faults/test_kill_backend.py": 40,
     "tests/faults/test_rolling_restart.py": 40,
+    "tests/upgrade/test_rolling.py": 40,
     "tests/cli/ctl/test_ctl_import.py": 40,
     "tests/cli/ctl/test_ctl_backup.py": 40,
     "tests/clients/test_dovecot_backend.py": 35,
