@@ -2,6 +2,8 @@
 
 import json
 import re
+import urllib.request
+from typing import Any
 
 import pytest
 
@@ -210,3 +212,28 @@ def test_long_lists_come_in_pages(demo: Demo, visitor: Visitor) -> None:
     assert after and "51–56 of 56" in visitor.get(after[1].replace("&amp;", "&")).text
     assert "51–56 of 56" in visitor.get("/user?name=user2&page=999999").text
     assert "1–50 of 56" in visitor.get("/user?name=user2&page=-1").text
+
+
+def test_where_the_page_has_a_process_of_its_own_that_is_seen_too(demo: Demo) -> None:
+    def told() -> list[dict[str, Any]]:
+        nodes = json.loads(ctl(demo, "status", "--json"))["nodes"]
+        return [one for one in nodes if one["node"] == "be2.murder.test"]
+
+    backend = demo.backends[1]
+    assert [one["role"] for one in told()] == ["backend"]  # in one process: it answers for the page
+    file = demo.folder / "be2" / "murder.toml"
+    file.write_text(file.read_text().replace("workers = 1", "workers = 2"))
+    demo.node("stop", "be2")
+    demo.node("start", "be2")
+    roles = {one["role"]: one for one in told()}
+    assert sorted(one["role"] for one in told()) == ["backend", "backend", "web"]
+    assert "web" in ctl(demo, "status")
+    web = roles["web"]
+    assert web["pid"] != roles["backend"]["pid"] and web["memory_kib"] > 0
+    page = Visitor.of(demo, backend).entered().get("/status").text
+    assert page.count("be2.murder.test</a>") == 2
+    lines = json.loads(ctl(demo, "audit", "--operator", "admin", "--json"))
+    here = [line for line in lines if line["node"] == "be2.murder.test"]
+    assert len(here) == len({json.dumps(line, sort_keys=True) for line in here}) > 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{backend['metrics']}/metrics") as answer:
+        assert 'process_memory_usage_bytes{role="web",worker="0"}' in answer.read().decode()

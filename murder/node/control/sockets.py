@@ -24,6 +24,7 @@ from murder.__main__ import is_replaced
 from murder.config import Config, ConfigError
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.log import logger, recent
+from murder.model.protocol import WEB
 from murder.net.connection import Connection
 from murder.net.listener import Listener
 from murder.net.own_folder import make_own_folder
@@ -310,7 +311,8 @@ class ControlServer:
 
     @property
     def _is_first(self) -> bool:
-        return self._worker == FIRST_WORKER
+        """Of a role's workers it alone does what is done once; the page's process tells of itself only."""
+        return self._worker == FIRST_WORKER and self._role != WEB.name
 
     async def _chain(self, request: AskChain) -> ChainChecked:
         """Of all that the role's workers have written."""

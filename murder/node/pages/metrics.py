@@ -23,6 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from murder.model.protocol import WEB
 from murder.node.control.sockets import ask_local
 from murder.node.pages.http import Request, Response
 from murder.trail.figures import CLASSES_S, NAMES
@@ -127,7 +128,7 @@ class Pages:
 
     async def _ready(self) -> Response:
         """Whether clients should be sent here: every role has answered, and no list was never complete."""
-        answers = await self._ask(AskStatus())
+        answers = [one for one in await self._ask(AskStatus()) if one["role"] != WEB.name]
         waiting = sorted(
             {
                 f"{answer['role']}: its mailbox list has never been complete"

@@ -285,7 +285,10 @@ class RoleServer:
         bound: Sequence[tuple[Port, socket.socket]],
         target: str = "",
         counts: Counts | None = None,
+        *,
+        is_worker: bool = False,
     ) -> None:
+        """`is_worker`: nothing else of the node runs in this process."""
         self._config = config
         self._plugins = plugins
         self._name = role
@@ -303,7 +306,9 @@ class RoleServer:
             self._role.count_with(counts)
         self._pages = Pages(control_folder(config))
         parts = self._parts()
-        self._controls = self._make_controls(parts)
+        # the page beside a role: that answers for it
+        tells = is_worker or role != WEB.name
+        self._controls = self._make_controls(parts) if tells else []
         traced = {name: part for name, part in parts.items() if isinstance(part, HasSpans)}
         self._measuring: asyncio.Task[None] | None = None
         self._exporter = Exporter(lambda: self._config, worker, traced)
@@ -344,9 +349,8 @@ class RoleServer:
                 text = "needs a certificate; set tls.certificate and tls.key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
             self._listeners.append(await self._listen(port, sock, *services[port.protocol], tls))
-        if self._name != WEB.name:  # the node's roles answer for it
-            for control in self._controls:
-                await control.start()
+        for control in self._controls:
+            await control.start()
         self._exporter.start()
         first = next(iter(self._parts().values()))
         if isinstance(first, Counted):

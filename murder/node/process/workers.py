@@ -421,7 +421,8 @@ def _server_of(assignment: Assignment) -> RoleServer:
     plugins = load_plugins(config, [role])
     logs.listen(plugins.event_listeners())
     counts = Counts.of(assignment.counts, assignment.worker) if assignment.counts >= 0 else None
-    return RoleServer(config, plugins, role, assignment.worker, bound, assignment.target, counts)
+    target, number = assignment.target, assignment.worker
+    return RoleServer(config, plugins, role, number, bound, target, counts, is_worker=True)
 
 
 async def _obey(

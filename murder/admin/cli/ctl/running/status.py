@@ -39,6 +39,7 @@ from murder.admin.operate.running.nodes import (
     need_nodes,
     sees_itself_alone,
 )
+from murder.model.protocol import WEB
 from murder.wire.nodes.control_words import AskStatus
 
 HEADS: Final = (
@@ -70,7 +71,7 @@ def _cells(line: NodeLine, cpu: Cpu) -> dict[str, str]:
         "role": line.role,
         "up": seconds(line.uptime_s),
         "conns": str(line.connections),
-        "mailboxes": str(line.mailboxes),
+        "mailboxes": none if line.role == WEB.name else str(line.mailboxes),
         "lag": none if lag is None else Painted(seconds(lag), CAUTION if lag > LAG_S else ""),
         "cpu": none if part is None else f"{part:.0f} %",
         "memory": f"{line.memory_kib / 1024:.0f} MiB",
@@ -143,8 +144,9 @@ async def status(reach: Reach, as_json: bool) -> int:
 
     Asks the master, the servers of its list, and who follows it (or `[operator] nodes`), and this host's own node.
     conns: connections of clients and nodes; lag: how far a frontend's list is behind the master's; disk: how full;
-    procs: processes. Of several masters that share a list: how many changes each has taken up, and the members of their
-    engine. Exit code 0: all is well, 1: something should be looked at, 3: a node does not answer.
+    procs: processes; role web: the page for operators, where it has a process of its own. Of several masters that share
+    a list: how many changes each has taken up, and the members of their engine. Exit code 0: all is well, 1: something
+    should be looked at, 3: a node does not answer.
 
     \b
     murder ctl status
