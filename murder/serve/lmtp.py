@@ -7,7 +7,6 @@ STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATU
 import contextlib
 import ipaddress
 import time
-import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Collection
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Protocol
@@ -16,14 +15,12 @@ from murder.auth.gate import NotAdmitted
 from murder.config.value import contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Login
-from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
 from murder.serve.client import Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
 from murder.serve.mail_log import HeadOf, MailLog, new_id
 from murder.serve.service import ClientService
 from murder.session.lines import Text
-from murder.wire import mutf7
 from murder.wire.lmtp import (
     Envelope,
     Recipient,
@@ -560,29 +557,3 @@ def _unknown_parameter(names: Collection[bytes]) -> bytes:
     """RFC 5321 §4.1.1.11."""
     shown = ", ".join(sorted(clean(name[:40].decode("utf-8", "replace")) for name in names))
     return reply(555, "5.5.4", f"These parameters are not known here: {shown}")
-
-
-# --- who a recipient is
-
-
-def users_of(recipient: Recipient, *, domains: bool) -> list[str]:
-    """The user ids that an address may mean, the best first: as written, then in lower case. Empty for a shared
-    mailbox (`+folder@…`). Without `[namespace] domains` the domain says nothing."""
-    local = recipient.local.decode("utf-8", "surrogateescape")
-    if not local:
-        return []
-    tail = "@" + recipient.domain.decode("ascii", "replace") if domains and recipient.domain else ""
-    return list(dict.fromkeys((local + tail, local.lower() + tail)))
-
-
-def folder_of(recipient: Recipient, user: str, namespace: Namespace) -> MailboxName | None:
-    """The mailbox that the part behind `+` names, if it can name one; `user` is "" for a shared one."""
-    if not recipient.detail:
-        return None
-    try:
-        text = unicodedata.normalize("NFC", recipient.detail.decode("utf-8"))
-        prefix = namespace.personal_prefix if user else namespace.shared_prefix
-        name = namespace.internal(prefix + mutf7.encode(text), user)
-    except (Refusal, UnicodeDecodeError):
-        return None
-    return None if user and not name.startswith(inbox_of(user)) else name

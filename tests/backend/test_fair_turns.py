@@ -16,17 +16,20 @@ from murder.model.message import Message, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net import turns
 from murder.net.turns import Turn
-from murder.roles.backend import lmtp, pop3
+from murder.roles.backend import pop3
 from murder.roles.backend.changes.updates import FEW, View
+from murder.roles.backend.delivery.addressee import Addressee
+from murder.roles.backend.delivery.arrival import BEGUN_AT_ONCE, Arrival
 from murder.roles.backend.imap.flags import FlagForms
 from murder.roles.backend.imap.mail import append
 from murder.roles.backend.imap.mail import qresync as missed
 from murder.roles.backend.imap.mailboxes import list as listing
 from murder.roles.backend.imap.message_sets import BATCH
 from murder.roles.backend.imap.untagged import Manner
-from murder.roles.backend.lmtp import BEGUN_AT_ONCE, Addressee, Arrival
 from murder.roles.backend.pop3 import BackendPop3
 from murder.roles.backend.records.quota import Quotas
+from murder.roles.backend.shared import Backend
+from murder.serve.lmtp import LmtpDialogue
 from murder.trail.figures import Figures
 from murder.wire.imap.mailboxes.list import Return
 from murder.wire.token import Scanner
@@ -108,6 +111,7 @@ class Delivering:
     connection = SimpleNamespace(cid="1")
     peer_address = ""
     session_told = ""
+    log = None
 
     def __init__(self) -> None:
         self.backend = SimpleNamespace(
@@ -116,6 +120,7 @@ class Delivering:
             store=SimpleNamespace(incoming=self._incoming, open=self._open),
             duplicates=None,
             filters=(),
+            quotas=SimpleNamespace(room=self._room),
         )
         self.begun = 0
         self.begun_before: list[int] = []
@@ -133,7 +138,7 @@ class Delivering:
         return b""
 
     @asynccontextmanager
-    async def room(self, name: MailboxName, octets: int) -> AsyncIterator[None]:
+    async def _room(self, name: MailboxName, octets: int, messages: int) -> AsyncIterator[None]:
         yield
 
     async def _open(self, name: MailboxName, owner: str) -> Any:
@@ -153,7 +158,7 @@ class Delivering:
 @pytest.mark.parametrize("groups", [4, 8])
 async def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups: int) -> None:
     dialogue = Delivering()
-    addressees = [Addressee(INBOX, b"ana")] * (groups * BEGUN_AT_ONCE)
+    addressees = [Addressee(INBOX, "ana", b"ana")] * (groups * BEGUN_AT_ONCE)
 
     async def others() -> None:
         while True:
@@ -161,7 +166,7 @@ async def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups:
             await asyncio.sleep(0)
 
     looking = asyncio.create_task(others())
-    arrival = Arrival(cast(lmtp.BackendLmtp, dialogue), addressees)
+    arrival = Arrival(cast(LmtpDialogue, dialogue), cast(Backend, dialogue.backend), addressees)
     answers = b"".join([answer async for answer in arrival.finish()])
     looking.cancel()
     assert answers == b"250 2.1.5 <id> saved\r\n" * len(addressees)

@@ -4,8 +4,8 @@ from murder.admin.operate.reach import Reach
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, inbox_of
-from murder.serve.lmtp import folder_of, users_of
+from murder.model.name import MailboxName
+from murder.serve.addressing import candidates_of
 from murder.wire.lmtp import parse_recipient
 
 
@@ -15,10 +15,10 @@ async def route(reach: Reach, address: str) -> tuple[MailboxEntry, str]:
         recipient = parse_recipient(address.encode("utf-8", "surrogateescape"))
     except BadSyntax as error:
         raise Refusal(Code.CANNOT, f"{address!r}: {error.text}") from error
-    users = users_of(recipient, domains=reach.config.namespace.domains)
-    for user in users or [""]:
-        folder = folder_of(recipient, user, reach.namespace)
-        for name in (folder, inbox_of(user) if user else None):
+    domains = reach.config.namespace.domains
+    for candidate in candidates_of(recipient, reach.namespace, domains=domains):
+        user, folder = candidate.user, candidate.folder
+        for name in (folder, candidate.inbox):
             entry = await _active(reach, name)
             if entry is None:
                 continue

@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
-from murder.model.name import inbox_of, is_deleted, is_non_imap
+from murder.model.name import is_deleted, is_non_imap
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
 from murder.net.outgoing.lines import LineUpstream, open_lines, prove
 from murder.roles.frontend.lmtp_transaction import LmtpTransaction
 from murder.roles.frontend.shared import Frontend
-from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
+from murder.serve.addressing import candidates_of
+from murder.serve.lmtp import LmtpDialogue, shown_reply
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved
 
@@ -83,19 +84,17 @@ class FrontendLmtp(LmtpDialogue):
 
     async def _find(self, path: bytes) -> MailboxEntry:
         frontend = self.frontend
-        recipient = parse_recipient(path)
-        users = users_of(recipient, domains=frontend.whole_config.namespace.domains)
-        for user in users:
-            folder = folder_of(recipient, user, frontend.namespace)
-            found = frontend.locator.known(folder) if folder is not None else None
-            if found is None or is_deleted(found.name) or is_non_imap(found.name):
+        domains = frontend.whole_config.namespace.domains
+        candidates = candidates_of(parse_recipient(path), frontend.namespace, domains=domains)
+        for candidate in candidates:
+            folder = candidate.folder if candidate.user else None
+            entry = frontend.locator.known(folder) if folder is not None else None
+            if entry is None or is_deleted(entry.name) or is_non_imap(entry.name):
                 continue
-            if POST in rights_granted(found.raw_acl, {ANYONE}):
-                return found  # as its backend decides
-        names = [inbox_of(user) for user in users]
-        if not names:
-            folder = folder_of(recipient, "", frontend.namespace)
-            names = [folder] if folder is not None else []
+            if POST in rights_granted(entry.raw_acl, {ANYONE}):
+                return entry  # as its backend decides
+        homes = [candidate.inbox or candidate.folder for candidate in candidates]
+        names = [name for name in homes if name is not None]
         for name in names:
             entry = frontend.locator.known(name)
             if entry is not None:

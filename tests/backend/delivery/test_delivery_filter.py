@@ -10,7 +10,7 @@ import pytest
 from murder.api.delivery import DeliveryFilter
 from murder.config import load_config
 from murder.hooks import load_plugins
-from murder.roles.backend import filtering
+from murder.roles.backend.delivery import filtering
 from tests.backend.delivery.test_lmtp_options import listening
 from tests.backend.server import Parts, Running, config_in, running_backend, spool_store
 from tests.kit.peer import Peer

@@ -43,6 +43,10 @@ def percent_of(usage: Usage) -> int:
     return usage.used * 100 // usage.limit if usage.limit else 100
 
 
+class MailboxFull(Refusal):
+    """A quota says so; a full disk is another matter. Its code is OVER_QUOTA."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Counted:
     """What a quota root holds, and when it was counted."""
@@ -214,7 +218,7 @@ class Quotas:
     async def check_room(
         self, name: MailboxName, octets: int = 0, messages: int = 0, mailboxes: int = 0
     ) -> None:
-        """Raises Refusal(OVER_QUOTA) where so much more would pass a limit of the mailbox's root."""
+        """Raises MailboxFull where so much more would pass a limit of the mailbox's root."""
         root = self.root_of(name)
         if root is None:
             return
@@ -226,7 +230,7 @@ class Quotas:
         for usage in await self.usages(root):
             more = wanted.get(usage.resource, 0)
             if more and usage.used + more > usage.limit:
-                raise Refusal(
+                raise MailboxFull(
                     Code.OVER_QUOTA,
                     f"The quota of {usage.limit} ({usage.resource.value}) would be exceeded",
                 )

@@ -106,7 +106,7 @@ async def _see(backend: Backend, row: Caused, uid: Uid, log: Log) -> None:
 
 
 class _Seen:
-    """A message and the scripts that see it."""
+    """A message and the scripts that see it; what they add to mailboxes (`Copies`)."""
 
     def __init__(
         self, backend: Backend, row: Caused, mailbox: Mailbox, message: Message, log: Log
@@ -132,7 +132,7 @@ class _Seen:
         arriving = Arriving(address, address, row.mailbox, row.user, octets)
         circumstances = self._circumstances(address.decode("utf-8", "surrogateescape"))
         ran = await run_scripts(backend, arriving, scripts, self._log, circumstances)
-        await tell_owners(backend, ran.faults, self._store, self._log)
+        await tell_owners(backend, ran.faults, self, self._log)
         if ran.outcome is not None:
             await self._carry_out(arriving, ran, ran.outcome, login)
 
@@ -182,8 +182,7 @@ class _Seen:
                 replace(outcome, actions=tuple(actions)),
                 ran.scripts,
                 NewMessage(incoming, internal_date=message.internal_date),
-                self._store,
-                self._store,
+                self,
                 self._log,
                 occasion=f"/{row.id}/{message.uid}",
             )
@@ -227,13 +226,16 @@ class _Seen:
         try:
             await incoming.write(octets)
             new = NewMessage(incoming, changeable(flags, rights), self._message.internal_date)
-            await self._store(self._row.mailbox, new)
+            await self.add(self._row.mailbox, new)
         finally:
             await incoming.close()
         gone = await self._mailbox.expunge([self._message.uid])
         await trace_expunge(self._doer, self._mailbox, gone)
 
-    async def _store(self, name: MailboxName, message: NewMessage) -> None:
+    async def add_made(self, name: MailboxName, message: NewMessage) -> None:
+        await self.add(name, message)
+
+    async def add(self, name: MailboxName, message: NewMessage) -> None:
         backend = self._backend
         async with backend.quotas.room(name, octets=message.incoming.size, messages=1):
             mailbox = await backend.store.open(name, owner_of(name) or "")

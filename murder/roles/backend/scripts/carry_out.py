@@ -4,7 +4,7 @@ No message is lost: nothing is said to the sender before all copies are durable.
 several steps their beginning is noted, and the sender's retry looks which of them were done before a crash.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,13 +12,14 @@ from murder.api.delivery import Arriving
 from murder.api.store import Mailbox, NewMessage
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import Log
-from murder.model.name import MailboxName, display
+from murder.model.name import display
 from murder.net.outgoing.exchange import Client
 from murder.net.outgoing.pool import open_imap
 from murder.net.outgoing.relay import ImapUpstream
 from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import Turn
 from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
+from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
 from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses
 from murder.roles.backend.scripts.telling import facts_of
@@ -48,8 +49,6 @@ REDIRECTED: Final = b"X-Sieve-Redirected-From: "
 NO_WAY: Final = "This server sends no mail; try again later"
 NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
 
-StoreIn = Callable[[MailboxName, NewMessage], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -65,9 +64,8 @@ class _Nobody(Client):
 
 
 class Delivery:
-    """One recipient's message, and the outcome of these scripts. `message` is what came; `store_in` adds a copy to a mailbox
-    here, within its quota; `store_made` another message that was made for it. `occasion`: the message lies in its mailbox
-    already, and this names why its scripts run; whether it stays there, `stays` tells then."""
+    """One recipient's message, and the outcome of these scripts. `message` is what came. `occasion`: the message lies in its
+    mailbox already, and this names why its scripts run; whether it stays there, `stays` tells then."""
 
     def __init__(
         self,
@@ -77,8 +75,7 @@ class Delivery:
         outcome: Outcome,
         scripts: Sequence[Chosen],
         message: NewMessage,
-        store_in: StoreIn,
-        store_made: StoreIn,
+        copies: Copies,
         log: Log,
         occasion: str = "",
     ) -> None:
@@ -90,8 +87,7 @@ class Delivery:
         self._scripts = scripts
         self._own: frozenset[str] = frozenset()  # addresses of the user
         self._message = message
-        self._store_in = store_in
-        self._store_made = store_made
+        self._copies = copies
         self._log = log
         self._kept = False  # a copy is safe here
         self._occasion = occasion
@@ -222,12 +218,12 @@ class Delivery:
             message = self._message
             if message.flags != step.flags:
                 message = replace(message, flags=step.flags)
-            await self._store_in(step.place.name, message)
+            await self._copies.add(step.place.name, message)
             return
         incoming = self._backend.store.incoming()
         try:
             await incoming.write(self._octets(step.version))
-            await self._store_in(step.place.name, NewMessage(incoming, step.flags))
+            await self._copies.add(step.place.name, NewMessage(incoming, step.flags))
         finally:
             await incoming.close()
 
@@ -310,7 +306,7 @@ class Delivery:
         incoming = self._backend.store.incoming()
         try:
             await incoming.write(octets)
-            await self._store_made(place.name, NewMessage(incoming, flags))
+            await self._copies.add_made(place.name, NewMessage(incoming, flags))
         finally:
             await incoming.close()
 

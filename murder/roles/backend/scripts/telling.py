@@ -1,7 +1,7 @@
 """What scripts did, for the log; and that a script fails, for its owner, once in a while."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -13,6 +13,7 @@ from murder.errors import Refusal
 from murder.log import Log
 from murder.model.name import MailboxName, display, inbox_of
 from murder.roles.backend.records.deliveries import key_of
+from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.run import Chosen, Fault
 from murder.roles.backend.shared import Backend
 from murder.sieve import (
@@ -81,7 +82,7 @@ def _shown(action: Action, scripts: Sequence[Chosen]) -> str:
 async def tell_owners(
     backend: Backend,
     faults: Sequence[Fault],
-    store_in: Callable[[MailboxName, NewMessage], Awaitable[None]],
+    copies: Copies,
     log: Log,
 ) -> None:
     """Those whose own script it is, by a mail in their INBOX. That this cannot be done is said in the log alone."""
@@ -96,7 +97,7 @@ async def tell_owners(
         incoming = backend.store.incoming()
         try:
             await incoming.write(_message(backend.server_name, fault))
-            await store_in(inbox_of(script.owner), NewMessage(incoming))
+            await copies.add_made(inbox_of(script.owner), NewMessage(incoming))
             await backend.deliveries.see(key, TOLD_AGAIN_S)
         except Refusal as refusal:
             log.warning("script.not_told", user=script.owner, problem=str(refusal))

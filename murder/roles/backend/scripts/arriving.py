@@ -1,0 +1,60 @@
+"""A message that arrives, and its scripts: they run, what they say is done, and owners hear of what fails."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from murder.api.delivery import Arriving
+from murder.api.store import NewMessage
+from murder.errors import Code
+from murder.log import Log, plain_log
+from murder.roles.backend.delivery.filtering import Rejected
+from murder.roles.backend.scripts.carry_out import Delivery, rejection_of
+from murder.roles.backend.scripts.copies import Copies
+from murder.roles.backend.scripts.run import Chosen, run_scripts
+from murder.roles.backend.scripts.telling import facts_of, tell_owners
+from murder.roles.backend.shared import Backend
+
+
+class Session(Protocol):
+    """By which the message comes."""
+
+    @property
+    def log(self) -> Log: ...
+
+    def log_facts(self) -> dict[str, object]: ...
+
+
+async def run_and_carry_out(
+    session: Session,
+    backend: Backend,
+    arriving: Arriving,
+    scripts: Sequence[Chosen],
+    message: NewMessage,
+    copies: Copies,
+) -> None:
+    """Raises Rejected, Refusal, UpstreamFailure. `message.filtered` is said of every message that scripts see: the short way
+    into the log."""
+    ran = await run_scripts(backend, arriving, scripts, session.log)
+    if ran.outcome is None:
+        await copies.add(arriving.mailbox, message)
+    elif (text := rejection_of(ran.outcome)) is not None:
+        facts = facts_of(arriving.mailbox, ran.outcome, ran.scripts)
+        plain_log.info("message.filtered", {**session.log_facts(), **facts})
+        raise Rejected(Code.NO_PERMISSION, text)
+    else:
+        assert backend.upstreams is not None
+        delivery = Delivery(
+            backend,
+            backend.upstreams,
+            arriving,
+            ran.outcome,
+            ran.scripts,
+            message,
+            copies,
+            session.log,
+        )
+        done = await delivery.carry_out()
+        if done is not None:
+            plain_log.info("message.filtered", {**session.log_facts(), **done})
+    if ran.faults:
+        await tell_owners(backend, ran.faults, copies, session.log)
