@@ -20,6 +20,11 @@ MAX_ENCODINGS: Final = 1000  # base64 encodings behind each other in one part
 _LINE_ENDS: Final = b"\r\n"
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]++")
+# in a line: a blank between others, or an octet that is neither of the encoding nor a blank
+_FOREIGN: Final = re.compile(rb"(?<=\S)[ \t]++(?=\S)|[^A-Za-z0-9+/=\s]")
+_OF_BASE64_LINES: Final = _BASE64 + b"="
+# letters to a foreign octet in a damaged line of an encoding; fewer: the line is text
+_LETTERS_TO_DAMAGE: Final = 32
 UNLABELLED: Final = (
     None,
     "ascii",
@@ -71,7 +76,8 @@ def _quoted_pieces(body: memoryview | bytes) -> Iterator[bytes]:
 
 def decode_base64(octets: bytes) -> bytes:
     """Foreign octets are skipped; a rest that is no whole octet is dropped. Padding ends it, unless another whole
-    encoding follows: so several behind each other are read, and a mailing list's footer in plain text is not."""
+    encoding follows, and so does a line of text behind one of letters alone: so several encodings behind each other are
+    read, and a mailing list's footer in plain text is not."""
     return b"".join(_base64_pieces(octets))
 
 
@@ -79,9 +85,8 @@ def _base64_pieces(body: memoryview | bytes) -> Iterator[bytes]:
     left = b""  # fewer than four octets of a group that is not complete
     ended = False  # padding has come
     encodings = 0
-    for start in range(0, len(body), PIECE_OCTETS):
-        compact = bytes(body[start : start + PIECE_OCTETS]).translate(None, _LINE_ENDS)
-        is_end = start + PIECE_OCTETS >= len(body)
+    for piece, is_end in _encoded_lines(body):
+        compact = piece.translate(None, _LINE_ENDS)
         at = 0
         yield b""  # a step, also where there is nothing to be decoded
         while at < len(compact):
@@ -108,6 +113,37 @@ def _base64_pieces(body: memoryview | bytes) -> Iterator[bytes]:
                     return
             yield decoded
     yield _last_octets(left)
+
+
+def _encoded_lines(body: memoryview | bytes) -> Iterator[tuple[bytes, bool]]:
+    """Whole lines, as long as they are no longer than a piece, up to one that is text; each with whether it is the last.
+    Where the first line has foreign octets (RFC 2045 §6.8: skip them), none counts as text."""
+    at, is_clean = 0, None
+    while at < len(body):
+        piece = bytes(body[at : at + PIECE_OCTETS])
+        if at + len(piece) < len(body):
+            piece = piece[: piece.rfind(b"\n") + 1 or len(piece)]
+        at += len(piece)
+        if is_clean is None and (begun := piece.lstrip()):
+            is_clean = _FOREIGN.search(begun.partition(b"\n")[0]) is None
+        end = _text_line(piece) if is_clean else -1
+        if end >= 0:
+            yield piece[:end], True
+            return
+        yield piece, at >= len(body)
+
+
+def _text_line(piece: bytes) -> int:
+    """Where the first line begins that is text; -1: there is none."""
+    at = 0
+    while found := _FOREIGN.search(piece, at):
+        begin = piece.rfind(b"\n", at, found.start()) + 1 or at
+        at = piece.find(b"\n", found.end())
+        at = len(piece) if at < 0 else at
+        line = piece[begin:at].strip()
+        if len(line.translate(None, _OF_BASE64_LINES)) * _LETTERS_TO_DAMAGE > len(line):
+            return begin
+    return -1
 
 
 def _behind_padding(compact: bytes, at: int) -> int:
