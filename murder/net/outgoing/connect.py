@@ -24,8 +24,10 @@ def why(error: OSError) -> str:
 def failure_of(error: OSError, host: str, port: int, server: str) -> UpstreamFailure:
     """What an attempt to connect to `server`, which is at this host and port, came to."""
     where = "" if server == f"{host}:{port}" else f"{host}:{port}: "
+    if host == server:  # the failure is told with its name
+        where = f"port {port}: "
     if isinstance(error, socket.gaierror):
-        what = f"{where.partition(':')[0]}: " if where and host != server else ""
+        what = f"{host}: " if where and host != server else ""
         text = f"{what}its name has no address ({error.strerror})"
         return UpstreamFailure(UpstreamKind.RESOLVE, server, text)
     kind = UpstreamKind.TLS if isinstance(error, ssl.SSLError) else UpstreamKind.CONNECT

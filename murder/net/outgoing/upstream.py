@@ -98,6 +98,10 @@ class Upstreams:
             known = self._addresses[server, protocol] = self._find_address(server, protocol)
         return known
 
+    def is_named(self, server: str) -> bool:
+        """Whether the configuration has a section for it."""
+        return server in self._config.servers
+
     @property
     def home(self) -> str:
         """The server that runs in this process; "" where there is none."""

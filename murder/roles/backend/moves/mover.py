@@ -41,6 +41,9 @@ from murder.roles.backend.moves.verify import Verification, changed_since
 from murder.roles.backend.shared import Backend
 
 RETRIES: Final = 100  # of a move that the source still owns; later steps are tried for ever
+# of one that its target has never heard of, where nobody says that there is such a server: a name with a slip in it may
+# be some other host's
+RETRIES_OF_STRANGERS: Final = 3
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 3.0
 LOOK_EVERY_S: Final = 2.0  # for moves that nobody drives, and what is to be let go of
@@ -206,6 +209,8 @@ class Mover:
                 Code.IN_USE,
                 Code.UNAVAILABLE,
             )
+            if self._is_nowhere(move, problem, tries):
+                problem = _NotBegun(Code.CANNOT, str(problem))
             if isinstance(problem, _NotBegun):
                 return await self._give_up(move, problem)
             if move.state is not State.HANDING and (lasting or tries > RETRIES):
@@ -218,6 +223,12 @@ class Mover:
             self._tell(move)
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(2 * pause, RETRY_MAX_S)
+
+    def _is_nowhere(self, move: Move, problem: Exception, tries: int) -> bool:
+        """Whether what this name leads to is no server of this murder, as far as can be told from here."""
+        is_new = move.state is State.COPYING and not move.names
+        is_stranger = is_new and not self.upstreams.is_named(move.server)
+        return is_stranger and isinstance(problem, UpstreamFailure) and tries > RETRIES_OF_STRANGERS
 
     async def _give_up(self, move: Move, problem: Refusal) -> Move:
         """It has never begun: nothing is to be resumed, and nothing stands in the way of another."""
