@@ -1,4 +1,4 @@
-"""Two workers of one backend, each a process of its own, on one store: what the supervisor would start."""
+"""Workers of one backend, each a process of its own, on one store: what the supervisor would start."""
 
 import asyncio
 import contextlib
@@ -27,10 +27,10 @@ LIMIT_S = 20.0
 STORES: Final = {"spool": spool_store, "maildir": maildir_store}
 
 
-async def serve(folder: Path, worker: int, store: str) -> None:
+async def serve(folder: Path, worker: int, store: str, workers: int) -> None:
     """One worker, until its standard input ends; says its port."""
     config = config_in(folder)
-    config = replace(config, backend=replace(config.backend, workers=2))
+    config = replace(config, backend=replace(config.backend, workers=workers))
     role = BackendRole(config, Parts(lambda: STORES[store](folder)), worker)
     await role.start()
     backend = role.backend
@@ -51,15 +51,15 @@ async def serve(folder: Path, worker: int, store: str) -> None:
 
 
 @contextlib.contextmanager
-def two_workers(folder: Path, store: str = "spool") -> Iterator[list[int]]:
-    """Their ports."""
+def two_workers(folder: Path, store: str = "spool", number: int = 2) -> Iterator[list[int]]:
+    """Their ports; more than two where that is asked."""
     processes: list[subprocess.Popen[str]] = []
     ports: list[int] = []
     try:
-        for worker in range(2):
+        for worker in range(number):
             program = "import sys; from tests.backend.workers import main; main(*sys.argv[1:])"
             process = subprocess.Popen(
-                [sys.executable, "-c", program, str(folder), str(worker), store],
+                [sys.executable, "-c", program, str(folder), str(worker), store, str(number)],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -82,6 +82,6 @@ def two_workers(folder: Path, store: str = "spool") -> Iterator[list[int]]:
                 process.kill()
 
 
-def main(folder: str, worker: str, store: str) -> None:
+def main(folder: str, worker: str, store: str, workers: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(Path(folder), int(worker), store))
+        runner.run(serve(Path(folder), int(worker), store, int(workers)))

@@ -171,6 +171,8 @@ class Client:
             await self.select(f"SELECT {BOX}")
         elif draw < 0.12 and self.kind == "qresync":
             await self.reconnect()
+        elif draw < 0.24:
+            await self._again()
         else:
             await self._burst()
 
@@ -180,6 +182,17 @@ class Client:
             numbered = self.kind not in BY_UID and not any(one.moves for one in asks)
             asks.append(self._some(numbered and self.random.random() < 0.7))
         await self.run(asks)
+
+    async def _again(self) -> None:
+        """What is asked most and answered from what was answered before, each alone, while the others go on."""
+        for _ in range(self.random.randint(2, 4)):
+            draw = self.random.random()
+            if draw < 0.6 and self.belief.messages:
+                await self.run([self._fetch_flags(self.kind not in BY_UID and draw < 0.3)])
+            else:
+                asked = f"STATUS {BOX} (MESSAGES RECENT)", f"STATUS {OTHER} (MESSAGES UNSEEN)"
+                words = self.random.choice(["NOOP", "NOOP", 'LIST "" "*"', *asked])
+                await self.run([Ask(words.encode())])
 
     async def _idle(self) -> None:
         self._tag += 1
@@ -261,6 +274,11 @@ class Client:
     def _fetch_all(self, numbered: bool) -> Ask:
         word = "" if numbered else "UID "
         return Ask(f"{word}FETCH 1:* (UID FLAGS)".encode(), quiet=numbered, moves=not numbered)
+
+    def _fetch_flags(self, numbered: bool) -> Ask:
+        word = "" if numbered else "UID "
+        items = self.random.choice(["FLAGS", "(FLAGS)"])
+        return Ask(f"{word}FETCH 1:* {items}".encode(), quiet=numbered, moves=not numbered)
 
     def _fetch(self, numbered: bool, pool: list[Told]) -> Ask:
         if self.random.random() < 0.3:

@@ -1,7 +1,8 @@
 """Random stress on one mailbox: several sessions of different kinds, in bursts; each must only be told what holds.
 
 A few seconds by default; `MURDER_STRESS_S=600` goes on for so long, with a new seed each time, and `MURDER_STRESS_CLIENTS`
-sessions of each of the six kinds (2). A failure names its seed; `MURDER_STRESS_SEED` begins with it.
+sessions of each of the six kinds (2), `MURDER_STRESS_WORKERS` workers where there are two else. A failure names its seed;
+`MURDER_STRESS_SEED` begins with it.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import pytest
 from murder.api.store import MailboxStore
 from tests.backend.server import maildir_store, memory_store, running_backend, spool_store
 from tests.backend.workers import two_workers
+from tests.frontend.cluster import running_cluster
 from tests.stress.client import BOX, KINDS, OTHER, Client, Streams
 from tests.stress.watcher import Watcher
 
@@ -25,7 +27,9 @@ ACTS = 14  # bursts of each client in one round
 SEED = int(os.environ.get("MURDER_STRESS_SEED", "1"))
 SECONDS = float(os.environ.get("MURDER_STRESS_S", "0"))
 PER_KIND = int(os.environ.get("MURDER_STRESS_CLIENTS", "2")) if SECONDS else 1
+NUMBER = int(os.environ.get("MURDER_STRESS_WORKERS", "2"))
 WORKERS = "two workers on "
+FRONTEND = "a frontend before "
 Connect = Callable[[int], Awaitable[Streams]]
 STORES: dict[str, Callable[[Path], MailboxStore]] = {
     "memory": lambda _: memory_store(),
@@ -42,8 +46,15 @@ async def one_worker(folder: Path, store: str) -> AsyncIterator[Connect]:
 
 @asynccontextmanager
 async def workers(folder: Path, store: str) -> AsyncIterator[Connect]:
-    with two_workers(folder, store.removeprefix(WORKERS)) as ports:
-        yield lambda number: asyncio.open_connection("127.0.0.1", ports[number % 2])
+    with two_workers(folder, store.removeprefix(WORKERS), NUMBER) as ports:
+        yield lambda number: asyncio.open_connection("127.0.0.1", ports[number % NUMBER])
+
+
+@asynccontextmanager
+async def a_frontend(folder: Path, store: str) -> AsyncIterator[Connect]:
+    make = STORES[store.removeprefix(FRONTEND)]
+    async with running_cluster(folder, {"be1.test": ("ana",)}, make_store=make) as cluster:
+        yield lambda _: asyncio.open_connection(*cluster.address)
 
 
 async def read_truth(connect: Connect) -> dict[int, tuple[frozenset[str], int]]:
@@ -135,10 +146,15 @@ async def empty(connect: Connect) -> None:
 
 
 @pytest.mark.limit_s(60 + 3 * SECONDS)  # the last round may begin at the end of these
-@pytest.mark.parametrize("where", [*STORES, f"{WORKERS}spool", f"{WORKERS}maildir"])
+@pytest.mark.parametrize(
+    "where", [*STORES, f"{WORKERS}spool", f"{WORKERS}maildir", f"{FRONTEND}spool"]
+)
 async def test_no_session_is_ever_told_what_does_not_hold(where: str, tmp_path: Path) -> None:
-    serving = workers if where.startswith(WORKERS) else one_worker
-
+    serving = one_worker
+    if where.startswith(WORKERS):
+        serving = workers
+    elif where.startswith(FRONTEND):
+        serving = a_frontend
     until = time.monotonic() + SECONDS
     seed = SEED
     async with serving(tmp_path, where) as connect:
