@@ -575,7 +575,7 @@ def _folders(tree: Tree) -> list[MailboxName]:
 def _check_name(name: MailboxName) -> None:
     """Refuse what Maildir++ cannot name."""
     if b"/" in bytes(name) or b"\0" in bytes(name):
-        raise Refusal(Code.CANNOT, f"A maildir cannot be named {display(name)}")
+        raise Refusal(Code.CANNOT, f"A maildir cannot be named {display(name)}", names=(name,))
     if len(name) > MAX_PART:
         raise Refusal(Code.LIMIT, f"A maildir's name may have {MAX_PART} octets, not {len(name)}")
 

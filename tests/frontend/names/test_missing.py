@@ -218,3 +218,12 @@ C1: a2 SELECT "INBOX/a b&APw-"
 S1: a2 NO [REFERRAL imap://ana;AUTH=*@127.0.0.1:$port/INBOX/a%20b%C3%BC] $_
 """
         )
+
+
+async def test_what_another_backend_has_is_told_as_the_client_calls_it(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(
+            "Cbe2= LOGIN admin secret\nCbe2= CREATE shared/x\nCbe1= LOGIN admin secret\n"
+            "Cbe1: a CREATE shared/x\nSbe1: a NO [ALREADYEXISTS] The murder has this mailbox"
+            " already: shared/x is active at be2.test\n"
+        )

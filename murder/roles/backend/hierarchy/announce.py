@@ -334,9 +334,8 @@ class Announcer:
         except Refusal as refusal:
             if refusal.code is not Code.ALREADY_EXISTS:
                 raise
-            raise Refusal(
-                Code.ALREADY_EXISTS, f"The murder has this mailbox already ({refusal.text})"
-            ) from refusal
+            text = f"The murder has this mailbox already: {refusal.text}"
+            raise Refusal(Code.ALREADY_EXISTS, text, names=refusal.names) from refusal
 
     async def _activate(self, rows: Sequence[tuple[MailboxName, bytes, bytes]]) -> None:
         places = {name: (place, raw_acl) for name, place, raw_acl in rows}

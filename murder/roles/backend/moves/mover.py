@@ -96,12 +96,12 @@ class Mover:
         Raises Refusal where it cannot begin, or did not come about (the text says why).
         """
         backend = self.backend
-        if server == backend.server_name:
-            raise Refusal(Code.CANNOT, f"{display(root)} is at {server} already", names=(root,))
         if not server:
             raise Refusal(Code.CANNOT, "A move needs the name of a server")
         if backend.mailboxes.find(root) is None:
             raise no_such_mailbox(root)
+        if server == backend.server_name:
+            raise Refusal(Code.CANNOT, f"{display(root)} is at {server} already", names=(root,))
         if not isinstance(backend.store, CarriesMailboxes):
             raise Refusal(
                 Code.CANNOT, f"The store {backend.config.store} cannot let mailboxes move"

@@ -101,7 +101,7 @@ def check_row(entry: MailboxEntry) -> None:
 def check_octets(name: MailboxName, raw_location: bytes, raw_acl: bytes) -> None:
     """`check_row` for a row in pieces."""
     if not is_listable(name):
-        raise Refusal(Code.CANNOT, f"The list cannot hold the name {display(name)}")
+        raise Refusal(Code.CANNOT, f"The list cannot hold the name {display(name)}", names=(name,))
     if len(raw_location) > MAX_LOCATION_OCTETS:
         raise Refusal(
             Code.LIMIT,

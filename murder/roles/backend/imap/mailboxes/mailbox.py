@@ -103,9 +103,12 @@ def _partition(dialogue: BackendImap, raw_partition: bytes | None) -> str:
     if not login.is_admin and not login.by_proxy:
         raise Refusal(Code.NO_PERMISSION, "Only an administrator chooses the partition")
     location = parse_location(raw_partition)
-    if b"!" not in raw_partition:
-        location = Location(dialogue.backend.server_name, location.server)
-    if location.server != dialogue.backend.server_name:
+    here = dialogue.backend.server_name
+    if not location.server:  # `!partition`
+        location = Location(here, location.partition)
+    elif b"!" not in raw_partition:
+        location = Location(here, location.server)
+    if location.server != here:
         raise Refusal(Code.CANNOT, f"This is not the server {location.server}")
     dialogue.backend.check_partition(location.partition)
     return location.partition
