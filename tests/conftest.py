@@ -109,7 +109,7 @@ def cannot_run(reason: str) -> NoReturn:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A test that is a coroutine runs on the event loop of production; `@pytest.mark.limit_s(120)` gives it more time."""
+    """A test that is a coroutine runs on the event loop of production; `@pytest.mark.limit_s(240)` gives it more time."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     marker = pyfuncitem.get_closest_marker("limit_s")

@@ -2,7 +2,7 @@
 does nothing that was refused meanwhile."""
 
 import re
-import time
+import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from tests.kit.waiting import until
 
 TIMEOUTS = """[frontend]
 connect_timeout_s = 1.0
-upstream_timeout_s = 2.0
+upstream_timeout_s = 4.0
 upstream_login_timeout_s = 1.5
 breaker_retry_s = 0.3
 """
-BOUND_S = 15.0  # well beyond any sum of these on a busy machine, well below a hang
+BOUND_S = 30.0  # well beyond any sum of these on a busy machine, well below a hang
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,13 @@ def others(demo: Demo) -> tuple[int, int]:
 
 def imap(demo: Demo, user: int) -> BlockingPeer:
     return demo.peer(demo.frontend, user=demo.user(user), limit_s=BOUND_S)
+
+
+def is_told(peer: BlockingPeer) -> bool:
+    """Whether something has come for it."""
+    readable = select.poll()
+    readable.register(peer.sock, select.POLLIN)
+    return bool(readable.poll(0))
 
 
 def until_back(demo: Demo, user: int) -> BlockingPeer:
@@ -58,9 +65,8 @@ def test_a_selected_session_is_closed_politely_and_lives_on(
     demo.node("freeze", demo.home(mine)["node"])
     try:
         client.send("a NOOP\r\nb UID SEARCH ALL\r\n")
-        began = time.monotonic()
         assert bystander.command("SELECT INBOX")[-1].startswith("t OK")
-        assert time.monotonic() - began < 2
+        assert not is_told(client), "the bystander waited for another's backend to be given up"
         said = [client.line() for _ in range(3)]
         assert said[0].startswith("* OK [CLOSED]")
         assert [line[:18] for line in said[1:]] == ["a NO [UNAVAILABLE]", "b NO [UNAVAILABLE]"]

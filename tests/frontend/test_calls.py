@@ -33,6 +33,7 @@ from murder.net.listener import Bounds
 from murder.net.shared_counter import Counts, allocate
 from tests.frontend.server import Parts, running_frontend
 from tests.kit.sections import server_section
+from tests.kit.steps import garbage_kept
 from tests.kit.waiting import pause_here
 
 HERE: Final = str(Path(__file__).parent.parent)
@@ -120,11 +121,12 @@ def counting(loop: CountingLoop) -> Iterator[Count]:
                 count.functions[f"{where}:{code.co_firstlineno} {code.co_name}"] += 1
 
     before = Counter(loop.made)
-    sys.setprofile(note)
-    try:
-        yield count
-    finally:
-        sys.setprofile(None)
+    with garbage_kept():
+        sys.setprofile(note)
+        try:
+            yield count
+        finally:
+            sys.setprofile(None)
     count.made = loop.made - before
 
 
@@ -296,11 +298,21 @@ def counted(folder: Path, scene: Scene, mode: str = "murder", protocol: str = "i
         backend.close()
 
 
+async def _best(loop: CountingLoop, played: Callable[[Any, int], None], with_what: object) -> Count:
+    """Of a few tries: where another program has the processor, octets come in more pieces, and a session or two go the long
+    way; and a timer of the frontend's may be due just then."""
+    counts = []
+    for _ in range(TRIES):
+        with counting(loop) as count:
+            await loop.run_in_executor(None, played, with_what, TIMES)
+        counts.append(count)
+    return min(counts, key=lambda count: (count.calls(TIMES), count.made.total()))
+
+
 async def _noops(loop: CountingLoop, port: int) -> Count:
     client = await loop.run_in_executor(None, lambda: Client(port).open())
     await loop.run_in_executor(None, noops, client, 2)
-    with counting(loop) as count:
-        await loop.run_in_executor(None, noops, client, TIMES)
+    count = await _best(loop, noops, client)
     client.close()
     count.of_the_scene = Counter(future=2)
     return count
@@ -309,14 +321,7 @@ async def _noops(loop: CountingLoop, port: int) -> Count:
 async def _sessions(
     loop: CountingLoop, port: int, played: Callable[[int, int], None] = sessions
 ) -> Count:
-    """The best of a few: where another program has the processor, octets come in more pieces, and a session or two go
-    the long way."""
-    counts = []
-    for _ in range(TRIES):
-        with counting(loop) as count:
-            await loop.run_in_executor(None, played, port, TIMES)
-        counts.append(count)
-    least = min(counts, key=lambda count: count.calls(TIMES))
+    least = await _best(loop, played, port)
     least.of_the_scene = Counter(future=2 + TIMES, task=TIMES)  # asyncio accepts by a task each
     return least
 

@@ -128,7 +128,7 @@ async def test_pipelined_recipients_are_asked_at_once_and_answered_in_order(tmp_
 async def test_a_backend_that_does_not_answer_costs_its_own_recipients_only(tmp_path: Path) -> None:
     first, second = Backend(RCPT=b"wait"), Backend()
 
-    async with with_backends(tmp_path, first, second, upstream_login_timeout_s=0.3) as (_, client):
+    async with with_backends(tmp_path, first, second, upstream_login_timeout_s=1.0) as (_, client):
         client.send(
             b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\nRCPT TO:<cid>\r\nDATA\r\n" + TEXT + b".\r\n"
         )

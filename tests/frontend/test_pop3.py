@@ -55,7 +55,7 @@ async def with_backend(
         scripts,
         dict.fromkeys(users, "be1"),
         namespace=namespace,
-        upstream_login_timeout_s=0.3,
+        upstream_login_timeout_s=20.0 if backend.greeting and backend.answer else 1.0,
     ) as running:
         yield running
 

@@ -126,7 +126,7 @@ async def found(peer: Peer) -> Counter[str]:
     return there
 
 
-@pytest.mark.limit_s(120)
+@pytest.mark.limit_s(240)
 async def test_nothing_is_lost_or_doubled_between_two_backends(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         bob, ana = (

@@ -110,10 +110,9 @@ def test_without_a_quorum_reading_goes_on_and_changes_are_refused(
             member.kill()
         began = time.monotonic()
         assert activate(peer, "user.q1").startswith("t NO")
-        assert time.monotonic() - began < 3 * ENGINE_S
         for number in range(50):  # each of these would wait as long, were it not known
             assert activate(peer, f"user.q{number}").startswith("t NO")
-        assert time.monotonic() - began < 6 * ENGINE_S
+        assert time.monotonic() - began < 20 * ENGINE_S
         assert "be1.test" in peer.command('FIND "user.q"')[0]
         assert peer.command("NOOP")[-1].startswith("t NO")
         assert "user.q" in two[0].names()

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.kit.peer import BlockingPeer
+from tests.kit.peer import LIMIT_S, BlockingPeer
 from tests.kit.ports import free_port_base as free_port_base
 from tests.kit.ports import ports_held
 from tests.kit.process import ROOT, murder_command, run_murder
 from tests.kit.waiting import until
 
 IS_CI = os.environ.get("CI") == "true"
-READY_S = 60
+READY_S = 120
 
 
 @dataclass
@@ -64,12 +64,12 @@ class Demo:
         return self.frontend if kind == "frontend" else self.home(number)
 
     def imap(self, server: dict[str, Any], user: str, password: str | None = None) -> imaplib.IMAP4:
-        client = imaplib.IMAP4(server["host"], server["imap"], timeout=30)
+        client = imaplib.IMAP4(server["host"], server["imap"], timeout=LIMIT_S)
         client.login(user, password or self.password)
         return client
 
     def peer(
-        self, server: dict[str, Any], kind: str = "imap", user: str = "", limit_s: float = 30
+        self, server: dict[str, Any], kind: str = "imap", user: str = "", limit_s: float = LIMIT_S
     ) -> BlockingPeer:
         """A peer by hand that has been greeted, and is logged in as the user if there is one (IMAP)."""
         peer = BlockingPeer(server["host"], server[kind], limit_s)
@@ -99,10 +99,10 @@ class Demo:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(READY_S)
 
 
-def deliver(host: str, port: int, user: str, octets: bytes, timeout_s: float = 30) -> str:
+def deliver(host: str, port: int, user: str, octets: bytes, timeout_s: float = LIMIT_S) -> str:
     """One LMTP transaction; the last reply. Raises OSError, EOFError where the connection is lost."""
     with socket.create_connection((host, port), timeout=timeout_s) as sock:
         stream = sock.makefile("rb")
@@ -150,7 +150,7 @@ def running_demo(*options: str, folder: Path | None = None, keep: bool = False) 
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(60)
+                process.wait(READY_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

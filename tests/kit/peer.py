@@ -15,7 +15,7 @@ from typing import Final, Self, cast
 
 from tests.kit.waiting import until
 
-LIMIT_S: Final = 20.0
+LIMIT_S: Final = 60.0
 STREAM_OCTETS: Final = 1 << 26  # the longest line that is read
 _STATUS: Final = (b"OK", b"NO", b"BAD", b"BYE")
 _LITERAL: Final = re.compile(rb"\{(\d+)\+?\}\Z")

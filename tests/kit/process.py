@@ -14,8 +14,8 @@ from typing import Final, Self
 from tests.kit.waiting import until
 
 ROOT: Final = Path(__file__).parent.parent.parent
-READY_S: Final = 60.0
-END_S: Final = 60.0
+READY_S: Final = 120.0
+END_S: Final = 120.0
 
 
 def murder_command() -> list[str]:

@@ -8,7 +8,7 @@ import uvloop
 
 T = TypeVar("T")
 
-LIMIT_S: Final = 60.0
+LIMIT_S: Final = 120.0
 
 
 def run(scene: Coroutine[Any, Any, T], limit_s: float = LIMIT_S) -> T:

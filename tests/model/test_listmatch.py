@@ -45,9 +45,9 @@ def test_a_pattern_fits_what_backtracking_says(pattern: bytes, name: bytes) -> N
 @pytest.mark.parametrize("pattern", [b"*a" * 200 + b"b", b"%a" * 200 + b"b", b"*a%a" * 90 + b"/b"])
 def test_no_pattern_is_slow(pattern: bytes) -> None:
     compiled = compile_pattern(pattern, b"/")
-    begin = time.perf_counter()
+    begin = time.thread_time()
     compiled.fullmatch(b"a" * 490)
-    assert time.perf_counter() - begin < 0.5
+    assert time.thread_time() - begin < 0.5
 
 
 def test_runs_of_wildcards_are_one() -> None:

@@ -151,11 +151,11 @@ async def test_a_subscriber_that_pauses_catches_up_with_every_row_as_it_is(tmp_p
 
 
 async def test_who_does_not_log_in_is_cut_off(tmp_path: Path) -> None:
-    async with master(tmp_path, login_timeout_s=0.1) as server:
+    async with master(tmp_path, login_timeout_s=0.5) as server:
         raw = await Raw.connect(server.port, None)
         assert (await raw.message()).startswith(b"* BYE")
         raw = await Raw.connect(server.port)
-        await pause_here(0.3, "longer than the login timeout, which is over for it")
+        await pause_here(0.7, "longer than the login timeout, which is over for it")
         assert (await raw.ask(b"N NOOP")) == [b'N OK "Noop done"']
 
 

@@ -294,7 +294,7 @@ async def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) ->
         )  # a clock's tick may hide a change that follows at once: it is looked at again
         (tree / "cur" / "4.d:2,").write_bytes(ONE)
         while len(await inbox.uids()) < 2:
-            assert time.time() < before + 10
+            assert time.time() < before + 60
 
 
 async def test_folders_that_come_and_go_are_noticed(tmp_path: Path) -> None:

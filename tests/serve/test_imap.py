@@ -336,10 +336,9 @@ async def test_commands_that_log_nobody_in_do_not_prolong_the_time_to_log_in() -
     async with role(ClientConfig(login_timeout_s=0.3)) as connect:
         client = await connect()
         await client.line()
-        begun = asyncio.get_running_loop().time()
-        answer = b"* OK"
+        answers = [b"* OK"]
         with contextlib.suppress(ConnectionError):
-            while answer and not answer.startswith(b"* BYE"):
+            while answers[-1] and not answers[-1].startswith(b"* BYE"):
                 await pause_here(0.02, "a slow writer's pace")
-                answer = await client.ask(b"a ID NIL\r\n")
-        assert asyncio.get_running_loop().time() - begun < 2
+                answers.append(await client.ask(b"a ID NIL\r\n"))
+                assert len(answers) < 100

@@ -69,17 +69,29 @@ async def test_at_a_frontend_and_at_a_backend_an_idling_client_is_told(
     async with running_cluster(tmp_path) as cluster:
         places = {"fe1": cluster.address, "be1.test": cluster.backends["be1.test"].address}
         for folder, place in places.items():
-            until = time.time() + SOON_S
-            password = AppPasswords(tmp_path / folder).add("ana", "phone", (), until)
-            peer = await Peer.at(*place)
-            await peer.until(b"* OK")
-            await peer.ok(f"LOGIN ana {password}")
-            await peer.ok("SELECT INBOX")
-            peer.send(b"a IDLE\r\n")
-            assert await peer.line() == b"+ idling"
+            expired_s = SOON_S
+            while not (peer := await idling(tmp_path / folder, place, time.time() + expired_s)):
+                expired_s *= 4
+            capfd.readouterr()  # of those who came no further
             assert await peer.line() == b"* BYE [EXPIRED] " + EXPIRED.encode()
             await peer.close()
-    assert expiries(capfd) == ["ana", "ana"]
+            assert expiries(capfd) == ["ana"]
+
+
+async def idling(folder: Path, place: tuple[str, int], until: float) -> Peer | None:
+    """Somebody who idles; None where their password has expired before, as it may on a busy machine."""
+    password = AppPasswords(folder).add("ana", f"phone {until}", (), until)
+    peer = await Peer.at(*place)
+    await peer.until(b"* OK")
+    for command in (f"LOGIN ana {password}", "SELECT INBOX"):
+        if not (await peer.command(command))[-1].startswith(b"t OK"):
+            assert time.time() >= until
+            return None
+    peer.send(b"a IDLE\r\n")
+    if await peer.line() != b"+ idling":
+        assert time.time() >= until
+        return None
+    return peer
 
 
 class Clock:

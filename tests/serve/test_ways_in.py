@@ -34,6 +34,7 @@ from plugins.sasl_gssapi import Settings as GssapiSettings
 from plugins.sasl_gssapi import make_mechanisms
 from tests.auth.test_gate import Peer as Stub
 from tests.kit.peer import Peer
+from tests.kit.waiting import Naps
 from tests.serve.test_client import KINDS, dialogue_of
 
 RIGHT, WRONG = b"secret", b"guess"
@@ -232,18 +233,11 @@ async def all_is_alike(
 ) -> None:
     """A wrong password, the right one, and one connection too many, of anna."""
     set_up("info", "json")
-    waited: list[float] = []
-
-    async def note(seconds: float) -> None:
-        waited.append(seconds)
-
-    def clock() -> float:
-        return 1000.0 + sum(waited)
-
+    naps = Naps()
     gate = Gate(
         chain,
         allow_plaintext=True,
-        penalties=Penalties(sleep=note, clock=clock),
+        penalties=Penalties(sleep=naps.sleep, clock=naps.clock),
         connections=ConnectionLimit(1),
         keep_admin_password=role == "frontend",
     )
@@ -252,7 +246,7 @@ async def all_is_alike(
         line = await told(peer, kind, way, WRONG)
         assert not is_good(kind, line), line
         assert gate.penalties.failures("127.0.0.1", "anna") == 1
-        assert waited == [2.0]
+        assert naps.taken == [2.0]
         line = await told(peer, kind, way, right)
         assert is_good(kind, line), line
         assert gate.penalties.failures("127.0.0.1", "anna") == 0

@@ -52,7 +52,7 @@ def comes_back(demo: Demo, label: str) -> None:
             except (OSError, imaplib.IMAP4.error):
                 return False
 
-        until(is_there, f"the mail of {label} at {at}", 30)
+        until(is_there, f"the mail of {label} at {at}")
 
 
 def operator(demo: Demo) -> str:

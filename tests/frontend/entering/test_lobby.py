@@ -312,7 +312,7 @@ async def test_a_connection_that_ends_at_the_login_is_replaced(path: str, tmp_pa
 async def test_a_backend_that_does_not_answer_the_login_is_waited_for_as_configured(
     path: str, tmp_path: Path
 ) -> None:
-    async with scene(tmp_path, upstream_login_timeout_s=0.2) as here:
+    async with scene(tmp_path, upstream_login_timeout_s=1.0) as here:
         await here.warm()
         here.backend.is_silent = True
         peer = await here.inside()
@@ -400,11 +400,11 @@ async def test_wrong_passwords_count_and_hold_up_as_before(path: str, tmp_path: 
         assert frontend is not None
         penalties = frontend.gate.penalties
         peer, loop = await here.peer(), asyncio.get_running_loop()
+        began = loop.time()
         peer.send(b"a LOGIN ana wrong\r\n")
         await until_soon(lambda: penalties.failures("127.0.0.1", "ana") == 1)
-        began = loop.time()
         other = await here.inside()  # who comes meanwhile with the right one is not told at once
-        assert loop.time() - began > 0.1
+        assert loop.time() - began > 0.29
         assert penalties.failures("127.0.0.1", "ana") == 0
         await other.close()
 

@@ -71,7 +71,7 @@ def serving(folder: Path, backend: Backend) -> AbstractAsyncContextManager[Runni
         {USER: "be1.test"},
         auth=AuthConfig(),
         parts=Remembering(),
-        upstream_login_timeout_s=0.3,
+        upstream_login_timeout_s=1.0 if any(SILENT in one for one in backend.scripts) else 20.0,
     )
 
 

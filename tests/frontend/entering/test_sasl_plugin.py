@@ -17,6 +17,7 @@ from murder.hooks import Plugins, load_plugins
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from tests.frontend.server import Parts, Running, running_frontend
 from tests.kit.peer import Peer
+from tests.kit.waiting import Naps
 
 HERE = Path(__file__).parent
 
@@ -98,14 +99,10 @@ async def test_who_keeps_to_it_is_in(tmp_path: Path) -> None:
 
 
 async def test_what_breaks_off_behind_its_claim_counts_as_a_guess(tmp_path: Path) -> None:
-    waits: list[float] = []
-
-    async def note(seconds: float) -> None:
-        waits.append(seconds)
-
+    naps = Naps()
     async with frontend(tmp_path) as running:
         assert running.role.frontend is not None
-        penalties = Penalties(sleep=note)
+        penalties = Penalties(sleep=naps.sleep, clock=naps.clock)
         running.role.frontend.gate.penalties = penalties
         async with connected(running, "imap") as imap:
             await imap.line()
@@ -114,7 +111,7 @@ async def test_what_breaks_off_behind_its_claim_counts_as_a_guess(tmp_path: Path
                 await imap.line()
                 imap.send(in_base64(told) + b"\r\n")
                 await imap.line()
-    assert len(waits) >= 2
+    assert len(naps.taken) >= 2
 
 
 def test_two_with_one_name_stop_the_start(tmp_path: Path) -> None:

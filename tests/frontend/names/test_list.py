@@ -182,7 +182,7 @@ def same(one: bytes, two: bytes) -> bool:
     return one == two or (last == b"t BAD " and two.splitlines()[-1][:6] == last)
 
 
-@pytest.mark.limit_s(120)
+@pytest.mark.limit_s(240)
 @pytest.mark.parametrize("form", NAMESPACES)
 async def test_a_frontend_lists_as_one_backend_would(form: str, tmp_path: Path) -> None:
     config = NAMESPACES[form]

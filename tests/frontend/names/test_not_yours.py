@@ -59,7 +59,7 @@ async def differences(
     return found
 
 
-@pytest.mark.limit_s(120)
+@pytest.mark.limit_s(240)
 async def test_what_is_not_yours_is_not_there(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         reader, writer = await cluster.connect("bob")
@@ -88,7 +88,7 @@ OF_A_TOKEN = (
 )
 
 
-@pytest.mark.limit_s(120)
+@pytest.mark.limit_s(240)
 async def test_what_is_being_made_is_not_there_but_for_who_will_see_it(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         await say(cluster, "CREATE INBOX/own", "APPEND INBOX/own {3+}\r\nabc")

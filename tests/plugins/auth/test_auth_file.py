@@ -66,12 +66,12 @@ def test_a_remembered_password_is_forgotten_when_it_changes(tmp_path: Path) -> N
 
 def test_a_remembered_password_costs_nothing(tmp_path: Path) -> None:
     backend = made(tmp_path, Settings(log2_cost=14), anna="secret")
-    began = time.perf_counter()
+    began = time.process_time()
     assert run(backend.verify("anna", b"secret")) is not None
-    first = time.perf_counter() - began
-    began = time.perf_counter()
+    first = time.process_time() - began
+    began = time.process_time()
     assert run(backend.verify("anna", b"secret")) is not None
-    assert time.perf_counter() - began < first / 3
+    assert time.process_time() - began < first / 3
 
 
 def test_an_unknown_user_costs_what_a_wrong_password_costs(tmp_path: Path) -> None:
