@@ -6,10 +6,13 @@ from typing import Final
 from murder.errors import Code, Refusal
 from murder.model.acl import (
     ADMINISTER,
+    ANONYMOUS,
+    ANYONE,
     CREATE_CHILD,
     DELETE_MAILBOX,
     LOOKUP,
     OWNER_ALWAYS,
+    POST,
     Rights,
     expand_rights,
     identifiers_of,
@@ -56,6 +59,17 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
     if is_admin:
         rights |= ADMIN_RIGHTS
     return rights
+
+
+def takes_mail(entry: MailboxEntry, sender: str = ANONYMOUS) -> bool:
+    """Whether mail may be delivered there: always into an INBOX, else with the right `p` of anybody, or of `sender`."""
+    name = entry.name
+    if is_deleted(name) or is_non_imap(name):
+        return False
+    owner = owner_of(name)
+    if owner is not None and name == inbox_of(owner):
+        return True
+    return POST in rights_granted(entry.raw_acl, (sender, ANYONE))
 
 
 def _is_for_administrators(name: MailboxName) -> bool:

@@ -12,10 +12,9 @@ from murder.admin.operate.reach import Reach, data_of
 from murder.admin.operate.scripts import UserScripts
 from murder.admin.operate.site_scripts import site_script_at
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.identity import Identity
 from murder.model.name import MailboxName, is_deleted, is_non_imap
-from murder.model.rights import rights_in
+from murder.model.rights import rights_in, takes_mail
 from murder.net.turns import aside
 from murder.sieve import (
     PAUSED,
@@ -116,12 +115,10 @@ class Shared(Offline):
         self._server = server
 
     async def exists(self, mailbox: str) -> bool | None:
-        """Whether it is at the same backend and takes mail of anybody, by the master's list."""
+        """Whether it takes mail of anybody, by the master's list."""
         name = self._name(mailbox)
         entry = await self._reach.master.find(name) if name is not None else None
-        if entry is None or not entry.is_active or entry.server != self._server:
-            return False  # a script of nobody files at its own backend only
-        return POST in rights_granted(entry.raw_acl, {ANYONE})
+        return entry is not None and entry.is_active and takes_mail(entry)
 
     def _name(self, mailbox: str) -> MailboxName | None:
         """None for what takes no mail by any name."""

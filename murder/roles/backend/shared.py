@@ -11,6 +11,7 @@ from murder.auth.gate import Gate
 from murder.config import BackendConfig
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
+from murder.model.acl import ANONYMOUS
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
 from murder.model.quota import parse_limits
@@ -91,7 +92,7 @@ class Backend:
         """Make the user's INBOX at their first login, where the configuration says so and they are not at home at another
         server; with the quota that the plugins of [auth] know."""
         await self.notice(inbox_of(login.user))
-        if not self.config.create_inbox or login.is_admin:
+        if not self.config.create_inbox or login.is_admin or login.user == ANONYMOUS:
             return
         name = inbox_of(login.user)
         if self.mailboxes.list.find(name) is not None or self.mailboxes.has_left(name):

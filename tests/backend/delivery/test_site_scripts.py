@@ -427,7 +427,7 @@ async def test_a_shared_mailboxes_script_is_one_of_the_sites(tmp_path: Path) -> 
         }
         assert told == {
             "list/closed": "It takes no mail from anybody",
-            "list/away": "A shared mailbox's script files at its own backend only",
+            "list/away": "No such mailbox",
         }
 
         async def subjects(name: bytes) -> list[str]:

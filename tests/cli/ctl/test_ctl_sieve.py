@@ -232,36 +232,42 @@ def test_the_sites_scripts_are_shown_where_they_decide_in_their_order(
     reconfigure(demo, home["node"], f"{site}\n", "")  # others have no such site
 
 
-FAR = """require "fileinto"; fileinto "near"; fileinto "far";"""
+FAR = """require ["fileinto", "imap4flags"];
+fileinto "near"; fileinto :flags ["\\\\Flagged", "$Sorted"] "far"; fileinto "closed";"""
 
 
 def test_what_a_shared_mailboxs_script_cannot_file_is_told_as_it_comes_to_be(
     ctl: Ctl, demo: Demo, eml: Path, tmp_path: Path
 ) -> None:
-    """A script of nobody files at its own backend only."""
+    """A script of nobody files where anybody may post, at whatever backend."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "news.sieve").write_text(FAR)
     here, there = demo.backends[:2]
     named = f'[sieve]\nfolder = "{tmp_path}/folder"\n'
     reconfigure(demo, here["node"], "[node]\n", f"{named}\n[node]\n")
     password = demo.info["admin"]["user"], demo.info["admin"]["password"]
-    for backend, names in ((here, ("news", "near")), (there, ("far",))):
+    for backend, names in ((here, ("news", "near")), (there, ("far", "closed"))):
         admin = demo.imap(backend, *password)
         for name in names:
-            assert admin.create(name)[0] == admin.setacl(name, "anyone", "lrsp")[0] == "OK"
+            rights = "lrsi" if name == "closed" else "lrsp"
+            assert admin.create(name)[0] == admin.setacl(name, "anyone", rights)[0] == "OK"
         admin.logout()
     admin = demo.imap(here, *password)
     entry = "/shared/vendor/cmu/cyrus-imapd/sieve"
     assert admin.xatom("SETMETADATA", "news", f'({entry} "news")')[0] == "OK"
 
     told = ctl.json("sieve", "trace", "+news@example.org", str(eml))["actions"]
-    assert [(one["mailbox"], one["kept"]) for one in told] == [("near", False), ("far", True)]
+    assert [(one["mailbox"], one["kept"]) for one in told] == [
+        *(("near", False), ("far", False), ("closed", True))
+    ]
     demo.deliver(demo.frontend, "+news", eml.read_bytes())
     for name in ("news", "near"):
         assert admin.select(name)[1] == [b"1"], name
     admin.logout()
     admin = demo.imap(there, *password)
-    assert admin.select("far")[1] == [b"0"]
+    assert admin.select("far")[1] == [b"1"] and admin.select("closed")[1] == [b"0"]
+    admin.select("far")
+    assert admin.search(None, "FLAGGED", "KEYWORD", "$Sorted")[1] == [b"1"]
     admin.logout()
     reconfigure(demo, here["node"], f"{named}\n", "")
 

@@ -11,15 +11,12 @@ from murder.api.store import Mailbox, MailboxStore
 from murder.errors import Code, Refusal
 from murder.model.acl import (
     ANONYMOUS,
-    ANYONE,
     LOOKUP,
     OWNER_RIGHTS,
-    POST,
     Acl,
     Rights,
     format_acl,
     identifiers_of,
-    rights_granted,
 )
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.identity import Login
@@ -27,12 +24,16 @@ from murder.model.name import (
     MailboxName,
     Namespace,
     ancestors_of,
-    inbox_of,
-    is_deleted,
-    is_non_imap,
     owner_of,
 )
-from murder.model.rights import MANAGED, Missing, check_may_create, nonexistent, rights_in
+from murder.model.rights import (
+    MANAGED,
+    Missing,
+    check_may_create,
+    nonexistent,
+    rights_in,
+    takes_mail,
+)
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.record import Head
 
@@ -133,14 +134,9 @@ class Mailboxes:
         return await self.store.open(name, login.user), found
 
     def may_post(self, name: MailboxName, sender: str = ANONYMOUS) -> bool:
-        """Whether mail may be delivered there: always into an INBOX, else with the right `p`."""
+        """Whether mail may be delivered into it, here."""
         entry = self.find(name)
-        if entry is None or is_deleted(name) or is_non_imap(name):
-            return False
-        owner = owner_of(name)
-        if owner is not None and name == inbox_of(owner):
-            return True
-        return POST in rights_granted(entry.raw_acl, {sender, ANYONE})
+        return entry is not None and takes_mail(entry, sender)
 
     # --- listing
 

@@ -12,8 +12,10 @@ from murder.api.delivery import Arriving
 from murder.api.store import Mailbox, NewMessage
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import Log
+from murder.model.acl import ANONYMOUS
 from murder.model.name import display
 from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.exchange import Reply as Answer
 from murder.net.outgoing.pool import open_imap
 from murder.net.outgoing.relay import ImapUpstream
 from murder.net.outgoing.upstream import Upstreams
@@ -45,6 +47,8 @@ MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
 PIECE_OCTETS: Final = 64 * 1024
 # In ID: what is put there a script wants, and no other script sees it
 BY_SCRIPT: Final = "x-by-script"
+ONCE: Final = "1"
+AGAIN: Final = "again"  # it may be there, from before a crash
 REDIRECTED: Final = b"X-Sieve-Redirected-From: "
 NO_WAY: Final = "This server sends no mail; try again later"
 NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
@@ -93,6 +97,7 @@ class Delivery:
         self._occasion = occasion
         self.stays = False
         self._is_retry = False  # of a delivery that ended in the middle
+        self._before: Mapping[str, int] | None = None  # what that one noted when it began
         self._parsed: ScriptMessage | None = None
 
     async def carry_out(self) -> Mapping[str, object] | None:
@@ -124,6 +129,7 @@ class Delivery:
         key = key_of(self._user, display(self._arriving.mailbox), self._message_key)
         async with deliveries.alone(key):
             before = await deliveries.begin(key, await self._next_uids(steps))
+            self._before = before
             for step in steps:
                 if before is None or not await self._was_done(step, before):
                     await self._do(step)
@@ -212,6 +218,17 @@ class Delivery:
             if not self._kept:
                 raise
             self._not_filed(display(step.place.name), str(failure))  # and the message is safe
+        except Refusal as refusal:
+            self._not_filed(display(step.place.name), str(refusal))
+            if not self._kept:
+                await self._keep_instead(step)
+
+    async def _keep_instead(self, step: Step) -> None:
+        """What another backend does not take for good is kept here."""
+        kept = replace(step, place=Place(self._arriving.mailbox))
+        if self._before is None or not await self._was_done(kept, self._before):
+            await self._store(kept)
+        self._kept = True
 
     async def _store(self, step: Step) -> None:
         if not step.version:
@@ -240,20 +257,22 @@ class Delivery:
             self._upstreams,
             server,
             _Nobody(),
-            user=self._user,
+            user=self._user or ANONYMOUS,
             password=None,
-            identity=[("name", "murder"), (BY_SCRIPT, "1")],
+            identity=[("name", "murder"), (BY_SCRIPT, AGAIN if self._is_retry else ONCE)],
             timeout_s=timeout_s,
             max_message=1024 * 1024,
         )
         try:
             name = client_astring(self._backend.namespace.external(place.name, self._user))
-            if self._is_retry and await self._is_there(upstream, name):
+            if self._is_retry and self._user and await self._is_there(upstream, name):
                 return
             flags = " ".join(sorted(flagged)).encode("ascii")
             tag = upstream.next_tag()
             head = b"%b APPEND %b (%b) {%d+}\r\n" % (tag, name, flags, len(octets))
             reply = await upstream.stream(tag, _pieces(head, octets))
+            if not self._user and _lacks_rights(reply):
+                raise Refusal(Code.NO_PERMISSION, f"{server}: {reply.text}")
             if not reply.is_ok:
                 raise UpstreamFailure(
                     UpstreamKind.PROTOCOL, server, f"it takes no copy: {reply.text}"
@@ -314,14 +333,16 @@ class Delivery:
 
     async def _next_uids(self, steps: Sequence[Step]) -> Mapping[str, int]:
         """Behind which the copies will be, for who has to look whether they are there."""
+        names = {one.place.name for one in steps if not one.place.server}
+        if len(names) < len(steps):
+            names.add(self._arriving.mailbox)  # for what is not taken elsewhere
         found: dict[str, int] = {}
-        for step in steps:
-            if not step.place.server:
-                mailbox = await self._backend.store.open(step.place.name, self._user)
-                try:
-                    found[display(step.place.name)] = int((await mailbox.status()).uid_next)
-                finally:
-                    mailbox.close()
+        for name in sorted(names):
+            mailbox = await self._backend.store.open(name, self._user)
+            try:
+                found[display(name)] = int((await mailbox.status()).uid_next)
+            finally:
+                mailbox.close()
         return found
 
     async def _was_done(self, step: Step, before: Mapping[str, int]) -> bool:
@@ -334,7 +355,7 @@ class Delivery:
             return False
         mailbox = await self._backend.store.open(step.place.name, self._user)
         try:
-            found = await _has_since(mailbox, since, self._outcome.key)
+            found = await has_since(mailbox, since, self._outcome.key)
         finally:
             mailbox.close()
         self._kept = self._kept or found
@@ -434,7 +455,7 @@ class Delivery:
         )
 
 
-async def _has_since(mailbox: Mailbox, since: int, key: str) -> bool:
+async def has_since(mailbox: Mailbox, since: int, key: str) -> bool:
     """Whether a message with this key (`Outcome.key`) has come since that UID."""
     turn = Turn()
     uids = [uid for uid in await mailbox.uids() if uid >= since]
@@ -448,6 +469,13 @@ async def _has_since(mailbox: Mailbox, since: int, key: str) -> bool:
         if turn.is_over:
             await turn.rest()
     return False
+
+
+def _lacks_rights(reply: Answer) -> bool:
+    """Also as a Cyrus says it, which asks for `i`: it has no `p` for APPEND."""
+    return not reply.is_ok and (
+        reply.code == b"NOPERM" or "permission denied" in reply.text.lower()
+    )
 
 
 async def _pieces(head: bytes, octets: bytes | memoryview) -> AsyncIterator[bytes]:

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Final
 
 from murder.errors import Code, Refusal
+from murder.model.entry import MailboxEntry
 from murder.model.identity import Login
 from murder.model.name import (
     MailboxName,
@@ -13,7 +14,7 @@ from murder.model.name import (
     is_deleted,
     is_non_imap,
 )
-from murder.model.rights import rights_in
+from murder.model.rights import rights_in, takes_mail
 from murder.net.turns import in_turns
 from murder.roles.backend.shared import Backend
 from murder.wire import mutf7
@@ -37,26 +38,34 @@ async def find_place(backend: Backend, user: str, mailbox: str, *, create: bool)
     if is_deleted(name) or is_non_imap(name):
         raise Refusal(Code.NONEXISTENT, "No mail is put there")
     if not user:
-        # a script of nobody acts for nobody at another backend
-        if backend.mailboxes.find(name) is None:
-            raise Refusal(
-                Code.NONEXISTENT, "A shared mailbox's script files at its own backend only"
-            )
-        if not backend.mailboxes.may_post(name):
-            raise Refusal(Code.NO_PERMISSION, "It takes no mail from anybody")
-        return Place(name)
+        return await _place_of_nobody(backend, name)
     login = await backend.gate.login_of(user)
     if backend.mailboxes.find(name) is None:
-        elsewhere = await _elsewhere(backend, name, login)
-        if elsewhere is not None:
-            return elsewhere
+        entry = await _find_elsewhere(backend, name)
+        if entry is not None:
+            if "i" not in rights_in(entry, login.identity):
+                raise Refusal(Code.NO_PERMISSION, "You may not put mail there")
+            return Place(name, entry.server)
         if create:
             await _make(backend, name, login)
     backend.mailboxes.require(name, login, "i")
     return Place(name)
 
 
-async def _elsewhere(backend: Backend, name: MailboxName, login: Login) -> Place | None:
+async def _place_of_nobody(backend: Backend, name: MailboxName) -> Place:
+    """A shared mailbox's script acts for nobody: it may what mail that arrives may, here and elsewhere (as with Cyrus, the
+    right `p`), and makes no mailboxes. Raises Refusal, UpstreamFailure."""
+    here = backend.mailboxes.find(name)
+    entry = here or await _find_elsewhere(backend, name)
+    if entry is None:
+        backend.mailboxes.check_has_not_left(name)
+        raise Refusal(Code.NONEXISTENT, "No such mailbox")
+    if not takes_mail(entry):
+        raise Refusal(Code.NO_PERMISSION, "It takes no mail from anybody")
+    return Place(name, "" if here else entry.server)
+
+
+async def _find_elsewhere(backend: Backend, name: MailboxName) -> MailboxEntry | None:
     """At another server, by the master. Raises Refusal, UpstreamFailure."""
     if backend.master is None:
         return None
@@ -65,9 +74,7 @@ async def _elsewhere(backend: Backend, name: MailboxName, login: Login) -> Place
         return None
     if not entry.is_active:
         raise Refusal(Code.UNAVAILABLE, "The mailbox is being created or moved")
-    if "i" not in rights_in(entry, login.identity):
-        raise Refusal(Code.NO_PERMISSION, "You may not put mail there")
-    return Place(name, entry.server)
+    return entry
 
 
 async def _make(backend: Backend, name: MailboxName, login: Login) -> None:

@@ -20,6 +20,7 @@ from murder.roles.backend.imap.flags import changeable
 from murder.roles.backend.imap.mail.content import size_told
 from murder.roles.backend.imap.mail.copy import open_target
 from murder.roles.backend.imap.mail.noted import note
+from murder.roles.backend.imap.mail.posted import has_come, is_posted, open_posted
 from murder.roles.backend.imap.mail.stop import after_stop
 from murder.roles.backend.imap.mail.urls import octets_of_url
 from murder.roles.backend.imap.mailboxes.quota import quota_warning
@@ -132,7 +133,8 @@ class _Append:
 
     async def into(self, name: MailboxName) -> bytes:
         """Receive all messages and append them to a mailbox; the response code. Raises BadSyntax, Refusal."""
-        mailbox, found = await open_target(self._dialogue, name)
+        opened = open_posted if is_posted(self._dialogue) else open_target
+        mailbox, found = await opened(self._dialogue, name)
         try:
             return await self._receive_and_store(mailbox, found.rights)
         finally:
@@ -159,6 +161,8 @@ class _Append:
             self._messages.append(new)
             if not parse_append_end(self._scanner, head.form):
                 break
+        if len(self._messages) == 1 and await has_come(self._dialogue, mailbox, incoming):
+            return b""
         octets = sum(message.incoming.size for message in self._messages)
         quotas = self._dialogue.backend.quotas
 

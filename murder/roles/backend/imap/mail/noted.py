@@ -16,7 +16,7 @@ def is_seen(
 ) -> bool:
     """Whether scripts see it; those of another backend's delivery are not seen."""
     login = dialogue.user
-    if login.is_admin or (login.proxy and BY_SCRIPT in dialogue.client_id):
+    if login.is_admin or (login.by_proxy and BY_SCRIPT in dialogue.client_id):
         return False
     return may_see(dialogue.backend, login.user, name, cause, origin)
 
