@@ -2,10 +2,11 @@
 
     python -m tests.faults.filter_storm SECONDS [SEED]
 
-Each user's script redirects a copy, and keeps one and files one beside, or files into a mailbox on another backend. A sender
-repeats a message until it hears OK, as mail servers do. In the end each message is where it belongs, and once: only where a
-sender had no answer may it have come again (RFC 1047: the answer was lost behind the last step), and what is redirected may
-be sent again where the backend died between the mail server's word and its own note.
+Each user's script redirects a copy, and keeps one and files one beside, or files into a mailbox on another backend; so does
+a shared mailbox's, which is nobody's. A sender repeats a message until it hears OK, as mail servers do. In the end each
+message is where it belongs, and once: only where a sender had no answer may it have come again (RFC 1047: the answer was
+lost behind the last step), and what is redirected may be sent again where the backend died between the mail server's deed
+and the reading of its word.
 """
 
 import contextlib
@@ -27,11 +28,13 @@ from tests.kit.waiting import pause, until
 
 USERS: Final = 6
 BACKENDS: Final = 3
-PLACES: Final = {"near": ("INBOX", "INBOX/near"), "far": ("INBOX/far",)}  # by subject
-SCRIPT: Final = b"""require ["fileinto", "copy"];
-redirect :copy "%b@elsewhere.example";
-if header "subject" "near" { fileinto :copy "INBOX/near"; } else { fileinto "INBOX/far"; }
+SHARED: Final = "list"
+PLACES: Final = {"near": ("", "/near"), "far": ("/far",)}  # by subject, below the mailbox
+SCRIPT: Final = """require ["fileinto", "copy"];
+redirect :copy "{name}@elsewhere.example";
+if header "subject" "near" {{ fileinto :copy "{mailbox}/near"; }} else {{ fileinto "{mailbox}/far"; }}
 """
+NAMED: Final = "/shared/vendor/cmu/cyrus-imapd/sieve"
 _ID: Final = re.compile(rb"(?im)^message-id: <([^>]+)>")
 
 
@@ -75,9 +78,12 @@ class _Session(socketserver.StreamRequestHandler):
 
 @dataclass
 class Sender:
-    """Mail for one user. `unanswered`: messages that were sent again because no answer came."""
+    """Mail for one mailbox, a user's or shared. `unanswered`: messages that were sent again because no answer came."""
 
-    user: str
+    name: str
+    address: str
+    mailbox: str  # as its reader calls it
+    reader: str
     acknowledged: list[str] = field(default_factory=list)
     unanswered: Counter[str] = field(default_factory=Counter)
 
@@ -89,27 +95,46 @@ class Storm:
         self.demo = demo
         self._sink = sink
         self._chance = random.Random(seed)
-        self._senders = [Sender(demo.user(number)) for number in range(1, USERS + 1)]
+        users = [demo.user(number) for number in range(1, USERS + 1)]
+        self._senders = [Sender(user, user, "INBOX", user) for user in users]
+        self._senders.append(Sender(SHARED, f"+{SHARED}", SHARED, users[0]))
         self._stopping = threading.Event()
         self.kills = 0
 
     def prepare(self) -> None:
         """Mailboxes and scripts; backends know where to send mail."""
         host, port = self._sink.server_address[:2]
-        section = f'[backend.submission]\nserver = "{host!s}:{port}"\ntls = "none"\nretry_s = 0.2\n'
+        folder = self.demo.folder / "named"
+        folder.mkdir()
+        script = SCRIPT.format(name=SHARED, mailbox=SHARED)
+        (folder / "sort.sieve").write_text(script)
+        section = (
+            f'[sieve]\nfolder = "{folder}"\n'
+            f'[backend.submission]\nserver = "{host!s}:{port}"\ntls = "none"\nretry_s = 0.2\n'
+        )
         for backend in self.demo.backends:
             reconfigure(self.demo, backend["node"], "[backend]", f"{section}\n[backend]")
         names = [backend["name"] for backend in self.demo.backends]
         with self.demo.imap(self.demo.frontend, "admin") as admin:
+
+            def ok(*words: str) -> None:
+                assert admin._simple_command(*words)[0] == "OK", words
+
+            ok("CREATE", SHARED, f"{names[0]}!default")
             for number, sender in enumerate(self._senders, 1):
-                home = names.index(self.demo.home(number)["name"])
+                is_user = sender.name != SHARED
+                home = names.index(self.demo.home(number)["name"]) if is_user else 0
+                root = f"user/{sender.name}" if is_user else SHARED
                 for place, where in (("near", home), ("far", (home + 1) % len(names))):
-                    words = (f"user/{sender.user}/{place}", f"{names[where]}!default")
-                    assert admin._simple_command("CREATE", *words)[0] == "OK"
-        for sender in self._senders:
+                    ok("CREATE", f"{root}/{place}", f"{names[where]}!default")
+            for place in ("", "/near", "/far"):
+                ok("SETACL", f"{SHARED}{place}", "anyone", "lrsp")
+            assert admin.xatom("SETMETADATA", SHARED, f'({NAMED} "sort")')[0] == "OK"
+        for sender in self._senders[:USERS]:
             with ManageSieve(self.demo.frontend["host"], self.demo.frontend["sieve"]) as client:
-                assert client.login(sender.user, self.demo.password).is_ok
-                client.ask('PUTSCRIPT "all"', SCRIPT % sender.user.encode())
+                assert client.login(sender.name, self.demo.password).is_ok
+                script = SCRIPT.format(name=sender.name, mailbox="INBOX")
+                client.ask('PUTSCRIPT "all"', script.encode())
                 client.ask('SETACTIVE "all"')
 
     def rage(self, seconds: float, most_kills: int = sys.maxsize) -> None:
@@ -135,11 +160,11 @@ class Storm:
         while not self._stopping.is_set():
             number += 1
             subject = "near" if number % 2 else "far"
-            identifier = f"{subject}.{sender.user}.{number}@storm.example"
+            identifier = f"{subject}.{sender.name}.{number}@storm.example"
             octets = message(subject, message_id=identifier)
             end = time.monotonic() + 90
             while True:
-                said = self.demo.deliver(self.demo.frontend, sender.user, octets)
+                said = self.demo.deliver(self.demo.frontend, sender.address, octets)
                 if said.startswith("250"):
                     sender.acknowledged.append(identifier)
                     break
@@ -154,16 +179,16 @@ class Storm:
         again = 0
         for sender in self._senders:
             for subject, place in ((one, place) for one in PLACES for place in PLACES[one]):
-                found = self.found(sender.user, place)
+                found = self.found(sender.reader, sender.mailbox + place)
                 for identifier in sender.acknowledged:
                     if not identifier.startswith(subject):
                         continue
                     copies, excused = found[identifier], sender.unanswered[identifier]
                     again += max(0, copies - 1)
                     if not 1 <= copies <= 1 + excused:
-                        faults.append(f"{identifier} is {copies} times in {place}")
+                        faults.append(f"{identifier} is {copies} times in {sender.mailbox}{place}")
         wanted = {
-            (f"{sender.user}@elsewhere.example", identifier)
+            (f"{sender.name}@elsewhere.example", identifier)
             for sender in self._senders
             for identifier in sender.acknowledged
         }

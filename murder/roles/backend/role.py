@@ -270,7 +270,7 @@ class BackendRole(ClientRole):
         folder = self._config.node.data / ROLE
         backend.mail_log = self._mail_log()
         self._expiring = asyncio.create_task(keep_expiring(backend, folder, self._audit))
-        self._submitter = Submitter(backend.deliveries, self._config)
+        self._submitter = Submitter(backend, self._config)
         backend.outgoing_arrived = self._submitter.rows.wake
         self._submitter.rows.start()
         self._imap_scripts = ImapScripts(backend)

@@ -17,6 +17,7 @@ from murder.config.value import parse_endpoint
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
 from murder.net.listener import Bounds, Listener
+from murder.roles.backend.records.deliveries import FAILED, SENT
 from murder.roles.backend.scripts.carry_out import Delivery
 from tests.backend.server import (
     Parts,
@@ -105,6 +106,12 @@ class Lmtp:
         for folder in folders:
             name = MailboxName(inbox_of("ana") + b"." + folder.encode())
             await self.one.backend.announcer.create(name, b"ana\tlrswipkxtecda\tanyone\tp\t")
+
+    def states(self) -> Sequence[int]:
+        """Of what is to be sent: PENDING, SENT or FAILED."""
+        folder = self.one.role._config.node.data / "backend/deliveries"
+        with sqlite3.connect(folder / "deliveries.db") as db:
+            return [state for (state,) in db.execute("SELECT state FROM outgoing ORDER BY id")]
 
     def outgoing(self) -> Sequence[tuple[str, str, bytes]]:
         """Sender, recipients and octets of all that is to be sent."""
@@ -204,12 +211,13 @@ async def test_without_a_way_to_send_a_redirect_waits(tmp_path: Path) -> None:
 
 
 class Sink:
-    """A mail server: what it has taken. It answers the first messages with these."""
+    """A mail server: what it has taken. It answers the first messages with these, and RCPT with those of `at_rcpt`."""
 
     def __init__(self, *answers: bytes) -> None:
         self._answers = list(answers)
         self.taken: list[tuple[bytes, list[bytes], bytes]] = []
         self.tries = 0
+        self.at_rcpt: dict[bytes, list[bytes]] = {}
 
     async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 here\r\n")
@@ -219,7 +227,11 @@ class Sink:
             if word == b"MAIL":
                 sender, recipients = line.split(b"<")[1].split(b">")[0], []
             elif word == b"RCPT":
-                recipients.append(line.split(b"<")[1].split(b">")[0])
+                recipient = line.split(b"<")[1].split(b">")[0]
+                if answers := self.at_rcpt.get(recipient):
+                    writer.write(answers.pop(0) + b"\r\n")
+                    continue
+                recipients.append(recipient)
             elif word == b"DATA":
                 writer.write(b"354 go on\r\n")
                 octets = await reader.readuntil(b"\r\n.\r\n")
@@ -330,6 +342,9 @@ async def test_what_is_refused_for_good_is_given_up_and_the_rest_goes_on(tmp_pat
         await until_soon(lambda: len(sink.taken) == 2, "the others are sent")
         assert sink.tries == 3
         assert sorted(sender for sender, _, _ in sink.taken) == [b"", b"ana"]
+        await until_soon(lambda: sorted(client.states()) == [SENT, SENT, FAILED], "one is not")
+        ((subject, _),) = await client.subjects()  # what is nowhere else is kept
+        assert subject in ("one", "two", "bounce")
 
 
 VACATION = b'require "vacation"; vacation :days 1 :addresses "ana@example.net" "I am away";'

@@ -23,6 +23,7 @@ from murder.roles.backend.records import caused as caused_rows
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.records.database import open_database
 from murder.roles.backend.records.duplicates import Turns
+from murder.roles.backend.records.taken import Taken
 
 T = TypeVar("T")
 BUSY_MS: Final = 10_000
@@ -34,7 +35,8 @@ TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS outgoing (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, state INTEGER NOT NULL, "
     "at REAL NOT NULL, next_at REAL NOT NULL, tries INTEGER NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, "
-    "recipients TEXT NOT NULL, octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '') STRICT",
+    "recipients TEXT NOT NULL, octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '', keep BLOB NOT NULL DEFAULT x'') "
+    "STRICT",
     "CREATE INDEX IF NOT EXISTS outgoing_due ON outgoing (state, next_at)",
     *caused_rows.TABLES,
 )
@@ -48,7 +50,8 @@ def key_of(*facts: str) -> bytes:
 @dataclass(frozen=True, slots=True)
 class Mail:
     """A message to send. `key` names it: what has been put down is never put down again. `once`: only where this key was
-    not seen within so many seconds, and seen then."""
+    not seen within so many seconds, and seen then. `keep`: the mailbox in which it is kept where it cannot be sent, b"" for
+    what is safe elsewhere, or worth nothing then."""
 
     key: bytes
     user: str  # whose script wants it
@@ -59,6 +62,7 @@ class Mail:
     id: int = 0
     at: float = 0.0
     tries: int = 0
+    keep: bytes = b""
 
 
 class Deliveries:
@@ -72,7 +76,16 @@ class Deliveries:
         self._expire_at = 0.0
         self._waiting: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._writer = ThreadPoolExecutor(1, "deliveries")
+        self.taken = Taken(folder / "taken")
         self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
+        self._add_columns()
+
+    def _add_columns(self) -> None:
+        """To what an older version has made, which reads and writes it still."""
+        self._db.execute("BEGIN IMMEDIATE")  # other workers look, too
+        if "keep" not in {row[1] for row in self._db.execute("PRAGMA table_info(outgoing)")}:
+            self._db.execute("ALTER TABLE outgoing ADD COLUMN keep BLOB NOT NULL DEFAULT x''")
+        self._db.execute("COMMIT")
 
     def close(self) -> None:
         self._writer.shutdown()
@@ -121,10 +134,11 @@ class Deliveries:
                 return False
             self._see(mail.once[0], now, mail.once[1])
         self._db.execute(
-            "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets) VALUES (?,?,?,?,0,?,?,?,?)",
+            "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets,keep) "
+            "VALUES (?,?,?,?,0,?,?,?,?,?)",
             (
                 *(mail.key, PENDING, now, now, mail.user, mail.sender),
-                *(json.dumps(mail.recipients), mail.octets),
+                *(json.dumps(mail.recipients), mail.octets, mail.keep),
             ),
         )
         return True
@@ -167,16 +181,40 @@ class Deliveries:
 
         def work() -> list[Mail]:
             rows = self._db.execute(
-                "SELECT key,user,sender,recipients,octets,id,at,tries FROM outgoing WHERE state=? AND next_at<=? ORDER BY "
-                "next_at LIMIT ?",
+                "SELECT key,user,sender,recipients,octets,id,at,tries,keep FROM outgoing WHERE state=? AND next_at<=? "
+                "ORDER BY next_at LIMIT ?",
                 (PENDING, time.time(), most),
             )
             return [
-                Mail(key, user, sender, tuple(json.loads(to)), octets, None, id_, at, tries)
-                for key, user, sender, to, octets, id_, at, tries in rows
+                Mail(key, user, sender, tuple(json.loads(to)), octets, None, id_, at, tries, keep)
+                for key, user, sender, to, octets, id_, at, tries, keep in rows
             ]
 
         return await self._do(work)
+
+    async def recover(self) -> None:
+        """Before the first attempt of a process: what an earlier one noted as taken before it died."""
+
+        noted = self.taken.left()
+
+        def work() -> None:
+            for key, digests in noted.items():
+                row = self._db.execute(
+                    "SELECT id, recipients FROM outgoing WHERE key=? AND state=?", (key, PENDING)
+                ).fetchone()
+                if row is None:
+                    continue
+                left = self.taken.without(json.loads(row[1]), digests)
+                self._db.execute(
+                    "UPDATE outgoing SET state=?1, recipients=?2, octets=CASE WHEN ?1=?3 THEN x'' ELSE octets END "
+                    "WHERE id=?4",
+                    (PENDING if left else SENT, json.dumps(left), SENT, row[0]),
+                )
+
+        if noted:
+            await self._do(work)
+            for key, digests in noted.items():
+                self.taken.forget_left(key, digests)
 
     async def sent(self, mail: Mail) -> None:
         """It needs no further attempt."""
@@ -186,19 +224,22 @@ class Deliveries:
         """For good."""
         await self._set(mail, FAILED, 0.0, problem)
 
-    async def later(self, mail: Mail, wait_s: float, problem: str) -> None:
-        """Not sent, and why; next attempt after so many seconds."""
-        await self._set(mail, PENDING, time.time() + wait_s, problem)
+    async def later(self, mail: Mail, wait_s: float, problem: str, left: Sequence[str]) -> None:
+        """Not sent to these, and why; next attempt after so many seconds."""
+        await self._set(mail, PENDING, time.time() + wait_s, problem, left)
 
-    async def _set(self, mail: Mail, state: int, next_at: float, problem: str) -> None:
+    async def _set(
+        self, mail: Mail, state: int, next_at: float, problem: str, left: Sequence[str] = ()
+    ) -> None:
         def work() -> None:
             octets = "" if state == PENDING else ", octets=x''"
             self._db.execute(
-                f"UPDATE outgoing SET state=?, next_at=?, tries=tries+1, problem=?{octets} WHERE id=?",
-                (state, next_at, problem[:1000], mail.id),
+                f"UPDATE outgoing SET state=?, next_at=?, tries=tries+1, problem=?, recipients=?{octets} WHERE id=?",
+                (state, next_at, problem[:1000], json.dumps(left or mail.recipients), mail.id),
             )
 
         await self._do(work)
+        self.taken.forget(mail.key, mail.recipients)
 
     # --- what clients have done, and scripts are to see
 

@@ -4,24 +4,20 @@ No message is lost: nothing is said to the sender before all copies are durable.
 several steps their beginning is noted, and the sender's retry looks which of them were done before a crash.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from murder.api.delivery import Arriving
 from murder.api.store import Mailbox, NewMessage
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log
-from murder.model.acl import ANONYMOUS
 from murder.model.name import display
-from murder.net.outgoing.exchange import Client
-from murder.net.outgoing.exchange import Reply as Answer
-from murder.net.outgoing.pool import open_imap
-from murder.net.outgoing.relay import ImapUpstream
 from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import Turn
 from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
 from murder.roles.backend.scripts.copies import Copies
+from murder.roles.backend.scripts.elsewhere import append_elsewhere
 from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
 from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses
 from murder.roles.backend.scripts.telling import facts_of
@@ -40,15 +36,10 @@ from murder.sieve import (
 )
 from murder.sieve.run.message import Message as ScriptMessage
 from murder.wire.imap.flag import parse_flag_list
-from murder.wire.token import Scanner, client_astring
+from murder.wire.token import Scanner
 
 MAX_LOOKED_AT: Final = 1000  # messages that have come since a delivery was begun
 MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
-PIECE_OCTETS: Final = 64 * 1024
-# In ID: what is put there a script wants, and no other script sees it
-BY_SCRIPT: Final = "x-by-script"
-ONCE: Final = "1"
-AGAIN: Final = "again"  # it may be there, from before a crash
 REDIRECTED: Final = b"X-Sieve-Redirected-From: "
 NO_WAY: Final = "This server sends no mail; try again later"
 NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
@@ -61,10 +52,6 @@ class Step:
     place: Place
     flags: frozenset[str]
     version: int
-
-
-class _Nobody(Client):
-    """No client stands behind these connections."""
 
 
 class Delivery:
@@ -107,7 +94,7 @@ class Delivery:
             own = await own_addresses(self._backend, self._arriving)
             self._own = frozenset(one.lower() for one in own)
         steps = await self._steps()
-        mails = self._mails()
+        mails = self._mails(keep=b"" if steps or self.stays else bytes(self._arriving.mailbox))
         pipes = [action for action in self._outcome.actions if isinstance(action, Pipe)]
         seen = [
             (key_of("seen", self._user, action.once.handle), float(action.once.period_s))
@@ -250,35 +237,15 @@ class Delivery:
     async def _append(
         self, place: Place, flagged: frozenset[str], octets: bytes | memoryview
     ) -> None:
-        """At another backend, as the owner, by IMAP. Raises UpstreamFailure."""
-        server = place.server
-        timeout_s = self._backend.config.command_timeout_s
-        upstream = await open_imap(
-            self._upstreams,
-            server,
-            _Nobody(),
-            user=self._user or ANONYMOUS,
-            password=None,
-            identity=[("name", "murder"), (BY_SCRIPT, AGAIN if self._is_retry else ONCE)],
-            timeout_s=timeout_s,
-            max_message=1024 * 1024,
+        """At another backend. Raises UpstreamFailure, Refusal."""
+        backend, is_retry = self._backend, self._is_retry
+        message_id = b""
+        if is_retry and (field := self._original.named("message-id")):
+            message_id = b"".join(field[0].value.split())
+        words = (self._user, flagged, octets)
+        await append_elsewhere(
+            backend, self._upstreams, place, *words, is_retry=is_retry, message_id=message_id
         )
-        try:
-            name = client_astring(self._backend.namespace.external(place.name, self._user))
-            if self._is_retry and self._user and await self._is_there(upstream, name):
-                return
-            flags = " ".join(sorted(flagged)).encode("ascii")
-            tag = upstream.next_tag()
-            head = b"%b APPEND %b (%b) {%d+}\r\n" % (tag, name, flags, len(octets))
-            reply = await upstream.stream(tag, _pieces(head, octets))
-            if not self._user and _lacks_rights(reply):
-                raise Refusal(Code.NO_PERMISSION, f"{server}: {reply.text}")
-            if not reply.is_ok:
-                raise UpstreamFailure(
-                    UpstreamKind.PROTOCOL, server, f"it takes no copy: {reply.text}"
-                )
-        finally:
-            upstream.close()
 
     # --- programs
 
@@ -361,19 +328,6 @@ class Delivery:
         self._kept = self._kept or found
         return found
 
-    async def _is_there(self, upstream: ImapUpstream, name: bytes) -> bool:
-        """At another backend, by its Message-ID."""
-        field = self._original.named("message-id")
-        if not field:
-            return False
-        if not (await upstream.execute(b"EXAMINE " + name)).is_ok:
-            return False
-        word = client_astring(b"".join(field[0].value.split()))
-        reply = await upstream.execute(b"UID SEARCH HEADER Message-ID " + word)
-        return any(
-            line.upper().startswith(b"* SEARCH ") and line.split()[2:] for line in reply.untagged
-        )
-
     # --- what is to be sent
 
     @property
@@ -395,8 +349,9 @@ class Delivery:
         )
         return from_here or len(message.named("received")) > MAX_RECEIVED
 
-    def _mails(self) -> list[Mail]:
-        """Raises Refusal where this server sends none."""
+    def _mails(self, keep: bytes) -> list[Mail]:
+        """`keep`: where what is redirected is kept if it cannot be sent, b"" where it is safe. Raises Refusal where this
+        server sends none."""
         mails: list[Mail] = []
         for action in self._outcome.actions:
             match action:
@@ -404,7 +359,8 @@ class Delivery:
                     if self._is_loop(version):
                         continue
                     octets = self._redirected(version)
-                    mails.append(self._mail(action.key, self._sender(), (address,), octets))
+                    mail = self._mail(action.key, self._sender(), (address,), octets)
+                    mails.append(replace(mail, keep=keep))
                 case Reply(recipient=recipient, octets=octets, once=once, sender=sender):
                     seen = key_of("vacation", self._user, once.handle, recipient.casefold())
                     mail = self._mail(action.key, sender, (recipient,), octets)
@@ -469,20 +425,6 @@ async def has_since(mailbox: Mailbox, since: int, key: str) -> bool:
         if turn.is_over:
             await turn.rest()
     return False
-
-
-def _lacks_rights(reply: Answer) -> bool:
-    """Also as a Cyrus says it, which asks for `i`: it has no `p` for APPEND."""
-    return not reply.is_ok and (
-        reply.code == b"NOPERM" or "permission denied" in reply.text.lower()
-    )
-
-
-async def _pieces(head: bytes, octets: bytes | memoryview) -> AsyncIterator[bytes]:
-    yield head
-    for start in range(0, len(octets), PIECE_OCTETS):
-        yield bytes(octets[start : start + PIECE_OCTETS])
-    yield b"\r\n"
 
 
 def rejection_of(outcome: Outcome) -> str | None:

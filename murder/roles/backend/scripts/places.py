@@ -65,6 +65,14 @@ async def _place_of_nobody(backend: Backend, name: MailboxName) -> Place:
     return Place(name, "" if here else entry.server)
 
 
+async def find_kept(backend: Backend, name: MailboxName) -> Place | None:
+    """Where a mailbox is that has kept mail before. Raises Refusal, UpstreamFailure where that is not known now."""
+    if backend.mailboxes.find(name) is not None:
+        return Place(name)
+    entry = await _find_elsewhere(backend, name)
+    return Place(name, entry.server) if entry is not None else None
+
+
 async def _find_elsewhere(backend: Backend, name: MailboxName) -> MailboxEntry | None:
     """At another server, by the master. Raises Refusal, UpstreamFailure."""
     if backend.master is None:

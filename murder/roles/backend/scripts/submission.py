@@ -1,91 +1,160 @@
 """What scripts want sent is sent: from the rows that deliveries have put down, to the server of `[backend.submission]`.
 
-One process of a backend does it. A row is marked sent behind the server's word: where a crash comes between, that mail is
-sent a second time, which no sender can exclude (RFC 1047). What the server refuses for good is given up, all else is tried
-again, later each time.
+One process of a backend does it. Whom the server has taken a mail for is noted the moment it says so: only where a process
+dies between the server's deed and the reading of its word is that mail sent a second time, which no sender can exclude
+(RFC 1047). What the server refuses for good is given up, and kept where it would be nowhere else; all else is tried again,
+later each time.
 """
 
 import asyncio
 import smtplib
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
+from murder.api.store import NewMessage
 from murder.config import Config
 from murder.config.sections import SubmissionConfig
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
-from murder.roles.backend.records.deliveries import Deliveries, Mail
+from murder.model.name import MailboxName, display, owner_of
+from murder.roles.backend.records.deliveries import Mail
+from murder.roles.backend.scripts.elsewhere import append_elsewhere
+from murder.roles.backend.scripts.places import find_kept
 from murder.roles.backend.scripts.worklist import Worklist
+from murder.roles.backend.shared import Backend
+from murder.roles.backend.traced import Unattended, trace_append
 
 LATEST_S: Final = 4 * 3600.0
+MARK: Final = b"X-Sieve-Redirected-From:"  # of a loop; what is kept went nowhere
+TakenFor = Callable[[Sequence[str]], None]
 
 
-class Refused(Exception):
-    """For good."""
+@dataclass(slots=True)
+class Sent:
+    """What has become of a mail: the recipients it was taken for, those for whom it is refused for good, and the rest."""
+
+    taken: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    problem: str = ""
 
 
 class Submitter:
     """See the module."""
 
-    def __init__(self, deliveries: Deliveries, config: Config) -> None:
-        self._deliveries = deliveries
+    def __init__(self, backend: Backend, config: Config) -> None:
+        self._backend = backend
+        self._deliveries = backend.deliveries
         self.config = config
         self._log = logger(role="backend")
+        self._is_recovered = False
         self.rows = Worklist(self._due, self._send, self._failed)
 
     async def _due(self, most: int) -> Sequence[Mail]:
-        return await self._deliveries.due(most) if self.config.submission.server else ()
+        if not self.config.submission.server:
+            return ()
+        if not self._is_recovered:
+            await self._deliveries.recover()
+            self._is_recovered = True
+        return await self._deliveries.due(most)
 
     def _failed(self, error: Exception) -> None:
+        self._is_recovered = False  # of what has been sent, a row may not know
         self._log.error("outgoing.deferred", user="", to=[], problem="", exc_info=error)
 
     async def _send(self, mail: Mail) -> None:
         config = self.config.submission
-        facts = {"user": mail.user, "to": list(mail.recipients)}
-        try:
-            await asyncio.to_thread(submit, config, self.config.node.name, mail)
-        except Refused as refused:
-            await self._give_up(mail, str(refused))
-        except (OSError, smtplib.SMTPException) as error:
-            problem = str(error) or type(error).__name__
-            if time.time() - mail.at > config.give_up_s:
-                await self._give_up(mail, problem)
-                return
+
+        def taken(recipients: Sequence[str]) -> None:
+            self._deliveries.taken.note(mail.key, recipients)
+
+        sent = await asyncio.to_thread(submit, config, self.config.node.name, mail, taken)
+        if sent.taken:
+            self._log.info("outgoing.sent", user=mail.user, to=sent.taken, octets=len(mail.octets))
+        if sent.left and time.time() - mail.at > config.give_up_s:
+            sent.refused += sent.left
+            sent.left = []
+        if sent.refused:
+            self._log.warning(
+                "outgoing.failed", user=mail.user, to=sent.refused, problem=sent.problem
+            )
+        if sent.refused and mail.keep:
+            try:
+                await self._keep(mail)
+            except (Refusal, UpstreamFailure) as error:
+                sent.left += sent.refused  # it is nowhere else
+                sent.problem += f"; and it cannot be kept: {error}"
+        if sent.left:
             wait_s = min(LATEST_S, config.retry_s * 2 ** min(mail.tries, 20))
-            await self._deliveries.later(mail, wait_s, problem)
-            self._log.warning("outgoing.deferred", **facts, problem=problem)
-        else:
+            await self._deliveries.later(mail, wait_s, sent.problem, sent.left)
+            self._log.warning(
+                "outgoing.deferred", user=mail.user, to=sent.left, problem=sent.problem
+            )
+        elif sent.taken:
             await self._deliveries.sent(mail)
-            self._log.info("outgoing.sent", **facts, octets=len(mail.octets))
+        else:
+            await self._deliveries.failed(mail, sent.problem)
 
-    async def _give_up(self, mail: Mail, problem: str) -> None:
-        await self._deliveries.failed(mail, problem)
-        self._log.warning(
-            "outgoing.failed", user=mail.user, to=list(mail.recipients), problem=problem
-        )
+    async def _keep(self, mail: Mail) -> None:
+        """Where it would have been kept without the script: it had been accepted, so no quota is asked. Raises Refusal,
+        UpstreamFailure."""
+        backend = self._backend
+        octets = mail.octets
+        if octets.startswith(MARK):
+            octets = octets.partition(b"\n")[2]
+        place = await find_kept(backend, MailboxName(mail.keep))
+        if place is None:
+            raise Refusal(Code.NONEXISTENT, f"{display(MailboxName(mail.keep))} is gone")
+        if place.server:
+            assert backend.upstreams is not None
+            words = (mail.user, frozenset[str](), octets)
+            await append_elsewhere(backend, backend.upstreams, place, *words, is_retry=True)
+            return
+        incoming = backend.store.incoming()
+        mailbox = await backend.store.open(place.name, owner_of(place.name) or "")
+        try:
+            await incoming.write(octets)
+            message = NewMessage(incoming)
+            uids = await mailbox.append([message])
+            doer = Unattended(backend.mail_log, {"protocol": "sieve", "user": mail.user})
+            await trace_append(doer, mailbox, [message], uids)
+        finally:
+            mailbox.close()
+            await incoming.close()
 
 
-def submit(config: SubmissionConfig, own_name: str, mail: Mail) -> None:
-    """In a thread, to its end. Raises Refused, OSError, smtplib.SMTPException."""
-    server = config.server
-    assert server is not None
-    context = ssl.create_default_context(cafile=str(config.ca) if config.ca else None)
-    with _connected(config, own_name, context) as client:
-        if config.tls == "starttls":
-            client._host = config.tls_name or server.host  # type: ignore[attr-defined] # the name it checks
-            client.starttls(context=context)
-        client.ehlo_or_helo_if_needed()
-        if config.user:
-            client.login(config.user, config.password)
-        # of LMTP's answers, one for each recipient, smtplib reads the first
-        groups = (
-            [[to] for to in mail.recipients]
-            if config.protocol == "lmtp"
-            else [list(mail.recipients)]
-        )
-        for group in groups:
-            _transaction(client, mail, group)
+def submit(config: SubmissionConfig, own_name: str, mail: Mail, taken: TakenFor) -> Sent:
+    """In a thread, to its end. `taken` is told at once for whom the server has taken it."""
+    sent = Sent()
+    groups = _groups(config, mail)
+    try:
+        server = config.server
+        assert server is not None
+        context = ssl.create_default_context(cafile=str(config.ca) if config.ca else None)
+        with _connected(config, own_name, context) as client:
+            if config.tls == "starttls":
+                client._host = config.tls_name or server.host  # type: ignore[attr-defined] # the name it checks
+                client.starttls(context=context)
+            client.ehlo_or_helo_if_needed()
+            if config.user:
+                client.login(config.user, config.password)
+            for group in groups:
+                _transaction(client, mail, group, sent, taken)
+    except (OSError, smtplib.SMTPException) as error:
+        sent.problem = sent.problem or str(error) or type(error).__name__
+    known = {*sent.taken, *sent.refused, *sent.left}
+    sent.left += [one for one in mail.recipients if one not in known]
+    return sent
+
+
+def _groups(config: SubmissionConfig, mail: Mail) -> list[list[str]]:
+    """Of LMTP's answers behind DATA, one for each recipient, smtplib reads the first."""
+    if config.protocol == "lmtp":
+        return [[to] for to in mail.recipients]
+    return [list(mail.recipients)]
 
 
 def _connected(config: SubmissionConfig, own_name: str, context: ssl.SSLContext) -> smtplib.SMTP:
@@ -100,27 +169,65 @@ def _connected(config: SubmissionConfig, own_name: str, context: ssl.SSLContext)
     return smtplib.SMTP(server.host, server.port, own_name, timeout=config.timeout_s)
 
 
-def _transaction(client: smtplib.SMTP, mail: Mail, recipients: list[str]) -> None:
+def _transaction(
+    client: smtplib.SMTP, mail: Mail, recipients: list[str], sent: Sent, taken: TakenFor
+) -> None:
+    """Each recipient into one of `sent`'s lists. Raises OSError, smtplib.SMTPException."""
+    options = _options(client, mail, recipients, sent)
+    if options is None:
+        sent.refused += recipients
+        return
+    if not _is_taken(client.mail(mail.sender, options), recipients, sent):
+        client.rset()
+        return
+    accepted = [one for one in recipients if _is_taken(client.rcpt(one), [one], sent)]
+    if not accepted:
+        client.rset()
+        return
+    try:
+        answer = client.data(mail.octets)
+    except smtplib.SMTPDataError as error:  # not even 354
+        answer = (error.smtp_code, _octets_of(error.smtp_error))
+        client.rset()
+    if _is_taken(answer, accepted, sent):
+        taken(accepted)
+        sent.taken += accepted
+
+
+def _is_taken(answer: tuple[int, bytes], recipients: list[str], sent: Sent) -> bool:
+    code, text = answer
+    if 200 <= code < 300:
+        return True
+    sent.problem = f"{code} {text.decode('utf-8', 'replace')}"
+    (sent.refused if code >= 500 else sent.left).extend(recipients)
+    return False
+
+
+def _octets_of(text: bytes | str) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+
+
+def _options(
+    client: smtplib.SMTP, mail: Mail, recipients: list[str], sent: Sent
+) -> list[str] | None:
+    """Of MAIL; None where the server could not be told these addresses."""
     addresses = (mail.sender, *recipients)
-    if any(letter < " " or letter in "<>\x7f" for address in addresses for letter in address):
-        raise Refused("an address has characters that no address has")
     options = []
-    if not all(address.isascii() for address in addresses):
+    try:
+        octets = "".join(addresses).encode()
+    except UnicodeError:
+        sent.problem = "an address is no text"
+        return None
+    if any(letter < 32 or letter in b"<>\x7f" for letter in octets):
+        sent.problem = "an address has characters that no address has"
+        return None
+    if not octets.isascii():
         if not client.has_extn("smtputf8"):
-            raise Refused("the server takes no addresses in UTF-8 (SMTPUTF8)")
+            sent.problem = "the server takes no addresses in UTF-8 (SMTPUTF8)"
+            return None
         options.append("SMTPUTF8")
     if client.has_extn("8bitmime"):
         options.append("BODY=8BITMIME")
-    try:
-        client.sendmail(mail.sender, recipients, mail.octets, mail_options=options)
-    except smtplib.SMTPRecipientsRefused as refused:
-        codes = [code for code, _ in refused.recipients.values()]
-        if all(code >= 500 for code in codes):
-            raise Refused(str(refused.recipients)) from refused
-        raise
-    except UnicodeError as error:
-        raise Refused("an address is no text") from error
-    except smtplib.SMTPResponseException as answer:
-        if answer.smtp_code >= 500:
-            raise Refused(f"{answer.smtp_code} {answer.smtp_error!r}") from answer
-        raise
+    if client.has_extn("size"):
+        options.append(f"SIZE={len(mail.octets)}")
+    return options

@@ -7,7 +7,7 @@ from murder.model.message import Message, Uid
 from murder.model.name import MailboxName, display
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.records.caused import CHUNK, Caused
-from murder.roles.backend.scripts.carry_out import BY_SCRIPT
+from murder.roles.backend.scripts.elsewhere import BY_SCRIPT
 from murder.roles.backend.scripts.rules import may_see, named_script
 
 

@@ -10,7 +10,8 @@ from murder.model.acl import ANONYMOUS
 from murder.model.name import MailboxName, owner_of
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.scripts.carry_out import AGAIN, BY_SCRIPT, has_since
+from murder.roles.backend.scripts.carry_out import has_since
+from murder.roles.backend.scripts.elsewhere import AGAIN, BY_SCRIPT
 from murder.sieve.run.message import Message as ScriptMessage
 
 SETS_FLAGS: Final = frozenset("stw")  # all that the script wants, as at its own backend
@@ -37,7 +38,7 @@ async def open_posted(dialogue: BackendImap, name: MailboxName) -> tuple[Mailbox
 
 async def has_come(dialogue: BackendImap, mailbox: Mailbox, incoming: Incoming) -> bool:
     """Whether the other backend has put it here already, before it died. Only where it says that it tries again."""
-    if not is_posted(dialogue) or dialogue.client_id[BY_SCRIPT] != AGAIN:
+    if not dialogue.user.by_proxy or dialogue.client_id.get(BY_SCRIPT) != AGAIN:
         return False
     message = ScriptMessage(incoming.octets())
     for _ in message.read():

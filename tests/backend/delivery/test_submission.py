@@ -1,0 +1,120 @@
+"""What scripts send: who gets it where a server takes it for some, what a death leaves, and where it stays else."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from murder.model.name import MailboxName
+from murder.roles.backend.records.deliveries import FAILED, PENDING, SENT, Deliveries, Mail
+from tests.backend.delivery.test_sieve_delivery import Lmtp, sending
+from tests.kit.waiting import until_soon
+
+THREE = b"""require "enotify";
+notify :message "news" "mailto:one@x.example?cc=two@x.example,three@x.example";"""
+ONE = b'redirect "else@example.org";'
+
+
+def went(client: Lmtp, states: Sequence[int]) -> bool:
+    """Whether it has come to these; else what waits is looked at now."""
+    client.one.backend.outgoing_arrived()
+    return client.states() == states
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
+async def test_who_was_not_taken_is_tried_again_and_who_was_is_not(
+    protocol: str, tmp_path: Path
+) -> None:
+    async with sending(tmp_path, THREE, protocol=protocol) as (client, sink):
+        sink.at_rcpt[b"two@x.example"] = [b"450 full", b"451 still"]
+        sink.at_rcpt[b"three@x.example"] = [b"550 nobody"]
+        with capture_logs() as logged:
+            await client.deliver("one")
+            await until_soon(lambda: went(client, [SENT]), "all that can be is sent")
+        assert [to for _, to, _ in sink.taken] == [[b"one@x.example"], [b"two@x.example"]]
+    told = [(one["event"], one["to"]) for one in logged if one["event"].startswith("outgoing.")]
+    assert told == [
+        ("outgoing.sent", ["one@x.example"]),
+        ("outgoing.failed", ["three@x.example"]),
+        ("outgoing.deferred", ["two@x.example"]),
+        ("outgoing.deferred", ["two@x.example"]),
+        ("outgoing.sent", ["two@x.example"]),
+    ]
+
+
+async def test_what_was_taken_before_a_death_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(_: Deliveries, mail: Mail) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Deliveries, "sent", dies)
+    async with sending(tmp_path, ONE, retry_s=3600) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: sink.taken, "the server takes it")
+        folder = tmp_path / "backend/deliveries/taken"
+        await until_soon(lambda: len(list(folder.iterdir())) == 1, "which is noted")
+        assert client.states() == [PENDING]
+    monkeypatch.undo()
+    async with sending(tmp_path, ONE) as (client, sink):
+        await until_soon(lambda: went(client, [SENT]), "it is known")
+        await client.deliver("two")
+        await until_soon(lambda: len(sink.taken) == 1, "others are sent")
+        assert b"Subject: two" in sink.taken[0][2] and list(folder.iterdir()) == []
+
+
+async def test_what_was_taken_is_not_sent_again_where_that_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_: Deliveries, mail: Mail) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(Deliveries, "sent", fails)
+    async with sending(tmp_path, ONE) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT]), "it is known from what was noted")
+        assert len(sink.taken) == 1
+
+
+async def test_of_what_was_taken_for_some_before_a_death_the_rest_is_sent(tmp_path: Path) -> None:
+    mail = Mail(b"key", "ana", "", ("a@x.example", "b@x.example"), b"Subject: x\r\n\r\n")
+    books = Deliveries(tmp_path)
+    try:
+        await books.end(b"", [mail])
+        books.taken.note(b"key", ["a@x.example"])
+        books.taken.note(b"other", ["a@x.example"])  # its row has gone
+        for _ in range(2):
+            await books.recover()
+            ((due,), noted) = await books.due(9), books.taken.left()
+            assert (due.recipients, due.octets, noted) == (("b@x.example",), mail.octets, {})
+        books.taken.note(b"key", ["b@x.example"])
+        await books.recover()
+        assert await books.due(9) == [] and books.taken.left() == {}
+    finally:
+        books.close()
+
+
+@pytest.mark.parametrize("script", [ONE, b'require "copy"; redirect :copy "else@example.org";'])
+async def test_what_nobody_takes_in_time_is_kept_once(script: bytes, tmp_path: Path) -> None:
+    async with sending(tmp_path, script, *[b"451 later"] * 9, give_up_s=0.0) as (client, _):
+        assert (await client.deliver("one"))[0].startswith(b"250")
+        await until_soon(lambda: went(client, [FAILED]), "it is given up")
+        assert await client.subjects() == [("one", [])]
+        mailbox = await client.one.backend.store.open(MailboxName(b"user.ana"), "ana")
+        try:
+            octets = bytes(await mailbox.octets((await mailbox.uids())[0]))
+        finally:
+            mailbox.close()
+        assert b"X-Sieve-Redirected-From" not in octets and b"Received: " in octets
+
+
+async def test_what_can_be_kept_nowhere_waits(tmp_path: Path) -> None:
+    async with sending(tmp_path, ONE, b"554 no", b"554 no") as (client, sink):
+        await client.one.backend.deliveries.end(
+            b"", [Mail(b"key", "bob", "", ("x@y.example",), b"S: x\r\n\r\n", keep=b"user.gone")]
+        )
+        client.one.backend.outgoing_arrived()
+        await until_soon(lambda: went(client, [SENT]), "the server takes it in the end")
+        assert sink.tries == 3
