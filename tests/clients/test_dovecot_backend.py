@@ -3,9 +3,11 @@
 import poplib
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.clients.sieve_programs import PROGRAMS, Where
 from tests.kit.demo import Demo, message, reconfigure, running_demo
 from tests.kit.dovecot import dovecot, why_not
 from tests.kit.managesieve import ManageSieve
@@ -85,12 +87,20 @@ def test_its_users_scripts_are_kept_through_the_frontend(demo: Demo) -> None:
         client.ask('PUTSCRIPT "a"', b'require "fileinto";\r\nfileinto "INBOX/far";\r\n')
         bad = client.attempt('PUTSCRIPT "b"', b"keeep;\r\n")
         assert not bad.is_ok and "keeep" in bad
-        client.ask('SETACTIVE "a"')
+        assert (
+            client.ask('SETACTIVE "a"') == "OK"
+        )  # without its text, which Cyrus' sieveshell does not take
         assert client.scripts() == {"a": True}
         assert "fileinto" in client.ask('GETSCRIPT "a"')
         assert "ACTIVE" in client.attempt('DELETESCRIPT "a"')
         client.ask('SETACTIVE ""')
         client.ask('DELETESCRIPT "a"')
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_its_user_keeps_scripts_with_a_program(program: str, demo: Demo, tmp_path: Path) -> None:
+    where = ("localhost", demo.frontend["sieve"], "dora", demo.password)
+    PROGRAMS[program](Where(*where, tmp_path, str(demo.info["ca"])))
 
 
 def test_the_other_backends_users_are_where_they_were(demo: Demo) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.sieve_programs import PROGRAMS, Where
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_roles import (
     FRONTEND,
@@ -63,6 +64,12 @@ def test_whole_sessions_are_passed_on(cyrus_parts: Lab, tmp_path: Path) -> None:
         assert program.log.read_text().count('"backend": "be1.murder.test"') == 2
 
 
+def check_programs(frontend: str, user: str, folder: Path) -> None:
+    """Those that keep scripts."""
+    for program in PROGRAMS.values():
+        program(Where(frontend, 4190, user, "secret", folder))
+
+
 def check_scripts(frontend: str, user: str) -> None:
     with ManageSieve(frontend) as client:
         assert client.login(user).is_ok
@@ -83,13 +90,14 @@ def share(one: Imap, user: str, other: str) -> None:
     assert f"user/{user}/both" not in one.ask('LIST "" "INBOX/*"')
 
 
-def test_a_whole_murder_behind_it(frontend: str) -> None:
+def test_a_whole_murder_behind_it(frontend: str, tmp_path: Path) -> None:
     one, two = logged_in(frontend, "user1"), logged_in(frontend, "user2")
     for client, user in ((one, "user1"), (two, "user2")):
         work_in_own_mailboxes(client, user)
     check_delivery_and_pop3(frontend)
     for user in ("user1", "user2"):
         check_scripts(frontend, user)
+        check_programs(frontend, user, tmp_path)
     check_idle(frontend, two)
     share(one, "user1", "user2")
     share(two, "user2", "user1")

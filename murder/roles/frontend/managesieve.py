@@ -200,6 +200,9 @@ class FrontendSieve(SieveDialogue):
             status = parse_status(line + b"\r\n")
             if status is not None and status.kind is Kind.BYE:
                 raise upstream.failure(UpstreamKind.LOST, "it said BYE")
+            if status is not None and status.kind is Kind.OK and not status.code:
+                if ANNOUNCED.search(line) is None:
+                    line = b"OK"  # a text that tells nobody anything ends Cyrus' sieveshell; Dovecot has one
             await self._pass_line(upstream, line)
             if status is not None:
                 return
