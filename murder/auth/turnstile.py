@@ -1,7 +1,7 @@
-"""Whose password is hashed next: one address after the other, however many attempts each has waiting.
+"""Whose turn is next, of what few can do at a time: one key after the other, however much each has waiting.
 
-A hash takes a processor for tens of milliseconds, on purpose. Five hundred attempts from one address then are one turn
-in two for everybody else, not half a minute's wait. Knows no passwords.
+The hash of a password takes a processor for tens of milliseconds, on purpose. Five hundred attempts from one address then
+are one turn in two for everybody else, not half a minute's wait. So with a site's programs, by user. Knows no passwords.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Turnstile:
                 del ring[key]
 
     def _pass_on(self) -> None:
-        """The next address has its turn, and goes to the end of its ring if it has more."""
+        """The next key has its turn, and goes to the end of its ring if it has more."""
         for ring in self._rings:
             while ring:
                 key, line = ring.popitem(last=False)

@@ -20,14 +20,14 @@ from murder.model.annotation import SHARED_SCRIPT
 from murder.model.identity import Identity
 from murder.model.name import MailboxName
 from murder.roles.backend.records.annotations import SHARED
-from murder.roles.backend.scripts.programs import PATH, Programs
+from murder.roles.backend.scripts.programs import AT_ONCE, PATH, Programs
 from murder.roles.backend.scripts.site import flaws_of_site
 from murder.roles.backend.scripts.srs import RedirectSenders
 from tests.backend.delivery.test_sieve_delivery import MESSAGE, delivering, sending
 from tests.backend.server import OnePassword, Parts, config_in, running_backend, spool_store
 from tests.kit.dialogue import Player, Streams
 from tests.kit.process import ROOT
-from tests.kit.waiting import until_soon
+from tests.kit.waiting import turns, until_soon
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -229,6 +229,29 @@ async def test_a_program_that_fails_has_the_message_come_again_unless_it_is_safe
         assert await client.subjects() == [("safe", [])]
     failed = [event for event in logged if event["event"] == "program.failed"]
     assert [event["problem"] for event in failed] == [problem] * 2
+
+
+async def test_one_users_programs_leave_another_his_turn(tmp_path: Path) -> None:
+    """A dozen wait, and hold all room that there is; whoever comes then is not behind all of them."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    begun.touch()
+    slow = f"echo $USER >> {begun}; while [ ! -e {go} ]; do sleep 0.02; done"
+    one = ProgramConfig(("/bin/sh", "-c", slow), ("execute",), "users", timeout_s=60.0)
+    programs = Programs({"one": one})
+
+    async def run(user: str) -> None:
+        known = {"USER": user}
+        await programs.run("execute", "one", (), b"", known, get_logger(), for_user=True)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(3 * AT_ONCE):
+            tasks.create_task(run("mallory"))
+        await until_soon(lambda: begun.read_text() == "mallory\n" * AT_ONCE)
+        tasks.create_task(run("ana"))
+        await turns()
+        go.touch()
+    order = begun.read_text().split()
+    assert order.index("ana") < 2 * AT_ONCE and len(order) == 3 * AT_ONCE + 1
 
 
 WHOSE = """

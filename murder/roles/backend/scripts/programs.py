@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from murder.auth.turnstile import Turnstile
 from murder.config.sieve import ProgramConfig
 from murder.log import Log
 from murder.net.turns import aside
 
-AT_ONCE: Final = 4  # of one worker; others wait for their turn
+AT_ONCE: Final = 4  # of one worker; others wait for their turn, one user after the other
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 MAX_COMPLAINT: Final = 500  # octets of what a program says of its failure, for the log
 PIECE: Final = 64 * 1024
@@ -42,7 +43,7 @@ class Programs:
 
     def __init__(self, programs: Mapping[str, ProgramConfig]) -> None:
         self._programs = programs
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = Turnstile(AT_ONCE)
 
     def words(self, *, for_users: bool) -> frozenset[str]:
         """The extensions that there are programs for: in users' scripts, or in the site's."""
@@ -69,7 +70,7 @@ class Programs:
         if program is None or use not in program.uses or (for_user and program.by != "users"):
             log.warning("program.failed", program=name, problem=f"there is none for {use} here")
             return None
-        async with self._room:
+        async with self._room.turn(known.get("USER", "")):
             said, problem = await _run(program, arguments, octets, known)
         if problem:
             log.warning("program.failed", program=name, problem=problem)
