@@ -140,7 +140,6 @@ class Connection(asyncio.Protocol):
         "_lost",
         "_make_receiver",
         "_may_have_tls",
-        "_most_unread",
         "_most_unwritten",
         "_on_lost",
         "_receiver",
@@ -152,6 +151,7 @@ class Connection(asyncio.Protocol):
         "is_held_back",
         "is_plain",
         "is_tls",
+        "most_unread",
         "on_known",
         "peer",
         "peer_port",
@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
         self.attempts = 0  # to log in, so far
         self.on_known: Callable[[Connection], None] | None = None
         self._is_held_off = False
-        self._most_unread: int | None = None
+        self.most_unread: int | None = None
         self._most_unwritten = WRITE_HIGH_OCTETS
         self.certificate: PeerCertificate | None = None
         self.user_certificate = b""  # DER: of a user, who is no node by it
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
             on_known, self.on_known = self.on_known, None
             on_known(self)
             if self.is_tls:
-                self._limit_tls(self._most_unread)
+                self._limit_tls(self.most_unread)
 
     def is_a_strangers(self, on_known: "Callable[[Connection], None]") -> None:
         """Until `became_known`, which calls this."""
@@ -322,7 +322,7 @@ class Connection(asyncio.Protocol):
     def read_at_most(self, octets: int) -> None:
         """From now on about so many octets in one turn, and so many that TLS has not decrypted: for a role whose peers have
         many connections and send much on each. The loop reads 256 KiB otherwise, and has a buffer of that size for each."""
-        self._most_unread = octets
+        self.most_unread = octets
         sock = None if self._lost else self.transport.get_extra_info("socket")
         # one read is all that the kernel has kept; it takes twice what is said
         if sock is not None:
@@ -417,7 +417,7 @@ class Connection(asyncio.Protocol):
         self.is_held_back = False
         if self._is_held_off:
             self._is_held_off = False
-            self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
+            self._limit_tls(self.most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
         if self._deflated:
             self._inflate_later()
         elif not self._lost and not self.transport.is_reading() and not self.transport.is_closing():
@@ -594,4 +594,4 @@ class Connection(asyncio.Protocol):
                 self.certificate = shown
             tls.on_close_notify = self._tls_ended
             tls.on_many = self._tls_has_more
-            self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
+            self._limit_tls(self.most_unread if self.on_known is None else STRANGER_TLS_OCTETS)

@@ -4,7 +4,8 @@ No task while idle: octets come by callback, a command that needs to wait gets o
 commands run strictly in order. Nothing here knows a protocol: a subclass gives the greeting, the handlers, and the one
 place where errors become replies.
 
-Turns are fair. Commands that came together are carried out for `TURN_S`, the rest after everybody else has had a turn.
+Turns are fair. Commands that came together are carried out for `TURN_S` (for a moment only, where others have had this turn
+of the loop), the rest after everybody else has had a turn.
 While the peer does not take its answers, no further command of its is begun; what it sends meanwhile is held up to
 `HELD_OCTETS`, and then not read. Handlers that answer much call `flush`, which waits for the peer and ends a turn.
 """
@@ -16,9 +17,10 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax
+from murder.net.bulk import BULK_OCTETS, NARROW_FAR_OCTETS, took_much
 from murder.net.connection import STUCK_WRITE_S, Connection
 from murder.net.sweep import NOWHERE, here
-from murder.net.turns import TURN_S, line_up
+from murder.net.turns import LATE_TURN_S, TURN_S, line_up, share_of, stand_in_line
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
 HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
@@ -109,6 +111,8 @@ class Dialogue(ABC):
     def received(self, data: bytes) -> None:
         if self.is_closing:
             return
+        if len(data) >= BULK_OCTETS:
+            took_much(self.connection, NARROW_FAR_OCTETS)
         self.session.receive(data)
         if self._waiter is not None:
             if not self._waiter.done():
@@ -212,7 +216,7 @@ class Dialogue(ABC):
         ConnectionResetError if the client never takes it."""
         if self.connection.writing_paused or self.connection.is_lost:
             await self.connection.drain(self.write_timeout_s)
-            self._turn_ends = time.perf_counter() + TURN_S
+            self._turn_ends = time.perf_counter() + share_of(self.loop)
         elif time.perf_counter() >= self._turn_ends:
             await self.rest()
 
@@ -300,7 +304,9 @@ class Dialogue(ABC):
         if self._pumping:
             return
         self._pumping = True
-        turn_ends = 0.0
+        now = time.perf_counter()
+        # as `share_of`, without the call
+        turn_ends = now + (TURN_S if now - self.loop.time() < TURN_S else LATE_TURN_S)
         try:
             connection = self.connection
             while (  # as `_may_take`, in one place less
@@ -317,7 +323,7 @@ class Dialogue(ABC):
                 if event is None:
                     if self.session.is_behind:
                         self._pump_is_due = True
-                        self.loop.call_soon(self._pump_again)
+                        stand_in_line(self.loop, self._pump_again)
                     elif self._input_ended:
                         self.loop.call_soon(self.close_if_done)
                     else:
@@ -325,12 +331,9 @@ class Dialogue(ABC):
                     return
                 self._note_activity()
                 self._start(event)
-                now = time.perf_counter()
-                if not turn_ends:
-                    turn_ends = now + TURN_S
-                elif now >= turn_ends:
+                if time.perf_counter() >= turn_ends:
                     self._pump_is_due = True
-                    self.loop.call_soon(self._pump_again)
+                    stand_in_line(self.loop, self._pump_again)
                     return
         finally:
             self._pumping = False

@@ -5,6 +5,9 @@ it between its steps; when the turn is over it rests, which lets every other con
 cannot ask between its steps (a parser, a sort) is done `aside`, in the one thread there is for such work, and its input
 is bounded by its caller: a C function that holds the interpreter is not interrupted by a thread either.
 
+Many connections may be ready in the same turn of the loop. Once it has lasted for as long as one of them may hold it, each
+further one has only a moment of it before it stands in line (`share_of`): a hundred together are not a hundred turns.
+
 A test gives a `Turn` a clock of its own and counts how often the work rests.
 """
 
@@ -18,12 +21,24 @@ from typing import Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 TURN_S: Final = 0.005  # of the event loop for one connection, then the others
+LATE_TURN_S: Final = 0.0002  # of a turn of the loop that has lasted for TURN_S: some quick commands
 SWITCH_S: Final = (
     0.001  # how long the thread aside may hold the interpreter while the loop waits for it
 )
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def is_late(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this turn of the loop has lasted for TURN_S already: uvloop's time is that of its beginning. (It is anew where
+    a timer is set meanwhile: then the turn is shorter than it seems here. Other loops have no such time.)"""
+    return time.perf_counter() - loop.time() >= TURN_S
+
+
+def share_of(loop: asyncio.AbstractEventLoop) -> float:
+    """How long who begins now may hold the loop."""
+    return LATE_TURN_S if time.perf_counter() - loop.time() >= TURN_S else TURN_S
 
 
 class Turn:
@@ -34,9 +49,12 @@ class Turn:
     def __init__(
         self, share_s: float = TURN_S, clock: Callable[[], float] = time.perf_counter
     ) -> None:
+        """Of a turn of the loop that is late already it has a moment only (see `share_of`), of each later one its share."""
         self._share_s = share_s
         self._clock = clock
-        self._ends = clock() + share_s
+        loop = asyncio._get_running_loop()
+        is_late_ = loop is not None and is_late(loop)
+        self._ends = clock() + (min(share_s, LATE_TURN_S) if is_late_ else share_s)
         self.rests = 0
 
     @property
@@ -63,28 +81,35 @@ class _Line:
     """Who rests in one event loop, in order."""
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None] | Callable[[], None]] = deque()
         self._is_moving = False
 
     async def wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._waiting.append(turn)
+        turn = asyncio.get_running_loop().create_future()
+        self.stand(turn)
+        await turn
+
+    def stand(self, who: "asyncio.Future[None] | Callable[[], None]") -> None:
+        self._waiting.append(who)
         if not self._is_moving:
             self._is_moving = True
-            loop.call_soon(self._move)
-        await turn
+            asyncio.get_running_loop().call_soon(self._move)
 
     def _move(self) -> None:
         waiting = self._waiting
+        who: asyncio.Future[None] | Callable[[], None] | None = None
         while waiting:
-            turn = waiting.popleft()
-            if not turn.done():  # who has been cancelled stands there no more
-                turn.set_result(None)
+            who = waiting.popleft()
+            if not isinstance(who, asyncio.Future):
+                break
+            if not who.done():  # who has been cancelled stands there no more
+                who.set_result(None)
                 break
         self._is_moving = bool(waiting)
         if self._is_moving:
             asyncio.get_running_loop().call_soon(self._move)
+        if who is not None and not isinstance(who, asyncio.Future):
+            who()
 
 
 _lines: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Line]] = WeakKeyDictionary()
@@ -93,11 +118,19 @@ _lines: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Line]] = WeakKeyDict
 async def line_up() -> None:
     """Wait in line with all work of this loop that rests. One goes on in each turn of the loop: so many long works together
     hold it no longer than one of them does."""
-    loop = asyncio.get_running_loop()
+    await _line_of(asyncio.get_running_loop()).wait()
+
+
+def stand_in_line(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> None:
+    """As `line_up`, for who has no task: this is called when it is their turn."""
+    _line_of(loop).stand(go_on)
+
+
+def _line_of(loop: asyncio.AbstractEventLoop) -> _Line:
     line = _lines.get(loop)
     if line is None:
         line = _lines[loop] = _Line()
-    await line.wait()
+    return line
 
 
 class Burst:

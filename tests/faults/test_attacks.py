@@ -19,6 +19,16 @@ WATCHED: Final = {
         "net/test_fair_turns.py::test_commands_that_come_together_are_handled_a_turn_at_a_time",
         "faults/test_bad_input.py::test_a_client_that_never_reads_does_not_fill_memory",
     ),
+    "many connections that are ready at once": (
+        "net/test_fair_turns.py::test_a_hundred_bursts_at_once_are_not_a_hundred_turns",
+        "net/test_turns.py::test_of_a_turn_of_the_loop_that_is_late_who_begins_has_a_moment",
+        "net/test_bulk.py::test_in_a_late_turn_who_brings_much_stands_in_line",
+        "net/test_bulk.py::test_whatever_passes_a_frontend_takes_turns",
+    ),
+    "many connections whose other ends take nothing": (
+        "net/test_bulk.py::test_only_some_connections_are_read_in_large_strokes",
+        "net/test_bulk.py::test_the_place_of_who_has_gone_is_free_again",
+    ),
     "COMPRESS that blows up": (
         "net/test_fair_turns.py::test_deflated_octets_are_inflated_a_little_in_each_turn",
         "mupdate/test_limits.py::test_a_deflate_bomb_meets_the_limits_of_the_session",

@@ -1,11 +1,25 @@
 """A turn ends by its clock; what is done aside does not hold the loop."""
 
 import asyncio
+import time
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from murder.api.turns import _sleep, rest, set_rest
-from murder.net.turns import TURN_S, Turn, aside, in_turns, line_up
+from murder.net.turns import (
+    LATE_TURN_S,
+    TURN_S,
+    Turn,
+    aside,
+    in_turns,
+    is_late,
+    line_up,
+    share_of,
+    stand_in_line,
+)
+from tests.kit.waiting import until_soon
 
 
 def test_a_turn_is_over_when_its_share_is_used_and_new_after_a_rest() -> None:
@@ -96,3 +110,42 @@ async def test_a_store_rests_in_the_line_of_the_server() -> None:
         set_rest(_sleep)
     assert counts[-1] == 3
     assert all(after - before <= 1 for before, after in pairwise(counts))
+
+
+async def test_who_has_no_task_stands_in_the_same_line() -> None:
+    loop = asyncio.get_running_loop()
+    turn, went_on = 0, []
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
+
+    async def work() -> None:
+        await line_up()
+        went_on.append(turn)
+
+    count()
+    tasks = []
+    for _ in range(20):
+        stand_in_line(loop, lambda: went_on.append(turn))
+        tasks.append(asyncio.create_task(work()))
+    await until_soon(lambda: len(went_on) == 40)
+    assert len(set(went_on)) == 40 and went_on == sorted(went_on)
+
+
+async def test_of_a_turn_of_the_loop_that_is_late_who_begins_has_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    assert not is_late(loop) and share_of(loop) == TURN_S
+    now += 2 * TURN_S
+    assert is_late(loop) and share_of(loop) == LATE_TURN_S
+    begun = Turn(clock=time.perf_counter)
+    now += LATE_TURN_S
+    assert begun.is_over
+    await begun.rest()
+    now += LATE_TURN_S
+    assert not begun.is_over

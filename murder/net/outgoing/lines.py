@@ -10,6 +10,7 @@ from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import ProtocolSpec
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.outgoing.proving import Proof
 from murder.net.outgoing.upstream import Address, Upstreams
@@ -47,6 +48,8 @@ class LineUpstream:
     def received(self, data: bytes) -> None:
         if self.pipe is not None:
             self.pipe(data)
+            if len(data) >= BULK_OCTETS:
+                took_much(self.connection)
             return
         self._held += data
         self._has_said_some = True

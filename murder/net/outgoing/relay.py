@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import (
     MAX_COLLECTED,
@@ -37,8 +38,7 @@ from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.mailboxes.moved import LEFT
 
 MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its end
-# a whole answer that is kept may take so many times the wait for octets of it
-ANSWER_TIMES: Final = 4
+ANSWER_TIMES: Final = 4  # the wait for octets, of a whole answer that is kept
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
 SEARCHED_OCTETS: Final = 4096  # of one write, for what outlasts a mailbox
@@ -136,16 +136,15 @@ class ImapUpstream:
             elif self.keeper is not None:
                 self.abandon()  # a BYE most likely; octets of somebody's at worst
                 return
-            elif not self.awaits_tls:
-                self._pass_on(data)
-            else:
+            elif self.awaits_tls:
                 raise BadSyntax("octets behind the answer to STARTTLS")
-            if (
-                self.holds_answers_back
-                and (self._own is not None or self.flight or self._asker is not None)
-                and len(data) < SMALL_OCTETS
-            ):
-                self.connection.acknowledge_now()
+            else:
+                self._pass_on(data)
+            if len(data) < SMALL_OCTETS:
+                if self.holds_answers_back and (self._own or self.flight or self._asker):
+                    self.connection.acknowledge_now()
+            elif len(data) >= BULK_OCTETS:
+                took_much(self.connection)
         except BadSyntax as error:
             self._end(UpstreamKind.PROTOCOL, str(error))
             self.connection.abort()

@@ -9,6 +9,7 @@ from typing import Final
 
 from murder.errors import Code
 from murder.model.identity import Login
+from murder.net.bulk import BULK_OCTETS, NARROW_FAR_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.roles.frontend.multiplexor.speech import Speech
@@ -115,6 +116,8 @@ class Pipe(ClientDialogue):
             server.write(data)
         if server.writing_paused:
             self.connection.pause_reading()
+        if len(data) >= BULK_OCTETS:
+            took_much(self.connection, NARROW_FAR_OCTETS)
 
     def writable(self) -> None:
         self.server.resume_reading()
@@ -192,6 +195,8 @@ class ServerEnd:
             client.write(data)
         if client.writing_paused:
             pipe.server.pause_reading()
+        if len(data) >= BULK_OCTETS:
+            took_much(pipe.server)
 
     def writable(self) -> None:
         self._client.resume_reading()

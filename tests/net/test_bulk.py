@@ -1,0 +1,133 @@
+"""Many connections that bring much at once: what is kept for them, and that they take turns."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+
+from murder.net import bulk
+from murder.net.bulk import BULK_OCTETS, MOST_WIDE, NARROW_OCTETS, took_much
+from murder.net.connection import Connection
+from tests.frontend.cluster import running_cluster
+from tests.frontend.entering.test_multiplexor import entered
+from tests.kit.waiting import turns, until_soon
+
+
+class Hears:
+    def __init__(self, _: Connection) -> None:
+        self.octets = 0
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        self.octets += len(data)
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        pass
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Connection, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.connect_accepted_socket(lambda: Connection(Hears), ours)
+    try:
+        yield connection, theirs
+    finally:
+        connection.abort()
+        theirs.close()
+
+
+def room_of(connection: Connection) -> int:
+    """Octets that the kernel keeps for it."""
+    sock: Any = connection.transport.get_extra_info("socket")
+    return int(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+
+
+@pytest.fixture
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have left open is not in the way of these."""
+    monkeypatch.setattr(bulk, "_wide", WeakSet())
+
+
+@pytest.mark.usefixtures("nobody_else")
+async def test_only_some_connections_are_read_in_large_strokes() -> None:
+    async with AsyncExitStack() as stack:
+        connections = [
+            (await stack.enter_async_context(connected()))[0] for _ in range(MOST_WIDE + 5)
+        ]
+        for _ in range(2):
+            for connection in connections:
+                took_much(connection)
+        narrow = [one for one in connections if room_of(one) <= NARROW_OCTETS]
+        assert narrow == connections[MOST_WIDE:]
+
+
+@pytest.mark.usefixtures("nobody_else")
+async def test_the_place_of_who_has_gone_is_free_again() -> None:
+    for _ in range(MOST_WIDE + 5):
+        async with connected() as (connection, _peer):
+            took_much(connection)
+            assert connection.most_unread is None
+            del connection
+        await turns()
+
+
+@pytest.mark.usefixtures("nobody_else")
+async def test_in_a_late_turn_who_brings_much_stands_in_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "is_late", lambda _: True)
+    async with connected() as (first, peer), connected() as (second, _peer):
+        took_much(first)
+        took_much(second)
+        second.pause_reading()  # its receiver wants no more
+        assert not first.transport.is_reading()
+        await until_soon(first.transport.is_reading)
+        await turns()
+        assert not second.transport.is_reading()
+        second.resume_reading()
+        assert second.transport.is_reading()
+        peer.send(b"x" * 10)
+        heard = first.receiver
+        assert isinstance(heard, Hears)
+        await until_soon(lambda: heard.octets == 10)
+
+
+async def test_whatever_passes_a_frontend_takes_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up and down, by commands and in a pipe; a backend, too, what comes up."""
+    late: list[asyncio.AbstractEventLoop] = []
+
+    def note(loop: asyncio.AbstractEventLoop) -> bool:
+        late.append(loop)
+        return True
+
+    monkeypatch.setattr(bulk, "is_late", note)
+    for mode in ("murder", "multiplexor"):
+        async with running_cluster(tmp_path / mode, mode=mode) as cluster:
+            peer = await entered(cluster, "ana")
+            mail = b"Subject: x\r\n\r\n" + b"y" * 1_000_000
+            late.clear()
+            peer.send(b"a APPEND INBOX {%d+}\r\n%s\r\n" % (len(mail), mail))
+            await peer.until(b"a OK")
+            # the frontend and the backend have each had it, in pieces of 256 KiB at most
+            assert len(late) >= 2 * len(mail) // (256 * 1024) > 0
+            await peer.ok(b"SELECT INBOX")
+            late.clear()
+            peer.send(b"f FETCH 1 BODY.PEEK[]\r\n")
+            said = await peer.until(b"f OK")
+            assert sum(map(len, said)) > len(mail)
+            assert len(late) >= len(mail) // (256 * 1024)
+            await peer.close()
+    assert BULK_OCTETS < 256 * 1024
