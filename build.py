@@ -131,8 +131,8 @@ def build_archive(arguments: list[str]) -> int:
     new.write_bytes(octets)
     new.chmod(0o755)
     new.replace(out)
-    shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
-    say(f"{shown}: {len(octets) / 1e6:.1f} MB, sha256 {hashlib.sha256(octets).hexdigest()}")
+    written = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
+    say(f"{written}: {len(octets) / 1e6:.1f} MB, sha256 {hashlib.sha256(octets).hexdigest()}")
     return 0
 
 
@@ -457,12 +457,12 @@ def resolve(
         for tag in TARGETS[target]:
             words += ["--platform", tag]
         pip([*words, *(() if deep else ("--no-deps",)), *wanted], program)
-        found = json.loads(report.read_text(encoding="utf-8"))["install"]
+        items = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {
         f"{item['metadata']['name'].lower()}=={item['metadata']['version']}": {
             item["download_info"]["archive_info"]["hashes"]["sha256"]
         }
-        for item in found
+        for item in items
     }
 
 

@@ -81,11 +81,11 @@ def site_plugins(folders: Sequence[Path]) -> Iterator[Found]:
 
 def bundled_settings() -> dict[str, type]:
     """The Settings class of each bundled plugin that has one, for the example configuration."""
-    found = {
+    classes = {
         bundled_plugin.name: getattr(load_module(bundled_plugin), "Settings", None)
         for bundled_plugin in bundled_plugins()
     }
-    return {name: cls for name, cls in found.items() if isinstance(cls, type)}
+    return {name: cls for name, cls in classes.items() if isinstance(cls, type)}
 
 
 def hooks_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -98,14 +98,14 @@ def hooks_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
     return marked
 
 
-def load_module(found: Found) -> ModuleType:
+def load_module(plugin: Found) -> ModuleType:
     """Import it; whatever it raises comes out."""
-    if found.file is None:
-        return importlib.import_module(f"{BUNDLED_PACKAGE}.{found.name}")
-    name = SITE_PREFIX + found.name
-    spec = importlib.util.spec_from_file_location(name, found.file)
+    if plugin.file is None:
+        return importlib.import_module(f"{BUNDLED_PACKAGE}.{plugin.name}")
+    name = SITE_PREFIX + plugin.name
+    spec = importlib.util.spec_from_file_location(name, plugin.file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{found.file} is no Python file")
+        raise ImportError(f"{plugin.file} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
@@ -134,9 +134,9 @@ def named_for(config: Config, kind: Kind) -> tuple[tuple[str, ...], str]:
     """The plugins that the kind's keys of murder.toml name, and the key that does."""
     for dotted in filter(None, (kind.several, kind.key)):
         section, _, key = dotted.partition(".")
-        found = getattr(getattr(config, section), key)
-        if found and found != kind.built_in:
-            names = (found,) if isinstance(found, str) else tuple(found)
+        named = getattr(getattr(config, section), key)
+        if named and named != kind.built_in:
+            names = (named,) if isinstance(named, str) else tuple(named)
             return tuple(kind.prefix + name.removeprefix(kind.prefix) for name in names), dotted
     return (), kind.key
 
@@ -184,11 +184,11 @@ class _Loader:
         for folder in self.config.plugins.path:
             if not folder.is_dir():
                 self.problem("plugins.path", f"{folder} is no folder; make it or remove the line")
-        for found in [*bundled_plugins(), *site_plugins(self.config.plugins.path)]:
-            if found.name in known:
-                text = f"{known[found.name].shown} and {found.shown} have one name; rename a file"
+        for plugin in [*bundled_plugins(), *site_plugins(self.config.plugins.path)]:
+            if plugin.name in known:
+                text = f"{known[plugin.name].shown} and {plugin.shown} have one name; rename a file"
                 self.problem("plugins.path", text)
-            known[found.name] = found
+            known[plugin.name] = plugin
         return known
 
     def _wanted(self, roles: Collection[str]) -> list[tuple[str, str]]:
@@ -208,53 +208,55 @@ class _Loader:
                     self.problem(key, f"names {twice!r} twice; one is enough")
         return [pair for pair in makers if pair[0] not in use] + wanted
 
-    def _register(self, found: Found, key: str) -> None:
+    def _register(self, plugin: Found, key: str) -> None:
         try:
-            module = load_module(found)
+            module = load_module(plugin)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code may raise anything)
-            self.problem(key, f"{found.shown} failed to load: {why(error)}")
+            self.problem(key, f"{plugin.shown} failed to load: {why(error)}")
             return
         functions = hooks_of(module)
         if not functions:
             hooks = ", ".join(kind.hook for kind in self.kinds)
             self.problem(
                 key,
-                f"{found.shown} has no hook; mark one of {hooks} with @hookimpl from murder.api",
+                f"{plugin.shown} has no hook; mark one of {hooks} with @hookimpl from murder.api",
             )
             return
         before = len(self.problems)
-        settings = self._settings(found, module)
+        settings = self._settings(plugin, module)
         if len(self.problems) > before:
             return
         bound = {name: _with_settings(function, settings) for name, function in functions.items()}
         try:
-            self.manager.register(_Registered(bound), name=found.name)
+            self.manager.register(_Registered(bound), name=plugin.name)
         except pluggy.PluginValidationError as error:
-            self.problem(key, f"{found.shown}: {_first_sentence(error)}")
+            self.problem(key, f"{plugin.shown}: {_first_sentence(error)}")
             return
-        self.settings[found.name] = settings
+        self.settings[plugin.name] = settings
         for maker in self.claims.keys() & functions.keys():
-            self.claims[maker].append(found.name)
+            self.claims[maker].append(plugin.name)
 
-    def _settings(self, found: Found, module: ModuleType) -> object:
-        table = self.config.plugins.settings.get(found.name, {})
+    def _settings(self, plugin: Found, module: ModuleType) -> object:
+        table = self.config.plugins.settings.get(plugin.name, {})
         cls = getattr(module, "Settings", None)
-        prefix = f"plugins.{found.name}"
+        prefix = f"plugins.{plugin.name}"
         if cls is None:
             for name in table:
-                self.problem(f"{prefix}.{name}", f"{found.shown} takes no settings; remove the key")
+                self.problem(
+                    f"{prefix}.{name}", f"{plugin.shown} takes no settings; remove the key"
+                )
             return None
         if not dataclasses.is_dataclass(cls) or not isinstance(cls, type):
-            self.problem(prefix, f"{found.shown}: `Settings` must be a frozen dataclass")
+            self.problem(prefix, f"{plugin.shown}: `Settings` must be a frozen dataclass")
             return None
         try:
             return settings_from(cls, table, self.config.file, prefix)
         except ConfigError as error:
             self.problems.extend(error.problems)
         except ValueError as error:  # in its own words; an operator need not see its lines
-            self.problem(prefix, f"{found.shown} refuses its settings: {error}")
+            self.problem(prefix, f"{plugin.shown} refuses its settings: {error}")
         except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code may raise anything)
-            self.problem(prefix, f"{found.shown} refuses its settings: {why(error)}")
+            self.problem(prefix, f"{plugin.shown} refuses its settings: {why(error)}")
         return None
 
     def _check_claims(self, roles: Collection[str]) -> None:
@@ -376,16 +378,16 @@ class Plugins:
 
     def mechanisms(self) -> list[Mechanism]:
         """The SASL mechanisms of all plugins, in the operator's order. Raises ConfigError."""
-        found: dict[str, Mechanism] = {}
+        by_name: dict[str, Mechanism] = {}
         for name, rows in self.make_all(SASL):
             for row in rows:
                 if not isinstance(row, Mechanism):
                     raise self._problem(SASL, f"{name}: {row!r} is no murder.api.Mechanism")
-                if row.name in found or row.name in BUILT_IN:
+                if row.name in by_name or row.name in BUILT_IN:
                     text = f"{name}: there is a mechanism {row.name} already; take one out"
                     raise self._problem(SASL, text)
-                found[row.name] = row
-        return list(found.values())
+                by_name[row.name] = row
+        return list(by_name.values())
 
     def services(self, role: str = "") -> list[Service]:
         """The protocols of all plugins, or of those that a role may listen on, in the operator's order. Made once. Raises
@@ -395,7 +397,7 @@ class Plugins:
         return [service for service in self._services if not role or role in service.roles]
 
     def _make_services(self) -> list[Service]:
-        found: list[Service] = []
+        services: list[Service] = []
         taken: dict[str, str] = {}
         for plugin, service in self.make_all(SERVICE):
             if not isinstance(service, Service):
@@ -405,8 +407,8 @@ class Plugins:
                 if taken.setdefault(name, plugin) != plugin:
                     text = f"{plugin} and {taken[name]} both bring {name}; take one out"
                     raise self._problem(SERVICE, text)
-            found.append(service)
-        return found
+            services.append(service)
+        return services
 
     def choose_backend(
         self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]

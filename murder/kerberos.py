@@ -99,19 +99,19 @@ def principals_of(keytab: bytes) -> list[str]:
     """Whose keys a keytab has: `imap/fe1.example.org@EXAMPLE.ORG`. Raises ValueError for what is none."""
     if keytab[:2] != b"\x05\x02":
         raise ValueError("that is no keytab")
-    found, at = [], 2
+    principals, at = [], 2
     try:
         while at < len(keytab):
             (size,) = struct.unpack_from(">i", keytab, at)
             at += 4
             if size > 0:  # else: one that was taken out
-                found.append(_principal_in(keytab[at : at + size]))
+                principals.append(_principal_in(keytab[at : at + size]))
             at += abs(size)
             if not size:
                 break
     except struct.error:
         raise ValueError("that keytab breaks off") from None
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(principals))
 
 
 def _principal_in(entry: bytes) -> str:
@@ -183,9 +183,9 @@ class Library:
             self._check(code, minor.value)
             if code & _CONTINUE_NEEDED:
                 raise KerberosError("the client's mechanism takes more than one step")
-            shown = _Buffer()
-            gss.gss_display_name(ctypes.byref(minor), name, ctypes.byref(shown), None)
-            return context, said, self._taken(shown).decode("utf-8", "replace")
+            display_name = _Buffer()
+            gss.gss_display_name(ctypes.byref(minor), name, ctypes.byref(display_name), None)
+            return context, said, self._taken(display_name).decode("utf-8", "replace")
         except BaseException:
             self.forget(context)
             raise
@@ -301,11 +301,11 @@ class Library:
             raise KerberosError(said or self._text(major, _GSS_CODE))
 
     def _text(self, code: int, kind: int) -> str:
-        minor, context, shown = ctypes.c_uint32(), ctypes.c_uint32(), _Buffer()
+        minor, context, message = ctypes.c_uint32(), ctypes.c_uint32(), _Buffer()
         self._gss.gss_display_status(
-            *(ctypes.byref(minor), code, kind, None, ctypes.byref(context), ctypes.byref(shown))
+            *(ctypes.byref(minor), code, kind, None, ctypes.byref(context), ctypes.byref(message))
         )
-        return self._taken(shown).decode("utf-8", "replace")
+        return self._taken(message).decode("utf-8", "replace")
 
 
 class Initiator:

@@ -441,8 +441,8 @@ class UserFile:
     def _refresh(self, *, may_be_missing: bool = False) -> None:
         """Read the file again if it is another one; what cannot be read leaves all as it was, and is logged."""
         try:
-            found = os.stat(self._path)
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            status = os.stat(self._path)
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         except OSError as error:
             stamp = (0, 0, error.errno or 0)
         if stamp == self._stamp:
@@ -541,8 +541,8 @@ def _check_rules(user: str, password: bytes, settings: Settings) -> None:
             Code.CANNOT, f"A password has {settings.least_length} characters at least here"
         )
     tests = (str.islower, str.isupper, str.isdigit)
-    kinds = [any(test(one) for one in text) for test in tests]
-    kinds.append(any(not any(test(one) for test in tests) for one in text))
+    kinds = [any(test(character) for character in text) for test in tests]
+    kinds.append(any(not any(test(character) for test in tests) for character in text))
     if sum(kinds) < settings.least_kinds:
         raise Refusal(
             Code.CANNOT,

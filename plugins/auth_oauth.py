@@ -197,8 +197,8 @@ class OAuth:
     def openid_configuration(self) -> str:
         """See ChecksTokens."""
         settings = self._settings
-        found = settings.issuer and settings.issuer.rstrip("/") + WELL_KNOWN
-        return settings.openid_configuration or found
+        by_issuer = settings.issuer and settings.issuer.rstrip("/") + WELL_KNOWN
+        return settings.openid_configuration or by_issuer
 
     @property
     def scope(self) -> str:
@@ -235,19 +235,19 @@ class OAuth:
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         """Raises _NotTaken."""
         settings = self._settings
-        found = claims.get(settings.user)
-        if not isinstance(found, str):
+        claimed = claims.get(settings.user)
+        if not isinstance(claimed, str):
             text = f"it has no claim {settings.user}; plugins.auth_oauth.user names the one with the user id"
             raise _NotTaken(text)
         if settings.user == "email" and claims.get("email_verified") is False:
             raise _NotTaken(
-                f"{_shown(found)} is verified by nobody; the provider must do so, or name another claim in "
+                f"{_shown(claimed)} is verified by nobody; the provider must do so, or name another claim in "
                 "plugins.auth_oauth.user"
             )
-        user = found.lower()
+        user = claimed.lower()
         local, at, domain = user.rpartition("@")
         if at and domain not in self._domains and (self._domains or settings.strip_domain):
-            text = f"{_shown(found)} is of another domain; plugins.auth_oauth.domains names those that are yours"
+            text = f"{_shown(claimed)} is of another domain; plugins.auth_oauth.domains names those that are yours"
             raise _NotTaken(text)
         if at and settings.strip_domain:
             user = local
@@ -257,7 +257,7 @@ class OAuth:
         groups = _texts(claims.get(settings.groups))
         expires_at = _seconds(claims.get("exp"))
         email, name = claims.get("email"), claims.get("name")
-        addresses = [text for text in (email, found) if isinstance(text, str) and "@" in text]
+        addresses = [text for text in (email, claimed) if isinstance(text, str) and "@" in text]
         return Identity(
             user,
             frozenset(filter(str.isprintable, groups)),
@@ -362,11 +362,11 @@ class OAuth:
                 text = f"its keys are at {url[:200]!r}, which is not https://; set plugins.auth_oauth.jwks_url"
                 raise self._failed(UpstreamKind.PROTOCOL, text)
         listed = (await self._get(url)).get("keys")
-        found = await asyncio.to_thread(_read_keys, listed if isinstance(listed, list) else [])
-        if not found:
+        keys = await asyncio.to_thread(_read_keys, listed if isinstance(listed, list) else [])
+        if not keys:
             text = f"{url} has no key that tokens are signed with; set plugins.auth_oauth.jwks_url"
             raise self._failed(UpstreamKind.PROTOCOL, text)
-        return found
+        return keys
 
     # --- tokens that the provider is asked about
 
@@ -439,13 +439,13 @@ class OAuth:
             text = f"{url}: it answers with status {status}; is the URL right? its log tells more"
             raise self._failed(UpstreamKind.PROTOCOL, text)
         try:
-            found = json.loads(bytes(octets))
+            answer = json.loads(bytes(octets))
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+            answer = None
+        if not isinstance(answer, dict):
             text = f"{url}: that is no JSON object; is the URL right?"
             raise self._failed(UpstreamKind.PROTOCOL, text)
-        return cast(Mapping[str, Any], found)
+        return cast(Mapping[str, Any], answer)
 
     def _client(self) -> httpx.AsyncClient:
         """One for each event loop."""
@@ -537,14 +537,18 @@ def _read_keys(listed: Sequence[object]) -> dict[str, Any]:
     """The keys of those kinds that we know, by their names. In a thread: each is computed with."""
     import jwt
 
-    found: dict[str, Any] = {}
-    for one in listed[:MAX_KEYS]:
-        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") == "oct":
+    keys: dict[str, Any] = {}
+    for entry in listed[:MAX_KEYS]:
+        if (
+            not isinstance(entry, dict)
+            or entry.get("use", "sig") != "sig"
+            or entry.get("kty") == "oct"
+        ):
             continue
-        if any(isinstance(value, str) and len(value) > MAX_KEY_TEXT for value in one.values()):
+        if any(isinstance(value, str) and len(value) > MAX_KEY_TEXT for value in entry.values()):
             continue
         try:
-            found[str(one.get("kid", ""))] = jwt.PyJWK.from_dict(one)
+            keys[str(entry.get("kid", ""))] = jwt.PyJWK.from_dict(entry)
         except (jwt.PyJWTError, ValueError, TypeError):
             continue  # of a kind that we do not know
-    return found
+    return keys

@@ -300,8 +300,12 @@ class MemoryMailbox:
                 del self._opened.gone[uid]
 
     async def retained(self, after: Uid, most: int) -> Sequence[Retained]:
-        found = sorted((uid, one) for uid, one in self._box.gone.items() if one.retained)
-        return [Retained(one.kept.message, one.at) for uid, one in found if uid > after][:most]
+        gone = sorted(
+            (uid, expunged) for uid, expunged in self._box.gone.items() if expunged.retained
+        )
+        return [
+            Retained(expunged.kept.message, expunged.at) for uid, expunged in gone if uid > after
+        ][:most]
 
     async def restore(self, uids: Sequence[Uid]) -> Mapping[Uid, Uid]:
         box = self._box
@@ -456,15 +460,15 @@ class MemoryStore:
         return self._retention.keep_s > 0
 
     async def purge(self) -> int:
-        found, over = 0, datetime.now(UTC) - timedelta(seconds=self._retention.keep_s)
+        count, over = 0, datetime.now(UTC) - timedelta(seconds=self._retention.keep_s)
         for box in self._boxes.values():
             for uid, gone in list(box.gone.items()):
                 if gone.retained and gone.at <= over:
-                    found += 1
+                    count += 1
                     gone.retained = False
                     if not gone.holders:
                         del box.gone[uid]
-        return found
+        return count
 
     def _holders(self, mailbox: MemoryMailbox) -> int:
         return 0 if self._untold is None else self._untold.holders(mailbox)

@@ -41,9 +41,9 @@ def _loaded(octets: bytes) -> list[tuple[int, int]]:
     """What the linker reads: the header, the program headers, and each segment, as (start, end)."""
     (table,) = struct.unpack_from("<Q", octets, E_PHOFF)
     size, number = struct.unpack_from("<HH", octets, E_PHENTSIZE)
-    found = [(0, HEADER_BYTES), (table, table + size * number)]
+    ranges = [(0, HEADER_BYTES), (table, table + size * number)]
     for at in range(table, table + size * number, size or 1):
         (offset,) = struct.unpack_from("<Q", octets, at + P_OFFSET)
         (length,) = struct.unpack_from("<Q", octets, at + P_FILESZ)
-        found.append((offset, offset + length))
-    return found
+        ranges.append((offset, offset + length))
+    return ranges

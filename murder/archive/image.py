@@ -99,22 +99,22 @@ def _plain(rootfs: bytes) -> bytes:
 
 def _users(rootfs: bytes) -> dict[str, bytes]:
     """Its etc/passwd and etc/group, with ours. Raises ValueError."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     pythons = set()
     with tarfile.open(fileobj=io.BytesIO(rootfs)) as tar:
         for member in tar:
             path = member.name.removeprefix("./").lstrip("/")
             if path in ("etc/passwd", "etc/group") and member.isfile():
                 file = tar.extractfile(member)
-                found[path] = file.read() if file else b""
+                files[path] = file.read() if file else b""
             if path.startswith("usr/bin/python3."):
                 pythons.add(path.removeprefix("usr/bin/python3."))
-    if len(found) != 2:
+    if len(files) != 2:
         raise ValueError("the root file system has no etc/passwd and etc/group")
     if not any(minor.isdigit() and int(minor) >= 11 for minor in pythons):
         raise ValueError("the root file system has no /usr/bin/python3.11 or later")
     lines = {"etc/passwd": PASSWD, "etc/group": GROUP}
-    return {path: found[path].rstrip(b"\n") + b"\n" + lines[path].encode() for path in found}
+    return {path: files[path].rstrip(b"\n") + b"\n" + lines[path].encode() for path in files}
 
 
 def _layer(program: bytes, users: Mapping[str, bytes], when: int) -> bytes:

@@ -58,8 +58,8 @@ def parse_line(line: str) -> AppPassword:
         raise ValueError(f"that is no application password: {error}") from None
 
 
-def format_line(one: AppPassword) -> str:
-    return json.dumps(asdict(one), sort_keys=True)
+def format_line(password: AppPassword) -> str:
+    return json.dumps(asdict(password), sort_keys=True)
 
 
 def plain(password: bytes) -> bytes:
@@ -89,28 +89,28 @@ class AppPasswords:
         known = self._by_user.get(user.lower())
         if not known or len(plain(password)) != LENGTH:
             return None
-        found = None
-        for one in known:
-            if hmac.compare_digest(digest_of(one.salt, password), one.digest):
-                found = one
-        if found is None or (found.only and attempt.protocol not in found.only):
+        matching = None
+        for candidate in known:
+            if hmac.compare_digest(digest_of(candidate.salt, password), candidate.digest):
+                matching = candidate
+        if matching is None or (matching.only and attempt.protocol not in matching.only):
             return None
-        if found.expires_at is not None and found.expires_at <= self._clock():
+        if matching.expires_at is not None and matching.expires_at <= self._clock():
             return None
         if not is_trial:
-            self._note_use(found)
-        return found
+            self._note_use(matching)
+        return matching
 
     def all(self, user: str = "") -> Sequence[AppPassword]:
         """Of a user, or of everybody."""
         self._refresh()
         names = [user.lower()] if user else sorted(self._by_user)
-        return [one for name in names for one in self._by_user.get(name, ())]
+        return [password for name in names for password in self._by_user.get(name, ())]
 
-    def used_at(self, one: AppPassword) -> float | None:
+    def used_at(self, password: AppPassword) -> float | None:
         """When it was used on this node last, to the minute."""
         try:
-            return (self._used / one.id).stat().st_mtime
+            return (self._used / password.id).stat().st_mtime
         except OSError:
             return None
 
@@ -134,7 +134,7 @@ class AppPasswords:
         )
         with self._locked():
             of_user = self._by_user.setdefault(made.user, [])
-            if any(one.name == name for one in of_user):
+            if any(known.name == name for known in of_user):
                 raise Refusal(Code.ALREADY_EXISTS, f"{user} has one of that name; revoke it first")
             if len(of_user) >= MAX_OF_USER:
                 raise Refusal(Code.LIMIT, f"A user has {MAX_OF_USER} at most; revoke some")
@@ -146,7 +146,7 @@ class AppPasswords:
         """Forget those of a user by a name, or all of theirs, durably; how many there were."""
         with self._locked():
             known = self._by_user.get(user.lower(), [])
-            kept = [one for one in known if name and one.name != name]
+            kept = [password for password in known if name and password.name != name]
             self._by_user[user.lower()] = kept
             if len(kept) < len(known):
                 self._write()
@@ -166,26 +166,26 @@ class AppPasswords:
     def text(self) -> str:
         """All of it, for another node."""
         self._refresh()
-        return "".join(format_line(one) + "\n" for one in self.all())
+        return "".join(format_line(password) + "\n" for password in self.all())
 
-    def _note_use(self, one: AppPassword) -> None:
+    def _note_use(self, password: AppPassword) -> None:
         now = self._clock()
-        if now - self._said.get(one.id, 0.0) < SAID_AGAIN_S:
+        if now - self._said.get(password.id, 0.0) < SAID_AGAIN_S:
             return
-        self._said[one.id] = now
+        self._said[password.id] = now
         with contextlib.suppress(OSError):  # that it cannot be noted keeps nobody out
             self._used.mkdir(mode=0o700, exist_ok=True)
-            (self._used / one.id).touch(mode=FILE_MODE)
-            os.utime(self._used / one.id, (now, now))
+            (self._used / password.id).touch(mode=FILE_MODE)
+            os.utime(self._used / password.id, (now, now))
 
     def _refresh(self) -> None:
         try:
-            found = self._file.stat()
+            status = self._file.stat()
         except OSError:
             self._stamp, self._by_user = None, {}
             return
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if stamp != self._stamp and found.st_size <= MAX_FILE:
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if stamp != self._stamp and status.st_size <= MAX_FILE:
             # what cannot be read leaves all as it was
             with contextlib.suppress(OSError, ValueError):
                 self._by_user = _parsed(self._file.read_text(encoding="utf-8"))
@@ -207,26 +207,28 @@ class AppPasswords:
 
     def _write(self) -> None:
         """Replace the file."""
-        lines = [format_line(one) + "\n" for known in self._by_user.values() for one in known]
+        lines = [
+            format_line(password) + "\n" for known in self._by_user.values() for password in known
+        ]
         replace_file(self._file, "".join(lines).encode(), FILE_MODE)
 
 
 def _parsed(text: str) -> dict[str, list[AppPassword]]:
-    found: dict[str, list[AppPassword]] = {}
+    by_user: dict[str, list[AppPassword]] = {}
     for line in text.splitlines():
         if line.strip():
-            one = parse_line(line)
-            found.setdefault(one.user, []).append(one)
-    return found
+            password = parse_line(line)
+            by_user.setdefault(password.user, []).append(password)
+    return by_user
 
 
-def shown(passwords: AppPasswords, one: AppPassword) -> Mapping[str, object]:
+def shown(passwords: AppPasswords, password: AppPassword) -> Mapping[str, object]:
     """What may be told of one."""
     return {
-        "user": one.user,
-        "name": one.name,
-        "only": list(one.only),
-        "made_at": one.made_at,
-        "expires_at": one.expires_at,
-        "used_at": passwords.used_at(one),
+        "user": password.user,
+        "name": password.name,
+        "only": list(password.only),
+        "made_at": password.made_at,
+        "expires_at": password.expires_at,
+        "used_at": passwords.used_at(password),
     }

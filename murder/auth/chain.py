@@ -78,9 +78,9 @@ class Link:
         async with turnstile.turn(place_of(attempt.address), first=first):
             if self.checker is not None:
                 return await self.checker.check(attempt, user, password)
-            found = await self.backend.verify(user, password)
-            if found is not None:
-                return found
+            decision = await self.backend.verify(user, password)
+            if decision is not None:
+                return decision
         return Denied.UNKNOWN
 
     async def knows(self, user: str) -> bool:
@@ -241,11 +241,11 @@ class Chain:
 
     async def faults(self) -> list[tuple[str, Fault]]:
         """What each plugin finds wrong with what it depends on, with its name."""
-        found: list[tuple[str, Fault]] = []
+        faults: list[tuple[str, Fault]] = []
         for link in self.links:
             if isinstance(link.backend, Diagnoses):
-                found += [(link.name, fault) for fault in await link.backend.diagnose()]
-        return found
+                faults += [(link.name, fault) for fault in await link.backend.diagnose()]
+        return faults
 
     # --- other ways than passwords
 
@@ -253,9 +253,9 @@ class Chain:
         """Of the first plugin that knows the user."""
         for link in self.links:
             if isinstance(link.backend, HasScramSecrets):
-                found = await link.backend.scram_secret(user, mechanism)
-                if found is not None:
-                    return found
+                secret = await link.backend.scram_secret(user, mechanism)
+                if secret is not None:
+                    return secret
                 if link is not self.links[-1] and await link.backend.lookup(user) is not None:
                     return None
         return None

@@ -97,16 +97,16 @@ class MechanismTable:
         """The names of those that work: `secure` where a password may be sent, `certified` where the peer has shown a
         certificate. The same object each time: this is asked for every connection."""
         key = (protocol, secure, certified)
-        found = self._offered.get(key)
-        if found is None:
-            found = self._offered[key] = tuple(
+        names = self._offered.get(key)
+        if names is None:
+            names = self._offered[key] = tuple(
                 row.name
                 for row in self._rows.values()
                 if _is_for(row, protocol)
                 and (secure or not row.needs_tls)
                 and (certified or not row.needs_certificate)
             )
-        return found
+        return names
 
 
 def _is_for(row: Mechanism, protocol: str) -> bool:

@@ -288,10 +288,10 @@ class Penalties:
         known = self._digest(pair, password) if self._wrong else None
         if known is not None and self._is_known_wrong(known):
             return None
-        found = recall(user, password)
-        if found is not None and now - self._familiar.get(pair, -math.inf) > SAID_AGAIN_S:
+        decision = recall(user, password)
+        if decision is not None and now - self._familiar.get(pair, -math.inf) > SAID_AGAIN_S:
             self.pardon(pair, known)
-        return found
+        return decision
 
     def _is_held_up(self, place: str, pair: str) -> bool:
         """Whether an attempt would wait, whatever its password, by what is counted now."""

@@ -65,10 +65,10 @@ class Remembered:
         if known is None:
             return None
         digest = self._digest(name + password)
-        found = known.ways.get(self._way(attempt))
-        if found is None or not hmac.compare_digest(digest, known.digest):
+        entry = known.ways.get(self._way(attempt))
+        if entry is None or not hmac.compare_digest(digest, known.digest):
             return None
-        decision, until = found
+        decision, until = entry
         if until <= self._clock():
             del known.ways[self._way(attempt)]
             return None

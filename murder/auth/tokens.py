@@ -76,4 +76,4 @@ class TokenExchange:
 def is_called(identity: Identity, name: str) -> bool:
     """Whether that is a name of this user: clients write an address, or the user id."""
     names = {identity.user, *identity.addresses}
-    return not name or name.lower() in {one.lower() for one in names}
+    return not name or name.lower() in {address.lower() for address in names}

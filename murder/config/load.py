@@ -132,7 +132,7 @@ def config_from(table: Table, file: Path) -> Config:
                 else:
                     sections[key] = reader.section(header, SECTIONS[key], table_of_it)
         else:
-            known = [header_of(one) for one in (*SECTIONS, *NAMED)]
+            known = [header_of(section) for section in (*SECTIONS, *NAMED)]
             reader.problem(name, unknown("section", name, known))
     if "node" not in table:
         reader.problem("node", "missing: every node needs [node] with `name` and `data`")
@@ -152,7 +152,7 @@ def _taken_apart(name: str, value: object) -> tuple[object, Mapping[str, object]
     if not isinstance(value, dict):
         return value, {}
     inner = {key: value[key] for key, outer in INNER.items() if outer == name and key in value}
-    return {key: one for key, one in value.items() if key not in inner}, inner
+    return {key: inner_value for key, inner_value in value.items() if key not in inner}, inner
 
 
 def settings_from(cls: type, table: Table, file: Path, prefix: str) -> Any:
@@ -299,7 +299,7 @@ class _Reader:
         if hint is Endpoint:
             port = metadata.get("default_port")
             if isinstance(value, list) and value and metadata.get("several"):
-                first, *others = (self._convert_plain(hint, one, metadata) for one in value)
+                first, *others = (self._convert_plain(hint, item, metadata) for item in value)
                 return dataclasses.replace(first, others=tuple(others))
             return _parsed(lambda text: parse_endpoint(text, port), value)
         if hint is float and isinstance(value, int) and not isinstance(value, bool):

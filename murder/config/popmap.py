@@ -65,7 +65,7 @@ def parse_place(text: str) -> Place:
         server, _, port = where.partition(":")
         if ":" in port:
             raise ValueError(f"write an IPv6 address in brackets: [{where}]")
-    if not server or any(one.isspace() for one in text):
+    if not server or any(character.isspace() for character in text):
         raise ValueError(f"write `server` or `server:port` behind the colon, not {text!r}")
     return Place(server, _port(port) if port else 0, user)
 
@@ -82,10 +82,10 @@ def _port(text: str) -> int:
 
 def place_in(table: Mapping[str, Place], user: str) -> Place | None:
     """Of the user, or of their domain."""
-    found = table.get(user)
-    if found is None and "@" in user:
-        found = table.get("@" + user.rpartition("@")[2])
-    return found
+    place = table.get(user)
+    if place is None and "@" in user:
+        place = table.get("@" + user.rpartition("@")[2])
+    return place
 
 
 def servers_in(table: Mapping[str, Place]) -> Iterator[str]:

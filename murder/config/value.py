@@ -32,22 +32,22 @@ class Endpoint:
 
 def parse_endpoint(text: str, default_port: int | None = None) -> Endpoint:
     """Read `host:port`; `host` alone where a default port is known. Raises ValueError with what to write."""
-    shown = 'expected "host:port", as "127.0.0.1:143", "[::1]:143" or "*:143"'
+    expected = 'expected "host:port", as "127.0.0.1:143", "[::1]:143" or "*:143"'
     if text.startswith("["):
         host, bracket, tail = text[1:].partition("]")
         port = tail.removeprefix(":")
         if not bracket or not host or (tail and not tail.startswith(":")):
-            raise ValueError(f"{shown}, not {text!r}")
+            raise ValueError(f"{expected}, not {text!r}")
     else:
         host, _, port = text.partition(":")
         if ":" in port:
             raise ValueError(f"write an IPv6 address in brackets: [{text}]")
     if not host:
-        raise ValueError(f"{shown}, not {text!r}")
+        raise ValueError(f"{expected}, not {text!r}")
     if not port and default_port is not None:
         return Endpoint(host, default_port)
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
-        raise ValueError(f"{shown}, not {text!r}")
+        raise ValueError(f"{expected}, not {text!r}")
     return Endpoint(host, int(port))
 
 
@@ -64,11 +64,11 @@ def parse_network(text: str) -> Network:
 def contains(networks: tuple[Network, ...], address: str) -> bool:
     """Whether the address (text; an IPv4 one mapped into IPv6 counts as IPv4) lies in one of the networks."""
     try:
-        found = ip_address(address.partition("%")[0])
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return any((mapped or found) in network for network in networks)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return any((mapped or parsed) in network for network in networks)
 
 
 def option(

@@ -82,9 +82,9 @@ def format_config(config: Config, plugin_settings: Mapping[str, object] | None =
     for name in SECTIONS:
         blocks.append("\n".join(_effective_section(f"[{header_of(name)}]", getattr(config, name))))
     for section in NAMED:
-        for name, one in getattr(config, section).items():
+        for name, named in getattr(config, section).items():
             blocks.append(
-                "\n".join(_effective_section(f"[{header_of(section)}.{_quoted(name)}]", one))
+                "\n".join(_effective_section(f"[{header_of(section)}.{_quoted(name)}]", named))
             )
     for name, settings in (plugin_settings or {}).items():
         if dataclasses.is_dataclass(settings):

@@ -47,10 +47,10 @@ class Carrier:
         self._root_of = root_of
 
     def _find(self, name: MailboxName) -> tuple[Root, int, str]:
-        found = self._find_in(name)
-        if found is None:
+        row = self._find_in(name)
+        if row is None:
             raise no_such_mailbox(name)
-        return found
+        return row
 
     # --- leaving
 
@@ -79,12 +79,12 @@ class Carrier:
         root, box_id, _ = self._find(name)
         # the first time all are wanted, in the table's own order; later the few that changed
         index = "" if not since else "INDEXED BY message_modseq"
-        found = root.reader.execute(
+        cursor = root.reader.execute(
             f"SELECT {MESSAGE_COLUMNS} FROM message {index} "
             "WHERE mailbox=? AND modseq>? AND uid>? ORDER BY uid LIMIT ?",
             (box_id, since, after, most),
         )
-        return [to_message(row) for row in found.fetchall()]
+        return [to_message(row) for row in cursor.fetchall()]
 
     async def freeze(self, name: MailboxName, frozen: bool) -> None:
         root, _, mailbox_id = self._find(name)

@@ -60,13 +60,13 @@ def check_root(checked: Checked) -> list[str]:
         if damage:
             raise sqlite3.DatabaseError("; ".join(damage))
         db.execute("BEGIN IMMEDIATE" if checked.repair else "BEGIN")
-        found = [*_check_rows(db, checked), *_check_files(db, checked)]
-        found += _check_copies(db, checked)
-        found += check_mailboxes(db, checked)
+        problems = [*_check_rows(db, checked), *_check_files(db, checked)]
+        problems += _check_copies(db, checked)
+        problems += check_mailboxes(db, checked)
         db.execute("COMMIT")
         if checked.repair:
             _give_back(db)
-        return found + _lose_orphans(checked, db)
+        return problems + _lose_orphans(checked, db)
     finally:
         db.close()
 
@@ -249,13 +249,13 @@ def check_mailboxes(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
 
 
 def _count(db: sqlite3.Connection, box_id: int) -> tuple[int, ...]:
-    found: tuple[int, ...] = db.execute(
+    counts: tuple[int, ...] = db.execute(
         f"SELECT count(*), coalesce(sum(flags & {SEEN_BIT} = 0), 0), "
         f"coalesce(sum(flags & {DELETED_BIT} <> 0), 0), coalesce(sum(size), 0) "
         "FROM message WHERE mailbox=?",
         (box_id,),
     ).fetchone()
-    return found
+    return counts
 
 
 # --- files
@@ -303,7 +303,7 @@ def files_on_disk(checked: Checked) -> Iterator[str]:
 
 def _lose_orphans(checked: Checked, db: sqlite3.Connection | None) -> list[str]:
     """Files that no row names: walked along with the rows in order, so that memory does not grow with their number."""
-    found = []
+    problems = []
     named: Iterator[str] = iter(())
     if db is not None:
         rows = db.execute(
@@ -321,8 +321,8 @@ def _lose_orphans(checked: Checked, db: sqlite3.Connection | None) -> list[str]:
             problem = f"{checked.file_of(name)} is in no mailbox"
             if checked.repair:
                 problem += f"; kept as {keep_lost(checked, name)}"
-            found.append(problem)
-    return found
+            problems.append(problem)
+    return problems
 
 
 def _is_orphan(checked: Checked, name: str) -> bool:

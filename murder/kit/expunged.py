@@ -182,15 +182,15 @@ def _fitting(
     rows: Sequence[tuple[int, int, int]], most_messages: int, most_octets: int
 ) -> set[int]:
     """The UIDs of what there is room for, in the order given."""
-    found: set[int] = set()
+    fitting: set[int] = set()
     octets = 0
     for uid, size, _ in rows:
-        if len(found) >= most_messages:
+        if len(fitting) >= most_messages:
             break
         if octets + size <= most_octets:
             octets += size
-            found.add(uid)
-    return found
+            fitting.add(uid)
+    return fitting
 
 
 def _insert(
@@ -236,8 +236,8 @@ def keep_carried(
 
 def is_gone(db: sqlite3.Connection, box_id: int, uid: Uid) -> bool:
     """Whether the octets of this one are here, and are no message's."""
-    found = db.execute("SELECT 1 FROM gone WHERE mailbox=? AND uid=?", (box_id, uid))
-    return found.fetchone() is not None
+    cursor = db.execute("SELECT 1 FROM gone WHERE mailbox=? AND uid=?", (box_id, uid))
+    return cursor.fetchone() is not None
 
 
 def keep_no_others(
@@ -254,12 +254,12 @@ def keep_no_others(
 
 def may_let_go(reader: sqlite3.Connection, box_id: int, up_to: ModSeq, holders: int) -> bool:
     """Whether `let_go` would do something."""
-    found = reader.execute(
+    cursor = reader.execute(
         "SELECT 1 FROM gone INDEXED BY gone_held "
         "WHERE mailbox=? AND removed<=? AND holders<>0 AND holders&? LIMIT 1",
         (box_id, up_to, holders),
     )
-    return found.fetchone() is not None
+    return cursor.fetchone() is not None
 
 
 def let_go(db: sqlite3.Connection, box_id: int, up_to: ModSeq, holders: int) -> None:
@@ -285,8 +285,8 @@ def has_expired(db: sqlite3.Connection, retention: Retention | None) -> bool:
     """Whether `release_expired` would find something that is over."""
     values = _now(retention)
     wheres = [HELD_LONG_ENOUGH] if retention is None else [HELD_LONG_ENOUGH, KEPT_LONG_ENOUGH]
-    found = (db.execute(f"SELECT 1 FROM gone {where} LIMIT 1", values) for where in wheres)
-    return any(rows.fetchone() is not None for rows in found)
+    cursors = (db.execute(f"SELECT 1 FROM gone {where} LIMIT 1", values) for where in wheres)
+    return any(rows.fetchone() is not None for rows in cursors)
 
 
 def has_too_much(db: sqlite3.Connection, retention: Retention | None) -> bool:
@@ -299,10 +299,10 @@ def has_too_much(db: sqlite3.Connection, retention: Retention | None) -> bool:
 
 def kept_totals(db: sqlite3.Connection) -> tuple[int, int]:
     """How many messages a root keeps for their return, and their octets."""
-    found = dict(
+    totals = dict(
         db.execute("SELECT key, value FROM meta WHERE key IN ('kept_messages','kept_octets')")
     )
-    return found.get("kept_messages", 0), found.get("kept_octets", 0)
+    return totals.get("kept_messages", 0), totals.get("kept_octets", 0)
 
 
 def _now(retention: Retention | None) -> dict[str, Any]:
@@ -313,15 +313,15 @@ def _now(retention: Retention | None) -> dict[str, Any]:
 def release_expired(db: sqlite3.Connection, retention: Retention | None) -> int:
     """Some of what was kept for its time; how many messages."""
     values = _now(retention)
-    found = _release(db, HELD_LONG_ENOUGH, values, BATCH)
+    released = _release(db, HELD_LONG_ENOUGH, values, BATCH)
     if retention is not None:
-        found += _release(db, KEPT_LONG_ENOUGH, values, BATCH)
-        found += trim(db, retention, BATCH)
+        released += _release(db, KEPT_LONG_ENOUGH, values, BATCH)
+        released += trim(db, retention, BATCH)
     db.execute(
         f"UPDATE gone SET holders=0 WHERE holders<>0 AND kept=1 AND {OVER}",
         values,
     )
-    return found
+    return released
 
 
 def trim(db: sqlite3.Connection, retention: Retention, most: int) -> int:

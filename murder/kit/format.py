@@ -19,16 +19,16 @@ def check_format(folder: Path, name: str = FILE) -> None:
     """From now on it is this version's. Raises Refusal where a newer one has had it."""
     path = folder / name
     try:
-        found = 0
+        version = 0
         with contextlib.suppress(FileNotFoundError, ValueError):
-            found = int(path.read_text(encoding="ascii"))
-        if found > FORMAT:
+            version = int(path.read_text(encoding="ascii"))
+        if version > FORMAT:
             raise Refusal(
                 Code.UNAVAILABLE,
-                f"{path}: a newer murder has kept mail here, in format {found}; this one knows formats up to {FORMAT}: run "
-                "the newer one",
+                f"{path}: a newer murder has kept mail here, in format {version}; this one knows formats up to {FORMAT}: "
+                "run the newer one",
             )
-        if found < FORMAT:
+        if version < FORMAT:
             make_folder(folder)
             replace_file(path, b"%d\n" % FORMAT, FILE_MODE)
     except OSError as error:

@@ -155,12 +155,12 @@ class RowMailbox:
         numbers = self._numbers()
         if numbers[4] <= MANY:
             read = partial(all_uids, self.root.reader, self.box_id)
-            found = await asyncio.to_thread(read) if numbers[4] > IN_THREAD else read()
+            known = await asyncio.to_thread(read) if numbers[4] > IN_THREAD else read()
         else:
-            found, draft = await asyncio.to_thread(known_uids, self.root, self.box_id, numbers[2])
+            known, draft = await asyncio.to_thread(known_uids, self.root, self.box_id, numbers[2])
             if draft is not None:
                 self.root.hint(partial(write_down, self.box_id, draft))
-        return found  # type: ignore[return-value] # Uid is int
+        return known  # type: ignore[return-value] # Uid is int
 
     async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
         if uids is not None:
@@ -195,19 +195,19 @@ class RowMailbox:
         self, rows: list[tuple[Any, ...]], db: sqlite3.Connection | None = None
     ) -> list[Message]:
         db = db or self.root.reader
-        shown = rows
+        own_rows = rows
         if not self.is_own:
             seen = self._seen_uids([row[0] for row in rows], db)
-            shown = [(row[0], _with_seen(row[1], row[0] in seen), *row[2:]) for row in rows]
-        return with_sizes(db, rows, [to_message(row) for row in shown])
+            own_rows = [(row[0], _with_seen(row[1], row[0] in seen), *row[2:]) for row in rows]
+        return with_sizes(db, rows, [to_message(row) for row in own_rows])
 
     def _seen_uids(self, uids: list[int], db: sqlite3.Connection | None = None) -> set[int]:
-        found = (db or self.root.reader).execute(
+        cursor = (db or self.root.reader).execute(
             "SELECT uid FROM seen WHERE mailbox=? AND reader=? "
             "AND uid IN (SELECT value FROM json_each(?))",
             (self.box_id, self.reader, as_list(uids)),
         )
-        return {uid for (uid,) in found}
+        return {uid for (uid,) in cursor}
 
     async def find_by_flag(
         self, flag: str, *, present: bool = True, most: int | None = None
@@ -314,10 +314,10 @@ class RowMailbox:
 
     async def keywords(self) -> Collection[str]:
         """See murder.api.store.TellsKeywords."""
-        found = self.root.reader.execute(
+        cursor = self.root.reader.execute(
             "SELECT spelled FROM keyword WHERE mailbox=? LIMIT ?", (self.box_id, MOST_KEYWORDS)
         )
-        return [spelling for (spelling,) in found.fetchall()]
+        return [spelling for (spelling,) in cursor.fetchall()]
 
     async def recent(self) -> Collection[Uid]:
         """See murder.api.store.TellsRecent."""
@@ -339,10 +339,10 @@ class RowMailbox:
                 "SELECT recent_from FROM mailbox WHERE id=?", (self.box_id,)
             ).fetchone() or (0,)
             db.execute("UPDATE mailbox SET recent_from=uid_next WHERE id=?", (self.box_id,))
-            found = db.execute(
+            cursor = db.execute(
                 "SELECT uid FROM message WHERE mailbox=? AND uid>=?", (self.box_id, first)
             )
-            return [Uid(uid) for (uid,) in found]
+            return [Uid(uid) for (uid,) in cursor]
 
         try:
             return frozenset(await self.write(claim, durable=False))
@@ -494,15 +494,15 @@ class RowMailbox:
     ) -> bool:
         """Change one message; whether anything changed."""
         uid, bits, keywords = row
-        shown = bits
+        own_bits = bits
         if not self.is_own:
             seen = db.execute(
                 "SELECT 1 FROM seen WHERE mailbox=? AND reader=? AND uid=?",
                 (box.id, self.reader, uid),
             ).fetchone()
-            shown = (bits & ~SEEN_BIT) | (SEEN_BIT if seen else 0)
-        new_shown, new_keywords = edit.bits(shown), edit.keywords(keywords)
-        if (new_shown, new_keywords) == (shown, keywords):
+            own_bits = (bits & ~SEEN_BIT) | (SEEN_BIT if seen else 0)
+        new_shown, new_keywords = edit.bits(own_bits), edit.keywords(keywords)
+        if (new_shown, new_keywords) == (own_bits, keywords):
             return False
         stored = new_shown
         if not self.is_own:
@@ -570,12 +570,12 @@ class RowMailbox:
     async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
         """See murder.api.store.TellsExpunged."""
         rows = await self._chosen(f"{MESSAGE_COLUMNS}, seen_by", "gone", uids)
-        shown = [row[:-1] for row in rows]
+        own_rows = [row[:-1] for row in rows]
         if not self.is_own:
             seen = [self.reader in json.loads(row[-1]) for row in rows]
             bits = [_with_seen(row[1], is_seen) for row, is_seen in zip(rows, seen, strict=True)]
-            shown = [(row[0], bit, *row[2:]) for row, bit in zip(shown, bits, strict=True)]
-        return with_sizes(self.root.reader, rows, [to_message(row) for row in shown])
+            own_rows = [(row[0], bit, *row[2:]) for row, bit in zip(own_rows, bits, strict=True)]
+        return with_sizes(self.root.reader, rows, [to_message(row) for row in own_rows])
 
     def let_go(self, up_to: ModSeq, holders: int) -> None:
         """See murder.api.store.TellsExpunged."""

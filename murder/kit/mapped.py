@@ -10,7 +10,7 @@ from murder.api.disk import DamagedMessageError
 def map_message(path: Path, size: int) -> memoryview:
     """Raises DamagedMessageError, FileNotFoundError, OSError."""
     with path.open("rb") as file:
-        found = os.fstat(file.fileno()).st_size
-        if found != size:
-            raise DamagedMessageError(path, f"it has {found} octets, not {size}")
+        octets = os.fstat(file.fileno()).st_size
+        if octets != size:
+            raise DamagedMessageError(path, f"it has {octets} octets, not {size}")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -95,20 +95,20 @@ def spelled(
             _forget_keywords(db, box_id, key[1])
             if _count_keywords(db, box_id, most) > most:
                 raise Refusal(Code.LIMIT, f"This mailbox has {most} keywords: remove some first")
-        found = db.execute("SELECT spelled FROM keyword WHERE mailbox=? AND folded=?", key)
-        words.append(found.fetchone()[0])
+        cursor = db.execute("SELECT spelled FROM keyword WHERE mailbox=? AND folded=?", key)
+        words.append(cursor.fetchone()[0])
     return " ".join(sorted(set(words)))
 
 
 def known_keywords(db: sqlite3.Connection, box_id: int, keywords: Iterable[str]) -> list[str]:
     """Those of the keywords that this mailbox has, as they are spelled there."""
-    found = (
+    spellings = (
         db.execute(
             "SELECT spelled FROM keyword WHERE mailbox=? AND folded=?", (box_id, keyword.lower())
         ).fetchone()
         for keyword in keywords
     )
-    return [row[0] for row in found if row is not None]
+    return [row[0] for row in spellings if row is not None]
 
 
 def _count_keywords(db: sqlite3.Connection, box_id: int, most: int) -> int:
@@ -194,11 +194,11 @@ NEW_BOX_ID: Final = (
 
 def box_of(db: sqlite3.Connection, mailbox_id: str) -> int | None:
     """The row number of the mailbox that has this id, or had it before its root was found to be an older copy."""
-    found = db.execute(
+    row = db.execute(
         "SELECT id FROM mailbox WHERE mailbox_id=? OR id=(SELECT value FROM meta WHERE key=? || ?)",
         (mailbox_id, WAS, mailbox_id),
     ).fetchone()
-    return found[0] if found else None
+    return row[0] if row else None
 
 
 def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:

@@ -209,17 +209,19 @@ def connect(file: Path, *, for_writing: bool) -> sqlite3.Connection:
 
 
 def _make_tables(connection: sqlite3.Connection, file: Path) -> None:
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > FORMAT:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT:
         raise Refusal(
             Code.UNAVAILABLE,
-            f"{file} has format {found}; this murder knows formats up to {FORMAT}: run the newer one",
+            f"{file} has format {version}; this murder knows formats up to {FORMAT}: run the newer one",
         )
-    if found == FORMAT:
+    if version == FORMAT:
         return
     connection.execute("BEGIN IMMEDIATE")
-    (found,) = connection.execute("PRAGMA user_version").fetchone()  # another worker was faster
-    steps = [MIGRATIONS[number] for number in range(found, FORMAT)] if found else [TABLES, RETAINED]
+    (version,) = connection.execute("PRAGMA user_version").fetchone()  # another worker was faster
+    steps = (
+        [MIGRATIONS[number] for number in range(version, FORMAT)] if version else [TABLES, RETAINED]
+    )
     for step in steps:
         for statement in step.split(";") if isinstance(step, str) else step:
             if statement.strip():
@@ -254,13 +256,13 @@ def _to_flags(bits: int, keywords: str) -> frozenset[str]:
 def to_flagged(rows: Iterable[tuple[Any, ...]]) -> list[Flagged]:
     """From UID, bits, keywords, mod-sequence: flat, for there may be a million."""
     known: dict[tuple[int, str], frozenset[str]] = {}
-    found: list[Flagged] = []
+    flagged: list[Flagged] = []
     for uid, bits, words, modseq in rows:
         flags = known.get((bits, words))
         if flags is None:
             flags = known[bits, words] = to_flags(bits, words)
-        found.append(_new(Flagged, (uid, flags, modseq)))
-    return found
+        flagged.append(_new(Flagged, (uid, flags, modseq)))
+    return flagged
 
 
 _new: Final = tuple.__new__  # what a named tuple's own constructor calls, with a step more

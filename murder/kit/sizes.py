@@ -32,10 +32,10 @@ def with_sizes(
     if db.execute("SELECT 1 FROM told LIMIT 1").fetchone() is None:
         return messages
     chosen = as_list(row[BODY] for row in rows)
-    found = db.execute(
+    cursor = db.execute(
         "SELECT body, size FROM told WHERE body IN (SELECT value FROM json_each(?))", (chosen,)
     )
-    sizes = dict(found.fetchall())
+    sizes = dict(cursor.fetchall())
     return [
         replace(message, told_size=sizes[row[BODY]]) if row[BODY] in sizes else message
         for row, message in zip(rows, messages, strict=True)

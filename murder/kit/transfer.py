@@ -276,8 +276,8 @@ class Transfers:
 def intents_of(root: Root, area: str) -> list[tuple[str, dict[str, Any]]]:
     """What the process of that area has left unfinished in a root (older formats do not say whose it is)."""
     rows = root.reader.execute("SELECT id, what FROM intent").fetchall()
-    found = [(identifier, json.loads(what)) for identifier, what in rows]
-    return [(identifier, what) for identifier, what in found if what.get("by", area) == area]
+    intents = [(identifier, json.loads(what)) for identifier, what in rows]
+    return [(identifier, what) for identifier, what in intents if what.get("by", area) == area]
 
 
 async def finish_intent(target: Root, identifier: str, what: dict[str, Any], source: Root) -> None:
@@ -334,10 +334,10 @@ def shown_bits(
     """The flag bits of each message as the source's reader sees them."""
     if source.is_own:
         return {row[0]: row[1] for row in rows}
-    found = db.execute(
+    cursor = db.execute(
         "SELECT uid FROM seen WHERE mailbox=? AND reader=?", (source.box_id, source.reader)
     )
-    seen = {uid for (uid,) in found}
+    seen = {uid for (uid,) in cursor}
     return {row[0]: (row[1] & ~SEEN_BIT) | (SEEN_BIT if row[0] in seen else 0) for row in rows}
 
 
@@ -398,7 +398,7 @@ def _bring_body(
 def insert_copies(
     db: sqlite3.Connection,
     rows: list[tuple[Any, ...]],
-    shown: dict[int, int],
+    bits_by_uid: dict[int, int],
     target: RowMailbox,
     bodies: list[int],
 ) -> dict[Uid, Uid]:
@@ -409,7 +409,7 @@ def insert_copies(
     now, copied = int(time.time()), {}
     for row, body in zip(rows, bodies, strict=True):
         uid, _, keywords, date, zone, _, size, _, email_id, _ = row
-        bits = target.own_bits(db, shown[uid], box.uid_next)
+        bits = target.own_bits(db, bits_by_uid[uid], box.uid_next)
         new = box.take_uid()
         words = spelled(db, box.id, keywords.split()) if keywords else ""
         values = (box.id, new, bits, words, date, zone, now, size, box.modseq, email_id, body)

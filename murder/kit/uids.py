@@ -117,20 +117,20 @@ def all_uids(reader: sqlite3.Connection, box_id: int) -> "array[int]":
     low, high, total = count(
         "SELECT min(uid), max(uid), count(*) FROM message WHERE mailbox=?", (box_id,)
     ).fetchone()
-    found = array("I")
+    uids = array("I")
     waiting = [(low, high, total)] if total else []
     looks = MAX_COUNTS
     while waiting:
         low, high, total = waiting.pop()
         if total == high - low + 1:
-            found.extend(range(low, high + 1))
+            uids.extend(range(low, high + 1))
         elif total <= FEW or not looks:
             rows = count(f"SELECT uid {where} ORDER BY uid", (box_id, low, high))
-            found.extend(uid for (uid,) in rows)
+            uids.extend(uid for (uid,) in rows)
         else:
             looks -= 1
             middle = (low + high) // 2
             (left,) = count(f"SELECT count(*) {where}", (box_id, low, middle)).fetchone()
             waiting.append((middle + 1, high, total - left))
             waiting.append((low, middle, left))
-    return found
+    return uids

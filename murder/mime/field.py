@@ -51,19 +51,19 @@ def known_fields(
     """The fields of the wanted names (upper case), unfolded and trimmed; the first, if there are several, but for those
     above. What lies behind `Bounds.header_octets` is not looked at."""
     end = min(end, start + bounds().header_octets)
-    found: dict[bytes, bytes] = {}
+    fields: dict[bytes, bytes] = {}
     more: dict[bytes, list[bytes]] = {}
     for match in _FIELD.finditer(octets, start, end):
         name = match.group(1)
         if name is None or (name := name.upper()) not in wanted:
             continue
-        if name not in found or name in _LAST:
-            found[name] = unfold(match.group(2))
+        if name not in fields or name in _LAST:
+            fields[name] = unfold(match.group(2))
         elif name in _LISTS:
             more.setdefault(name, []).append(unfold(match.group(2)))
     for name, values in more.items():
-        found[name] = b", ".join((found[name], *values))
-    return found
+        fields[name] = b", ".join((fields[name], *values))
+    return fields
 
 
 def unfold(value: bytes) -> bytes:
@@ -143,23 +143,23 @@ def parse_disposition(value: bytes) -> tuple[bytes, Parameters] | None:
 def parse_parameters(value: bytes) -> Parameters:
     """`; name=value; name="value"`, leniently; names in upper case, the first of a name counts. What RFC 2231 §3 has in
     pieces (`name*0`, `name*1*`) is put together."""
-    found: dict[bytes, bytes] = {}
+    parameters: dict[bytes, bytes] = {}
     for match in _PARAMETER.finditer(value[:MAX_VALUE_OCTETS]):
         name, raw = match.group(1), match.group(2)
         if raw is not None:
-            found.setdefault(name.upper(), unquote(raw))
-            if len(found) >= MAX_PARAMETERS:
+            parameters.setdefault(name.upper(), unquote(raw))
+            if len(parameters) >= MAX_PARAMETERS:
                 break
-    if any(name.endswith((b"*0", b"*0*")) for name in found):
-        found = _put_together(found)
-    return tuple(found.items())
+    if any(name.endswith((b"*0", b"*0*")) for name in parameters):
+        parameters = _put_together(parameters)
+    return tuple(parameters.items())
 
 
-def _put_together(found: dict[bytes, bytes]) -> dict[bytes, bytes]:
+def _put_together(parameters: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """RFC 2231 §4.1: with an encoded piece all of the value is (`name*`), and a `%` in a plain piece is encoded too."""
     whole: dict[bytes, bytes] = {}
     taken: set[bytes] = set()
-    for name, value in found.items():
+    for name, value in parameters.items():
         stem = name.removesuffix(b"*").removesuffix(b"*0")
         if name not in (stem + b"*0", stem + b"*0*"):
             if name not in taken:
@@ -168,11 +168,11 @@ def _put_together(found: dict[bytes, bytes]) -> dict[bytes, bytes]:
         pieces: list[tuple[bytes, bool]] = []
         while True:
             plain = b"%s*%d" % (stem, len(pieces))
-            key = plain + b"*" if plain + b"*" in found else plain
-            if key not in found:
+            key = plain + b"*" if plain + b"*" in parameters else plain
+            if key not in parameters:
                 break
             taken.add(key)
-            pieces.append((found[key], key is not plain))
+            pieces.append((parameters[key], key is not plain))
         if any(encoded for _, encoded in pieces):
             joined = [
                 piece if encoded else piece.replace(b"%", b"%25") for piece, encoded in pieces

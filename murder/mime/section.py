@@ -40,10 +40,10 @@ def find_part(root: Part, path: tuple[int, ...]) -> tuple[Part, bool] | None:
 def octets_of(octets: memoryview, root: Part, section: Section) -> memoryview | bytes | None:
     """The octets of a section: a slice of the message where they stand together, or assembled (header fields). None:
     there is no such part."""
-    found = find_part(root, section.part)
-    if found is None:
+    place = find_part(root, section.part)
+    if place is None:
         return None
-    part, is_root = found
+    part, is_root = place
     match section.text:
         case SectionText.WHOLE:
             return octets[part.header_start if is_root else part.body_start : part.body_end]
@@ -122,10 +122,10 @@ def encoded_part(octets: memoryview, root: Part, path: tuple[int, ...]) -> Encod
 
     Raises Refusal(UNKNOWN_CTE) where the encoding is not known (RFC 3516 §4.3).
     """
-    found = find_part(root, path)
-    if found is None:
+    place = find_part(root, path)
+    if place is None:
         return None
-    part, is_root = found
+    part, is_root = place
     if is_root:
         return Encoded(octets[part.header_start : part.body_end], b"")
     body = octets[part.body_start : part.body_end]
@@ -140,7 +140,7 @@ def decoded_octets(
     octets: memoryview, root: Part, path: tuple[int, ...]
 ) -> memoryview | bytes | None:
     """BINARY[path], at once."""
-    found = encoded_part(octets, root, path)
-    if found is None or not found.encoding:
-        return None if found is None else found.body
-    return b"".join(found.pieces())
+    part = encoded_part(octets, root, path)
+    if part is None or not part.encoding:
+        return None if part is None else part.body
+    return b"".join(part.pieces())

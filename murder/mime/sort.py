@@ -39,8 +39,8 @@ class Keyed:
     values: tuple[Value, ...]
 
 
-def keyed(one: Sortable, orders: Sequence[SortOrder]) -> Keyed:
-    return Keyed(one.number, tuple(_VALUES[order.key](one) for order in orders))
+def keyed(message: Sortable, orders: Sequence[SortOrder]) -> Keyed:
+    return Keyed(message.number, tuple(_VALUES[order.key](message) for order in orders))
 
 
 def sent_date(message: Message, envelope: Envelope) -> datetime:
@@ -55,14 +55,14 @@ def in_sort_order(messages: Iterable[Sortable], orders: Sequence[SortOrder]) -> 
 
 def put_in_order(messages: Sequence[Keyed], orders: Sequence[SortOrder]) -> list[int]:
     """As `in_sort_order`, of messages whose values are known."""
-    found = in_order(messages, lambda one: one.number)
+    in_turn = in_order(messages, lambda message: message.number)
     for at in reversed(range(len(orders))):
-        found = in_order(found, partial(_value, at), reverse=orders[at].reverse)
-    return [one.number for one in found]
+        in_turn = in_order(in_turn, partial(_value, at), reverse=orders[at].reverse)
+    return [message.number for message in in_turn]
 
 
-def _value(at: int, one: Keyed) -> Any:
-    return one.values[at]
+def _value(at: int, message: Keyed) -> Any:
+    return message.values[at]
 
 
 def needs_envelope(orders: Iterable[SortOrder]) -> bool:
@@ -92,13 +92,13 @@ def _cut(text: str) -> str:
 
 
 _VALUES: Final[dict[SortKey, Callable[[Sortable], Value]]] = {
-    SortKey.ARRIVAL: lambda one: one.message.internal_date,
-    SortKey.CC: lambda one: _mailbox(one.envelope.cc),
-    SortKey.DATE: lambda one: sent_date(one.message, one.envelope),
-    SortKey.FROM: lambda one: _mailbox(one.envelope.from_),
-    SortKey.SIZE: lambda one: one.message.rfc822_size,
-    SortKey.SUBJECT: lambda one: _cut(sort_form(base_subject(one.envelope.subject).text)),
-    SortKey.TO: lambda one: _mailbox(one.envelope.to),
-    SortKey.DISPLAYFROM: lambda one: _display(one.envelope.from_),
-    SortKey.DISPLAYTO: lambda one: _display(one.envelope.to),
+    SortKey.ARRIVAL: lambda row: row.message.internal_date,
+    SortKey.CC: lambda row: _mailbox(row.envelope.cc),
+    SortKey.DATE: lambda row: sent_date(row.message, row.envelope),
+    SortKey.FROM: lambda row: _mailbox(row.envelope.from_),
+    SortKey.SIZE: lambda row: row.message.rfc822_size,
+    SortKey.SUBJECT: lambda row: _cut(sort_form(base_subject(row.envelope.subject).text)),
+    SortKey.TO: lambda row: _mailbox(row.envelope.to),
+    SortKey.DISPLAYFROM: lambda row: _display(row.envelope.from_),
+    SortKey.DISPLAYTO: lambda row: _display(row.envelope.to),
 }

@@ -219,26 +219,28 @@ class _Parser:
         self._levels[boundary] = level
         self._lengths = sorted({len(one) for one in self._boundaries})
         parts: list[Part] = []
-        found = self._next_delimiter(body_start, len(self._octets))
-        while found is not None and found.level == level and not found.is_last:
+        delimiter = self._next_delimiter(body_start, len(self._octets))
+        while delimiter is not None and delimiter.level == level and not delimiter.is_last:
             if self._parts >= self._bounds.parts:
-                rest_start = found.next_start
-                while found is not None and found.level == level and not found.is_last:
-                    found = self._next_delimiter(found.next_start, len(self._octets))
+                rest_start = delimiter.next_start
+                while delimiter is not None and delimiter.level == level and not delimiter.is_last:
+                    delimiter = self._next_delimiter(delimiter.next_start, len(self._octets))
                 parts.append(
-                    _rest(rest_start, len(self._octets) if found is None else found.text_end)
+                    _rest(
+                        rest_start, len(self._octets) if delimiter is None else delimiter.text_end
+                    )
                 )
                 break
-            parts.append(self.entity(found.next_start, depth + 1, default=default))
-            found = self._found
+            parts.append(self.entity(delimiter.next_start, depth + 1, default=default))
+            delimiter = self._found
         self._boundaries.pop()
         del self._levels[boundary]
         if hidden is not None:
             self._levels[boundary] = hidden
         self._lengths = sorted({len(one) for one in self._boundaries})
-        if found is not None and found.level >= level:  # closed (or given up): the epilogue
-            found = self._next_delimiter(found.next_start, len(self._octets))
-        self._found = found
+        if delimiter is not None and delimiter.level >= level:  # closed (or given up): the epilogue
+            delimiter = self._next_delimiter(delimiter.next_start, len(self._octets))
+        self._found = delimiter
         return tuple(parts)
 
     def _end_of_header(self, start: int) -> int:
@@ -265,9 +267,9 @@ class _Parser:
             line_end = octets.find(b"\n", at + 1)
             if line_end < 0:
                 line_end = len(octets)
-            found = self._match(at, octets[at + 3 : line_end], line_end)
-            if found is not None:
-                return found
+            delimiter = self._match(at, octets[at + 3 : line_end], line_end)
+            if delimiter is not None:
+                return delimiter
             at = octets.find(b"\n--", line_end, end)
         return None
 
@@ -313,10 +315,10 @@ def _media_of(
     fields: dict[bytes, bytes], default: tuple[bytes, bytes]
 ) -> tuple[tuple[bytes, bytes], Parameters]:
     """Type and parameters, or the default's (RFC 2045 §5.2, RFC 2046 §5.1.5)."""
-    found = parse_media(fields.get(b"CONTENT-TYPE", b""))
-    if found is None:
+    parsed = parse_media(fields.get(b"CONTENT-TYPE", b""))
+    if parsed is None:
         return default, _TEXT_PARAMETERS if default == _TEXT else ()
-    media, parameters = found
+    media, parameters = parsed
     if media[0] == b"TEXT" and parameter_value(parameters, b"CHARSET") is None:
         parameters = (*parameters, *_TEXT_PARAMETERS)
     return media, parameters

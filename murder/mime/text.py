@@ -180,8 +180,8 @@ class Looking:
             for at, (name, value, _) in enumerate(self._header_of(self._root)):
                 needles = by_name.get(name)
                 if needles is not None:
-                    found = one_spaced(fold(decode_value(value[:MAX_VALUE_OCTETS])))
-                    yield from needles.look(found)
+                    text = one_spaced(fold(decode_value(value[:MAX_VALUE_OCTETS])))
+                    yield from needles.look(text)
                 elif not at % FIELDS_AT_ONCE:
                     yield
         if not self._anywhere.is_done:

@@ -29,8 +29,8 @@ def message_ids(value: bytes | None) -> tuple[str, ...]:
     """The message ids in a field, in order, without brackets and without quotes around a local part."""
     if not value:
         return ()
-    found = _MESSAGE_ID.findall(value[-MAX_FIELD_OCTETS:])[-MAX_REFERENCES:]
-    return tuple(_short(one.replace(b'"', b"").decode("latin-1")) for one in found)
+    ids = _MESSAGE_ID.findall(value[-MAX_FIELD_OCTETS:])[-MAX_REFERENCES:]
+    return tuple(_short(message_id.replace(b'"', b"").decode("latin-1")) for message_id in ids)
 
 
 def _short(text: str) -> str:
@@ -66,10 +66,10 @@ class References:
         self._kept = 0
         self._named = 0  # ids that were first seen in references
 
-    def shared(self, one: Threadable) -> Threadable:
+    def shared(self, message: Threadable) -> Threadable:
         """The same message, with its references as they are kept."""
-        own = self._ids.setdefault(one.message_id, one.message_id)
-        references, ids = one.references, self._ids
+        own = self._ids.setdefault(message.message_id, message.message_id)
+        references, ids = message.references, self._ids
         if self._kept >= MANY_REFERENCES or self._named >= MAX_KEPT_IDS:
             known = (each for each in references[-FEW_REFERENCES:-1] if each in ids)
             references = (*known, *references[-1:])
@@ -77,4 +77,4 @@ class References:
         shared = tuple([ids.setdefault(reference, reference) for reference in references])
         self._kept += len(shared)
         self._named += len(ids) - before
-        return replace(one, subject=_short(one.subject), message_id=own, references=shared)
+        return replace(message, subject=_short(message.subject), message_id=own, references=shared)

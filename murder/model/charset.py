@@ -44,8 +44,8 @@ def codec_of(charset: str) -> str | None:
 def _codec_of(name: str) -> str | None:
     name = _OTHER_NAMES.get(name, name)
     try:
-        found = codecs.lookup(name)
-        b"aa".decode(found.name, "replace")  # LookupError where it does not give text
+        codec = codecs.lookup(name)
+        b"aa".decode(codec.name, "replace")  # LookupError where it does not give text
     except (LookupError, ValueError):
         return None
-    return None if found.name.replace("_", "-") in _NOT_CHARSETS else found.name
+    return None if codec.name.replace("_", "-") in _NOT_CHARSETS else codec.name

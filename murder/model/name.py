@@ -68,12 +68,12 @@ def parent_of(name: MailboxName) -> MailboxName | None:
 
 def ancestors_of(name: MailboxName) -> list[MailboxName]:
     """All names above, nearest first."""
-    found = []
+    names = []
     above = parent_of(name)
     while above is not None:
-        found.append(above)
+        names.append(above)
         above = parent_of(above)
-    return found
+    return names
 
 
 def is_below(name: bytes, root: bytes) -> bool:
@@ -223,9 +223,9 @@ def _check_characters(name: bytes) -> None:
         try:
             text = _unshift(shifted)
         except ValueError:
-            shown = display(b"&" + shifted)
+            written = display(b"&" + shifted)
             raise Refusal(
-                Code.CANNOT, f"A mailbox name is modified UTF-7, which {shown} is not: & is &-"
+                Code.CANNOT, f"A mailbox name is modified UTF-7, which {written} is not: & is &-"
             ) from None
         hidden = [letter for letter in text if is_hidden(letter)]
         if hidden:
@@ -352,8 +352,8 @@ class Namespace:
         domain, rest = split_domain(name)
         foreign = domain != user.partition("@")[2].encode()
         if rest.startswith(USER_ROOT + b"."):
-            shown = self.users_prefix + self._outward(rest[len(USER_ROOT) + 1 :])
-            return shown + b"@" + domain if foreign else shown
+            written = self.users_prefix + self._outward(rest[len(USER_ROOT) + 1 :])
+            return written + b"@" + domain if foreign else written
         return self.shared_prefix + self._outward(rest)
 
     def inward(self, octets: bytes) -> bytes:

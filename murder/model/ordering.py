@@ -26,9 +26,9 @@ def in_order(
 
 
 def _follows(
-    one: Sequence[T], other: Sequence[T], key: Callable[[T], Any] | None, reverse: bool
+    run: Sequence[T], other: Sequence[T], key: Callable[[T], Any] | None, reverse: bool
 ) -> bool:
     """Whether all of `other` comes behind all of `one`: so it is with what has been in order before."""
-    last: Any = key(one[-1]) if key else one[-1]
+    last: Any = key(run[-1]) if key else run[-1]
     first: Any = key(other[0]) if key else other[0]
     return bool(last >= first if reverse else last <= first)

@@ -39,7 +39,7 @@ def parse_limits(texts: Sequence[str]) -> Mapping[Resource, int]:
     limits = {}
     for text in texts:
         name, mark, limit = text.rpartition("=")
-        resource = next((one for one in WRITTEN if one.value == name.upper()), None)
+        resource = next((written for written in WRITTEN if written.value == name.upper()), None)
         if not mark:
             resource = Resource.STORAGE
         match = _LIMIT.fullmatch(limit)

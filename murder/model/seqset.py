@@ -146,15 +146,15 @@ def indexes_of_uids(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
 
 
 def _indexes_of_ranges(ranges: Ranges, uids: Sequence[Uid]) -> list[range]:
-    found = []
+    spans = []
     begin = 0
     for low, high in ranges:
         begin = bisect_left(uids, low, begin)
         end = bisect_right(uids, high, begin)
         if begin < end:
-            found.append(range(begin, end))
+            spans.append(range(begin, end))
             begin = end
-    return found
+    return spans
 
 
 def _indexes_of_many(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
@@ -163,10 +163,10 @@ def _indexes_of_many(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
     others = SeqSet(tuple([ends for ends in sequence.ranges if ends[0] != ends[1]]))
     if STAR in single:
         single.add(uids[-1])
-    found = [(at, at) for at, uid in enumerate(uids) if uid in single]
+    pairs = [(at, at) for at, uid in enumerate(uids) if uid in single]
     spans = _indexes_of_ranges(others.resolved(uids[-1]), uids)
-    found += [(span.start, span.stop - 1) for span in spans]
-    return [range(first, last + 1) for first, last in merge(found)]
+    pairs += [(span.start, span.stop - 1) for span in spans]
+    return [range(first, last + 1) for first, last in merge(pairs)]
 
 
 def indexes_of_seqnums(sequence: SeqSet, exists: int) -> list[range]:

@@ -38,7 +38,7 @@ class UidSet(Sequence[Uid]):
     def __getitem__(self, at: slice) -> Sequence[Uid]: ...
     def __getitem__(self, at: int | slice) -> Uid | Sequence[Uid]:
         if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
+            return [self[index] for index in range(*at.indices(len(self)))]
         if at < 0:
             at += len(self)
         if not 0 <= at < len(self):

@@ -22,5 +22,5 @@ def misfit(version: str, own: str) -> str:
     line = line_of(version)
     if line in COMPATIBLE:
         return ""
-    shown = version[:40] if line else "an unknown version"
-    return f"it is of {shown}, and this one, {own}, was tried beside {', '.join(COMPATIBLE)} only: `murder help upgrade`"
+    named = version[:40] if line else "an unknown version"
+    return f"it is of {named}, and this one, {own}, was tried beside {', '.join(COMPATIBLE)} only: `murder help upgrade`"

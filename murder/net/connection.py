@@ -587,11 +587,11 @@ class Connection(asyncio.Protocol):
         tls = self.transport.get_extra_info("ssl_object")
         if tls is not None:
             self.is_tls = True
-            shown = peer_of(tls, self)
-            if shown is not None and shown.is_user:
-                self.user_certificate = shown.octets
+            certificate = peer_of(tls, self)
+            if certificate is not None and certificate.is_user:
+                self.user_certificate = certificate.octets
             else:
-                self.certificate = shown
+                self.certificate = certificate
             tls.on_close_notify = self._tls_ended
             tls.on_many = self._tls_has_more
             self._limit_tls(self.most_unread if self.on_known is None else STRANGER_TLS_OCTETS)

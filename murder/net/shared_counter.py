@@ -86,19 +86,19 @@ class SharedTable:
     def put(self, key: str, row: Row) -> None:
         """In place of this worker's own. Where all is full, the oldest of the rows nearby is forgotten."""
         digest = _digest(key)
-        at, found = self._place(digest)
-        if found != digest:
-            RECORD.pack_into(self._memory, at, found, 0, 0.0, 0.0, 0.0)
+        at, kept = self._place(digest)
+        if kept != digest:
+            RECORD.pack_into(self._memory, at, kept, 0, 0.0, 0.0, 0.0)
         RECORD.pack_into(self._memory, at, digest, row.count, row.level, row.when, row.pardoned)
         if row.when:
             STAMP.pack_into(self._memory, self._own + STAMP_AT, row.when)
 
     def _row(self, part: int, digest: int) -> Row | None:
         for at in _places(part, digest):
-            found, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
-            if found == digest:
+            kept, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
+            if kept == digest:
                 return Row(count, when, pardoned, level)
-            if not found:
+            if not kept:
                 break
         return None
 
@@ -107,14 +107,14 @@ class SharedTable:
         free: tuple[int, int] | None = None
         oldest: tuple[float, int, int] | None = None
         for at in _places(self._own, digest):
-            found, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
-            if found in (digest, 0):
-                return (at, found) if found or free is None else free
+            kept, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
+            if kept in (digest, 0):
+                return (at, kept) if kept or free is None else free
             if free is None and self._is_dead(Row(count, when, pardoned, level)):
-                free = (at, found)
+                free = (at, kept)
             latest = max(when, pardoned)
             if oldest is None or latest < oldest[0]:
-                oldest = (latest, at, found)
+                oldest = (latest, at, kept)
         assert oldest is not None
         return free or oldest[1:]
 
@@ -124,14 +124,14 @@ def place_of(address: str) -> str:
     if ":" not in address:
         return address
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if found.version == 4:
+    if parsed.version == 4:
         return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
 
 
 def _places(part: int, digest: int) -> Iterator[int]:
@@ -168,17 +168,17 @@ class SharedCounter:
             # said first and looked at then: of two workers at the same instant at most one finds the last place free
             memory, at, digest = table.memory, table.own_at, _digest(key)
             first = digest % SLOTS * RECORD_OCTETS
-            found = _key_at(memory, at + first)[0]
-            if found == digest or not found:
+            kept = _key_at(memory, at + first)[0]
+            if kept == digest or not kept:
                 _put_record(memory, at + first, digest, own, 0.0, 0.0, 0.0)
             else:
                 table.put(key, Row(own))
             total = own
             for part in table.others_at:
-                found, there = _said_at(memory, part + first)
-                if found == digest:
+                kept, there = _said_at(memory, part + first)
+                if kept == digest:
                     total += there
-                elif found:
+                elif kept:
                     total += table.of_other(part, digest)
             if total > most:
                 table.put(key, Row(own - 1))

@@ -39,33 +39,33 @@ class Sweep:
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
-    def watch(self, one: Watched, due: float) -> None:
+    def watch(self, watched: Watched, due: float) -> None:
         """Look at it when that time has come, instead of when was said before."""
         slot = int(due / SLOT_S) + 1
-        former = one.sweep_slot
+        former = watched.sweep_slot
         if former == slot:
             return
         if former:
-            self._slots[former].discard(one)
-        one.sweep_slot = slot
+            self._slots[former].discard(watched)
+        watched.sweep_slot = slot
         ones = self._slots.get(slot)
         if ones is None:
-            self._slots[slot] = {one}
+            self._slots[slot] = {watched}
             heappush(self._order, slot)
             if not self._next or slot < self._next:
                 self._set_timer()
         else:
-            ones.add(one)
+            ones.add(watched)
 
-    def watch_sooner(self, one: Watched, due: float) -> None:
+    def watch_sooner(self, watched: Watched, due: float) -> None:
         """Look at it then at the latest: what it said before may be sooner."""
-        if not one.sweep_slot or due < one.sweep_slot * SLOT_S - SLOT_S:
-            self.watch(one, due)
+        if not watched.sweep_slot or due < watched.sweep_slot * SLOT_S - SLOT_S:
+            self.watch(watched, due)
 
-    def forget(self, one: Watched) -> None:
-        if one.sweep_slot:
-            self._slots[one.sweep_slot].discard(one)
-            one.sweep_slot = NOWHERE
+    def forget(self, watched: Watched) -> None:
+        if watched.sweep_slot:
+            self._slots[watched.sweep_slot].discard(watched)
+            watched.sweep_slot = NOWHERE
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -86,11 +86,11 @@ class Sweep:
                 while ones:
                     if time.perf_counter() >= turn_ends:
                         return
-                    one = ones.pop()
-                    one.sweep_slot = NOWHERE
-                    due = one.look(now)
+                    watched = ones.pop()
+                    watched.sweep_slot = NOWHERE
+                    due = watched.look(now)
                     if due is not None:
-                        self.watch(one, max(due, now))
+                        self.watch(watched, max(due, now))
                 if order[0] == slot:  # else something was put before it meanwhile
                     del self._slots[heappop(order)]
         finally:

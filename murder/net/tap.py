@@ -195,23 +195,23 @@ class Tap(Between):
             self._kept_octets = 0
 
     def _line(self, who: str, octets: bytes, size: int) -> Traced:
-        shown = octets.decode("utf-8", "backslashreplace")
+        text = octets.decode("utf-8", "backslashreplace")
         more = f" … {size - MAX_SHOWN} more octets" if size > MAX_SHOWN else ""
-        return Traced(time.time(), self._connection.cid, who, shown + more)
+        return Traced(time.time(), self._connection.cid, who, text + more)
 
     def _keep(self, who: str, data: bytes) -> None:
         if who == "C":
-            shown = self._without_secrets(data)
+            masked = self._without_secrets(data)
         elif data.startswith(_GOES_ON):
-            shown = b"+ ***"  # a challenge
+            masked = b"+ ***"  # a challenge
         else:
             self._is_secret = False
-            shown = data
-        if not shown:
+            masked = data
+        if not masked:
             return
-        shown = shown[:MAX_SHOWN]
-        self._kept.append(self._line(who, shown, len(shown)))
-        self._kept_octets += len(shown)
+        masked = masked[:MAX_SHOWN]
+        self._kept.append(self._line(who, masked, len(masked)))
+        self._kept_octets += len(masked)
         while self._kept and self._kept_octets > MAX_KEPT_OCTETS:
             self._kept_octets -= len(self._kept.popleft().octets)
         self._tell_kept()

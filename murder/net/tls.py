@@ -143,13 +143,13 @@ def _context(protocol: int, trust: Trust) -> NodeContext:
 
 def _refuse_distrusted(tls: ssl.SSLObject, context: NodeContext) -> None:
     """Raise SSLCertVerificationError for a certificate that was taken back."""
-    shown = tls.getpeercert(binary_form=True)
-    if shown is None:
+    certificate = tls.getpeercert(binary_form=True)
+    if certificate is None:
         return
     trust = context.successor or context.trust
-    if why := trust.objection(shown, datetime.now(UTC), context.trust):
-        serial = serial_text(x509.load_der_x509_certificate(shown).serial_number)
-        verified = read_certificate(_fields(tls), shown)
+    if why := trust.objection(certificate, datetime.now(UTC), context.trust):
+        serial = serial_text(x509.load_der_x509_certificate(certificate).serial_number)
+        verified = read_certificate(_fields(tls), certificate)
         name = verified.name if verified is not None else ""
         log.warning("tls.revoked", name=name, serial=serial, problem=why)
         error = ssl.SSLCertVerificationError(1, f"the certificate {serial} of {name} is {why}")
@@ -341,12 +341,12 @@ def _version(text: str) -> ssl.TLSVersion:
     return {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[text]
 
 
-def read_certificate(shown: dict[str, Any] | None, octets: bytes = b"") -> PeerCertificate | None:
+def read_certificate(fields: dict[str, Any] | None, octets: bytes = b"") -> PeerCertificate | None:
     """From `_fields`: only verified certificates come out of it with content."""
-    if not shown:
+    if not fields:
         return None
-    names = [value.lower() for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
-    uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
+    names = [value.lower() for kind, value in fields.get("subjectAltName", ()) if kind == "DNS"]
+    uris = [value for kind, value in fields.get("subjectAltName", ()) if kind == "URI"]
     roles = frozenset(uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI))
     return PeerCertificate(tuple(names), roles, octets)
 
@@ -374,9 +374,12 @@ def name_in(certificate: bytes, where: str) -> str:
             kind = x509.RFC822Name if where == "email" else x509.DNSName
             with contextlib.suppress(x509.ExtensionNotFound):
                 names = read.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-                found = [str(one) for one in names.value.get_values_for_type(kind)]
+                found = [str(value) for value in names.value.get_values_for_type(kind)]
         if where in subject:
-            found += [str(one.value) for one in read.subject.get_attributes_for_oid(subject[where])]
+            found += [
+                str(attribute.value)
+                for attribute in read.subject.get_attributes_for_oid(subject[where])
+            ]
     except ValueError:
         return ""
     name = found[0] if found else ""

@@ -147,7 +147,7 @@ def _node_certificate(
         decipher_only=False,
     )
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    known: list[x509.GeneralName] = [_general_name(one) for one in dict.fromkeys(names)]
+    known: list[x509.GeneralName] = [_general_name(name) for name in dict.fromkeys(names)]
     known += [x509.UniformResourceIdentifier(ROLE_URI + role) for role in roles]
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     subject = _name(names[0][:MAX_COMMON_NAME])
@@ -246,12 +246,14 @@ def read_certificate(path: Path) -> x509.Certificate:
 def read_certificates(path: Path) -> list[x509.Certificate]:
     """All certificates of a PEM file, at least one. Raises AuthorityError with what to do."""
     try:
-        found = x509.load_pem_x509_certificates(octets_of(path, "; make it with `murder ca`"))
+        certificates = x509.load_pem_x509_certificates(
+            octets_of(path, "; make it with `murder ca`")
+        )
     except ValueError:
-        found = []
-    if not found:
+        certificates = []
+    if not certificates:
         raise AuthorityError(f"{path}: holds no PEM certificate")
-    return found
+    return certificates
 
 
 def read_key(path: Path) -> PrivateKeyTypes:
@@ -274,17 +276,21 @@ def octets_of(path: Path, cure: str = "") -> bytes:
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """Its DNS names and addresses."""
-    found = _subject_names(certificate)
-    if found is None:
+    alternative = _subject_names(certificate)
+    if alternative is None:
         return ()
-    addresses = (str(address) for address in found.get_values_for_type(x509.IPAddress))
-    return (*found.get_values_for_type(x509.DNSName), *addresses)
+    addresses = (str(address) for address in alternative.get_values_for_type(x509.IPAddress))
+    return (*alternative.get_values_for_type(x509.DNSName), *addresses)
 
 
 def roles_of(certificate: x509.Certificate) -> frozenset[str]:
     """The roles of a murder that it was issued for."""
-    found = _subject_names(certificate)
-    uris = found.get_values_for_type(x509.UniformResourceIdentifier) if found is not None else []
+    alternative = _subject_names(certificate)
+    uris = (
+        alternative.get_values_for_type(x509.UniformResourceIdentifier)
+        if alternative is not None
+        else []
+    )
     return frozenset(uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI))
 
 

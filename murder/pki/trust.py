@@ -53,9 +53,9 @@ def list_issued(folder: Path) -> list[Noted]:
     """
     authority = read_certificate(folder / CA_CERTIFICATE)
     taken_back = read_crl(folder / CRL, [authority]) if (folder / CRL).exists() else {}
-    found: dict[int, Noted] = {}
+    noted: dict[int, Noted] = {}
     for certificate in _certificates_in(folder, authority):
-        found[certificate.serial_number] = Noted(
+        noted[certificate.serial_number] = Noted(
             certificate.serial_number,
             (names_of(certificate) or ("",))[0],
             tuple(sorted(roles_of(certificate))),
@@ -69,12 +69,12 @@ def list_issued(folder: Path) -> list[Noted]:
             row = json.loads(line)
             serial, until = parse_serial(row["serial"]), datetime.fromisoformat(row["until"])
             roles = tuple(str(role) for role in row["roles"])
-            found.pop(serial, None)
-            found[serial] = Noted(serial, str(row["name"]), roles, until, serial in taken_back)
+            noted.pop(serial, None)
+            noted[serial] = Noted(serial, str(row["name"]), roles, until, serial in taken_back)
         except (ValueError, KeyError, TypeError):
             text = f"{path}: line {number} is damaged; take it out, it is only a note"
             raise AuthorityError(text) from None
-    return list(found.values())
+    return list(noted.values())
 
 
 def _certificates_in(folder: Path, authority: x509.Certificate) -> Iterator[x509.Certificate]:
@@ -91,16 +91,20 @@ def revoke(folder: Path, whom: str, now: datetime) -> tuple[Path, list[Noted]]:
     authority = read_certificate(folder / CA_CERTIFICATE)
     key = signing_key(folder)
     issued = list_issued(folder)
-    named = [one for one in issued if one.name.lower() == whom.lower()]
+    named = [certificate for certificate in issued if certificate.name.lower() == whom.lower()]
     if not named:
         serial = _serial_of(whom, issued)
-        named = [one for one in issued if one.serial == serial]
+        named = [certificate for certificate in issued if certificate.serial == serial]
         named = named or [Noted(serial, "", (), authority.not_valid_after_utc, False)]
-    wanted = [one for one in named if not one.is_revoked and one.until > now]
+    wanted = [
+        certificate
+        for certificate in named
+        if not certificate.is_revoked and certificate.until > now
+    ]
     path = folder / CRL
     dates = dict(read_crl(path, [authority])) if path.exists() else {}
-    for one in wanted:
-        dates.setdefault(one.serial, now)
+    for certificate in wanted:
+        dates.setdefault(certificate.serial, now)
     _write_list(path, authority, key, dates, now)
     return path, wanted
 
@@ -137,7 +141,7 @@ def _serial_of(whom: str, issued: Sequence[Noted]) -> int:
     """One that was noted, or one long enough to be no misspelt name. Raises AuthorityError."""
     with contextlib.suppress(ValueError):
         serial = parse_serial(whom)
-        if serial >= LEAST_SERIAL or any(one.serial == serial for one in issued):
+        if serial >= LEAST_SERIAL or any(certificate.serial == serial for certificate in issued):
             return serial
     text = (
         f"{whom!r} is neither a name that was issued nor a serial number; `murder ca list` has all"
@@ -147,12 +151,12 @@ def _serial_of(whom: str, issued: Sequence[Noted]) -> int:
 
 def read_crl(path: Path, authorities: Sequence[x509.Certificate]) -> Mapping[int, datetime]:
     """Serial numbers and since when, of a revocation list of one of the authorities. Raises AuthorityError."""
-    found: dict[int, datetime] = {}
+    dates: dict[int, datetime] = {}
     for crl in _read_crls(path):
         if not any(_has_signed_list(authority, crl) for authority in authorities):
             raise AuthorityError(f"{path}: is not signed by an authority of tls.ca")
-        found.update((one.serial_number, one.revocation_date_utc) for one in crl)
-    return found
+        dates.update((revoked.serial_number, revoked.revocation_date_utc) for revoked in crl)
+    return dates
 
 
 def _read_crls(path: Path) -> list[x509.CertificateRevocationList]:
@@ -197,13 +201,13 @@ class Trust:
 
     def objection(self, certificate: bytes, now: datetime, before: "Trust") -> str:
         """Why a certificate (DER) that was believed `before` is so no longer; empty: it is."""
-        shown = x509.load_der_x509_certificate(certificate)
-        if self.is_revoked(shown):
+        parsed = x509.load_der_x509_certificate(certificate)
+        if self.is_revoked(parsed):
             return "revoked"
-        if shown.not_valid_after_utc < now:
+        if parsed.not_valid_after_utc < now:
             return "expired"
         gone = set(before.authorities) - set(self.authorities)
-        if gone and not any(has_signed(authority, shown) for authority in self.authorities):
+        if gone and not any(has_signed(authority, parsed) for authority in self.authorities):
             return "not of our authority"
         return ""
 
@@ -219,10 +223,10 @@ def read_trust(authorities: Path | None, crl: Path | None, revoked: Iterable[str
             text = f"{text!r} is no serial number in hexadecimal; `murder ca list` shows them"
             raise AuthorityError(text) from None
     if crl is not None:
-        for one in _read_crls(crl):
-            if not any(_has_signed_list(authority, one) for authority in known):
+        for revocations in _read_crls(crl):
+            if not any(_has_signed_list(authority, revocations) for authority in known):
                 raise AuthorityError(f"{crl}: is not signed by an authority of {authorities}")
-            issuer = one.issuer.public_bytes()
-            for row in one:
+            issuer = revocations.issuer.public_bytes()
+            for row in revocations:
                 taken_back.setdefault(row.serial_number, set()).add(issuer)
     return Trust(known, {serial: frozenset(issuers) for serial, issuers in taken_back.items()})

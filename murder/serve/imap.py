@@ -301,13 +301,13 @@ class ImapDialogue(ClientDialogue):
 
     def _mailboxes_named(self, row: Row, command: Command) -> dict[str, str]:
         """For the audit trail: as administrators write them, whatever the client calls them; what is none is left out."""
-        scanner, found = Scanner(command.octets, command.start), dict[str, str]()
+        scanner, names = Scanner(command.octets, command.start), dict[str, str]()
         with contextlib.suppress(BadSyntax, Refusal):
             for key in NAMED[: row.names]:
                 scanner.space()
                 name = self.name_of(scanner.astring())
-                found[key] = mutf7.decode_leniently(self.namespace.external(name, ""))
-        return found
+                names[key] = mutf7.decode_leniently(self.namespace.external(name, ""))
+        return names
 
     def _not_allowed(self, command: Command, row: Row | None) -> None:
         if command.literal is not None:
@@ -441,7 +441,7 @@ def _annotations_named(octets: bytes) -> list[bytes]:
     mailbox = _MAILBOX.match(octets)
     if mailbox is None:
         return []
-    found = [mailbox[0]]
+    names = [mailbox[0]]
     at, is_name = mailbox.end(), True
     while (value := _VALUE.match(octets, at)) is not None:
         at = value.end()
@@ -451,9 +451,9 @@ def _annotations_named(octets: bytes) -> list[bytes]:
         else:
             literal = value[2].strip(b'"')
         if is_name and literal.startswith(b"/"):
-            found.append(literal[:MAX_ENTRY])
+            names.append(literal[:MAX_ENTRY])
         is_name = not is_name
-    return found
+    return names
 
 
 @functools.cache  # of what one configuration says

@@ -233,16 +233,16 @@ class ListAnswer(ABC):
         for row in rows:
             if turn.is_over:
                 await turn.rest()
-            shown = self._client.shown(row.external)
-            lines.append(self._line(row, shown))
-            lines += answers.get(shown, ())
+            as_seen = self._client.shown(row.external)
+            lines.append(self._line(row, as_seen))
+            lines += answers.get(as_seen, ())
         octets = b"".join(lines)
         self.whole = octets if not self._has_sent else None
         self._has_sent = True
         self._client.send(octets)
         await self._client.flush()
 
-    def _line(self, row: ListRow, shown: bytes) -> bytes:
+    def _line(self, row: ListRow, as_seen: bytes) -> bytes:
         request = self.request
         attributes = attributes_of(row, request.extended)
         if row.name in self.subscribed:
@@ -254,4 +254,4 @@ class ListAnswer(ABC):
         recursive = Selection.RECURSIVEMATCH in request.selection
         child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
         separator = self._client.namespace.separator
-        return format_list(ListEntry(attributes, separator, shown, child_info), self.word)
+        return format_list(ListEntry(attributes, separator, as_seen, child_info), self.word)

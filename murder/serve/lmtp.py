@@ -555,5 +555,5 @@ async def _known(answer: bytes) -> bytes:
 
 def _unknown_parameter(names: Collection[bytes]) -> bytes:
     """RFC 5321 §4.1.1.11."""
-    shown = ", ".join(sorted(clean(name[:40].decode("utf-8", "replace")) for name in names))
-    return reply(555, "5.5.4", f"These parameters are not known here: {shown}")
+    printable = ", ".join(sorted(clean(name[:40].decode("utf-8", "replace")) for name in names))
+    return reply(555, "5.5.4", f"These parameters are not known here: {printable}")

@@ -62,4 +62,6 @@ class HeadOf:
         match = _MESSAGE_ID.search(held, 0, end if end >= 0 else len(held))
         if match:
             text = match[1].decode("utf-8", "replace")
-            self.message_id = "".join(one if one.isprintable() else "?" for one in text)
+            self.message_id = "".join(
+                character if character.isprintable() else "?" for character in text
+            )

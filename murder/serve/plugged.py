@@ -139,8 +139,8 @@ class ServiceDialogue(ClientDialogue):
         if not 0 <= count <= limit:
             raise BadSyntax(f"more than {limit} octets")
         self.session.want_exactly(count)
-        found = await self._next(is_command=False)
-        return self.session.take_rest() if found is None else found
+        octets = await self._next(is_command=False)
+        return self.session.take_rest() if octets is None else octets
 
     async def _next(self, *, is_command: bool) -> bytes | None:
         """What the session is asked for; None at the end of the input. Raises TimeoutError, ConnectionResetError."""
@@ -150,7 +150,7 @@ class ServiceDialogue(ClientDialogue):
             raise TimeoutError("it did not log in in time")
         self._is_at_rest = is_command and self._ask is None
         try:
-            found: bytes | None = await self.next_event(
+            octets: bytes | None = await self.next_event(
                 None if self.activity_counts else self.time_left_s
             )
         except ConnectionResetError:
@@ -159,7 +159,7 @@ class ServiceDialogue(ClientDialogue):
             raise
         finally:
             self._is_at_rest = False
-        return found
+        return octets
 
     async def write(self, octets: bytes) -> None:
         for start in range(0, len(octets), PIECE_OCTETS):

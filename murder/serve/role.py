@@ -70,13 +70,13 @@ def chain_of(config: Config, plugins: MakesAuth, workers: int = 1) -> Chain:
 
 async def probe_auth(gate: Gate) -> AsyncIterator[Probed]:
     """For `murder ctl doctor`: whether each auth plugin, and each mechanism of a plugin, can do its work from here."""
-    found = await gate.auth.faults() + await faults_of(gate.brought)
+    faults = await gate.auth.faults() + await faults_of(gate.brought)
     looked_at = [
         *(link.name for link in gate.auth.links if isinstance(link.backend, Diagnoses)),
         *(row.name for row in gate.brought if row.diagnose is not None),
     ]
     for name in looked_at:
-        wrong = [fault for owner, fault in found if owner == name]
+        wrong = [fault for owner, fault in faults if owner == name]
         what = f"the login by {name}" if name.isupper() else f"the plugin {name}"
         for fault in wrong:
             yield Probed(what, fault.what, cure=fault.cure)

@@ -54,12 +54,12 @@ Factory = Callable[[Connection, ClientService, Any], Receiver]
 
 def factories_of(role: str) -> Mapping[ProtocolSpec, Factory]:
     """Who serves each protocol at a role, imported now (a process may not be able to when it is nobody any more)."""
-    found = {}
+    factories = {}
     for spec in PROTOCOLS:
         if role in spec.served_by:
             module, _, name = spec.served_by[role].partition(":")
-            found[spec] = getattr(importlib.import_module(module), name)
-    return found
+            factories[spec] = getattr(importlib.import_module(module), name)
+    return factories
 
 
 def services_of(

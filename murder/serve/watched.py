@@ -177,9 +177,9 @@ async def traced(spans: Spans | None, cid: str, name: str, running: Coroutine[An
 async def _timed(timed: Timed, running: Coroutine[Any, Any, T]) -> T:
     before, failed = STEP.set(timed.step), True
     try:
-        found = await running
+        result = await running
         failed = False
-        return found
+        return result
     finally:
         STEP.reset(before)
         timed.end({}, is_error=failed)

@@ -36,10 +36,10 @@ class ScriptCache:
     def find(self, octets: bytes) -> Script | None:
         """The program, where it is kept: in no time."""
         key = hashlib.sha256(octets).digest()
-        found = self._kept.get(key)
-        if found is not None:
+        kept = self._kept.get(key)
+        if kept is not None:
             self._kept.move_to_end(key)
-        return found
+        return kept
 
     def keep(self, script: Script) -> Script:
         """For the next who asks."""

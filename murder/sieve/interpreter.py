@@ -56,8 +56,8 @@ def start(
 def run_to_end(run: Machine, world: World) -> Outcome:
     """Run without a pause, where nobody else waits."""
     while True:
-        found = run.advance(100_000)
-        if isinstance(found, Outcome):
-            return found
-        if found is not PAUSED:
-            run.answer(found.compute() if isinstance(found, LongWork) else world.answer(found))
+        step = run.advance(100_000)
+        if isinstance(step, Outcome):
+            return step
+        if step is not PAUSED:
+            run.answer(step.compute() if isinstance(step, LongWork) else world.answer(step))

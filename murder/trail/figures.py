@@ -25,13 +25,13 @@ class Figures:
 
     def add(self, name: str, *labels: str) -> None:
         """Once more."""
-        found = self.numbers[name]
-        found[labels] = found.get(labels, 0) + 1
+        counts = self.numbers[name]
+        counts[labels] = counts.get(labels, 0) + 1
 
     def more(self, name: str, count: int, *labels: str) -> None:
         """So many times more."""
-        found = self.numbers[name]
-        found[labels] = found.get(labels, 0) + count
+        counts = self.numbers[name]
+        counts[labels] = counts.get(labels, 0) + count
 
     def took(self, name: str, seconds: float, *labels: str) -> None:
         """Once more, and so long."""
@@ -39,12 +39,12 @@ class Figures:
 
     def durations(self, name: str, *labels: str) -> "Durations":
         """For who keeps them, and counts in fewer steps."""
-        found = self.times.get(name)
-        if found is None:
-            found = self.times[name] = {}
-        durations = found.get(labels)
+        by_labels = self.times.get(name)
+        if by_labels is None:
+            by_labels = self.times[name] = {}
+        durations = by_labels.get(labels)
         if durations is None:
-            durations = found[labels] = Durations()
+            durations = by_labels[labels] = Durations()
         return durations
 
     def shown(self) -> dict[str, object]:
@@ -55,9 +55,9 @@ class Figures:
             for labels, value in by_labels.items()
         ]
         times = [
-            [name, list(labels), list(one.classes), one.sum_s]
+            [name, list(labels), list(durations.classes), durations.sum_s]
             for name, by_labels in self.times.items()
-            for labels, one in by_labels.items()
+            for labels, durations in by_labels.items()
         ]
         return {"numbers": numbers, "times": times}
 

@@ -154,7 +154,7 @@ def _last_link(paths: Sequence[Path]) -> str:
 def breaks_in(files: Sequence[Path]) -> list[str]:
     """Where the chain of one writer's files, the former one first, is broken: `file:line` of each line that does not go on
     from the one before it. The first one may go on from one that is kept no more. Blocks: for a thread."""
-    found: list[str] = []
+    breaks: list[str] = []
     before: str | None = None
     for path in files:
         with open(path, "rb") as lines:
@@ -162,17 +162,17 @@ def breaks_in(files: Sequence[Path]) -> list[str]:
                 text, facts = _split(line)
                 expected = facts if before is None else link(before, text)
                 if not facts or facts != expected:
-                    found.append(f"{path.name}:{number}")
+                    breaks.append(f"{path.name}:{number}")
                 before = facts or before
-    return found
+    return breaks
 
 
 def writers_of(files: Sequence[Path]) -> list[list[Path]]:
     """The same files, those of each writer together."""
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for path in files:
-        found.setdefault(path.name.removesuffix(FORMER), []).append(path)
-    return list(found.values())
+        paths.setdefault(path.name.removesuffix(FORMER), []).append(path)
+    return list(paths.values())
 
 
 def files_of(folder: Path, kind: str, role: str) -> list[Path]:
@@ -180,8 +180,8 @@ def files_of(folder: Path, kind: str, role: str) -> list[Path]:
     if not folder.is_dir():
         return []
     mine = f"{kind}-{role}-"
-    found = [path for path in folder.iterdir() if path.name.startswith(mine)]
-    return sorted(found, key=lambda path: (not path.name.endswith(FORMER), path.name))
+    files = [path for path in folder.iterdir() if path.name.startswith(mine)]
+    return sorted(files, key=lambda path: (not path.name.endswith(FORMER), path.name))
 
 
 def find(
@@ -230,7 +230,7 @@ def _holds(
     if any(str(facts.get(key, "")).lower() in wanted for key in exact):
         return True
     for name, key in listed:
-        if any(str(one.get(key, "")).lower() in wanted for one in rows_in(facts, name)):
+        if any(str(row.get(key, "")).lower() in wanted for row in rows_in(facts, name)):
             return True
     texts = [str(facts.get(key, "")).lower() for key in within]
     return any(word in text for text in texts for word in wanted)

@@ -97,11 +97,11 @@ def _parse_text(text: bytes, stack: list[tuple[list[Value], bool]]) -> None:
     position, end = 0, len(text.rstrip())
     match = _TOKEN.match
     while position < end:
-        found = match(text, position)
-        if found is None:
+        token = match(text, position)
+        if token is None:
             raise BadSyntax("that is no list", position)
-        position = found.end()
-        opening, closing, quoted, atom = found.groups()
+        position = token.end()
+        opening, closing, quoted, atom = token.groups()
         if atom is not None:
             stack[-1][0].append(None if atom == NIL else atom)
         elif quoted is not None:
@@ -143,7 +143,7 @@ def format_value(value: Value | int | str | Sequence[Value] | Mapping[str, Value
             place = f"%{{{value.partition} {value.digest} {value.length}}}\r\n"
             return place.encode()
         case Mapping():
-            pairs = (key.encode() + b" " + format_value(one) for key, one in value.items())
+            pairs = (key.encode() + b" " + format_value(inner) for key, inner in value.items())
             return b"%(" + b" ".join(pairs) + b")"
         case _:
             return b"(" + b" ".join(map(format_value, value)) + b")"

@@ -183,19 +183,19 @@ class Fragmenter:
     def take_matches(self, pattern: re.Pattern[bytes], most: int) -> list[tuple[bytes, ...]]:
         """At most `most` messages that are next in line and match `pattern` (line end included), as its groups: for a
         bulk of simple ones, several times as fast as one by one. Empty in the middle of a message."""
-        found: list[tuple[bytes, ...]] = []
+        taken: list[tuple[bytes, ...]] = []
         if self._asked is not None or self._literal_left or self._stream_empty:
-            return found
+            return taken
         self._join()
         if self._at != self._begin or self._discard:
-            return found
+            return taken
         buffer, at, match = self._buffer, self._begin, pattern.match
-        while len(found) < most and (matched := match(buffer, at)) is not None:
-            found.append(matched.groups())
+        while len(taken) < most and (matched := match(buffer, at)) is not None:
+            taken.append(matched.groups())
             at = matched.end()
-        if found:
+        if taken:
             self._begin = self._at = self._scan = at
-        return found
+        return taken
 
     def match(self, pattern: re.Pattern[bytes], most: int) -> re.Match[bytes] | None:
         """A whole message that is next in line, where it matches `pattern` (line end included) and has no more than `most`
@@ -239,13 +239,13 @@ class Fragmenter:
                 if chunk is not None or self._literal_left:
                     return chunk
                 continue
-            found = self._next_line()
-            if found is None:
+            line = self._next_line()
+            if line is None:
                 if self._begin > KEPT_OCTETS:
                     self._let_go()
                 return None
-            if not isinstance(found, _Skipped):
-                return found
+            if not isinstance(line, _Skipped):
+                return line
             left -= 1
             if not left:
                 self.is_behind = True

@@ -91,7 +91,9 @@ def _parse_block(block: bytes) -> Origin:
 def format_header(version: int, source: tuple[str, int], target: tuple[str, int]) -> bytes:
     """Who connects to whom. Addresses of two families, or none, become "unknown"."""
     try:
-        addresses = [ipaddress.ip_address(one[0].partition("%")[0]) for one in (source, target)]
+        addresses = [
+            ipaddress.ip_address(endpoint[0].partition("%")[0]) for endpoint in (source, target)
+        ]
     except ValueError:
         addresses = []
     known = len({address.version for address in addresses}) == 1

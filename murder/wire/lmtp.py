@@ -91,15 +91,15 @@ def parse_bdat(arguments: bytes) -> tuple[int, bool]:
 
 def parse_xclient(arguments: bytes) -> dict[bytes, bytes]:
     """`NAME=value …`, values in xtext (RFC 3461 §4), as Postfix defined it; names in upper case. Raises BadSyntax."""
-    found = {}
+    fields = {}
     for word in arguments.split():
         name, mark, value = word.partition(b"=")
         if not mark:
             raise BadSyntax("XCLIENT takes NAME=value")
         if value.upper() not in (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]"):
             decoded = _HEX_PAIR.sub(lambda pair: bytes((int(pair[1], 16),)), value)
-            found[name.upper()] = decoded
-    return found
+            fields[name.upper()] = decoded
+    return fields
 
 
 def format_xclient(offered: list[bytes], facts: dict[bytes, bytes]) -> bytes:
@@ -110,7 +110,7 @@ def format_xclient(offered: list[bytes], facts: dict[bytes, bytes]) -> bytes:
         if name == b"ADDR" and b":" in value:
             value = b"IPV6:" + value
         if value:
-            escaped = _NOT_XTEXT.sub(lambda found: b"+%02X" % found[0][0], value)
+            escaped = _NOT_XTEXT.sub(lambda octet: b"+%02X" % octet[0][0], value)
             words.append(name + b"=" + escaped)
     return b"XCLIENT " + b" ".join(words) + b"\r\n" if words else b""
 

@@ -395,5 +395,5 @@ def parse_banner_line(banner: Banner, octets: bytes) -> tuple[Banner, bool]:
 
 
 def _words(octets: bytes) -> Sequence[str]:
-    found, _ = _parse_strings(b" " + octets + b"\r\n", 0, 64, atoms=True)
-    return [word.decode("utf-8", "replace") for word in found]
+    words, _ = _parse_strings(b" " + octets + b"\r\n", 0, 64, atoms=True)
+    return [word.decode("utf-8", "replace") for word in words]

@@ -44,9 +44,9 @@ class Scanner:
 
     def bad(self, expected: str) -> BadSyntax:
         """The error for "something else was expected here"; the caller raises it."""
-        found = self.octets[self.at : self.at + 20].split(b"\r")[0]
+        rest = self.octets[self.at : self.at + 20].split(b"\r")[0]
         return BadSyntax(
-            f"expected {expected}, found {found.decode('ascii', 'backslashreplace')!r}",
+            f"expected {expected}, found {rest.decode('ascii', 'backslashreplace')!r}",
             self.at,
         )
 

@@ -106,7 +106,7 @@ class Directory:
             return None
         else:
             name = fill(self._settings.user_dn, user)
-            entry = await self._searching_for(lambda one: self._own_entry(one, name))
+            entry = await self._searching_for(lambda connection: self._own_entry(connection, name))
         return None if entry is None else await self._identity(entry, user)
 
     async def user_of_address(self, address: str) -> str | None:
@@ -120,20 +120,20 @@ class Directory:
 
     async def _find(self, template: str, user: str) -> Entry | None:
         """The one entry. Raises UpstreamFailure where there are several, or the search fails."""
-        return await self._searching_for(lambda one: self._only(one, template, user))
+        return await self._searching_for(lambda connection: self._only(connection, template, user))
 
     async def _only(self, connection: Connection, template: str, user: str) -> Entry | None:
         """The same, with a connection that may read it."""
         settings = self._settings
         if not settings.base:
             return None
-        found = await self._entries(
+        entries = await self._entries(
             connection, settings.base, fill(template, user), settings.wanted(), 2, "base"
         )
-        if len(found) > 1:
+        if len(entries) > 1:
             text = f"{template} finds several entries for one user; make it find one (plugins.auth_ldap.filter)"
             raise UpstreamFailure(UpstreamKind.PROTOCOL, str(self._servers[0]), text)
-        return found[0] if found else None
+        return entries[0] if entries else None
 
     async def _entries(
         self,
@@ -178,11 +178,11 @@ class Directory:
 
     async def _identity(self, entry: Entry, user: str) -> Identity:
         settings = self._settings
-        found = self._user_id(entry, user)
+        user_id = self._user_id(entry, user)
         pairs = (pair.partition("=") for pair in settings.fields)
         fields = {name: entry.text(attribute) for name, _, attribute in pairs}
         return Identity(
-            found,
+            user_id,
             await self._groups(entry),
             tuple(entry.texts(settings.addresses)),
             entry.text(settings.name),
@@ -192,16 +192,16 @@ class Directory:
 
     def _user_id(self, entry: Entry, user: str) -> str:
         """Of the directory's spelling: it finds `anna` for `Anna` and for `anna ` too, and there is one mailbox."""
-        found = entry.text(self._settings.user).lower()
+        user_id = entry.text(self._settings.user).lower()
         if not entry.attributes and self._settings.user_dn:
-            found = (user if "%u" in self._settings.user_dn else user.partition("@")[0]).lower()
-        if not found or not _is_fit(found):
+            user_id = (user if "%u" in self._settings.user_dn else user.partition("@")[0]).lower()
+        if not user_id or not _is_fit(user_id):
             text = f"{entry.name} has no {self._settings.user} that is fit for a user id; set plugins.auth_ldap.user"
             raise UpstreamFailure(UpstreamKind.PROTOCOL, str(self._servers[0]), text)
         domain = user.partition("@")[2].lower()
-        if self._settings.with_domain and domain and "@" not in found:
-            return f"{found}@{domain}"
-        return found
+        if self._settings.with_domain and domain and "@" not in user_id:
+            return f"{user_id}@{domain}"
+        return user_id
 
     async def _groups(self, entry: Entry) -> frozenset[str]:
         settings = self._settings
@@ -211,11 +211,11 @@ class Directory:
             for _ in range(MAX_DEPTH if settings.nested else 1):
                 upper: list[str] = []
                 for name in wave:
-                    for found in await self._groups_of(name):
-                        groups.add(found.text(settings.group_name).lower())
-                        if found.name.lower() not in seen and len(seen) < MAX_GROUPS:
-                            seen.add(found.name.lower())
-                            upper.append(found.name)
+                    for group in await self._groups_of(name):
+                        groups.add(group.text(settings.group_name).lower())
+                        if group.name.lower() not in seen and len(seen) < MAX_GROUPS:
+                            seen.add(group.name.lower())
+                            upper.append(group.name)
                 wave = upper
         return frozenset(filter(_is_fit_group, groups))
 
@@ -224,14 +224,18 @@ class Directory:
         filled = fill(settings.group_filter, first_value(name), name)
         base, wanted = settings.group_base, [settings.group_name]
         return await self._searching_for(
-            lambda one: self._entries(one, base, filled, wanted, MAX_GROUPS, "group_base")
+            lambda connection: self._entries(
+                connection, base, filled, wanted, MAX_GROUPS, "group_base"
+            )
         )
 
     # --- connections
 
     async def _bind(self, name: str, user: str, password: bytes) -> bool:
         """Whether it is the password."""
-        return await self._on_idle(lambda one: self._is_bound(one, name, user, password))
+        return await self._on_idle(
+            lambda connection: self._is_bound(connection, name, user, password)
+        )
 
     async def _is_bound(
         self, connection: Connection, name: str, user: str, password: bytes
@@ -320,13 +324,13 @@ class Directory:
         last: UpstreamFailure | None = None
         for server in order:
             try:
-                found = await connect(server, self._context, self._settings.connect_timeout_s)
+                connection = await connect(server, self._context, self._settings.connect_timeout_s)
             except UpstreamFailure as failure:
                 self._sick[server] = now + self._settings.sick_s
                 last = failure
             else:
                 self._sick.pop(server, None)
-                return found
+                return connection
         assert last is not None, "there is one server at least"
         raise last
 

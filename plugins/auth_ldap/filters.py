@@ -47,10 +47,10 @@ def fill(template: str, user: str, name: str = "", *, is_escaped: bool = True) -
 
 def encode_filter(text: str) -> bytes:
     """The octets of a filter. Raises BadFilter."""
-    found, at = _filter(text, 0, 0)
+    encoded, at = _filter(text, 0, 0)
     if at != len(text):
         raise BadFilter(f"{text!r}: there is more behind its end")
-    return found
+    return encoded
 
 
 def _filter(text: str, at: int, depth: int) -> tuple[bytes, int]:
@@ -64,15 +64,15 @@ def _filter(text: str, at: int, depth: int) -> tuple[bytes, int]:
             parts.append(part)
         if sign == "!" and len(parts) != 1:
             raise BadFilter(f"{text!r}: ! takes one filter")
-        found = ber.element(0xA0 + "&|!".index(sign), *parts)
+        encoded = ber.element(0xA0 + "&|!".index(sign), *parts)
     else:
         end = text.find(")", at)
         if end < 0:
             raise BadFilter(f"{text!r}: a ) is missing")
-        found, at = _item(text[at + 1 : end]), end
+        encoded, at = _item(text[at + 1 : end]), end
     if text[at : at + 1] != ")":
         raise BadFilter(f"{text!r}: expected a ) at {at}")
-    return found, at + 1
+    return encoded, at + 1
 
 
 def _item(text: str) -> bytes:
@@ -101,27 +101,27 @@ def _item(text: str) -> bytes:
 def _substrings(attribute: bytes, value: str) -> bytes:
     first, *middle, last = value.split("*")
     parts = [ber.octets(_value(first), 0x80)] if first else []
-    parts += [ber.octets(_value(one), 0x81) for one in middle if one]
+    parts += [ber.octets(_value(piece), 0x81) for piece in middle if piece]
     parts += [ber.octets(_value(last), 0x82)] if last else []
     return ber.element(0xA4, ber.octets(attribute), ber.element(ber.SEQUENCE, *parts))
 
 
 def _value(text: str) -> bytes:
-    found, at = bytearray(), 0
+    octets, at = bytearray(), 0
     while at < len(text):
         if text[at] == "\\":
             digits = text[at + 1 : at + 3]
             try:
-                found.append(int(digits, 16) if len(digits) == 2 else -1)
+                octets.append(int(digits, 16) if len(digits) == 2 else -1)
             except ValueError:
                 raise BadFilter(f"{text!r}: \\ is followed by two hexadecimal digits") from None
             at += 3
         elif text[at] in "()*\0":
             raise BadFilter(f"{text!r}: {text[at]!r} is written \\{ord(text[at]):02x}")
         else:
-            found += text[at].encode("utf-8", "surrogateescape")
+            octets += text[at].encode("utf-8", "surrogateescape")
             at += 1
-    return bytes(found)
+    return bytes(octets)
 
 
 def for_anybody(template: str) -> str:

@@ -58,7 +58,7 @@ class Result:
 
     def control(self, name: bytes) -> bytes:
         """The value of that one; nothing where it did not come."""
-        return next((value for one, value in self.controls if one == name), b"")
+        return next((value for kind, value in self.controls if kind == name), b"")
 
     def __str__(self) -> str:
         said = RESULTS.get(self.code, f"result {self.code}")
@@ -122,7 +122,9 @@ def search_request(
         ber.integer(time_s),
         ber.boolean(False),
         encoded_filter,
-        ber.element(ber.SEQUENCE, *(ber.octets(one.encode()) for one in attributes or ("1.1",))),
+        ber.element(
+            ber.SEQUENCE, *(ber.octets(attribute.encode()) for attribute in attributes or ("1.1",))
+        ),
     )
 
 
@@ -157,7 +159,7 @@ def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:
     parts = list(islice(ber.elements(body), 4))
     if len(parts) < 3:
         raise ber.Malformed("a result without a code")
-    name, text = (one.decode("utf-8", "replace") for _, one in parts[1:3])
+    name, text = (octets.decode("utf-8", "replace") for _, octets in parts[1:3])
     said = " ".join(text.rstrip("\0").split())[:300]
     if len(parts) > 3 and parts[3][0] == REFERRAL:
         said = _url(parts[3][1])
@@ -166,9 +168,9 @@ def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:
 
 def _controls(behind: Sequence[tuple[int, bytes]]) -> Iterator[tuple[bytes, bytes]]:
     """Of what stands behind an operation."""
-    found = next((content for tag, content in behind if tag == CONTROLS), b"")
-    for _, one in islice(ber.elements(found), MAX_CONTROLS):
-        parts = list(islice(ber.elements(one), 4))
+    controls = next((content for tag, content in behind if tag == CONTROLS), b"")
+    for _, control in islice(ber.elements(controls), MAX_CONTROLS):
+        parts = list(islice(ber.elements(control), 4))
         if parts:
             yield parts[0][1], next((value for tag, value in parts[1:] if tag == ber.OCTETS), b"")
 

@@ -75,6 +75,8 @@ def _error_in(value: bytes) -> int | None:
         tag, content, _ = ber.read(value)
         if tag != ber.SEQUENCE:
             return None
-        return next((ber.number(one) for kind, one in ber.elements(content) if kind == 0x81), None)
+        return next(
+            (ber.number(octets) for kind, octets in ber.elements(content) if kind == 0x81), None
+        )
     except (ber.Malformed, IndexError):
         return None

@@ -174,7 +174,7 @@ class _Asked:
         ended, _ = await asyncio.wait(
             self._waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
         )
-        return [(self._waiting.pop(one)[0], one.exception() or one.result()) for one in ended]
+        return [(self._waiting.pop(task)[0], task.exception() or task.result()) for task in ended]
 
     def silent_for(self, seconds: float) -> Sequence[Endpoint]:
         before = asyncio.get_running_loop().time() - seconds

@@ -90,10 +90,10 @@ class _Heard:
                 self._octets -= records.popleft()[1]
             if not records or records[0][0].after != after:
                 return []
-            found = [record for record, _ in records]
+            taken = [record for record, _ in records]
             records.clear()
             self._octets = 0
-            return found
+            return taken
 
 
 class EtcdLog(Moves):
@@ -163,23 +163,23 @@ class EtcdLog(Moves):
         return self._heard.take(after)
 
     def since(self, epoch: str, after: Position) -> Iterable[Record] | Whole:
-        found, last, revision = self._head(after)
-        if found != epoch:
-            return self._elsewhere(epoch, found, last, revision)
+        epoch_now, last, revision = self._head(after)
+        if epoch_now != epoch:
+            return self._elsewhere(epoch, epoch_now, last, revision)
         if last == after:
             return ()
         first = self._commits_from(after.seq, 1)
         if after == BEGINNING:
             if first and first[0].after == BEGINNING:
                 return self._records(0)
-            return self._whole(found, last, revision)
+            return self._whole(epoch_now, last, revision)
         if first and first[0].position == after:
             return self._records(after.seq + 1)
         if after.seq < last.seq and first:  # is it forgotten, or has it never been?
             oldest = self._commits_from(0, 1)
             if oldest and oldest[0].position.seq > after.seq:
-                return self._whole(found, last, revision)
-        return self._put_back(found, last)
+                return self._whole(epoch_now, last, revision)
+        return self._put_back(epoch_now, last)
 
     def _head(self, after: Position) -> tuple[str, Position, int]:
         """Epoch, position and revision. A log that nobody has begun yet begins with an empty list."""
@@ -219,12 +219,12 @@ class EtcdLog(Moves):
         )
         return Refusal(Code.CANNOT, text)
 
-    def _elsewhere(self, epoch: str, found: str, last: Position, revision: int) -> Whole:
+    def _elsewhere(self, epoch: str, epoch_now: str, last: Position, revision: int) -> Whole:
         if not epoch:
-            return self._whole(found, last, revision)
+            return self._whole(epoch_now, last, revision)
         answer = self._asked(RANGE, RangeRequest(key=self._keys.epoch(epoch)))
         if answer.kvs:
-            return self._whole(found, last, revision, is_put_back=True)
+            return self._whole(epoch_now, last, revision, is_put_back=True)
         raise Refusal(
             Code.CANNOT,
             f"The list of this master has another history than etcd's at {self._settings.prefix}: move it away, and it is "
@@ -341,8 +341,8 @@ class EtcdLog(Moves):
                     if not answer.kvs:  # the list has left: who asks is told so
                         self._tell()
             finally:
-                for one in both:
-                    one.cancel()
+                for task in both:
+                    task.cancel()
                 await asyncio.wait(both)
 
     async def _listen(self, stream: Any) -> None:
@@ -389,18 +389,18 @@ class EtcdLog(Moves):
         )
         names = {one.ID: one.name for one in members}
         by_url = {url.partition("://")[2]: one.name for one in members for url in one.clientURLs}
-        found = []
+        states = []
         for endpoint, answer in answers:
             if isinstance(answer, BaseException):
                 name = by_url.get(str(endpoint), "")
-                found.append(Member(name, str(endpoint), False, 0, shown(answer)))
+                states.append(Member(name, str(endpoint), False, 0, shown(answer)))
                 continue
             member = answer.header.member_id
             problem = "; ".join(answer.errors) or ("" if answer.leader else "it knows no leader")
             is_leader = member == answer.leader
             name = names.get(member, f"{member:x}")
-            found.append(Member(name, str(endpoint), is_leader, answer.dbSize, problem))
-        return found
+            states.append(Member(name, str(endpoint), is_leader, answer.dbSize, problem))
+        return states
 
     def close(self) -> None:
         """Done already is no error."""

@@ -42,8 +42,8 @@ class Moves(Talk):
         """Whether this is the move that is under way now, whichever was before. False where a guard does not hold."""
         moving = self._keys.moving
         while True:
-            found = self._asked(RANGE, RangeRequest(key=moving)).kvs
-            self._moving[token] = 0, found[0].mod_revision if found else 0
+            rows = self._asked(RANGE, RangeRequest(key=moving)).kvs
+            self._moving[token] = 0, rows[0].mod_revision if rows else 0
             try:
                 is_done, others = self._done_once(token, guards, operations)
             except Denied as denied:
@@ -71,11 +71,11 @@ class Moves(Talk):
         if answer.succeeded:
             self._moving[token] = number + 1, answer.header.revision
             return True, ()
-        found = answer.responses[0].response_range.kvs
-        if found and found[0].value == value:  # an attempt whose answer was lost
-            self._moving[token] = number + 1, found[0].mod_revision
+        rows = answer.responses[0].response_range.kvs
+        if rows and rows[0].value == value:  # an attempt whose answer was lost
+            self._moving[token] = number + 1, rows[0].mod_revision
             return True, ()
-        return False, found
+        return False, rows
 
     def _clear(self, token: str, table: bytes) -> None:
         """Page by page: a million at once would hold everybody up."""
@@ -83,10 +83,10 @@ class Moves(Talk):
             request = RangeRequest(
                 key=table, range_end=behind(table), limit=LAST_PAGE, keys_only=True
             )
-            found = self._asked(RANGE, request, LONG_S).kvs
-            if not found:
+            rows = self._asked(RANGE, request, LONG_S).kvs
+            if not rows:
                 return
-            self._step(token, [removing(found[0].key, found[-1].key + b"\0")])
+            self._step(token, [removing(rows[0].key, rows[-1].key + b"\0")])
 
     def put(self, token: str, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
         row = self._keys.row
@@ -151,8 +151,8 @@ class Moves(Talk):
         )
         answer = self._asked(TXN, request)
         if not answer.succeeded:
-            found = answer.responses[0].response_range.kvs
-            if not found or found[0].value != head:  # else an attempt whose answer was lost
+            rows = answer.responses[0].response_range.kvs
+            if not rows or rows[0].value != head:  # else an attempt whose answer was lost
                 raise Refusal(Code.CANNOT, GIVEN_UP)
 
     def hand_over(self, token: str, epoch: str, position: Position) -> bool:
@@ -168,16 +168,16 @@ class Moves(Talk):
         answer = self._asked(TXN, request)
         if answer.succeeded:
             return True
-        found = answer.responses[0].response_range.kvs
-        return bool(found) and found[0].value == left
+        rows = answer.responses[0].response_range.kvs
+        return bool(rows) and rows[0].value == left
 
     def settle(self, token: str) -> bool:
         keys = self._keys
         while True:
-            found = self._asked(RANGE, RangeRequest(key=keys.moving)).kvs
-            if not found or found[0].value.partition(b" ")[0] != token.encode():
+            rows = self._asked(RANGE, RangeRequest(key=keys.moving)).kvs
+            if not rows or rows[0].value.partition(b" ")[0] != token.encode():
                 break
-            guard = same(keys.moving, found[0].value)
+            guard = same(keys.moving, rows[0].value)
             self._asked(TXN, TxnRequest(compare=[guard], success=[removing(keys.moving)]))
         return bool(self._asked(RANGE, RangeRequest(key=keys.head)).kvs)
 

@@ -76,11 +76,11 @@ class Settings:
 
     def members(self) -> list[Endpoint]:
         """Raises ValueError for what is no address."""
-        found = []
+        endpoints = []
         for endpoint in self.endpoints:
             match = _ENDPOINT.fullmatch(endpoint)
             if match is None or int(match[3] or 0) > 65535:
                 raise ValueError(f"endpoints: {endpoint!r} is no https://host:port")
             host = match[2].strip("[]")
-            found.append(Endpoint(host, int(match[3] or CLIENT_PORT), match[1] != "http"))
-        return found
+            endpoints.append(Endpoint(host, int(match[3] or CLIENT_PORT), match[1] != "http"))
+        return endpoints

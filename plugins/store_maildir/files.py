@@ -101,11 +101,11 @@ def names_in(folder: bytes) -> Iterator[bytes]:
 def is_own_folder(path: bytes, top: bytes) -> bool:
     """Whether it is a folder, and no link out of the tree to what belongs to somebody else than the tree does."""
     try:
-        found = os.stat(path)
-        if not stat.S_ISDIR(found.st_mode):
+        status = os.stat(path)
+        if not stat.S_ISDIR(status.st_mode):
             return False
         is_link = stat.S_ISLNK(os.lstat(path).st_mode)
-        return not is_link or found.st_uid == os.stat(top).st_uid
+        return not is_link or status.st_uid == os.stat(top).st_uid
     except OSError:
         return False
 
@@ -144,12 +144,12 @@ def new_base(size: int, virtual_size: int | None) -> str:
 
 def sizes_of(base: str) -> tuple[int | None, int | None]:
     """Octets on disk (S=) and with CRLF line ends (W=), where the name tells them."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for part in base.split(",")[1:]:
         key, _, value = part.partition("=")
         if value.isdecimal():
-            found[key] = int(value)
-    return found.get("S"), found.get("W")
+            sizes[key] = int(value)
+    return sizes.get("S"), sizes.get("W")
 
 
 def letters_of(bits: int, keywords: Iterable[str], known: list[str]) -> str:
@@ -233,25 +233,25 @@ def _parse_uidlist(octets: bytes) -> UidList | None:
     """A line at a time: as text and in one list it would take ten times its size."""
     lines = io.BytesIO(octets)
     words = lines.readline().decode("latin-1").removesuffix("\n").split(" ", MAX_HEADER_WORDS)
-    found: UidList | None = None
+    uidlist: UidList | None = None
     if words[0] == "3":
         by_letter = {word[0]: word[1:] for word in words[1:] if word}
         if _is_number(by_letter.get("V", "")) and _is_number(by_letter.get("N", "1") or "1"):
-            found = UidList(int(by_letter["V"]), int(by_letter.get("N", "1") or 1))
-            found.extra = [word for word in words[1:] if word and word[0] not in "VN"]
+            uidlist = UidList(int(by_letter["V"]), int(by_letter.get("N", "1") or 1))
+            uidlist.extra = [word for word in words[1:] if word and word[0] not in "VN"]
     elif words[0] == "1" and len(words) >= 3 and _is_number(words[1]) and _is_number(words[2]):
-        found = UidList(int(words[1]), int(words[2]))
-    if found is None:
+        uidlist = UidList(int(words[1]), int(words[2]))
+    if uidlist is None:
         return None
     for line in itertools.islice(lines, MAX_UIDLIST_LINES):
         number, _, rest = line.decode("latin-1").removesuffix("\n").partition(" ")
         name = rest.partition(":")[2] if words[0] == "3" else rest
         base = split_name(name)[0]
         if _is_number(number) and base:
-            found.uids[base] = int(number)
-            found.next = max(found.next, int(number) + 1)
-            found.lines += 1
-    return found
+            uidlist.uids[base] = int(number)
+            uidlist.next = max(uidlist.next, int(number) + 1)
+            uidlist.lines += 1
+    return uidlist
 
 
 def _is_number(text: str) -> bool:

@@ -221,12 +221,12 @@ class MaildirMailbox:
         if not self.tree.is_dirty(self.box_id):
             return
         try:
-            found = await self.tree.write(self._look)
+            has_changed = await self.tree.write(self._look)
         except Refusal as refusal:
             if refusal.code is Code.NONEXISTENT:
                 raise
             return
-        if found:
+        if has_changed:
             self.tell(self.mailbox_id)
 
     def _look(self, db: sqlite3.Connection) -> bool:
@@ -263,13 +263,13 @@ class MaildirMailbox:
 
     async def changes(self, since: ModSeq) -> Changes:
         await self.refresh()
-        found = await self.rows.changes(since)
+        changes = await self.rows.changes(since)
         (first,) = self.tree.reader.execute(
             "SELECT first_modseq FROM folder WHERE mailbox=?", (self.box_id,)
         ).fetchone() or (0,)
         if since >= first:
-            return found
-        return Changes(found.highest_modseq, found.changed, found.vanished, complete=False)
+            return changes
+        return Changes(changes.highest_modseq, changes.changed, changes.vanished, complete=False)
 
     async def octets(self, uid: Uid) -> memoryview:
         for _ in range(ATTEMPTS):
@@ -503,11 +503,11 @@ def _bodies_of(mailbox: RowMailbox) -> MaildirBodies:
 def _file_of(db: sqlite3.Connection, tree: Tree, source: RowMailbox, body: int) -> bytes | None:
     (file,) = db.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
     folder = tree.folder_of(db, source.box_id)
-    found = tree.locate(folder, file) if file else None
-    if found is None and file:  # it comes with this very transaction
+    file_path = tree.locate(folder, file) if file else None
+    if file_path is None and file:  # it comes with this very transaction
         row = db.execute("SELECT old FROM todo WHERE new=?", (file,)).fetchone()
-        found = tree.locate(folder, row[0]) if row else None
-    return found
+        file_path = tree.locate(folder, row[0]) if row else None
+    return file_path
 
 
 def _map(path: bytes) -> memoryview:

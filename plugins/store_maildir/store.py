@@ -281,18 +281,18 @@ class MaildirStore(KeepingStore):
         tree = self._tree(name)
         if tree.reader.execute("SELECT 1 FROM todo LIMIT 1").fetchone():
             await tree.write(lambda db: None)  # what a crash has left is done first
-        found = _row(tree, name)
+        row = _row(tree, name)
         is_there = tree.is_maildir(name)
-        if found is None and is_there:
+        if row is None and is_there:
             try:
                 await tree.write(lambda db: discover(db, tree, name))
             except Refusal as refusal:
                 if refusal.code is not Code.NONEXISTENT:  # about to be removed
                     raise
-        elif found is not None and not is_there:
+        elif row is not None and not is_there:
             await tree.write(lambda db: forget(db, tree, name))
         else:
-            return found
+            return row
         return _row(tree, name)
 
     def _tell(self, mailbox_id: str) -> None:
@@ -302,7 +302,7 @@ class MaildirStore(KeepingStore):
     # --- the contract
 
     async def mailboxes(self) -> Sequence[StoredMailbox]:
-        found = []
+        stored = []
         for top in self._tops():
             try:
                 names = await asyncio.to_thread(_folders, self._tree(top))
@@ -316,8 +316,8 @@ class MaildirStore(KeepingStore):
             for name, identifier, validity in rows.fetchall():
                 mailbox = MailboxName(bytes(name))
                 if await self._find(mailbox) is not None:
-                    found.append(StoredMailbox(mailbox, identifier, UidValidity(validity)))
-        return found
+                    stored.append(StoredMailbox(mailbox, identifier, UidValidity(validity)))
+        return stored
 
     async def made_beside(self, name: MailboxName) -> Sequence[MailboxName]:
         """See murder.api.store.NoticesMailboxes. The date of the tree's folder tells."""
@@ -334,14 +334,14 @@ class MaildirStore(KeepingStore):
             return ()
         tree = self._tree(name)
         try:
-            found = await asyncio.to_thread(_subfolders, tree)
+            beside = await asyncio.to_thread(_subfolders, tree)
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise disk_error(error, folder) from error
         if time.time_ns() - at > RACY_NS:
             tree.looked_at = at
-        return found
+        return beside
 
     async def create(
         self, name: MailboxName, partition: str, mailbox_id: str = ""
@@ -367,10 +367,10 @@ class MaildirStore(KeepingStore):
         return StoredMailbox(name, identifier, UidValidity(validity))
 
     async def delete(self, name: MailboxName) -> None:
-        found = await self._find(name)
-        if found is None:
+        row = await self._find(name)
+        if row is None:
             return
-        tree, box_id, mailbox_id = found
+        tree, box_id, mailbox_id = row
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("UPDATE body SET file=NULL WHERE file GLOB ?", (f"{box_id}/*",))
@@ -384,21 +384,21 @@ class MaildirStore(KeepingStore):
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
         _check_name(new)
-        found, there = await self._find(old), await self._find(new)
-        if found is None:
+        source_row, there = await self._find(old), await self._find(new)
+        if source_row is None:
             if there is not None:
                 return  # it has been done
             raise no_such_mailbox(old)
-        if there is not None and there[2] != found[2]:
+        if there is not None and there[2] != source_row[2]:
             raise exists_already(new)
-        source, target = found[0], self._tree(new)
+        source, target = source_row[0], self._tree(new)
         if source is target:
             await source.write(lambda db: _rename(db, source, old, new))
         elif there is not None:  # begun, and not finished
-            await source.write(lambda db: remove_mailbox(db, found[1]))
+            await source.write(lambda db: remove_mailbox(db, source_row[1]))
         else:
-            await self._move(source, found[1], old, target, new)
-        self._tell(found[2])
+            await self._move(source, source_row[1], old, target, new)
+        self._tell(source_row[2])
 
     async def _move(
         self, source: Tree, box_id: int, old: MailboxName, target: Tree, new: MailboxName
@@ -413,10 +413,10 @@ class MaildirStore(KeepingStore):
             await self._transfers.move_mailbox(source, old, target, new)
 
     async def open(self, name: MailboxName, reader: str) -> MaildirMailbox:
-        found = await self._find(name)
-        if found is None:
+        row = await self._find(name)
+        if row is None:
             raise no_such_mailbox(name)
-        tree, box_id, mailbox_id = found
+        tree, box_id, mailbox_id = row
         assert self._transfers is not None
         is_own = owner_of(name) == reader
         box = MaildirMailbox(
@@ -506,11 +506,11 @@ class MaildirStore(KeepingStore):
             return ()
         tree = self._tree(inbox)
         rows = tree.reader.execute("SELECT name FROM subscription").fetchall()
-        found = {MailboxName(bytes(name)) for (name,) in rows}
+        names = {MailboxName(bytes(name)) for (name,) in rows}
         read = read_subscriptions(tree.top)
         for name in read[0] if read is not None else ():
-            found.add(inbox if name == b"INBOX" else MailboxName(inbox + b"." + name))
-        return found
+            names.add(inbox if name == b"INBOX" else MailboxName(inbox + b"." + name))
+        return names
 
     async def subscribe(self, user: str, name: MailboxName, subscribed: bool) -> None:
         inbox = inbox_of(user)
@@ -526,7 +526,7 @@ class MaildirStore(KeepingStore):
 
     async def check(self, repair: bool) -> Sequence[str]:
         """Counts in the indexes; files are compared with them at every look in any case."""
-        found: list[str] = []
+        problems: list[str] = []
         for stored in await self.mailboxes():
             tree = self._tree(stored.name)
 
@@ -541,8 +541,8 @@ class MaildirStore(KeepingStore):
             def look(db: sqlite3.Connection, checked: Checked = checked) -> list[str]:
                 return list(check_mailboxes(db, checked))
 
-            found += await tree.write(look)
-        return list(dict.fromkeys(found))
+            problems += await tree.write(look)
+        return list(dict.fromkeys(problems))
 
 
 def _row(tree: Tree, name: MailboxName) -> tuple[Tree, int, str] | None:

@@ -89,7 +89,7 @@ def synchronise(db: sqlite3.Connection, tree: Tree, box_id: int, folder: bytes) 
     box = load_box(db, box_id, even_frozen=True)
     words = read_keywords(folder)
     gone = [known[base].uid for base in known.keys() - present.keys()]
-    found = bool(gone)
+    has_changed = bool(gone)
     if gone:
         _remove(db, box, gone)
     modseq = box.modseq + 1
@@ -101,19 +101,19 @@ def synchronise(db: sqlite3.Connection, tree: Tree, box_id: int, folder: bytes) 
         elif old.file != (file := f"{box_id}/{place}/{name}"):
             db.execute("UPDATE body SET file=? WHERE id=?", (file, old.body))
             if _take_flags(db, box, old, split_name(name)[1], words, modseq):
-                box.modseq, found = modseq, True
+                box.modseq, has_changed = modseq, True
     if new:
         if listed is None:
             listed = read_uidlist(folder)
         uids = listed.uids if listed is not None else {}
         is_few = len(new) <= FEW_NEW
-        for base in in_order(new, key=lambda one: (uids.get(one, MAX_UID), one)):
+        for base in in_order(new, key=lambda key: (uids.get(key, MAX_UID), key)):
             listed_uid = uids.get(base)
             _add(db, box, folder, base, present[base], listed_uid, words, modseq, is_few)
-        box.modseq, found = modseq, True
+        box.modseq, has_changed = modseq, True
     box.save(db)
     tree.note_read(db, box_id, now)
-    return found
+    return has_changed
 
 
 def _known(db: sqlite3.Connection, box_id: int) -> dict[str, Known]:
@@ -129,15 +129,15 @@ def _known(db: sqlite3.Connection, box_id: int) -> dict[str, Known]:
 def _present(folder: bytes, known: dict[str, Known]) -> dict[str, tuple[str, str]]:
     """Files by base name. One that is renamed while the folder is read may be seen under neither name, so what seems
     gone is looked for twice."""
-    found = {split_name(name)[0]: (place, name) for place, name in files_in(folder)}
-    if known.keys() - found.keys():
-        found.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
-        for base, (place, name) in list(found.items()):
+    present = {split_name(name)[0]: (place, name) for place, name in files_in(folder)}
+    if known.keys() - present.keys():
+        present.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
+        for base, (place, name) in list(present.items()):
             if base not in known or os.path.exists(_path(folder, place, name)):
                 continue
-            del found[base]
-        found.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
-    return found
+            del present[base]
+        present.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
+    return present
 
 
 def _remove(db: sqlite3.Connection, box: Box, uids: list[int]) -> None:
@@ -228,14 +228,14 @@ def _add(
     box: Box,
     folder: bytes,
     base: str,
-    found: tuple[str, str],
+    where: tuple[str, str],
     listed: int | None,
     words: list[str],
     modseq: int,
     is_read: bool,
 ) -> None:
     """A message that somebody else has put there. `is_read`: it is looked through in any case."""
-    place, name = found
+    place, name = where
     try:
         with open_plain(_path(folder, place, name)) as file:
             stat = os.fstat(file.fileno())

@@ -107,9 +107,9 @@ class Tree(Root):
         base = split_name(name)[0].encode("latin-1")
         for place in OPENED:
             try:
-                for found in names_in(folder + b"/" + place):
-                    if found.partition(b":")[0] == base:
-                        return folder + b"/" + place + b"/" + found
+                for entry in names_in(folder + b"/" + place):
+                    if entry.partition(b":")[0] == base:
+                        return folder + b"/" + place + b"/" + entry
             except FileNotFoundError:
                 continue
         return None
@@ -203,8 +203,8 @@ class Tree(Root):
         db.execute("PRAGMA synchronous=NORMAL")  # lost in a power cut: done once more, that is all
         try:
             db.execute("BEGIN IMMEDIATE")
-            db.executemany("DELETE FROM todo WHERE id=?", [(one,) for one in done])
-            db.executemany("DELETE FROM garbage WHERE file=?", [(one,) for one in removed])
+            db.executemany("DELETE FROM todo WHERE id=?", [(number,) for number in done])
+            db.executemany("DELETE FROM garbage WHERE file=?", [(file,) for file in removed])
             for box_id, folder in boxes.items():
                 with contextlib.suppress(Refusal):
                     self.note_read(db, box_id, stamps(folder))
@@ -324,7 +324,7 @@ def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> bool:
 
 def add_todo(db: sqlite3.Connection, old: str | bytes, new: str | bytes) -> None:
     """See `_act`: paths as in `body.file`, or absolute."""
-    texts = [one if isinstance(one, str) else one.decode("latin-1") for one in (old, new)]
+    texts = [path if isinstance(path, str) else path.decode("latin-1") for path in (old, new)]
     db.execute("INSERT INTO todo (old, new) VALUES (?,?)", texts)
 
 

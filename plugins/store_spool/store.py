@@ -101,9 +101,9 @@ def _spread_of(folder: str) -> str:
 @lru_cache(FOLDERS_KNOWN)
 def folder_name(root: bytes) -> str:
     """A file name for any octets, readable where it can be."""
-    shown = quote(root, safe="!@+=")
-    if len(shown) <= MAX_FOLDER_NAME and not shown.startswith("."):
-        return shown
+    quoted = quote(root, safe="!@+=")
+    if len(quoted) <= MAX_FOLDER_NAME and not quoted.startswith("."):
+        return quoted
     return "~" + hashlib.sha256(root).hexdigest()[:40]
 
 
@@ -249,8 +249,8 @@ class SpoolStore(KeepingStore):
 
     def _find(self, name: MailboxName) -> tuple[Root, int, str] | None:
         """Root, row number and id of a mailbox."""
-        found = self._row_of("id, mailbox_id", name)
-        return (found[0], found[1][0], found[1][1]) if found else None
+        row = self._row_of("id, mailbox_id", name)
+        return (row[0], row[1][0], row[1][1]) if row else None
 
     def _row_of(self, columns: str, name: MailboxName) -> tuple[Root, tuple[Any, ...]] | None:
         folder = folder_name(root_of(name))
@@ -273,7 +273,7 @@ class SpoolStore(KeepingStore):
     # --- the contract
 
     async def mailboxes(self) -> Sequence[StoredMailbox]:
-        found = []
+        stored = []
         for folder in self.keys():
             try:
                 rows = self._root_in(folder).reader.execute(
@@ -281,12 +281,12 @@ class SpoolStore(KeepingStore):
                 )
             except Refusal:
                 continue  # damaged, and logged: the others' mail goes on
-            found += [
+            stored += [
                 StoredMailbox(MailboxName(bytes(name)), identifier, UidValidity(validity))
                 for name, identifier, validity in rows.fetchall()
             ]
             await rest()
-        return found
+        return stored
 
     async def create(
         self, name: MailboxName, partition: str, mailbox_id: str = ""
@@ -307,38 +307,38 @@ class SpoolStore(KeepingStore):
         return StoredMailbox(name, identifier, UidValidity(validity))
 
     async def delete(self, name: MailboxName) -> None:
-        found = self._find(name)
-        if found is None:
+        row = self._find(name)
+        if row is None:
             return
-        root, box_id, mailbox_id = found
+        root, box_id, mailbox_id = row
         await root.write(lambda db: remove_mailbox(db, box_id))
         self._tell(mailbox_id)
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
-        found, there = self._find(old), self._find(new)
-        if found is None:
+        source_row, there = self._find(old), self._find(new)
+        if source_row is None:
             if there is not None:
                 return  # it has been done
             raise no_such_mailbox(old)
-        if there is not None and there[2] != found[2]:
+        if there is not None and there[2] != source_row[2]:
             raise exists_already(new)
-        source, target = found[0], self._root(new)
+        source, target = source_row[0], self._root(new)
         if source is target:
             await source.write(lambda db: _rename(db, old, new))
         elif there is not None:  # begun, and not finished
-            box_id = found[1]
+            box_id = source_row[1]
             await source.write(lambda db: remove_mailbox(db, box_id))
         else:
             assert self._transfers is not None
             with source.in_use(), target.in_use():
                 await self._transfers.move_mailbox(source, old, target, new)
-        self._tell(found[2])
+        self._tell(source_row[2])
 
     async def open(self, name: MailboxName, reader: str) -> RowMailbox:
-        found = self._find(name)
-        if found is None:
+        row = self._find(name)
+        if row is None:
             raise no_such_mailbox(name)
-        root, box_id, mailbox_id = found
+        root, box_id, mailbox_id = row
         assert self._transfers is not None
         is_own = owner_of(name) == reader
         return RowMailbox(
@@ -355,8 +355,8 @@ class SpoolStore(KeepingStore):
 
     async def modseq_of(self, name: MailboxName) -> tuple[str, ModSeq] | None:
         """See murder.api.store.TellsModSeq."""
-        found = self._row_of("mailbox_id, highest_modseq", name)
-        return (found[1][0], ModSeq(found[1][1])) if found else None
+        row = self._row_of("mailbox_id, highest_modseq", name)
+        return (row[1][0], ModSeq(row[1][1])) if row else None
 
     def incoming(self) -> Incoming:
         assert self._area is not None
@@ -394,16 +394,16 @@ class SpoolStore(KeepingStore):
     async def check(self, repair: bool) -> Sequence[str]:
         """See murder.api.store.CanCheck."""
         assert self._area is not None
-        found: list[str] = []
+        problems: list[str] = []
         for folder in list(self.keys()):
             root = self._open.pop(folder, None)
             if root is not None:
                 root.close()
             path = self._path_of(folder)
-            found += await asyncio.to_thread(
+            problems += await asyncio.to_thread(
                 inspect_root, self.folder, path, self._area.folder, repair
             )
-        return found
+        return problems
 
     # --- murder.api.CarriesMailboxes
 

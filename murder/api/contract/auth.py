@@ -68,12 +68,15 @@ async def gives_scram_secrets_of_users_only(make: Make) -> None:
 
 async def makes_the_same_decoys_always(make: Make) -> None:
     """Where it makes up SCRAM secrets for users that it does not know: the same in every process, another for each."""
-    one, other = make(), make()
-    if not isinstance(one, HasScramDecoys) or not isinstance(other, HasScramDecoys):
+    first_made, other = make(), make()
+    if not isinstance(first_made, HasScramDecoys) or not isinstance(other, HasScramDecoys):
         return
-    first, again = (each.scram_decoy(NOBODY, "SCRAM-SHA-256") for each in (one, other))
+    first, again = (each.scram_decoy(NOBODY, "SCRAM-SHA-256") for each in (first_made, other))
     expect((again.salt, again.iterations), (first.salt, first.iterations), "a decoy elsewhere")
-    hold(first.salt != one.scram_decoy(NOBODY + "x", "SCRAM-SHA-256").salt, "all have one salt")
+    hold(
+        first.salt != first_made.scram_decoy(NOBODY + "x", "SCRAM-SHA-256").salt,
+        "all have one salt",
+    )
 
 
 async def recalls_right_passwords_only(make: Make) -> None:
@@ -119,8 +122,8 @@ async def finds_all_well(make: Make) -> None:
     """Where it looks whether what it depends on works: it does."""
     backend = make()
     if isinstance(backend, Diagnoses):
-        found = await backend.diagnose()
-        hold(not found, "; ".join(f"{one.what} -> {one.cure}" for one in found))
+        faults = await backend.diagnose()
+        hold(not faults, "; ".join(f"{fault.what} -> {fault.cure}" for fault in faults))
 
 
 async def checks_one_at_least(make: Make) -> None:

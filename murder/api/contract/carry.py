@@ -103,9 +103,9 @@ async def _carry(store: MailboxStore, since: ModSeq) -> None:
         carried.append(CarriedMessage(row, incoming))
     await store.receive(THERE, carried)
     await store.receive(THERE, carried)  # twice, as after a crash
-    for one in carried:
-        if one.incoming is not None:
-            await one.incoming.close()
+    for message in carried:
+        if message.incoming is not None:
+            await message.incoming.close()
     await store.complete(THERE, portrait)
     await store.complete(THERE, portrait)
     mailbox.close()

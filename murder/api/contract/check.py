@@ -25,10 +25,10 @@ class Finding:
     problem: str = ""
 
 
-def expect(found: object, wanted: object, what: str) -> None:
+def expect(actual: object, wanted: object, what: str) -> None:
     """Raise Broken unless the two are equal."""
-    if found != wanted:
-        raise Broken(f"{what}: expected {wanted!r}, got {found!r}")
+    if actual != wanted:
+        raise Broken(f"{what}: expected {wanted!r}, got {actual!r}")
 
 
 def hold(true: object, what: str) -> None:

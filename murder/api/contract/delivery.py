@@ -42,12 +42,12 @@ async def answers_actions(make: Make) -> None:
             answer = await _asked(judge, arriving(octets, sender))
             if answer is None:
                 continue
-            shown = f"{octets[:20]!r}: {answer!r}"
-            hold(len(answer) > 0, f"{shown}: say Discard() where nothing is to be done")
+            case = f"{octets[:20]!r}: {answer!r}"
+            hold(len(answer) > 0, f"{case}: say Discard() where nothing is to be done")
             for action in answer:
-                hold(isinstance(action, Keep | FileInto | Discard | Reject | Redirect), shown)
+                hold(isinstance(action, Keep | FileInto | Discard | Reject | Redirect), case)
             rejects = any(isinstance(action, Reject) for action in answer)
-            hold(not rejects or len(answer) == 1, shown)
+            hold(not rejects or len(answer) == 1, case)
 
 
 async def _asked(judge: DeliveryFilter, message: Arriving) -> Sequence[Action] | None:

@@ -22,19 +22,19 @@ def record(after: Position, name: str, notes: dict[str, bytes] | None = None) ->
 
 def epoch_of(log: ListLog) -> str:
     """Of a log that nobody has written to. Raises Broken where somebody has."""
-    found = log.since("", BEGINNING)
-    if not isinstance(found, Whole):
+    whole = log.since("", BEGINNING)
+    if not isinstance(whole, Whole):
         raise Broken("a master without an epoch is to be told the whole list")
-    expect(found.position, BEGINNING, "the log is not empty: have it checked where it may write")
-    hold(not any(found.rows), "an empty log has rows")
-    return found.epoch
+    expect(whole.position, BEGINNING, "the log is not empty: have it checked where it may write")
+    hold(not any(whole.rows), "an empty log has rows")
+    return whole.epoch
 
 
 def records_of(log: ListLog, epoch: str, after: Position) -> Sequence[Record]:
-    found = log.since(epoch, after)
-    if isinstance(found, Whole):
+    records = log.since(epoch, after)
+    if isinstance(records, Whole):
         raise Broken("it has forgotten what it was just told")
-    return list(found)
+    return list(records)
 
 
 async def keeps_one_order(make: Make) -> None:
@@ -79,9 +79,9 @@ async def tells_the_whole_list(make: Make) -> None:
         epoch = epoch_of(log)
         at = BEGINNING
         for name in ("c", "a", "b"):
-            one = record(at, name, {"n": name.encode()})
-            hold(log.append(epoch, one), "a record is refused")
-            at = one.position
+            written = record(at, name, {"n": name.encode()})
+            hold(log.append(epoch, written), "a record is refused")
+            at = written.position
         gone = Record(at, [(b"a", None)], Position(4, b"gonegone"))
         hold(log.append(epoch, gone), "a removal is refused")
         whole = log.since("", BEGINNING)
@@ -90,7 +90,7 @@ async def tells_the_whole_list(make: Make) -> None:
         rows = [key for page in whole.rows for key, _ in page]
         expect((rows, whole.position), ([b"b", b"c"], gone.position), "rows and position")
         expect((whole.notes, whole.epoch), ({"n": b"b"}, epoch), "notes and epoch")
-        expect([one.position.seq for one in whole.records], [1, 2, 3, 4], "records")
+        expect([row.position.seq for row in whole.records], [1, 2, 3, 4], "records")
         log.close()
 
     await asyncio.to_thread(work)

@@ -90,9 +90,11 @@ async def steps_do_not_wait(make: Make) -> None:
 async def exchanges_know_nothing_of_each_other(make: Make) -> None:
     """Each exchange begins anew."""
     for row in make():
-        one, other = row.start(CLIENT, Nobody()), row.start(CLIENT, Nobody())
-        hold(one is not other, f"{row.name}: start answered the same object twice")
-        hold(one.claimed == "", f"{row.name}: a new exchange claims to be {one.claimed!r}")
+        exchange, other = row.start(CLIENT, Nobody()), row.start(CLIENT, Nobody())
+        hold(exchange is not other, f"{row.name}: start answered the same object twice")
+        hold(
+            exchange.claimed == "", f"{row.name}: a new exchange claims to be {exchange.claimed!r}"
+        )
 
 
 SASL_CHECKS: Final[tuple[Check, ...]] = (

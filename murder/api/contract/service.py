@@ -47,9 +47,9 @@ class ByHand:
         self._since = now
 
     def _cut(self, count: int) -> bytes:
-        found, self._octets = self._octets[:count], self._octets[count:]
+        octets, self._octets = self._octets[:count], self._octets[count:]
         self._since = time.thread_time()
-        return found
+        return octets
 
     async def read(self, most: int = READ_OCTETS) -> bytes:
         self._turn()

@@ -110,11 +110,11 @@ async def deletes_and_repeats_it(make: Make) -> None:
     await refused(inbox.changes(ModSeq(0)), Code.NONEXISTENT, "changes of it")
     await deliver(store, anew, SMALL)
     try:
-        found = list(await inbox.messages([Uid(1)]))
+        messages = list(await inbox.messages([Uid(1)]))
     except Refusal as refusal:
         expect(refusal.code, Code.NONEXISTENT, "messages of what was deleted")
     else:
-        expect(found, [], "a new mailbox's mail in the one deleted before")
+        expect(messages, [], "a new mailbox's mail in the one deleted before")
     inbox.close()
 
 
@@ -178,12 +178,12 @@ async def keeps_flags_and_dates(make: Make) -> None:
     flags = frozenset({SEEN, "$Forwarded", "keyword"})
     (first,) = await deliver(store, inbox, SMALL, flags=flags, date=DATE)
     (second,) = await deliver(store, inbox, SMALL)
-    one, other = await inbox.messages([first, second])
-    expect(one.flags, flags, "flags")
+    message, other = await inbox.messages([first, second])
+    expect(message.flags, flags, "flags")
     if isinstance(inbox, TellsKeywords):
         expect(sorted(await inbox.keywords()), ["$Forwarded", "keyword"], "the mailbox's keywords")
-    expect(one.internal_date, DATE, "the internal date")
-    expect(one.internal_date.utcoffset(), DATE.utcoffset(), "its zone")
+    expect(message.internal_date, DATE, "the internal date")
+    expect(message.internal_date.utcoffset(), DATE.utcoffset(), "its zone")
     hold(abs(datetime.now(UTC) - other.internal_date) < timedelta(minutes=1), "no date is now")
 
 
@@ -206,12 +206,12 @@ async def changes_flags(make: Make) -> None:
     uids = await deliver(store, inbox, SMALL, SMALL)
     before = {row.uid: row.modseq for row in await inbox.messages()}
     await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN, "work"}))
-    one, other = await inbox.messages()
-    expect(one.flags, {SEEN, "work"}, "after ADD")
-    hold(one.modseq > before[one.uid], "the mod-sequence did not grow")
+    message, other = await inbox.messages()
+    expect(message.flags, {SEEN, "work"}, "after ADD")
+    hold(message.modseq > before[message.uid], "the mod-sequence did not grow")
     expect(other.modseq, before[other.uid], "the other message's mod-sequence")
     await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
-    expect((await inbox.messages(uids[:1]))[0].modseq, one.modseq, "modseq, nothing changed")
+    expect((await inbox.messages(uids[:1]))[0].modseq, message.modseq, "modseq, nothing changed")
     await inbox.change_flags(uids[:1], FlagChange.REMOVE, frozenset({SEEN}))
     expect((await inbox.messages(uids[:1]))[0].flags, {"work"}, "after REMOVE")
     await inbox.change_flags(uids, FlagChange.REPLACE, frozenset({FLAGGED}))
@@ -240,12 +240,12 @@ async def tells_what_happened_since(make: Make) -> None:
     await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
     await inbox.expunge(uids[1:2])
     (new,) = await deliver(store, inbox, SMALL)
-    found = await inbox.changes(start)
-    hold(found.complete, "it no longer knows what happened a moment ago")
-    expect([row.uid for row in found.changed], [uids[0], new], "changed")
-    expect(list(found.vanished), [uids[1]], "vanished")
-    expect(found.highest_modseq, (await inbox.status()).highest_modseq, "highest_modseq")
-    hold(found.highest_modseq > start, "HIGHESTMODSEQ did not grow")
+    changes = await inbox.changes(start)
+    hold(changes.complete, "it no longer knows what happened a moment ago")
+    expect([row.uid for row in changes.changed], [uids[0], new], "changed")
+    expect(list(changes.vanished), [uids[1]], "vanished")
+    expect(changes.highest_modseq, (await inbox.status()).highest_modseq, "highest_modseq")
+    hold(changes.highest_modseq > start, "HIGHESTMODSEQ did not grow")
     everything = await inbox.changes(ModSeq(0))
     expect([row.uid for row in everything.changed], [uids[0], uids[2], new], "changes since ever")
 
@@ -335,8 +335,10 @@ async def keeps_subscriptions(make: Make) -> None:
         expect(counts, [1, 0], "how many are anna's and a stranger's")
         await store.subscribe("anna", ANNA, True)
         expect(await store.count_subscriptions("anna", 1), 1, "how many, counted up to one")
-        found = [await store.is_subscribed("anna", name) for name in (ANNA, MailboxName(b"x"))]
-        expect(found, [True, False], "whether anna's")
+        are_subscribed = [
+            await store.is_subscribed("anna", name) for name in (ANNA, MailboxName(b"x"))
+        ]
+        expect(are_subscribed, [True, False], "whether anna's")
         await store.subscribe("anna", ANNA, False)
     await store.subscribe("anna", SENT, False)
     await store.subscribe("anna", SENT, False)
@@ -428,10 +430,14 @@ async def brings_back_what_was_expunged(make: Make) -> None:
     await inbox.move(uids[3:], sent)
     await inbox.expunge(uids[:3])
     kept = await inbox.retained(Uid(0), 9)
-    expect([one.message for one in kept], [rows[uid] for uid in uids[:3]], "retained()")
+    expect([retained.message for retained in kept], [rows[uid] for uid in uids[:3]], "retained()")
     age = datetime.now(UTC) - kept[0].at
     hold(timedelta(seconds=-1) < age < timedelta(hours=1), f"expunged at {kept[0].at}")
-    expect([one.message.uid for one in await inbox.retained(uids[0], 1)], uids[1:2], "one of them")
+    expect(
+        [retained.message.uid for retained in await inbox.retained(uids[0], 1)],
+        uids[1:2],
+        "one of them",
+    )
     expect((await inbox.status()).messages, 0, "status()")
     await store.rename(ANNA, OTHER)
     moved = await store.open(OTHER, "anna")
@@ -483,8 +489,8 @@ async def keeps_told_sizes(make: Make) -> None:
     expect(await inbox.told_octets(), 20, "told_octets()")
     for target in (sent, theirs):
         copies = await inbox.copy(uids[1:], target)
-        found = await target.messages(list(copies.values()))
-        expect([row.told_size for row in found], sizes[1:], "of copies")
+        messages = await target.messages(list(copies.values()))
+        expect([row.told_size for row in messages], sizes[1:], "of copies")
     await inbox.keep_told_size(uids[2], 0)
     await inbox.keep_told_size(uids[0], 5)
     await deliver(store, inbox, SMALL)  # behind these hints

@@ -280,14 +280,14 @@ class ListWalk:
     def _open(self, external: bytes, name: MailboxName | None, exists: bool, chosen: bool) -> None:
         query = self._query
         if exists or chosen or self._recursive:
-            shown = query.matches(external)
+            is_shown = query.matches(external)
         else:
-            shown = self._levels and query.matches_level(external)
+            is_shown = self._levels and query.matches_level(external)
             if self._own is not None and name is not None and name.startswith(self._own):
-                shown = query.matches_widely(external)
-        node = _Node(external, name, exists, chosen, shown)
+                is_shown = query.matches_widely(external)
+        node = _Node(external, name, exists, chosen, is_shown)
         self._path.append(node)
-        if shown:
+        if is_shown:
             self._waiting.append(node)
 
     def _close(self, depth: int) -> None:

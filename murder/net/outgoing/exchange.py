@@ -71,15 +71,15 @@ def unanswered_of(
     sent: list[tuple[list[bytes], bytes]], tags: list[bytes]
 ) -> list[tuple[bytes, bytes]] | None:
     """Of what was sent last (tags, octets) the last commands, which have these tags; None where that cannot be told."""
-    found: list[tuple[bytes, bytes]] = []
+    unanswered: list[tuple[bytes, bytes]] = []
     for of_these, octets in sent:
         whole = [octets] if len(of_these) == 1 else octets.splitlines(keepends=True)
         if not octets or len(whole) != len(of_these):
-            found = []  # those before have been answered, or cannot be begun anew
+            unanswered = []  # those before have been answered, or cannot be begun anew
             continue
-        found += zip(of_these, whole, strict=True)
-    found = found[len(found) - len(tags) :]
-    return found if [tag for tag, _ in found] == tags else None
+        unanswered += zip(of_these, whole, strict=True)
+    unanswered = unanswered[len(unanswered) - len(tags) :]
+    return unanswered if [tag for tag, _ in unanswered] == tags else None
 
 
 class Asker(Protocol):

@@ -277,8 +277,8 @@ async def _log_in(
         raise upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {reply.text}")
     words = reply.code
     if not words.startswith(TOLD):
-        found = await upstream.execute(b"CAPABILITY")
-        lines = (line[2:] for line in found.untagged)
+        answer = await upstream.execute(b"CAPABILITY")
+        lines = (line[2:] for line in answer.untagged)
         words = next((line for line in lines if line.startswith(TOLD)), b"")
     if len(words) > MAX_CAPABILITIES:
         raise upstream.failure(UpstreamKind.PROTOCOL, f"capabilities of {len(words)} octets")

@@ -110,19 +110,19 @@ class Upstreams:
     def _find_address(self, server: str, protocol: ProtocolSpec) -> Address:
         if server == self.home:
             return Address(server, "", 0, "none", server, "external", within=protocol)
-        found, frontend = self._config.server(server), self._config.frontend
-        tls = found.tls or frontend.upstream_tls
+        known, frontend = self._config.server(server), self._config.frontend
+        tls = known.tls or frontend.upstream_tls
         return Address(
             server,
-            found.address or server,
-            found.port(protocol.key_for(tls)),
+            known.address or server,
+            known.port(protocol.key_for(tls)),
             tls,
-            found.tls_name or server,
-            found.auth or frontend.upstream_auth,
-            found.proxy_user or frontend.proxy_user,
-            found.proxy_password or frontend.proxy_password,
+            known.tls_name or server,
+            known.auth or frontend.upstream_auth,
+            known.proxy_user or frontend.proxy_user,
+            known.proxy_password or frontend.proxy_password,
             protocol=protocol.name,
-            ca=found.ca,
+            ca=known.ca,
         )
 
     def proof(self, address: Address, user: str) -> Proof:

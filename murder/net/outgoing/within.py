@@ -209,11 +209,11 @@ class LocalConnection(Connection):
     def __init__(
         self,
         make_receiver: Callable[[Connection], Receiver],
-        shown: PeerCertificate | None = None,
+        certificate: PeerCertificate | None = None,
     ) -> None:
         super().__init__(make_receiver)
         self.is_tls = True
-        self.certificate = shown
+        self.certificate = certificate
 
     def is_reset(self) -> bool:
         transport = untapped(self.transport)
@@ -229,8 +229,8 @@ def open_within(
         text = f"this node's server does not serve {protocol.name}"
         raise UpstreamFailure(UpstreamKind.CONNECT, within.server, text)
     loop = asyncio.get_running_loop()
-    shown = PeerCertificate((within.server.lower(),), frozenset({FRONTEND_ROLE}))
-    near, far = LocalConnection(make_receiver), LocalConnection(service, shown)
+    certificate = PeerCertificate((within.server.lower(),), frozenset({FRONTEND_ROLE}))
+    near, far = LocalConnection(make_receiver), LocalConnection(service, certificate)
     here, there = _End(loop, near), _End(loop, far)
     here.peer, there.peer = there, here
     near.connection_made(here)

@@ -87,7 +87,9 @@ def service_problems(config: Config, plugged: Sequence[Service]) -> Iterator[Pro
         for role in parts_of(ROLES)
         if (section := section_of(config, role)) is not None
     ]
-    tables += [(f'servers."{name}"', one.services, plugged) for name, one in config.servers.items()]
+    tables += [
+        (f'servers."{name}"', server.services, plugged) for name, server in config.servers.items()
+    ]
     for prefix, table, services in tables:
         known = [key.name for service in services for key in service.protocol.keys]
         for name in table:
@@ -127,21 +129,23 @@ def _double_problems(
     seen: list[Port] = []
     for role in running(config, roles):
         for port in ports_of(config, role, plugged, is_first=role == roles[0]):
-            twin = next((one for one in seen if _collide(one.endpoint, port.endpoint)), None)
+            twin = next(
+                (earlier for earlier in seen if _collide(earlier.endpoint, port.endpoint)), None
+            )
             seen.append(port)
             if twin is not None:
                 text = f"{port.endpoint} is {twin.dotted}'s already ({twin.endpoint}); choose another port"
                 yield Problem(config.file, port.dotted, text)
 
 
-def _collide(one: Endpoint, other: Endpoint) -> bool:
+def _collide(endpoint: Endpoint, other: Endpoint) -> bool:
     """Whether two listeners want the same port: of one address, or of all of its family."""
     wild = {"0.0.0.0": False, "::": True}
-    if one.port != other.port or one.port == 0:
+    if endpoint.port != other.port or endpoint.port == 0:
         return False
-    if one.host == other.host:
+    if endpoint.host == other.host:
         return True
-    for this, that in ((one, other), (other, one)):
+    for this, that in ((endpoint, other), (other, endpoint)):
         if this.host in wild and (":" in that.host) is wild[this.host]:
             return True
     return False

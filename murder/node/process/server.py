@@ -209,10 +209,10 @@ def bind(config: Config, port: Port, count: int) -> list[socket.socket]:
 
 
 def _resolved(endpoint: Endpoint) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    found = socket.getaddrinfo(
+    addresses = socket.getaddrinfo(
         endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    family, _, _, _, address = found[0]
+    family, _, _, _, address = addresses[0]
     return family, (str(address[0]), int(address[1]))
 
 

@@ -271,7 +271,9 @@ class _Supervisor:
         self._notifier = Notifier()
         self._slots = [slot for role in plan.everything for slot in self._slots_of(role)]
         for slot in self._slots:
-            slot.peers = [one for one in self._slots if one is not slot and one.shares_with(slot)]
+            slot.peers = [
+                peer for peer in self._slots if peer is not slot and peer.shares_with(slot)
+            ]
 
     def _slots_of(self, role: str) -> list[Slot]:
         """See `process.server.Role`: the number of each, and which sockets it has."""

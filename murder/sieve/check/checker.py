@@ -301,15 +301,15 @@ class Checker:
         self._matching(call, node)
 
     def _known_tags(self, call: Call, given: Sequence[tree.Argument], where: str) -> dict[str, Tag]:
-        found: dict[str, Tag] = {}
+        tags: dict[str, Tag] = {}
         for argument in given:
             if not isinstance(argument, tree.Tag):
                 continue
             tag = self._tag(call.word, argument.name)
             if tag is None:
                 raise Wrong(argument.at, self._once(call.word, argument.name, where))
-            found[argument.name] = tag
-        return found
+            tags[argument.name] = tag
+        return tags
 
     def _one_tag(
         self,

@@ -24,7 +24,7 @@ def compile_octets(
     source = Source(octets, limits.script_octets, limits.problems)
     nodes = parse_script(source, limits)
     source.raise_problems()
-    available = {name: one for name, one in extensions.items() if name in capabilities}
+    available = {name: extension for name, extension in extensions.items() if name in capabilities}
     checker = Checker(source, core, available, limits, policy)
     calls = checker.script(nodes)
     source.raise_problems()

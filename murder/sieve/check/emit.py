@@ -89,12 +89,12 @@ class Emitter:
                     self.go(to)
             case "allof" | "anyof":
                 if (test.word.name == "anyof") is wanted:
-                    for one in test.tests:
-                        jump(one, to)
+                    for inner in test.tests:
+                        jump(inner, to)
                     return
                 end = Label()
-                for one in test.tests[:-1]:
-                    other(one, end)
+                for inner in test.tests[:-1]:
+                    other(inner, end)
                 jump(test.tests[-1], to)
                 self.place(end)
             case _:

@@ -177,8 +177,8 @@ class _Parser:
             if not self._go_to(Kind.TESTS_END):
                 raise
         if tokens.kind is not Kind.TESTS_END:
-            shown = tokens.kind.shown
-            self._report(f"expecting ',' or end of test list ')', but found {shown}")
+            token_text = tokens.kind.shown
+            self._report(f"expecting ',' or end of test list ')', but found {token_text}")
             if not self._go_to(Kind.TESTS_END):
                 raise _Lost
         tokens.skip()
@@ -194,20 +194,20 @@ class _Parser:
         """argument = string-list / number / tag"""
         tokens = self._tokens
         at = tokens.at
-        found: Argument
+        argument: Argument
         match tokens.kind:
             case Kind.TAG:
-                found = Tag(tokens.text, at)
+                argument = Tag(tokens.text, at)
             case Kind.NUMBER:
-                found = Number(tokens.number, at)
+                argument = Number(tokens.number, at)
             case Kind.STRING:
-                found = String(tokens.text, at)
+                argument = String(tokens.text, at)
             case Kind.LIST:
                 return self._string_list()
             case _:
                 return None
         tokens.skip()
-        return found
+        return argument
 
     def _string_list(self) -> Argument:
         """string-list = "[" string *("," string) "]" """

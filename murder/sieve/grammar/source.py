@@ -28,10 +28,10 @@ class Source:
         """Line and column of an offset."""
         if self._lines is None:
             self._lines = [0]
-            found = self.text.find("\n")
-            while found >= 0:
-                self._lines.append(found + 1)
-                found = self.text.find("\n", found + 1)
+            line_end = self.text.find("\n")
+            while line_end >= 0:
+                self._lines.append(line_end + 1)
+                line_end = self.text.find("\n", line_end + 1)
         line = bisect_right(self._lines, at)
         return line, at - self._lines[line - 1] + 1
 
@@ -55,4 +55,6 @@ class Source:
     def raise_problems(self) -> None:
         """Raises BadScript if anything was reported."""
         if self._problems:
-            raise BadScript(tuple(sorted(self._problems, key=lambda one: (one.line, one.column))))
+            raise BadScript(
+                tuple(sorted(self._problems, key=lambda problem: (problem.line, problem.column)))
+            )

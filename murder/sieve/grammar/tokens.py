@@ -112,10 +112,10 @@ class Tokens:
     def _word(self, match: re.Match[str]) -> None:
         is_tag, name = bool(match[1]), match[2]
         if len(name) > self._limits.identifier_octets:
-            shown = f"{match[1]}{name[:20]}..."
+            shortened = f"{match[1]}{name[:20]}..."
             what = "tag identifier" if is_tag else "identifier"
             self._broken(
-                match.start(), match.end(), f"encountered impossibly long {what} '{shown}'"
+                match.start(), match.end(), f"encountered impossibly long {what} '{shortened}'"
             )
             return
         self.kind = Kind.TAG if is_tag else Kind.WORD
@@ -145,8 +145,8 @@ class Tokens:
     def _multi_line(self, text: str, head: re.Match[str]) -> None:
         at = head.end()
         if head[1] is None:
-            shown = "the end of the file" if at >= len(text) else f"'{text[at]}'"
-            what = f"invalid character {shown} after 'text:' in multiline string"
+            next_up = "the end of the file" if at >= len(text) else f"'{text[at]}'"
+            what = f"invalid character {next_up} after 'text:' in multiline string"
             self._broken(self.at, at, what)
             return
         end = self._dot_line(text, at)
@@ -168,10 +168,10 @@ class Tokens:
                     return _DOT.match(text, at)
                 if at + 1 == len(text):
                     return None
-            found = text.find("\n.", at)
-            if found < 0:
+            line_end = text.find("\n.", at)
+            if line_end < 0:
                 return None
-            at = found + 1
+            at = line_end + 1
 
     def _string(self, value: str, end: int, what: str) -> None:
         if "\0" in value:
@@ -196,8 +196,8 @@ class Tokens:
     def _garbage(self, text: str) -> None:
         match = _GARBAGE.match(text, self.at)
         self._end = match.end() if match is not None else self.at + 1
-        shown = text[self.at].encode("ascii", "backslashreplace").decode()
-        self._source.report(self.at, f"unexpected character(s) starting with '{shown}'")
+        character = text[self.at].encode("ascii", "backslashreplace").decode()
+        self._source.report(self.at, f"unexpected character(s) starting with '{character}'")
         self.kind = Kind.GARBAGE
 
 

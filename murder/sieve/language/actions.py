@@ -39,8 +39,8 @@ def mailbox_of(machine: Machine, value: Text) -> str:
     """Raises RunProblem for what is no mailbox's name."""
     name = machine.text(value)
     if (problem := problem_of_mailbox(name)) is not None:
-        shown = name[:80].encode("utf-8", "backslashreplace").decode()
-        raise RunProblem(f"invalid folder name '{shown}': {problem}")
+        printable = name[:80].encode("utf-8", "backslashreplace").decode()
+        raise RunProblem(f"invalid folder name '{printable}': {problem}")
     return name
 
 
@@ -87,8 +87,8 @@ def _redirect_asking(machine: Machine, call: Call, text: str, choice: str) -> "S
     """RFC 6134 §2.3 (a list), or an envelope that must be asked for."""
     sender = yield from envelope_sender(machine, choice)
     texts = (yield ListMembers(list_name(text))) if "list" in call.tags else (text,)
-    for one in texts:
-        _redirect_to(machine, call, one, sender)
+    for address in texts:
+        _redirect_to(machine, call, address, sender)
     if "copy" not in call.tags:
         machine.implicit_keep = False
 
@@ -109,8 +109,8 @@ def _check_fileinto(checker: "Checker", call: Call, node: "Node") -> None:
         return
     separator = prefix[-1]
     if name.partition(separator)[0].upper() != "INBOX" and not name.startswith("user" + separator):
-        shown = name[:80].encode("utf-8", "backslashreplace").decode()
-        text = f"your own mailboxes are called '{prefix}…' here, and '{shown}' is none of them: where nobody shares one"
+        printable = name[:80].encode("utf-8", "backslashreplace").decode()
+        text = f"your own mailboxes are called '{prefix}…' here, and '{printable}' is none of them: where nobody shares one"
         checker.warn(node.at, f"fileinto command: {text} of that name, its mail stays in INBOX")
 
 

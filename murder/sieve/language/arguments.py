@@ -90,10 +90,10 @@ def _match_many(
             machine.note(f"line {machine.line}: more than {machine.limits.patterns} patterns")
             return False
         yield None
-    found = _match_prepared(machine, matching.together(each), values)
-    if isinstance(found, bool) or found is None:
-        return found
-    return (yield from found)
+    result = _match_prepared(machine, matching.together(each), values)
+    if isinstance(result, bool) or result is None:
+        return result
+    return (yield from result)
 
 
 def _match_prepared(machine: Machine, matching: Matching, values: Sequence[str]) -> Result:
@@ -101,20 +101,20 @@ def _match_prepared(machine: Machine, matching: Matching, values: Sequence[str])
     machine.spent += work // CHARACTERS_A_STEP
     if work > LONG:
         return _match_long(machine, matching, values)
-    found = matching.first(values)
-    if isinstance(found, list):
-        machine.set_matched(found)
+    result = matching.first(values)
+    if isinstance(result, list):
+        machine.set_matched(result)
         return True
-    return found
+    return result
 
 
 def _match_long(machine: Machine, matching: Matching, values: Sequence[str]) -> Suspended:
     machine.charge(0)
-    found = yield LongWork(lambda: matching.first(values))
-    if isinstance(found, list):
-        machine.set_matched(found)
+    result = yield LongWork(lambda: matching.first(values))
+    if isinstance(result, list):
+        machine.set_matched(result)
         return True
-    return bool(found)
+    return bool(result)
 
 
 def list_name(name: str) -> str:

@@ -67,9 +67,9 @@ def _body(machine: Machine, call: Call) -> Suspended:
         wanted = _READ if is_read else tuple(map(str.lower, machine.texts(call.tags["content"])))
         values = yield from _kept(machine, wanted, is_read=is_read)
     matched_before = list(machine.frame.matched)
-    found = yield from matched(machine, call, values)
+    is_match = yield from matched(machine, call, values)
     machine.frame.matched = matched_before  # RFC 5173 §6: `body` sets no match values
-    return found
+    return is_match
 
 
 def _kept(machine: Machine, wanted: tuple[str, ...], *, is_read: bool) -> Suspended:
@@ -92,7 +92,7 @@ def _contents(machine: Machine, wanted: Sequence[str], *, is_read: bool = False)
     values: list[str] = []
     for part in parts_in(root):
         machine.charge(1)
-        if not any(is_of_type(part, one) for one in wanted):
+        if not any(is_of_type(part, media_type) for media_type in wanted):
             continue
         if part.is_multipart:
             values += _around_parts(machine, part)

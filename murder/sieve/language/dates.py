@@ -94,8 +94,8 @@ def _date(machine: Machine, call: Call) -> Result:
     """The date of a field is its whole, or what stands behind its last semicolon (RFC 5260 §4)."""
     name = machine.text(call.arguments[0]).lower()
     moments = []
-    for one in chosen(machine.message.named(name), call):
-        moment = parse_date(one.value.rpartition(b";")[2])
+    for field in chosen(machine.message.named(name), call):
+        moment = parse_date(field.value.rpartition(b";")[2])
         if moment is not None:
             moments.append(moment)
     return match(machine, call, _values(machine, call, moments))

@@ -47,19 +47,19 @@ INDEX: Final = Extension("index", checks=dict.fromkeys(("header", "address", "da
 def fields_of(machine: Machine, call: Call, names: tuple[Text, ...]) -> Sequence[Field]:
     """In the order of the names, and in the message's; `:index` counts in this order, as Pigeonhole has it. One that is
     named twice counts twice, where it is counted."""
-    found: list[Field] = []
+    fields: list[Field] = []
     texts = machine.texts(names)
     if len(texts) == 1:
-        found += machine.message.named(texts[0].lower())
+        fields += machine.message.named(texts[0].lower())
     else:
         counts = "index" in call.tags or (call.matching is not None and call.matching.kind is COUNT)
         seen: set[str] = set()
         for name in map(str.lower, texts):
-            if name not in seen or (counts and len(found) < MAX_COUNTED):
-                found += machine.message.named(name)
+            if name not in seen or (counts and len(fields) < MAX_COUNTED):
+                fields += machine.message.named(name)
             seen.add(name)
-    machine.charge((len(texts) + len(found)) // NAMES_A_STEP)
-    return chosen(found, call)
+    machine.charge((len(texts) + len(fields)) // NAMES_A_STEP)
+    return chosen(fields, call)
 
 
 def chosen(fields: Sequence[Field], call: Call) -> Sequence[Field]:

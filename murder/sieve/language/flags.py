@@ -23,13 +23,13 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 def split_flags(texts: Iterable[str]) -> tuple[str, ...]:
     """Flags out of lists with blanks between them (RFC 5232 §2), each once; what is no flag is left out."""
-    found: dict[str, str] = {}
+    flags: dict[str, str] = {}
     for text in texts:
         for word in text.split():
             key = word.lower()
-            if (key in SYSTEM_FLAGS or _KEYWORD.match(word)) and len(found) < MOST_FLAGS:
-                found.setdefault(key, word)
-    return tuple(found.values())
+            if (key in SYSTEM_FLAGS or _KEYWORD.match(word)) and len(flags) < MOST_FLAGS:
+                flags.setdefault(key, word)
+    return tuple(flags.values())
 
 
 def flags_of(machine: Machine, call: Call) -> tuple[str, ...] | None:

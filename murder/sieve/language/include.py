@@ -67,11 +67,11 @@ def _include(machine: Machine, call: Call) -> Suspended:
     machine.included.add(key)
     script = machine.cache.find(octets)
     if script is None:
-        found = yield LongWork(lambda: _compiled(machine, octets))
-        if isinstance(found, BadScript):
-            problem = found.problems[0]
+        compiled = yield LongWork(lambda: _compiled(machine, octets))
+        if isinstance(compiled, BadScript):
+            problem = compiled.problems[0]
             raise RunProblem(f"included script '{name[:80]}' is not valid: {problem}")
-        script = machine.cache.keep(found)
+        script = machine.cache.keep(compiled)
     machine.frames.append(Frame(script, include=name, is_global=is_global))
 
 

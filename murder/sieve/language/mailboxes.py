@@ -43,8 +43,8 @@ def _check_names(checker: "Checker", call: Call, node: "Node") -> None:
 def warn_of_mailbox(checker: "Checker", name: Text | None, node: "Node") -> None:
     """A test of what cannot be is no error: it does not hold."""
     if isinstance(name, str) and (problem := problem_of_mailbox(name)) is not None:
-        shown = name[:80].encode("utf-8", "backslashreplace").decode()
-        checker.warn(node.at, f"{node.name} test: invalid mailbox name '{shown}': {problem}")
+        printable = name[:80].encode("utf-8", "backslashreplace").decode()
+        checker.warn(node.at, f"{node.name} test: invalid mailbox name '{printable}': {problem}")
 
 
 def _mailbox(machine: Machine, value: Text) -> str | None:

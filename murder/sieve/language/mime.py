@@ -48,11 +48,11 @@ class Loop:
 
 def open_loops(machine: Machine) -> list[Loop]:
     """The loops that stand around the present command, outermost first."""
-    found: list[Loop] = machine.state.setdefault(LOOPS, [])
-    for loop in found:
+    loops: list[Loop] = machine.state.setdefault(LOOPS, [])
+    for loop in loops:
         if loop.message is not machine.message:
             _follow(loop, machine.message)
-    return found
+    return loops
 
 
 def _follow(loop: Loop, message: Message) -> None:
@@ -129,8 +129,8 @@ def aspect_of(machine: Machine, call: Call, field: Field) -> list[str]:
 def _check_mime(checker: "Checker", call: Call, node: "Node") -> None:
     for name in ("mimeopts", "anychild"):
         if name in call.tags and "mime" not in call.tags:
-            shown = "the :anychild tag" if name == "anychild" else f"the :{call.tags[name]} tag"
-            raise Wrong(node.at, f"{shown} for the {node.name} test requires the :mime tag")
+            tag_text = "the :anychild tag" if name == "anychild" else f"the :{call.tags[name]} tag"
+            raise Wrong(node.at, f"{tag_text} for the {node.name} test requires the :mime tag")
 
 
 # Loops

@@ -96,32 +96,32 @@ def _recipients(text: str) -> list[Address]:
     decoded = _decoded(text)
     if not decoded:
         return []
-    found = []
+    addresses = []
     for piece in _PIECE.findall(decoded):
         address = parse_address(piece)
         if address is None:
             raise ValueError(f"'{piece.strip()[:80]}' is no address")
-        found.append(address)
-    return found
+        addresses.append(address)
+    return addresses
 
 
-def _add_field(found: Mailto, name: str, value: str, raw: str) -> None:
+def _add_field(draft: Mailto, name: str, value: str, raw: str) -> None:
     match name:
         case "to":
-            found.to += _recipients(raw)
+            draft.to += _recipients(raw)
         case "cc":
-            found.cc += _recipients(raw)
+            draft.cc += _recipients(raw)
         case "bcc":
-            found.bcc += _recipients(raw)
+            draft.bcc += _recipients(raw)
         case "subject":
-            found.subject = value
+            draft.subject = value
         case "body":
-            found.body = value
+            draft.body = value
         case _:
             if not _NAME.match(name):
                 raise ValueError(f"'{name[:60]}' is no name of a header")
             if name not in _RESERVED and not name.startswith("resent-"):
-                found.fields.append((name.title(), value))
+                draft.fields.append((name.title(), value))
 
 
 def _check(checker: "Checker", call: Call, node: "Node") -> None:

@@ -84,31 +84,31 @@ def _notify(machine: Machine, call: Call) -> Suspended:
 def _recipients(machine: Machine, call: Call) -> tuple[str, ...]:
     """Each is told once of a message. Raises RunProblem."""
     notified = machine.state.setdefault("notified", set())
-    found: list[str] = []
+    addresses: list[str] = []
     for option in machine.texts(call.tags.get("options", ())):
         address = parse_address(option)
         if address is None:
             raise RunProblem(f"notify command: '{option[:120]}' is not a valid address")
-        if address.plain not in notified and len(found) < MAX_RECIPIENTS:
+        if address.plain not in notified and len(addresses) < MAX_RECIPIENTS:
             notified.add(address.plain)
-            found.append(str(address))
-    return tuple(found)
+            addresses.append(str(address))
+    return tuple(addresses)
 
 
 def _filled(machine: Machine, text: str) -> Suspended:
     pieces: list[str] = []
     at = 0
-    for found in _WORD.finditer(text):
-        pieces.append(text[at : found.start()])
-        at = found.end()
-        match found[1]:
+    for word in _WORD.finditer(text):
+        pieces.append(text[at : word.start()])
+        at = word.end()
+        match word[1]:
             case "from" | "subject" as name:
-                value = next((one.text for one in machine.message.named(name)), "")
+                value = next((field.text for field in machine.message.named(name)), "")
             case "env-from":
                 value = machine.envelope.sender or ""
             case _:
                 value = yield from _first_text(machine)
-        most = min(int(found[2]), MAX_TEXT) if found[2] else MAX_TEXT
+        most = min(int(word[2]), MAX_TEXT) if word[2] else MAX_TEXT
         pieces.append(value[:most])
         machine.made(len(value[:most]))
     pieces.append(text[at:])

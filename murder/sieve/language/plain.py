@@ -73,8 +73,8 @@ class Values:
 
     def of(self, message: Message) -> Pairs:
         """Kept with the message for the next test."""
-        found = message.known[self.key] = self._of(message)
-        return found
+        values = message.known[self.key] = self._of(message)
+        return values
 
     def _of(self, message: Message) -> Pairs:
         fields = [field for name in self._names for field in message.named(name)]
@@ -129,9 +129,9 @@ def _has_one_of(matching: Matching, values: Values, general: Run) -> Run:
         machine.spent += steps * len(pairs)
         for folded, whole in pairs:
             for test in tests:
-                if found := test(folded, whole):
-                    if isinstance(found, list):
-                        machine.set_matched(found)
+                if result := test(folded, whole):
+                    if isinstance(result, list):
+                        machine.set_matched(result)
                     return True
         return False
 

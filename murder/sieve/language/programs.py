@@ -83,10 +83,10 @@ def _ask(machine: Machine, call: Call, octets: bytes) -> Suspended:
     name, arguments = _program(machine, call)
     machine.looked_at(len(octets))
     place = machine.place(call)
-    found = yield RunProgram(call.word.name, name, arguments, octets, place.script)
-    if found is None and not call.word.is_test:
+    output = yield RunProgram(call.word.name, name, arguments, octets, place.script)
+    if output is None and not call.word.is_test:
         raise RunProblem(f"{call.word.name} command: the program '{name}' failed")
-    return found
+    return output
 
 
 def _filter(machine: Machine, call: Call) -> Suspended:

@@ -37,17 +37,17 @@ def _duplicate(machine: Machine, call: Call) -> Suspended:
         values = [machine.text(call.tags["uniqueid"])]
     else:
         name = machine.text(call.tags.get("header", "message-id")).lower()
-        values = [one.text for one in machine.message.named(name)][:1]
+        values = [field.text for field in machine.message.named(name)][:1]
     if not values:
         return False
     handle = machine.text(call.tags.get("handle", ""))
     joined = "\0".join((handle, values[0])).encode("utf-8", "surrogateescape")
     key = hashlib.sha256(joined).hexdigest()[:32]
     period = call.data if call.data is not None else machine.policy.duplicate_default_s
-    found = bool((yield SeenBefore(key, period, "last" in call.tags)))
-    if not found or "last" in call.tags:
+    was_seen = bool((yield SeenBefore(key, period, "last" in call.tags)))
+    if not was_seen or "last" in call.tags:
         machine.add(Remember(Once(key, period), machine.place(call)), cancels_keep=False)
-    return found
+    return was_seen
 
 
 def _tests(name: str) -> Word:

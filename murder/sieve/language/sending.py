@@ -23,8 +23,8 @@ _COPIED: Final = ("vacation", "notify")
 
 def is_automatic(machine: Machine) -> bool:
     """Whether a program sent it (RFC 3834 §5): nothing automatic answers that."""
-    for one in machine.message.named("auto-submitted"):
-        if one.text.partition(";")[0].strip().lower() != "no":
+    for field in machine.message.named("auto-submitted"):
+        if field.text.partition(";")[0].strip().lower() != "no":
             return True
     return False
 

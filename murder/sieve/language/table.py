@@ -79,10 +79,10 @@ _LISTED: Final = (
 )
 # Only where a site has programs that scripts may run
 _PROGRAMS: Final = (programs.PIPE, programs.FILTER, programs.EXECUTE)
-PROGRAMS: Final = frozenset(one.name for one in _PROGRAMS)
+PROGRAMS: Final = frozenset(extension.name for extension in _PROGRAMS)
 
 EXTENSIONS: Final[Mapping[str, Extension]] = MappingProxyType(
-    {one.name: one for one in (*_LISTED, *_PROGRAMS)}
+    {extension.name: extension for extension in (*_LISTED, *_PROGRAMS)}
 )
 
 # Words of the SIEVE capability (RFC 5804 §1.7): comparators that need no `require` are not told

@@ -64,7 +64,7 @@ def _of_parts(machine: Machine, call: Call) -> Suspended:
     by_name: dict[str, list[Field]] = {name.lower(): [] for name in names}
     for one in fields:
         by_name[one.name].append(one)
-    ordered = [one for found in by_name.values() for one in found]
+    ordered = [one for of_name in by_name.values() for one in of_name]
     for field in chosen(ordered, call):
         machine.charge(1)
         values += aspect_of(machine, call, field)
@@ -106,10 +106,10 @@ def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[st
     values: list[str] = []
     for field in fields:
         machine.charge(4 + len(field.raw_value) // 8)
-        found = [address for address in field.addresses if address.is_valid]
-        if part == "all" and not found:
+        addresses = [address for address in field.addresses if address.is_valid]
+        if part == "all" and not addresses:
             values.append(field.text)  # RFC 5228 §2.7.4: what is no address has no parts
-        for address in found:
+        for address in addresses:
             value = part_of(address, part, separator)
             if value is not None:
                 values.append(value)

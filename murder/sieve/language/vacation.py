@@ -77,15 +77,15 @@ def _vacation(machine: Machine, call: Call) -> Suspended:
     recipient = _sender_of(machine)
     own = yield from _own_addresses(machine, call)
     reason = _why_not(machine, recipient, own)
-    found = _own_recipient(machine, own)
-    if reason is None and found is None:
+    own_recipient = _own_recipient(machine, own)
+    if reason is None and own_recipient is None:
         if machine.policy.vacation_checks_recipient:
             reason = "the message was not explicitly addressed to its recipient"
-        found = parse_path(machine.envelope.recipient or "")
+        own_recipient = parse_path(machine.envelope.recipient or "")
     if reason is not None or recipient is None:
         machine.note(f"no vacation reply: {reason}")
         return
-    octets = _composed(machine, call, recipient, given_from or found)
+    octets = _composed(machine, call, recipient, given_from or own_recipient)
     machine.made(len(octets))
     sender = yield from envelope_sender(machine, machine.policy.vacation_from)
     once = Once(_handle(machine, call, recipient), call.data)
@@ -101,19 +101,21 @@ def _sender_of(machine: Machine) -> Address | None:
     known = [
         address
         for name in _SENDER_FIELDS
-        for one in machine.message.named(name)
-        for address in one.addresses
+        for field in machine.message.named(name)
+        for address in field.addresses
     ]
     if machine.policy.vacation_names_from_header and sender and known:
         return known[0]
     address = parse_path(sender or "")
     if address is None:
         return None
-    return next((one for one in known if _same(one, address)), address)
+    return next(
+        (known_address for known_address in known if _same(known_address, address)), address
+    )
 
 
-def _same(one: Address, other: Address) -> bool:
-    return one.plain.casefold() == other.plain.casefold()
+def _same(address: Address, other: Address) -> bool:
+    return address.plain.casefold() == other.plain.casefold()
 
 
 def _own_addresses(machine: Machine, call: Call) -> Suspended:
@@ -123,20 +125,20 @@ def _own_addresses(machine: Machine, call: Call) -> Suspended:
         texts.append(machine.envelope.original)
     texts += machine.texts(call.tags.get("addresses", ()))
     texts += yield OwnAddresses()
-    found = []
+    addresses = []
     for text in texts:
         address = parse_address(text)
         if address is not None:
-            found.append(address)
-    return found
+            addresses.append(address)
+    return addresses
 
 
 def _own_recipient(machine: Machine, own: Iterable[Address]) -> Address | None:
     """The own address that the header has."""
     known = {address.plain.casefold(): address for address in own}
     for name in _RECIPIENT_FIELDS:
-        for one in machine.message.named(name):
-            for address in one.addresses:
+        for field in machine.message.named(name):
+            for address in field.addresses:
                 if address.plain.casefold() in known:
                     return known[address.plain.casefold()]
     return None
@@ -156,13 +158,13 @@ def _why_not(machine: Machine, recipient: Address | None, own: Iterable[Address]
     message = machine.message
     if any(message.named(name) for name in _LIST_FIELDS):
         return "the message is from a mailing list"
-    for one in message.named("precedence"):
-        if one.text.strip().lower() in ("bulk", "junk", "list"):
+    for field in message.named("precedence"):
+        if field.text.strip().lower() in ("bulk", "junk", "list"):
             return "the message is bulk mail"
     if is_automatic(machine):
         return "the message was sent by a program"
-    for one in message.named("x-auto-response-suppress"):
-        words = {word.strip().lower() for word in one.text.split(",")}
+    for field in message.named("x-auto-response-suppress"):
+        words = {word.strip().lower() for word in field.text.split(",")}
         if words & {"all", "oof"}:
             return "the message asks for no replies"
     return None
@@ -172,7 +174,7 @@ def _subject(machine: Machine, call: Call) -> str:
     policy = machine.policy
     if "subject" in call.tags:
         return machine.text(call.tags["subject"])
-    original = next((one.text for one in machine.message.named("subject")), "")
+    original = next((field.text for field in machine.message.named("subject")), "")
     most = policy.vacation_subject_characters
     if original and policy.vacation_subject_template:
         template = policy.vacation_subject_template

@@ -71,8 +71,8 @@ def _fold_unicode(text: str) -> str:
 
 
 COMPARATORS: Final = {
-    one.name: one
-    for one in (
+    comparator.name: comparator
+    for comparator in (
         Comparator("i;octet", _as_it_is, _octets),
         Comparator("i;ascii-casemap", fold_ascii, _order_ascii, is_ascii=True),
         Comparator("i;ascii-numeric", _number, number_of, finds=False),

@@ -34,9 +34,9 @@ class Segment:
             span = self.pattern.search(text, start, end)
             return -1 if span is None else span
         while end - start > WINDOW:
-            found = text.find(self.text, start, min(end, start + WINDOW + self.size))
-            if found >= 0:
-                return found
+            position = text.find(self.text, start, min(end, start + WINDOW + self.size))
+            if position >= 0:
+                return position
             start += WINDOW
         return text.find(self.text, start, end)
 
@@ -58,12 +58,12 @@ class Glob:
         """Raises ValueError where it is too large."""
         segments: list[Segment] = []
         tokens: list[str | None] = []
-        for escaped, many, one, text in _TOKEN.findall(pattern):
+        for escaped, many, single, text in _TOKEN.findall(pattern):
             if many:
                 segments.append(_segment(tokens))
                 tokens = []
             else:
-                tokens.append(ONE if one else escaped or text)
+                tokens.append(ONE if single else escaped or text)
         self._is_whole = not segments
         segments.append(_segment(tokens))
         self._segments = tuple(segments)
@@ -85,17 +85,17 @@ class Glob:
             return spans
         at = first.size
         for segment in self._segments[1:-1]:
-            found = segment.find(text, at, len(text))
-            if found < 0:
+            position = segment.find(text, at, len(text))
+            if position < 0:
                 return None
-            spans.append((at, found))
-            spans += [(found + one, found + one + 1) for one in segment.ones]
-            at = found + segment.size
+            spans.append((at, position))
+            spans += [(position + single, position + single + 1) for single in segment.ones]
+            at = position + segment.size
         end = len(text) - last.size
         if end < at or not last.stands(text, end):
             return None
         spans.append((at, end))
-        spans += [(end + one, end + one + 1) for one in last.ones]
+        spans += [(end + single, end + single + 1) for single in last.ones]
         return spans
 
 

@@ -36,10 +36,10 @@ class Matching:
             self.kind,
             self.comparator,
             self.operator,
-            tuple(one.test for one in known),
-            weight=sum(one.weight for one in known),
-            patterns=sum(one.patterns for one in known),
-            pieces=sum(one.pieces for one in known),
+            tuple(pattern.test for pattern in known),
+            weight=sum(pattern.weight for pattern in known),
+            patterns=sum(pattern.patterns for pattern in known),
+            pieces=sum(pattern.pieces for pattern in known),
         )
 
     def together(self, others: Iterable["Matching"]) -> "Matching":
@@ -49,10 +49,10 @@ class Matching:
             self.kind,
             self.comparator,
             self.operator,
-            tuple(test for one in known for test in one.tests or ()),
-            weight=sum(one.weight for one in known),
-            patterns=sum(one.patterns for one in known),
-            pieces=sum(one.pieces for one in known),
+            tuple(test for matcher in known for test in matcher.tests or ()),
+            weight=sum(matcher.weight for matcher in known),
+            patterns=sum(matcher.patterns for matcher in known),
+            pieces=sum(matcher.pieces for matcher in known),
         )
 
     def first(self, values: Sequence[str]) -> bool | Values:
@@ -64,8 +64,8 @@ class Matching:
         for value in values:
             folded = fold(value)
             for test in self.tests or ():
-                if found := test(folded, value):
-                    return found
+                if result := test(folded, value):
+                    return result
         return False
 
     def work(self, values: Sequence[str]) -> int:

@@ -65,8 +65,8 @@ class Pattern:
 
     def search(self, text: str, start: int, end: int) -> int | None:
         """Where it first matches in `[start, end)`."""
-        found = self._compiled.search(clean(text[start:end]))
-        return None if found is None else start + int(found.start())
+        match = self._compiled.search(clean(text[start:end]))
+        return None if match is None else start + int(match.start())
 
     def stands(self, text: str, start: int, end: int) -> bool:
         """Whether it is all that is between those places."""
@@ -74,8 +74,8 @@ class Pattern:
 
     def groups(self, text: str) -> Groups | None:
         """What it matches first, and its groups; None for one that takes no part."""
-        found = self._compiled.search(clean(text))
-        return None if found is None else [found.group(0), *found.groups()]
+        match = self._compiled.search(clean(text))
+        return None if match is None else [match.group(0), *match.groups()]
 
 
 @lru_cache(maxsize=256)

@@ -47,16 +47,18 @@ class Address:
 
 def addresses_in(value: bytes) -> list[Address]:
     """The addresses of an unfolded header field, those in groups, too. What is none is left out."""
-    found = []
-    for one in parse_addresses(value):
-        if one.host is None or one.mailbox is None:
+    addresses = []
+    for parsed in parse_addresses(value):
+        if parsed.host is None or parsed.mailbox is None:
             continue
-        if (one.mailbox, one.host) == NO_ADDRESS or not one.mailbox:
+        if (parsed.mailbox, parsed.host) == NO_ADDRESS or not parsed.mailbox:
             continue
-        domain = "" if one.host == MISSING_HOST else one.host.decode("utf-8", "surrogateescape")
-        local = one.mailbox.decode("utf-8", "surrogateescape")
-        found.append(Address(local, domain, decode_value(one.name) if one.name else ""))
-    return found
+        domain = (
+            "" if parsed.host == MISSING_HOST else parsed.host.decode("utf-8", "surrogateescape")
+        )
+        local = parsed.mailbox.decode("utf-8", "surrogateescape")
+        addresses.append(Address(local, domain, decode_value(parsed.name) if parsed.name else ""))
+    return addresses
 
 
 def parse_address(text: str) -> Address | None:
@@ -122,7 +124,7 @@ def part_of(address: Address, part: str, separator: str) -> str | None:
 
 
 def _split(local: str, separator: str) -> tuple[str, str | None]:
-    places = [at for one in separator if (at := local.find(one)) >= 0]
+    places = [at for mark in separator if (at := local.find(mark)) >= 0]
     if not places:
         return local, None
     at = min(places)

@@ -86,13 +86,17 @@ def common_fields(machine: Machine, *facts: str) -> list[tuple[str, str]]:
 
 def threading_fields(machine: Machine) -> list[tuple[str, str]]:
     """In-Reply-To and References of a reply (RFC 5322 §3.6.4)."""
-    own = _MESSAGE_ID.findall(b" ".join(one.value for one in machine.message.named("message-id")))
+    own = _MESSAGE_ID.findall(
+        b" ".join(field.value for field in machine.message.named("message-id"))
+    )
     if not own:
         return []
-    known = _MESSAGE_ID.findall(b" ".join(one.value for one in machine.message.named("references")))
+    known = _MESSAGE_ID.findall(
+        b" ".join(field.value for field in machine.message.named("references"))
+    )
     if not known:
         before = machine.message.named("in-reply-to")
-        known = _MESSAGE_ID.findall(b" ".join(one.value for one in before))[:1]
+        known = _MESSAGE_ID.findall(b" ".join(field.value for field in before))[:1]
     if len(known) > MOST_REFERENCES:
         known = [known[0], *known[-MOST_REFERENCES:]]
     ids = [one.decode("ascii", "replace") for one in (*known, own[0])]

@@ -397,15 +397,15 @@ class Machine:
         """What is refused is not kept, too (RFC 5429 §2.5)."""
         delivers = (Keep, FileInto, Redirect, Pipe)
         for other in self.actions:
-            one = {type(action), type(other)}
-            if Reject in one and one & set(delivers):
+            kinds = {type(action), type(other)}
+            if Reject in kinds and kinds & set(delivers):
                 raise RunProblem(
                     f"the {type(action).__name__.lower()} action conflicts with the earlier "
                     f"{type(other).__name__.lower()} action (line {other.place.line})"
                 )
-            if one == {Reject, Reply}:
+            if kinds == {Reject, Reply}:
                 raise RunProblem("a message that is rejected has no vacation reply")
-            if one == {Reject}:
+            if kinds == {Reject}:
                 raise RunProblem("the message is rejected twice, for different reasons")
 
     def made(self, octets: int) -> None:

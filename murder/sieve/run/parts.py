@@ -101,8 +101,8 @@ def without_markup(text: str) -> str:
 def _find(text: str, what: str, at: int) -> int:
     """Where it is, or the end."""
     while at < len(text):
-        found = text.find(what, at, at + WINDOW + len(what))
-        if found >= 0:
-            return found
+        position = text.find(what, at, at + WINDOW + len(what))
+        if position >= 0:
+            return position
         at += WINDOW
     return len(text)

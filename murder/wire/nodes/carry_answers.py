@@ -269,10 +269,10 @@ def _parse_tree_row(row: Any) -> TreeRow:
 
 
 def _octets_by_key(words: Words, key: str) -> dict[str, bytes]:
-    found = words.get(key)
-    if not isinstance(found, dict):
+    octets_by_name = words.get(key)
+    if not isinstance(octets_by_name, dict):
         raise BadSyntax(f"{key} is no object")
-    return {name: bytes(Fields(found).name(name)) for name in found}
+    return {name: bytes(Fields(octets_by_name).name(name)) for name in octets_by_name}
 
 
 def parse_facts(answer: Words) -> Facts:

@@ -340,7 +340,7 @@ def check_user(user: str) -> None:
     """Raises BadSyntax for what can be nobody's name."""
     octets = user.encode("utf-8", "surrogateescape")
     if not 0 < len(octets) <= MAX_IDENTIFIER_OCTETS or any(
-        one < 0x20 or one == 0x7F for one in octets
+        octet < 0x20 or octet == 0x7F for octet in octets
     ):
         raise BadSyntax(f"{user[:40]!r} is no user's name")
 

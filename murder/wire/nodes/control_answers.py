@@ -377,13 +377,13 @@ def _parse_role(words: Fields) -> RoleFacts:
 def _parse_engine(words: Fields) -> EngineFacts:
     members = tuple(
         MemberFacts(
-            one.text("name", ""),
-            one.text("address", ""),
-            one.flag("is_leader", False),
-            one.integer("used_bytes", 0),
-            one.text("problem", ""),
+            member.text("name", ""),
+            member.text("address", ""),
+            member.flag("is_leader", False),
+            member.integer("used_bytes", 0),
+            member.text("problem", ""),
         )
-        for one in words.objects("members")
+        for member in words.objects("members")
     )
     configured = words.text("configured", "")
     return EngineFacts(words.text("kind", ""), words.text("problem", ""), members, configured)

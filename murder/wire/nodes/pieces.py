@@ -82,9 +82,9 @@ class _Reader:
         self.left = MAX_VALUES
 
     def problem(self, expected: str) -> BadSyntax:
-        found = self.octets[self.at : self.at + 20]
+        rest = self.octets[self.at : self.at + 20]
         return BadSyntax(
-            f"not valid JSON at octet {self.at}: {expected} was expected, not {found!r}"
+            f"not valid JSON at octet {self.at}: {expected} was expected, not {rest!r}"
         )
 
     def value(self, depth: int) -> Any:
@@ -124,16 +124,16 @@ class _Reader:
 
     def _object(self, depth: int) -> dict[str, Any]:
         self.at += 1
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if self._take(b"}"):
-            return found
+            return fields
         while True:
             key = self._string()
             if not self._take(b":"):
                 raise self.problem("':'")
-            found[key] = self.value(depth + 1)
+            fields[key] = self.value(depth + 1)
             if self._take(b"}"):
-                return found
+                return fields
             if not self._take(b","):
                 raise self.problem("',' or '}'")
 
@@ -144,22 +144,22 @@ class _Reader:
         pairs = _PAIRS.match(self.octets, self.at)
         if pairs is not None:
             return self._pairs(pairs)
-        found = []
+        values = []
         while True:
-            found.append(self.value(depth + 1))
+            values.append(self.value(depth + 1))
             if self._take(b"]"):
-                return found
+                return values
             if not self._take(b","):
                 raise self.problem("',' or ']'")
 
     def _pairs(self, first: re.Match[bytes]) -> Pairs:
-        found = Pairs()
+        pairs = Pairs()
         match: re.Match[bytes] | None = first
         while match is not None:
-            found.extend(match.group())
+            pairs.extend(match.group())
             self.at = match.end()
             if self._take(b"]"):
-                return found
+                return pairs
             if not self._take(b","):
                 raise self.problem("',' or ']'")
             match = _PAIRS.match(self.octets, self.at)

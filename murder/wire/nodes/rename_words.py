@@ -197,7 +197,7 @@ def format_answer(answer: Answer) -> dict[str, object]:
         case Told(fate):
             return {"fate": fate.value}
         case Refused(code, text, names):
-            shown = [format_name(name) for name in names]
-            return {"no": text, "code": code.value, "names": shown}
+            external = [format_name(name) for name in names]
+            return {"no": text, "code": code.value, "names": external}
         case _:
             assert_never(answer)

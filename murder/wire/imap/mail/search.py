@@ -450,8 +450,8 @@ def format_esearch(tag: bytes, by_uid: bool, result: SearchResult) -> bytes:
     if result.count is not None:
         pieces.append(b"COUNT %d" % result.count)
     if result.partial is not None:
-        window, found = result.partial
-        listed = format_ranges(found) or b"NIL"
+        window, numbers = result.partial
+        listed = format_ranges(numbers) or b"NIL"
         pieces.append(b"PARTIAL (%s %s)" % (format_partial(window), listed))
     if result.modseq is not None:
         pieces.append(b"MODSEQ %d" % result.modseq)
@@ -464,7 +464,7 @@ def format_context_change(
 ) -> bytes:
     """`* ESEARCH (TAG "…") UID ADDTO (0 5:6)CRLF`: results that came to a search kept up to date, or left it. Each change
     is a position (1 is the first, 0 where there is no order) and the messages at it."""
-    each = [b"%d %s" % (position, format_ranges(found)) for position, found in changes]
+    each = [b"%d %s" % (position, format_ranges(numbers)) for position, numbers in changes]
     return b"* ESEARCH (TAG %s)%s %s (%s)\r\n" % (
         string(tag),
         b" UID" if by_uid else b"",

@@ -63,11 +63,13 @@ def format_unexpunge(request: UnexpungeRequest, uids: str) -> bytes:
 
 
 # "*" SP "XUNEXPUNGE" SP nz-number SP number64 SP number64 SP string SP string ; UID, Unix time, octets, subject, sender
-def format_expunged(one: Expunged) -> bytes:
+def format_expunged(expunged: Expunged) -> bytes:
     """With CRLF."""
-    texts = b" ".join(string(text.encode("utf-8", "replace")) for text in (one.subject, one.sender))
-    at = int(one.at.timestamp())
-    return b"* %b %d %d %d %b\r\n" % (WORD, one.uid, at, one.size, texts)
+    texts = b" ".join(
+        string(text.encode("utf-8", "replace")) for text in (expunged.subject, expunged.sender)
+    )
+    at = int(expunged.at.timestamp())
+    return b"* %b %d %d %d %b\r\n" % (WORD, expunged.uid, at, expunged.size, texts)
 
 
 def parse_expunged(octets: bytes) -> Expunged:

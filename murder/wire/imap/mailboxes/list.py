@@ -210,8 +210,8 @@ def attributes_of(row: ListRow, extended: bool) -> tuple[str, ...]:
 
 def separator_entry(reference: bytes, separator: bytes) -> ListEntry:
     """RFC 3501 §6.3.8: what an empty pattern asks for, the separator and the root of the reference."""
-    root, found, _ = reference.partition(separator)
-    return ListEntry(("\\Noselect",), separator, root + found if found else b"")
+    root, end, _ = reference.partition(separator)
+    return ListEntry(("\\Noselect",), separator, root + end if end else b"")
 
 
 # mailbox-list = "(" [mbx-list-flags] ")" SP (DQUOTE QUOTED-CHAR DQUOTE / nil) SP mailbox [SP mbox-list-extended]
