@@ -284,8 +284,8 @@ class _Loader:
         except pluggy.PluginValidationError:
             specs = [
                 name
-                for found in {kind.specs for kind in self.kinds}
-                for name in vars(found)
+                for kind_specs in {kind.specs for kind in self.kinds}
+                for name in vars(kind_specs)
                 if not name.startswith("_")
             ]
             for plugin, name in ((p, n) for p in self.manager.get_plugins() for n in vars(p)):

@@ -325,7 +325,7 @@ class _Told:
             try:
                 listener(event["event"], event["level"], facts)
             except Exception as error:  # noqa: BLE001 - the end of a listener
-                self.listeners = [one for one in self.listeners if one is not pair]
+                self.listeners = [present for present in self.listeners if present is not pair]
                 logger().error("plugin.failed", plugin=name, hook="happened", exc_info=error)
 
 

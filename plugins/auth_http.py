@@ -210,9 +210,9 @@ class AuthHttp:
     async def _get(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         async with self._client().stream("GET", self._settings.url, headers=headers) as response:
             status: int = response.status_code
-            found = {name.lower(): value for name, value in response.headers.items()}
+            by_name = {name.lower(): value for name, value in response.headers.items()}
         if status == 200:
-            return found
+            return by_name
         text = f"it answers with status {status}"
         raise self._failed(UpstreamKind.PROTOCOL, text)
 

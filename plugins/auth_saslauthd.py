@@ -62,7 +62,7 @@ def make_auth_backend(settings: Settings) -> "Saslauthd":
 def format_question(user: str, password: bytes, service: str, realm: str) -> bytes:
     """What is written to the socket."""
     fields = (user.encode("utf-8", "surrogateescape"), password, service.encode(), realm.encode())
-    return b"".join(struct.pack(">H", len(one)) + one for one in fields)
+    return b"".join(struct.pack(">H", len(octets)) + octets for octets in fields)
 
 
 class Saslauthd:

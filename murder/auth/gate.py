@@ -68,7 +68,9 @@ class NotAdmitted(Refusal):
 def as_given(name: str) -> str:
     """What somebody calls themselves, for a log: no longer than a line, and with nothing that a terminal would obey."""
     cut = name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "..."
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in cut
+    )
 
 
 class Gate:
@@ -401,10 +403,10 @@ class Gate:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self.auth_timeout_s):
-                found = await answer
+                result = await answer
             if time.perf_counter() - began >= WAITED_S:
                 await line_up()
-            return found
+            return result
         except TimeoutError:
             text = f"no answer in {self.auth_timeout_s:g} s"
             raise UpstreamFailure(UpstreamKind.TIMEOUT, AUTHENTICATION, text) from None
@@ -416,10 +418,10 @@ class Gate:
         """The user's SCRAM secret; for somebody who is not known one that nothing proves, so that the exchange ends as with
         a wrong password."""
         user, _ = self.known_as(wanted.user)
-        found = await self.in_time(self.auth.scram_secret(user, wanted.mechanism))
-        if found is None:
-            found = self.auth.scram_decoy(user, wanted.mechanism) or self._decoy(user)
-        return Secret(found.salt, found.iterations, found.stored_key, found.server_key)
+        secret = await self.in_time(self.auth.scram_secret(user, wanted.mechanism))
+        if secret is None:
+            secret = self.auth.scram_decoy(user, wanted.mechanism) or self._decoy(user)
+        return Secret(secret.salt, secret.iterations, secret.stored_key, secret.server_key)
 
     def _decoy(self, user: str) -> ScramSecret:
         return decoy_secret(self._decoy_key, user, DECOY_ITERATIONS, DECOY_SALT_OCTETS)

@@ -78,8 +78,8 @@ Table = Mapping[str, object]
 
 def parts_of(roles: Iterable[str]) -> tuple[str, ...]:
     """What roles consist of, as certificates, plugins and operators know them: a unified node is frontend and backend."""
-    found = ((role,) if role != UNIFIED else ("frontend", "backend") for role in roles)
-    return tuple(dict.fromkeys(part for parts in found for part in parts))
+    by_role = ((role,) if role != UNIFIED else ("frontend", "backend") for role in roles)
+    return tuple(dict.fromkeys(part for parts in by_role for part in parts))
 
 
 def processes_of(config: Config, role: str) -> int:
@@ -333,9 +333,11 @@ class _Reader:
                 if not getattr(submission, key):
                     self.problem(f"backend.submission.{key}", "missing: `srs` needs it")
         if tls is not None:
-            for one, other in (("certificate", "key"), ("public_certificate", "public_key")):
-                if (getattr(tls, one) is None) != (getattr(tls, other) is None):
-                    self.problem(f"tls.{one}", f"`{one}` and `{other}` must be given together")
+            for key_name, other in (("certificate", "key"), ("public_certificate", "public_key")):
+                if (getattr(tls, key_name) is None) != (getattr(tls, other) is None):
+                    self.problem(
+                        f"tls.{key_name}", f"`{key_name}` and `{other}` must be given together"
+                    )
             if tls.certificate is not None and tls.ca is None:
                 self.problem("tls.ca", "missing: with `certificate` the nodes' `ca` is needed too")
 

@@ -29,7 +29,7 @@ def read_popmap(file: Path) -> dict[str, Place]:
 
 def parse_popmap(text: str) -> dict[str, Place]:
     """Raises ValueError. Of two lines for one key the first counts, as for Perdition."""
-    found: dict[str, Place] = {}
+    by_key: dict[str, Place] = {}
     places: dict[str, Place] = {}  # many users, few servers
     wrong: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -46,11 +46,11 @@ def parse_popmap(text: str) -> dict[str, Place]:
         if not colon or not key.strip():
             wrong.append(f"line {number}: write `user:server`")
             continue
-        found.setdefault(key.strip(), place)
+        by_key.setdefault(key.strip(), place)
     if wrong:
         more = f"; and {len(wrong) - MOST_SHOWN} more" if len(wrong) > MOST_SHOWN else ""
         raise ValueError("; ".join(wrong[:MOST_SHOWN]) + more)
-    return found
+    return by_key
 
 
 def parse_place(text: str) -> Place:

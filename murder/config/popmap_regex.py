@@ -30,10 +30,10 @@ class Row:
 
     def place_of(self, user: str) -> Place | None:
         """None where it does not match. Raises ValueError where what comes out is no place."""
-        found = self.compiled.search(user)
-        if found is None or self.fixed is not None:
-            return self.fixed if found is not None else None
-        groups = found.groups()
+        matched = self.compiled.search(user)
+        if matched is None or self.fixed is not None:
+            return self.fixed if matched is not None else None
+        groups = matched.groups()
 
         def put(match: re.Match[str]) -> str:
             number = int(match[1])

@@ -217,23 +217,23 @@ class Transfers:
                 "mailbox_id, uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, "
                 "deleted, octets"
             )
-            found = theirs.execute(
+            their_row = theirs.execute(
                 f"SELECT id, {columns} FROM mailbox WHERE name=?", (old,)
             ).fetchone()
-            if found is None:
+            if their_row is None:
                 raise no_such_mailbox(old)
-            there, mailbox_id = found[0], str(found[1])
+            there, mailbox_id = their_row[0], str(their_row[1])
             if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
                 raise exists_already(new)
             cursor = db.execute(
                 f"INSERT INTO mailbox (id, name, {columns}) VALUES ({NEW_BOX_ID},?,?,?,?,?,?,?,?,?,?)",
-                (new, *found[1:]),
+                (new, *their_row[1:]),
             )
             here = cursor.lastrowid or 0
             db.execute(
                 "INSERT INTO meta VALUES ('uid_validity',?) "
                 "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
-                (found[2],),
+                (their_row[2],),
             )
             bodies: dict[int, int] = {}
             for table, insert, which in (

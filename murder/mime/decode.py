@@ -136,9 +136,9 @@ def _encoded_lines(body: memoryview | bytes) -> Iterator[tuple[bytes, bool]]:
 def _text_line(piece: bytes) -> int:
     """Where the first line begins that is text; -1: there is none."""
     at = 0
-    while found := _FOREIGN.search(piece, at):
-        begin = piece.rfind(b"\n", at, found.start()) + 1 or at
-        at = piece.find(b"\n", found.end())
+    while foreign := _FOREIGN.search(piece, at):
+        begin = piece.rfind(b"\n", at, foreign.start()) + 1 or at
+        at = piece.find(b"\n", foreign.end())
         at = len(piece) if at < 0 else at
         line = piece[begin:at].strip()
         if len(line.translate(None, _OF_BASE64_LINES)) * _LETTERS_TO_DAMAGE > len(line):

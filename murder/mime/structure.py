@@ -217,7 +217,7 @@ class _Parser:
         self._boundaries.append(boundary)
         hidden = self._levels.get(boundary)
         self._levels[boundary] = level
-        self._lengths = sorted({len(one) for one in self._boundaries})
+        self._lengths = sorted({len(outer) for outer in self._boundaries})
         parts: list[Part] = []
         delimiter = self._next_delimiter(body_start, len(self._octets))
         while delimiter is not None and delimiter.level == level and not delimiter.is_last:
@@ -237,7 +237,7 @@ class _Parser:
         del self._levels[boundary]
         if hidden is not None:
             self._levels[boundary] = hidden
-        self._lengths = sorted({len(one) for one in self._boundaries})
+        self._lengths = sorted({len(outer) for outer in self._boundaries})
         if delimiter is not None and delimiter.level >= level:  # closed (or given up): the epilogue
             delimiter = self._next_delimiter(delimiter.next_start, len(self._octets))
         self._found = delimiter

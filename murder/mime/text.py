@@ -176,7 +176,7 @@ class Looking:
     def in_header(self) -> Iterator[None]:
         """The message's own header."""
         if self._fields:
-            by_name = {name.upper().encode(): one for name, one in self._fields.items()}
+            by_name = {name.upper().encode(): wanted for name, wanted in self._fields.items()}
             for at, (name, value, _) in enumerate(self._header_of(self._root)):
                 needles = by_name.get(name)
                 if needles is not None:

@@ -52,7 +52,7 @@ def has_flag(flags: frozenset[str], flag: str) -> bool:
     if flag in flags:
         return True
     fold = flag.lower()
-    return any(one.lower() == fold for one in flags)
+    return any(present.lower() == fold for present in flags)
 
 
 class FlagChange(Enum):

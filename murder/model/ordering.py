@@ -20,7 +20,7 @@ def in_order(
         sorted(items[at : at + RUN], key=key, reverse=reverse)  # type: ignore[type-var, arg-type] # as `sorted` has it
         for at in range(0, len(items), RUN)
     ]
-    if all(_follows(one, other, key, reverse) for one, other in pairwise(runs)):
+    if all(_follows(former, other, key, reverse) for former, other in pairwise(runs)):
         return [item for run in runs for item in run]
     return list(heapq.merge(*runs, key=key, reverse=reverse))  # type: ignore[arg-type] # as `sorted` has it
 

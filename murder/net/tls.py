@@ -240,9 +240,9 @@ def _make_listening(tls: TlsConfig, public: bool, node: str, users: bool) -> Nod
     nodes = _make_context(tls, public=False, users=False)
     name = node.lower()
 
-    def choose(shown: ssl.SSLObject, called: str | None, _: ssl.SSLContext) -> None:
+    def choose(connection: ssl.SSLObject, called: str | None, _: ssl.SSLContext) -> None:
         if called is not None and called.lower() == name and nodes is not None:
-            shown.context = nodes
+            connection.context = nodes
 
     context.sni_callback = choose
     return context
@@ -369,18 +369,18 @@ def name_in(certificate: bytes, where: str) -> str:
             "uid": NameOID.USER_ID,
             "email": NameOID.EMAIL_ADDRESS,
         }
-        found: list[str] = []
+        texts: list[str] = []
         if where in ("email", "dns"):
             kind = x509.RFC822Name if where == "email" else x509.DNSName
             with contextlib.suppress(x509.ExtensionNotFound):
                 names = read.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-                found = [str(value) for value in names.value.get_values_for_type(kind)]
+                texts = [str(value) for value in names.value.get_values_for_type(kind)]
         if where in subject:
-            found += [
+            texts += [
                 str(attribute.value)
                 for attribute in read.subject.get_attributes_for_oid(subject[where])
             ]
     except ValueError:
         return ""
-    name = found[0] if found else ""
+    name = texts[0] if texts else ""
     return name if name.isprintable() and len(name) <= MAX_USER else ""

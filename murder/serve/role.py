@@ -247,7 +247,10 @@ class ClientRole:
         plugged = self._auth.services(self.NAME)
         services = {
             **services_of(self.FACTORIES, shared, node),
-            **{one.protocol: service_of(one, shared, reach) for one in plugged},
+            **{
+                service_plugged.protocol: service_of(service_plugged, shared, reach)
+                for service_plugged in plugged
+            },
         }
         if self.SAMPLES and self.spans.are_wanted:
             services = {

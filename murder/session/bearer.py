@@ -46,19 +46,19 @@ def _token(pairs: bytes) -> str:
     """The bearer token among `key=value` pairs, each ended by an octet 1, and one more behind the last."""
     if not pairs.endswith(SEPARATOR * 2) or len(pairs) > MAX_TOKEN:
         raise BadSyntax("the pairs key=value end with two octets 1")
-    found = ""
+    credential = ""
     for pair in pairs[:-2].split(SEPARATOR):
         key, equals, value = pair.partition(b"=")
         if not equals:
             raise BadSyntax("pairs are key=value")
         if key == b"auth":
             scheme, _, token = value.partition(b" ")
-            if scheme.lower() != b"bearer" or found:
+            if scheme.lower() != b"bearer" or credential:
                 raise BadSyntax("auth is Bearer and one token")
-            found = _visible(token.strip(b" "))
-    if not found:
+            credential = _visible(token.strip(b" "))
+    if not credential:
         raise BadSyntax("there is no auth=Bearer TOKEN")
-    return found
+    return credential
 
 
 def _visible(token: bytes) -> str:

@@ -142,13 +142,13 @@ def _split(line: bytes) -> tuple[str, str]:
 
 def _last_link(paths: Sequence[Path]) -> str:
     """Of what was written last."""
-    found = ""
+    last = ""
     for path in paths:
         with contextlib.suppress(OSError), open(path, "rb") as lines:
             lines.seek(max(0, path.stat().st_size - TAIL_OCTETS))
             for line in lines:
-                found = _split(line)[1] or found
-    return found
+                last = _split(line)[1] or last
+    return last
 
 
 def breaks_in(files: Sequence[Path]) -> list[str]:

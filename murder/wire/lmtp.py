@@ -119,10 +119,10 @@ def reply(code: int, enhanced: str, *lines: str) -> bytes:
     """A reply, of several lines if there are. Text that a peer chose has been made printable here."""
     prefix = f"{enhanced} " if enhanced else ""
     last = len(lines) - 1
-    shown = (
+    replied = (
         f"{code}{' ' if at == last else '-'}{prefix}{clean(s)}\r\n" for at, s in enumerate(lines)
     )
-    return "".join(shown).encode("utf-8", "replace")
+    return "".join(replied).encode("utf-8", "replace")
 
 
 def format_saved(id: str) -> str:

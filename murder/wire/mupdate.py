@@ -203,27 +203,27 @@ def read_plain(match: re.Match[bytes]) -> Command | None:
 
 
 def _parse_strings(octets: bytes, at: int, most: int, atoms: bool) -> tuple[tuple[bytes, ...], int]:
-    found: list[bytes] = []
-    while len(found) < most:
+    parsed: list[bytes] = []
+    while len(parsed) < most:
         match = _STRING.match(octets, at)
         if match is None:
             bare = _BARE.match(octets, at) if atoms else None
             if bare is None:
                 break
-            found.append(bare.group(1))
+            parsed.append(bare.group(1))
             at = bare.end()
             continue
         quoted, size = match.groups()
         at = match.end()
         if quoted is not None:
-            found.append(_ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted)
+            parsed.append(_ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted)
             continue
         end = at + int(size)
         if end > len(octets):
             raise BadSyntax("A literal is cut off", at)
-        found.append(octets[at:end])
+        parsed.append(octets[at:end])
         at = end
-    return tuple(found), at
+    return tuple(parsed), at
 
 
 def tag_of(octets: bytes) -> bytes:

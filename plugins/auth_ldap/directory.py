@@ -82,11 +82,13 @@ class Directory:
                 return None
             if settings.binds_by_name or not settings.base:
                 return await self._own_entry(connection, name) or Entry(name, {})
-            found = await self._only(connection, settings.filter, user)
+            of_user = await self._only(connection, settings.filter, user)
             # who calls themselves so need not be whom the filter finds: it is theirs by the same password
-            if found is None or not await self._is_bound(connection, found.name, user, password):
+            if of_user is None or not await self._is_bound(
+                connection, of_user.name, user, password
+            ):
                 return None
-            return found
+            return of_user
 
         entry = await self._on_idle(ask)
         return Denied.UNKNOWN if entry is None else await self._identity(entry, user)
@@ -320,7 +322,7 @@ class Directory:
     async def _open(self) -> Connection:
         """To the first server that answers; one that failed of late is asked last."""
         now = time.monotonic()
-        order = sorted(self._servers, key=lambda one: self._sick.get(one, 0.0) > now)
+        order = sorted(self._servers, key=lambda place: self._sick.get(place, 0.0) > now)
         last: UpstreamFailure | None = None
         for server in order:
             try:

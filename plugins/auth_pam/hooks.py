@@ -49,7 +49,7 @@ def make_auth_backend(settings: Settings) -> "Pam":
 
 def format_question(*fields: bytes) -> bytes:
     """What a helper reads."""
-    return b"".join(struct.pack(">H", len(one)) + one for one in fields)
+    return b"".join(struct.pack(">H", len(octets)) + octets for octets in fields)
 
 
 class Pam:

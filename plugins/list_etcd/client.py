@@ -289,8 +289,8 @@ class Cluster:
 
     def _answers(self, endpoint: Endpoint, silent: Sequence[Endpoint]) -> None:
         """It is asked first from here on; who has said nothing for long is left."""
-        for one in silent:
-            self.leave(one)
+        for mute in silent:
+            self.leave(mute)
         self._at = self._endpoints.index(endpoint)
 
     async def ask(

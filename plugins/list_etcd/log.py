@@ -150,8 +150,8 @@ class EtcdLog(Moves):
             raise self._refusal(denied) from denied
         if answer.succeeded:
             return True
-        found = answer.responses[0].response_range.kvs
-        return bool(found) and found[0].value == last  # an attempt whose answer was lost
+        kept = answer.responses[0].response_range.kvs
+        return bool(kept) and kept[0].value == last  # an attempt whose answer was lost
 
     # Reading
 
@@ -243,8 +243,8 @@ class EtcdLog(Moves):
             ],
         )
         self._asked(TXN, request)
-        found, position, revision = self._head(BEGINNING)
-        return self._whole(found, position, revision, is_put_back=True)
+        epoch_now, position, revision = self._head(BEGINNING)
+        return self._whole(epoch_now, position, revision, is_put_back=True)
 
     def _commits_from(self, seq: int, limit: int) -> list[Record]:
         request = RangeRequest(
@@ -385,10 +385,12 @@ class EtcdLog(Moves):
 
         endpoints = self._settings.members()
         members, answers = await asyncio.gather(
-            listed(), asyncio.gather(*(asked(one) for one in endpoints))
+            listed(), asyncio.gather(*(asked(place) for place in endpoints))
         )
-        names = {one.ID: one.name for one in members}
-        by_url = {url.partition("://")[2]: one.name for one in members for url in one.clientURLs}
+        names = {known.ID: known.name for known in members}
+        by_url = {
+            url.partition("://")[2]: known.name for known in members for url in known.clientURLs
+        }
         states = []
         for endpoint, answer in answers:
             if isinstance(answer, BaseException):

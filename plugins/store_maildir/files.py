@@ -355,10 +355,12 @@ def read_subscriptions(tree: bytes) -> tuple[set[bytes], bytes] | None:
 def write_subscriptions(tree: bytes, names: set[bytes], name: bytes) -> None:
     """In the form that the file has."""
     if name == COURIER_SUBSCRIPTIONS:
-        lines = [b"INBOX" if one == b"INBOX" else b"INBOX." + one for one in sorted(names)]
+        lines = [b"INBOX" if folder == b"INBOX" else b"INBOX." + folder for folder in sorted(names)]
     else:
         lines = [b"V\t2", b""]
-        lines += [b"\t".join(_escaped(part) for part in one.split(b".")) for one in sorted(names)]
+        lines += [
+            b"\t".join(_escaped(part) for part in folder.split(b".")) for folder in sorted(names)
+        ]
     replace_small(tree + b"/" + name, b"".join(line + b"\n" for line in lines))
 
 

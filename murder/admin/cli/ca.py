@@ -149,13 +149,13 @@ def list_certificates(folder: Path, as_json: bool) -> int:
     now = datetime.now(UTC)
     rows = [
         {
-            "serial": serial_text(one.serial),
-            "name": one.name,
-            "roles": list(one.roles),
-            "until": one.until.isoformat(),
-            "state": _state(one, now),
+            "serial": serial_text(certificate.serial),
+            "name": certificate.name,
+            "roles": list(certificate.roles),
+            "until": certificate.until.isoformat(),
+            "state": _state(certificate, now),
         }
-        for one in list_issued(folder)
+        for certificate in list_issued(folder)
     ]
     if as_json:
         print_json(rows)
@@ -178,12 +178,12 @@ def list_certificates(folder: Path, as_json: bool) -> int:
     return 0
 
 
-def _state(one: Noted, now: datetime) -> str:
-    if one.is_revoked:
+def _state(certificate: Noted, now: datetime) -> str:
+    if certificate.is_revoked:
         return "revoked"
-    if one.until < now:
+    if certificate.until < now:
         return "expired"
-    return "ending" if one.until < now + timedelta(days=EXPIRES_SOON_DAYS) else "valid"
+    return "ending" if certificate.until < now + timedelta(days=EXPIRES_SOON_DAYS) else "valid"
 
 
 @ca.command("revoke")
@@ -201,7 +201,10 @@ def revoke_certificate(whom: str, folder: Path, as_json: bool) -> int:
     murder ca revoke 5D2F0C66A1…
     """
     file, revoked = revoke(folder, whom, datetime.now(UTC))
-    rows = [{"serial": serial_text(one.serial), "name": one.name} for one in revoked]
+    rows = [
+        {"serial": serial_text(certificate.serial), "name": certificate.name}
+        for certificate in revoked
+    ]
     names = ", ".join(f"{row['name']} {row['serial']}".strip() for row in rows)
     text = (
         f"revoked: {names}" if rows else "no certificate of it is valid any more: nothing to revoke"

@@ -85,16 +85,16 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
 def _file_problems(file: Path, roles: Sequence[str]) -> list[Problem]:
     """The file and those it names, for the user that looks."""
     try:
-        found = load_config(file)
-        return check_plugins(found, check_start(found, roles), roles)
+        loaded = load_config(file)
+        return check_plugins(loaded, check_start(loaded, roles), roles)
     except ConfigError as error:
         return list(error.problems)
 
 
-def _plugged(found: Config) -> Sequence[Service]:
+def _plugged(loaded: Config) -> Sequence[Service]:
     """The protocols of plugins; none where that goes wrong, which the check of the file says."""
     try:
-        return load_plugins(found, ()).services()
+        return load_plugins(loaded, ()).services()
     except ConfigError:
         return ()
 
@@ -113,16 +113,16 @@ async def _own_ports(
         answer = await ask_node(loaded.node.data, AskPorts())
     except (OSError, ValueError):  # another user's, or it does not answer: then the ports say so
         return set()
-    return {str(one).partition(" ")[2] for one in (answer or {}).get("ports", ())}
+    return {str(line).partition(" ")[2] for line in (answer or {}).get("ports", ())}
 
 
 def _roles_to_check(
-    found: Config, roles: Sequence[str], plugged: Sequence[Service]
+    loaded: Config, roles: Sequence[str], plugged: Sequence[Service]
 ) -> tuple[str, ...]:
-    if roles or found.node.roles:
-        return roles_wanted(found, roles)
+    if roles or loaded.node.roles:
+        return roles_wanted(loaded, roles)
     return roles_wanted(
-        found, [role for role in ROLES if role != UNIFIED and ports_of(found, role, plugged)]
+        loaded, [role for role in ROLES if role != UNIFIED and ports_of(loaded, role, plugged)]
     )
 
 

@@ -178,8 +178,8 @@ def _ask() -> Iterator[Host]:
 
 def prepare(folder: Path, authority: Path, site: Site, earlier: Site | None) -> list[Prepared]:
     """Make or complete all folders; the operator's is the last. Raises ConfigError, AuthorityError, OSError."""
-    for one in (folder, authority):
-        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (folder, authority):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (authority / CA_CERTIFICATE).exists():
         init_authority(authority)
     if not (authority / CRL).exists():
@@ -229,10 +229,10 @@ def _certified(
 
 def _says(certificate: Path, authority: Path, roles: Sequence[str], names: Sequence[str]) -> bool:
     """Whether it is what we want to have said, and still is said."""
-    found = read_certificate(certificate)
+    present = read_certificate(certificate)
     revoked = read_crl(authority / CRL, [read_certificate(authority / CA_CERTIFICATE)])
-    is_right = roles_of(found) == set(roles) and set(names) <= set(names_of(found))
-    return is_right and found.serial_number not in revoked
+    is_right = roles_of(present) == set(roles) and set(names) <= set(names_of(present))
+    return is_right and present.serial_number not in revoked
 
 
 def _configured(home: Path, text: str, earlier: str) -> tuple[list[str], bool]:

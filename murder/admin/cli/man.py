@@ -135,7 +135,7 @@ def _tail(*others: str) -> Iterator[str]:
     yield from (".SH FILES", *_listed(FILES))
     yield from (".SH ENVIRONMENT", *_listed(ENVIRONMENT))
     yield from (".SH EXIT STATUS", *_listed(EXITS))
-    pages = [re.sub(r"(.*)(\(\d\))", r".BR \1 \2", escaped(one)) for one in others]
+    pages = [re.sub(r"(.*)(\(\d\))", r".BR \1 \2", escaped(page)) for page in others]
     yield from (".SH SEE ALSO", ",\n".join(pages))
 
 
@@ -149,10 +149,10 @@ def _command(command: click.Command, parent: click.Context, name: str) -> Iterat
     context = click.Context(command, info_name=name, parent=parent)
     if isinstance(command, click.Group):
         yield from (f'.SS "{escaped(context.command_path)}"', *_help(command))
-        for one in command.list_commands(context):
-            inner = command.get_command(context, one)
+        for inner_name in command.list_commands(context):
+            inner = command.get_command(context, inner_name)
             if inner is not None:
-                yield from _command(inner, context, one)
+                yield from _command(inner, context, inner_name)
         return
     words = [context.command_path, *command.collect_usage_pieces(context)]
     yield f'.SS "{escaped(" ".join(words))}"'

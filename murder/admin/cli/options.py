@@ -99,7 +99,11 @@ class Group(click.Group):
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, first_sentence(one.help or "")) for name, one in commands if one]
+                [
+                    (name, first_sentence(command.help or ""))
+                    for name, command in commands
+                    if command
+                ]
             )
 
 

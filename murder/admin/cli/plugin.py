@@ -66,7 +66,7 @@ def list_plugins(config_file: Path | None, as_json: bool) -> int:
     """
     config = load_config(config_file) if config_file else None
     plugins = [*bundled_plugins(), *site_plugins(config.plugins.path if config else ())]
-    rows = [_describe(one, config) for one in plugins]
+    rows = [_describe(listed, config) for listed in plugins]
     if as_json:
         print_json(rows)
     else:
@@ -148,7 +148,7 @@ async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
         findings = await _check(_found(file), config_file, Path(folder))
     broken = [finding for finding in findings if finding.problem]
     if as_json:
-        rows = [{"promise": one.promise, "problem": one.problem} for one in findings]
+        rows = [{"promise": checked.promise, "problem": checked.problem} for checked in findings]
         print_json({"ok": not broken, "checks": rows})
         return 1 if broken else 0
     for finding in findings:

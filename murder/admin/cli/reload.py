@@ -59,8 +59,8 @@ def _data_of(file: Path) -> Path:
 
 
 def _show(answer: Any) -> None:
-    for one in answer["problems"]:
-        click.echo(f"murder: {one['file']}: {one['key']}: {one['problem']}", err=True)
+    for problem in answer["problems"]:
+        click.echo(f"murder: {problem['file']}: {problem['key']}: {problem['problem']}", err=True)
     if answer["problems"]:
         click.echo("murder: refused; the node keeps its configuration", err=True)
         return

@@ -155,12 +155,12 @@ class Table:
                 del row[at]
 
     def _row(self, row: Sequence[str], widths: Sequence[int]) -> list[str]:
-        shown = []
+        cells = []
         for head, cell, width in zip(self._heads, row, widths, strict=True):
             text = cut(cell, width)
             room = " " * (width - width_of(text))
-            shown.append(room + text if head in self._right else text + room)
-        return shown
+            cells.append(room + text if head in self._right else text + room)
+        return cells
 
 
 def _clean(cell: str) -> str:

@@ -84,7 +84,7 @@ def _all(site: Site, host: Host) -> Iterator[str]:
 
 
 def _own_first(places: Sequence[str], own: Collection[str]) -> list[str]:
-    return sorted(places, key=lambda one: one not in own)
+    return sorted(places, key=lambda place: place not in own)
 
 
 def _backend(site: Site, _host: Host) -> Iterator[str]:
@@ -121,14 +121,14 @@ def site_from(table: Mapping[str, object], file: Path) -> Site:
     problems: list[Problem] = []
 
     def texts(key: str, value: object) -> tuple[str, ...]:
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         problems.append(Problem(file, key, "must be a list of texts"))
         return ()
 
     hosts = {}
-    found = table.get("hosts", {})
-    for name, given in (found if isinstance(found, Mapping) else {}).items():
+    tables = table.get("hosts", {})
+    for name, given in (tables if isinstance(tables, Mapping) else {}).items():
         key = f'hosts."{name}"'
         if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
             problems.append(Problem(file, key, f"must have a role: one of {', '.join(ROLES)}"))
@@ -161,9 +161,9 @@ def flaws(site: Site) -> Iterator[tuple[str, str]]:
             yield key, "is no host name"
         if host.role not in ROLES:
             yield f"{key}.role", f"{host.role!r} is none of {', '.join(ROLES)}"
-        for one in (host.address, *host.names):
-            if one and not is_host_name(one) and not is_address(one):
-                yield key, f"{one!r} is neither a host name nor an address"
+        for written in (host.address, *host.names):
+            if written and not is_host_name(written) and not is_address(written):
+                yield key, f"{written!r} is neither a host name nor an address"
     if not OPERATOR_NAME.fullmatch(site.operator) or site.operator in site.hosts:
         yield "operator", f"{site.operator!r} is no name for an operator"
     if any(host.role not in ROLES for host in site.hosts.values()):

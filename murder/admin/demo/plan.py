@@ -257,9 +257,9 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
 
 def _masters(nodes: Sequence[Node], first: Node | None = None) -> str | list[str]:
     """Where they listen; this one's own before the others."""
-    masters = sorted((node for node in nodes if node.has(MASTER)), key=lambda one: one != first)
-    found = [f"{HOST}:{master.ports[MASTER]}" for master in masters]
-    return found if len(found) > 1 else found[0]
+    masters = sorted((node for node in nodes if node.has(MASTER)), key=lambda node: node != first)
+    endpoints = [f"{HOST}:{master.ports[MASTER]}" for master in masters]
+    return endpoints if len(endpoints) > 1 else endpoints[0]
 
 
 def _operator(nodes: Sequence[Node], folder: Path) -> str:
@@ -387,8 +387,8 @@ def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> d
     for node in nodes:
         for role in parts_of(node.roles):
             ports = {"port": node.ports[MASTER]} if role == MASTER else node.ports
-            shown = {**ports, **node.pages, "pid": pids[node.label]}
-            by_role[role].append({"name": node.name, "node": node.label, "host": HOST, **shown})
+            numbers = {**ports, **node.pages, "pid": pids[node.label]}
+            by_role[role].append({"name": node.name, "node": node.label, "host": HOST, **numbers})
     return {
         "ready": True,
         "dir": str(options.folder),
@@ -405,7 +405,7 @@ def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> d
         "operator": str(operator_file(options.folder)),
         "mupdates": by_role[MASTER],
         "engine": [
-            {"name": one.label, "host": HOST, "port": one.port, "pid": pids[one.label]}
-            for one in members_of(options)
+            {"name": member.label, "host": HOST, "port": member.port, "pid": pids[member.label]}
+            for member in members_of(options)
         ],
     }

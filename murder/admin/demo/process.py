@@ -181,7 +181,9 @@ class MemberProcess(_Process):
 
     def __init__(self, node: Member, options: Options) -> None:
         super().__init__(node)
-        self._cluster = ",".join(f"{one.label}={one.peer_url}" for one in members_of(options))
+        self._cluster = ",".join(
+            f"{member.label}={member.peer_url}" for member in members_of(options)
+        )
 
     async def start(self) -> None:
         """Until it answers, which it does when it knows a leader. Raises Refusal."""

@@ -31,7 +31,7 @@ class Demo:
         self.processes: dict[str, NodeProcess | MemberProcess] = {
             node.label: NodeProcess(node) for node in self.nodes
         }
-        self._members = [MemberProcess(one, options) for one in members_of(options)]
+        self._members = [MemberProcess(planned, options) for planned in members_of(options)]
         self.processes |= {member.node.label: member for member in self._members}
         self._say = say
         self._busy = asyncio.Lock()  # one act on a node at a time
@@ -61,7 +61,9 @@ class Demo:
         """Stop everything, clients' servers first, masters last; nothing is left running."""
         for wanted in ("frontend", "backend", MASTER):
             stopped = [process for process in self.processes.values() if process.node.has(wanted)]
-            others = [one for one in stopped if wanted == MASTER or not one.node.has(MASTER)]
+            others = [
+                running for running in stopped if wanted == MASTER or not running.node.has(MASTER)
+            ]
             await asyncio.gather(*(process.stop() for process in others))
         await asyncio.gather(*(member.stop() for member in self._members))
 

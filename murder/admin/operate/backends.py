@@ -89,7 +89,7 @@ def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
     known = backends_of(reach, rows)
     if server in known:
         return server
-    near = [one for one in known if one.split(".")[0] == server]
+    near = [backend for backend in known if backend.split(".")[0] == server]
     if len(near) == 1:
         return near[0]
     text = f"No backend is called {server}; known are {', '.join(known) or 'none'}"

@@ -86,7 +86,7 @@ class Import:
         namespace = self._reach.namespace
         if folder == ("INBOX",):
             return string(b"INBOX")
-        levels = [_level(namespace, one) for one in folder if one != "INBOX"]
+        levels = [_level(namespace, level) for level in folder if level != "INBOX"]
         if namespace.personal_prefix == b"" and levels:  # no name leads to where others' mail is
             roots = {namespace.users_prefix[:-1], namespace.shared_prefix[:-1], b"INBOX"}
             levels[0] = b"_" + levels[0] if levels[0] in roots else levels[0]
@@ -122,10 +122,10 @@ class Import:
         self.brought.octets += len(octets)
 
     async def _follow(
-        self, name: bytes, present: tuple[bytes, frozenset[str]], found: Found
+        self, name: bytes, present: tuple[bytes, frozenset[str]], message: Found
     ) -> None:
         uid, flags = present
-        more = found.flags - flags
+        more = message.flags - flags
         if more:
             words = " ".join(sorted(more)).encode()
             await self._ask(b"UID STORE %s +FLAGS.SILENT (%s)" % (uid, words))

@@ -223,15 +223,15 @@ async def _run_once(
     )
     asked: list[Asked] = []
     while True:
-        found = run.advance()
-        if isinstance(found, Outcome):
-            return Trial(found, tuple(scripts), tuple(asked))
-        if found is PAUSED:
+        step = run.advance()
+        if isinstance(step, Outcome):
+            return Trial(step, tuple(scripts), tuple(asked))
+        if step is PAUSED:
             continue
-        if isinstance(found, LongWork):
-            run.answer(await aside(found.compute))
+        if isinstance(step, LongWork):
+            run.answer(await aside(step.compute))
             continue
-        answer, exchange = await _answer(found, envelope, world)
+        answer, exchange = await _answer(step, envelope, world)
         run.answer(answer)
         asked.append(exchange)
 
@@ -243,39 +243,39 @@ async def _answer(question: Question, envelope: Envelope, world: Offline) -> tup
         case MailboxExists(mailbox=mailbox):
             known = await world.exists(mailbox)
             answer, assumed = known is not False, known is None
-            text, shown = f"is there a mailbox {mailbox}", _yes(answer)
+            text, answered = f"is there a mailbox {mailbox}", _yes(answer)
         case ScriptNamed(name=name, is_global=False):
             answer = await world.script(name)
             assumed = not world.user
-            text, shown = f"is there a script {name}", _yes(answer is not None)
+            text, answered = f"is there a script {name}", _yes(answer is not None)
         case ScriptNamed(name=name):
             answer, is_known = await world.site_script(name)
             assumed = not is_known
-            text, shown = f"is there a script {name} of the site", _yes(answer is not None)
+            text, answered = f"is there a script {name} of the site", _yes(answer is not None)
         case OwnAddresses():
             answer = (envelope.recipient or "",)
-            text, shown = "which addresses are the owner's", ", ".join(answer)
+            text, answered = "which addresses are the owner's", ", ".join(answer)
         case SeenBefore():
-            answer, text, shown = False, "has such a message come before", "no"
+            answer, text, answered = False, "has such a message come before", "no"
         case SpecialUseExists(uses=uses):
-            answer, text, shown = True, f"is there a mailbox for {' '.join(uses)}", "yes"
+            answer, text, answered = True, f"is there a mailbox for {' '.join(uses)}", "yes"
         case MailboxIdExists(mailbox_id=mailbox_id):
-            answer, text, shown = True, f"is there a mailbox with the id {mailbox_id}", "yes"
+            answer, text, answered = True, f"is there a mailbox with the id {mailbox_id}", "yes"
         case Metadata(name=name):
-            answer, text, shown = None, f"what is the annotation {name}", "none"
+            answer, text, answered = None, f"what is the annotation {name}", "none"
         case InList(name=name) | ListIsKnown(name=name):
             answer = False
-            text, shown = f"is there a list {name}", "no"
+            text, answered = f"is there a list {name}", "no"
         case ListMembers(name=name):
             answer = ()
-            text, shown = f"who is in the list {name}", "nobody"
+            text, answered = f"who is in the list {name}", "nobody"
         case RunProgram(program=program):
-            answer, text, shown = None, f"what does the program {program} say", "it is not run"
+            answer, text, answered = None, f"what does the program {program} say", "it is not run"
         case LongWork():
             raise AssertionError("it is no question to the world")
         case _:
             assert_never(question)
-    return answer, Asked(text, shown, assumed)
+    return answer, Asked(text, answered, assumed)
 
 
 def _yes(answer: bool) -> str:

@@ -110,12 +110,12 @@ USES: Final = MappingProxyType(
 def folders_of(reach: Reach, user: str, folders: Sequence[str]) -> dict[MailboxName, str]:
     """A user's own folders by their names as they see them, each with its special use ("": none), every use once. Raises
     Refusal."""
-    found: dict[MailboxName, str] = {}
+    uses: dict[MailboxName, str] = {}
     for folder in folders:
         external = reach.namespace.personal_prefix + mutf7.encode(folder)
         use = USES.get(folder.lower(), "")
-        found[reach.namespace.internal(external, user)] = "" if use in found.values() else use
-    return found
+        uses[reach.namespace.internal(external, user)] = "" if use in uses.values() else use
+    return uses
 
 
 async def dress(reach: Reach, name: MailboxName, user: str, use: str) -> list[str]:
@@ -145,18 +145,18 @@ def renamed(
     rows: Sequence[MailboxEntry], old: MailboxName, new: MailboxName
 ) -> list[tuple[MailboxEntry, MailboxName]]:
     """What a rename takes along, each with its new name; nothing if there is no such mailbox."""
-    found = [row for row in rows if is_below(row.name, old)]
-    if not any(row.name == old for row in found):
+    below = [row for row in rows if is_below(row.name, old)]
+    if not any(row.name == old for row in below):
         return []
-    return [(row, moved(row.name, old, new)) for row in found]
+    return [(row, moved(row.name, old, new)) for row in below]
 
 
 def doomed(rows: Sequence[MailboxEntry], name: MailboxName) -> list[MailboxEntry]:
     """What a deletion takes along, children first; nothing if there is no such mailbox."""
-    found = [row for row in rows if is_below(row.name, name)]
-    if not any(row.name == name for row in found):
+    below = [row for row in rows if is_below(row.name, name)]
+    if not any(row.name == name for row in below):
         return []
-    return sorted(found, key=lambda row: len(row.name), reverse=True)
+    return sorted(below, key=lambda row: len(row.name), reverse=True)
 
 
 async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> str:
@@ -192,11 +192,11 @@ async def _take_back(reach: Reach, gone: Sequence[MailboxEntry], problem: Except
     lost = []
     for row in reversed(gone):
         resting = [
-            (was[1], one.name)
-            for one in present
-            if one.server == row.server
-            and is_deleted(one.name)
-            and (was := before_deletion(one.name)) is not None
+            (was[1], other.name)
+            for other in present
+            if other.server == row.server
+            and is_deleted(other.name)
+            and (was := before_deletion(other.name)) is not None
             and was[0] == row.name
         ]
         words = (reach.external(max(resting)[1]), reach.external(row.name)) if resting else ()
@@ -269,10 +269,10 @@ async def set_quota(reach: Reach, name: MailboxName, limits: Mapping[str, int]) 
 async def set_annotation(reach: Reach, name: MailboxName, key: str, value: str | None) -> None:
     """RFC 5464; None removes it. Raises Refusal, UpstreamFailure."""
     entry = await reach.find(name)
-    shown = b"NIL" if value is None else string(value.encode())
+    argument = b"NIL" if value is None else string(value.encode())
     command = b"SETMETADATA %s (%s %s)"
     await reach.execute(
-        entry.server, command % (string(reach.external(name)), string(key.encode()), shown)
+        entry.server, command % (string(reach.external(name)), string(key.encode()), argument)
     )
 
 
@@ -299,12 +299,12 @@ def resting(
 ) -> list[tuple[MailboxName, MailboxEntry]]:
     """What was last deleted under this name, with what went along below it, each with its name of before. Raises
     Refusal(NONEXISTENT)."""
-    found: list[tuple[int, MailboxName, MailboxEntry]] = []
+    deleted: list[tuple[int, MailboxName, MailboxEntry]] = []
     for row in rows:
         before = before_deletion(row.name) if is_deleted(row.name) else None
         if before is not None and is_below(before[0], name):
-            found.append((before[1], before[0], row))
-    at_root = [at for at, before, _ in found if before == name]
+            deleted.append((before[1], before[0], row))
+    at_root = [at for at, before, _ in deleted if before == name]
     if not at_root:
         raise Refusal(
             Code.NONEXISTENT,
@@ -313,7 +313,7 @@ def resting(
         )
     last = max(at_root)
     return sorted(
-        ((before, row) for at, before, row in found if at == last), key=lambda pair: pair[0]
+        ((before, row) for at, before, row in deleted if at == last), key=lambda pair: pair[0]
     )
 
 

@@ -204,10 +204,10 @@ async def _records(reach: Reach, server: str, command: bytes) -> list[Record]:
 async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:
     """RESUME, ABORT or FORGET at the source. Raises Refusal, UpstreamFailure."""
     command = b"XFERS %s %s" % (verb.encode(), string(move_id.encode()))
-    found = await _records(reach, server, command)
-    if not found:
+    changed = await _records(reach, server, command)
+    if not changed:
         raise Refusal(Code.NONEXISTENT, f"{server} knows no move {move_id}")
-    return found[0]
+    return changed[0]
 
 
 async def verify(
@@ -229,10 +229,12 @@ async def find_record(
 ) -> tuple[Record, list[Record]]:
     """A move at its source (at its target where no source tells of it), and everything else the backends remember.
     Raises Refusal(NONEXISTENT)."""
-    found, failures = await records(reach, servers)
-    ends = sorted((one for one in found if one.id == move_id), key=lambda one: not one.is_out)
+    kept, failures = await records(reach, servers)
+    ends = sorted(
+        (record for record in kept if record.id == move_id), key=lambda record: not record.is_out
+    )
     if ends:
-        return ends[0], found
+        return ends[0], kept
     away = f" ({', '.join(failures)} could not be asked)" if failures else ""
     raise Refusal(Code.NONEXISTENT, f"No backend knows a move {move_id}{away}")
 

@@ -7,7 +7,7 @@ from typing import Final
 from murder.admin.operate.wording import octets
 from murder.model import quota
 
-RESOURCES: Final = tuple(one.value for one in quota.WRITTEN)
+RESOURCES: Final = tuple(resource.value for resource in quota.WRITTEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Quota:
 
 def parse_limits(texts: Sequence[str]) -> dict[str, int]:
     """As `model.quota.parse_limits`, by their words. Raises BadSyntax."""
-    return {one.value: limit for one, limit in quota.parse_limits(texts).items()}
+    return {resource.value: limit for resource, limit in quota.parse_limits(texts).items()}
 
 
 def quotas_of(quotas: Mapping[str, Sequence[str]]) -> dict[str, list[Quota]]:
@@ -46,5 +46,5 @@ def quotas_of(quotas: Mapping[str, Sequence[str]]) -> dict[str, list[Quota]]:
 
 def quota_text(root: str, words: Sequence[str]) -> str:
     """A quota root with its resources, for people."""
-    parts = [f"{one.resource} {one.text}" for one in quotas_of({root: words})[root]]
+    parts = [f"{usage.resource} {usage.text}" for usage in quotas_of({root: words})[root]]
     return f"{root}  {', '.join(parts) or 'no limits'}"

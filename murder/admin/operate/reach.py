@@ -228,12 +228,12 @@ _DATA: Final = re.compile(rb"^\* ([A-Za-z-]+) ", re.ASCII)
 
 def data_of(reply: Reply, word: bytes) -> list[bytes]:
     """What follows `* WORD ` in each such untagged response."""
-    found = []
+    lines = []
     for line in reply.untagged:
         match = _DATA.match(line)
         if match is not None and match.group(1).upper() == word:
-            found.append(line[match.end() :].rstrip(b"\r\n"))
-    return found
+            lines.append(line[match.end() :].rstrip(b"\r\n"))
+    return lines
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ class Source(Protocol):
 
     def messages(self, folder: tuple[str, ...]) -> Iterator[Found]: ...
 
-    def take(self, folder: tuple[str, ...], found: Found) -> tuple[bytes, datetime]:
+    def take(self, folder: tuple[str, ...], message: Found) -> tuple[bytes, datetime]:
         """Octets with CRLF line ends, and the date of arrival."""
         ...
 
@@ -210,9 +210,9 @@ class ImapSource:
                     key, uid = known
                     yield Found(key, flags_of(message), str(uid))
 
-    def take(self, folder: tuple[str, ...], found: Found) -> tuple[bytes, datetime]:
+    def take(self, folder: tuple[str, ...], listed: Found) -> tuple[bytes, datetime]:
         self._select(folder)
-        answer = self._ask(self._client.uid, "FETCH", found.uid, "(INTERNALDATE BODY.PEEK[])")
+        answer = self._ask(self._client.uid, "FETCH", listed.uid, "(INTERNALDATE BODY.PEEK[])")
         for octets in _responses(answer):
             message = self._parsed(octets, _fetched)
             text = message.sections.get(b"BODY[]")
@@ -312,12 +312,12 @@ class MaildirSource:
         self._path = path
 
     def folders(self) -> list[tuple[str, ...]]:
-        found: list[tuple[str, ...]] = [("INBOX",)]
+        folders: list[tuple[str, ...]] = [("INBOX",)]
         for child in sorted(self._path.iterdir()):
             is_folder = child.name.startswith(".") and not child.is_symlink()
             if is_folder and (child / "cur").is_dir() and not (child / "cur").is_symlink():
-                found.append(("INBOX", *child.name[1:].split(".")))
-        return found
+                folders.append(("INBOX", *child.name[1:].split(".")))
+        return folders
 
     def _open(self, folder: tuple[str, ...], *below: str) -> int:
         """The descriptor of a folder. Raises OSError where a link stands in its way."""
@@ -369,8 +369,8 @@ class MaildirSource:
                     key = key_of(read[0].partition(b"\r\n\r\n")[0], len(read[0]))
                     yield Found(key, flags, f"{place}/{name}")
 
-    def take(self, folder: tuple[str, ...], found: Found) -> tuple[bytes, datetime]:
-        place, _, name = found.uid.partition("/")
+    def take(self, folder: tuple[str, ...], message: Found) -> tuple[bytes, datetime]:
+        place, _, name = message.uid.partition("/")
         read = self._read(folder, place, name)
         if read is None:
             raise Refusal(Code.EXPUNGE_ISSUED, "It was removed meanwhile")

@@ -10,9 +10,9 @@ def plain(text: str) -> str:
     )
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def count(number: int, singular: str, many: str = "") -> str:
     """`1 mailbox`, `2 mailboxes`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number} {singular if number == 1 else many or singular + 's'}"
 
 
 def octets(number: float) -> str:

@@ -32,12 +32,12 @@ def parse_form(kind: str, body: bytes) -> Fields:
 
 def parse_cookies(header: str) -> Fields:
     """RFC 6265 §5.4; what is no pair is passed over, and of a name that comes twice the first counts."""
-    found: dict[str, str] = {}
+    cookies: dict[str, str] = {}
     for part in header.split(";")[:MAX_FIELDS]:
         name, equals, value = part.strip().partition("=")
         if equals:
-            found.setdefault(name, value)
-    return found
+            cookies.setdefault(name, value)
+    return cookies
 
 
 def format_query(path: str, fields: Fields) -> str:

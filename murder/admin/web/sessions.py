@@ -118,7 +118,7 @@ class Sessions:
 
     def begin(self, user: str, way: str, password: str = "") -> tuple[str, Session]:
         """Their token, and the session."""
-        own = [key for key, one in self._by_hash.items() if one.user == user]
+        own = [key for key, kept in self._by_hash.items() if kept.user == user]
         for crowd, most in ((own, MAX_SESSIONS_PER_USER), (list(self._by_hash), MAX_SESSIONS)):
             if len(crowd) >= most:
                 self._end(min(crowd, key=lambda key: self._by_hash[key].seen))
@@ -144,15 +144,15 @@ class Sessions:
 
     def end(self, session: Session) -> None:
         """From now on its token is worth nothing."""
-        for key, one in list(self._by_hash.items()):
-            if one is session:
+        for key, kept in list(self._by_hash.items()):
+            if kept is session:
                 self._end(key)
 
     def sweep(self, idle_s: float, most_s: float) -> None:
         """End those whose time is over, with what they remember."""
         now = self._clock()
-        for key, one in list(self._by_hash.items()):
-            if now - one.seen > idle_s or now - one.began > most_s:
+        for key, session in list(self._by_hash.items()):
+            if now - session.seen > idle_s or now - session.began > most_s:
                 self._end(key)
 
     def _end(self, key: bytes) -> None:

@@ -52,9 +52,9 @@ class Site:
         self._audit = audit
         self._environment = environment()
         self._files = {
-            f"/files/{one.name}": (one.read_bytes(), KINDS[one.name.rpartition(".")[2]])
-            for one in FILES.iterdir()
-            if one.name.rpartition(".")[2] in KINDS
+            f"/files/{file.name}": (file.read_bytes(), KINDS[file.name.rpartition(".")[2]])
+            for file in FILES.iterdir()
+            if file.name.rpartition(".")[2] in KINDS
         }
         self._pages = {(page.path, page.method): page for page in PAGES}
         self._log = logger(role=WAY)

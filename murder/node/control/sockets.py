@@ -536,8 +536,8 @@ class RemoteControl:
         if self._task is not None or not self._is_operator:  # whatever came with the handshake
             return
         self._held += data
-        line, found, _ = self._held.partition(b"\n")
-        if found:
+        line, newline, _ = self._held.partition(b"\n")
+        if newline:
             self._task = asyncio.get_running_loop().create_task(self._run(line))
         elif len(self._held) > MAX_REQUEST:
             self._connection.abort()

@@ -128,7 +128,7 @@ class Pages:
 
     async def _ready(self) -> Response:
         """Whether clients should be sent here: every role has answered, and no list was never complete."""
-        answers = [one for one in await self._ask(AskStatus()) if one["role"] != WEB.name]
+        answers = [status for status in await self._ask(AskStatus()) if status["role"] != WEB.name]
         waiting = sorted(
             {
                 f"{answer['role']}: its mailbox list has never been complete"
@@ -244,9 +244,9 @@ def _of_figures(answers: Sequence[Answer]) -> Iterator[Metric]:
 
 def _buckets(classes: Sequence[int]) -> list[tuple[str, float]]:
     """Those up to each end, as OpenMetrics has them."""
-    found: list[tuple[str, float]] = []
+    buckets: list[tuple[str, float]] = []
     total = 0
     for end, number in zip((*map(str, CLASSES_S), "+Inf"), classes, strict=True):
         total += number
-        found.append((end, total))
-    return found
+        buckets.append((end, total))
+    return buckets

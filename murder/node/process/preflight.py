@@ -83,7 +83,7 @@ def _unified_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]
 def service_problems(config: Config, plugged: Sequence[Service]) -> Iterator[Problem]:
     """Keys of protocols that no plugin brings."""
     tables: list[tuple[str, Iterable[str], Iterable[Service]]] = [
-        (role, section.services, [one for one in plugged if role in one.roles])
+        (role, section.services, [offered for offered in plugged if role in offered.roles])
         for role in parts_of(ROLES)
         if (section := section_of(config, role)) is not None
     ]

@@ -145,9 +145,9 @@ def _name_in(octets: bytes) -> str:
 
 
 def _lines(problems: Sequence[Problem]) -> str:
-    shown = [
+    faults = [
         ScriptFault(problem.line, problem.column, problem.text) for problem in problems[:MAX_TOLD]
     ]
     if len(problems) > MAX_TOLD:
-        shown.append(ScriptFault(0, 0, "..."))
-    return format_faults(shown)
+        faults.append(ScriptFault(0, 0, "..."))
+    return format_faults(faults)

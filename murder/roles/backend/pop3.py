@@ -59,7 +59,7 @@ class BackendPop3(Pop3Dialogue):
     async def open_maildrop(self, login: Login) -> bytes:
         await self.backend.ensure_inbox(login)
         name = self.maildrop_of(login, self.backend.namespace)
-        mailbox, found = await self.backend.mailboxes.open_for(name, login, "r")
+        mailbox, accessible = await self.backend.mailboxes.open_for(name, login, "r")
         try:
             self._lock = await lock_maildrop(
                 self.backend.maildrop_locks, name, lambda: self.connection.is_lost
@@ -73,7 +73,7 @@ class BackendPop3(Pop3Dialogue):
             mailbox.close()
             raise
         self._mailbox = mailbox
-        self._may_delete = frozenset("te") <= found.rights
+        self._may_delete = frozenset("te") <= accessible.rights
         await note_login(self.backend.annotations, name)
         return ok(f"{len(self._uids)} messages")
 

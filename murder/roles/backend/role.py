@@ -379,8 +379,8 @@ class BackendRole(ClientRole):
     async def probe(self) -> AsyncIterator[Probed]:
         """For `murder ctl doctor`; one worker looks for all."""
         if self.backend is not None and self._worker <= 1:
-            async for found in probe_auth(self.backend.gate):
-                yield found
+            async for fault in probe_auth(self.backend.gate):
+                yield fault
 
     def report(self) -> RoleFacts:
         """For `murder ctl status`."""

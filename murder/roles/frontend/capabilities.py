@@ -70,19 +70,19 @@ class Capabilities:
     def _carried(self) -> list[bytes]:
         offered: Mapping[str, frozenset[bytes]] = self.offered
         common = frozenset.intersection(*offered.values()) if offered else BASE
-        found = [word for word in CARRIED if word.upper() in common]
+        carried = [word for word in CARRIED if word.upper() in common]
         rights = [_rights_of(words) for words in offered.values()]
         if rights and all(rights):
             shared = frozenset.intersection(*rights)
             letters = bytes(letter for letter in b"kxten" if letter in shared)
             if letters:
-                found.append(RIGHTS + letters)
+                carried.append(RIGHTS + letters)
         if offered and all(
             any(word.startswith(IMAPSIEVE) for word in words) for words in offered.values()
         ):
-            found.append(IMAPSIEVE + b"sieve://" + self._own_name.encode())
-        found.append(b"%s%d" % (APPENDLIMIT, self._smallest_limit()))
-        return found
+            carried.append(IMAPSIEVE + b"sieve://" + self._own_name.encode())
+        carried.append(b"%s%d" % (APPENDLIMIT, self._smallest_limit()))
+        return carried
 
     def _smallest_limit(self) -> int:
         """RFC 7889: of all backends that name one, and ours."""
@@ -157,10 +157,10 @@ class Languages:
             if not all(name in other for other in others):
                 continue
             values = [value, *(other[name] for other in others)]
-            if all(one.isdigit() for one in values):
+            if all(number.isdigit() for number in values):
                 common[name] = min(values, key=int)
             else:
-                wanted = set.intersection(*(set(one.split()) for one in values))
+                wanted = set.intersection(*(set(of_server.split()) for of_server in values))
                 common[name] = b" ".join(word for word in value.split() if word in wanted)
         return common
 

@@ -123,9 +123,9 @@ class FrontendLmtp(LmtpDialogue):
 
     async def upstream(self, server: str) -> LineUpstream:
         """The connection to a backend, ready for MAIL. Raises UpstreamFailure."""
-        found = self.upstreams.get(server)
-        if found is not None and not found.is_lost:
-            return found
+        known = self.upstreams.get(server)
+        if known is not None and not known.is_lost:
+            return known
         frontend = self.frontend
         opened = await open_lines(
             frontend.upstreams,
@@ -247,7 +247,7 @@ class Forwarding:
 
     def _all_behind(self) -> bool:
         alive = [transaction for transaction in self._transactions if not transaction.is_done]
-        return bool(alive) and all(one.is_behind for one in alive)
+        return bool(alive) and all(opened.is_behind for opened in alive)
 
     async def finish(self) -> AsyncIterator[bytes]:
         """One reply for each, in order, as soon as it is known."""

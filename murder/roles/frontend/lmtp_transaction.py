@@ -335,7 +335,11 @@ class LmtpTransaction:
         return lines
 
     def _accepted(self) -> list[asyncio.Future[bytes]]:
-        return [one for one in self._asked if one.done() and one.result().startswith(b"2")]
+        return [
+            reply_due
+            for reply_due in self._asked
+            if reply_due.done() and reply_due.result().startswith(b"2")
+        ]
 
     def _fail(self, error: Exception) -> None:
         """Everybody here who has no answer yet gets this one."""

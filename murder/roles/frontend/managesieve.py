@@ -167,8 +167,8 @@ class FrontendSieve(SieveDialogue):
     async def _begin_upstream(self, upstream: LineUpstream) -> None:
         """Greeting, TLS, and what it understands. Raises UpstreamFailure."""
         capabilities = await begin(self.frontend.upstreams, upstream)
-        shown = {name: capabilities[name] for name in TOLD if name in capabilities}
-        self.frontend.languages.learn(upstream.server, shown)
+        passed_on = {name: capabilities[name] for name in TOLD if name in capabilities}
+        self.frontend.languages.learn(upstream.server, passed_on)
 
     async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> None:
         """Raises UpstreamFailure where it does not let us in."""

@@ -60,7 +60,9 @@ async def home_for(frontend: Frontend, name: MailboxName, login: Login, ask: Ask
             return home
     asked: dict[str, float] = {}
     away: UpstreamFailure | None = None
-    for server in [one for one in servers(frontend) if _may_take_again(frontend, one)]:
+    for server in [
+        candidate for candidate in servers(frontend) if _may_take_again(frontend, candidate)
+    ]:
         with contextlib.suppress(UpstreamFailure):
             await ask(server)
     for _ in servers(frontend):
@@ -105,11 +107,9 @@ async def known_as(frontend: Frontend, user: str) -> Identity | None:
 
 def _home_of(frontend: Frontend, own: Identity) -> str:
     """Where somebody is at home; "" where that is not known, or is no server of this murder."""
-    found = own.host.lower()
+    home = own.host.lower()
     return (
-        next((server for server in servers(frontend) if server.lower() == found), "")
-        if found
-        else ""
+        next((server for server in servers(frontend) if server.lower() == home), "") if home else ""
     )
 
 
@@ -140,15 +140,15 @@ def _among_its_kin(frontend: Frontend, name: MailboxName, user: str) -> str:
         if split_domain(above)[1] == USER_ROOT:
             break  # every user is below it
         rows = islice(frontend.mailboxes.heads_below(above), MAX_KIN)
-        found = sorted({row.server for row in rows if row.is_active})
-        if len(found) == 1:
-            return found[0]
-        if found:
-            shown = display(frontend.namespace.external(above, user))
+        kin_servers = sorted({row.server for row in rows if row.is_active})
+        if len(kin_servers) == 1:
+            return kin_servers[0]
+        if kin_servers:
+            above_shown = display(frontend.namespace.external(above, user))
             raise Refusal(
                 Code.CANNOT,
-                f"What is below {shown} is on several servers ({', '.join(found)}): name one, as in "
-                f"CREATE mailbox {found[0]}",
+                f"What is below {above_shown} is on several servers ({', '.join(kin_servers)}): name one, as in "
+                f"CREATE mailbox {kin_servers[0]}",
             )
     return ""
 
@@ -193,11 +193,11 @@ def loads(frontend: Frontend, weights: Mapping[str, float] | None = None) -> lis
 async def parent_of_new(frontend: Frontend, name: MailboxName) -> MailboxEntry | None:
     """The nearest mailbox above that exists, by the master's present where this host knows none."""
     above = ancestors_of(name)
-    found = nearest(frontend, above)
-    if found is None and above:
+    parent = nearest(frontend, above)
+    if parent is None and above:
         await frontend.locator.catch_up()
-        found = nearest(frontend, above)
-    return found
+        parent = nearest(frontend, above)
+    return parent
 
 
 def nearest(frontend: Frontend, above: list[MailboxName]) -> MailboxEntry | None:

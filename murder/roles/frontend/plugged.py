@@ -90,17 +90,17 @@ class UpstreamStream:
         if not 0 <= count <= HELD_OCTETS:
             raise self._failure(UpstreamKind.PROTOCOL, f"more than {HELD_OCTETS} octets")
         self._session.want_exactly(count)
-        found = await self._next()
-        return self._session.take_rest() if found is None else found
+        event = await self._next()
+        return self._session.take_rest() if event is None else event
 
     async def _next(self) -> bytes | None:
         while True:
             try:
-                found = self._session.next_event()
+                event = self._session.next_event()
             except BadSyntax as error:
                 raise self._failure(UpstreamKind.PROTOCOL, str(error)) from error
-            if found is not None or self._is_lost:
-                return found
+            if event is not None or self._is_lost:
+                return event
             self.connection.resume_reading()
             self._waiter = asyncio.get_running_loop().create_future()
             try:

@@ -205,10 +205,10 @@ class FrontendRole(ClientRole):
     async def probe(self) -> AsyncIterator[Probed]:
         """For `murder ctl doctor`; one worker looks for all."""
         if self.frontend is not None and self._worker <= 1:
-            async for found in probe_auth(self.frontend.gate):
-                yield found
-            async for found in probe(self.frontend):
-                yield found
+            async for fault in probe_auth(self.frontend.gate):
+                yield fault
+            async for fault in probe(self.frontend):
+                yield fault
 
     def report(self) -> RoleFacts:
         """For `murder ctl status`."""

@@ -196,13 +196,15 @@ class MupdateRole:
 
     async def _look(self, engine: Engine) -> None:
         try:
-            found = await asyncio.to_thread(engine.members)
+            members = await asyncio.to_thread(engine.members)
         except (UpstreamFailure, Refusal) as error:
             self._members = (MemberFacts(self._config.mupdate.engine, "", problem=error.text),)
             return
         self._members = tuple(
-            MemberFacts(one.name, one.address, one.is_leader, one.used_bytes, one.problem)
-            for one in found
+            MemberFacts(
+                member.name, member.address, member.is_leader, member.used_bytes, member.problem
+            )
+            for member in members
         )
 
     def _engine_facts(self) -> EngineFacts | None:
@@ -273,13 +275,13 @@ class MupdateRole:
         """For `murder ctl conflicts`; `forget` removes what is told."""
         if self._service is None:
             return []
-        found = [
+        conflicts = [
             parse_conflict({"name": display(name), **json.loads(facts)})
             for name, facts in self._service.mailboxes.conflicts().items()
         ]
         if forget and self._ledger is not None:
             self._ledger.forget_conflicts()
-        return found
+        return conflicts
 
     def services(self) -> Mapping[ProtocolSpec, Service]:
         assert self._service is not None, "start comes first"

@@ -100,8 +100,8 @@ class _Direct(Collection[Session]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __contains__(self, one: object) -> bool:
-        return any(found is one for found in self)
+    def __contains__(self, session: object) -> bool:
+        return any(member is session for member in self)
 
 
 def _of_backend(config: Config) -> Config:

@@ -118,15 +118,15 @@ class Checker:
             self._checks.setdefault(name, []).append(check)
 
     def _tag(self, word: Word, name: str) -> Tag | None:
-        found = self._tags[word.name].get(name)
-        if found is None:
+        known = self._tags[word.name].get(name)
+        if known is None:
             groups = {tag.group for tag in word.tags}
             for group in _GROUPS:
-                if group in groups and found is None:
-                    found = self._tags.get(group, {}).get(name)
-        if found is not None and found.needs and found.needs not in self.required:
+                if group in groups and known is None:
+                    known = self._tags.get(group, {}).get(name)
+        if known is not None and known.needs and known.needs not in self.required:
             return None
-        return found
+        return known
 
     # Commands
 

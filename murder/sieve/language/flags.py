@@ -104,7 +104,7 @@ def _check_variable(checker: "Checker", call: Call, node: "Node") -> None:
 def _hasflag(machine: Machine, call: Call) -> Result:
     names: Sequence[str] | None = call.arguments[0]
     values: list[str] = []
-    for name in [None] if names is None else [one.lower() for one in names]:
+    for name in [None] if names is None else [given.lower() for given in names]:
         values += _current(machine, name)
     assert call.matching is not None
     return match_keys(machine, call.matching, _keys(machine.texts(call.arguments[1])), values)

@@ -82,19 +82,19 @@ def fields_of_parts(machine: Machine, call: Call, names: Sequence[str]) -> Suspe
     loops = open_loops(machine)
     part = loops[-1].part if loops else root
     parts = parts_in(part) if "anychild" in call.tags else iter((part,))
-    found: list[Field] = []
+    of_parts: list[Field] = []
     wanted = {name.lower() for name in names}
-    for one in parts:
-        machine.looked_at(one.body_start - one.header_start)
-        fields = read_fields(machine.message.octets, one.header_start, one.body_start)
+    for mime_part in parts:
+        machine.looked_at(mime_part.body_start - mime_part.header_start)
+        fields = read_fields(machine.message.octets, mime_part.header_start, mime_part.body_start)
         for number, field in enumerate(fields, 1):
             if field.name in wanted:
-                found.append(field)
+                of_parts.append(field)
             if not number % FIELDS_AT_ONCE:
                 machine.charge(FIELDS_AT_ONCE)
                 yield None
         yield None
-    return found
+    return of_parts
 
 
 def aspect_of(machine: Machine, call: Call, field: Field) -> list[str]:

@@ -195,7 +195,7 @@ def _not_notified(machine: Machine, method: Mailto) -> tuple[str, ...]:
     for addresses in (method.to, method.cc, method.bcc):
         addresses[:] = [address for address in addresses if address.plain not in notified]
         notified.update(address.plain for address in addresses)
-    return tuple(str(one) for one in (*method.to, *method.cc, *method.bcc))
+    return tuple(str(recipient) for recipient in (*method.to, *method.cc, *method.bcc))
 
 
 def _composed(
@@ -208,7 +208,7 @@ def _composed(
 ) -> bytes:
     """RFC 5436 §2.7."""
     message = machine.text(call.tags.get("message", ""))
-    original = next((one.text for one in machine.message.named("subject")), "")
+    original = next((subject_field.text for subject_field in machine.message.named("subject")), "")
     fields = common_fields(machine, "notify", machine.text(call.arguments[0]), message)
     if sender is not None:
         fields.append(("From", _shown(sender)))
@@ -233,7 +233,9 @@ def _composed(
     body = method.body
     if body is None:
         whose = ", ".join(
-            str(address) for one in machine.message.named("from") for address in one.addresses[:1]
+            str(address)
+            for from_field in machine.message.named("from")
+            for address in from_field.addresses[:1]
         )
         body = (
             message or f"Notification of new message.\r\n\r\nFrom: {whose}\r\nSubject: {original}"

@@ -138,7 +138,7 @@ def _denotify(machine: Machine, call: Call) -> Result:
             raise RunProblem(f"denotify command: invalid key: {error}") from None
     wanted = call.tags.get("importance")
     notified = machine.state.get("notified", set())
-    for action in [one for one in machine.actions if isinstance(one, Notify)]:
+    for action in [done for done in machine.actions if isinstance(done, Notify)]:
         if wanted is not None and str(action.importance) != _IMPORTANCE[wanted]:
             continue
         if matching is None or matching.first([ids.get(action.key, "")]):

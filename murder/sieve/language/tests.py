@@ -62,9 +62,9 @@ def _of_parts(machine: Machine, call: Call) -> Suspended:
         return (yield from _many(machine, call, fields, _addresses))
     values: list[str] = []
     by_name: dict[str, list[Field]] = {name.lower(): [] for name in names}
-    for one in fields:
-        by_name[one.name].append(one)
-    ordered = [one for of_name in by_name.values() for one in of_name]
+    for header_field in fields:
+        by_name[header_field.name].append(header_field)
+    ordered = [header_field for of_name in by_name.values() for header_field in of_name]
     for field in chosen(ordered, call):
         machine.charge(1)
         values += aspect_of(machine, call, field)
@@ -174,8 +174,8 @@ def _envelope(machine: Machine, call: Call) -> Result:
         address = parse_envelope_path(value)
         if address is None:
             continue
-        if (found := part_of(address, part, machine.policy.separator)) is not None:
-            values.append(found)
+        if (part_value := part_of(address, part, machine.policy.separator)) is not None:
+            values.append(part_value)
     return match(machine, call, values)
 
 

@@ -70,7 +70,7 @@ class Glob:
         compiled = [segment.pattern for segment in segments if segment.pattern is not None]
         self.patterns = len(compiled)
         self.pieces = sum(1 + len(segment.ones) for segment in segments)
-        widest = max((one.weight for one in compiled), default=0)
+        widest = max((piece.weight for piece in compiled), default=0)
         self.weight = 1 + 4 * widest + COPYING * self.patterns + len(segments) // SEGMENTS
 
     def spans(self, text: str) -> list[Span] | None:

@@ -99,5 +99,5 @@ def threading_fields(machine: Machine) -> list[tuple[str, str]]:
         known = _MESSAGE_ID.findall(b" ".join(field.value for field in before))[:1]
     if len(known) > MOST_REFERENCES:
         known = [known[0], *known[-MOST_REFERENCES:]]
-    ids = [one.decode("ascii", "replace") for one in (*known, own[0])]
+    ids = [known_id.decode("ascii", "replace") for known_id in (*known, own[0])]
     return [("In-Reply-To", ids[-1]), ("References", " ".join(ids))]

@@ -110,15 +110,15 @@ class Message:
 
     def read(self) -> Iterator[None]:
         fields, by_name = self.fields, self._by_name
-        for number, one in enumerate(read_fields(self._octets, 0, self._body_start), 1):
+        for number, header_field in enumerate(read_fields(self._octets, 0, self._body_start), 1):
             if number > MAX_FIELDS:
                 self.is_cut = True
                 return
-            fields.append(one)
-            if one.name in by_name:
-                by_name[one.name].append(one)
-            elif one.name:
-                by_name[one.name] = [one]
+            fields.append(header_field)
+            if header_field.name in by_name:
+                by_name[header_field.name].append(header_field)
+            elif header_field.name:
+                by_name[header_field.name] = [header_field]
             if not number % FIELDS_AT_ONCE:
                 yield
 
@@ -134,10 +134,10 @@ class Message:
         other.fields = list(fields)
         other._by_name = {}
         other.known = {}
-        for one in fields:
-            if not one.name:
+        for header_field in fields:
+            if not header_field.name:
                 continue
-            other._by_name.setdefault(one.name, []).append(one)
+            other._by_name.setdefault(header_field.name, []).append(header_field)
         return other
 
     def named(self, name: str) -> Sequence[Field]:
@@ -165,12 +165,12 @@ class Message:
         if self._whole is not None:
             return len(self._whole)
         blank = len(self.line_end)
-        return sum(len(one.whole) for one in self.fields) + blank + len(self.body)
+        return sum(len(header_field.whole) for header_field in self.fields) + blank + len(self.body)
 
     @property
     def octets(self) -> Octets:
         if self._whole is None:
-            header = b"".join(one.whole for one in self.fields)
+            header = b"".join(header_field.whole for header_field in self.fields)
             self._whole = b"".join((header, self.line_end, self.body))
         return self._whole
 
@@ -186,8 +186,8 @@ class Message:
         digest = hashlib.sha256()
         names = ("message-id",) if self.named("message-id") else ("date", "from", "to", "subject")
         for name in names:
-            for one in self.named(name):
-                digest.update(one.value + b"\0")
+            for header_field in self.named(name):
+                digest.update(header_field.value + b"\0")
         if len(names) > 1:
             digest.update(self.body[: 64 * 1024])
         return digest.hexdigest()[:32]

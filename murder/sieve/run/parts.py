@@ -37,9 +37,9 @@ def parts_in(part: Part) -> Iterator[Part]:
     """The part and all that is in it, in order, messages within it with their parts."""
     left = [part]
     while left:
-        one = left.pop()
-        yield one
-        left.extend(reversed(one.children))
+        mime_part = left.pop()
+        yield mime_part
+        left.extend(reversed(mime_part.children))
 
 
 def content_of(machine: Machine, message: Message, part: Part, *, is_text: bool) -> Suspended:

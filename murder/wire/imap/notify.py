@@ -62,7 +62,7 @@ def _parse_group(scanner: Scanner) -> EventGroup:
     which = _WHICH.get(scanner.word())
     if which is None:
         scanner.at = start
-        raise scanner.bad("which mailboxes: " + ", ".join(one.value for one in Which))
+        raise scanner.bad("which mailboxes: " + ", ".join(known.value for known in Which))
     scanner.space()
     mailboxes: tuple[bytes, ...] = ()
     if which in (Which.SUBTREE, Which.MAILBOXES):
@@ -97,7 +97,7 @@ def _parse_events(scanner: Scanner, events: set[Event]) -> tuple[FetchItem, ...]
         word = scanner.word()
         event = _EVENTS.get(word)
         if event not in SUPPORTED:
-            known = " ".join(one.value for one in SUPPORTED)
+            known = " ".join(supported.value for supported in SUPPORTED)
             text = f"{word.decode('ascii')} is no event that is told here"
             raise Refusal(Code.BAD_EVENT, text, f"({known})")
         events.add(event)

@@ -206,9 +206,9 @@ def format_request(request: Request) -> Words:
             sent = [[*format_message(row), has_octets] for row, has_octets in rows]
             return {"do": "rows", "name": format_name(name), "rows": sent}
         case Kept(name, after, up_to, kept):
-            told = [[*format_message(row), at, has_octets] for row, at, has_octets in kept]
+            messages = [[*format_message(row), at, has_octets] for row, at, has_octets in kept]
             window = {"after": after, "up_to": up_to}
-            return {"do": "kept", "name": format_name(name), **window, "rows": told}
+            return {"do": "kept", "name": format_name(name), **window, "rows": messages}
         case Complete(name, portrait):
             return {"do": "complete", "name": format_name(name), **format_portrait(portrait)}
         case AskSum(name):

@@ -96,21 +96,21 @@ async def list_passwords(user: str, config_file: Path, as_json: bool) -> int:
     murder auth app list anna
     """
     passwords = _passwords(config_file)
-    rows = [shown(passwords, one) for one in passwords.all(user)]
+    rows = [shown(passwords, password) for password in passwords.all(user)]
     if as_json:
         print_json(rows)
         return 0
     heads = ("user", "name", "only", "made", "expires", "used")
     table = [
         (
-            one.user,
-            one.name,
-            ",".join(one.only),
-            _day(one.made_at),
-            _day(one.expires_at),
-            _day(passwords.used_at(one), "never"),
+            password.user,
+            password.name,
+            ",".join(password.only),
+            _day(password.made_at),
+            _day(password.expires_at),
+            _day(passwords.used_at(password), "never"),
         )
-        for one in passwords.all(user)
+        for password in passwords.all(user)
     ]
     print_table(heads, table, empty="there are none")
     return 0
@@ -187,7 +187,9 @@ async def push(
     problems = await asyncio.gather(
         *(_push([*shlex.split(via), host, *shlex.split(line)], text) for host in hosts)
     )
-    rows = [{"host": host, "problem": one} for host, one in zip(hosts, problems, strict=True)]
+    rows = [
+        {"host": host, "problem": problem} for host, problem in zip(hosts, problems, strict=True)
+    ]
     if as_json:
         print_json(rows)
     else:

@@ -23,12 +23,12 @@ def users_backend(config_file: Path) -> ManagesUsers:
     """The first plugin of `[auth]` that keeps users. Raises Refusal."""
     config = load_config(config_file)
     plugins = load_plugins(config, ()).auth_backends()
-    found = next((backend for _, backend in plugins if isinstance(backend, ManagesUsers)), None)
-    if found is None:
+    managing = next((backend for _, backend in plugins if isinstance(backend, ManagesUsers)), None)
+    if managing is None:
         names = ", ".join(name for name, _ in plugins)
         text = f"of {names} none keeps users itself; use the tools of what they ask"
         raise Refusal(Code.CANNOT, text)
-    return found
+    return managing
 
 
 def new_password(user: str, *, may_be_none: bool = False) -> bytes:

@@ -203,7 +203,7 @@ def _tell(identity: Identity) -> None:
         if isinstance(value, list):
             value = ", ".join(value)
         if isinstance(value, dict):
-            value = ", ".join(f"{name}={one}" for name, one in sorted(value.items()))
+            value = ", ".join(f"{name}={inner}" for name, inner in sorted(value.items()))
         if value not in ("", None):
             click.echo(f"  {key:<10} {plain(str(value))}")
 

@@ -207,8 +207,8 @@ def _leads(row: MailboxEntry) -> bool:
 
 
 def _need_restic() -> str:
-    found = shutil.which("restic")
-    if found is None:
+    program = shutil.which("restic")
+    if program is None:
         raise Refusal(Code.CANNOT, "restic is not installed here: apt install restic")
     if not any(
         name in os.environ
@@ -217,7 +217,7 @@ def _need_restic() -> str:
         raise Refusal(
             Code.CANNOT, "$RESTIC_PASSWORD_FILE names no file with the repository's password"
         )
-    return found
+    return program
 
 
 async def _to_restic(repository: str, folder: Path) -> None:
@@ -337,8 +337,8 @@ async def verify(folder: Path, point: str, as_json: bool) -> int:
         for text in verified.problems:
             click.echo(text)
         read = f"{count(verified.objects, 'object')} ({octets(verified.octets)}) read"
-        found = count(len(verified.problems), "problem")
-        click.echo(f"{count(verified.points, 'point')}, {read}: {found}", err=True)
+        problems = count(len(verified.problems), "problem")
+        click.echo(f"{count(verified.points, 'point')}, {read}: {problems}", err=True)
     return 1 if verified.problems else 0
 
 

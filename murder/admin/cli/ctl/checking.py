@@ -89,8 +89,8 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
         if curable and not yes:
             click.echo(f"{len(curable)} can be cured. Re-run with --fix --yes.", err=True)
             return 2
-        for one in curable:
-            await carry_out(reach, one)
+        for curing in curable:
+            await carry_out(reach, curing)
         if curable:
             click.echo(
                 f"{count(len(curable), 'cure')} handed to the backends; run `murder ctl check` again",

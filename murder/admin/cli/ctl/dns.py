@@ -75,8 +75,14 @@ async def zone(
         await asyncio.to_thread(server.change, wanted)
     unfit += [f"{name}: is others' ({what}), and stays" for name, what in wanted.foreign.items()]
     if as_json:
-        found = {"put": wanted.put, "remove": wanted.remove, "foreign": wanted.foreign}
-        print_json({**facts, **{key: dict(one) for key, one in found.items()}, "done": not dry_run})
+        by_kind = {"put": wanted.put, "remove": wanted.remove, "foreign": wanted.foreign}
+        print_json(
+            {
+                **facts,
+                **{key: dict(records) for key, records in by_kind.items()},
+                "done": not dry_run,
+            }
+        )
     else:
         for name, target in wanted.put.items():
             click.echo(f"{name} -> {target}")

@@ -83,10 +83,10 @@ class LazyControl(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
-        found: click.Command = getattr(
+        command: click.Command = getattr(
             importlib.import_module(f"murder.admin.cli.ctl.{module}"), name
         )
-        return found
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, COMMANDS))

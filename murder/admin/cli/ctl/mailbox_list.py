@@ -41,7 +41,9 @@ def _folder(config_file: Path, path: Path | None, role: str | None) -> Path:
     config = load_config(config_file)
     if role is not None:
         return list_path(config, role)
-    there = [one for one in ROLES if (list_path(config, one) / "data.mdb").exists()]
+    there = [
+        candidate for candidate in ROLES if (list_path(config, candidate) / "data.mdb").exists()
+    ]
     if len(there) == 1:
         return list_path(config, there[0])
     if there:

@@ -248,8 +248,8 @@ async def _carry_out(
 def _show(reach: Reach, planned: Planned, as_json: bool) -> int:
     """What would be done; exit code 2."""
     comings = [(tree, coming) for tree in planned.trees for coming in tree.mailboxes]
-    messages = sum(one.kept.messages for _, one in comings if one.kept is not None)
-    size = sum(one.kept.octets for _, one in comings if one.kept is not None)
+    messages = sum(mailbox.kept.messages for _, mailbox in comings if mailbox.kept is not None)
+    size = sum(mailbox.kept.octets for _, mailbox in comings if mailbox.kept is not None)
     if as_json:
         print_json(
             {
@@ -267,12 +267,12 @@ def _show(reach: Reach, planned: Planned, as_json: bool) -> int:
             ("mailbox", "at", "messages", "size"),
             [
                 [
-                    reach.shown(one.name),
+                    reach.shown(mailbox.name),
                     tree.server,
-                    str(one.kept.messages) if one.kept else "0 (made since)",
-                    octets(one.kept.octets) if one.kept else "-",
+                    str(mailbox.kept.messages) if mailbox.kept else "0 (made since)",
+                    octets(mailbox.kept.octets) if mailbox.kept else "-",
                 ]
-                for tree, one in comings[: 10 * SHOWN]
+                for tree, mailbox in comings[: 10 * SHOWN]
             ],
             right=("messages", "size"),
             hosts=("at",),

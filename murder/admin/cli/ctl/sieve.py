@@ -58,14 +58,14 @@ async def list_scripts(reach: Reach, user: str, as_json: bool) -> int:
     murder ctl sieve list anna
     """
     async with scripts_of(reach, user) as scripts:
-        found = await scripts.all()
+        kept = await scripts.all()
     if as_json:
-        shown = [{"name": name, "active": is_active} for name, is_active in found]
-        print_json({"user": user, "server": scripts.server, "scripts": shown})
+        listed = [{"name": name, "active": is_active} for name, is_active in kept]
+        print_json({"user": user, "server": scripts.server, "scripts": listed})
     else:
         print_table(
             ("script", ""),
-            [[plain(name), "active" if is_active else ""] for name, is_active in found],
+            [[plain(name), "active" if is_active else ""] for name, is_active in kept],
             empty=f"{user} has no scripts",
         )
     return 0
@@ -232,10 +232,10 @@ async def test(
     world, around = Offline(), SiteScripts()
     if site is not None:
         loaded = load_site(load_config(site))
-        world = OfSite({name: one.octets for name, one in loaded.named.items()})
+        world = OfSite({name: script.octets for name, script in loaded.named.items()})
         around = SiteScripts(
-            [(one.name, one.octets) for one in loaded.before],
-            [(one.name, one.octets) for one in loaded.after],
+            [(script.name, script.octets) for script in loaded.before],
+            [(script.name, script.octets) for script in loaded.after],
             loaded.users.policy,
         )
     try:
@@ -269,10 +269,10 @@ async def trace(
     entry, user = await route(reach, address)
     facts: dict[str, object] = {"address": address, "mailbox": reach.shown(entry.name)}
     facts |= {"script": None, "server": entry.server}
-    found = await site_scripts_at(reach, entry.server)
-    if found is None:
+    of_site = await site_scripts_at(reach, entry.server)
+    if of_site is None:
         click.echo(f"{entry.server} does not tell which scripts of the site it runs", err=True)
-    around = found or SiteScripts()
+    around = of_site or SiteScripts()
     envelope = _envelope(octets, sender, address)
     if not user:
         name = await shared_script_at(reach, entry.server, entry.name)
@@ -337,8 +337,8 @@ def _read(file: Path) -> bytes:
 
 def _address_in(octets: bytes, field: str) -> str:
     """The first address of a header field; empty where there is none."""
-    found = message_from_bytes(octets[: 1024 * 1024], policy=compat32).get(field, "")
-    return parseaddr(str(found))[1]
+    text = message_from_bytes(octets[: 1024 * 1024], policy=compat32).get(field, "")
+    return parseaddr(str(text))[1]
 
 
 def _envelope(octets: bytes, sender: str | None, recipient: str) -> Envelope:

@@ -125,11 +125,11 @@ def _backend_config(config_file: Path) -> Config:
     return config
 
 
-def _tell(found: Sequence[str], what: str, as_json: bool) -> int:
+def _tell(lines: Sequence[str], what: str, as_json: bool) -> int:
     if as_json:
-        print_json({"ok": not found, "found": list(found)})
+        print_json({"ok": not lines, "found": list(lines)})
     else:
-        for line in found:
+        for line in lines:
             click.echo(line)
-        click.echo(f"{len(found)} {what}", err=True)
-    return 1 if found and what == "faults" else 0
+        click.echo(f"{len(lines)} {what}", err=True)
+    return 1 if lines and what == "faults" else 0

@@ -80,7 +80,7 @@ def _tell_json(
     trial: Trial, facts: Mapping[str, object], faults: tuple[tuple[str, str], ...]
 ) -> None:
     outcome, names = trial.outcome, [script.name for script in trial.scripts]
-    told = {
+    result = {
         "scripts": [{"name": script.name, "owner": script.owner} for script in trial.scripts],
         "actions": [
             {**_facts_in(trial, action), "script": _name_of(trial, action)}
@@ -88,23 +88,23 @@ def _tell_json(
         ],
         "steps": [
             {
-                "script": names[one.script],
-                "line": one.line,
-                "include": one.include,
-                "word": one.word,
-                "outcome": one.outcome,
+                "script": names[step.script],
+                "line": step.line,
+                "include": step.include,
+                "word": step.word,
+                "outcome": step.outcome,
             }
-            for one in outcome.trace
+            for step in outcome.trace
         ],
         "asked": [
-            {"question": one.question, "answer": one.answer, "assumed": one.assumed}
-            for one in trial.asked
+            {"question": question.question, "answer": question.answer, "assumed": question.assumed}
+            for question in trial.asked
         ],
         "notes": list(outcome.notes),
         "faults": [{"script": name, "problem": problem} for name, problem in faults],
         "failure": str(outcome.failure) if outcome.failure else None,
     }
-    print_json({**facts, **told})
+    print_json({**facts, **result})
 
 
 def _facts_in(trial: Trial, action: Action) -> dict[str, object]:

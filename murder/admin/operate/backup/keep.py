@@ -70,14 +70,14 @@ class Verifying:
 
     async def _mailboxes(self, mailboxes: Sequence[Entry], what: str) -> None:
         for mailbox in mailboxes:
-            shown = f"mailbox {display(mailbox.name)} ({what})"
-            if mailbox.digest in self._found or not await self._is_whole(mailbox.digest, shown):
+            what_of = f"mailbox {display(mailbox.name)} ({what})"
+            if mailbox.digest in self._found or not await self._is_whole(mailbox.digest, what_of):
                 continue
             for page in read_mailbox(self._vault, mailbox.digest).pages:
-                if page.digest in self._found or not await self._is_whole(page.digest, shown):
+                if page.digest in self._found or not await self._is_whole(page.digest, what_of):
                     continue
                 for row in read_page(self._vault, page.digest).values():
-                    message = f"message {row.message.uid} of {shown}"
+                    message = f"message {row.message.uid} of {what_of}"
                     if not row.digest:
                         self._wrong(f"{message}: it could not be read when this was taken")
                     elif row.digest not in self._found:
@@ -92,8 +92,8 @@ class Verifying:
             self._found[digest] = False
             return False
         try:
-            found, octets = await asyncio.to_thread(digest_of_file, path)
-            problem = "" if found == digest else f"{path} is damaged"
+            actual, octets = await asyncio.to_thread(digest_of_file, path)
+            problem = "" if actual == digest else f"{path} is damaged"
             self.verified.octets += octets
         except Damaged as damaged:
             problem = damaged.text

@@ -95,8 +95,8 @@ class Planning:
             if is_below(mailbox.name, name)
         }
         if not kept:
-            shown = self._reach.shown(name)
-            raise Refusal(Code.NONEXISTENT, f"{shown} is not in the point {self._point.name}")
+            name_shown = self._reach.shown(name)
+            raise Refusal(Code.NONEXISTENT, f"{name_shown} is not in the point {self._point.name}")
         return kept, units
 
     async def beside(self, name: MailboxName, target: MailboxName) -> Planned:
@@ -116,11 +116,11 @@ class Planning:
             raise Refusal(Code.NONEXISTENT, text)
         tops = self._tops(kept)
         comings = []
-        for one, mailbox in sorted(kept.items()):
-            if b"#" in one[len(name) :]:
-                planned.left[self._reach.shown(one)] = "scripts come back in their place only"
+        for old, mailbox in sorted(kept.items()):
+            if b"#" in old[len(name) :]:
+                planned.left[self._reach.shown(old)] = "scripts come back in their place only"
                 continue
-            new = moved(one, name, target)
+            new = moved(old, name, target)
             comings.append(Coming(new, place.raw_acl, mailbox, with_notes=False))
         if name not in kept:  # the name above them is no mailbox itself
             for top in tops:
@@ -153,19 +153,23 @@ class Planning:
         rows = {row.name: row for row in await self._reach.rows() if is_below(row.name, name)}
         there: dict[str, set[MailboxName]] = {}
         wanted: dict[str, dict[MailboxName, Coming]] = {}
-        for one in sorted(kept.keys() | rows.keys()):
-            row, mailbox = rows.get(one), kept.get(one)
+        for mailbox_name in sorted(kept.keys() | rows.keys()):
+            row, mailbox = rows.get(mailbox_name), kept.get(mailbox_name)
             home = self._home(row, mailbox, rows, server)
             if row is not None:
                 if home not in there:
                     there[home] = await names_at(self._reach, home)
-                if one in there[home]:
-                    planned.left[self._reach.shown(one)] = f"it is there, at {home}"
+                if mailbox_name in there[home]:
+                    planned.left[self._reach.shown(mailbox_name)] = f"it is there, at {home}"
                     continue
-            wanted.setdefault(home, {})[one] = self._coming(one, row, mailbox, planned)
+            wanted.setdefault(home, {})[mailbox_name] = self._coming(
+                mailbox_name, row, mailbox, planned
+            )
         if not wanted:
-            shown = self._reach.shown(name)
-            text = f"{shown} is there: --into FOLDER restores it beside, --instead in its place"
+            name_shown = self._reach.shown(name)
+            text = (
+                f"{name_shown} is there: --into FOLDER restores it beside, --instead in its place"
+            )
             raise Refusal(Code.ALREADY_EXISTS, text)
         subscriptions = {unit.root: unit.subscriptions for unit in units}
         for home, comings in wanted.items():

@@ -172,8 +172,8 @@ class Putting:
         await link.do(Complete(coming.name, portrait))
         there = await link.sum(coming.name)
         if there.messages != messages:
-            shown = self._reach.shown(coming.name)
-            text = f"{shown} has {there.messages} messages at {link.server}, not {messages}"
+            name_shown = self._reach.shown(coming.name)
+            text = f"{name_shown} has {there.messages} messages at {link.server}, not {messages}"
             raise Refusal(Code.CANNOT, text)
         self.put.mailboxes += 1
         self._tell(self.put)
@@ -206,20 +206,20 @@ class Putting:
         try:
             rows = read_page(self._vault, digest)
         except Damaged as damaged:
-            shown = self._reach.shown(coming.name)
-            self.put.lost[f"{messages} messages of {shown}"] = damaged.text
+            name_shown = self._reach.shown(coming.name)
+            self.put.lost[f"{messages} messages of {name_shown}"] = damaged.text
             return []
         return [rows[uid] for uid in sorted(rows)]
 
     async def _octets(self, coming: Coming, row: KeptRow) -> bytes | None:
-        shown = f"{self._reach.shown(coming.name)}, UID {row.message.uid}"
+        message_shown = f"{self._reach.shown(coming.name)}, UID {row.message.uid}"
         if not row.digest:
-            self.put.lost[shown] = "it could not be read when this point was taken"
+            self.put.lost[message_shown] = "it could not be read when this point was taken"
             return None
         try:
             return await asyncio.to_thread(self._vault.read, row.digest)
         except Damaged as damaged:
-            self.put.lost[shown] = damaged.text
+            self.put.lost[message_shown] = damaged.text
             return None
 
     async def _store(

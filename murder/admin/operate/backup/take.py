@@ -124,8 +124,8 @@ class Taking:
                     self._missing.pop(self._reach.shown(root), None)
                 pending = {root: now[root] for root in pending if root in now}
         for root in pending:
-            shown = self._reach.shown(root)
-            self._missing.setdefault(shown, "it was being made or moved all the time")
+            name_shown = self._reach.shown(root)
+            self._missing.setdefault(name_shown, "it was being made or moved all the time")
         listed = self._vault.put("".join(f"{format_row(row)}\n" for row in rows).encode())
         await self._settle(all_of_them=True)
         taken = self.taken
@@ -173,23 +173,23 @@ class Taking:
         self, links: Links, root: MailboxName, rows: Sequence[MailboxEntry]
     ) -> bool:
         """Whether that is settled: it is in the point, or named as missing."""
-        shown = self._reach.shown(root)
+        name_shown = self._reach.shown(root)
         if any(not row.is_active for row in rows):
             return False  # being made, or on its way to another backend
         try:
             mailboxes, subscriptions = await self._read_mailboxes(links, root, rows)
         except Refusal as refusal:
-            self._missing[shown] = refusal.text
+            self._missing[name_shown] = refusal.text
             times = self._refused[root] = self._refused.get(root, 0) + 1
             may_pass = refusal.code in (Code.NONEXISTENT, Code.IN_USE, Code.UNAVAILABLE)
             return times == TIMES_REFUSED or not may_pass
         except UpstreamFailure as failure:
             links.drop(failure.server)
-            self._missing[shown] = str(failure)
+            self._missing[name_shown] = str(failure)
             return False
         digests = [put_mailbox(self._vault, mailbox) for mailbox in mailboxes]
         self._units[root] = put_unit(self._vault, Unit(root, digests, subscriptions))
-        self._missing.pop(shown, None)
+        self._missing.pop(name_shown, None)
         taken = self.taken
         taken.units += 1
         taken.mailboxes += len(mailboxes)
@@ -207,12 +207,12 @@ class Taking:
         for row in rows:
             link = await links.to(row.server)
             try:
-                found = await Copying(self, self._vault, link, row, known, self._reads_anew).run()
+                mailbox = await Copying(self, self._vault, link, row, known, self._reads_anew).run()
             except Damaged:  # what is known of it cannot be read: all of it again
                 links.drop(row.server)
                 link = await links.to(row.server)
-                found = await Copying(self, self._vault, link, row, {}, reads_anew=False).run()
-            mailboxes.append(found)
+                mailbox = await Copying(self, self._vault, link, row, {}, reads_anew=False).run()
+            mailboxes.append(mailbox)
             await self.settle()
         inbox = next((row for row in rows if is_inbox(row.name)), None)
         owner = owner_of(root)
@@ -225,8 +225,8 @@ class Taking:
         known: dict[str, KeptMailbox] = {}
         with contextlib.suppress(Damaged):
             if root in self._known:
-                for one in read_unit(self._vault, self._known[root]).mailboxes:
-                    mailbox = read_mailbox(self._vault, one.digest)
+                for kept in read_unit(self._vault, self._known[root]).mailboxes:
+                    mailbox = read_mailbox(self._vault, kept.digest)
                     known[mailbox.portrait.identity.mailbox_id] = mailbox
         return known
 
@@ -397,12 +397,12 @@ class Copying:
 
     def _page(self, uid: Uid) -> dict[Uid, KeptRow]:
         number = uid // PAGE_UIDS
-        found = self._open.get(number)
-        if found is None:
+        rows = self._open.get(number)
+        if rows is None:
             page = self._pages.get(number)
-            found = read_page(self._vault, page.digest) if page is not None else {}
-            self._open[number] = found
-        return found
+            rows = read_page(self._vault, page.digest) if page is not None else {}
+            self._open[number] = rows
+        return rows
 
     def _put(self, message: Message, digest: str) -> None:
         self._page(message.uid)[message.uid] = KeptRow(message, digest)

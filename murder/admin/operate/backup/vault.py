@@ -122,12 +122,12 @@ class Vault:
 
     def folders(self) -> list[Path]:
         """Those of the objects. Raises Refusal for what is none."""
-        found = [
+        folders = [
             path for path in (self.folder / "objects").iterdir() if _FOLDER.fullmatch(path.name)
         ]
-        for path in found:
+        for path in folders:
             _check_folder(path)
-        return found
+        return folders
 
     @property
     def waiting(self) -> int:
@@ -138,8 +138,8 @@ class Vault:
 
     def points(self) -> list[str]:
         """Their names, the oldest first."""
-        found = (path.stem for path in (self.folder / "points").glob("*.json"))
-        return sorted(name for name in found if _POINT.fullmatch(name))
+        names = (path.stem for path in (self.folder / "points").glob("*.json"))
+        return sorted(name for name in names if _POINT.fullmatch(name))
 
     def point(self, name: str) -> Mapping[str, Any]:
         """Raises Refusal."""

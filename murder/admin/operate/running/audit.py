@@ -44,21 +44,21 @@ async def acts(reach: Reach, meant: Meant, within_s: float) -> Acts:
             line = parse_trail_line(answer)
             # what concerns the whole node each of its roles says
             by_key.setdefault((line.node, line.chain, line.at, line.event), line.with_place())
-    found = [line for line in by_key.values() if _is_meant(line, meant, names)]
-    lines = sorted(found, key=lambda line: str(line.get("at", "")))
+    meant_lines = [line for line in by_key.values() if _is_meant(line, meant, names)]
+    lines = sorted(meant_lines, key=lambda line: str(line.get("at", "")))
     return Acts(lines, [node for node in nodes if node.problem])
 
 
 async def breaks(reach: Reach) -> tuple[dict[str, list[str]], list[NodeAnswers]]:
     """Where lines were taken out or altered, by node, `file:line` each; and the nodes that did not answer."""
     nodes = await ask_all(reach, AskChain(KIND))
-    found: dict[str, dict[str, None]] = {}
+    by_node: dict[str, dict[str, None]] = {}
     for node in nodes:
         for answer in node.answers:
             checked = parse_chain_checked(answer)
             if checked.breaks:
-                found.setdefault(checked.node, {}).update(dict.fromkeys(checked.breaks))
-    return {name: list(places) for name, places in found.items()}, [
+                by_node.setdefault(checked.node, {}).update(dict.fromkeys(checked.breaks))
+    return {name: list(places) for name, places in by_node.items()}, [
         node for node in nodes if node.problem
     ]
 

@@ -58,14 +58,14 @@ def _place(mark: str) -> tuple[str, int]:
 
 def masters_of(nodes: Sequence[NodeAnswers]) -> list[MasterLine]:
     """Those that share an engine, in the order of their names."""
-    found = [
+    states = [
         (node.name, _place(status.role.mark or ""), status.role.engine)
         for node in nodes
         for status in node.statuses
         if status.role.engine is not None
     ]
     last: dict[str, int] = {}
-    for _, (epoch, seq), _ in found:
+    for _, (epoch, seq), _ in states:
         last[epoch] = max(seq, last.get(epoch, 0))
     chief = max(last, key=lambda epoch: last[epoch], default="")
     return [
@@ -78,7 +78,7 @@ def masters_of(nodes: Sequence[NodeAnswers]) -> list[MasterLine]:
             engine.kind,
             engine.configured or engine.kind,
         )
-        for name, (epoch, seq), engine in sorted(found, key=lambda one: one[:2])
+        for name, (epoch, seq), engine in sorted(states, key=lambda state: state[:2])
     ]
 
 
@@ -100,15 +100,17 @@ def members_of(nodes: Sequence[NodeAnswers]) -> list[MemberLine]:
             for member in status.role.engine.members if status.role.engine is not None else ():
                 seen.setdefault(member.address, {})[node.name] = member
     lines = []
-    for address in sorted(seen, key=lambda one: (seen[one][min(seen[one])].name, one)):
+    for address in sorted(seen, key=lambda place: (seen[place][min(seen[place])].name, place)):
         by = seen[address]
-        bad = {name: one for name, one in by.items() if one.problem}
+        bad = {name: seen_as for name, seen_as in by.items() if seen_as.problem}
         if not bad:
-            best = next((one for one in by.values() if one.is_leader), next(iter(by.values())))
+            best = next(
+                (seen_as for seen_as in by.values() if seen_as.is_leader), next(iter(by.values()))
+            )
             lines.append(MemberLine(best))
             continue
         worst = next(iter(bad.values()))
-        known = max(by.values(), key=lambda one: (bool(one.name), one.used_bytes))
+        known = max(by.values(), key=lambda seen_as: (bool(seen_as.name), seen_as.used_bytes))
         facts = MemberFacts(
             known.name, address, known.is_leader, known.used_bytes, problem=worst.problem
         )
@@ -119,29 +121,29 @@ def members_of(nodes: Sequence[NodeAnswers]) -> list[MemberLine]:
 def engine_problems(nodes: Sequence[NodeAnswers]) -> list[tuple[str, Problem]]:
     """Whose problem, and which: masters that take no changes or are late, members that are not well."""
     masters = masters_of(nodes)
-    found: list[tuple[str, Problem]] = []
+    problems: list[tuple[str, Problem]] = []
     for master in masters:
         if master.problem:
             what = f"it takes no changes of the mailbox list: {master.problem}"
-            found.append((master.node, Problem(what, f"are the engine's members up? {HELP}")))
+            problems.append((master.node, Problem(what, f"are the engine's members up? {HELP}")))
         if master.kept_by != master.configured:
             what = f"its list is kept by {master.kept_by}, its murder.toml says {master.configured}"
-            found.append(
+            problems.append(
                 (master.node, Problem(what, f'set [mupdate] engine = "{master.kept_by}" there'))
             )
         if master.behind is None:
             what = "its mailbox list has another history than the other masters'"
-            found.append((master.node, Problem(what, f"it follows them no more: {HELP}")))
+            problems.append((master.node, Problem(what, f"it follows them no more: {HELP}")))
         elif master.behind >= MUCH:
             what = f"its mailbox list is {master.behind} changes behind the other masters'"
-            found.append((master.node, Problem(what, "its log says why")))
+            problems.append((master.node, Problem(what, "its log says why")))
     for line in members_of(nodes):
         if problem := line.facts.problem:
             by = f", seen from {', '.join(line.seen_by)}" if line.seen_by else ""
-            found.append(
+            problems.append(
                 (line.facts.name or line.facts.address, Problem(f"{problem}{by}", _cure(problem)))
             )
-    return found
+    return problems
 
 
 def _cure(problem: str) -> str:
@@ -193,8 +195,8 @@ def _differing(rows: Sequence[MailboxEntry], others: Sequence[MailboxEntry]) -> 
     ]
 
 
-async def _is_alike(one: MasterClient, other: MasterClient, name: MailboxName) -> bool:
-    return await one.find(name) == await other.find(name)
+async def _is_alike(client: MasterClient, other: MasterClient, name: MailboxName) -> bool:
+    return await client.find(name) == await other.find(name)
 
 
 async def copy_list(reach: Reach, place: str, to: str) -> AsyncIterator[CopyStage | ListCopied]:

@@ -74,10 +74,10 @@ class NodeAnswers:
     @property
     def by_role(self) -> dict[str, list[Status]]:
         """The same, by the role of each."""
-        found: dict[str, list[Status]] = {}
+        statuses: dict[str, list[Status]] = {}
         for answer in self.answers:
-            found.setdefault(str(answer["role"]), []).append(parse_node_status(answer))
-        return found
+            statuses.setdefault(str(answer["role"]), []).append(parse_node_status(answer))
+        return statuses
 
     @property
     def name(self) -> str:
@@ -91,15 +91,15 @@ class NodeAnswers:
 
 def places(reach: Reach) -> list[str]:
     """`[operator] nodes`, else those that `learn` has found; and this host's own node where it has run, or may have."""
-    found = list(reach.config.operator.nodes or reach.learned or ())
+    asked = list(reach.config.operator.nodes or reach.learned or ())
     own = control_folder(reach.config)
     try:
         has_own = bool(sockets_in(own))
     except PermissionError:
-        has_own = not found  # asking it tells who may
-    if has_own and str(own.parent) not in found:
-        found.append(str(own.parent))
-    return found
+        has_own = not asked  # asking it tells who may
+    if has_own and str(own.parent) not in asked:
+        asked.append(str(own.parent))
+    return asked
 
 
 def sees_itself_alone(reach: Reach, nodes: Sequence[NodeAnswers]) -> bool:
@@ -109,7 +109,7 @@ def sees_itself_alone(reach: Reach, nodes: Sequence[NodeAnswers]) -> bool:
         return False
     master, others = config.mupdate.master, set(config.servers)
     if master is not None:
-        others.update(one.host for one in (master, *master.others))
+        others.update(endpoint.host for endpoint in (master, *master.others))
     for node in nodes:
         for status in node.statuses:
             others.update(status.role.servers or ())
@@ -136,9 +136,9 @@ async def learn(reach: Reach) -> list[str]:
     if "mupdate" in config.node.roles:
         masters[str(own)] = None
     if config.mupdate.master is not None:
-        for one in (config.mupdate.master, *config.mupdate.master.others):
-            if not masters or one.host != config.node.name:  # with own: those beside it
-                masters[_at(one.host)] = None
+        for endpoint in (config.mupdate.master, *config.mupdate.master.others):
+            if not masters or endpoint.host != config.node.name:  # with own: those beside it
+                masters[_at(endpoint.host)] = None
     for place in masters:
         node = await _ask_one(reach, place, AskStatus())
         if node.problem and places(reach):
@@ -392,13 +392,13 @@ def findings(
     told_by: Sequence[NodeAnswers], lines: Sequence[NodeLine]
 ) -> list[tuple[str, Problem]]:
     """Whose problem, and which; those that do not answer first."""
-    found = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
-    found += [(line.node, problem) for line in lines for problem in line.problems]
+    problems = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
+    problems += [(line.node, problem) for line in lines for problem in line.problems]
     versions = sorted({line.version for line in lines})
     if len(versions) > 1:
         what = f"different versions run: {', '.join(versions)}"
-        found.append(("", Problem(what, "bring all nodes to one, backends first")))
-    return list(dict.fromkeys(found))
+        problems.append(("", Problem(what, "bring all nodes to one, backends first")))
+    return list(dict.fromkeys(problems))
 
 
 class Meter:
@@ -426,14 +426,14 @@ FREE_PART: Final = 0.05
 
 def problems_of(statuses: Mapping[str, Sequence[Status]], now: float, place: str) -> list[Problem]:
     """What somebody should look at, of the node there, by what each role's processes say."""
-    found: dict[Problem, None] = {}
-    for role, told in statuses.items():
-        if (most := max(one.process.processes for one in told)) > len(told):
-            what = f"only {len(told)} of the {role}'s {most} processes answer"
-            found[Problem(what, "has it just been started? else its log tells what died")] = None
-        for status in told:
-            found.update(dict.fromkeys(_problems(status, now, place)))
-    return list(found)
+    problems: dict[Problem, None] = {}
+    for role, of_role in statuses.items():
+        if (most := max(process.process.processes for process in of_role)) > len(of_role):
+            what = f"only {len(of_role)} of the {role}'s {most} processes answer"
+            problems[Problem(what, "has it just been started? else its log tells what died")] = None
+        for status in of_role:
+            problems.update(dict.fromkeys(_problems(status, now, place)))
+    return list(problems)
 
 
 def certificate_problem(whose: str, until: float, now: float) -> Problem | None:

@@ -200,9 +200,9 @@ def make_dashboard() -> Json:
     }
 
 
-def _rest(shown: Sequence[Panel]) -> Iterator[Panel]:
+def _rest(panels: Sequence[Panel]) -> Iterator[Panel]:
     """A panel for each figure that none of these shows."""
-    text = " ".join(expression for panel in shown for expression, _ in panel.lines)
+    text = " ".join(expression for panel in panels for expression, _ in panel.lines)
     for _, name, unit, meaning in GAUGES:
         if f"{name}{{c}}" not in text:
             line = (f"max by (instance, role) ({name}{{c}})", "{{role}} {{instance}}")

@@ -15,20 +15,20 @@ async def show(desk: Desk) -> Response:
     own = await desk.reach()
     async with desk.watch.reach() as reach:
         await need_nodes(reach)
-        found = await conflicts(reach, own)
+        reports = await conflicts(reach, own)
     rows = [
         {
-            "at": one.at,
-            "name": shown_name(own, one.name),
-            "holder": one.holder,
-            "claimant": one.claimant,
-            "command": one.command,
-            "kept_as": shown_name(own, one.kept_as) if one.kept_as is not None else "",
+            "at": conflict.at,
+            "name": shown_name(own, conflict.name),
+            "holder": conflict.holder,
+            "claimant": conflict.claimant,
+            "command": conflict.command,
+            "kept_as": shown_name(own, conflict.kept_as) if conflict.kept_as is not None else "",
         }
-        for one in map(parse_conflict, found.rows)
+        for conflict in map(parse_conflict, reports.rows)
     ]
     page = paged(rows, desk.path, desk.fields)
-    return desk.page("conflicts.html", page=page, silent=found.silent)
+    return desk.page("conflicts.html", page=page, silent=reports.silent)
 
 
 async def forget_all(desk: Desk) -> Response:

@@ -67,10 +67,10 @@ async def rows_below(reach: Reach, name: MailboxName) -> Sequence[MailboxEntry]:
 async def list_users(desk: Desk) -> Response:
     """Those in whose name the words stand."""
     reach, find = await desk.reach(), desk.fields.get("find", "")
-    found = await asyncio.to_thread(users_in, await reach.heads())
+    users = await asyncio.to_thread(users_in, await reach.heads())
     if find:
-        found = [one for one in found if find.lower() in one.user.lower()]
-    return desk.page("users.html", page=paged(found, desk.path, desk.fields), find=find)
+        users = [user for user in users if find.lower() in user.user.lower()]
+    return desk.page("users.html", page=paged(users, desk.path, desk.fields), find=find)
 
 
 async def list_mailboxes(desk: Desk) -> Response:
@@ -80,10 +80,10 @@ async def list_mailboxes(desk: Desk) -> Response:
     if len(find) > MAX_FIND:
         raise BadSyntax(f"A name has {MAX_FIND} characters at most")
     rows = await reach.heads()
-    found = await asyncio.to_thread(_found, reach, rows, find, bool(deleted))
+    mailboxes_found = await asyncio.to_thread(_found, reach, rows, find, bool(deleted))
     if server:
-        found = [row for row in found if row.server == server]
-    page = paged(found, desk.path, fields)
+        mailboxes_found = [row for row in mailboxes_found if row.server == server]
+    page = paged(mailboxes_found, desk.path, fields)
     return desk.page(
         "mailboxes.html",
         page=page,
@@ -162,8 +162,8 @@ async def show_mailbox(desk: Desk) -> Response:
 
 def _limits(quotas: Mapping[str, Sequence[Quota]], root: str) -> Mapping[str, int]:
     """Of the mailbox's own root, as the form has them."""
-    found = quotas.get(root, ())
-    return {one.resource: one.limit for one in found if one.resource in RESOURCES}
+    limits = quotas.get(root, ())
+    return {limit.resource: limit.limit for limit in limits if limit.resource in RESOURCES}
 
 
 # --- rights and quotas
@@ -184,7 +184,9 @@ async def set_quota(desk: Desk) -> Response:
     """All limits at once; an empty field is none."""
     reach = await desk.reach()
     given = desk.field("name")
-    texts = [f"{one}={desk.form[one]}" for one in RESOURCES if desk.form.get(one)]
+    texts = [
+        f"{resource}={desk.form[resource]}" for resource in RESOURCES if desk.form.get(resource)
+    ]
     limits = parse_limits(texts)
     async with desk.doing("setquota", " ".join([given, *texts])):
         await mailboxes.set_quota(reach, reach.name(given), limits)
@@ -199,13 +201,13 @@ async def _doomed(
     desk: Desk, reach: Reach, name: MailboxName
 ) -> tuple[list[MailboxEntry], list[Grant]]:
     rows = await reach.rows()
-    found = await asyncio.to_thread(mailboxes.doomed, rows, name)
-    if not found:
+    condemned = await asyncio.to_thread(mailboxes.doomed, rows, name)
+    if not condemned:
         raise Refusal(Code.NONEXISTENT, f"The master knows no mailbox {reach.shown(name)}")
     user = owner_of(name) if is_inbox(name) else None
     if user is None:
-        return found, []
-    return found, await asyncio.to_thread(grants_of, rows, user)
+        return condemned, []
+    return condemned, await asyncio.to_thread(grants_of, rows, user)
 
 
 def _digest(doomed: Sequence[MailboxEntry], grants: Sequence[Grant]) -> str:

@@ -37,16 +37,17 @@ VERBS: Final = {
 
 
 def _digest(planned: Sequence[Planned]) -> str:
-    return digest_of((), *(f"{one.root!r} {one.source} {one.target}" for one in planned))
+    return digest_of((), *(f"{move.root!r} {move.source} {move.target}" for move in planned))
 
 
 def _own(desk: Desk) -> list[dict[str, Any]]:
-    return [{"name": name, "one": one} for name, one in desk.session.moves[-MAX_KEPT_MOVES:]]
+    return [{"name": name, "one": move} for name, move in desk.session.moves[-MAX_KEPT_MOVES:]]
 
 
 def _lines(reach: Reach, planned: Sequence[Planned]) -> list[dict[str, Any]]:
     return [
-        {"name": reach.shown(one.root), "mailboxes": one.mailboxes, "one": one} for one in planned
+        {"name": reach.shown(move.root), "mailboxes": move.mailboxes, "one": move}
+        for move in planned
     ]
 
 
@@ -54,8 +55,10 @@ async def show(desk: Desk) -> Response:
     """What this session has begun, and what the backends know."""
     reach = await desk.reach()
     everything = desk.fields.get("all", "")
-    found, failures = await records(reach, await _backends(reach))
-    listed = [one for one in found if one.is_out and (everything or one.state not in OVER)]
+    kept, failures = await records(reach, await _backends(reach))
+    listed = [
+        record for record in kept if record.is_out and (everything or record.state not in OVER)
+    ]
     page = paged(list(reversed(listed)), desk.path, desk.fields)
     return desk.page(
         "moves.html",
@@ -118,7 +121,7 @@ def _start(desk: Desk, planned: Sequence[Planned], arguments: str) -> None:
     desk.note("move", arguments=arguments, result="begun")
     over = [pair for pair in session.moves if pair[1].state in ENDED]
     open_ones = [pair for pair in session.moves if pair[1].state not in ENDED]
-    fresh = [(own.shown(one.root), one) for one in planned]
+    fresh = [(own.shown(move.root), move) for move in planned]
     session.moves = [*over[-MAX_KEPT_MOVES:], *open_ones, *fresh]
 
     async def carry() -> None:
@@ -126,7 +129,7 @@ def _start(desk: Desk, planned: Sequence[Planned], arguments: str) -> None:
             await carry_out(own, planned, PARALLEL, lambda _: None)
         finally:
             await own.close()
-            failed = sum(one.state != "done" for one in planned)
+            failed = sum(move.state != "done" for move in planned)
             desk.note("move", arguments=arguments, result=f"failed: {failed}" if failed else "done")
 
     session.keep(carry())

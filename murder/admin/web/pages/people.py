@@ -29,14 +29,14 @@ async def _connected(desk: Desk, wanted: Wanted) -> Connected:
 async def show(desk: Desk) -> Response:
     """Those that fit."""
     wanted = _wanted(desk.fields)
-    found = await _connected(desk, wanted)
-    rows = [parse_session(row) for row in found.rows if row.get("protocol")]
-    rows.sort(key=lambda one: (one.user or "", one.node, one.cid))
+    clients = await _connected(desk, wanted)
+    rows = [parse_session(row) for row in clients.rows if row.get("protocol")]
+    rows.sort(key=lambda session: (session.user or "", session.node, session.cid))
     return desk.page(
         "sessions.html",
         page=paged(rows, desk.path, desk.fields),
         wanted=wanted,
-        silent=found.silent,
+        silent=clients.silent,
     )
 
 
@@ -45,10 +45,13 @@ async def plan(desk: Desk) -> Response:
     wanted = _wanted(desk.fields)
     if not wanted.given():
         raise BadSyntax("Which sessions? Name a user, a backend or an address")
-    found = await _connected(desk, wanted)
-    rows = [parse_session(row) for row in found.rows if row.get("protocol")]
+    clients = await _connected(desk, wanted)
+    rows = [parse_session(row) for row in clients.rows if row.get("protocol")]
     return desk.page(
-        "kick.html", page=paged(rows, desk.path, desk.fields), wanted=wanted, clients=found.clients
+        "kick.html",
+        page=paged(rows, desk.path, desk.fields),
+        wanted=wanted,
+        clients=clients.clients,
     )
 
 

@@ -52,14 +52,21 @@ async def node(desk: Desk) -> Response:
     """The processes of one node. Raises Refusal."""
     name = desk.field("name")
     looked = await desk.watch.status()
-    found = next((one for one in looked.told if one.answers and one.name == name), None)
-    if found is None:
+    answered = next(
+        (
+            node_answers
+            for node_answers in looked.told
+            if node_answers.answers and node_answers.name == name
+        ),
+        None,
+    )
+    if answered is None:
         raise Refusal(Code.NONEXISTENT, f"No node {name} answers")
     processes = [
         {"role": answer.get("role", ""), "worker": answer.get("worker", 0), "status": status}
-        for answer, status in zip(found.answers, found.statuses, strict=True)
+        for answer, status in zip(answered.answers, answered.statuses, strict=True)
     ]
-    problems = [problem for line in lines_of([found], looked.at) for problem in line.problems]
+    problems = [problem for line in lines_of([answered], looked.at) for problem in line.problems]
     page = paged(processes, desk.path, desk.fields)
     return desk.page("node.html", name=name, page=page, problems=problems)
 

@@ -71,11 +71,11 @@ class Presence:
 
     def elsewhere(self, mailbox_id: str) -> int:
         """The bits of the other workers in which somebody may have it selected."""
-        place, found = _place(mailbox_id), 0
+        place, workers = _place(mailbox_id), 0
         for worker, counts in enumerate(self._counts):
             if worker != self._worker and counts[place]:
-                found |= 1 << min(worker, MOST_BITS)
-        return found
+                workers |= 1 << min(worker, MOST_BITS)
+        return workers
 
 
 def _place(mailbox_id: str) -> int:

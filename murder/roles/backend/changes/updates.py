@@ -180,19 +180,21 @@ class View:
     async def messages(self, uids: Sequence[Uid]) -> Sequence[Message]:
         """These messages in UID order, with such as others have expunged and the client counts still, where the store has
         kept them for that."""
-        found = await self.mailbox.messages(uids)
-        if len(found) == len(uids):
-            return found
-        kept = await self.expunged(uids, {message.uid for message in found})
-        return sorted((*found, *kept), key=lambda message: message.uid) if kept else found
+        present = await self.mailbox.messages(uids)
+        if len(present) == len(uids):
+            return present
+        kept = await self.expunged(uids, {message.uid for message in present})
+        return sorted((*present, *kept), key=lambda message: message.uid) if kept else present
 
     async def flagged(self, mailbox: TellsFlags, uids: Sequence[Uid]) -> Sequence[Flagged]:
         """As `messages`, by a power of the store."""
-        found = await mailbox.flagged(uids)
-        if len(found) == len(uids):
-            return found
-        kept = await self.expunged(uids, {one.uid for one in found})
-        return sorted((*found, *(Flagged(one.uid, one.flags, one.modseq) for one in kept)))
+        present = await mailbox.flagged(uids)
+        if len(present) == len(uids):
+            return present
+        kept = await self.expunged(uids, {message.uid for message in present})
+        return sorted(
+            (*present, *(Flagged(message.uid, message.flags, message.modseq) for message in kept))
+        )
 
     async def expunged(
         self, uids: Iterable[Uid], but_for: Collection[Uid] = ()
@@ -501,11 +503,11 @@ class Tracker:
     def holders(self, mailbox: Mailbox) -> int:
         """See murder.api.store.Untold."""
         mailbox_id = mailbox.mailbox_id
-        found = 0 if self._presence is None else self._presence.elsewhere(mailbox_id)
+        workers = 0 if self._presence is None else self._presence.elsewhere(mailbox_id)
         views = self._views.get(mailbox_id, ())
         if any(view.mailbox is not mailbox for view in views):
-            found |= self._bit
-        return found
+            workers |= self._bit
+        return workers
 
     def told(self, view: View) -> None:
         """A client has been told of removals, or has left. Many are told of the same ones: what nobody here has still to be

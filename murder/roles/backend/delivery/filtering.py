@@ -50,7 +50,7 @@ async def targets_of(backend: Backend, message: Arriving, log: Log) -> list[Targ
     actions = await _decided(backend.filters, message, log)
     if actions is None:
         return None
-    found: dict[MailboxName, frozenset[str]] = {}
+    flags_by_name: dict[MailboxName, frozenset[str]] = {}
     for action in actions:
         match action:
             case Keep(flags=flags):
@@ -63,14 +63,14 @@ async def targets_of(backend: Backend, message: Arriving, log: Log) -> list[Targ
                 raise Refusal(Code.UNAVAILABLE, NO_WAY)
             case Discard():
                 continue
-        found[name] = found.get(name, frozenset()) | flags
+        flags_by_name[name] = flags_by_name.get(name, frozenset()) | flags
     log.info(
         "message.filtered",
         mailbox=display(message.mailbox),
         actions=[type(action).__name__.lower() for action in actions],
-        filed=[display(name) for name in found if name != message.mailbox],
+        filed=[display(name) for name in flags_by_name if name != message.mailbox],
     )
-    return [Target(name, flags) for name, flags in found.items()]
+    return [Target(name, flags) for name, flags in flags_by_name.items()]
 
 
 async def _decided(
@@ -118,9 +118,9 @@ def _as_stored(flags: Collection[str]) -> frozenset[str]:
         return frozenset()
     octets = f"({' '.join(flags)})".encode("ascii")
     scanner = Scanner(octets)
-    found = parse_flag_list(scanner)
+    parsed = parse_flag_list(scanner)
     scanner.end()
-    return found
+    return parsed
 
 
 async def _filed(backend: Backend, message: Arriving, action: FileInto, log: Log) -> MailboxName:

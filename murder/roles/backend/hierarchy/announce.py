@@ -218,17 +218,17 @@ class Announcer:
         """Change the access list; the new one. Raises Refusal (`change` may, too), UpstreamFailure: then nothing has
         changed."""
         intent = Intent(Operation.SET_ACL, ((name, name),), self.process)
-        found: list[tuple[MailboxEntry, bytes]] = []
+        decided: list[tuple[MailboxEntry, bytes]] = []
 
         def begin(transaction: ListTransaction) -> list[Change]:
             entry = transaction.find(name)
             if entry is None or not entry.is_active:
                 raise no_such_mailbox(name)
-            found[:] = [(entry, format_acl(change(parse_acl(entry.raw_acl))))]
+            decided[:] = [(entry, format_acl(change(parse_acl(entry.raw_acl))))]
             return []
 
         async with self._operation(intent, begin):
-            entry, raw_acl = found[0]
+            entry, raw_acl = decided[0]
             try:
                 await self._activate([(name, entry.raw_location, raw_acl)])
                 self.step("activated")
@@ -287,7 +287,7 @@ class Announcer:
             except asyncio.CancelledError:
                 if intent.operation in (Operation.HELD, Operation.MOVE):  # a lock, and nothing else
                     # it may be on its way to the disk: what takes it back comes behind it
-                    self._ledger.propose([lambda one: _let_in(one, intent, [])], lambda _: None)
+                    self._ledger.propose([lambda view: _let_in(view, intent, [])], lambda _: None)
                 raise
             except Refusal as refusal:
                 too_late = asyncio.get_running_loop().time() > give_up_at
@@ -488,10 +488,10 @@ class Announcer:
 
     async def repair(self, is_alive: Callable[[str], bool] = is_alive) -> list[Intent]:
         """Settle what dead processes left; other workers' operations go on."""
-        found = [parse_intent(octets) for octets in self._ledger.mailboxes.intents().values()]
+        intents = [parse_intent(octets) for octets in self._ledger.mailboxes.intents().values()]
         settled = [
             intent
-            for intent in dict.fromkeys(found)
+            for intent in dict.fromkeys(intents)
             if not is_alive(intent.process) and not _waits_for_others(intent)
         ]
         for intent in settled:

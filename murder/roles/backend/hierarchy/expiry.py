@@ -48,25 +48,25 @@ async def purge(backend: Backend) -> int:
     """Remove what was expunged too long ago; how many messages. Raises Refusal."""
     if not isinstance(backend.store, RestoresExpunged):
         return 0
-    found = await backend.store.purge()
-    if found:
+    purged = await backend.store.purge()
+    if purged:
         expiry_log = logger(role="backend")
-        expiry_log.info("expunged.purged", messages=found)
-    return found
+        expiry_log.info("expunged.purged", messages=purged)
+    return purged
 
 
 async def apply_policies(backend: Backend, audit: AuditLog) -> int:
     """What the rules of age ask for; how many messages have gone. Raises Refusal."""
-    expiry_log, found = logger(role="backend"), 0
+    expiry_log, messages = logger(role="backend"), 0
     by = Unattended(backend.mail_log, {"protocol": "expiry"})
-    async for one in backend.policies.apply(today(), acts=True, by=by):
-        found += one.messages
-        if one.problem:
-            expiry_log.info("expiry.not_applied", **told(one), problem=one.problem)
-        if one.messages:
-            expiry_log.info("expiry.applied", **told(one))
-            audit.note("EXPIRE", {"user": "", **told(one)})
-    return found
+    async for expired in backend.policies.apply(today(), acts=True, by=by):
+        messages += expired.messages
+        if expired.problem:
+            expiry_log.info("expiry.not_applied", **told(expired), problem=expired.problem)
+        if expired.messages:
+            expiry_log.info("expiry.applied", **told(expired))
+            audit.note("EXPIRE", {"user": "", **told(expired)})
+    return messages
 
 
 async def keep_expiring(backend: Backend, folder: Path, audit: AuditLog) -> None:

@@ -115,23 +115,23 @@ class Mailboxes:
 
     def require(self, name: MailboxName, login: Login, needed: str) -> Accessible:
         """As `look`, and they must have all of these rights: Refusal(NO_PERMISSION) where they only may know of it."""
-        found = self.look(name, login)
-        missing = frozenset(needed) - found.rights
+        accessible = self.look(name, login)
+        missing = frozenset(needed) - accessible.rights
         if missing:
-            if LOOKUP not in found.rights:
+            if LOOKUP not in accessible.rights:
                 raise nonexistent(self.namespace, name, login.user)
             raise Refusal(
                 Code.NO_PERMISSION,
                 f"You lack the right {''.join(sorted(missing))} in this mailbox",
             )
-        return found
+        return accessible
 
     async def open_for(
         self, name: MailboxName, login: Login, needed: str
     ) -> tuple[Mailbox, Accessible]:
         """Open a mailbox for somebody who has these rights in it. Raises Refusal."""
-        found = self.require(name, login, needed)
-        return await self.store.open(name, login.user), found
+        accessible = self.require(name, login, needed)
+        return await self.store.open(name, login.user), accessible
 
     def may_post(self, name: MailboxName, sender: str = ANONYMOUS) -> bool:
         """Whether mail may be delivered into it, here."""

@@ -90,9 +90,9 @@ class Policies:
             for rule in self._rules:
                 if self._is_meant(rule, entry):
                     doer = by and replace(by, facts={**by.facts, "rule": rule.name})
-                    found = await self._apply(rule, entry.name, now, doer, acts=acts)
-                    if found.messages or found.problem:
-                        yield found
+                    expired = await self._apply(rule, entry.name, now, doer, acts=acts)
+                    if expired.messages or expired.problem:
+                        yield expired
 
     def _is_meant(self, rule: _Rule, entry: MailboxEntry) -> bool:
         name = entry.name
@@ -142,11 +142,11 @@ class Policies:
                 into = await store.open(target, reader) if target is not None else None
                 try:
                     async for page in _old(mailbox, rule.asks, before):
-                        uids = [one.uid for one in page]
+                        uids = [message.uid for message in page]
                         done = await _act(mailbox, uids, into, doer) if acts else None
-                        gone = [one for one in page if done is None or one.uid in done]
+                        gone = [message for message in page if done is None or message.uid in done]
                         messages += len(gone)
-                        octets += sum(one.size for one in gone)
+                        octets += sum(message.size for message in gone)
                 finally:
                     if into is not None:
                         into.close()
@@ -169,9 +169,9 @@ async def _old(
     uids, turn = await mailbox.uids(), Turn()
     for start in range(0, len(uids), PAGE):
         page = await mailbox.messages(uids[start : start + PAGE])
-        found = [one for one in page if _is_old(one, rule, before)]
-        if found:
-            yield found
+        old = [message for message in page if _is_old(message, rule, before)]
+        if old:
+            yield old
         if turn.is_over:
             await turn.rest()
 
@@ -200,14 +200,14 @@ async def _act(
     return frozenset(moved)
 
 
-def told(found: Expired) -> dict[str, object]:
+def told(expired: Expired) -> dict[str, object]:
     """For log and audit trail."""
-    target = {} if found.target is None else {"target": display(found.target)}
+    target = {} if expired.target is None else {"target": display(expired.target)}
     return {
-        "rule": found.rule,
-        "mailbox": display(found.name),
-        "messages": found.messages,
-        "octets": found.octets,
+        "rule": expired.rule,
+        "mailbox": display(expired.name),
+        "messages": expired.messages,
+        "octets": expired.octets,
         **target,
     }
 

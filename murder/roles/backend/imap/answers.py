@@ -57,8 +57,8 @@ def flags_key(mailbox: Mailbox, login: Login, manner: Manner, octets: bytes) -> 
 def plain(command: Command, kind: int) -> bytes | None:
     """What of a command stands in the key of its answer; None where the answer is not to be kept."""
     octets = command.octets
-    found = PLAIN.fullmatch(octets) if len(octets) <= PLAIN_OCTETS else None
-    return None if found is None else found[kind]
+    match = PLAIN.fullmatch(octets) if len(octets) <= PLAIN_OCTETS else None
+    return None if match is None else match[kind]
 
 
 @lru_cache(maxsize=64)
@@ -89,10 +89,10 @@ class Kept(Generic[T]):
         self._octets = 0
 
     def get(self, key: Hashable) -> T | None:
-        found = self.young.get(key)
-        if found is None and (found := self._old.pop(key, None)) is not None:
-            self.keep(key, found)
-        return found
+        kept = self.young.get(key)
+        if kept is None and (kept := self._old.pop(key, None)) is not None:
+            self.keep(key, kept)
+        return kept
 
     def keep(self, key: Hashable, answer: T) -> None:
         """One that is too long is forgotten."""

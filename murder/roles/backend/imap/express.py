@@ -131,37 +131,37 @@ class Express(BackendImap):
         if view is None or selected is None or "r" not in selected.rights:
             return None
         key = flags_key(view.mailbox, self.user, self.manner, octets)
-        found = self.backend.answers.flags.get(key)
+        kept = self.backend.answers.flags.get(key)
         if (
-            found is None
-            or found.modseq != view.modseq
-            or found.exists != len(view.uids)
-            or found.last_uid != view.uids[-1]
-            or found.recent != view.recent
-            or not found.keywords <= self.forms.keywords
+            kept is None
+            or kept.modseq != view.modseq
+            or kept.exists != len(view.uids)
+            or kept.last_uid != view.uids[-1]
+            or kept.recent != view.recent
+            or not kept.keywords <= self.forms.keywords
         ):
             return None
-        return found.octets
+        return kept.octets
 
     def _counts(self, key: tuple[Who, bytes], stamp: int) -> bytes | None:
-        found = self.backend.answers.counts.get(key)
-        if found is None or (found.asks_modseq and not self.manner.condstore):
+        kept = self.backend.answers.counts.get(key)
+        if kept is None or (kept.asks_modseq and not self.manner.condstore):
             return None
-        if found.stamp != stamp:
-            if self.backend.mailboxes.list.row(found.name) != found.row:
+        if kept.stamp != stamp:
+            if self.backend.mailboxes.list.row(kept.name) != kept.row:
                 return None
-            found.stamp = stamp
-        if found.asks_recent and self.view is not None:
-            if self.view.mailbox.mailbox_id == found.mailbox_id:
+            kept.stamp = stamp
+        if kept.asks_recent and self.view is not None:
+            if self.view.mailbox.mailbox_id == kept.mailbox_id:
                 return None  # what is recent for this session is so in STATUS too
-        numbers: Numbers | None = found.at_once()
+        numbers: Numbers | None = kept.at_once()
         if numbers is None:
             return None
-        if numbers != found.numbers:
-            if found.template is None or found.pick is None:
+        if numbers != kept.numbers:
+            if kept.template is None or kept.pick is None:
                 return None
-            found.octets, found.numbers = found.template % found.pick(numbers), numbers
-        return found.octets
+            kept.octets, kept.numbers = kept.template % kept.pick(numbers), numbers
+        return kept.octets
 
 
 _NAMES: Final = {LIST: "LIST", STATUS: "STATUS"}

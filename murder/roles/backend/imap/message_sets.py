@@ -39,10 +39,10 @@ def _uids_of(sequence: SeqSet, by_uid: bool, known: "array[int]") -> Sequence[Ui
         if by_uid
         else indexes_of_seqnums(sequence, len(known))
     )
-    found = array("I")
+    uids = array("I")
     for span in spans:
-        found.extend(known[span.start : span.stop])
-    return found  # type: ignore[return-value] # an array of them
+        uids.extend(known[span.start : span.stop])
+    return uids  # type: ignore[return-value] # an array of them
 
 
 async def marked(

@@ -187,9 +187,9 @@ class Arriving:
         async with self._backend.announcer.locked(root):  # what is kept here is not let go of now
             if self._backend.mailboxes.find(root) is not None:
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
-            found = self._journal.find(Side.IN, request.id)
-            if found is None:
-                found = Move(
+            move = self._journal.find(Side.IN, request.id)
+            if move is None:
+                move = Move(
                     request.id,
                     Side.IN,
                     root,
@@ -197,12 +197,12 @@ class Arriving:
                     request.partition or self._backend.config.partition,
                     started_at=time.time(),
                 )
-            if found.root != root or found.server != self._server:
-                raise Refusal(Code.CANNOT, f"the move {found.id} is another's")
+            if move.root != root or move.server != self._server:
+                raise Refusal(Code.CANNOT, f"the move {move.id} is another's")
             self._move = await self._journal.save(
-                found, only_from=ARRIVING | {State.ABORTED}, state=State.COPYING
+                move, only_from=ARRIVING | {State.ABORTED}, state=State.COPYING
             )
-        for name in found.names:
+        for name in move.names:
             if (mailbox_id := await self._id_of(name)) is not None:
                 self._named[mailbox_id] = name
         for name in sorted(left_behind(self._journal, root)):
@@ -232,8 +232,8 @@ class Arriving:
             await self._take_back(name, identity.mailbox_id)
         held = await self._store.hold(name, self._now.partition, identity)
         self._named[identity.mailbox_id] = name
-        found = self._journal.find(Side.IN, self._now.id)
-        if found is None or found.state not in ARRIVING:  # given up meanwhile: nothing of it stays
+        move = self._journal.find(Side.IN, self._now.id)
+        if move is None or move.state not in ARRIVING:  # given up meanwhile: nothing of it stays
             await _remove(self._backend, self._journal, self._now, name)
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
         return Held(held.modseq, compress(held.uids), await self._kept(name))
@@ -315,7 +315,7 @@ class Arriving:
             answer = await self._answered(self._keep(name, taken))
         finally:
             await taken.close()
-            self._taken = [one for one in self._taken if one is not taken]
+            self._taken = [other for other in self._taken if other is not taken]
         if before is not None:
             await before
         if answer is not None:
@@ -451,7 +451,7 @@ async def commit(
         changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
         await backend.announcer.commit(changes)
         step("shown")
-        seqs = [found.seq for row in rows if (found := backend.mailboxes.list.find(row.name))]
+        seqs = [entry.seq for row in rows if (entry := backend.mailboxes.list.find(row.name))]
         shown_seq = max(seqs, default=0)
         move = await journal.save(move, state=State.COMMITTED, shown_seq=shown_seq)
     await backend.announcer.announce(rows)

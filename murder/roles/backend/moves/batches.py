@@ -51,16 +51,16 @@ async def read(
     mailbox: Mailbox, rows: Sequence[Message], wants: Callable[[Message], bool]
 ) -> list[tuple[Message, memoryview | None]]:
     """Rows with the octets of those that are wanted; without those whose octets have gone since."""
-    found: list[tuple[Message, memoryview | None]] = []
+    batch: list[tuple[Message, memoryview | None]] = []
     for at, row in enumerate(rows):
         if at % IN_A_ROW == 0:
             await line_up()
         try:
-            found.append((row, await mailbox.octets(row.uid) if wants(row) else None))
+            batch.append((row, await mailbox.octets(row.uid) if wants(row) else None))
         except Refusal as refusal:
             if refusal.code is not Code.EXPUNGE_ISSUED:
                 raise
-    return found
+    return batch
 
 
 def digest(rows: Sequence[tuple[Message, memoryview | None]]) -> str:
@@ -76,9 +76,11 @@ def digest(rows: Sequence[tuple[Message, memoryview | None]]) -> str:
 async def with_sizes(carried: Sequence[CarriedMessage]) -> list[CarriedMessage]:
     """What comes with its octets, as `NewMessage` would have it: `told_size` does not travel."""
     messages: list[CarriedMessage] = []
-    for one in carried:
-        size = await size_told(one.incoming.octets()) if one.incoming is not None else 0
-        messages.append(replace(one, message=replace(one.message, told_size=size)) if size else one)
+    for message in carried:
+        size = await size_told(message.incoming.octets()) if message.incoming is not None else 0
+        messages.append(
+            replace(message, message=replace(message.message, told_size=size)) if size else message
+        )
     return messages
 
 
@@ -94,10 +96,10 @@ class Taken:
     async def take(self, channel: FrameChannel, incoming: Callable[[], Incoming]) -> None:
         """The octets that follow the rows. Raises Refusal, UpstreamFailure."""
         for message, has_octets in self.rows:
-            one = incoming() if has_octets else None
-            self.carried.append(CarriedMessage(message, one))
-            if one is not None:
-                await self._take(channel, message.size, one)
+            content = incoming() if has_octets else None
+            self.carried.append(CarriedMessage(message, content))
+            if content is not None:
+                await self._take(channel, message.size, content)
 
     async def _take(self, channel: FrameChannel, size: int, incoming: Incoming) -> None:
         pieces: list[bytes] = []
@@ -135,8 +137,8 @@ class Taken:
     async def close(self) -> None:
         """Stored or not; may be done twice."""
         turn = Turn()
-        for one in self.carried:
-            if one.incoming is not None:
-                await one.incoming.close()
+        for message in self.carried:
+            if message.incoming is not None:
+                await message.incoming.close()
                 if turn.is_over:
                     await turn.rest()

@@ -125,7 +125,7 @@ async def lockstep(older: Fetch, newer: Fetch) -> AsyncIterator[tuple[Uid, Row |
 
 
 async def compare_rows(
-    found: Compared, sides: Sides, before: Facts, older: Fetch, newer: Fetch
+    compared: Compared, sides: Sides, before: Facts, older: Fetch, newer: Fetch
 ) -> tuple[list[Uid], tuple[int, int]]:
     """Messages, into `found`; `before` is the older side's. The UIDs that only the older has, and how many each has."""
     missing: list[Uid] = []
@@ -135,25 +135,25 @@ async def compare_rows(
         counts[1] += theirs is not None
         for row, side in ((ours, sides.older), (theirs, sides.newer)):
             if row is not None and row.problem:
-                found.note(
+                compared.note(
                     Verdict.DIFFERENT, f"message {uid} cannot be read at {side}: {row.problem}"
                 )
         if theirs is not None and ours is not None:
-            _compare_row(found, sides, before.modseq, ours, theirs)
+            _compare_row(compared, sides, before.modseq, ours, theirs)
         elif theirs is not None:
             if uid < before.numbers["uid_next"]:
-                found.note(Verdict.DIFFERENT, f"message {uid} is missing at {sides.older}")
+                compared.note(Verdict.DIFFERENT, f"message {uid} is missing at {sides.older}")
             else:
-                found.arrived += 1
-                found.note(Verdict.CHANGED)
+                compared.arrived += 1
+                compared.note(Verdict.CHANGED)
         else:
             missing.append(uid)
     return missing, (counts[0], counts[1])
 
 
-def _compare_row(found: Compared, sides: Sides, modseq: int, ours: Row, theirs: Row) -> None:
-    found.messages += 1
-    found.octets += ours.message.size
+def _compare_row(compared: Compared, sides: Sides, modseq: int, ours: Row, theirs: Row) -> None:
+    compared.messages += 1
+    compared.octets += ours.message.size
     old, new = ours.message, theirs.message
     wrong = []
     if ours.digest != theirs.digest and ours.digest and theirs.digest:
@@ -166,13 +166,13 @@ def _compare_row(found: Compared, sides: Sides, modseq: int, ours: Row, theirs: 
         wrong.append("id")
     if old.modseq != new.modseq or _folded(old) != _folded(new):
         if new.modseq > modseq and new.modseq > old.modseq:
-            found.flags += 1
-            found.note(Verdict.CHANGED)
+            compared.flags += 1
+            compared.note(Verdict.CHANGED)
         else:
             wrong += ["flags"] if _folded(old) != _folded(new) else ["mod-sequence"]
     if wrong:
         both = f"{sides.older} and {sides.newer}"
-        found.note(
+        compared.note(
             Verdict.DIFFERENT, f"message {old.uid} differs between {both}: {', '.join(wrong)}"
         )
 
@@ -182,18 +182,18 @@ def _folded(message: Message) -> frozenset[str]:
 
 
 def compare_facts(
-    found: Compared, sides: Sides, older: Facts, newer: Facts, missing: Sequence[Uid]
+    compared: Compared, sides: Sides, older: Facts, newer: Facts, missing: Sequence[Uid]
 ) -> None:
     """Numbers, what was expunged, what other readers have seen; `newer` was asked after all rows."""
     both = f"{sides.older} and {sides.newer}"
     for uid in missing:
         if holds(newer.gone, uid):
-            found.expunged += 1
-            found.note(Verdict.CHANGED)
+            compared.expunged += 1
+            compared.note(Verdict.CHANGED)
         else:
-            found.note(Verdict.DIFFERENT, f"message {uid} is missing at {sides.newer}")
+            compared.note(Verdict.DIFFERENT, f"message {uid} is missing at {sides.newer}")
     if older.mailbox_id != newer.mailbox_id:
-        found.note(
+        compared.note(
             Verdict.DIFFERENT, f"it is another mailbox at {sides.newer}: the MAILBOXID differs"
         )
     same = ["uid_validity"]
@@ -203,13 +203,13 @@ def compare_facts(
         if older.numbers[key] != newer.numbers[key]:
             numbers = f"{older.numbers[key]} and {newer.numbers[key]}"
             word = key.upper().replace("_", "")
-            found.note(Verdict.DIFFERENT, f"{word} differs between {both}: {numbers}")
+            compared.note(Verdict.DIFFERENT, f"{word} differs between {both}: {numbers}")
     for key in ("uid_next", "highest_modseq"):
         if newer.numbers[key] < older.numbers[key]:
             word = key.upper().replace("_", "")
-            found.note(Verdict.DIFFERENT, f"{word} is lower at {sides.newer}")
+            compared.note(Verdict.DIFFERENT, f"{word} is lower at {sides.newer}")
     if older.gone_before != newer.gone_before:
-        found.note(Verdict.DIFFERENT, f"what was expunged earlier differs between {both}")
+        compared.note(Verdict.DIFFERENT, f"what was expunged earlier differs between {both}")
     if older.seen != newer.seen:
         readers = sorted(
             reader
@@ -217,4 +217,4 @@ def compare_facts(
             if older.seen.get(reader) != newer.seen.get(reader)
         )
         verdict = Verdict.DIFFERENT if older.modseq == newer.modseq else Verdict.CHANGED
-        found.note(verdict, f"what has been seen differs, of {', '.join(readers)}")
+        compared.note(verdict, f"what has been seen differs, of {', '.join(readers)}")

@@ -134,8 +134,8 @@ def _date(seconds: int) -> datetime:
 def message_of(record: Told) -> Message:
     """With what a Cyrus shows of it: dates in the host's zone, the EMAILID that it makes of the digest."""
     saved = None
-    for one in values_of(record.get("ANNOTATIONS")):
-        entry = mapping_of(one)
+    for value in values_of(record.get("ANNOTATIONS")):
+        entry = mapping_of(value)
         if text_of(entry, "ENTRY") == SAVE_DATE:
             saved = _date(number_in(word_of(entry.get("VALUE")), "a date"))
     flags = flags_of(record)
@@ -153,14 +153,14 @@ def message_of(record: Told) -> Message:
 
 def flags_of(record: Told) -> frozenset[str]:
     """System flags and keywords, and what Cyrus alone knows (`\\Expunged`)."""
-    return frozenset(word_of(one) for one in values_of(record.get("FLAGS")))
+    return frozenset(word_of(flag) for flag in values_of(record.get("FLAGS")))
 
 
 def uids_of(text: str, among: Iterable[int]) -> list[Uid]:
     """A set of UIDs as a seen list has it (`1:5,7`), as far as there are such. Raises BadSyntax."""
     ranges = []
-    for one in filter(None, text.split(",")):
-        low, _, high = one.partition(":")
+    for span in filter(None, text.split(",")):
+        low, _, high = span.partition(":")
         first = number_in(low, "a UID")
         ranges.append((first, 2**32 if high == "*" else number_in(high or low, "a UID")))
     merged = merge(ranges)
@@ -171,7 +171,9 @@ def called(name: MailboxName) -> set[bytes]:
     """What an administrator may call it at a server, whatever separator that one has."""
     domain, inner = split_domain(name)
     slashed = inner.replace(b".", b"/").replace(b"^", b".")
-    return {one + b"@" + domain if domain else one for one in (inner, slashed)} | {bytes(name)}
+    return {
+        name_form + b"@" + domain if domain else name_form for name_form in (inner, slashed)
+    } | {bytes(name)}
 
 
 def entries_of(box: Arrived) -> dict[str, dict[str, bytes]]:

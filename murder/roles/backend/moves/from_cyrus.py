@@ -131,7 +131,7 @@ class FromCyrus:
             case "USER":
                 await self._begin(inbox_of(word_of(value)))
                 lines = [b"* MAILBOX " + format_value(box.told) for box in self._boxes.values()]
-                lines += [b"* QUOTA " + format_value(one) for one in self._quotas_told.values()]
+                lines += [b"* QUOTA " + format_value(quota) for quota in self._quotas_told.values()]
                 lines += [
                     b"* LSUB " + format_value(sorted(names))
                     for names in self._subscriptions.values()
@@ -139,7 +139,7 @@ class FromCyrus:
                 ]
                 return lines
             case "MAILBOXES":
-                names = [name_in(one) for one in values_of(value)]
+                names = [name_in(item) for item in values_of(value)]
                 if not names:
                     raise BadSyntax("no mailbox is named")
                 await self._begin(names[0])
@@ -179,8 +179,8 @@ class FromCyrus:
             await commit(self._backend, self._journal, move, self._step)
         except (Refusal, UpstreamFailure) as problem:  # the mover goes on with it
             self._log.warning("move.interrupted", move=move.id, problem=str(problem))
-        found = self._journal.find(Side.IN, move.id)
-        self._move = move = found or move
+        known = self._journal.find(Side.IN, move.id)
+        self._move = move = known or move
         if (owner := owner_of(move.root)) is not None:
             await self._backend.scripts.take_in(owner)
         self._log.info(
@@ -271,8 +271,8 @@ class FromCyrus:
     async def _reserve(self, value: Value) -> None:
         """Which messages are lacking here."""
         fields = mapping_of(value)
-        wanted = [word_of(one) for one in values_of(fields.get("GUID"))]
-        missing: list[Value] = [one.encode() for one in wanted if one not in self._places]
+        wanted = [word_of(guid) for guid in values_of(fields.get("GUID"))]
+        missing: list[Value] = [guid.encode() for guid in wanted if guid not in self._places]
         self._answers = [b"* MISSING " + format_value(missing)] if missing else []
 
     def _member(self, fields: Told, key: str = "MBOXNAME") -> MailboxName:
@@ -288,15 +288,15 @@ class FromCyrus:
         if "i" in text_of(fields, "MBOXTYPE", "").split(","):
             return  # a name between others, with nothing in it
         name = self._member(fields)
-        records = [mapping_of(one) for one in values_of(fields.pop("RECORD", []))]
+        records = [mapping_of(record) for record in values_of(fields.pop("RECORD", []))]
         annotations = fields.pop("ANNOTATIONS", [])
         box = self._boxes.get(name)
         if box is None or box.identity != Arrived(name, fields).identity:
             box = await self._hold(name, fields)
         box.told = fields
         box.annotations = {}
-        for one in values_of(annotations):
-            entry = mapping_of(one)
+        for annotation in values_of(annotations):
+            entry = mapping_of(annotation)
             self._note(box, entry)
         checked_acl(octets_of(fields.get("ACL")))
         expunged = await self._records(box, records)
@@ -378,15 +378,15 @@ class FromCyrus:
         if not batch:
             return
         try:
-            await self._store.receive(box.name, await with_sizes([one for one, _ in batch]))
+            await self._store.receive(box.name, await with_sizes([message for message, _ in batch]))
         finally:
-            for one, _ in batch:
-                if one.incoming is not None:
-                    await one.incoming.close()
-        new = [one.message.size for one, _ in batch if one.incoming is not None]
-        for one, digest in batch:
-            box.digests[one.message.uid] = digest
-            self._places.setdefault(digest, (box.name, one.message.uid))
+            for message, _ in batch:
+                if message.incoming is not None:
+                    await message.incoming.close()
+        new = [message.message.size for message, _ in batch if message.incoming is not None]
+        for message, digest in batch:
+            box.digests[message.message.uid] = digest
+            self._places.setdefault(digest, (box.name, message.message.uid))
             self.staged.used(digest)
         move = self._now
         self._move = replace(move, messages=move.messages + len(new), octets=move.octets + sum(new))
@@ -397,7 +397,7 @@ class FromCyrus:
         if box is None:
             return
         modseq = ModSeq(number_of(box.told, "HIGHESTMODSEQ"))
-        uids = [uid_in(one) for one in values_of(fields.get("UID"))]
+        uids = [uid_in(given) for given in values_of(fields.get("UID"))]
         for uid in uids:
             box.digests.pop(uid, None)
         await self._complete(box, [(modseq, uid) for uid in uids])
@@ -408,7 +408,7 @@ class FromCyrus:
         self._places = {digest: place for digest, place in self._places.items() if place[0] != name}
         if self._backend.mailboxes.list.find(name) is None:
             await self._backend.store.delete(name)
-        names = tuple(one for one in self._now.names if one != name)
+        names = tuple(other for other in self._now.names if other != name)
         self._move = await self._journal.save(self._now, names=names)
 
     async def _rename(self, value: Value) -> None:

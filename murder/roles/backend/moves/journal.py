@@ -199,8 +199,8 @@ class Journal:
         path, states = self._path(move), frozenset(only_from)
 
         def check() -> None:
-            if states and path.exists() and (found := self._read(path)).state not in states:
-                raise Refusal(Code.CANNOT, f"the move {move.id} is {found.state.value} now")
+            if states and path.exists() and (kept := self._read(path)).state not in states:
+                raise Refusal(Code.CANNOT, f"the move {move.id} is {kept.state.value} now")
 
         if prepared is not None:
             await self._write(self.prepared_path(move), prepared)
@@ -269,7 +269,7 @@ class Journal:
 
     def moves(self) -> Iterator[Move]:
         """All, the latest last."""
-        found = []
+        kept = []
         known, self._known = self._known, {}
         for entry in os.scandir(self.folder) if self.folder.is_dir() else ():
             if not entry.name.endswith(".json"):
@@ -283,8 +283,8 @@ class Journal:
             except FileNotFoundError:
                 continue  # forgotten meanwhile
             self._known[entry.name] = (written, move)
-            found.append(move)
-        yield from sorted(found, key=lambda move: move.started_at)
+            kept.append(move)
+        yield from sorted(kept, key=lambda move: move.started_at)
 
     def forget_old(self) -> None:
         """Keep the latest of those that are over."""

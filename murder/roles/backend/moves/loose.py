@@ -112,9 +112,9 @@ class LooseEnds:
         fate = await peer.fate(Fate(move.id, move.root))
         is_unknown = fate.state == "" and fate.has_root
         if fate.state == State.ABORTED.value or is_unknown:
-            found = self._journal.find(Side.IN, move.id)
-            if found is not None and found.state in ARRIVING:
-                await arriving.abort(self._backend, self._journal, found, self._step)
+            kept = self._journal.find(Side.IN, move.id)
+            if kept is not None and kept.state in ARRIVING:
+                await arriving.abort(self._backend, self._journal, kept, self._step)
                 self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
         elif fate.state in ("", State.REMOVED.value, State.UNDONE.value):
             self._log.warning(

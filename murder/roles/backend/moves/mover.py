@@ -201,10 +201,10 @@ class Mover:
                 self._log.error("move.crashed", move=move.id, exc_info=error)
                 problem = error
             tries += 1
-            found = self.journal.find(Side.OUT, move.id)
-            if found is None or found.state is State.ABORTED:
-                return found or move
-            move = found
+            kept = self.journal.find(Side.OUT, move.id)
+            if kept is None or kept.state is State.ABORTED:
+                return kept or move
+            move = kept
             lasting = isinstance(problem, Refusal) and problem.code not in (
                 Code.IN_USE,
                 Code.UNAVAILABLE,
@@ -326,8 +326,8 @@ class Mover:
                 raise Refusal(
                     Code.CANNOT, f"{move.server} is a Cyrus: it is compared as the move ends"
                 )
-            async for found in Verification(self.backend, self.journal, move, peer).run():
-                yield found
+            async for compared in Verification(self.backend, self.journal, move, peer).run():
+                yield compared
         finally:
             peer.close()
 

@@ -234,9 +234,9 @@ class CyrusTarget:
         values = parse_values([lines[0].partition(b" MAILBOX ")[2]]) if lines else []
         fields = mapping_of(values[0] if values else None)
         kept = [
-            (number_of(one, "UID"), flags_of(one), number_of(one, "SIZE"))
-            for one in map(mapping_of, values_of(fields.get("RECORD")))
-            if "\\Expunged" not in flags_of(one)
+            (number_of(record, "UID"), flags_of(record), number_of(record, "SIZE"))
+            for record in map(mapping_of, values_of(fields.get("RECORD")))
+            if "\\Expunged" not in flags_of(record)
         ]
         uids = sorted(uid for uid, _, _ in kept)
         return Sum(
@@ -296,9 +296,9 @@ class CyrusTarget:
     async def _push(self) -> None:
         """Children first. May be said again."""
         for name in sorted(self.names, key=len, reverse=True):
-            shown = sorted(called(name) - {bytes(name)}) or [bytes(name)]
+            forms = sorted(called(name) - {bytes(name)}) or [bytes(name)]
             try:
-                await self._push_as(shown[-1])  # with `/`
+                await self._push_as(forms[-1])  # with `/`
             except Refusal:
                 await self._push_as(bytes(name))
         await self._say(b"SYNCRESTART")
@@ -353,8 +353,8 @@ def _note(prepare: Prepare, kind: str, name: MailboxName) -> dict[str, Any]:
     key = kind + format_name(name)
     octets = prepare.notes.get(key)
     assert octets is None or key in note_keys_of([name])
-    found: dict[str, Any] = json.loads(octets) if octets else {}
-    return found
+    fields: dict[str, Any] = json.loads(octets) if octets else {}
+    return fields
 
 
 def _annotations(entries: Mapping[str, Mapping[str, str]]) -> list[Any]:
@@ -366,6 +366,6 @@ def _annotations(entries: Mapping[str, Mapping[str, str]]) -> list[Any]:
             "MODSEQ": 0,
             "VALUE": value.encode("latin-1"),
         }
-        for reader, found in entries.items()
-        for entry, value in found.items()
+        for reader, values in entries.items()
+        for entry, value in values.items()
     ]

@@ -396,7 +396,7 @@ def _differing(key: str, before: bytes, after: bytes) -> str:
     if kind == "q":
         was, now = format_name(before), format_name(after)
         return f"the quota of {name} was {was or 'none'}, and is {now or 'none'}"
-    had, has = (json.loads(one) if one else {} for one in (before, after))
+    had, has = (json.loads(note) if note else {} for note in (before, after))
     entries = {
         entry
         for scope in had.keys() | has.keys()

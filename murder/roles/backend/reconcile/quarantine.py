@@ -64,7 +64,9 @@ class RestingNames:
         names = self._names.get(domain)
         if names is None:
             resting = map(parse_resting, self._mailboxes.walk(_prefix(domain)))
-            names = frozenset(one.name for one in resting if one is not None)
+            names = frozenset(
+                quarantined.name for quarantined in resting if quarantined is not None
+            )
             self._names[domain] = names
         return name in names
 
@@ -75,10 +77,10 @@ def _prefix(domain: bytes) -> bytes:
 
 def find_resting(mailboxes: MailboxList, name: MailboxName) -> Resting | None:
     """The one that was put aside last under that name."""
-    found = None
+    newest = None
     for entry in mailboxes.walk(_prefix(split_domain(name)[0])):
         resting = parse_resting(entry) if entry.is_active else None
         if resting is not None and resting.name == name:
-            if found is None or found.at <= resting.at:
-                found = resting
-    return found
+            if newest is None or newest.at <= resting.at:
+                newest = resting
+    return newest

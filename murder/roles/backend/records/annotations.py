@@ -221,12 +221,12 @@ def _check_note(key: str, octets: bytes) -> None:
 
 def note_with(name: MailboxName, notes: Mapping[str, Mapping[str, bytes]]) -> tuple[str, bytes]:
     """The note, by its key, of a mailbox that has these entries by scope; empty where it has none."""
-    shown = {
+    fields = {
         scope: {entry: value.decode("latin-1") for entry, value in entries.items()}
         for scope, entries in notes.items()
         if entries
     }
-    return _key(name), json.dumps(shown).encode() if shown else b""
+    return _key(name), json.dumps(fields).encode() if fields else b""
 
 
 def without_entry(note: bytes, entry: str) -> bytes:

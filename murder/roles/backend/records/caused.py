@@ -52,11 +52,11 @@ def put(db: sqlite3.Connection, caused: Sequence[Caused]) -> int:
         f"INSERT INTO caused (next_at,tries,done,{COLUMNS}) VALUES (?,0,0,?,?,?,?,?,?,?,?)",
         [
             (
-                *(time.time(), one.user, bytes(one.mailbox), one.mailbox_id),
-                *(json.dumps([int(uid) for uid in one.uids]), one.cause, one.origin),
-                *(json.dumps(one.flags), one.script),
+                *(time.time(), waiting.user, bytes(waiting.mailbox), waiting.mailbox_id),
+                *(json.dumps([int(uid) for uid in waiting.uids]), waiting.cause, waiting.origin),
+                *(json.dumps(waiting.flags), waiting.script),
             )
-            for one in room
+            for waiting in room
         ],
     )
     return len(room)

@@ -19,15 +19,15 @@ def open_database(file: Path, busy_ms: int, statements: Sequence[str]) -> sqlite
     database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     try:
         database.execute(f"PRAGMA busy_timeout={busy_ms}")
-        (found,) = database.execute("PRAGMA user_version").fetchone()
-        if found > FORMAT:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > FORMAT:
             raise Refusal(
                 Code.UNAVAILABLE,
-                f"{file} has format {found}; this murder knows formats up to {FORMAT}: run the newer one",
+                f"{file} has format {version}; this murder knows formats up to {FORMAT}: run the newer one",
             )
         for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", *statements):
             database.execute(statement)
-        if found < FORMAT:
+        if version < FORMAT:
             database.execute(f"PRAGMA user_version={FORMAT}")
     except BaseException:
         database.close()

@@ -101,8 +101,8 @@ class Deliveries:
         def work() -> Mapping[str, int] | None:
             row = self._db.execute("SELECT places FROM begun WHERE key=?", (key,)).fetchone()
             if row is not None:
-                found: dict[str, int] = json.loads(row[0])
-                return found
+                next_uids: dict[str, int] = json.loads(row[0])
+                return next_uids
             self._db.execute(
                 "INSERT INTO begun VALUES (?,?,?)", (key, time.time(), json.dumps(places))
             )
@@ -118,8 +118,8 @@ class Deliveries:
         def work() -> frozenset[bytes]:
             now = time.time()
             new = frozenset(mail.key for mail in mails if self._put(mail, now))
-            for one, period_s in seen:
-                self._see(one, now, period_s)
+            for seen_key, period_s in seen:
+                self._see(seen_key, now, period_s)
             self._db.execute("DELETE FROM begun WHERE key=?", (key,))
             self._expire(now)
             return new
@@ -155,10 +155,10 @@ class Deliveries:
 
         def work() -> bool:
             now = time.time()
-            found = self._is_seen(key, now, period_s)
-            if found and renew:
+            is_seen = self._is_seen(key, now, period_s)
+            if is_seen and renew:
                 self._see(key, now, period_s)
-            return found
+            return is_seen
 
         return await self._do(work)
 
@@ -251,17 +251,17 @@ class Deliveries:
         """Those whose time has come, the oldest first."""
         return await self._do(lambda: caused_rows.due(self._db, most))
 
-    async def advance_caused(self, one: Caused, done: int) -> None:
+    async def advance_caused(self, caused: Caused, done: int) -> None:
         """So many of its messages are done."""
-        await self._do(lambda: caused_rows.advance(self._db, one.id, done))
+        await self._do(lambda: caused_rows.advance(self._db, caused.id, done))
 
-    async def later_caused(self, one: Caused, wait_s: float) -> None:
+    async def later_caused(self, caused: Caused, wait_s: float) -> None:
         """Once more, in so many seconds."""
-        await self._do(lambda: caused_rows.later(self._db, one.id, wait_s))
+        await self._do(lambda: caused_rows.later(self._db, caused.id, wait_s))
 
-    async def end_caused(self, one: Caused) -> None:
+    async def end_caused(self, caused: Caused) -> None:
         """It is all done."""
-        await self._do(lambda: caused_rows.end(self._db, one.id))
+        await self._do(lambda: caused_rows.end(self._db, caused.id))
 
     # --- the thread
 

@@ -32,22 +32,22 @@ class Taken:
 
     def note(self, key: bytes, recipients: Iterable[str]) -> None:
         """From any thread. Raises OSError."""
-        for one in recipients:
-            os.close(os.open(self._file(key, _digest(one)), os.O_CREAT | os.O_WRONLY, MODE))
+        for recipient in recipients:
+            os.close(os.open(self._file(key, _digest(recipient)), os.O_CREAT | os.O_WRONLY, MODE))
 
     def left(self) -> Mapping[bytes, frozenset[str]]:
         """What a process that died has noted, by key, for `without`. Raises OSError."""
-        found: defaultdict[bytes, set[str]] = defaultdict(set)
+        by_key: defaultdict[bytes, set[str]] = defaultdict(set)
         for name in os.listdir(self._folder):
             key, _, digest = name.partition(".")
             with suppress(ValueError):
-                found[bytes.fromhex(key)].add(digest)
-        return {key: frozenset(digests) for key, digests in found.items()}
+                by_key[bytes.fromhex(key)].add(digest)
+        return {key: frozenset(digests) for key, digests in by_key.items()}
 
     @staticmethod
     def without(recipients: Iterable[str], noted: frozenset[str]) -> tuple[str, ...]:
         """Those of them that are not noted."""
-        return tuple(one for one in recipients if _digest(one) not in noted)
+        return tuple(recipient for recipient in recipients if _digest(recipient) not in noted)
 
     def forget(self, key: bytes, recipients: Iterable[str]) -> None:
         """The row knows."""

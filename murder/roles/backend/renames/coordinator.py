@@ -98,7 +98,7 @@ class Coordinator:
             return ()
         rows = await self.master.below(tree.above)
         if rows is None:
-            found = set(named) - {own}
+            servers = set(named) - {own}
         else:
             others = [row for row in rows if row.server != own and row.name != tree.old]
             others = [row for row in others if tree.has(row.name)]
@@ -106,11 +106,11 @@ class Coordinator:
                 if not row.is_active:
                     text = f"{display(row.name)} is being created, moved or renamed at {row.server}: try again"
                     raise Refusal(Code.IN_USE, text, names=(row.name,))
-            found = {row.server for row in others}
-        if len(found) > MAX_PARTS:
-            text = f"It lies on {len(found)} servers; {MAX_PARTS} can be changed as one"
+            servers = {row.server for row in others}
+        if len(servers) > MAX_PARTS:
+            text = f"It lies on {len(servers)} servers; {MAX_PARTS} can be changed as one"
             raise Refusal(Code.LIMIT, text)
-        return tuple(sorted(found))
+        return tuple(sorted(servers))
 
     # --- one of them
 
@@ -181,12 +181,12 @@ class Coordinator:
         outcomes = await asyncio.gather(
             *(self._ask(server, request, within_s) for server in named), return_exceptions=True
         )
-        found: dict[str, Exception | None] = {}
+        by_server: dict[str, Exception | None] = {}
         for server, outcome in zip(named, outcomes, strict=True):
             if outcome is not None and not isinstance(outcome, Exception):
                 raise outcome  # cancelled, or the process is ending
-            found[server] = outcome
-        return found
+            by_server[server] = outcome
+        return by_server
 
     async def _ask(self, server: str, request: Request, within_s: float) -> None:
         try:

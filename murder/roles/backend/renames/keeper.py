@@ -75,20 +75,20 @@ class Renames:
 
     def _open_ones(self) -> list[Intent]:
         """All that are not over here, each once."""
-        found = map(parse_intent, self._backend.mailboxes.list.intents().values())
-        return [intent for intent in dict.fromkeys(found) if intent.rename_id]
+        parsed = map(parse_intent, self._backend.mailboxes.list.intents().values())
+        return [intent for intent in dict.fromkeys(parsed) if intent.rename_id]
 
     async def look(self) -> None:
         """Do what can be done now."""
         now, open_ones = self.clock(), self._open_ones()
         ids = {intent.rename_id for intent in open_ones}
-        self._seen_at = {one: at for one, at in self._seen_at.items() if one in ids}
+        self._seen_at = {known_id: at for known_id, at in self._seen_at.items() if known_id in ids}
         for rename_id in ids:
             self._seen_at.setdefault(rename_id, now - 2 * QUIET_S if self._is_first_look else now)
         self._is_first_look = False
-        waited_for = {one for intent in open_ones for one in _waits_for(intent)}
+        waited_for = {server for intent in open_ones for server in _waits_for(intent)}
         self._heard_of(set(self._pause_s) - waited_for)
-        await asyncio.gather(*(self._look_after(one) for one in open_ones if self._is_due(one)))
+        await asyncio.gather(*(self._look_after(due) for due in open_ones if self._is_due(due)))
 
     def _is_due(self, intent: Intent) -> bool:
         if not self._is_mine(intent) or intent.rename_id in self.coordinator.running:
@@ -99,7 +99,7 @@ class Renames:
         if intent.operation is Operation.PART and intent.stage is Stage.PREPARED:
             if now <= self._seen_at[intent.rename_id] + QUIET_S:
                 return False  # its root's server may well be at it
-        return any(now >= self._next_at.get(one, 0.0) for one in _waits_for(intent))
+        return any(now >= self._next_at.get(server, 0.0) for server in _waits_for(intent))
 
     def _is_mine(self, intent: Intent) -> bool:
         """Whether this worker ends it: who lives ends its own."""
@@ -153,9 +153,9 @@ class Renames:
             self._pause_s.pop(server, None)
 
     def _put_off(self, waited_for: Iterable[str]) -> None:
-        for one in waited_for:
-            pause = min(2 * self._pause_s.get(one, PAUSE_MIN_S / 2), PAUSE_MAX_S)
-            self._pause_s[one], self._next_at[one] = pause, self.clock() + pause
+        for server in waited_for:
+            pause = min(2 * self._pause_s.get(server, PAUSE_MIN_S / 2), PAUSE_MAX_S)
+            self._pause_s[server], self._next_at[server] = pause, self.clock() + pause
 
     # --- what operators see and do
 

@@ -81,11 +81,11 @@ async def carried_out(
             step("removed")
         else:
             moved_over = await move_mailbox(store, mailboxes, old, new, change)
-            for one in moved_over:
-                if type(one) is PutEntry:
-                    octets += len(one.entry.raw_acl)
-                    if one.entry.raw_acl != last_acl:
-                        last_acl = one.entry.raw_acl
+            for changed in moved_over:
+                if type(changed) is PutEntry:
+                    octets += len(changed.entry.raw_acl)
+                    if changed.entry.raw_acl != last_acl:
+                        last_acl = changed.entry.raw_acl
                         different += len(last_acl)
             changes += moved_over
             step("moved")

@@ -111,11 +111,11 @@ class Parts:
     async def _prepare(self, request: Prepare, server: str) -> None:
         """Raises Refusal, UpstreamFailure: then nothing has changed."""
         await self._check_root(request, server)
-        found = self.find(request.id)
-        if found is not None and is_alive(found.process):
+        earlier = self.find(request.id)
+        if earlier is not None and is_alive(earlier.process):
             return  # asked once more
-        if found is not None and found.stage is Stage.PREPARED:
-            await self._announcer.withdraw_rename(found)  # its worker may not have got to the end
+        if earlier is not None and earlier.stage is Stage.PREPARED:
+            await self._announcer.withdraw_rename(earlier)  # its worker may not have got to the end
         tree = Tree(request.act, request.old, request.new)
         moves = await tree.moves_at(self._backend)
         if not moves:

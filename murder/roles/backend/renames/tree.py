@@ -66,8 +66,8 @@ class Tree:
         """The root first, where it is here."""
         root = backend.mailboxes.find(self.old)
         below = [head.name async for head in in_turns(backend.mailboxes.below(self.above))]
-        found = [name for name in below if name != self.old and self.has(name)]
-        return [root.name, *found] if root is not None else found
+        names = [name for name in below if name != self.old and self.has(name)]
+        return [root.name, *names] if root is not None else names
 
     def _renamed(self, name: MailboxName, rests: bool) -> MailboxName:
         if self.act is Act.RENAME:
@@ -106,8 +106,8 @@ async def moment_of_deletion(backend: Backend, master: Knows | None, name: Mailb
     names = [head.name async for head in in_turns(backend.mailboxes.below(above))]
     if master is not None and backend.config.delete == "delayed":
         names += [row.name for row in await master.below(above) or ()]
-    found = map(before_deletion, names)
-    taken = {before[1] for before in found if before is not None and is_below(before[0], name)}
+    deletions = map(before_deletion, names)
+    taken = {before[1] for before in deletions if before is not None and is_below(before[0], name)}
     while now in taken:
         now += 1
     return now
@@ -123,15 +123,15 @@ def act_of(moves: Moves) -> Act:
 
 async def ids_of_doomed(backend: Backend, moves: Moves) -> list[str]:
     """Under which sessions know what they lose."""
-    found = []
+    ids = []
     for old, _ in moves if act_of(moves) is Act.DELETE else ():
         try:
             mailbox = await backend.store.open(old, "")
         except Refusal:
             continue  # the store has lost it
-        found.append(mailbox.mailbox_id)
+        ids.append(mailbox.mailbox_id)
         mailbox.close()
-    return found
+    return ids
 
 
 async def carry_out(backend: Backend, intent: Intent) -> None:

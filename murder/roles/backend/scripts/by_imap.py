@@ -98,9 +98,9 @@ async def _see(backend: Backend, row: Caused, uid: Uid, log: Log) -> None:
             return  # it went, and what was in it
         raise
     try:
-        found = await mailbox.messages([uid]) if mailbox.mailbox_id == row.mailbox_id else ()
-        if found:
-            await _Seen(backend, row, mailbox, found[0], log).run()
+        messages = await mailbox.messages([uid]) if mailbox.mailbox_id == row.mailbox_id else ()
+        if messages:
+            await _Seen(backend, row, mailbox, messages[0], log).run()
     finally:
         mailbox.close()
 
@@ -248,10 +248,10 @@ class _Seen:
 
 def _flags_of(flags: Sequence[str]) -> frozenset[str]:
     """Those of them that a client could set."""
-    found: set[str] = set()
+    parsed: set[str] = set()
     for flag in flags:
         try:
-            found |= parse_flag_list(Scanner(f"({flag})".encode("ascii")))
+            parsed |= parse_flag_list(Scanner(f"({flag})".encode("ascii")))
         except (BadSyntax, UnicodeError):
             continue
-    return frozenset(found)
+    return frozenset(parsed)

@@ -92,7 +92,7 @@ class Delivery:
         UpstreamFailure where the sender is to try again."""
         if any(isinstance(action, Redirect) for action in self._outcome.actions):
             own = await own_addresses(self._backend, self._arriving)
-            self._own = frozenset(one.lower() for one in own)
+            self._own = frozenset(address.lower() for address in own)
         steps = await self._steps()
         mails = self._mails(keep=b"" if steps or self.stays else bytes(self._arriving.mailbox))
         pipes = [action for action in self._outcome.actions if isinstance(action, Pipe)]
@@ -136,7 +136,7 @@ class Delivery:
 
     async def _steps(self) -> list[Step]:
         """Each mailbox once; copies here before those elsewhere, and what is kept before all."""
-        found: dict[Place, Step] = {}
+        steps: dict[Place, Step] = {}
         for action in self._outcome.actions:
             match action:
                 case Keep(flags=flags, version=version):
@@ -150,11 +150,11 @@ class Delivery:
             if self._occasion and place == Place(self._arriving.mailbox):
                 self.stays = True
                 continue
-            old = found.get(place)
+            old = steps.get(place)
             both = self._flags(flags or ()) | (old.flags if old else frozenset())
-            found[place] = Step(place, both, old.version if old else version)
+            steps[place] = Step(place, both, old.version if old else version)
         kept = self._arriving.mailbox
-        return sorted(found.values(), key=lambda one: (one.place.server, one.place.name != kept))
+        return sorted(steps.values(), key=lambda step: (step.place.server, step.place.name != kept))
 
     def _flags(self, flags: Sequence[str]) -> frozenset[str]:
         """Those of them that a client could set."""
@@ -300,17 +300,17 @@ class Delivery:
 
     async def _next_uids(self, steps: Sequence[Step]) -> Mapping[str, int]:
         """Behind which the copies will be, for who has to look whether they are there."""
-        names = {one.place.name for one in steps if not one.place.server}
+        names = {step.place.name for step in steps if not step.place.server}
         if len(names) < len(steps):
             names.add(self._arriving.mailbox)  # for what is not taken elsewhere
-        found: dict[str, int] = {}
+        next_uids: dict[str, int] = {}
         for name in sorted(names):
             mailbox = await self._backend.store.open(name, self._user)
             try:
-                found[display(name)] = int((await mailbox.status()).uid_next)
+                next_uids[display(name)] = int((await mailbox.status()).uid_next)
             finally:
                 mailbox.close()
-        return found
+        return next_uids
 
     async def _was_done(self, step: Step, before: Mapping[str, int]) -> bool:
         """Whether an earlier try, which ended in the middle, has made this copy."""
@@ -322,11 +322,11 @@ class Delivery:
             return False
         mailbox = await self._backend.store.open(step.place.name, self._user)
         try:
-            found = await has_since(mailbox, since, self._outcome.key)
+            has_come = await has_since(mailbox, since, self._outcome.key)
         finally:
             mailbox.close()
-        self._kept = self._kept or found
-        return found
+        self._kept = self._kept or has_come
+        return has_come
 
     # --- what is to be sent
 
@@ -344,8 +344,8 @@ class Delivery:
         came_to = self._arriving.recipient.decode("utf-8", "surrogateescape").lower()
         own = self._own | {came_to}
         from_here = any(
-            one.value.strip().strip(b"<>").lower().decode("utf-8", "surrogateescape") in own
-            for one in message.named("x-sieve-redirected-from")
+            field.value.strip().strip(b"<>").lower().decode("utf-8", "surrogateescape") in own
+            for field in message.named("x-sieve-redirected-from")
         )
         return from_here or len(message.named("received")) > MAX_RECEIVED
 

@@ -51,9 +51,9 @@ class Compiler:
 
     async def program(self, script: bytes) -> Script:
         """Raises BadScript."""
-        found = self.cache.find(script)
-        if found is not None:
-            return found
+        compiled = self.cache.find(script)
+        if compiled is not None:
+            return compiled
         return self.cache.keep(await aside(self._compile, script))
 
     async def check(self, script: bytes) -> Checked:

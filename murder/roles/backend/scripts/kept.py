@@ -88,10 +88,10 @@ class _KnownScripts:
         self._octets = 0
 
     def get(self, name: MailboxName) -> _Known | None:
-        found = self._known.get(name)
-        if found is not None:
+        known = self._known.get(name)
+        if known is not None:
             self._known.move_to_end(name)
-        return found
+        return known
 
     def keep(self, name: MailboxName, known: _Known) -> None:
         old = self._known.pop(name, None)
@@ -365,8 +365,8 @@ class Scripts:
     def _has_left(self, user: str) -> bool:
         """Asked for each message that comes: a folder in which nothing lies is not looked into again until it changes."""
         try:
-            found = os.stat(self._left_path)
-            if (found.st_ino, found.st_mtime_ns) == self._empty:
+            status = os.stat(self._left_path)
+            if (status.st_ino, status.st_mtime_ns) == self._empty:
                 return False
             now_ns = time.time_ns()
             with os.scandir(self._left_path) as inside:
@@ -375,8 +375,8 @@ class Scripts:
             return False
         if not is_empty:
             return os.path.isdir(f"{self._left_path}/{file_of(user)}")
-        if now_ns - found.st_mtime_ns > SETTLED_NS:
-            self._empty = (found.st_ino, found.st_mtime_ns)
+        if now_ns - status.st_mtime_ns > SETTLED_NS:
+            self._empty = (status.st_ino, status.st_mtime_ns)
         return False
 
     async def take_in_all(self) -> None:
@@ -442,7 +442,7 @@ def _without_suffix(name: str) -> str:
 
 async def _read(mailbox: Mailbox) -> list[Script]:
     """All scripts, the newest message of each name, in the order of names; one active at most."""
-    found: dict[str, Script] = {}
+    by_name: dict[str, Script] = {}
     turn = Turn()
     uids = await mailbox.uids()
     for message in await mailbox.messages(uids[-MAX_READ:]):
@@ -451,8 +451,8 @@ async def _read(mailbox: Mailbox) -> list[Script]:
         octets = await mailbox.octets(message.uid)
         script = parse_script(octets)
         name = script.name or f"script-{message.uid}"
-        older = found.get(name)
-        found[name] = Script(
+        older = by_name.get(name)
+        by_name[name] = Script(
             name,
             message.uid,
             len(octets) - script.begin,
@@ -461,11 +461,11 @@ async def _read(mailbox: Mailbox) -> list[Script]:
             int(message.modseq),
             (*older.older, older.uid) if older else (),
         )
-    flagged = [one for one in found.values() if one.is_active]
-    last = max(flagged, key=lambda one: (one.modseq, one.uid), default=None)
+    flagged = [kept for kept in by_name.values() if kept.is_active]
+    last = max(flagged, key=lambda kept: (kept.modseq, kept.uid), default=None)
     return [
-        replace(one, is_active=False) if one.is_active and one is not last else one
-        for _, one in sorted(found.items())
+        replace(kept, is_active=False) if kept.is_active and kept is not last else kept
+        for _, kept in sorted(by_name.items())
     ]
 
 
@@ -493,10 +493,10 @@ def _found(scripts: Sequence[Script], name: str) -> Script | None:
 
 
 def _named(scripts: Sequence[Script], name: str) -> Script:
-    found = _found(scripts, name)
-    if found is None:
+    script = _found(scripts, name)
+    if script is None:
         raise _no_script(name)
-    return found
+    return script
 
 
 def _no_script(name: str) -> Refusal:

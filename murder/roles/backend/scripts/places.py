@@ -99,15 +99,15 @@ async def _make(backend: Backend, name: MailboxName, login: Login) -> None:
 async def find_by_id(backend: Backend, user: str, mailbox_id: str) -> MailboxName | None:
     """The user's mailbox here that has this MAILBOXID (RFC 8474), into which they may put mail."""
     inbox = inbox_of(user)
-    names = [inbox, *(one.name for one in islice(backend.mailboxes.below(inbox), MAX_OPENED))]
+    names = [inbox, *(entry.name for entry in islice(backend.mailboxes.below(inbox), MAX_OPENED))]
     async for name in in_turns(names):
         try:
             mailbox = await backend.store.open(name, user)
         except Refusal:
             continue
-        found = mailbox.mailbox_id == mailbox_id
+        is_it = mailbox.mailbox_id == mailbox_id
         mailbox.close()
-        if found:
+        if is_it:
             login = await backend.gate.login_of(user)
             try:
                 backend.mailboxes.require(name, login, "i")
@@ -132,6 +132,6 @@ async def resolve_special_use(
         if wanted is not None and head.name != wanted:
             continue
         uses = backend.annotations.special_uses(head.name, user)
-        if use.lower() in (one.lower() for one in uses):
+        if use.lower() in (own_use.lower() for own_use in uses):
             return head.name
     return None

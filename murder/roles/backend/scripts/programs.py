@@ -95,8 +95,8 @@ async def _run(
         # who may not end a process of another user has `timeout`, which runs as that one, do it; and sudo lets nothing of
         # the environment through
         limit = ["timeout", "-k", "1", f"{program.timeout_s:g}"]
-        told = [f"{name}={text}" for name, text in known.items() if "\0" not in text]
-        own = ["env", *told, "HOME=/", f"PATH={PATH}"]
+        variables = [f"{name}={text}" for name, text in known.items() if "\0" not in text]
+        own = ["env", *variables, "HOME=/", f"PATH={PATH}"]
         command = ["sudo", "-n", "-u", program.user, "--", *limit, *own, *command]
     words = [os.fsencode(word) for word in command]
     environment = {name: os.fsencode(text) for name, text in known.items() if "\0" not in text}
@@ -128,17 +128,26 @@ async def _run(
     finally:
         await _end(process)
     if code:
-        shown = complaint.decode("utf-8", "replace").strip()
-        return b"", f"exit code {code}" + (f": {shown}" if shown else "")
+        complained = complaint.decode("utf-8", "replace").strip()
+        return b"", f"exit code {code}" + (f": {complained}" if complained else "")
     return said, ""
 
 
 def _as_user(user: str) -> Sequence[str]:
     """What runs the words behind it as this user, with all their groups and none of ours. Raises KeyError where there is no
     such user."""
-    found = pwd.getpwnam(user)
-    groups = ",".join(map(str, os.getgrouplist(found.pw_name, found.pw_gid)))
-    return [sys.executable, "-I", "-S", "-c", BECOME, str(found.pw_uid), str(found.pw_gid), groups]
+    account = pwd.getpwnam(user)
+    groups = ",".join(map(str, os.getgrouplist(account.pw_name, account.pw_gid)))
+    return [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        BECOME,
+        str(account.pw_uid),
+        str(account.pw_gid),
+        groups,
+    ]
 
 
 async def _converse(

@@ -56,7 +56,7 @@ async def scripts_for_cause(backend: Backend, row: Caused) -> list[Chosen]:
     """The site's, then the one of the user's own. Raises Refusal."""
     user = row.user
     of_site = site_scripts(backend, user, row.mailbox, row.cause, row.origin)
-    chosen = [Chosen(one.name, one.octets) for one in of_site]
+    chosen = [Chosen(script.name, script.octets) for script in of_site]
     if row.script:
         try:
             chosen.append(Chosen(row.script, await backend.scripts.read(user, row.script), user))

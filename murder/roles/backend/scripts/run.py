@@ -83,14 +83,14 @@ async def scripts_for(backend: Backend, message: Arriving) -> list[Chosen]:
     """Those that run for a message that arrives, in order; where there are none, told in no time. Raises Refusal,
     UpstreamFailure."""
     site = backend.site
-    chosen = [Chosen(one.name, one.octets) for one in site.before]
+    chosen = [Chosen(script.name, script.octets) for script in site.before]
     if message.user is None:
         chosen += _of_shared(backend, message)
     else:
         active = await backend.scripts.active(message.user)
         if active is not None:
             chosen.append(Chosen(*active, message.user))
-    return chosen + [Chosen(one.name, one.octets) for one in site.after]
+    return chosen + [Chosen(script.name, script.octets) for script in site.after]
 
 
 def _of_shared(backend: Backend, message: Arriving) -> list[Chosen]:
@@ -99,8 +99,8 @@ def _of_shared(backend: Backend, message: Arriving) -> list[Chosen]:
     if not named:
         return []
     value = backend.annotations.value(message.mailbox, SHARED, SHARED_SCRIPT)
-    found = named.get(value.decode("utf-8", "replace")) if value else None
-    return [Chosen(found.name, found.octets)] if found is not None else []
+    script = named.get(value.decode("utf-8", "replace")) if value else None
+    return [Chosen(script.name, script.octets)] if script is not None else []
 
 
 async def run_scripts(
@@ -114,23 +114,25 @@ async def run_scripts(
     becomes of the message. Raises Refusal, UpstreamFailure: then they can be asked again."""
     faults: list[Fault] = []
     programs: list[tuple[Chosen, Script]] = []
-    for one in chosen:
+    for candidate in chosen:
         try:
-            programs.append((one, await _compiler(backend.site, one).program(one.octets)))
+            programs.append(
+                (candidate, await _compiler(backend.site, candidate).program(candidate.octets))
+            )
         except BadScript as bad:
-            faults.append(Fault(one, str(bad)[:500]))
-    found = None
-    while programs and found is None:
+            faults.append(Fault(candidate, str(bad)[:500]))
+    decided = None
+    while programs and decided is None:
         outcome = await _run(backend, message, programs, log, circumstances)
         if outcome.failure is None:
-            found = outcome
+            decided = outcome
         else:
             failed, _ = programs.pop(outcome.failure.script)
             faults.append(Fault(failed, str(outcome.failure)))
     for fault in faults:
         script = fault.script
         log.warning("script.failed", user=script.owner, script=script.name, problem=fault.problem)
-    return Ran(found, [one for one, _ in programs], faults)
+    return Ran(decided, [candidate for candidate, _ in programs], faults)
 
 
 def _compiler(site: Site, script: Chosen) -> Compiler:
@@ -144,7 +146,8 @@ async def _run(
     log: Log,
     circumstances: Circumstances | None,
 ) -> Outcome:
-    has_own = any(one.owner for one, _ in programs)  # what these include is compiled as theirs
+    # what these include is compiled as theirs
+    has_own = any(script.owner for script, _ in programs)
     compiler = backend.site.users if has_own else backend.site.compiler
     is_delivery = circumstances is None
     envelope = Envelope(_text(message.sender), _text(message.recipient))
@@ -160,7 +163,7 @@ async def _run(
     first = run.advance()
     if isinstance(first, Outcome):  # most ask nothing, and take a moment
         return first
-    answers = Answers(backend, message, [one for one, _ in programs], log)
+    answers = Answers(backend, message, [script for script, _ in programs], log)
     try:
         async with asyncio.timeout(RUN_S):
             return await _to_end(run, first, answers)
@@ -168,19 +171,19 @@ async def _run(
         raise Refusal(Code.UNAVAILABLE, LATER) from None
 
 
-async def _to_end(run: Machine, found: Question | Paused | Outcome, answers: "Answers") -> Outcome:
+async def _to_end(run: Machine, step: Question | Paused | Outcome, answers: "Answers") -> Outcome:
     turn = Turn()
-    while not isinstance(found, Outcome):
-        if found is PAUSED:
+    while not isinstance(step, Outcome):
+        if step is PAUSED:
             await line_up()
-        elif isinstance(found, LongWork):
-            run.answer(await aside(found.compute))
+        elif isinstance(step, LongWork):
+            run.answer(await aside(step.compute))
         else:
-            run.answer(await answers.answer(found))
+            run.answer(await answers.answer(step))
             if turn.is_over:  # most answers are known without a wait
                 await turn.rest()
-        found = run.advance()
-    return found
+        step = run.advance()
+    return step
 
 
 def _circumstances(backend: Backend, message: Arriving) -> Circumstances:
@@ -230,8 +233,8 @@ class Answers:
             case OwnAddresses():
                 return await own_addresses(backend, self._message)
             case MailboxIdExists(mailbox_id=mailbox_id):
-                found = self._user and await find_by_id(backend, self._user, mailbox_id)
-                return bool(found)
+                mailbox_name = self._user and await find_by_id(backend, self._user, mailbox_id)
+                return bool(mailbox_name)
             case Metadata(mailbox=mailbox, name=name):
                 return await self._metadata(mailbox, name)
             case InList(name=name, value=value):
@@ -289,8 +292,8 @@ class Answers:
         return True
 
     def _of_site(self, name: str) -> bytes | None:
-        found = self._backend.site.named.get(name)
-        return found.octets if found is not None else None
+        script = self._backend.site.named.get(name)
+        return script.octets if script is not None else None
 
     async def _script(self, name: str) -> bytes | None:
         if not self._user:

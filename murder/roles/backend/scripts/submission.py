@@ -146,7 +146,7 @@ def submit(config: SubmissionConfig, own_name: str, mail: Mail, taken: TakenFor)
     except (OSError, smtplib.SMTPException) as error:
         sent.problem = sent.problem or str(error) or type(error).__name__
     known = {*sent.taken, *sent.refused, *sent.left}
-    sent.left += [one for one in mail.recipients if one not in known]
+    sent.left += [recipient for recipient in mail.recipients if recipient not in known]
     return sent
 
 
@@ -180,7 +180,11 @@ def _transaction(
     if not _is_taken(client.mail(mail.sender, options), recipients, sent):
         client.rset()
         return
-    accepted = [one for one in recipients if _is_taken(client.rcpt(one), [one], sent)]
+    accepted = [
+        recipient
+        for recipient in recipients
+        if _is_taken(client.rcpt(recipient), [recipient], sent)
+    ]
     if not accepted:
         client.rset()
         return

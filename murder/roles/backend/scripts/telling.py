@@ -70,13 +70,13 @@ def _shown(action: Action, scripts: Sequence[Chosen]) -> str:
             pass
         case _:
             about = ""
-    shown = f"{word} {about[:MAX_SHOWN]}" if about else word
+    text = f"{word} {about[:MAX_SHOWN]}" if about else word
     place = action.place
     if not place.line or place.script >= len(scripts):
-        return shown
+        return text
     script = scripts[place.script].name
     included = f"/{place.include}" if place.include else ""
-    return f"{script}{included}:{place.line} {shown}"
+    return f"{script}{included}:{place.line} {text}"
 
 
 async def tell_owners(

@@ -200,9 +200,9 @@ class FrontendImap(ImapDialogue, Client):
 
     async def upstream(self, server: str) -> ImapUpstream:
         """This session's connection to a backend. Raises UpstreamFailure."""
-        found = self.upstreams.get(server)
-        if found is not None and not found.is_lost:
-            return found
+        upstream = self.upstreams.get(server)
+        if upstream is not None and not upstream.is_lost:
+            return upstream
         opened = await self._open(server)
         self.upstreams[server] = opened
         if self.arbiter is not None:

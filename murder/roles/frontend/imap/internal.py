@@ -59,7 +59,7 @@ async def collect(
     dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes, *words: bytes
 ) -> list[bytes]:
     """The untagged answers of these kinds (upper case) to an own command. Raises Refusal, UpstreamFailure."""
-    found: list[bytes] = []
+    responses: list[bytes] = []
     octets_left = MAX_COLLECTED
 
     def take(response: bytes) -> bool:
@@ -69,13 +69,13 @@ async def collect(
         octets_left -= len(response) + RESPONSE_OCTETS
         if octets_left < 0:
             raise BadSyntax(f"an answer of more than {MAX_COLLECTED} octets")
-        found.append(response)
+        responses.append(response)
         return True
 
     reply = await execute(dialogue, upstream, octets, take)
     if not reply.is_ok:
         raise refusal_of(reply)
-    return found
+    return responses
 
 
 async def hear_offer(dialogue: FrontendImap, server: str) -> None:

@@ -474,8 +474,8 @@ def _internal(unix_hierarchy: bool, alternative: bool, external: bytes, user: st
 def _words(words: tuple[bytes, ...], literal_minus: bool, suppressed: tuple[str, ...]) -> bytes:
     """As `capability_words` after the login."""
     left_out = {word.upper().encode() for word in suppressed}
-    shown = (b"LITERAL-" if literal_minus and word == b"LITERAL+" else word for word in words)
-    return b" ".join(word for word in shown if word.upper() not in left_out)
+    offered = (b"LITERAL-" if literal_minus and word == b"LITERAL+" else word for word in words)
+    return b" ".join(word for word in offered if word.upper() not in left_out)
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)

@@ -149,7 +149,9 @@ def _in_order(dialogue: FrontendImap) -> list[ImapUpstream]:
     """The selected mailbox's backend first: what it refuses, the others need not hear."""
     selected = dialogue.selected
     first = selected.upstream if selected is not None else None
-    return sorted(dialogue.upstreams.values(), key=lambda one: (one is not first, one.server))
+    return sorted(
+        dialogue.upstreams.values(), key=lambda upstream: (upstream is not first, upstream.server)
+    )
 
 
 async def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
@@ -158,12 +160,12 @@ async def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
         return []
     frontend, login = dialogue.frontend, dialogue.user
     own = frontend.locator.known(inbox_of(login.user))
-    found = {own.server} if own is not None else set()
+    servers = {own.server} if own is not None else set()
     if any(group.which not in SELECTED for group in request.groups):
         identifiers = identifiers_of(login.user, login.identity.groups)
         rows = frontend.mailboxes.shown_to(None if login.is_admin else identifiers, (b"",))
-        found |= {row.server async for row in in_turns(islice(rows, MAX_LOOKED_AT))}
-    return sorted(found)
+        servers |= {row.server async for row in in_turns(islice(rows, MAX_LOOKED_AT))}
+    return sorted(servers)
 
 
 async def _spelled_for(dialogue: FrontendImap, upstream: ImapUpstream, body: bytes) -> bytes:

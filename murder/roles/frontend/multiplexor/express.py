@@ -197,8 +197,8 @@ def enter_at_once(dialogue: "Lobby", octets: bytes, login: Login) -> bool:
 
 @functools.lru_cache(maxsize=64)  # a server says the same at every login
 def _words(octets: bytes) -> frozenset[bytes]:
-    found = (words_in(line) for line in reversed(octets.split(b"\r\n")))
-    return next((words for words in found if words), frozenset())
+    of_lines = (words_in(line) for line in reversed(octets.split(b"\r\n")))
+    return next((words for words in of_lines if words), frozenset())
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)

@@ -58,10 +58,10 @@ class Finder:
     def servers(self) -> frozenset[str]:
         """Those that a table or the hash may name."""
         config = self._config.multiplexor
-        found = self._tables.servers()
+        servers = self._tables.servers()
         if "hash" in config.find:
-            found.update(config.hash_servers)
-        return frozenset(found)
+            servers.update(config.hash_servers)
+        return frozenset(servers)
 
     async def find(self, login: Login) -> Place | None:
         """Where the session goes; None where it is to be served by commands. Raises Refusal for who is nowhere,

@@ -58,7 +58,7 @@ async def _log_in_imap(
         answer = await _authenticate(upstream, visitor.proof(upstreams, upstream), words, client_id)
     if answer[-1][:4].upper() != b"A OK":
         raise refused(upstream.failure, answer[-1])
-    after = next((found for line in reversed(answer) if (found := words_in(line))), None)
+    after = next((of_line for line in reversed(answer) if (of_line := words_in(line))), None)
     line = answer[-1].partition(b" ")[2]
     if after is None:
         after = await _ask_capabilities(upstream)
@@ -109,10 +109,10 @@ async def _say_login(upstream: LineUpstream, visitor: Visitor, client_id: bytes)
 async def _ask_capabilities(upstream: LineUpstream) -> frozenset[bytes]:
     upstream.send(b"c CAPABILITY\r\n")
     lines = await _answer(upstream, b"c")
-    found = frozenset[bytes]().union(*map(words_in, lines))
-    if not found:
+    words = frozenset[bytes]().union(*map(words_in, lines))
+    if not words:
         raise upstream.failure(UpstreamKind.PROTOCOL, "it tells no capabilities")
-    return found
+    return words
 
 
 async def _answer(upstream: LineUpstream, tag: bytes, *, goes_on: bool = False) -> list[bytes]:

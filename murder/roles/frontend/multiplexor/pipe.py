@@ -89,8 +89,8 @@ class Pipe(ClientDialogue):
         if self.server.is_lost or self.connection.is_lost:
             self._server_gone()
             return
-        for one in (self.connection, self.server):
-            one.transport.set_write_buffer_limits(WAITING_OCTETS, WAITING_OCTETS // 4)
+        for connection in (self.connection, self.server):
+            connection.transport.set_write_buffer_limits(WAITING_OCTETS, WAITING_OCTETS // 4)
         if early:
             end.received(early)
         waiting = self.session.take_rest()

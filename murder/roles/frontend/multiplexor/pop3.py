@@ -35,7 +35,9 @@ async def _begin(upstreams: Upstreams, upstream: LineUpstream, known: Offers | N
             if line == b".":
                 return Offers(frozenset(words))
             word, _, rest = line.partition(b" ")
-            words |= {b"AUTH=" + one for one in rest.split()} if word == b"SASL" else {word}
+            words |= (
+                {b"AUTH=" + mechanism for mechanism in rest.split()} if word == b"SASL" else {word}
+            )
         raise upstream.failure(UpstreamKind.PROTOCOL, "it offers too much")
     return Offers(frozenset(words))
 

@@ -36,9 +36,9 @@ class Tables:
 
     def place_of(self, user: str) -> Place | None:
         """None where neither has the user. Raises UpstreamFailure where what comes out is no server of ours."""
-        found = place_in(self.users, user)
-        if found is not None or not self.expressions:
-            return found
+        listed = place_in(self.users, user)
+        if listed is not None or not self.expressions:
+            return listed
         try:
             made = first_place(self.expressions, user)
         except ValueError as error:

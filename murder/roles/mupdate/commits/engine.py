@@ -281,18 +281,18 @@ class Ordered:
 
     def _catch_up(self, given: Mapping[bytes, object]) -> bytes | None:
         """Take up all that the log has; the mark of that which was `given`, if it was among it."""
-        found = self._records.since(self._epoch, self.mailboxes.position())
-        if not isinstance(found, Whole):
-            done = self._take(found, given)
+        records = self._records.since(self._epoch, self.mailboxes.position())
+        if not isinstance(records, Whole):
+            done = self._take(records, given)
             if not self._is_joined:
                 self.mailboxes.commit([mark_synchronised()])
                 self._is_joined = True
             return done
-        found = checked_whole(found)
-        if found.is_put_back:
-            self._put_aside(found)
-        self._commits = [self.mailboxes.take_whole(found)]
-        self._epoch = found.epoch
+        records = checked_whole(records)
+        if records.is_put_back:
+            self._put_aside(records)
+        self._commits = [self.mailboxes.take_whole(records)]
+        self._epoch = records.epoch
         self._is_joined = True
         self._log.info(
             "engine.list_taken", mailboxes=self.mailboxes.count(), mark=self.mailboxes.mark()

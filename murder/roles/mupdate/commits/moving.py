@@ -315,8 +315,8 @@ class Movable:
             doubtful -= {key for _, key, _ in following.changes}
             at = following.seq if following.mark is None else None
         if doubtful:
-            shown = display(name_of_key(min(doubtful)))
-            text = f"The log and the list differ in {len(doubtful)} rows ({shown} is one): nothing was changed"
+            first_name = display(name_of_key(min(doubtful)))
+            text = f"The log and the list differ in {len(doubtful)} rows ({first_name} is one): nothing was changed"
             raise Refusal(Code.CANNOT, text)
 
     def _take_over(self, to: str, log: ListLog, token: str, seq: int) -> float:

@@ -85,16 +85,16 @@ class View:
 
     def get(self, key: bytes, *, db: Table) -> bytes | None:
         for layer in self._layers:
-            found: Any = layer.tables[db].get(key, NOWHERE)
-            if found is not NOWHERE:
-                return found  # type: ignore[no-any-return] # a layer has octets or None
+            row: Any = layer.tables[db].get(key, NOWHERE)
+            if row is not NOWHERE:
+                return row  # type: ignore[no-any-return] # a layer has octets or None
         return self._below.get(key, db=db)
 
     def stat(self, db: Table) -> dict[str, int]:
         """`entries`: of tables that are counted."""
-        found = self._below.stat(db)
+        statistics = self._below.stat(db)
         more = sum(layer.more.get(db, 0) for layer in self._layers)
-        return {**found, "entries": found["entries"] + more}
+        return {**statistics, "entries": statistics["entries"] + more}
 
     def cursor(self, db: Table) -> Cursor:
         if not any(layer.tables[db] for layer in self._layers):
@@ -144,14 +144,14 @@ class Draft(View):
         return True
 
     def pop(self, key: bytes, *, db: Table) -> bytes | None:
-        found = self.get(key, db=db)
-        if found is not None:
+        value = self.get(key, db=db)
+        if value is not None:
             own = self.own
             own.set(db, key, None)
             own.more[db] = own.more.get(db, 0) - 1
             own.keys += 1
             own.octets += len(key)
-        return found
+        return value
 
     def delete(self, key: bytes, *, db: Table) -> bool:
         if db in self._counted:
@@ -204,9 +204,9 @@ class _MergedCursor:
 
     def _look(self, key: bytes) -> Any:
         for layer in self._layers:
-            found: Any = layer.tables[self._table].get(key, NOWHERE)
-            if found is not NOWHERE:
-                return found
+            row: Any = layer.tables[self._table].get(key, NOWHERE)
+            if row is not NOWHERE:
+                return row
         return NOWHERE
 
     def first(self) -> bool:
@@ -223,19 +223,19 @@ class _MergedCursor:
         if value is not None:
             self._item = (highest, value)
             return True
-        found = None
-        for found in self._pairs(b""):  # noqa: B007 - the last one counts
+        pair = None
+        for pair in self._pairs(b""):  # noqa: B007 - the last one counts
             pass
-        if found is None:
+        if pair is None:
             return False
-        self._item = found
+        self._item = pair
         return True
 
     def set_range(self, key: bytes) -> bool:
-        found = next(self._pairs(key), None)
-        if found is None:
+        pair = next(self._pairs(key), None)
+        if pair is None:
             return False
-        self._item = found
+        self._item = pair
         return True
 
     def next(self) -> bool:

@@ -127,8 +127,8 @@ class Environment:
             except lmdb.MapResizedError:
                 transaction = self._begin_read()
             with transaction:
-                found: bytes | None = transaction.get(key, db=table)
-                return found
+                value: bytes | None = transaction.get(key, db=table)
+                return value
 
     def _begin_read(self) -> "lmdb.Transaction[bytes]":
         return self._begin(self._lmdb.begin)
@@ -379,9 +379,9 @@ def _make_file(path: Path, map_bytes: int) -> None:
 def sync_names(folder: Path) -> None:
     """Make the names on the way to the folder's files durable, as far up as we may look: LMDB syncs what is in its file
     only, and a file whose name is lost in a power cut is lost. Costs nothing where they are."""
-    for one in (folder, *folder.absolute().parents):
+    for directory in (folder, *folder.absolute().parents):
         try:
-            descriptor = os.open(one, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         except PermissionError:
             return
         try:
@@ -401,13 +401,13 @@ def _open_table(environment: lmdb.Environment, name: bytes, *, create: bool) -> 
 def _check_format(environment: lmdb.Environment, path: Path, *, read_only: bool) -> None:
     meta = _open_table(environment, b"meta", create=not read_only)
     with environment.begin(db=meta, write=not read_only) as transaction:
-        found = transaction.get(b"format")
-        if found is None and not read_only:
+        stored = transaction.get(b"format")
+        if stored is None and not read_only:
             transaction.put(b"format", FORMAT)
             transaction.put(b"epoch", os.urandom(8).hex().encode())
-        elif found not in (FORMAT, AHEAD_FORMAT):
+        elif stored not in (FORMAT, AHEAD_FORMAT):
             raise Refusal(
                 Code.UNAVAILABLE,
-                f"The mailbox list {path} has format {(found or b'none').decode()}, this version reads "
+                f"The mailbox list {path} has format {(stored or b'none').decode()}, this version reads "
                 f"{FORMAT.decode()} and {AHEAD_FORMAT.decode()}: use the newer version of murder that wrote it",
             )

@@ -49,13 +49,13 @@ def weight_of_rows(keys: list[bytes], unnumbered: list[bytes]) -> int:
 
 def parse_holdings(octets: bytes, at: int) -> dict[bytes, Holding]:
     """`octets and mailboxes (8) length (2) server`, repeated."""
-    found = {}
+    holdings = {}
     while at < len(octets):
         packed, length = _HEAD.unpack_from(octets, at)
         at += _HEAD.size + length
         held = Holding(packed & _MAX_MAILBOXES, packed >> _MAILBOX_BITS)
-        found[octets[at - length : at]] = held
-    return found
+        holdings[octets[at - length : at]] = held
+    return holdings
 
 
 def format_holdings(holdings: Mapping[bytes, Holding]) -> bytes:

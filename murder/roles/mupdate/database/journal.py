@@ -181,8 +181,8 @@ class Journal:
             record = self._record(side * half, (side + 1) * half)
             if record is not None and record[1] == 0:
                 chapters[record[0].before, record[0].stands_on] = (record[0], side)
-        while (found := chapters.pop((before, stands_on), None)) is not None:
-            chapter, side = found
+        while (chapter_of_side := chapters.pop((before, stands_on), None)) is not None:
+            chapter, side = chapter_of_side
             yield chapter, self._records(chapter, side * half, (side + 1) * half)
             before, stands_on = chapter.name, stands_on + 1
 
@@ -247,7 +247,7 @@ def format_changes(changes: Iterable[tuple[int, dict[bytes, bytes | None]]]) -> 
 
 def parse_changes(octets: bytes) -> Changes:
     """The reverse."""
-    found = []
+    changes = []
     at = 0
     while at < len(octets):
         number, count = _TABLE.unpack_from(octets, at)
@@ -267,5 +267,5 @@ def parse_changes(octets: bytes) -> Changes:
                 continue
             changed[key] = octets[at : at + length]
             at += length
-        found.append((number, changed))
-    return found
+        changes.append((number, changed))
+    return changes

@@ -275,7 +275,10 @@ class MailboxList:
         holdings = self._environment.read(
             lambda transaction: last_commit(transaction, self._tables).holdings
         )
-        return {server.decode("utf-8", "surrogateescape"): one for server, one in holdings.items()}
+        return {
+            server.decode("utf-8", "surrogateescape"): holding
+            for server, holding in holdings.items()
+        }
 
     def used_bytes(self) -> int:
         """Octets of the file in use."""
@@ -354,21 +357,21 @@ class MailboxList:
     ) -> tuple[list[tuple[int, bytes, bytes | None]], bool]:
         """They, and whether that is all."""
         cursor = transaction.cursor(db=self._tables[b"log"])
-        found: list[tuple[int, bytes, bytes | None]] = []
+        changed: list[tuple[int, bytes, bytes | None]] = []
         octets = 0
         if not cursor.set_range(NUMBER.pack(seq + 1)):
-            return found, True
+            return changed, True
         entries = self._entries
         for line, key in cursor.iternext():
             kind = line[SEQ_OCTETS:]
             if kind == COMMIT:
                 continue
             row = transaction.get(key, db=entries) if kind == ROW else None
-            found.append((NUMBER.unpack_from(line)[0], key, row))
+            changed.append((NUMBER.unpack_from(line)[0], key, row))
             octets += 0 if row is None else len(row)
-            if len(found) == limit or octets >= PAGE_OCTETS:
-                return found, False
-        return found, True
+            if len(changed) == limit or octets >= PAGE_OCTETS:
+                return changed, False
+        return changed, True
 
     def follow(self, seq: int, limit: int = BATCH) -> Following:
         """What to send to somebody who stands at `seq`, read at one moment."""
@@ -543,10 +546,10 @@ def _scan(
     cursor = transaction.cursor(db=table)
     if not cursor.set_range(start):
         return []
-    found = islice(cursor.iternext(), limit)
+    pairs = islice(cursor.iternext(), limit)
     if prefix:
-        return list(takewhile(lambda pair: pair[0].startswith(prefix), found))
-    return list(found)
+        return list(takewhile(lambda pair: pair[0].startswith(prefix), pairs))
+    return list(pairs)
 
 
 def _page(transaction: Snapshot, table: Table, start: bytes, prefix: bytes, limit: int) -> Page:

@@ -47,8 +47,8 @@ class Pages:
         self.count += lines
 
 
-def _are_near(snapshot: Snapshot, entries: Table, one: bytes, other: bytes) -> bool:
-    first, second = sorted((one, other))
+def _are_near(snapshot: Snapshot, entries: Table, here: bytes, other: bytes) -> bool:
+    first, second = sorted((here, other))
     cursor = snapshot.cursor(db=entries)
     if not cursor.set_range(first):
         return True

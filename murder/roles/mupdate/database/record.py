@@ -79,7 +79,7 @@ def pack_plain_rows(
             if 0 < len(name) <= MAX_NAME_OCTETS
         ]
         return Block([key for key, _ in kept], [row for _, row in kept])
-    heads = {one: pack_row(b"", EntryState.ACTIVE, one, b"") for one in set(locations)}
+    heads = {server: pack_row(b"", EntryState.ACTIVE, server, b"") for server in set(locations)}
     rows = list(map(add, map(heads.__getitem__, locations), acls))
     return Block(joined.translate(_TO_KEY).split(b"\n"), rows)
 
@@ -181,10 +181,10 @@ def _lookers(acl: bytes, owner: bytes) -> frozenset[bytes]:
     fields = acl.split(b"\t")
     # the last one counts, as in `model.acl`
     granted = dict(zip(fields[0::2], fields[1::2], strict=False))
-    found = {who for who, rights in granted.items() if who and _LOOKUP_RIGHT in rights}
+    users = {who for who, rights in granted.items() if who and _LOOKUP_RIGHT in rights}
     if owner:
-        found.add(owner)
-    return frozenset(found)
+        users.add(owner)
+    return frozenset(users)
 
 
 def may_look_up(key: bytes, row: bytes, known: frozenset[bytes]) -> bool:
@@ -194,15 +194,15 @@ def may_look_up(key: bytes, row: bytes, known: frozenset[bytes]) -> bool:
     if not row[FLAGS_AT] & ACTIVE:
         return False
     if len(acl) <= _COMMON_ACL_OCTETS or len(known) > _FEW:
-        found = lookers(key, row)
-        return not known.isdisjoint(found) and (
-            owner in known or not any(b"-" + one in found for one in known)
+        users = lookers(key, row)
+        return not known.isdisjoint(users) and (
+            owner in known or not any(b"-" + identifier in users for identifier in known)
         )
     if owner and owner in known:
         return True
-    if not any(_LOOKUP_RIGHT in rights_of(acl, one) for one in known):
+    if not any(_LOOKUP_RIGHT in rights_of(acl, identifier) for identifier in known):
         return False
-    return not any(_LOOKUP_RIGHT in rights_of(acl, b"-" + one) for one in known)
+    return not any(_LOOKUP_RIGHT in rights_of(acl, b"-" + identifier) for identifier in known)
 
 
 def rights_of(acl: bytes, identifier: bytes) -> bytes:

@@ -122,8 +122,8 @@ def load(mailboxes: MailboxList, entries: Iterable[MailboxEntry], *, replace: bo
         part = rows[at : at + LOAD_ROWS]
         if replace:
             packed = Block(
-                [collation_key(one.name) for one in part],
-                [pack_row(one.name, one.state, one.raw_location, one.raw_acl) for one in part],
+                [collation_key(row.name) for row in part],
+                [pack_row(row.name, row.state, row.raw_location, row.raw_acl) for row in part],
             )
             mailboxes.write(lambda transaction: difference.apply(transaction, packed))  # noqa: B023 - runs at once
         else:
@@ -173,12 +173,12 @@ def seen_by(entry: MailboxEntry) -> set[str]:
     row = bytes(SEQ_OCTETS) + pack_row(entry.name, entry.state, entry.raw_location, entry.raw_acl)
     identifiers = lookers(collation_key(entry.name), row)
     owner = owner_of(entry.name)
-    shown = {
+    users = {
         identifier
         for identifier in identifiers
         if not identifier.startswith(b"-") and b"-" + identifier not in identifiers
     }
-    return {_text(one) for one in shown} | ({owner} if owner else set())
+    return {_text(user) for user in users} | ({owner} if owner else set())
 
 
 def _check_lookers(mailboxes: MailboxList) -> Iterator[str]:

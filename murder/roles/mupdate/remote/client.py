@@ -104,15 +104,15 @@ class MasterClient:
     async def deactivate(self, name: bytes, raw_location: bytes) -> None:
         """Back to reserved. Done already is no error. Raises Refusal, UpstreamFailure."""
         if await self._is_fragile():
-            found = await self.find(name)
-            if found is None:
+            entry = await self.find(name)
+            if entry is None:
                 raise Refusal(Code.NONEXISTENT, "mailbox not currently active")
-            if not found.is_active:
+            if not entry.is_active:
                 return
         _, answer = await self._command(Verb.DEACTIVATE, name, raw_location)
         if answer.kind is not Kind.OK:
-            found = await self.find(name)
-            if found is None or found.is_active or found.raw_location != raw_location:
+            entry = await self.find(name)
+            if entry is None or entry.is_active or entry.raw_location != raw_location:
                 raise _refusal(Code.CANNOT, answer, name)
 
     async def delete(self, name: bytes) -> None:
@@ -296,7 +296,7 @@ class MasterClient:
             pending = self._pending.get(event.tag)
             if pending is not None:
                 octets = sum(
-                    sum(map(len, one)) for one in (event.names, event.locations, event.acls)
+                    sum(map(len, strings)) for strings in (event.names, event.locations, event.acls)
                 )
                 if self._may_have(pending, len(event.names), octets):
                     pending.entries += [pending.active(*row[:3]) for row in event]
@@ -345,10 +345,10 @@ class MasterClient:
             return
         self._link = None
         pending, self._pending = list(self._pending.values()), {}
-        for one in pending:
-            if not one.future.done():
-                one.future.set_exception(failure)
-                one.future.exception()  # whoever waited may have been cancelled
+        for command in pending:
+            if not command.future.done():
+                command.future.set_exception(failure)
+                command.future.exception()  # whoever waited may have been cancelled
 
 
 _LIMIT: Final = f"[{Code.LIMIT.value}] "

@@ -81,7 +81,7 @@ class Masters:
     def _in_order(self) -> list[Target]:
         """Those that failed lately behind the others; each as preferred."""
         past = time.monotonic() - AVOIDED_S
-        return sorted(self._places, key=lambda one: self._failed_at.get(one.name, 0.0) > past)
+        return sorted(self._places, key=lambda place: self._failed_at.get(place.name, 0.0) > past)
 
     async def is_there(self, link: Link) -> bool:
         """Whether the master behind this link says its banner to somebody who comes now; asked by many, looked at once."""
@@ -130,4 +130,4 @@ def _places(target: Target) -> Sequence[Target]:
     places = [replace(target, host=host, port=port, others=()) for host, port in every]
     own = [place for place in places if place.host == target.caller]
     at = zlib.crc32(target.caller.encode()) % len(places)
-    return [*own, *(one for one in places[at:] + places[:at] if one not in own)]
+    return [*own, *(named for named in places[at:] + places[:at] if named not in own)]

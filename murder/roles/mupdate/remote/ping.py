@@ -164,7 +164,7 @@ class PingClient:
         if word == "OK":
             return
         kind, _, text = rest.partition(" ")
-        known = {one.value: one for one in UpstreamKind}
+        known = {member.value: member for member in UpstreamKind}
         raise _failure(known.get(kind, UpstreamKind.PROTOCOL), text)
 
     async def _answered(self, question: str) -> str:

@@ -168,21 +168,21 @@ class Subscriber:
     async def _dump(self, *, resend: bool) -> bool:
         """Send all rows, or again those that a Cyrus replica may lose; whether there are such."""
         last: bytes | None = b""
-        found = False
+        is_any = False
         while last is not None:
             rows, last = self._hub.mailboxes.rows(last)
             if self._hosts:
                 rows = [(key, row) for key, row in rows if server_of_row(row) in self._hosts]
             if resend:
                 rows = [(key, row) for key, row in rows if is_at_risk(key)]
-            elif not self._positions and not found:
-                found = any(is_at_risk(key) for key, _ in rows)
+            elif not self._positions and not is_any:
+                is_any = any(is_at_risk(key) for key, _ in rows)
             if rows:
                 lines = format_rows(self._tag, rows, literals=self._literals)
                 del rows  # their octets wait for the peer once, not twice
                 await self._outlet.send_all(lines)
             await line_up()  # other connections have their turn after each batch
-        return found
+        return is_any
 
     async def _catch_up(self) -> None:
         """Send what changed since `seq`. Every row once, as it is now."""
@@ -362,7 +362,7 @@ class Hub:
             for subscriber in list(self.subscribers):
                 subscriber.cut("the list has another history")
             return
-        octets = sum([len(one.key) + len(one.row or b"") for one in committed.changes])
+        octets = sum([len(change.key) + len(change.row or b"") for change in committed.changes])
         for subscriber in list(self.subscribers):
             subscriber.committed(committed, octets)
 

@@ -57,8 +57,8 @@ class Untaken:
             return
         if now - self._counted_at >= COUNTED_AGAIN_S:
             self._counted_at = now
-            for one in list(self._shares):
-                self._note(one, now)
+            for held in list(self._shares):
+                self._note(held, now)
         if self.total > self.most and not self._is_told:
             self._is_told = True
             self._log.warning("subscribers.slow", octets=self.total, connections=len(self._shares))

@@ -208,7 +208,7 @@ class Writes:
         self._batch, self._tags, self._cost, self._octets = [], [], 0, 0
         if self._ledger is None:
             self._look()
-            self._reply(tags, [one.error for one in batch if isinstance(one, _Refusing)])
+            self._reply(tags, [write.error for write in batch if isinstance(write, _Refusing)])
             self._writer.written()
             return
         self._outstanding += len(batch)

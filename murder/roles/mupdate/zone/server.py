@@ -64,7 +64,7 @@ class ZoneServer:
         import dns.query
         import dns.rdatatype
 
-        found: dict[str, str] = {}
+        targets: dict[str, str] = {}
         host, port = self._resolved()
         answers = dns.query.xfr(
             host,
@@ -86,11 +86,11 @@ class ZoneServer:
                     name = records.name.relativize(self._suffix).to_text().lower()
                     is_cname = records.rdtype == dns.rdatatype.CNAME
                     target = records[0].target.to_text(omit_final_dot=True) if is_cname else ""
-                    found[name] = target.lower()
-                    if len(found) > most:
+                    targets[name] = target.lower()
+                    if len(targets) > most:
                         text = f"a zone of more than {most} names"
                         raise self._failure(UpstreamKind.PROTOCOL, text)
-        return found
+        return targets
 
     def records_of(self, names: Iterable[str]) -> Mapping[str, str]:
         """As `records`, of these names alone, each asked for: a name that is not there is left out. Raises
@@ -101,7 +101,7 @@ class ZoneServer:
         import dns.rcode
         import dns.rdatatype
 
-        found: dict[str, str] = {}
+        targets: dict[str, str] = {}
         host, port = self._resolved()
         give_up_at = time.monotonic() + max(ALL_S, self._config.timeout_s)
         for name in names:
@@ -117,11 +117,11 @@ class ZoneServer:
                 word = dns.rcode.to_text(answer.rcode())
                 text = f"it answers no question: {word}; {CURES.get(word, 'look at its log')}"
                 raise self._failure(UpstreamKind.AUTH, text)
-            records = next((one for one in answer.answer if one.name == whole), None)
+            records = next((rrset for rrset in answer.answer if rrset.name == whole), None)
             is_cname = records is not None and records.rdtype == dns.rdatatype.CNAME
             target = records[0].target.to_text(omit_final_dot=True) if records and is_cname else ""
-            found[name] = target.lower()
-        return found
+            targets[name] = target.lower()
+        return targets
 
     def change(self, wanted: Difference) -> None:
         """All of it, a part at a time. Each removal asks that the record is still the one that was seen. Raises

@@ -31,22 +31,22 @@ async def expire(reach: Reach, server: str | None, dry_run: bool, yes: bool, as_
     rows = await reach.rows()
     servers = [need_backend(reach, rows, server)] if server else backends_of(reach, rows)
     acts = yes and not dry_run
-    found: list[dict[str, object]] = []
+    expired: list[dict[str, object]] = []
     problems: dict[str, str] = {}
     away = False
-    for one in servers:
+    for backend in servers:
         try:
-            outcome = await ask(reach, one, acts=acts)
+            outcome = await ask(reach, backend, acts=acts)
         except Refusal as refusal:
-            problems[one] = refusal.text
+            problems[backend] = refusal.text
             continue
         except UpstreamFailure as failure:
-            problems[one], away = str(failure), True
+            problems[backend], away = str(failure), True
             continue
         for row in outcome:
-            found.append(
+            expired.append(
                 {
-                    "server": one,
+                    "server": backend,
                     "rule": row.rule,
                     "mailbox": mutf7.decode_leniently(row.mailbox),
                     "messages": row.messages,
@@ -56,15 +56,15 @@ async def expire(reach: Reach, server: str | None, dry_run: bool, yes: bool, as_
                 }
             )
     if as_json:
-        print_json({"done": acts, "expired": found, "problems": problems})
+        print_json({"done": acts, "expired": expired, "problems": problems})
     else:
-        _show(found, problems, acts)
+        _show(expired, problems, acts)
     if away:
         return 3
-    return 2 if not acts and any(row["messages"] for row in found) else 0
+    return 2 if not acts and any(row["messages"] for row in expired) else 0
 
 
-def _show(found: list[dict[str, object]], problems: dict[str, str], acts: bool) -> None:
+def _show(expired: list[dict[str, object]], problems: dict[str, str], acts: bool) -> None:
     print_table(
         ("mailbox", "rule", "messages", "size", "to", "problem", "server"),
         [
@@ -77,7 +77,7 @@ def _show(found: list[dict[str, object]], problems: dict[str, str], acts: bool) 
                 str(row["problem"]),
                 str(row["server"]),
             ]
-            for row in found
+            for row in expired
         ],
         hosts=("server",),
         spare=("problem",),
@@ -85,6 +85,6 @@ def _show(found: list[dict[str, object]], problems: dict[str, str], acts: bool) 
     )
     for server, problem in problems.items():
         click.echo(f"{server}: {problem}", err=True)
-    total = sum(int(str(row["messages"])) for row in found)
+    total = sum(int(str(row["messages"])) for row in expired)
     if total and not acts:
         click.echo(f"{count(total, 'message')}. Re-run with --yes to do it now.", err=True)

@@ -468,7 +468,7 @@ async def remove(reach: Reach, name: MailboxName, yes: bool, as_json: bool) -> i
         if as_json:
             print_json(facts)
         else:
-            rows = [[one["name"], one["server"]] for one in gone]
+            rows = [[mailbox["name"], mailbox["server"]] for mailbox in gone]
             print_table(("mailbox", "server"), rows, hosts=("server",))
         what = count(len(doomed), "mailbox with all its mail", "mailboxes with all their mail")
         click.echo(

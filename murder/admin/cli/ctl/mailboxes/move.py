@@ -31,7 +31,9 @@ from murder.wire.nodes.move_words import RESULTS, MoveCompared
 
 def show_plan(reach: Reach, planned: Sequence[Planned], as_json: bool) -> None:
     heads = ("name", "mailboxes", "from", "to")
-    rows = [[reach.shown(one.root), str(one.mailboxes), one.source, one.target] for one in planned]
+    rows = [
+        [reach.shown(tree.root), str(tree.mailboxes), tree.source, tree.target] for tree in planned
+    ]
     if as_json:
         print_json(
             [{**dict(zip(heads, row, strict=True)), "mailboxes": int(row[1])} for row in rows]
@@ -46,21 +48,21 @@ async def run_plan(reach: Reach, planned: Sequence[Planned], parallel: int, as_j
     screen = Screen(reach, planned, quiet=as_json)
     await carry_out(reach, planned, parallel, screen.tell)
     screen.end()
-    failed = [one for one in planned if one.state == "failed"]
+    failed = [tree for tree in planned if tree.state == "failed"]
     passed = time.monotonic() - began
-    carried = sum(one.octets for one in planned)
+    carried = sum(tree.octets for tree in planned)
     if as_json:
         print_json(
             {
                 "moved": len(planned) - len(failed),
-                "failed": {reach.shown(one.root): one.problem for one in failed},
+                "failed": {reach.shown(tree.root): tree.problem for tree in failed},
                 "octets": carried,
                 "seconds": round(passed, 3),
             }
         )
     else:
-        for one in failed:
-            click.echo(f"{plain(reach.shown(one.root))}: {one.problem}", err=True)
+        for tree in failed:
+            click.echo(f"{plain(reach.shown(tree.root))}: {tree.problem}", err=True)
         click.echo(
             f"{len(planned) - len(failed)} moved, {len(failed)} failed, {octets(carried)} in {seconds(passed)}"
         )
@@ -165,19 +167,19 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
     murder ctl move status --all
     murder ctl move status 3f1c5e02ab47 --json
     """
-    found, failures = await records(reach, backends_of(reach, await reach.rows()))
+    kept, failures = await records(reach, backends_of(reach, await reach.rows()))
     listed = [
-        one
-        for one in found
-        if one.is_out
+        record
+        for record in kept
+        if record.is_out
         and (
-            one.id == move_id
+            record.id == move_id
             if move_id
-            else everything or one.state not in ("removed", "undone", "aborted")
+            else everything or record.state not in ("removed", "undone", "aborted")
         )
     ]
     if as_json:
-        print_json([{"backend": one.backend, **one.move.shown()} for one in listed])
+        print_json([{"backend": record.backend, **record.move.shown()} for record in listed])
     else:
         heads = (
             "id",
@@ -193,7 +195,7 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
         )
         print_table(
             heads,
-            [_shown(reach, one) for one in listed],
+            [_shown(reach, record) for record in listed],
             right=("messages", "size", "took", "stop"),
             hosts=("from", "to"),
             spare=("messages", "size", "stop", "took"),
@@ -240,9 +242,11 @@ async def verify(reach: Reach, move_id: str, as_json: bool) -> int:
             raise
         click.echo(f"murder: {refusal.text}", err=True)  # the other end cannot be reached
         return 3
-    result = max((one.result for one in compared), key=RESULTS.index, default="same")
+    result = max((mailbox.result for mailbox in compared), key=RESULTS.index, default="same")
     if as_json:
-        mailboxes = [{**one.shown(), "mailbox": reach.shown(one.mailbox)} for one in compared]
+        mailboxes = [
+            {**mailbox.shown(), "mailbox": reach.shown(mailbox.mailbox)} for mailbox in compared
+        ]
         print_json({"move": move_id, "result": result, "mailboxes": mailboxes})
     else:
         _show_compared(reach, compared)
@@ -262,21 +266,21 @@ def _show_compared(reach: Reach, compared: Sequence[MoveCompared]) -> None:
     heads = ("mailbox", "result", "messages", "size", "new", "expunged", "flags changed")
     rows = [
         [
-            reach.shown(one.mailbox),
-            Painted(one.result, _COLOURS.get(one.result, "")),
-            str(one.messages),
-            octets(one.octets),
-            *(str(number or "") for number in (one.arrived, one.expunged, one.flags)),
+            reach.shown(mailbox.mailbox),
+            Painted(mailbox.result, _COLOURS.get(mailbox.result, "")),
+            str(mailbox.messages),
+            octets(mailbox.octets),
+            *(str(number or "") for number in (mailbox.arrived, mailbox.expunged, mailbox.flags)),
         ]
-        for one in compared
+        for mailbox in compared
     ]
     print_table(heads, rows, right=heads[2:], spare=("size",))
-    for one in compared:
-        name = plain(reach.shown(one.mailbox))
-        for text in one.told:
+    for mailbox in compared:
+        name = plain(reach.shown(mailbox.mailbox))
+        for text in mailbox.told:
             click.echo(f"{name}: {plain(text)}")
-        if one.more:
-            click.echo(f"{name}: and {one.more} more like these")
+        if mailbox.more:
+            click.echo(f"{name}: and {mailbox.more} more like these")
 
 
 async def _act(reach: Reach, verb: str, move_id: str, as_json: bool) -> int:

@@ -71,10 +71,10 @@ class Screen:
 
     def _draw(self) -> None:
         width = columns() - 1
-        over = [one for one in self._planned if one.state in OVER]
-        active = [one for one in self._planned if one.state not in (*OVER, "waiting")]
-        names = max((len(self._reach.shown(one.root)) for one in active), default=0)
-        lines = [self._line(one, min(names, NAME), width) for one in active[:MOST_LINES]]
+        over = [move for move in self._planned if move.state in OVER]
+        active = [move for move in self._planned if move.state not in (*OVER, "waiting")]
+        names = max((len(self._reach.shown(move.root)) for move in active), default=0)
+        lines = [self._line(move, min(names, NAME), width) for move in active[:MOST_LINES]]
         if len(active) > MOST_LINES:
             lines.append(paint(f"… and {len(active) - MOST_LINES} more", DIM, sys.stderr))
         lines.append(self._sum(over, width))
@@ -84,13 +84,13 @@ class Screen:
         self._drawn = len(lines)
 
     def _sum(self, over: Sequence[Planned], width: int) -> str:
-        carried = sum(one.octets for one in self._planned)
+        carried = sum(move.octets for move in self._planned)
         passed = max(time.monotonic() - self._began, 0.001)
-        failed = sum(one.state == "failed" for one in over)
+        failed = sum(move.state == "failed" for move in over)
         parts = [f"{len(over) - failed} of {len(self._planned)} moved"]
         parts += [f"{failed} failed"] if failed else []
         parts += [octets(carried), f"{octets(carried / passed)}/s"]
-        done = sum(1.0 if one.state in OVER else part_of(one) for one in self._planned)
+        done = sum(1.0 if move.state in OVER else part_of(move) for move in self._planned)
         if 0 < done < len(self._planned) and passed >= KNOWN_S:
             parts.append(f"about {seconds(passed / done * (len(self._planned) - done))} left")
         elif done:
@@ -121,6 +121,6 @@ class Screen:
             self._draw()
 
 
-def part_of(one: Planned) -> float:
+def part_of(move: Planned) -> float:
     """How much of it is there, from 0 to 1."""
-    return min(1.0, one.messages / one.total) if one.total else 0.0
+    return min(1.0, move.messages / move.total) if move.total else 0.0

@@ -65,38 +65,44 @@ async def unexpunge(
     murder ctl mailbox unexpunge user/anna --uid 3:9,12
     """
     canonical = reach.name(name)
-    shown = reach.shown(canonical)
+    name_shown = reach.shown(canonical)
     chosen, within_s = uids or EVERYTHING, int(since)
     if only_list or not (uids or since or everything):
         return await _list(reach, name, chosen, within_s, as_json)
     back = await bring_back(reach, canonical, chosen, within_s)
-    facts = {"mailbox": shown, "restored": [{"before": old, "uid": new} for old, new in back]}
-    line = f"{count(len(back), 'message')} back in {shown}"
+    facts = {"mailbox": name_shown, "restored": [{"before": old, "uid": new} for old, new in back]}
+    line = f"{count(len(back), 'message')} back in {name_shown}"
     if not back:
-        say(as_json, facts, f"Nothing of that is kept in {shown}")
+        say(as_json, facts, f"Nothing of that is kept in {name_shown}")
         return 1
     return say(as_json, facts, line)
 
 
 async def _list(reach: Reach, name: str, uids: str, within_s: int, as_json: bool) -> int:
     canonical = reach.name(name)
-    found = await kept(reach, canonical, uids, within_s)
+    messages = await kept(reach, canonical, uids, within_s)
     if as_json:
         facts = [
             {
-                "uid": one.uid,
-                "expunged": one.at.isoformat(),
-                "size": one.size,
-                "subject": one.subject,
-                "from": one.sender,
+                "uid": message.uid,
+                "expunged": message.at.isoformat(),
+                "size": message.size,
+                "subject": message.subject,
+                "from": message.sender,
             }
-            for one in found
+            for message in messages
         ]
         print_json({"mailbox": reach.shown(canonical), "kept": facts})
         return 0
     rows = [
-        [str(one.uid), _local(one.at), octets(one.size), plain(one.sender), plain(one.subject)]
-        for one in found
+        [
+            str(message.uid),
+            _local(message.at),
+            octets(message.size),
+            plain(message.sender),
+            plain(message.subject),
+        ]
+        for message in messages
     ]
     print_table(
         ("UID", "expunged", "size", "from", "subject"),

@@ -44,15 +44,18 @@ async def list_users(reach: Reach, as_json: bool) -> int:
     murder ctl user list | awk '$2 == "be1.example.org"'
     """
     users = [
-        {"user": one.user, "server": one.server, "mailboxes": one.mailboxes}
-        for one in users_in(await reach.rows())
+        {"user": summary.user, "server": summary.server, "mailboxes": summary.mailboxes}
+        for summary in users_in(await reach.rows())
     ]
     if as_json:
         print_json(users)
     else:
         print_table(
             ("user", "server", "mailboxes"),
-            [[str(one["user"]), str(one["server"]), str(one["mailboxes"])] for one in users],
+            [
+                [str(fields["user"]), str(fields["server"]), str(fields["mailboxes"])]
+                for fields in users
+            ],
             right=("mailboxes",),
             hosts=("server",),
             empty="No user has mailboxes here: `murder ctl user create NAME`",
@@ -140,7 +143,9 @@ async def delete(reach: Reach, name: str, keep_rights: bool, yes: bool, as_json:
             print_json({"removed": [], "plan": gone, "rights": _shown(reach, given)})
         else:
             print_table(
-                ("mailbox", "server"), [list(one.values()) for one in gone], hosts=("server",)
+                ("mailbox", "server"),
+                [list(mailbox.values()) for mailbox in gone],
+                hosts=("server",),
             )
             _show_grants(reach, given, "taken away")
         what = count(len(doomed), "mailbox with all its mail", "mailboxes with all their mail")
@@ -211,8 +216,8 @@ async def rename(
 
 def _shown(reach: Reach, given: Sequence[Grant]) -> list[dict[str, str]]:
     return [
-        {"name": reach.shown(one.row.name), "who": one.identifier, "rights": one.rights}
-        for one in given
+        {"name": reach.shown(grant.row.name), "who": grant.identifier, "rights": grant.rights}
+        for grant in given
     ]
 
 
@@ -220,7 +225,7 @@ def _show_grants(reach: Reach, given: Sequence[Grant], fate: str) -> None:
     if given:
         click.echo()
         heads = (f"rights that are {fate}", "who", "rights")
-        print_table(heads, [list(one.values()) for one in _shown(reach, given)])
+        print_table(heads, [list(grant.values()) for grant in _shown(reach, given)])
 
 
 def _and_rights(given: Sequence[Grant]) -> str:
@@ -250,7 +255,7 @@ def _show_renames(
         print_json({"plan": rows, "rights": _shown(reach, given)})
     else:
         heads = ("mailbox", "new", "server")
-        print_table(heads, [list(one.values()) for one in rows], hosts=("server",))
+        print_table(heads, [list(renamed.values()) for renamed in rows], hosts=("server",))
         _show_grants(reach, given, "the new name's then")
     what = count(len(plan), "mailbox", "mailboxes") + _and_rights(given)
     several = len(plan) + len(given) > 1

@@ -80,12 +80,12 @@ def _shown(line: Mapping[str, Any]) -> str:
 
 
 async def _verify(reach: Reach, as_json: bool) -> int:
-    found, silent = await breaks(reach)
+    broken, silent = await breaks(reach)
     if as_json:
-        print_json({"breaks": found})
+        print_json({"breaks": broken})
     else:
-        for node, places in sorted(found.items()):
+        for node, places in sorted(broken.items()):
             click.echo(f"{node}: {count(len(places), 'break')}: {', '.join(places[:20])}")
-        if not found:
+        if not broken:
             click.echo("No line was taken out or altered")
-    return say_unreachable(silent) or (1 if found else 0)
+    return say_unreachable(silent) or (1 if broken else 0)

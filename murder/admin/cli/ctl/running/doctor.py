@@ -60,7 +60,7 @@ class Findings:
 
     @property
     def bad(self) -> int:
-        return sum(one["state"] == "wrong" for one in self.all)
+        return sum(fact["state"] == "wrong" for fact in self.all)
 
     def _add(self, state: str, what: str, cure: str) -> None:
         self.all.append({"state": state, "what": what, "cure": cure})
@@ -108,8 +108,8 @@ async def doctor(reach: Reach, as_json: bool) -> int:
         passes_on = reach.config.frontend.mode == "multiplexor"  # to servers that are no backends
         is_alone = passes_on and reach.config.master is None
         rows = [] if is_alone else await _master(reach, findings)
-        found = {row.server for row in rows} if passes_on else backends_of(reach, rows)
-        for server in sorted(found):
+        servers = {row.server for row in rows} if passes_on else backends_of(reach, rows)
+        for server in sorted(servers):
             await _backend(reach, server, findings)
         await _nodes(reach, findings)
     for problem in ending:
@@ -286,24 +286,26 @@ async def _seats(reach: Reach, findings: Findings) -> None:
             continue  # `status` has said so
         seen = [parse_probed(answer) for answer in node.answers]
         # each worker looks at the certificates
-        for one in {(one.what, one.problem): one for one in seen}.values():
-            if one.problem:
-                cure = ISSUE if one.kind == "certificate" else ""
-                cure = one.cure or cure or _CURES.get(one.kind, "its log tells more")
-                about = "" if one.kind in _CURES else f"{one.what} "
-                findings.wrong(f"seen from {node.name}: {about}{one.problem}", cure)
-            elif one.took_ms is not None:
-                findings.good(f"{one.what} accepts {node.name}'s login, in {one.took_ms} ms")
+        for seat in {(seat.what, seat.problem): seat for seat in seen}.values():
+            if seat.problem:
+                cure = ISSUE if seat.kind == "certificate" else ""
+                cure = seat.cure or cure or _CURES.get(seat.kind, "its log tells more")
+                about = "" if seat.kind in _CURES else f"{seat.what} "
+                findings.wrong(f"seen from {node.name}: {about}{seat.problem}", cure)
+            elif seat.took_ms is not None:
+                findings.good(f"{seat.what} accepts {node.name}'s login, in {seat.took_ms} ms")
             else:
-                findings.good(f"{node.name}: {one.what} is well")
+                findings.good(f"{node.name}: {seat.what} is well")
 
 
-def _disk(reach: Reach, found: Findings) -> None:
+def _disk(reach: Reach, findings: Findings) -> None:
     data = reach.config.node.data
     if not data.is_dir():
         return
     if not os.access(data, os.W_OK):
-        found.wrong(f"{data} cannot be written by this user", f"run as node.user, or chown {data}")
+        findings.wrong(
+            f"{data} cannot be written by this user", f"run as node.user, or chown {data}"
+        )
     usage = shutil.disk_usage(data)
     if usage.free < FREE_PART * usage.total:
-        found.wrong(f"{data} has {octets(usage.free)} left", "make room, or move users away")
+        findings.wrong(f"{data} has {octets(usage.free)} left", "make room, or move users away")

@@ -34,7 +34,7 @@ async def show_log(reach: Reach, word: str, level: str, as_json: bool) -> int:
     await need_nodes(reach)
     lines = await tail(reach, word, level)
     if as_json:
-        print_json([{"node": one.node, "role": one.role, **one.shown()} for one in lines.lines])
+        print_json([{"node": said.node, "role": said.role, **said.shown()} for said in lines.lines])
     else:
         for line in lines.lines:
             at = time.strftime("%H:%M:%S", time.localtime(line.at))

@@ -23,20 +23,20 @@ def engine_lines(told_by: Sequence[NodeAnswers], width: int = 0) -> list[str]:
     table = Table(heads, rows, right=("changes", "behind"), hosts=("master",))
     output = ["", *table.lines(width or 1000)]
     if members:
-        shown = Table(
+        members_table = Table(
             ("member", "at", "state", "size"),
             [_of_member(member) for member in members],
             right=("size",),
         )
-        output += ["", *shown.lines(width or 1000)]
+        output += ["", *members_table.lines(width or 1000)]
     return output
 
 
-def _of_master(one: MasterLine) -> list[str]:
+def _of_master(line: MasterLine) -> list[str]:
     behind = Painted("another history", BAD)
-    if one.behind is not None:
-        behind = Painted(str(one.behind), CAUTION if one.behind >= MUCH else "")
-    return [one.node, str(one.seq), behind, Painted("no", BAD) if one.problem else "yes"]
+    if line.behind is not None:
+        behind = Painted(str(line.behind), CAUTION if line.behind >= MUCH else "")
+    return [line.node, str(line.seq), behind, Painted("no", BAD) if line.problem else "yes"]
 
 
 def _of_member(line: MemberLine) -> list[str]:

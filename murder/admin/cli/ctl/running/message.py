@@ -92,6 +92,6 @@ MOST_UIDS = 10  # of one line
 
 def _uids(line: Mapping[str, Any], key: str) -> str:
     """Of the messages that a line is about."""
-    uids = [str(one[key]) for one in line.get("messages", ()) if key in one]
+    uids = [str(place[key]) for place in line.get("messages", ()) if key in place]
     more = f" and {len(uids) - MOST_UIDS} more" if len(uids) > MOST_UIDS else ""
     return f" UID {','.join(uids[:MOST_UIDS])}{more}" if uids else ""

@@ -52,8 +52,8 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
     murder ctl sessions --backend be1.example.org --json
     """
     await need_nodes(reach)
-    found = await connected(reach, Wanted(user, backend, address))
-    rows = [row for row in found.rows if row.get("protocol")]
+    clients = await connected(reach, Wanted(user, backend, address))
+    rows = [row for row in clients.rows if row.get("protocol")]
     if as_json:
         print_json(rows)
     else:
@@ -61,24 +61,24 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
             ("node", "role", "protocol", "user", "address", "via", "mailbox", "idle", "cid"),
             [
                 [
-                    one.node,
-                    one.role,
-                    one.protocol,
-                    one.user or "-",
-                    one.address,
-                    one.proxy,
-                    one.mailbox,
-                    seconds(one.idle_s) if one.idle_s is not None else "",
-                    one.cid,
+                    session.node,
+                    session.role,
+                    session.protocol,
+                    session.user or "-",
+                    session.address,
+                    session.proxy,
+                    session.mailbox,
+                    seconds(session.idle_s) if session.idle_s is not None else "",
+                    session.cid,
                 ]
-                for one in map(parse_session, rows)
+                for session in map(parse_session, rows)
             ],
             right=("idle",),
             hosts=("node", "via"),
             spare=("role", "via"),
             empty="Nobody is connected",
         )
-    return say_unreachable(found.silent)
+    return say_unreachable(clients.silent)
 
 
 @click.command()
@@ -176,8 +176,8 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
     await need_nodes(reach)
-    found = await all_conflicts(reach, reach)
-    rows = found.rows
+    reports = await all_conflicts(reach, reach)
+    rows = reports.rows
     parsed = [parse_conflict(row) for row in rows]
     if as_json:
         print_json(rows)
@@ -185,22 +185,24 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
         heads = ("name", "holder", "claimant", "peer", "command")
         print_table(
             ("when", *heads),
-            [[_when(one.at), *_row(reach, one, heads)] for one in parsed],
+            [[_when(conflict.at), *_row(reach, conflict, heads)] for conflict in parsed],
             hosts=("holder", "claimant", "peer"),
             spare=("peer", "when", "command"),
             empty="No conflicts",
         )
         is_kept = False
-        for one in parsed:
-            if one.kept_as is not None:
-                name, kept_as = (shown_name(reach, word) for word in (one.name, one.kept_as))
-                click.echo(f"{name} is kept at {one.claimant} as {kept_as}")
+        for conflict in parsed:
+            if conflict.kept_as is not None:
+                name, kept_as = (
+                    shown_name(reach, word) for word in (conflict.name, conflict.kept_as)
+                )
+                click.echo(f"{name} is kept at {conflict.claimant} as {kept_as}")
                 is_kept = True
-            if one.rename is not None:
-                name = shown_name(reach, one.name)
-                target = shown_name(reach, one.target) if one.target else ""
+            if conflict.rename is not None:
+                name = shown_name(reach, conflict.name)
+                target = shown_name(reach, conflict.target) if conflict.target else ""
                 what = f"{name} to {target} is" if target else f"to delete {name} is"
-                click.echo(f"{what} the RENAME {one.rename}")
+                click.echo(f"{what} the RENAME {conflict.rename}")
         if is_kept:
             click.echo("It is read there as `murder ctl conflicts --help` says.", err=True)
     if rows and forget and yes:
@@ -215,12 +217,12 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
             "Else: `murder ctl mailbox force NAME --to CLAIMANT`.",
             err=True,
         )
-    undecided = any(one.command != "FORCE" for one in parsed)
-    return say_unreachable(found.silent) or (2 if rows and forget else 1 if undecided else 0)
+    undecided = any(conflict.command != "FORCE" for conflict in parsed)
+    return say_unreachable(reports.silent) or (2 if rows and forget else 1 if undecided else 0)
 
 
-def _row(reach: Reach, one: ConflictShown, heads: Sequence[str]) -> list[str]:
-    named = replace(one, name=shown_name(reach, one.name))
+def _row(reach: Reach, conflict: ConflictShown, heads: Sequence[str]) -> list[str]:
+    named = replace(conflict, name=shown_name(reach, conflict.name))
     return [getattr(named, head) or "" for head in heads]
 
 

@@ -162,9 +162,11 @@ async def status(reach: Reach, as_json: bool) -> int:
                 "nodes": [answer for node in told_by for answer in node.answers],
                 "unreachable": {node.place: node.problem for node in told_by if node.problem},
                 "problems": {
-                    f"{one.node}/{one.role}": [problem._asdict() for problem in one.problems]
-                    for one in lines
-                    if one.problems
+                    f"{process.node}/{process.role}": [
+                        problem._asdict() for problem in process.problems
+                    ]
+                    for process in lines
+                    if process.problems
                 },
                 "engine": [
                     {"of": whose, **problem._asdict()}

@@ -134,9 +134,9 @@ class _Append:
     async def into(self, name: MailboxName) -> bytes:
         """Receive all messages and append them to a mailbox; the response code. Raises BadSyntax, Refusal."""
         opened = open_posted if is_posted(self._dialogue) else open_target
-        mailbox, found = await opened(self._dialogue, name)
+        mailbox, accessible = await opened(self._dialogue, name)
         try:
-            return await self._receive_and_store(mailbox, found.rights)
+            return await self._receive_and_store(mailbox, accessible.rights)
         finally:
             mailbox.close()
 

@@ -212,14 +212,14 @@ class Reader:
         self, octets: memoryview, root: Part, path: tuple[int, ...]
     ) -> memoryview | bytes | None:
         """A part with its transfer encoding undone, piece by piece. Raises Refusal(UNKNOWN_CTE)."""
-        found = encoded_part(octets, root, path)
-        if found is None:
+        part = encoded_part(octets, root, path)
+        if part is None:
             return None
-        if not found.encoding:
-            self._decoded = path, found.body
-            return found.body
+        if not part.encoding:
+            self._decoded = path, part.body
+            return part.body
         decoded = bytearray()
-        for piece in found.pieces():
+        for piece in part.pieces():
             decoded += piece
             if self._turn.is_over:
                 await self._turn.rest()

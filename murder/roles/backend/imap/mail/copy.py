@@ -48,7 +48,7 @@ async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: b
         dialogue.need_writable()
     dialogue.need_rights("rte" if moving else "r")
     uids = await uids_of(dialogue, request.sequence, by_uid)
-    target, found = await open_target(dialogue, dialogue.name_of(request.mailbox))
+    target, accessible = await open_target(dialogue, dialogue.name_of(request.mailbox))
     source = dialogue.now.mailbox
 
     async def transfer() -> tuple[Mapping[Uid, Uid], int]:
@@ -65,7 +65,7 @@ async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: b
         dialogue.has_added(target.mailbox_id, list(copied.values()))
         if moving:
             dialogue.now.removed(copied)
-        await keep_allowed_flags(target, list(copied.values()), found.rights)
+        await keep_allowed_flags(target, list(copied.values()), accessible.rights)
         added_uids = list(copied.values())
         await note(dialogue, target.name, target.mailbox_id, added_uids, "COPY", source.name)
         await trace_copies(dialogue, source, target, copied, moving=moving)

@@ -207,9 +207,9 @@ class _Fetch:
             return  # some have gone since, or come, as this client has just been told
         if key is not None and view.uids:
             seen = len(view.uids), view.uids[-1], frozenset(keywords), frozenset(view.recent)
-            told = Flags(view.modseq, *seen, lines)
+            kept = Flags(view.modseq, *seen, lines)
             answers = dialogue.backend.answers.flags
-            answers.keep(flags_key(view.mailbox, dialogue.user, dialogue.manner, key), told)
+            answers.keep(flags_key(view.mailbox, dialogue.user, dialogue.manner, key), kept)
 
     async def tell(self, uids: Sequence[Uid]) -> None:
         """Send the responses."""
@@ -231,7 +231,7 @@ class _Fetch:
             messages = await self._view.messages(uids)
         if not self._by_uid:
             self._missed += len(uids) - len(messages)
-        if Attribute.RFC822_SIZE in self._items and any(one.told_size < 0 for one in messages):
+        if Attribute.RFC822_SIZE in self._items and any(row.told_size < 0 for row in messages):
             messages = [await sized(mailbox, message) for message in messages]
         since = self._request.changed_since
         if since is not None:
@@ -268,21 +268,23 @@ class _Fetch:
 
     # --- what the store knows
 
-    async def _tell_flags(self, uids: Sequence[Uid], found: Sequence[Flagged]) -> None:
+    async def _tell_flags(self, uids: Sequence[Uid], flagged: Sequence[Flagged]) -> None:
         """The same as `_tell_facts`, for the one question that is asked of whole mailboxes."""
         if not self._by_uid:
-            self._missed += len(uids) - len(found)
+            self._missed += len(uids) - len(flagged)
         forms = self._dialogue.forms
-        text = self._flag_lines(found, forms, self._view.uids)
-        is_all = len(uids) == len(found) == len(self._view.uids)
+        text = self._flag_lines(flagged, forms, self._view.uids)
+        is_all = len(uids) == len(flagged) == len(self._view.uids)
         self._lines = text if is_all else None  # at once
         self._told = len(uids), uids[-1] if uids else 0
         self._put(forms.fresh_words())
         self._put(text)
-        self._view.mark_reported(found)
+        self._view.mark_reported(flagged)
         await self._flush()
 
-    def _flag_lines(self, found: Sequence[Flagged], forms: FlagForms, known: "array[int]") -> bytes:
+    def _flag_lines(
+        self, flagged: Sequence[Flagged], forms: FlagForms, known: "array[int]"
+    ) -> bytes:
         """One loop that calls nothing of ours for a message whose flags have been told before."""
         recent, uid_only = self._view.recent, self._dialogue.manner.uid_only
         formed, formed_recent = forms.formed, forms.formed_recent
@@ -292,7 +294,7 @@ class _Fetch:
         pick = itemgetter(0, *[which for _, which in whats])
         exists, at = len(known), 0
         lines = []
-        for uid, flags, modseq in found:
+        for uid, flags, modseq in flagged:
             if at >= exists or known[at] != uid:
                 at = bisect_left(known, uid, at)
                 if at >= exists or known[at] != uid:

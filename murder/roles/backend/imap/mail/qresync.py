@@ -66,13 +66,13 @@ async def known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet] | None) -> in
     hold, before one that does not (RFC 7162 §3.2.5.2)."""
     if seq_match is None:
         return 0
-    is_much = max(view.exists, *(len(one.ranges) for one in seq_match)) > BATCH
+    is_much = max(view.exists, *(len(numbers.ranges) for numbers in seq_match)) > BATCH
     return await aside_if(is_much, _known_up_to, view, seq_match)
 
 
 def _known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet]) -> int:
     floor = 0
-    numbers, uids = (expand(one.resolved(MAX_UID)) for one in seq_match)
+    numbers, uids = (expand(given.resolved(MAX_UID)) for given in seq_match)
     for number, uid in zip(numbers, uids, strict=False):
         if number > view.exists or view.uid_of(number) != uid:
             break
@@ -83,13 +83,13 @@ def _known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet]) -> int:
 def missing_from(view: View, among: Ranges | None) -> Ranges:
     """All UIDs that once were and are not, where the store no longer knows since when."""
     everything = among if among is not None else ((1, view.uids[-1]),) if view.uids else ()
-    found: list[tuple[int, int]] = []
+    missing: list[tuple[int, int]] = []
     for low, high in everything:
         at = low
         for uid in view.between(low, high):
             if uid > at:
-                found.append((at, uid - 1))
+                missing.append((at, uid - 1))
             at = uid + 1
         if at <= high:
-            found.append((at, high))
-    return merge(found)
+            missing.append((at, high))
+    return merge(missing)

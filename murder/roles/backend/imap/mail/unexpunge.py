@@ -65,7 +65,11 @@ async def _chosen(
     after, turn = Uid(0), Turn()
     while page := await mailbox.retained(after, PAGE):
         after = page[-1].message.uid
-        yield [one for one in page if one.at >= since and holds(ranges, one.message.uid)]
+        yield [
+            retained
+            for retained in page
+            if retained.at >= since and holds(ranges, retained.message.uid)
+        ]
         if turn.is_over:
             await turn.rest()
 
@@ -76,18 +80,18 @@ async def _tell(
     """`mailbox` and `kept` are the same."""
     turn = Turn()
     async for page in _chosen(kept, request):
-        for one in page:
-            dialogue.send(format_expunged(await _described(mailbox, one)))
+        for retained in page:
+            dialogue.send(format_expunged(await _described(mailbox, retained)))
             if turn.is_over:
                 await turn.rest()
         await dialogue.flush()
 
 
-async def _described(mailbox: Mailbox, one: Retained) -> Expunged:
+async def _described(mailbox: Mailbox, retained: Retained) -> Expunged:
     """With what its header says, as far as that is near its beginning."""
     subject = sender = ""
     try:
-        header = bytes((await mailbox.octets(one.message.uid))[:HEADER_LOOK])
+        header = bytes((await mailbox.octets(retained.message.uid))[:HEADER_LOOK])
     except Refusal as refusal:  # it goes just now
         if refusal.code is not Code.EXPUNGE_ISSUED:
             raise
@@ -97,8 +101,8 @@ async def _described(mailbox: Mailbox, one: Retained) -> Expunged:
         if envelope.from_:
             parts = [part or b"" for part in (envelope.from_[0].mailbox, envelope.from_[0].host)]
             sender = b"@".join(parts).decode("utf-8", "replace")
-    message = one.message
-    return Expunged(message.uid, one.at, message.size, subject[:MAX_TEXT], sender[:MAX_TEXT])
+    message = retained.message
+    return Expunged(message.uid, retained.at, message.size, subject[:MAX_TEXT], sender[:MAX_TEXT])
 
 
 async def _restore(
@@ -108,7 +112,7 @@ async def _restore(
     old: list[Uid] = []
     new: list[Uid] = []
     async for page in _chosen(mailbox, request):
-        back = await mailbox.restore([one.message.uid for one in page]) if page else {}
+        back = await mailbox.restore([retained.message.uid for retained in page]) if page else {}
         old += back
         new += back.values()
         dialogue.need_peer()

@@ -128,9 +128,9 @@ async def _answer(dialogue: BackendImap, request: UrlFetchRequest) -> bytes:
 async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> bytes:
     """RFC 5524 §3: a part's structure, and its octets as they are or decoded."""
     item, octets, structure = None, None, None
-    found = None
+    original = None
     if UrlFetchItem.BODYPARTSTRUCTURE in request.items:
-        found = structure = await _structure(reader, url)
+        original = structure = await _structure(reader, url)
     if UrlFetchItem.BODY in request.items:
         item, octets = UrlFetchItem.BODY, await section_of(reader, url)
     elif UrlFetchItem.BINARY in request.items:
@@ -139,8 +139,8 @@ async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> b
             octets = await section_of(reader, url, Form.BINARY)
         except Refusal:  # an encoding that is not known: NIL (§3.2)
             octets = None
-        if found is not None and octets is not None and not found.children:
-            structure = _decoded(found, octets)
+        if original is not None and octets is not None and not original.children:
+            structure = _decoded(original, octets)
     return format_urlfetch_extended(request.url, item, octets, structure)
 
 
@@ -156,5 +156,5 @@ def _decoded(part: Part, octets: bytes) -> Part:
 async def _structure(reader: Reader, url: ImapUrl) -> Part | None:
     if url.section is not None and url.section.text is not SectionText.WHOLE:
         return None  # a header has none
-    found = find_part(await reader.part(), url.section.part if url.section is not None else ())
-    return None if found is None else found[0]
+    place = find_part(await reader.part(), url.section.part if url.section is not None else ())
+    return None if place is None else place[0]

@@ -21,16 +21,16 @@ async def _expire(dialogue: BackendImap, command: Command, acts: bool) -> None:
     if acts:
         dialogue.note_act(WORD.decode(), "RUN", "begun")
     by = Unattended(dialogue.service.mail_log, dialogue.log_facts())
-    async for found in backend.policies.apply(today(), acts=acts, by=by):
-        if acts and found.messages:
-            dialogue.log.info("expiry.applied", **told(found))
+    async for expired in backend.policies.apply(today(), acts=acts, by=by):
+        if acts and expired.messages:
+            dialogue.log.info("expiry.applied", **told(expired))
         names = [
             b"" if name is None else backend.namespace.external(name, "")
-            for name in (found.name, found.target)
+            for name in (expired.name, expired.target)
         ]
-        counts = found.messages, found.octets
+        counts = expired.messages, expired.octets
         dialogue.send(
-            format_expired(ExpiredTold(found.rule, names[0], *counts, names[1], found.problem))
+            format_expired(ExpiredTold(expired.rule, names[0], *counts, names[1], expired.problem))
         )
         await dialogue.flush()
     await dialogue.finish(command)

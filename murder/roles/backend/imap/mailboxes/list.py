@@ -92,8 +92,8 @@ class _Answer(ListAnswer):
             if turn.is_over:
                 await turn.rest()
             if row.exists and row.name is not None:
-                shown = self._dialogue.shown(row.external)
-                answers[shown] = await self._beside(shown, row.name)
+                as_seen = self._dialogue.shown(row.external)
+                answers[as_seen] = await self._beside(as_seen, row.name)
         return answers
 
     async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:
@@ -101,13 +101,13 @@ class _Answer(ListAnswer):
         dialogue, returns = self._dialogue, self.request.returns
         lines: list[bytes] = []
         try:
-            found = dialogue.backend.mailboxes.look(name, dialogue.user)
+            accessible = dialogue.backend.mailboxes.look(name, dialogue.user)
             if Return.MYRIGHTS in returns:
-                rights = format_rights(with_old_rights(found.rights))
+                rights = format_rights(with_old_rights(accessible.rights))
                 lines.append(format_myrights(external, rights))
-            if Return.METADATA in returns and "r" in found.rights:
+            if Return.METADATA in returns and "r" in accessible.rights:
                 lines.append(self._metadata(external, name))
-            if Return.STATUS in returns and "r" in found.rights:
+            if Return.STATUS in returns and "r" in accessible.rights:
                 mailbox = await dialogue.backend.store.open(name, dialogue.user.user)
                 try:
                     items = self.request.status_items

@@ -55,9 +55,9 @@ def _tell(
     request: GetMetadataRequest,
     present: Mapping[str, bytes],
 ) -> Running:
-    found, longest = _chosen(present, request)
-    if found:
-        dialogue.send(format_metadata(request.mailbox, found))
+    chosen, longest = _chosen(present, request)
+    if chosen:
+        dialogue.send(format_metadata(request.mailbox, chosen))
     code = format_long_entries(longest) if longest else b""
     return dialogue.conclude(command, code=code)
 
@@ -67,8 +67,8 @@ def _readable(dialogue: BackendImap, external: bytes) -> MailboxName:
     if not external:
         return SERVER
     name = dialogue.name_of(external)
-    found = dialogue.backend.mailboxes.require(name, dialogue.user, "l")
-    if not found.rights & frozenset("rwika"):
+    accessible = dialogue.backend.mailboxes.require(name, dialogue.user, "l")
+    if not accessible.rights & frozenset("rwika"):
         raise Refusal(Code.NO_PERMISSION, "You may not read annotations of this mailbox")
     return name
 
@@ -83,7 +83,7 @@ def _chosen(
     present: Mapping[str, bytes], request: GetMetadataRequest
 ) -> tuple[dict[str, bytes | None], int]:
     """What is told, and the size of the largest value that MAXSIZE left out (0: none)."""
-    found: dict[str, bytes | None] = {}
+    chosen: dict[str, bytes | None] = {}
     longest = 0
     ordered = sorted(present)
     for name in request.entries:
@@ -92,16 +92,20 @@ def _chosen(
         if depth is not Depth.ZERO:
             below = asked + "/"
             first, last = bisect_left(ordered, below), bisect_left(ordered, asked + "0")  # "/" + 1
-            near += [one for one in ordered[first:last] if is_within(one, asked, depth)]
+            near += [
+                entry_name
+                for entry_name in ordered[first:last]
+                if is_within(entry_name, asked, depth)
+            ]
         for entry in near:
             value = present[entry]
             if request.max_size is not None and len(value) > request.max_size:
                 longest = max(longest, len(value))
             else:
-                found[entry] = value
+                chosen[entry] = value
         if asked not in present and depth is Depth.ZERO:
-            found.setdefault(asked, None)
-    return found, longest
+            chosen.setdefault(asked, None)
+    return chosen, longest
 
 
 def run_setmetadata(dialogue: BackendImap, command: Command) -> Running:

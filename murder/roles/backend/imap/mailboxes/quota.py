@@ -18,8 +18,8 @@ from murder.wire.token import Scanner
 
 
 def run_getquota(dialogue: BackendImap, command: Command) -> Running:
-    shown = parse_mailbox(Scanner(command.octets, command.start))
-    root = dialogue.name_of(shown)
+    as_given = parse_mailbox(Scanner(command.octets, command.start))
+    root = dialogue.name_of(as_given)
     login, quotas = dialogue.user, dialogue.backend.quotas
     if not login.is_admin and not is_below(root, inbox_of(login.user)):
         dialogue.backend.mailboxes.require(root, login, "r")
@@ -29,12 +29,14 @@ def run_getquota(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_getquotaroot(dialogue: BackendImap, command: Command) -> Running:
-    shown = parse_mailbox(Scanner(command.octets, command.start))
-    name = dialogue.name_of(shown)
-    found = dialogue.backend.mailboxes.require(name, dialogue.user, "l")
-    root = dialogue.backend.quotas.root_of(found.name)
+    as_given = parse_mailbox(Scanner(command.octets, command.start))
+    name = dialogue.name_of(as_given)
+    accessible = dialogue.backend.mailboxes.require(name, dialogue.user, "l")
+    root = dialogue.backend.quotas.root_of(accessible.name)
     roots = [] if root is None else [root]
-    dialogue.send(format_quotaroot(shown, [dialogue.external(one) for one in roots]))
+    dialogue.send(
+        format_quotaroot(as_given, [dialogue.external(quota_root) for quota_root in roots])
+    )
     return _tell(dialogue, command, roots)
 
 

@@ -44,12 +44,12 @@ async def _select(dialogue: BackendImap, command: Command, read_only: bool) -> N
     _check_qresync(dialogue, request)
     name = dialogue.name_of(request.mailbox)
     await dialogue.backend.notice(name)
-    mailbox, found = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
+    mailbox, accessible = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
     is_examine = read_only
-    read_only = read_only or not found.rights & CHANGING_RIGHTS
+    read_only = read_only or not accessible.rights & CHANGING_RIGHTS
     view = View(mailbox, read_only)
     if request.view is not None:
-        await _go_on(dialogue, command, view, found, request.view)
+        await _go_on(dialogue, command, view, accessible, request.view)
         return
     try:
         status = await view.load()
@@ -58,14 +58,14 @@ async def _select(dialogue: BackendImap, command: Command, read_only: bool) -> N
     except BaseException:
         mailbox.close()
         raise
-    dialogue.enter_mailbox(view, found)
+    dialogue.enter_mailbox(view, accessible)
     dialogue.forms.keywords |= keywords
     if request.condstore:
         dialogue.manner.condstore = True  # HIGHESTMODSEQ is told in any case
     lines = [
         dialogue.forms.announcement(),
         *_counts(view, status, unseen, dialogue, request.mailbox),
-        await quota_warning(dialogue, found.name),
+        await quota_warning(dialogue, accessible.name),
     ]
     dialogue.send(b"".join(lines))
     if request.qresync is not None and request.qresync.uid_validity == status.uid_validity:
@@ -78,7 +78,7 @@ async def _select(dialogue: BackendImap, command: Command, read_only: bool) -> N
 
 
 async def _go_on(
-    dialogue: BackendImap, command: Command, view: View, found: Accessible, seen: SeenView
+    dialogue: BackendImap, command: Command, view: View, accessible: Accessible, seen: SeenView
 ) -> None:
     """A frontend's session whose mailbox has moved here: what has happened since is told as to any session that had it
     selected all the time. Raises Refusal where what the client knows cannot be made out."""
@@ -91,7 +91,7 @@ async def _go_on(
     except BaseException:
         view.mailbox.close()
         raise
-    dialogue.enter_mailbox(view, found)
+    dialogue.enter_mailbox(view, accessible)
     dialogue.forms.keywords |= keywords
     dialogue.saved = seen.saved
     dialogue.manner.condstore = dialogue.manner.condstore or seen.condstore
@@ -143,8 +143,8 @@ async def _first_unseen(dialogue: BackendImap, view: View, status: MailboxStatus
     if not status.unseen or dialogue.manner.imap4rev2 or dialogue.manner.uid_only:
         return None
     known = view.uids[:UNSEEN_LOOK]
-    found = await marked(view.mailbox, SEEN, known, present=False, most=1)  # type: ignore[arg-type] # UIDs
-    return view.seq_of(found[0]) if found else None
+    unseen = await marked(view.mailbox, SEEN, known, present=False, most=1)  # type: ignore[arg-type] # UIDs
+    return view.seq_of(unseen[0]) if unseen else None
 
 
 def run_close(dialogue: BackendImap, command: Command) -> Running:

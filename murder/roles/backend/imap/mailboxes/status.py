@@ -49,7 +49,7 @@ def _is_selected(dialogue: BackendImap, mailbox: Mailbox) -> bool:
 
 
 async def format_status_of(
-    dialogue: BackendImap, shown: bytes, mailbox: Mailbox, items: Sequence[StatusItem]
+    dialogue: BackendImap, as_given: bytes, mailbox: Mailbox, items: Sequence[StatusItem]
 ) -> bytes:
     """`* STATUS …` of an open mailbox; `shown` is what the client calls it. What is recent for this session is so in
     STATUS too."""
@@ -70,12 +70,12 @@ async def format_status_of(
     if StatusItem.DELETED_STORAGE in items and status.deleted:
         for batch in batches(await marked(mailbox, DELETED, await mailbox.uids())):
             deleted_octets += sum(message.size for message in await mailbox.messages(batch))
-    return format_counts(dialogue, shown, mailbox.mailbox_id, status, items, deleted_octets)
+    return format_counts(dialogue, as_given, mailbox.mailbox_id, status, items, deleted_octets)
 
 
 def format_counts(
     dialogue: BackendImap,
-    shown: bytes,
+    as_given: bytes,
     mailbox_id: str,
     status: MailboxStatus,
     items: Sequence[StatusItem],
@@ -95,4 +95,4 @@ def format_counts(
         StatusItem.MAILBOXID: mailbox_id,
         StatusItem.APPENDLIMIT: dialogue.service.limits.max_message_bytes,
     }
-    return format_status(shown, {item: values[item] for item in items})
+    return format_status(as_given, {item: values[item] for item in items})

@@ -117,14 +117,14 @@ def run_xfers(dialogue: BackendImap, command: Command) -> Running:
 async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: str) -> None:
     mover = dialogue.mover
     if verb == b"VERIFY":  # a line for each mailbox, as soon as it is compared
-        async for found in mover.verify(move_id):
-            dialogue.send(format_answer(found.shown()))
+        async for compared in mover.verify(move_id):
+            dialogue.send(format_answer(compared.shown()))
         return await dialogue.finish(command)
     match verb:
         case b"LIST":
             moves = list(mover.journal.moves())
         case b"SHOW":
-            moves = [one for one in mover.journal.moves() if one.id == move_id]
+            moves = [known for known in mover.journal.moves() if known.id == move_id]
         case b"RESUME":
             moves = [await _resume(mover, move_id)]
         case b"ABORT":

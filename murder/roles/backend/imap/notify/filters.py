@@ -54,11 +54,11 @@ class Filters:
 
     def events(self, name: MailboxName) -> frozenset[Event]:
         """All that is wanted of one mailbox: several groups may be about it (RFC 5465 §6)."""
-        found = NOTHING
+        events = NOTHING
         for group in self._groups:
-            if not group.events <= found and self._is_about(group, name):
-                found |= group.events
-        return found
+            if not group.events <= events and self._is_about(group, name):
+                events |= group.events
+        return events
 
     def _is_about(self, group: Group, name: MailboxName) -> bool:
         match group.which:
@@ -78,15 +78,15 @@ class Filters:
     async def candidates(self, turn: Turn, most: int) -> Sequence[MailboxName]:
         """Existing mailboxes that the user may see and any group is about; one more than `most` where there are more.
         Each part of the list is looked at once, whatever the groups say of it."""
-        found: set[MailboxName] = set()
+        names: set[MailboxName] = set()
         for name in self._looked_at():
             if turn.is_over:
                 await turn.rest()
             if self.events(name):
-                found.add(name)
-                if len(found) > most:
+                names.add(name)
+                if len(names) > most:
                     break
-        return sorted(found)
+        return sorted(names)
 
     def _looked_at(self) -> Iterator[MailboxName]:
         """Names that a group may be about, some of them twice."""

@@ -105,10 +105,10 @@ class SortedResults:
 
     async def add(self, view: View, uids: Sequence[int]) -> Moves:
         added = await read_keyed(view, sorted(uids), self._orders)
-        self._rows.update((one.number, one) for one in added)
+        self._rows.update((message.number, message) for message in added)
         rows = list(self._rows.values())
         self._ordered = await aside(put_in_order, rows, self._orders)
-        new = {one.number for one in added}
+        new = {message.number for message in added}
         return [(at, uid) for at, uid in enumerate(self._ordered, 1) if uid in new]
 
 

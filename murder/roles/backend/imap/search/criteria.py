@@ -192,10 +192,10 @@ def _all_of(tests: Sequence[Test]) -> Test:
     def judge(candidate: Candidate) -> Verdict:
         verdict: Verdict = True
         for test in tests:
-            one = test(candidate)
-            if one is False:
+            holds_here = test(candidate)
+            if holds_here is False:
                 return False
-            if one is None:
+            if holds_here is None:
                 verdict = None
         return verdict
 
@@ -204,21 +204,21 @@ def _all_of(tests: Sequence[Test]) -> Test:
 
 def _any_of(first: Test, second: Test) -> Test:
     def judge(candidate: Candidate) -> Verdict:
-        one = first(candidate)
-        if one:
+        verdict = first(candidate)
+        if verdict:
             return True
         other = second(candidate)
         if other:
             return True
-        return None if one is None or other is None else False
+        return None if verdict is None or other is None else False
 
     return judge
 
 
 def _negated(test: Test) -> Test:
     def judge(candidate: Candidate) -> Verdict:
-        one = test(candidate)
-        return None if one is None else not one
+        verdict = test(candidate)
+        return None if verdict is None else not verdict
 
     return judge
 
@@ -358,10 +358,10 @@ def bounds(key: SearchKey, scene: Scene, uids: Sequence[int]) -> Sequence[int]:
 
 
 def _put_together(slices: Iterable[Sequence[int]]) -> Sequence[int]:
-    found = array("I")
-    for one in slices:
-        found.extend(one)
-    return found
+    uids = array("I")
+    for part in slices:
+        uids.extend(part)
+    return uids
 
 
 def weight_of(key: SearchKey) -> int:

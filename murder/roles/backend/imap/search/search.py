@@ -133,20 +133,20 @@ def check(dialogue: BackendImap, request: SearchRequest, tag: bytes) -> None:
 async def _answer(
     dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
 ) -> None:
-    found = await find(dialogue, request)
+    results = await find(dialogue, request)
     view = dialogue.now
-    modseq = await modseq_of(view, request, found, found.uids)
-    numbers = found.uids if by_uid else await numbers_of(view, found.uids)
+    modseq = await modseq_of(view, request, results, results.uids)
+    numbers = results.uids if by_uid else await numbers_of(view, results.uids)
     if request.returns is None and dialogue.manner.imap4rev2:  # RFC 9051 §6.4.4
         request = replace(request, returns=DEFAULT_RETURNS)
     if request.returns is None:
         dialogue.send(await large(numbers, format_search, numbers, modseq))
     else:
-        await save(dialogue, request, found.uids)
+        await save(dialogue, request, results.uids)
         if request.returns != {ReturnOption.SAVE}:
             result = await large(numbers, result_of, request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
-        follow(dialogue, command.tag, request, by_uid, FoundResults(found.uids))
+        follow(dialogue, command.tag, request, by_uid, FoundResults(results.uids))
     await conclude(dialogue, command, request, by_uid)
 
 
@@ -197,18 +197,18 @@ def run_cancelupdate(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def modseq_of(
-    view: View, request: SearchRequest, found: Found, ordered: Sequence[int]
+    view: View, request: SearchRequest, outcome: Found, ordered: Sequence[int]
 ) -> ModSeq | None:
     """The highest mod-sequence of what is told, where the criteria ask for it: with MIN and MAX alone of these messages
     only (RFC 4731 §3.2)."""
-    if not found.uids or not uses_modseq(request.key):
+    if not outcome.uids or not uses_modseq(request.key):
         return None
     ends = {ReturnOption.MIN: ordered[0], ReturnOption.MAX: ordered[-1]}
     results = (request.returns or frozenset()) - SILENT
     if not results or not results <= ends.keys():
-        return found.modseq
+        return outcome.modseq
     messages = await view.messages(sorted({Uid(ends[option]) for option in results}))
-    return max((message.modseq for message in messages), default=found.modseq)
+    return max((message.modseq for message in messages), default=outcome.modseq)
 
 
 async def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
@@ -240,14 +240,14 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
     view = dialogue.now
     if view.is_dirty:
         await view.poll()
-    found = await _find(dialogue, request)
+    results = await _find(dialogue, request)
     if view.gone:  # whatever the criteria, and whether they have looked at the messages or not
-        found.uids = await large(found.uids, _without, found.uids, frozenset(view.gone))
-        await _add_expunged(dialogue, request, found)
-    return found
+        results.uids = await large(results.uids, _without, results.uids, frozenset(view.gone))
+        await _add_expunged(dialogue, request, results)
+    return results
 
 
-async def _add_expunged(dialogue: BackendImap, request: SearchRequest, found: Found) -> None:
+async def _add_expunged(dialogue: BackendImap, request: SearchRequest, results: Found) -> None:
     view = dialogue.now
     gone = await large(view.gone, sorted, view.gone)
     added: list[Uid] = []
@@ -260,9 +260,11 @@ async def _add_expunged(dialogue: BackendImap, request: SearchRequest, found: Fo
                 judge = await aside_if(is_heavy, Judge, view, request.key, scene, Turn())
             if await judge.fulfils(message):
                 added.append(message.uid)
-                found.modseq = max(found.modseq, message.modseq)
+                results.modseq = max(results.modseq, message.modseq)
     if added:
-        found.uids = await large(found.uids, lambda: array("I", sorted((*found.uids, *added))))
+        results.uids = await large(
+            results.uids, lambda: array("I", sorted((*results.uids, *added)))
+        )
 
 
 def _scene(dialogue: BackendImap, key: SearchKey) -> Scene:
@@ -293,29 +295,29 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
         key = rest
         for flag, present in flags:
             uids = await found_by_flag(mailbox, flag, uids, present=present)  # type: ignore[arg-type] # UIDs
-    found = Found()
+    results = Found()
     if is_bounds_only(key):
-        found.uids = array("I", uids)
-        return found
+        results.uids = array("I", uids)
+        return results
     turn = Turn()
     if not needs_messages(key):
         test = await aside_if(is_heavy, compile_key, key, scene)
         for uid in uids:
             seq = view.seq_of(uid)
             if seq is not None and test(bare(uid, seq, view.recent)):
-                found.uids.append(uid)
+                results.uids.append(uid)
             if turn.is_over:
                 await turn.rest()
-        return found
+        return results
     judge = await aside_if(is_heavy, Judge, view, key, scene, turn)
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
         for message in await view.mailbox.messages(batch):
             if await judge.fulfils(message):
-                found.uids.append(message.uid)
-                found.modseq = max(found.modseq, message.modseq)
+                results.uids.append(message.uid)
+                results.modseq = max(results.modseq, message.modseq)
         await dialogue.flush()  # and the end, if the client has gone
         await turn.rest()
-    return found
+    return results
 
 
 async def save(dialogue: BackendImap, request: SearchRequest, uids: Sequence[int]) -> None:

@@ -54,11 +54,11 @@ async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
 async def _answer(
     dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
 ) -> None:
-    found = await find(dialogue, request)
+    results = await find(dialogue, request)
     view = dialogue.now
-    rows = await read_keyed(view, found.uids, request.sort)
+    rows = await read_keyed(view, results.uids, request.sort)
     ordered = await large(rows, put_in_order, rows, request.sort)
-    modseq = await modseq_of(view, request, found, ordered) if ordered else None
+    modseq = await modseq_of(view, request, results, ordered) if ordered else None
     numbers = ordered if by_uid else await numbers_of(view, ordered)
     if request.returns is None:
         dialogue.send(await large(numbers, format_search, numbers, modseq, b"SORT"))
@@ -74,12 +74,12 @@ async def _answer(
 async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     request = await arguments(command, parse_thread, dialogue.backend.config.max_search_keys)
     check(dialogue, request, command.tag)
-    found = await find(dialogue, request)
+    results = await find(dialogue, request)
     view = dialogue.now
     references = References()
     messages = [
         references.shared(threadable(message.uid if by_uid else seq, message, envelope))
-        async for message, envelope in each_envelope(view, found.uids)
+        async for message, envelope in each_envelope(view, results.uids)
         if (seq := view.seq_of(message.uid)) is not None
     ]
     dialogue.send(await large(messages, _threaded, messages, request.thread))

@@ -77,18 +77,18 @@ class Texts:
 
     def _urls(self, scanner: Scanner) -> list[tuple[int, int, bytes]]:
         """Where URLs stand in this segment: from `URL` to behind it, and itself. Raises BadSyntax."""
-        found: list[tuple[int, int, bytes]] = []
+        urls: list[tuple[int, int, bytes]] = []
         first = False
         while True:
             if not self._in_parts:
                 if self._form is not None and not parse_append_end(scanner, self._form):
-                    return found
+                    return urls
                 head = parse_append_head(scanner)
                 self._form = head.form
                 if head.literal is None:
                     self._in_parts = first = True
                 elif scanner.at == len(scanner.octets):
-                    return found
+                    return urls
                 else:
                     take_literal(scanner, head.literal)
                 continue
@@ -98,9 +98,9 @@ class Texts:
             if part is None:
                 self._in_parts = False
             elif isinstance(part, bytes):
-                found.append((begin, scanner.at, part))
+                urls.append((begin, scanner.at, part))
             elif scanner.at == len(scanner.octets) and part.size:
-                return found
+                return urls
             else:
                 take_literal(scanner, part)
 
@@ -173,7 +173,7 @@ async def _fetch_by_url(
     name = dialogue.namespace.internal(url.mailbox, url.server.user or "")
     entry = await dialogue.frontend.locator.find_by_token(name)  # its token gives the right
     upstream = await dialogue.upstream(entry.server)
-    found: list[bytes | None] = []
+    texts: list[bytes | None] = []
 
     def take(response: bytes) -> bool:
         if response[:11].upper() != b"* URLFETCH ":
@@ -182,13 +182,13 @@ async def _fetch_by_url(
         scanner.space()
         scanner.astring()
         scanner.space()
-        found.append(scanner.nstring())
+        texts.append(scanner.nstring())
         return True
 
     reply = await execute(dialogue, upstream, b"URLFETCH " + client_astring(raw_url), take)
-    if not reply.is_ok or not found or found[0] is None:
+    if not reply.is_ok or not texts or texts[0] is None:
         raise Refusal(Code.CANNOT, "The URL yields no data")
-    text.write(found[0])
+    text.write(texts[0])
 
 
 async def fetch_text(dialogue: FrontendImap, url: ImapUrl, text: IO[bytes]) -> None:
@@ -239,19 +239,19 @@ async def _fetch(upstream: ImapUpstream, url: ImapUrl, text: IO[bytes]) -> None:
 async def _piece(
     upstream: ImapUpstream, url: ImapUrl, section: bytes, offset: int, asked: int
 ) -> bytes:
-    found: list[bytes | None] = []
+    texts: list[bytes | None] = []
 
     def take(response: bytes) -> None:
         fetched = parse_fetch_response(response)
         if fetched is not None and fetched.uid == url.uid and fetched.sections:
-            found.extend(fetched.sections.values())
+            texts.extend(fetched.sections.values())
 
     item = b"BODY.PEEK[%s]<%d.%d>" % (section, offset, asked)
     reply = await upstream.execute(b"UID FETCH %d (UID %s)" % (url.uid or 0, item), untagged=take)
     if not reply.is_ok:
         raise refusal_of(reply)
-    if not found:
+    if not texts:
         raise Refusal(Code.NONEXISTENT, "There is no such message")
-    if found[0] is None:
+    if texts[0] is None:
         raise Refusal(Code.NONEXISTENT, f"Message {url.uid} has no such section")
-    return found[0]
+    return texts[0]

@@ -81,7 +81,7 @@ class _Claim:
         seen.update(await self.look(unmarked))
         lost = {uid for uid in unmarked if uid in seen and seen[uid].is_deleted}
         won = await self._change(
-            b"+FLAGS.SILENT", {uid: one for uid, one in seen.items() if uid not in lost}
+            b"+FLAGS.SILENT", {uid: row for uid, row in seen.items() if uid not in lost}
         )
         return sorted(won)
 
@@ -96,7 +96,7 @@ class _Claim:
             others = await self.look([uid for uid in seen if uid not in changed])
             # what has the other mark now has been taken by somebody else; else it was some other flag
             seen = {
-                uid: one for uid, one in others.items() if one.is_deleted is seen[uid].is_deleted
+                uid: row for uid, row in others.items() if row.is_deleted is seen[uid].is_deleted
             }
         self.refusal = Refusal(
             Code.IN_USE, "Other sessions keep changing these messages: try again"
@@ -105,7 +105,7 @@ class _Claim:
 
     async def _store(self, verb: bytes, seen: dict[Uid, _Seen]) -> Collection[Uid]:
         """Of these, what nobody has changed since they were `seen`. What has been expunged is told of by no FETCH."""
-        newest = max(one.modseq for one in seen.values())
+        newest = max(row.modseq for row in seen.values())
         uids: set[Uid] = set()
 
         def take(response: bytes) -> None:
@@ -134,14 +134,14 @@ class _Claim:
 
     async def look(self, uids: Collection[Uid]) -> dict[Uid, _Seen]:
         """How they are now; what is gone is missing."""
-        found: dict[Uid, _Seen] = {}
+        rows: dict[Uid, _Seen] = {}
 
         def take(response: bytes) -> None:
             fetched = parse_fetch_response(response)
             if fetched is None or fetched.uid is None or fetched.modseq is None:
                 return
             if fetched.flags is not None and fetched.uid in wanted:
-                found[fetched.uid] = _Seen(fetched.modseq, DELETED in fetched.flags)
+                rows[fetched.uid] = _Seen(fetched.modseq, DELETED in fetched.flags)
 
         wanted = frozenset(uids)
         if wanted:
@@ -150,4 +150,4 @@ class _Claim:
             reply = await self._upstream.execute(command, untagged=take)
             if not reply.is_ok:
                 self.refusal = refusal_of(reply)
-        return found
+        return rows

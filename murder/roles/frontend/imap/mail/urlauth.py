@@ -71,24 +71,24 @@ async def _generate(dialogue: FrontendImap, command: Command, asked: Sequence[As
     for server, run in groupby(zip(homes, asked, strict=True), key=lambda pair: pair[0]):
         words = [b"%s %s" % (client_astring(url), mech.encode()) for _, (url, mech) in run]
         upstream = await dialogue.upstream(server)
-        found: list[bytes] = []
+        lines: list[bytes] = []
         reply = await execute(
-            dialogue, upstream, b"GENURLAUTH " + b" ".join(words), _taker(b"GENURLAUTH", found)
+            dialogue, upstream, b"GENURLAUTH " + b" ".join(words), _taker(b"GENURLAUTH", lines)
         )
         if not reply.is_ok:
             dialogue.send(under_tag(command, reply))
             return
-        for line in found:
+        for line in lines:
             made += _strings(Scanner(line, len(b"* GENURLAUTH")))
     dialogue.send(format_genurlauth(made))
     dialogue.send_ok(command)
 
 
-def _taker(word: bytes, found: list[bytes]) -> Callable[[bytes], bool]:
+def _taker(word: bytes, lines: list[bytes]) -> Callable[[bytes], bool]:
     def take(response: bytes) -> bool:
         if not response[2 : 3 + len(word)].upper().startswith(word + b" "):
             return False
-        found.append(response)
+        lines.append(response)
         return True
 
     return take

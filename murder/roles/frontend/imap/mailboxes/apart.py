@@ -26,7 +26,7 @@ class DeletedApart:
         dialogue = self._dialogue
         for server in sorted({row.server for row in rows}):
             await execute(dialogue, await dialogue.upstream(server), b"NOOP")
-        for row in sorted(rows, key=lambda one: len(one.name), reverse=True):
+        for row in sorted(rows, key=lambda entry: len(entry.name), reverse=True):
             try:
                 await self._ask(row.server, b"DELETE " + self._external(row.name))
             except (Refusal, UpstreamFailure) as problem:
@@ -59,16 +59,16 @@ class DeletedApart:
         domain, inner = split_domain(row.name)
         above = DELETED_ROOT + b"." + inner
         above = domain + b"!" + above if domain else above
-        found = [
-            (was[1], one.name)
-            for one in self._dialogue.frontend.mailboxes.heads_below(above)
-            if (was := before_deletion(one.name)) is not None
+        deletions = [
+            (was[1], other.name)
+            for other in self._dialogue.frontend.mailboxes.heads_below(above)
+            if (was := before_deletion(other.name)) is not None
             and was[0] == row.name
-            and one.server == row.server
+            and other.server == row.server
         ]
-        if not found:
+        if not deletions:
             raise Refusal(Code.NONEXISTENT, "It does not rest anywhere")
-        return max(found)[1]
+        return max(deletions)[1]
 
     async def _ask(self, server: str, octets: bytes) -> None:
         dialogue = self._dialogue

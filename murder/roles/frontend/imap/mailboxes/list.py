@@ -262,9 +262,9 @@ async def _special_uses(
     """RFC 6154: of the user's own mailboxes."""
     uses = {}
     for name, attributes in await _named(dialogue, home, b'LIST (SPECIAL-USE) "" "*"', b"LIST"):
-        found = tuple(attribute for attribute in attributes if attribute.lower() not in NO_USES)
-        if found:
-            uses[name] = found
+        own_uses = tuple(attribute for attribute in attributes if attribute.lower() not in NO_USES)
+        if own_uses:
+            uses[name] = own_uses
     return uses
 
 

@@ -30,10 +30,10 @@ class ListAll:
         separator = query.namespace.separator
         self._own = collation_key(query.own)
         self._table = _UNIX if query.namespace.unix_hierarchy else _DOTS
-        shown = quoted(separator)
+        delimiter = quoted(separator)
         self._heads = (
-            b"* %s (\\HasNoChildren) %s " % (word, shown),
-            b"* %s (\\HasChildren) %s " % (word, shown),
+            b"* %s (\\HasNoChildren) %s " % (word, delimiter),
+            b"* %s (\\HasChildren) %s " % (word, delimiter),
         )
         self._last: bytes | None = None  # the key whose line is not certain yet
 

@@ -123,8 +123,8 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
             server = known.server
         else:
 
-            async def ask(one: str) -> None:
-                await hear_offer(dialogue, one)
+            async def ask(backend: str) -> None:
+                await hear_offer(dialogue, backend)
 
             server = await home_for(dialogue.frontend, name, dialogue.user, ask)
     elif server not in servers(dialogue.frontend):
@@ -312,9 +312,9 @@ async def _joint(
     known = next((row for row in elsewhere if dialogue.may_know_of(row)), None)
     if known is None:
         raise Refusal(Code.CANNOT, "What is below it is on several servers")
-    shown = dialogue.external(known.name).decode("utf-8", "backslashreplace")
+    printable = dialogue.external(known.name).decode("utf-8", "backslashreplace")
     raise Refusal(
-        Code.CANNOT, f"{shown} is on {known.server}, not on {root.server}; rename it first"
+        Code.CANNOT, f"{printable} is on {known.server}, not on {root.server}; rename it first"
     )
 
 
