@@ -21,7 +21,7 @@ from murder.roles.backend.role import BackendRole
 from tests.backend.server import USERS, Parts, config_in, maildir_store, spool_store
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 STORES: Final = {"spool": spool_store, "maildir": maildir_store}

@@ -195,7 +195,7 @@ def running_fail2ban(folder: Path, log: Path) -> Iterator[Callable[..., str]]:
         yield ask
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def logs_in(demo: Demo, source: str, password: str) -> bool:

@@ -162,7 +162,7 @@ class Alone:
         return self.node.children()[0]
 
     def imap(self, user: str) -> imaplib.IMAP4:
-        client = imaplib.IMAP4("127.0.0.1", self.imap_port, timeout=30)
+        client = imaplib.IMAP4("127.0.0.1", self.imap_port, timeout=60)
         client.login(user, "secret")
         return client
 

@@ -187,7 +187,7 @@ class Injected:
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 def status_of(pid: int) -> str:

@@ -14,6 +14,7 @@ from tests.faults.moves.move_storm import run_ctl
 from tests.faults.moves.test_moves import dying
 from tests.faults.test_kill import check_lists_agree, names_at_master
 from tests.kit.demo import Demo, running_demo
+from tests.kit.process import END_S
 from tests.kit.waiting import until
 
 OLD, NEW = "dept", "unit"
@@ -242,7 +243,7 @@ def test_killed_at_any_step_all_of_it_or_nothing_is_renamed(demo: Demo, step: st
     with dying(demo, backend(demo, node), at) as process:
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             kind, said = rename(demo, OLD, NEW)
-        assert process.wait(20) == 9, f"it did not come to {at}"
+        assert process.wait(END_S) == 9, f"it did not come to {at}"
     root = settled(demo)
     if kind == "OK":
         assert root == NEW
@@ -259,7 +260,7 @@ def test_the_master_may_die_meanwhile(demo: Demo, at: str) -> None:
     with dying(demo, backend(demo, "be1"), at) as process:
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             rename(demo, OLD, NEW)
-        assert process.wait(20) == 9
+        assert process.wait(END_S) == 9
         demo.node("kill", "mupdate")
     demo.node("start", "mupdate")
     root = settled(demo)
@@ -273,7 +274,7 @@ def test_what_is_in_doubt_is_shown_and_ended_by_hand(demo: Demo) -> None:
     with dying(demo, backend(demo, "be1"), "parts prepared") as process:
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             rename(demo, OLD, NEW)
-        assert process.wait(20) == 9
+        assert process.wait(END_S) == 9
 
         def shown() -> str:
             _, told = run_ctl(demo, "conflicts")
@@ -305,7 +306,7 @@ def test_it_is_deleted_and_comes_back_as_one(demo: Demo, verb: str, node: str, a
         with dies or contextlib.nullcontext() as process:
             code, said = run_ctl(demo, "mailbox", *words)
             if process is not None:
-                assert process.wait(20) == 9
+                assert process.wait(END_S) == 9
         is_there = rests_or_is_there(demo)
         if verb != one:
             assert code == 0, said

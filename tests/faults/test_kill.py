@@ -123,7 +123,7 @@ def names_at_master(demo: Demo) -> dict[str, str]:
 
 
 def names_at(port: int) -> dict[str, str]:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         stream = sock.makefile("rb")
         while not stream.readline().startswith(b"* OK"):
             pass

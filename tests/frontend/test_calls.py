@@ -53,7 +53,7 @@ MOST: Final = {  # Python calls
     "session through a multiplexor": 97,
     "POP3 session": 71,
 }
-TRIES: Final = 6
+TRIES: Final = 20
 CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT X-XFER"
 
 
@@ -298,32 +298,46 @@ def counted(folder: Path, scene: Scene, mode: str = "murder", protocol: str = "i
         backend.close()
 
 
-async def _best(loop: CountingLoop, played: Callable[[Any, int], None], with_what: object) -> Count:
-    """Of a few tries: where another program has the processor, octets come in more pieces, and a session or two go the long
-    way; and a timer of the frontend's may be due just then."""
-    counts = []
+async def _best(
+    loop: CountingLoop,
+    played: Callable[[Any, int], None],
+    with_what: object,
+    most: float,
+    of_the_scene: Counter[str],
+) -> Count:
+    """The first of some tries that is within `most`, or the least of all: where another program has the processor, octets
+    come in more pieces, and a session or two go the long way; and a timer of the frontend's may be due just then."""
+    counts: list[Count] = []
     for _ in range(TRIES):
         with counting(loop) as count:
             await loop.run_in_executor(None, played, with_what, TIMES)
+        count.of_the_scene = of_the_scene
         counts.append(count)
-    return min(counts, key=lambda count: (count.calls(TIMES), count.made.total()))
+        if count.calls(TIMES) <= most and not count.made - of_the_scene:
+            break
+    return min(counts, key=lambda one: (one.calls(TIMES), (one.made - of_the_scene).total()))
 
 
 async def _noops(loop: CountingLoop, port: int) -> Count:
     client = await loop.run_in_executor(None, lambda: Client(port).open())
     await loop.run_in_executor(None, noops, client, 2)
-    count = await _best(loop, noops, client)
+    count = await _best(loop, noops, client, MOST["NOOP"], Counter(future=2))
     client.close()
-    count.of_the_scene = Counter(future=2)
     return count
 
 
 async def _sessions(
-    loop: CountingLoop, port: int, played: Callable[[int, int], None] = sessions
+    loop: CountingLoop,
+    port: int,
+    played: Callable[[int, int], None] = sessions,
+    kind: str = "session",
 ) -> Count:
-    least = await _best(loop, played, port)
-    least.of_the_scene = Counter(future=2 + TIMES, task=TIMES)  # asyncio accepts by a task each
-    return least
+    made = Counter(future=2 + TIMES, task=TIMES)  # asyncio accepts by a task each
+    if kind != "session":
+        made += Counter(
+            future=2 * TIMES, task=TIMES
+        )  # and each is passed on by a connection of its own
+    return await _best(loop, played, port, MOST[kind], made)
 
 
 SCENES: Final[Mapping[str, Scene]] = {"NOOP": _noops, "session": _sessions}
@@ -331,14 +345,14 @@ SCENES: Final[Mapping[str, Scene]] = {"NOOP": _noops, "session": _sessions}
 
 def test_python_calls_of_a_multiplexor(tmp_path: Path) -> None:
     kind = "session through a multiplexor"
-    count = counted(tmp_path, _sessions, "multiplexor")
+    count = counted(tmp_path, functools.partial(_sessions, kind=kind), "multiplexor")
     print(f"{kind}: {count.calls(TIMES)} calls, made {dict(count.made)}\n{count.told(TIMES)}")
     assert count.calls(TIMES) <= MOST[kind], count.told(TIMES)
 
 
 def test_python_calls_of_a_pop3_session(tmp_path: Path) -> None:
     kind = "POP3 session"
-    scene = functools.partial(_sessions, played=pop3_sessions)
+    scene = functools.partial(_sessions, played=pop3_sessions, kind=kind)
     count = counted(tmp_path, scene, protocol="pop3")
     print(f"{kind}: {count.calls(TIMES)} calls, made {dict(count.made)}\n{count.told(TIMES)}")
     assert count.calls(TIMES) <= MOST[kind], count.told(TIMES)

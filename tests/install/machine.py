@@ -111,7 +111,7 @@ def running_machine(folder: Path) -> Iterator[Machine]:
         finally:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -133,7 +133,7 @@ class Site:
             process.terminate()
         for process in self.serving:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+                process.wait(60)
 
     def disconnect(self) -> None:
         self.stop()

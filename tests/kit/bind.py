@@ -62,7 +62,7 @@ class Bind:
         import dns.query
 
         asked = dns.message.make_query(name, "CNAME")
-        answer = dns.query.tcp(asked, "127.0.0.1", timeout=10, port=self.port)
+        answer = dns.query.tcp(asked, "127.0.0.1", timeout=60, port=self.port)
         return str(answer.answer[0][0]) if answer.answer else ""
 
 
@@ -86,5 +86,5 @@ def bind(zone: str, port: int = 0) -> Iterator[Bind]:
         yield Bind(folder, port)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         shutil.rmtree(folder)

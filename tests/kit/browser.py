@@ -185,7 +185,7 @@ def browsing() -> Iterator[Browser]:
             os.close(commands[1])
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -138,5 +138,5 @@ def dovecot(
         yield Dovecot(folder, ports)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
         shutil.rmtree(folder)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 HOST: Final = "127.0.0.1"
 CHUNK: Final = 64 * 1024
 DELAY_S: Final = 0.15
-LOOK_S: Final = 5.0
+LOOK_S: Final = 60.0
 FROM_MEMBER: Final = re.compile(rb"X-Server-From: ([0-9a-f]+)\r\n", re.IGNORECASE)
 MOST_HEAD: Final = 16 * 1024
 

@@ -43,7 +43,7 @@ class Alone:
     def end(self) -> None:
         """It is gone when this returns."""
         _pipe(self.process.stdin).close()
-        self.process.wait(30)
+        self.process.wait(60)
         _pipe(self.process.stdout).close()
 
 

@@ -17,7 +17,7 @@ def test_the_answers_to_a_burst_of_commands_come_in_one_piece(
     monkeypatch.setattr("murder.net.dialogue.TURN_S", 60.0)
 
     def client(lmtp: int, _: int) -> bytes:
-        with socket.create_connection(("127.0.0.1", lmtp), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", lmtp), timeout=60) as sock:
             sock.recv(65536)
             sock.sendall(BURST)
             return sock.recv(65536)
@@ -29,7 +29,7 @@ def test_the_answers_to_a_burst_of_commands_come_in_one_piece(
 def test_the_last_answer_comes_before_the_end(tmp_path: Path) -> None:
     def client(lmtp: int, _: int) -> bytes:
         said = b""
-        with socket.create_connection(("127.0.0.1", lmtp), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", lmtp), timeout=60) as sock:
             sock.sendall(b"NOOP\r\n" * 10 + b"QUIT\r\n")
             while more := sock.recv(65536):
                 said += more

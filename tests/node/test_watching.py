@@ -134,7 +134,7 @@ def prometheus(folder: Path, demo: Demo) -> Iterator[str]:
             yield f"http://{where}/api/v1/"
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def asked(url: str) -> Any:

@@ -18,7 +18,7 @@ BY_UID: Final = frozenset({"uidonly", "notify"})  # these never use numbers
 WORDS: Final = ("\\Seen", "\\Flagged", "\\Answered", "\\Draft", "\\Deleted", "Work", "$Junk")
 KEYS: Final = ("ALL", "UNSEEN", "FLAGGED", "NOT DELETED", "OR KEYWORD Work DRAFT", "SUBJECT b")
 ORDERS: Final = ("SUBJECT", "REVERSE SIZE", "ARRIVAL", "SIZE REVERSE SUBJECT")
-LIMIT_S: Final = 30.0
+LIMIT_S: Final = 60.0
 BOX: Final = "INBOX"
 OTHER: Final = "INBOX/other"
 

@@ -8,7 +8,7 @@ from tests.stress.client import Client
 
 STATUS = re.compile(r'\* STATUS "?([^" ]+)"? \((.*)\)$')
 ASKED = "MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ"
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 
 
 class Watcher(Client):

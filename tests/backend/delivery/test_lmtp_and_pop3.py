@@ -42,7 +42,7 @@ def against(folder: Path, client: Callable[[int, int], T], backend: dict[str, An
     """Run a blocking client in a thread against a backend in this process."""
 
     async def run() -> T:
-        async with ports(folder, **backend) as (lmtp, pop3), asyncio.timeout(30):
+        async with ports(folder, **backend) as (lmtp, pop3), asyncio.timeout(60):
             return await asyncio.to_thread(client, lmtp, pop3)
 
     return asyncio.run(run())
@@ -51,7 +51,7 @@ def against(folder: Path, client: Callable[[int, int], T], backend: dict[str, An
 def dialogue(port: int, *steps: bytes) -> bytes:
     """Send each step at once, the next when something has come; all that was answered until the end."""
     said = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         said += sock.recv(65536)
         for step in steps:
             sock.sendall(step)
@@ -62,7 +62,7 @@ def dialogue(port: int, *steps: bytes) -> bytes:
 
 
 def pop(port: int, user: str = "ana") -> POP3:
-    client = POP3("127.0.0.1", port, timeout=10)
+    client = POP3("127.0.0.1", port, timeout=60)
     client.user(user)
     client.pass_("secret")
     return client
@@ -71,7 +71,7 @@ def pop(port: int, user: str = "ana") -> POP3:
 def deliver(
     port: int, recipient: str, text: bytes = b"Subject: x\r\n\r\nbody\r\n"
 ) -> dict[str, object]:
-    with smtplib.LMTP("127.0.0.1", port, local_hostname="mta.test", timeout=10) as client:
+    with smtplib.LMTP("127.0.0.1", port, local_hostname="mta.test", timeout=60) as client:
         return dict(client.sendmail("s@example.org", recipient, text))
 
 
@@ -223,7 +223,7 @@ def test_pop3_takes_no_password_without_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_line_without_end_ends_the_connection(tmp_path: Path, which: int) -> None:
     def client(*both: int) -> bytes:
-        with socket.create_connection(("127.0.0.1", both[which]), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", both[which]), timeout=60) as sock:
             sock.recv(1000)
             said = b""
             try:

@@ -29,7 +29,7 @@ class Ports:
     pop3: int
 
     def user(self, name: str) -> imaplib.IMAP4:
-        client = imaplib.IMAP4("127.0.0.1", self.imap, timeout=10)
+        client = imaplib.IMAP4("127.0.0.1", self.imap, timeout=60)
         client.login(name, "secret")
         return client
 

@@ -147,7 +147,7 @@ def test_pop3_and_lmtp_pass_it_as_it_is_and_agree_in_size(tmp_path: Path) -> Non
 
     def client(lmtp: int, pop3: int) -> None:
         assert deliver(lmtp, "ana", MAIL) == {}
-        with smtplib.LMTP("127.0.0.1", lmtp, local_hostname="mta.test", timeout=10) as sender:
+        with smtplib.LMTP("127.0.0.1", lmtp, local_hostname="mta.test", timeout=60) as sender:
             sender.ehlo_or_helo_if_needed()
             sender.mail("s@example.org", ["BODY=8BITMIME"])
             sender.rcpt("ana")

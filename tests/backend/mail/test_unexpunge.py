@@ -340,7 +340,7 @@ async def test_a_maildrop_reads_on_what_another_session_has_expunged(
         await ana.ok(f"APPEND INBOX (\\Deleted) {{{len(MAIL)}+}}\r\n{MAIL.decode()}")
 
         def opened() -> POP3:
-            client = POP3("127.0.0.1", sock.getsockname()[1], timeout=10)
+            client = POP3("127.0.0.1", sock.getsockname()[1], timeout=60)
             client.user("ana")
             client.pass_("secret")
             return client

@@ -22,7 +22,7 @@ import pytest
 from tests.faults.moves.move_storm import Clients, home_of, kill_something, run_ctl
 from tests.faults.test_kill import USERS, check_lists_agree
 from tests.kit.demo import Demo, running_demo
-from tests.kit.process import ROOT, Program
+from tests.kit.process import END_S, ROOT, Program
 from tests.kit.waiting import until
 
 STORM_S = float(os.environ.get("MURDER_MOVE_STORM_S", "12"))
@@ -252,7 +252,7 @@ def test_killed_at_any_step_a_move_is_finished_by_the_next_start(demo: Demo, ste
                 admin._simple_command("XFER", f"user/{demo.user(3)}", target["name"])
         except (OSError, imaplib.IMAP4.error):
             pass  # the source is dead, or waits for the target
-        assert process.wait(20) == 9, f"it did not come to {step}"
+        assert process.wait(END_S) == 9, f"it did not come to {step}"
     settled(demo)
     assert homes(demo, 3) == [target["node"]]
     assert now(demo, 3) == before

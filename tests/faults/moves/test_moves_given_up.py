@@ -12,6 +12,7 @@ import pytest
 from tests.faults.moves.test_moves import dying, furnish, homes, moves, now, pair, xfer
 from tests.faults.test_kill import check_lists_agree
 from tests.kit.demo import Demo, running_demo
+from tests.kit.process import END_S
 from tests.kit.waiting import until
 
 MANY = 30  # messages, so that something has come when a node dies
@@ -62,7 +63,7 @@ def test_a_target_that_was_down_is_told_when_it_is_back(demo: Demo, step: str) -
     with dying(demo, source, step) as doomed:
         with dying(demo, target, "received") as process:
             move_id = begin(demo, 1, source, target)
-            assert process.wait(20) == 9
+            assert process.wait(END_S) == 9
             assert stored(demo, target, 1), "nothing had come"
             with contextlib.suppress(OSError, imaplib.IMAP4.error):
                 with demo.imap(source, "admin") as admin:
@@ -70,7 +71,7 @@ def test_a_target_that_was_down_is_told_when_it_is_back(demo: Demo, step: str) -
             (file,) = (demo.folder / source["node"]).rglob(f"out-{move_id}.json")
             written = json.loads(file.read_text())
             assert (written["state"], written["owes_abort"]) == ("aborted", True)
-        assert doomed.wait(40) == 9
+        assert doomed.wait(END_S) == 9
     until(lambda: record(demo, source, "out", move_id).get("owes_abort") is False, "it owes it")
     assert record(demo, source, "out", move_id)["state"] == "aborted"
     assert record(demo, target, "in", move_id)["state"] == "aborted"
@@ -86,14 +87,14 @@ def test_a_target_that_was_never_told_asks_and_dies_and_ends_it(demo: Demo, step
     source, target = pair(demo, 2)
     with dying(demo, source, "round") as doomed:
         move_id = begin(demo, 2, source, target)
-        assert doomed.wait(20) == 9
+        assert doomed.wait(END_S) == 9
         folder = next((demo.folder / source["node"]).rglob("moves"))
         path = folder / f"out-{move_id}.json"
         told = json.loads(path.read_text()) | {"state": "aborted", "owes_abort": False}
         path.write_text(json.dumps(told))  # as a murder that did not remember what it owes
     assert stored(demo, target, 2), "nothing had come"
     with dying(demo, target, step) as doomed:
-        assert doomed.wait(40) == 9, "it did not ask"
+        assert doomed.wait(END_S) == 9, "it did not ask"
     until(lambda: record(demo, target, "in", move_id).get("state") == "aborted", "it is kept")
     assert stored(demo, target, 2) == []
     assert now(demo, 2) == before
@@ -105,7 +106,7 @@ def test_an_operator_ends_what_came_from_a_server_that_is_no_more(demo: Demo) ->
     source, target = pair(demo, 3)
     with dying(demo, source, "round") as doomed:
         move_id = begin(demo, 3, source, target)
-        assert doomed.wait(20) == 9
+        assert doomed.wait(END_S) == 9
         (ended,) = [one for one in moves(demo, target, f"ABORT {move_id}") if one["side"] == "in"]
         assert ended["state"] == "aborted" and stored(demo, target, 3) == []
     # it comes back all the same, and goes on from the beginning

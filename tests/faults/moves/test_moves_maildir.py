@@ -22,6 +22,7 @@ from tests.faults.moves.test_moves import (
 from tests.faults.moves.test_moves_verified import verified
 from tests.faults.test_kill import check_lists_agree
 from tests.kit.demo import Demo, running_demo
+from tests.kit.process import END_S
 
 KEYWORDS = " ".join(f"$K{number}" for number in range(30))  # more than Maildir++ has letters for
 ODD = b"Subject: odd\r\n\r\none\r\r\ntwo\r\nbare\nend"
@@ -123,7 +124,7 @@ def test_killed_on_the_way_to_or_from_a_maildir_it_is_finished(demo: Demo, step:
             with demo.imap(source, "admin") as admin:
                 admin.sock.settimeout(2)
                 admin._simple_command("XFER", f"user/{demo.user(2)}", target["name"])
-        assert process.wait(20) == 9, f"it did not come to {step}"
+        assert process.wait(END_S) == 9, f"it did not come to {step}"
     settled(demo)
     assert homes(demo, 2) == [target["node"]]
     assert now(demo, 2) == before

@@ -151,7 +151,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 ANSWERED: Final = (
     100  # turns of the loop: all have taken their part; what comes later is read all the same
 )
-LIMIT_S: Final = 20.0
+LIMIT_S: Final = 60.0
 # What a client writes, each piece when the one before has been answered as far as it will be
 SPELLINGS: Final[Sequence[tuple[bytes, ...]]] = (
     (b"a LOGIN ana secret\r\n", b"b SELECT INBOX\r\n", b"c NOOP\r\n", b"d LOGOUT\r\n"),
