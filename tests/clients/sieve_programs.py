@@ -52,7 +52,7 @@ def sieve_connect(at: Where) -> None:
     file.write_text(SCRIPT)
     bad.write_text(BAD)
     server = ["sieve-connect", "--server", at.host, "--port", str(at.port), "--user", at.user]
-    tls = ["--tlscafile", at.ca] if at.ca else []
+    tls = ["--tlscafile", at.ca] if at.ca else ["--clearchan"]
 
     def run(*words: str) -> tuple[int, str]:
         return _run([*server, *tls, "--passwordfd", "0", *words], at.password + "\n")

@@ -1,16 +1,17 @@
 """Roundcube sends its users to an identity provider, which sends them back, and logs in by their token: as a browser does
-it, with cookies and redirections. What runs is Debian's package under PHP's own web server.
+it, with cookies and redirections; and in a real browser its plugin keeps filters. What runs is Debian's package under PHP's
+own web server.
 """
 
-import asyncio
 import json
+import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -19,6 +20,8 @@ import httpx
 
 from tests.clients.test_tokens import SUBJECT, with_mail
 from tests.conftest import cannot_run
+from tests.kit.browser import PROGRAM, browsing
+from tests.kit.demo import Demo, message, wanted
 from tests.kit.ports import free_port
 from tests.kit.process import until_open
 from tests.plugins.auth.test_auth_oauth import Handler, Provider
@@ -67,8 +70,23 @@ def door() -> Iterator[Provider]:
             thread.join()
 
 
-def configured(folder: Path, issuer: Provider, imap: tuple[str, int]) -> Path:
-    """A folder of its own, in place of /etc/roundcube."""
+def tokens_of(issuer: Provider) -> dict[str, Any]:
+    """Settings: who is in is said by an identity provider."""
+    return {
+        "oauth_provider": "generic",
+        "oauth_provider_name": "here",
+        "oauth_client_id": "webmail",
+        "oauth_client_secret": "shared",
+        "oauth_auth_uri": issuer.url + "/authorize",
+        "oauth_token_uri": issuer.url + "/token",
+        "oauth_identity_uri": issuer.url + "/userinfo",
+        "oauth_scope": "openid email mail",
+        "oauth_login_redirect": True,
+    }
+
+
+def configured(folder: Path, imap: tuple[str, int], more: Mapping[str, Any]) -> Path:
+    """A folder of its own, in place of /etc/roundcube, with more settings."""
     if shutil.which("php") is None or not DEFAULTS.exists():
         cannot_run("Roundcube (Debian: roundcube-core roundcube-sqlite3 php-cli) is not installed")
     place = folder / "roundcube"
@@ -85,15 +103,7 @@ def configured(folder: Path, issuer: Provider, imap: tuple[str, int]) -> Path:
         "log_dir": str(place),
         "temp_dir": str(place),
         "plugins": [],
-        "oauth_provider": "generic",
-        "oauth_provider_name": "here",
-        "oauth_client_id": "webmail",
-        "oauth_client_secret": "shared",
-        "oauth_auth_uri": issuer.url + "/authorize",
-        "oauth_token_uri": issuer.url + "/token",
-        "oauth_identity_uri": issuer.url + "/userinfo",
-        "oauth_scope": "openid email mail",
-        "oauth_login_redirect": True,
+        **more,
     }
     lines = [
         f"$config[{json.dumps(key)}] = {json.dumps(value)};" for key, value in settings.items()
@@ -102,32 +112,37 @@ def configured(folder: Path, issuer: Provider, imap: tuple[str, int]) -> Path:
     return place
 
 
-@asynccontextmanager
-async def webmail(place: Path) -> AsyncIterator[str]:
+@contextmanager
+def webmail(place: Path) -> Iterator[str]:
     """Its address."""
     port = free_port()
     with (place / "web.log").open("wb") as log:
         running = subprocess.Popen(
             ["php", "-S", f"127.0.0.1:{port}", "-t", str(ROUNDCUBE)],
-            env={"PATH": "/usr/bin:/bin", "ROUNDCUBE_CONFIG_DIR": str(place)},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "ROUNDCUBE_CONFIG_DIR": str(place),
+                "PHP_CLI_SERVER_WORKERS": "4",
+            },
             stdout=log,
             stderr=log,
         )
         try:
-            await asyncio.to_thread(until_open, "127.0.0.1", port)
+            until_open("127.0.0.1", port)
             yield f"http://127.0.0.1:{port}/"
         finally:
             running.terminate()
-            await asyncio.to_thread(running.wait)
+            running.wait()
 
 
 async def test_roundcube_reads_by_a_token(tmp_path: Path) -> None:
-    with door() as issuer:
+    with ExitStack() as stack:
+        issuer = stack.enter_context(door())
         async with (
             with_mail(tmp_path, issuer) as imap,
-            webmail(configured(tmp_path, issuer, imap)) as url,
             httpx.AsyncClient(follow_redirects=True, timeout=30, trust_env=False) as browser,
         ):
+            url = stack.enter_context(webmail(configured(tmp_path, imap, tokens_of(issuer))))
             page = await browser.get(url)
             assert "_task=mail" in str(page.url), page.text[:2000]
             token = re.search(r'"request_token":"([^"]+)"', page.text)
@@ -138,3 +153,39 @@ async def test_roundcube_reads_by_a_token(tmp_path: Path) -> None:
                 headers={"X-Roundcube-Request": token[1], "X-Requested-With": "XMLHttpRequest"},
             )
             assert SUBJECT in listed.text
+
+
+PLUGIN = ROUNDCUBE / "plugins/managesieve/managesieve.php"
+EDIT, FILTERS = "plugin.managesieve-action&_framed=1&_nav=hide", "plugin.managesieve"
+DISCARD = """{ const one = document.querySelector("#action_type0"); one.value = "discard";
+one.dispatchEvent(new Event("change", {bubbles: true})); }"""
+
+
+def test_a_person_makes_a_filter_with_its_plugin(demo: Demo, number: int, tmp_path: Path) -> None:
+    if not PLUGIN.exists() or wanted(PROGRAM):
+        cannot_run("Debian: roundcube-plugins, php-net-sieve, chromium are not installed")
+    user, frontend = demo.user(number), demo.frontend
+    sieve = f"{frontend['host']}:{frontend['sieve']}"
+    plugin = {"plugins": ["managesieve"], "managesieve_host": sieve}
+    place = configured(tmp_path, (frontend["host"], frontend["imap"]), plugin)
+    with webmail(place) as url, browsing() as browser:
+        browser.size(1200)
+        browser.go(url)
+        browser.fill("#rcmloginuser", user)
+        browser.fill("#rcmloginpwd", demo.password)
+        browser.press("#rcmloginsubmit")
+        browser.go(f"{url}?_task=settings&_action={EDIT}")
+        browser.fill("#_name", "Lists")
+        browser.fill("[name='_rule_target[0][]']", "[list]")
+        browser.run(DISCARD)
+        browser.press(".formbuttons button")
+        browser.go(f"{url}?_task=settings&_action={FILTERS}")
+        assert browser.text("#filterslist").strip() == "Lists"
+        picture = Path(os.environ.get("MURDER_PICTURES", tmp_path)) / "roundcube-filters.png"
+        browser.picture(picture)
+        assert picture.stat().st_size > 10_000
+    for subject in ("[list] news", "plain"):
+        assert demo.deliver(frontend, user, message(subject)).startswith("250")
+    with demo.imap(frontend, user) as client:
+        assert client.select("INBOX")[1] == [b"1"]
+        assert client.search(None, "SUBJECT", "plain")[1] == [b"1"]

@@ -97,7 +97,7 @@ def test_a_whole_murder_behind_it(frontend: str, tmp_path: Path) -> None:
     check_delivery_and_pop3(frontend)
     for user in ("user1", "user2"):
         check_scripts(frontend, user)
-        check_programs(frontend, user, tmp_path)
+    check_programs(frontend, "user1", tmp_path)
     check_idle(frontend, two)
     share(one, "user1", "user2")
     share(two, "user2", "user1")

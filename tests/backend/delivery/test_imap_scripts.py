@@ -1,5 +1,6 @@
 """Scripts that see what clients do by IMAP (RFC 6785): which, when, as whom, and what they do."""
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -140,6 +141,29 @@ async def test_what_a_script_does_not_keep_is_deleted_where_it_lies(tmp_path: Pa
             ("edited", ["$mine"]),
             ("away", ["$mine"]),
         ]
+
+
+async def test_what_a_script_makes_of_a_message_stands_in_the_mail_log(tmp_path: Path) -> None:
+    script = b"""require ["imapsieve", "fileinto", "editheader", "copy", "environment"];
+    if environment "imap.mailbox" "INBOX" {
+        deleteheader "subject"; addheader "Subject" "edited"; fileinto :copy "INBOX/Box"; keep; }"""
+    log = replace(config_in(tmp_path).log, mail="full")
+    async with client_with(tmp_path, script, log=log) as client:
+        await client.append("INBOX", "first")
+        await client.settled()
+        assert await client.messages() == [("edited", [])] == await client.messages("Box")
+    (file,) = tmp_path.rglob("mail-backend-0*")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    keys = ("event", "protocol", "user", "cause", "mailbox", "message_id")
+    told = [tuple(line.get(key) for key in keys) for line in lines]
+    by_script, message_id = ("imapsieve", "ana", "APPEND"), "<first@example.org>"
+    assert told == [
+        ("message.appended", "imap", "ana", None, "user.ana", message_id),
+        ("message.appended", *by_script, "user.ana.Box", message_id),
+        ("message.appended", *by_script, "user.ana", message_id),
+        ("message.expunged", *by_script, "user.ana", None),
+    ]
+    assert lines[3]["messages"] == lines[0]["messages"] != lines[2]["messages"]
 
 
 async def test_a_mailboxs_annotation_counts_before_the_servers_and_may_say_none(

@@ -119,7 +119,7 @@ class Submitter:
             await incoming.write(octets)
             message = NewMessage(incoming)
             uids = await mailbox.append([message])
-            doer = Unattended(backend.mail_log, {"protocol": "sieve", "user": mail.user})
+            doer = Unattended(backend.mail_log, {"protocol": "submission", "user": mail.user})
             await trace_append(doer, mailbox, [message], uids)
         finally:
             mailbox.close()

@@ -67,6 +67,8 @@ def _shown(line: Mapping[str, Any]) -> str:
         words.append(f"by the rule {line['rule']} of age")
     if line.get("protocol") == "imapsieve":
         words.append("by a script that saw it")
+    if line.get("protocol") == "submission":
+        words.append("since nobody took what a script redirects")
     if line.get("recipient"):
         words.append(f"to <{line['recipient']}>")
     if line.get("backend"):
