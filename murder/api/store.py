@@ -327,6 +327,19 @@ class TellsAtOnce(Protocol):
 
 
 @runtime_checkable
+class ReplacesMessages(Protocol):
+    """A power of a `Mailbox`: a message comes and others go as one change (REPLACE, RFC 8508)."""
+
+    async def replace(
+        self, uids: Sequence[Uid], new: NewMessage, target: Mailbox
+    ) -> tuple[Uid, Sequence[Uid]] | None:
+        """Append to `target`, a mailbox of this store or this one, and expunge these here: durable, and both or neither.
+        The new UID, and what has been expunged. None: they lie so that it cannot be one change, and nothing is done. Raises
+        as `append`, and Refusal(NONEXISTENT) where none of these messages exists any more."""
+        ...
+
+
+@runtime_checkable
 class TellsSummaries(Protocol):
     """A power of a `Mailbox`: `summary` for many messages at once (FETCH ENVELOPE)."""
 

@@ -20,6 +20,12 @@ class Copying(Protocol[M_contra]):
         """COPY or MOVE; source UID to new UID."""
         ...
 
+    async def replace(
+        self, source: M_contra, uids: Sequence[Uid], new: NewMessage, target: M_contra
+    ) -> tuple[Uid, Sequence[Uid]] | None:
+        """See murder.api.store.ReplacesMessages."""
+        ...
+
 
 class Bodies(Protocol):
     """Where the octets of one mailbox's messages are, if not in its root, and what goes along with a change of its rows."""

@@ -22,7 +22,7 @@ from murder.kit.mapped import map_message
 from murder.kit.numbers import numbers_now, read_numbers
 from murder.kit.pages import pages
 from murder.kit.retained import restore, retained
-from murder.kit.root import Root, T
+from murder.kit.root import Root, T, Work
 from murder.kit.rows import (
     INSERT_MESSAGE,
     MOST_KEYWORDS,
@@ -45,15 +45,7 @@ from murder.kit.schema import (
 )
 from murder.kit.sizes import note_size, told_octets, with_sizes
 from murder.kit.uids import all_uids, known_uids, write_down
-from murder.model.message import (
-    Changes,
-    Flagged,
-    MailboxStatus,
-    Message,
-    ModSeq,
-    Uid,
-    UidValidity,
-)
+from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 
 IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
@@ -371,10 +363,21 @@ class RowMailbox:
 
         return await self.root.write(whole, settle)
 
-    async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+    async def replace(
+        self, uids: Sequence[Uid], new: NewMessage, target: AnyMailbox
+    ) -> tuple[Uid, Sequence[Uid]] | None:
+        """See murder.api.store.ReplacesMessages."""
+        assert isinstance(target, RowMailbox)
+        return await self._transfers.replace(self, uids, new, target)
+
+    async def append(
+        self, messages: Sequence[NewMessage], before: Work[object] = lambda _: None
+    ) -> Sequence[Uid]:
+        """`before` is part of the change."""
         linked: list[tuple[FileIncoming, str]] = []
 
         def work(db: sqlite3.Connection) -> list[Uid]:
+            before(db)
             box = load_box(db, self.box_id)
             box.modseq += 1
             added = [self._add(db, box, new, linked) for new in messages]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from murder.api import NewMessage
 from murder.durable import sync_folder
 from murder.errors import Code, Refusal
 from murder.kit.expunged import NOT_KEPT, Keeping
@@ -97,6 +98,27 @@ class Transfers:
             if remove:
                 source.tell(source.mailbox_id)
         return copied
+
+    async def replace(
+        self, source: RowMailbox, uids: Sequence[Uid], new: NewMessage, target: RowMailbox
+    ) -> tuple[Uid, Sequence[Uid]] | None:
+        """See murder.api.store.ReplacesMessages: within a root, and where octets are not in it within a mailbox."""
+        is_same = source.box_id == target.box_id
+        if source.root is not target.root or (source.bodies is not None and not is_same):
+            return None
+        keeping, gone = source.keeping(), list[Uid]()
+
+        def let_go(db: sqlite3.Connection) -> None:
+            box = load_box(db, source.box_id)
+            gone[:] = source.remove(db, box, uids, keeping)
+            if not gone:
+                raise Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
+            box.save(db)
+
+        (uid,) = await target.append([new], let_go)
+        if not is_same:
+            source.tell(source.mailbox_id)
+        return uid, gone
 
     async def _copy_across(
         self, source: RowMailbox, uids: Sequence[Uid], target: RowMailbox, remove: bool

@@ -8,6 +8,7 @@ and nowhere else. Names stay octets: a real Cyrus may put any octets into the li
 
 import binascii
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NewType
 
@@ -219,14 +220,7 @@ def check_new_name(name: MailboxName) -> None:
 def _check_characters(name: bytes) -> None:
     """Refuse what modified UTF-7 (RFC 3501 §5.1.3) hides from who looks at octets: characters that are not shown, or change
     what is shown beside them (RFC 6855 §3, RFC 5198 §2), and shifts that some read and others do not."""
-    for shifted in _SHIFTS.findall(name):
-        try:
-            text = _unshift(shifted)
-        except ValueError:
-            written = display(b"&" + shifted)
-            raise Refusal(
-                Code.CANNOT, f"A mailbox name is modified UTF-7, which {written} is not: & is &-"
-            ) from None
+    for text in _shifted(name):
         hidden = [letter for letter in text if is_hidden(letter)]
         if hidden:
             raise Refusal(
@@ -234,6 +228,29 @@ def _check_characters(name: bytes) -> None:
             )
     if _TWO_SHIFTS.search(name):
         raise Refusal(Code.CANNOT, "A mailbox name is modified UTF-7: two shifts in a row are one")
+
+
+def check_readable(name: MailboxName) -> None:
+    """Refuse what is no modified UTF-7: some clients stop at it in a list. For what need not be a mailbox; laxer than
+    `check_new_name`."""
+    check_name_size(name)
+    bad = [octet for octet in name if octet < 0x20 or octet > 0x7E]
+    if bad:
+        raise Refusal(Code.CANNOT, f"A mailbox name must not contain {chr(bad[0])!r}")
+    for _ in _shifted(split_domain(name)[1]):
+        pass
+
+
+def _shifted(name: bytes) -> Iterator[str]:
+    """What is encoded in a name. Raises Refusal where it is not well encoded."""
+    for shifted in _SHIFTS.findall(name):
+        try:
+            yield _unshift(shifted)
+        except ValueError:
+            written = display(b"&" + shifted)
+            raise Refusal(
+                Code.CANNOT, f"A mailbox name is modified UTF-7, which {written} is not: & is &-"
+            ) from None
 
 
 def _unshift(shifted: bytes) -> str:

@@ -373,6 +373,12 @@ class MaildirMailbox:
     async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         return await self.rows.append(messages)
 
+    async def replace(
+        self, uids: Sequence[Uid], new: NewMessage, target: AnyMailbox
+    ) -> tuple[Uid, Sequence[Uid]] | None:
+        assert isinstance(target, MaildirMailbox)
+        return await self.rows.replace(uids, new, target.rows)
+
     async def change_flags(
         self,
         uids: Sequence[Uid],

@@ -14,6 +14,7 @@ from murder.api.store import (
     Mailbox,
     MailboxStore,
     NewMessage,
+    ReplacesMessages,
     RestoresExpunged,
     Retention,
     TellsAtOnce,
@@ -366,6 +367,41 @@ async def tells_its_listener(make: Make) -> None:
     hold(inbox.mailbox_id in ear.heard, "it did not tell of an expunge")
 
 
+async def replaces_messages(make: Make) -> None:
+    """A message comes where others go, within a mailbox or into another: both or neither."""
+    store, (inbox, sent) = await opened(make, ANNA, SENT)
+    if not isinstance(inbox, ReplacesMessages):
+        return
+    uids = await deliver(store, inbox, SMALL, ODD, SMALL)
+
+    async def replace(uid: Uid, octets: bytes, target: Mailbox) -> tuple[Uid, list[Uid]] | None:
+        incoming = store.incoming()
+        await incoming.write(octets)
+        try:
+            new = NewMessage(incoming, frozenset({FLAGGED}), None)
+            done = await inbox.replace([uid], new, target)
+        finally:
+            await incoming.close()
+        return None if done is None else (done[0], list(done[1]))
+
+    for target, octets in ((inbox, LARGE), (sent, SMALL)):
+        before = await inbox.status(), (await target.status()).uid_next
+        done = await replace(uids[0], octets, target)
+        if done is None:
+            expect((await inbox.status(), (await target.status()).uid_next), before, "nothing")
+            continue
+        new, gone = done
+        expect(gone, uids[:1], "what has gone")
+        expect(new, before[1], "the new UID")
+        hold(bytes(await target.octets(new)) == octets, "the new octets differ")
+        (row,) = await target.messages([new])
+        expect(row.flags, frozenset({FLAGGED}), "its flags")
+        expect(list((await inbox.changes(before[0].highest_modseq)).vanished), gone, "vanished")
+        await refused(replace(uids[0], SMALL, target), Code.NONEXISTENT, "replacing what has gone")
+        expect((await target.status()).uid_next, new + 1, "what comes next, where nothing came")
+        uids = [*uids[1:], new]
+
+
 async def keeps_what_was_expunged(make: Make) -> None:
     """What is expunged or moved away can be read by those who have not been told, until they have let go of it."""
     store, (inbox, sent) = await opened(make, ANNA, SENT)
@@ -549,6 +585,7 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     claims_recent_once,
     keeps_subscriptions,
     tells_its_listener,
+    replaces_messages,
     keeps_what_was_expunged,
     brings_back_what_was_expunged,
     keeps_told_sizes,

@@ -1,16 +1,24 @@
 """APPEND of what is streamed: large literals taken, refused before and in the middle, the stream always behind them."""
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from murder.api.store import NewMessage
+from murder.api.store import MailboxStore, NewMessage
 from murder.model.message import Uid
 from plugins.store_memory import MemoryMailbox
-from tests.backend.server import config_in, memory_store, running_backend, spool_store
+from tests.backend.server import (
+    config_in,
+    maildir_store,
+    memory_store,
+    running_backend,
+    spool_store,
+)
 from tests.kit.peer import Peer
 
 LARGE = b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 20_000 + b"\r\n"
@@ -111,3 +119,29 @@ async def test_a_message_that_another_session_takes_meanwhile_is_not_replaced(
         assert answer[-1].startswith(b"t NO [NONEXISTENT] Another session")
         counts = await client.ok("STATUS INBOX (MESSAGES)")
         assert b"* STATUS INBOX (MESSAGES 0)" in counts
+
+
+@pytest.mark.parametrize("make", [spool_store, maildir_store])
+async def test_a_replace_is_one_change(
+    make: Callable[[Path], MailboxStore], tmp_path: Path
+) -> None:
+    """Where the old message cannot go, the new one has not come: as after a crash between the two."""
+    async with running_backend(tmp_path, lambda: make(tmp_path)) as running:
+        client = await Peer.at(*running.address)
+        await client.until(b"* OK")
+        await client.ok("LOGIN ana secret")
+        await client.ok("APPEND INBOX {14+}\r\nSubject: 0\r\n\r\n")
+        await client.ok("SELECT INBOX")
+        for file in tmp_path.rglob("*.db"):
+            with contextlib.closing(sqlite3.connect(file)) as rows:
+                if rows.execute("SELECT 1 FROM sqlite_master WHERE name='message'").fetchone():
+                    rows.execute(
+                        "CREATE TRIGGER stays BEFORE DELETE ON message "
+                        "BEGIN SELECT RAISE(ABORT, 'it stays'); END"
+                    )
+        answer = await client.command("REPLACE 1 INBOX {14+}\r\nSubject: 1\r\n\r\n")
+        assert answer[-1].startswith(b"t NO")
+        assert await client.ok("STATUS INBOX (MESSAGES UIDNEXT)") == [
+            b"* STATUS INBOX (MESSAGES 1 UIDNEXT 2)"
+        ]
+        await client.close()

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from murder.api.store import Incoming, Mailbox, NewMessage
+from murder.api.store import Incoming, Mailbox, NewMessage, ReplacesMessages
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.acl import Rights
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.model.seqset import SeqSet
 from murder.net.turns import Turn
+from murder.roles.backend.changes.updates import View
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import changeable
 from murder.roles.backend.imap.mail.content import size_told
@@ -77,7 +78,7 @@ def run_uid_replace(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
-    """RFC 8508: the new message first, durable; then the old one goes."""
+    """RFC 8508: as one change where the store can do that; else the new message first, durable, then the old one goes."""
     scanner = Scanner(command.octets, command.start)
     appending = _Append(dialogue, scanner, command.literal, most=1)
     async with appending.whole():
@@ -88,12 +89,14 @@ async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> Non
         if not doomed or not await dialogue.now.mailbox.messages(doomed):
             raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
         target = dialogue.name_of(mailbox)
-        code = await appending.into(target)
-        removed = await dialogue.now.mailbox.expunge(doomed)
+        code = await appending.into(target, doomed)
+        removed = appending.removed
         if not removed:
-            await appending.take_back(target)
-            raise Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
-        dialogue.now.removed(removed)
+            removed = await dialogue.now.mailbox.expunge(doomed)
+            if not removed:
+                await appending.take_back(target)
+                raise Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
+            dialogue.now.removed(removed)
         await trace_expunge(dialogue, dialogue.now.mailbox, removed)
     dialogue.send(status_line(b"*", b"OK", "Replaced", code))
     await dialogue.finish(command, code=await dialogue.removal_code())
@@ -116,6 +119,8 @@ class _Append:
         self._streaming = False  # chunks of an accepted literal are still to come
         self._messages: list[NewMessage] = []
         self._uids: Sequence[Uid] = ()  # what was appended
+        self._doomed: Sequence[Uid] = ()  # of the selected mailbox, what it is to replace
+        self.removed: Sequence[Uid] = ()  # of those, what has gone with it
         self._octets = 0
         self._turn = Turn()  # there may be thousands of messages, or of parts
 
@@ -131,8 +136,9 @@ class _Append:
             for message in self._messages:
                 await message.incoming.close()
 
-    async def into(self, name: MailboxName) -> bytes:
+    async def into(self, name: MailboxName, doomed: Sequence[Uid] = ()) -> bytes:
         """Receive all messages and append them to a mailbox; the response code. Raises BadSyntax, Refusal."""
+        self._doomed = doomed
         opened = open_posted if is_posted(self._dialogue) else open_target
         mailbox, accessible = await opened(self._dialogue, name)
         try:
@@ -169,7 +175,7 @@ class _Append:
         async def store() -> Sequence[Uid]:
             async with quotas.room(mailbox.name, octets, len(self._messages)):
                 self._dialogue.need_peer()
-                return await mailbox.append(self._messages)
+                return await self._append(mailbox)
 
         uids = self._uids = await after_stop(self._dialogue, mailbox.name, store)
         self._dialogue.send(await quota_warning(self._dialogue, mailbox.name, octets, len(uids)))
@@ -177,6 +183,23 @@ class _Append:
         await note(self._dialogue, mailbox.name, mailbox.mailbox_id, uids, "APPEND")
         await trace_append(self._dialogue, mailbox, self._messages, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
+
+    async def _append(self, mailbox: Mailbox) -> Sequence[Uid]:
+        if self._doomed and (uid := await self._replace(self._dialogue.now, mailbox)) is not None:
+            return [uid]
+        return await mailbox.append(self._messages)
+
+    async def _replace(self, view: View, target: Mailbox) -> Uid | None:
+        """As one change; None where it cannot be one."""
+        source = view.mailbox
+        if not isinstance(source, ReplacesMessages):
+            return None
+        replaced = await source.replace(self._doomed, self._messages[0], target)
+        if replaced is None:
+            return None
+        uid, self.removed = replaced
+        view.removed(self.removed)
+        return uid
 
     async def _check(self, head: AppendHead, mailbox: Mailbox) -> None:
         """Before a message's octets are asked for. Raises BadSyntax, Refusal."""

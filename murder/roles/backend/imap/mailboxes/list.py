@@ -5,7 +5,7 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.acl import format_rights
-from murder.model.name import MailboxName, check_name_size, inbox_of, owner_of
+from murder.model.name import MailboxName, check_readable, inbox_of, owner_of
 from murder.model.query.listing import ListRow
 from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
@@ -169,7 +169,7 @@ async def _subscribe(dialogue: BackendImap, command: Command, subscribed: bool) 
     name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
     user = dialogue.user.user
     if subscribed:
-        check_name_size(name)
+        check_readable(name)
         await check_room_for_subscription(dialogue.backend, dialogue.user, name)
     await dialogue.backend.store.subscribe(user, name, subscribed)
     with dialogue.causing((Kind.SUBSCRIBED, name)):
