@@ -96,6 +96,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
             "format",
             "incoming",
             "flags",
+            "settings",
         ),
         *("mailbox", "transfer", "carry", "check"),
     ),

@@ -327,6 +327,9 @@ class _Reader:
                 parse_default_acl(backend.default_acl)
             except ValueError as error:
                 self.problem("backend.default_acl", str(error))
+        if (operator := sections.get("operator")) is not None:
+            for place in operator.nodes:
+                self._check_place(place)
         submission = sections.get("submission")
         if submission is not None and submission.redirect_sender == "srs":
             for key in ("srs_domain", "srs_secret"):
@@ -340,6 +343,18 @@ class _Reader:
                     )
             if tls.certificate is not None and tls.ca is None:
                 self.problem("tls.ca", "missing: with `certificate` the nodes' `ca` is needed too")
+
+    def _check_place(self, place: str) -> None:
+        """Of a node that operators ask: a host, or a folder that is written as one."""
+        if place.startswith(("/", ".")):
+            return
+        host, colon, port = place.rpartition(":")
+        if "/" in place or (self.file.parent / place).is_dir():
+            self.problem(
+                "operator.nodes", f'"{place}" is a folder: write "./{place}", or the whole path'
+            )
+        elif colon and "]" not in port and not (host and port.isdecimal() and int(port) < 65536):
+            self.problem("operator.nodes", f'"{place}": expected HOST, HOST:PORT or a folder')
 
 
 def _parsed(parse: Any, value: object) -> Any:

@@ -521,8 +521,8 @@ class OperatorConfig:
     nodes: tuple[str, ...] = option(
         (),
         "The nodes of the murder for `murder ctl status`: HOST:PORT of their [node] control, or the data folder of one "
-        "on this host; this node's own is always asked. None: the master, the servers of its list and who follows it, "
-        "at port 3906.",
+        "on this host (/… or ./…); this node's own is always asked. None: the master, the servers of its list and who "
+        "follows it, at port 3906.",
         example='["fe1.example.org:3906", "be1.example.org:3906"]',
     )
     user: str = option("", "Without a certificate: an administrator of the backends.")

@@ -34,6 +34,7 @@ from murder.kit.format import check_format
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area
 from murder.kit.root import make_folder, root_of
 from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
+from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
 from murder.kit.transfer import INTENTS, finish_intent, intents_of
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
@@ -92,19 +93,9 @@ class Settings:
             "Commands look at once; this is for IDLE."
         },
     )
-    writers: int = field(
-        default=8, metadata={"doc": "Users whose changes are made durable at the same time."}
-    )
-    expunged_bytes: int = field(
-        default=64 * 1024 * 1024,
-        metadata={
-            "doc": "Octets of expunged messages that stay readable for sessions that have not been told yet, ten minutes "
-            "at most, of each user; 0: none."
-        },
-    )
-    max_open: int = field(
-        default=500, metadata={"doc": "Users' indexes kept open, each worker (two files each)."}
-    )
+    writers: int = writers_option()
+    expunged_bytes: int = expunged_bytes_option()
+    max_open: int = max_open_option("indexes")
 
 
 def _key_of(name: MailboxName) -> str:

@@ -46,6 +46,7 @@ from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_a
 from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root, make_folder, root_of
 from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
+from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
 from murder.kit.transfer import INTENTS, Transfers, finish_intent, intents_of
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
@@ -73,19 +74,9 @@ class Settings:
         default=32 * 1024,
         metadata={"doc": "Messages up to this size stand in the database, larger ones in files."},
     )
-    writers: int = field(
-        default=8, metadata={"doc": "Users whose changes are made durable at the same time."}
-    )
-    expunged_bytes: int = field(
-        default=64 * 1024 * 1024,
-        metadata={
-            "doc": "Octets of expunged messages that stay readable for sessions that have not been told yet, ten minutes "
-            "at most, of each user; 0: none."
-        },
-    )
-    max_open: int = field(
-        default=500, metadata={"doc": "Users' databases kept open, each worker (two files each)."}
-    )
+    writers: int = writers_option()
+    expunged_bytes: int = expunged_bytes_option()
+    max_open: int = max_open_option("databases")
 
 
 @hookimpl

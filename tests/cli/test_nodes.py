@@ -12,17 +12,32 @@ from murder import __version__
 from murder.admin.cli.program import system_text
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.running import nodes
-from murder.admin.operate.running.nodes import Answer, ask_all, clock_off, learn, problems_of
+from murder.admin.operate.running.nodes import (
+    Answer,
+    ask_all,
+    clock_off,
+    learn,
+    places,
+    problems_of,
+)
 from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
 from murder.wire.nodes.control_answers import parse_node_status
 from murder.wire.nodes.control_words import AskStatus, Request
 
 
-def reach(folder: Path, *places: str) -> Reach:
+def reach(folder: Path, *named: str) -> Reach:
     file = folder / "murder.toml"
-    file.write_text(f'[node]\nname = "op"\ndata = "{folder}"\n[operator]\nnodes = {list(places)}\n')
+    file.write_text(f'[node]\nname = "op"\ndata = "{folder}"\n[operator]\nnodes = {list(named)}\n')
     return Reach(load_config(file), lambda user: "")
+
+
+def test_a_folder_is_beside_the_file_that_names_it(tmp_path: Path) -> None:
+    assert places(reach(tmp_path, "./be1/data", "/srv/be2", "be3:3906")) == [
+        str(tmp_path / "be1/data"),
+        "/srv/be2",
+        "be3:3906",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,33 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str, line: str) -> 
     assert f"{file}: {line}" in str(caught.value).splitlines()
 
 
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("data", '"data" is a folder: write "./data", or the whole path'),
+        ("be1/data", '"be1/data" is a folder: write "./be1/data", or the whole path'),
+        ("be1:mail", '"be1:mail": expected HOST, HOST:PORT or a folder'),
+        (":3906", '":3906": expected HOST, HOST:PORT or a folder'),
+        ("./data", ""),
+        ("be1", ""),
+        ("be1.example.org:3906", ""),
+        ("[2001:db8::1]", ""),
+        ("[2001:db8::1]:3906", ""),
+    ],
+)
+def test_a_folder_is_not_taken_for_a_host(tmp_path: Path, place: str, problem: str) -> None:
+    (tmp_path / "data").mkdir()
+    text = f'[operator]\nnodes = ["{place}"]'
+    if not problem:
+        assert read(tmp_path, text).operator.nodes == (place,)
+        return
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert [str(each).partition("operator.nodes: ")[2] for each in caught.value.problems] == [
+        problem
+    ]
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, "[frontend]\na = 1\n[backend]\nb = 2\n[log]\nc = 3")

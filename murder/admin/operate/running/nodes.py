@@ -91,7 +91,9 @@ class NodeAnswers:
 
 def places(reach: Reach) -> list[str]:
     """`[operator] nodes`, else those that `learn` has found; and this host's own node where it has run, or may have."""
-    asked = list(reach.config.operator.nodes or reach.learned or ())
+    beside = reach.config.file.parent  # as for all folders of the file
+    named = reach.config.operator.nodes or reach.learned or ()
+    asked = [str(beside / place) if _is_local(place) else place for place in named]
     own = control_folder(reach.config)
     try:
         has_own = bool(sockets_in(own))

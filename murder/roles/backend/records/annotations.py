@@ -49,6 +49,11 @@ def _key(name: MailboxName) -> str:
 NOTE_KEYS: Final[tuple[Callable[[MailboxName], str], ...]] = (_key, quota_key, url_key)
 
 
+def _entry_in(octets: bytes | None, scope: Scope, entry: str) -> bytes | None:
+    value = _load(octets).get(scope, {}).get(entry) if octets else None
+    return None if value is None else value.encode("latin-1")
+
+
 def _load(octets: bytes | None) -> dict[str, dict[str, str]]:
     loaded: dict[str, dict[str, str]] = json.loads(octets) if octets else {}
     return loaded
@@ -88,9 +93,15 @@ class Annotations:
 
     def value(self, name: MailboxName, scope: Scope, entry: str) -> bytes | None:
         """As `of`, of one entry: for what is asked in each command, where most mailboxes have none."""
-        octets = self._list.note(_key(name))
-        value = _load(octets).get(scope, {}).get(entry) if octets else None
-        return None if value is None else value.encode("latin-1")
+        return _entry_in(self._list.note(_key(name)), scope, entry)
+
+    def nearest(self, name: MailboxName, scope: Scope, entry: str) -> bytes | None:
+        """As `value`, of the mailbox, or else of the server: by one look into the list."""
+        for octets in self._list.notes_of((_key(name), _key(SERVER))):
+            value = _entry_in(octets, scope, entry)
+            if value is not None:
+                return value
+        return None
 
     async def change(
         self, name: MailboxName, changes: Mapping[Scope, Mapping[str, bytes | None]]

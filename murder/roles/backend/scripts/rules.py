@@ -4,7 +4,7 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_deleted, is_non_imap
-from murder.roles.backend.records.annotations import SERVER, SHARED
+from murder.roles.backend.records.annotations import SHARED
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.scripts.run import Chosen
 from murder.roles.backend.scripts.site import ImapRule, SiteScript
@@ -68,7 +68,5 @@ async def scripts_for_cause(backend: Backend, row: Caused) -> list[Chosen]:
 
 def named_script(backend: Backend, name: MailboxName) -> str:
     """The user's script that an annotation of the mailbox, or else of the server, names; "" for none."""
-    value = backend.annotations.value(name, SHARED, SCRIPT_ENTRY)
-    if value is None:
-        value = backend.annotations.value(SERVER, SHARED, SCRIPT_ENTRY)
+    value = backend.annotations.nearest(name, SHARED, SCRIPT_ENTRY)
     return value.decode("utf-8", "replace") if value else ""

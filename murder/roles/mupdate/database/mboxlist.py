@@ -414,6 +414,13 @@ class MailboxList:
         """What a PutNote wrote."""
         return self._environment.get(key.encode(), self._tables[b"notes"])
 
+    def notes_of(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """What PutNotes wrote under each, all as of one moment."""
+        table = self._tables[b"notes"]
+        return self._environment.read(
+            lambda transaction: [transaction.get(key.encode(), db=table) for key in keys]
+        )
+
     def intents(self) -> Mapping[str, bytes]:
         """All intents that were put and not removed."""
         rows = self._environment.read(
