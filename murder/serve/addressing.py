@@ -29,11 +29,9 @@ def candidates_of(
 ) -> Sequence[Candidate]:
     """The best first: the user as written, then in lower case; one at least. Without `[namespace] domains` the domain says
     nothing."""
-    local = recipient.local.decode("utf-8", "surrogateescape")
-    if not local:
-        return [Candidate("", _folder_of(recipient, "", namespace))]
-    tail = "@" + recipient.domain.decode("ascii", "replace") if domains and recipient.domain else ""
-    users = dict.fromkeys((local + tail, local.lower() + tail))
+    local = str(recipient.local, "utf-8", "surrogateescape")
+    tail = "@" + str(recipient.domain, "ascii", "replace") if domains and recipient.domain else ""
+    users = dict.fromkeys((local + tail, local.lower() + tail)) if local else ("",)
     return [Candidate(user, _folder_of(recipient, user, namespace)) for user in users]
 
 
@@ -41,7 +39,7 @@ def _folder_of(recipient: Recipient, user: str, namespace: Namespace) -> Mailbox
     if not recipient.detail:
         return None
     try:
-        text = unicodedata.normalize("NFC", recipient.detail.decode("utf-8"))
+        text = unicodedata.normalize("NFC", str(recipient.detail, "utf-8"))
         prefix = namespace.personal_prefix if user else namespace.shared_prefix
         name = namespace.internal(prefix + mutf7.encode(text), user)
     except (Refusal, UnicodeDecodeError):

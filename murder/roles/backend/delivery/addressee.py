@@ -29,27 +29,18 @@ async def accept(backend: Backend, address: bytes) -> Addressee:
     for candidate in candidates:
         if candidate.inbox is not None:
             await backend.notice(candidate.inbox)
-    mailboxes = backend.mailboxes
-    for candidate in candidates:
-        if candidate.folder is not None and mailboxes.may_post(candidate.folder):
-            mailbox = candidate.folder
-            break
-        if candidate.inbox is not None and mailboxes.find(candidate.inbox) is not None:
-            mailbox = candidate.inbox
-            break
-    else:
-        raise _why_not(mailboxes, candidates)
+    mailbox = _chosen(backend.mailboxes, candidates)
     await backend.quotas.check_room(mailbox, messages=1)
     return Addressee(mailbox, owner_of(mailbox), address)
 
 
-def _why_not(mailboxes: Mailboxes, candidates: Sequence[Candidate]) -> Refusal:
-    """Where none of them takes mail. Raises Refusal(UNAVAILABLE) for what is elsewhere, or to come."""
+def _chosen(mailboxes: Mailboxes, candidates: Sequence[Candidate]) -> MailboxName:
+    for candidate in candidates:
+        for name in (candidate.folder, candidate.inbox):
+            if name is not None and mailboxes.may_post(name):
+                return name
     for candidate in candidates:
         home = candidate.inbox or candidate.folder
-        if home is None:
-            continue
-        mailboxes.check_has_not_left(home)
-        if mailboxes.find(home) is not None:
-            return Refusal(Code.NO_PERMISSION, "Nobody may post there")
-    return Refusal(Code.NONEXISTENT, UNKNOWN)
+        if home is not None:
+            mailboxes.check_takes_mail(home)
+    raise Refusal(Code.NONEXISTENT, UNKNOWN)

@@ -138,6 +138,13 @@ class Mailboxes:
         entry = self.find(name)
         return entry is not None and takes_mail(entry, sender)
 
+    def check_takes_mail(self, name: MailboxName) -> None:
+        """Where `may_post` says no. Raises Refusal: NO_PERMISSION for a mailbox that is there, UNAVAILABLE as
+        `check_has_not_left`; returns where there is none."""
+        self.check_has_not_left(name)
+        if self.find(name) is not None:
+            raise Refusal(Code.NO_PERMISSION, "Nobody may post there")
+
     # --- listing
 
     def visible(self, login: Login, prefixes: Sequence[bytes]) -> Iterator[MailboxEntry]:
