@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(bool(wanted("curl", "swaks")), reason=wanted("cu
 
 def curl(*words: str) -> str:
     done = subprocess.run(
-        ["curl", "-sS", "--max-time", "30", *words], capture_output=True, timeout=60, check=False
+        ["curl", "-sS", "--max-time", "60", *words], capture_output=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
@@ -32,7 +32,7 @@ def test_swaks_delivers_and_curl_reads_by_all_four_protocols(
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert said.returncode == 0, said.stdout + said.stderr

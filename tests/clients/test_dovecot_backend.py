@@ -73,7 +73,7 @@ def test_its_user_works_through_the_frontend(demo: Demo) -> None:
         assert client.store("1", "+FLAGS", r"(\Deleted)")[0] == "OK"
         assert client.expunge()[1] == [b"1"]
         assert client.status("INBOX", "(MESSAGES)")[1] == [b"INBOX (MESSAGES 1)"]
-    maildrop = poplib.POP3(demo.frontend["host"], demo.frontend["pop3"], timeout=30)
+    maildrop = poplib.POP3(demo.frontend["host"], demo.frontend["pop3"], timeout=60)
     maildrop.user("dora")
     maildrop.pass_(demo.password)
     assert maildrop.stat()[0] == 1

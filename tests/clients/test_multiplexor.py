@@ -122,7 +122,7 @@ async def test_a_session_goes_to_the_server_that_the_directory_names(
         assert await peer.line() == b"" and peer.reader.at_eof()
         await peer.close()
         await until_soon(lambda: not frontend_of(running).sessions)
-    assert "user=<dora>" in dove.log() and "rip=127.0.0.7" in dove.log()
+    dove.until_logged("user=<dora>", "rip=127.0.0.7")
 
 
 async def test_what_came_behind_the_login_is_the_servers(tmp_path: Path, dove: Dovecot) -> None:
@@ -148,7 +148,7 @@ async def test_pop3_is_passed_on(tmp_path: Path, dove: Dovecot) -> None:
         peer.send(b"QUIT\r\n")
         assert (await peer.line()).startswith(b"+OK") and await peer.line() == b""
         await peer.close()
-    assert "pop3-login: Info: Login: user=<emil>" in dove.log() and "rip=127.0.0.8" in dove.log()
+    dove.until_logged("pop3-login: Info: Login: user=<emil>", "rip=127.0.0.8")
 
 
 async def test_managesieve_is_passed_on(tmp_path: Path, dove: Dovecot) -> None:
@@ -165,8 +165,7 @@ async def test_managesieve_is_passed_on(tmp_path: Path, dove: Dovecot) -> None:
         peer.send(b"LOGOUT\r\n")
         assert (await peer.line()).startswith(b"OK")
         await peer.close()
-    assert "managesieve-login: Info: Login: user=<emil>" in dove.log()
-    assert "rip=127.0.0.9" in dove.log()
+    dove.until_logged("managesieve-login: Info: Login: user=<emil>", "rip=127.0.0.9")
 
 
 @pytest.mark.parametrize("protocol", ["pop3", "sieve"])

@@ -30,7 +30,7 @@ COMMANDS = [
 def dialogue(demo: Demo, number: int, server: dict[str, Any], piece: int) -> list[bytes]:
     """All answers to all commands, sent in pieces of so many octets without waiting for any."""
     stream = b"".join(b"t%d %s\r\n" % pair for pair in enumerate(COMMANDS)).replace(b"{5}", b"{5+}")
-    with socket.create_connection((server["host"], server["imap"]), timeout=30) as sock:
+    with socket.create_connection((server["host"], server["imap"]), timeout=60) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         file = sock.makefile("rb")
         file.readline()

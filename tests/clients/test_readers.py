@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from tests.kit.demo import Demo, message, wanted
-from tests.kit.waiting import until
+from tests.kit.waiting import LIMIT_S, until
 
 
 def tmux(socket_name: str, *words: str) -> str:
     done = subprocess.run(
-        ["tmux", "-L", socket_name, *words], capture_output=True, text=True, timeout=30, check=False
+        ["tmux", "-L", socket_name, *words], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def screen_with(socket_name: str, text: str, within_s: float = 20) -> str:
+def screen_with(socket_name: str, text: str, within_s: float = LIMIT_S) -> str:
     """The terminal's contents once `text` is on it."""
 
     def shown() -> str:
@@ -157,7 +157,7 @@ def test_fetchmail_takes_the_mail_away(
 
 def test_imaplib_does_all_a_client_does(demo: Demo, number: int, kind: str) -> None:
     server, user = demo.server(kind, number), demo.user(number)
-    client = imaplib.IMAP4(server["host"], server["imap"], timeout=30)
+    client = imaplib.IMAP4(server["host"], server["imap"], timeout=60)
     context = ssl.create_default_context(cafile=demo.info["ca"])
     context.check_hostname = False
     client.starttls(context)
@@ -204,7 +204,7 @@ def test_poplib_reads_and_deletes_only_with_quit(demo: Demo, number: int, kind: 
         assert demo.deliver(server, user, octets).startswith("250")
 
     def login() -> poplib.POP3:
-        client = poplib.POP3(server["host"], server["pop3"], timeout=30)
+        client = poplib.POP3(server["host"], server["pop3"], timeout=60)
         client.user(user)
         client.pass_(demo.password)
         return client

@@ -140,7 +140,7 @@ async def test_roundcube_reads_by_a_token(tmp_path: Path) -> None:
         issuer = stack.enter_context(door())
         async with (
             with_mail(tmp_path, issuer) as imap,
-            httpx.AsyncClient(follow_redirects=True, timeout=30, trust_env=False) as browser,
+            httpx.AsyncClient(follow_redirects=True, timeout=60, trust_env=False) as browser,
         ):
             url = stack.enter_context(webmail(configured(tmp_path, imap, tokens_of(issuer))))
             page = await browser.get(url)

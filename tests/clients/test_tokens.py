@@ -135,7 +135,7 @@ async def test_offlineimap_fetches_by_a_token_and_says_that_one_has_expired(tmp_
                     ["offlineimap", "-o", "-1", "-u", "basic", "-c", str(file)],
                     capture_output=True,
                     text=True,
-                    timeout=60,
+                    timeout=120,
                     check=False,
                     env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
                 )

@@ -145,7 +145,7 @@ def test_a_full_disk_refuses_and_recovers(
         with contextlib.suppress(Refused):  # the list has its file's size in advance
             answered(client.client, name, *arguments)
     client.read_all()
-    assert "The disk of this server is full" in server.said()
+    until(lambda: "The disk of this server is full" in server.node.said(), server.said)
     ballast.unlink()
     client.works()
     ended_well(server, workers)

@@ -103,6 +103,10 @@ class Dovecot:
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
 
+    def until_logged(self, *texts: str) -> None:
+        """All of them: a process of its own writes what the others tell it, when it comes to that."""
+        until(lambda: all(text in self.log() for text in texts), lambda: (texts, self.log()))
+
 
 def answers(port: int) -> bool:
     with socket.socket() as one:

@@ -35,7 +35,7 @@ class Ctl:
             check=False,
             cwd=ROOT,
             input=given,
-            timeout=60,
+            timeout=120,
         )
         said = done.stdout + done.stderr
         assert done.returncode == code, said

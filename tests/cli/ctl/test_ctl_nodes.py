@@ -61,7 +61,7 @@ def test_sessions_are_found_by_user_traced_without_secrets_and_ended(ctl: Ctl, d
         target=lambda: traced.append(ctl("trace", "user1", "--seconds", "3"))
     )
     watching.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + LIMIT_S
     while watching.is_alive() and time.monotonic() < end:
         client.noop()  # until the trace has begun; nothing tells this client
         client.send(b"X LOGIN user1 secret\r\n")
