@@ -6,7 +6,7 @@ Each user's script redirects a copy, and keeps one and files one beside, or file
 a shared mailbox's, which is nobody's. A sender repeats a message until it hears OK, as mail servers do. In the end each
 message is where it belongs, and once: only where a sender had no answer may it have come again (RFC 1047: the answer was
 lost behind the last step), and what is redirected may be sent again where the backend died between the mail server's deed
-and the reading of its word.
+and the reading of its word; a notification is not sent again then, and may be lost.
 """
 
 import contextlib
@@ -30,12 +30,15 @@ USERS: Final = 6
 BACKENDS: Final = 3
 SHARED: Final = "list"
 PLACES: Final = {"near": ("", "/near"), "far": ("/far",)}  # by subject, below the mailbox
-SCRIPT: Final = """require ["fileinto", "copy"];
+SCRIPT: Final = """require ["fileinto", "copy", "enotify", "variables"];
+if header :matches "message-id" "<*>" {{ set "id" "${{1}}"; }}
+notify :message "told of <${{id}}>" "mailto:{name}.note@elsewhere.example";
 redirect :copy "{name}@elsewhere.example";
 if header "subject" "near" {{ fileinto :copy "{mailbox}/near"; }} else {{ fileinto "{mailbox}/far"; }}
 """
 NAMED: Final = "/shared/vendor/cmu/cyrus-imapd/sieve"
 _ID: Final = re.compile(rb"(?im)^message-id: <([^>]+)>")
+_TOLD: Final = re.compile(rb"(?im)^subject: told of <([^>]+)>")  # a notification, and of what
 
 
 class Sink(socketserver.ThreadingTCPServer):
@@ -70,7 +73,7 @@ class _Session(socketserver.StreamRequestHandler):
             octets = b""
             while (line := self.rfile.readline()) not in (b".\r\n", b""):
                 octets += line
-            found = _ID.search(octets)
+            found = _TOLD.search(octets) or _ID.search(octets)
             if line and found is not None:
                 self.server.taken[recipient, found[1].decode()] += 1
                 self.wfile.write(b"250 taken\r\n")
@@ -196,11 +199,20 @@ class Storm:
         sent_again = sum(self._sink.taken[one] - 1 for one in wanted)
         if sent_again > 4 * self.kills:  # as many as a backend sends at once
             faults.append(f"{sent_again} redirects were sent again, with {self.kills} kills")
+        notes = {one: n for one, n in self._sink.taken.items() if ".note@" in one[0]}
+        faults += [f"{n} notifications of {one}" for one, n in notes.items() if n > 1]
+
+        def unsent() -> int:
+            return sum(
+                (to.replace("@", ".note@"), one) not in self._sink.taken for to, one in wanted
+            )
+
+        until(lambda: unsent() <= 4 * self.kills, "others are notified", 60)
         assert not faults, "\n".join(faults[:20])
         return (
             f"{self.kills} kills, {len(wanted)} messages acknowledged, "
             f"{sum(sum(one.unanswered.values()) for one in self._senders)} attempts without an OK; "
-            f"{again} copies and {sent_again} redirects came again"
+            f"{again} copies, {sent_again} redirects and no notification came again; {unsent()} notifications were not sent"
         )
 
     def found(self, user: str, place: str) -> Counter[str]:

@@ -218,6 +218,7 @@ class Sink:
         self.taken: list[tuple[bytes, list[bytes], bytes]] = []
         self.tries = 0
         self.at_rcpt: dict[bytes, list[bytes]] = {}
+        self.hangs_up = 0  # at the end of so many messages, in place of an answer
 
     async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 here\r\n")
@@ -236,6 +237,9 @@ class Sink:
                 writer.write(b"354 go on\r\n")
                 octets = await reader.readuntil(b"\r\n.\r\n")
                 self.tries += 1
+                if self.hangs_up:
+                    self.hangs_up -= 1
+                    break
                 answer = self._answers.pop(0) if self._answers else b"250 taken"
                 if answer.startswith(b"2"):
                     self.taken.append((sender, recipients, octets[:-3]))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 
 from murder.model.name import MailboxName
 from murder.roles.backend.records.deliveries import FAILED, PENDING, SENT, Deliveries, Mail
+from murder.roles.backend.scripts.submission import MARK, Notes
 from tests.backend.delivery.test_sieve_delivery import Lmtp, sending
 from tests.kit.waiting import until_soon
 
@@ -77,6 +79,33 @@ async def test_what_was_taken_is_not_sent_again_where_that_cannot_be_noted(
         await client.deliver("one")
         await until_soon(lambda: went(client, [SENT]), "it is known from what was noted")
         assert len(sink.taken) == 1
+
+
+@pytest.mark.parametrize(("script", "tries"), [(ONE, 2), (THREE, 1)])
+async def test_in_doubt_a_mail_goes_again_and_a_notification_does_not(
+    script: bytes, tries: int, tmp_path: Path
+) -> None:
+    async with sending(tmp_path, script) as (client, sink):
+        sink.hangs_up = 1  # it takes the message, and its answer is lost
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT if tries > 1 else FAILED]), "it is over")
+        assert sink.tries == tries
+
+
+async def test_a_death_before_the_answer_leaves_a_notification_unsent(tmp_path: Path) -> None:
+    mail = Mail(b"key", "ana", "", ("a@x.example",), b"Subject: x\r\n\r\n")
+    books = Deliveries(tmp_path)
+    notes = Notes(books.taken, mail)
+    redirected = Notes(books.taken, replace(mail, octets=MARK + b" ana\r\n" + mail.octets))
+    try:
+        redirected.before_the_end(mail.recipients)
+        assert books.taken.left() == {}
+        notes.before_the_end(mail.recipients)
+        assert list(books.taken.left()) == [b"key"]
+        notes.answered(mail.recipients, taken=False)
+        assert books.taken.left() == {}
+    finally:
+        books.close()
 
 
 async def test_of_what_was_taken_for_some_before_a_death_the_rest_is_sent(tmp_path: Path) -> None:

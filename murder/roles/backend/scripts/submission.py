@@ -1,16 +1,18 @@
 """What scripts want sent is sent: from the rows that deliveries have put down, to the server of `[backend.submission]`.
 
-One process of a backend does it. Whom the server has taken a mail for is noted the moment it says so: only where a process
-dies between the server's deed and the reading of its word is that mail sent a second time, which no sender can exclude
-(RFC 1047). What the server refuses for good is given up, and kept where it would be nowhere else; all else is tried again,
-later each time.
+One process of a backend does it. Between the end of a message and the server's word nobody can know whether it is taken
+(RFC 1047). For what is redirected that word is noted at once, and without it the mail is sent again: better twice than lost.
+A reply or a notification is noted before its end, and not sent again: better lost than twice. What the server refuses for
+good is given up, and kept where it would be nowhere else; all else is tried again, later each time.
 """
 
 import asyncio
+import re
 import smtplib
+import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +23,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import MailboxName, display, owner_of
 from murder.roles.backend.records.deliveries import Mail
+from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
 from murder.roles.backend.scripts.places import find_kept
 from murder.roles.backend.scripts.worklist import Worklist
@@ -29,7 +32,10 @@ from murder.roles.backend.traced import Unattended, trace_append
 
 LATEST_S: Final = 4 * 3600.0
 MARK: Final = b"X-Sieve-Redirected-From:"  # of a loop; what is kept went nowhere
-TakenFor = Callable[[Sequence[str]], None]
+IN_DOUBT: Final = (
+    "no answer came to the end of the message; a reply or notification is not sent twice"
+)
+_DOT: Final = re.compile(rb"(?m)^\.")
 
 
 @dataclass(slots=True)
@@ -40,6 +46,29 @@ class Sent:
     refused: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     problem: str = ""
+    in_doubt: list[str] = field(default_factory=list)  # between its end and the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Of one mail, for whoever sends it, in a thread: what the next process is to know if this one dies."""
+
+    books: Taken
+    mail: Mail
+
+    @property
+    def is_at_most_once(self) -> bool:
+        return not self.mail.octets.startswith(MARK)
+
+    def before_the_end(self, recipients: Sequence[str]) -> None:
+        if self.is_at_most_once:
+            self.books.note(self.mail.key, recipients)
+
+    def answered(self, recipients: Sequence[str], *, taken: bool) -> None:
+        if taken:
+            self.books.note(self.mail.key, recipients)
+        else:
+            self.books.forget(self.mail.key, recipients)
 
 
 class Submitter:
@@ -68,10 +97,8 @@ class Submitter:
     async def _send(self, mail: Mail) -> None:
         config = self.config.submission
 
-        def taken(recipients: Sequence[str]) -> None:
-            self._deliveries.taken.note(mail.key, recipients)
-
-        sent = await asyncio.to_thread(submit, config, self.config.node.name, mail, taken)
+        notes = Notes(self._deliveries.taken, mail)
+        sent = await asyncio.to_thread(submit, config, self.config.node.name, notes)
         if sent.taken:
             self._log.info("outgoing.sent", user=mail.user, to=sent.taken, octets=len(mail.octets))
         if sent.left and time.time() - mail.at > config.give_up_s:
@@ -126,9 +153,9 @@ class Submitter:
             await incoming.close()
 
 
-def submit(config: SubmissionConfig, own_name: str, mail: Mail, taken: TakenFor) -> Sent:
-    """In a thread, to its end. `taken` is told at once for whom the server has taken it."""
-    sent = Sent()
+def submit(config: SubmissionConfig, own_name: str, notes: Notes) -> Sent:
+    """In a thread, to its end."""
+    sent, mail = Sent(), notes.mail
     groups = _groups(config, mail)
     try:
         server = config.server
@@ -138,13 +165,20 @@ def submit(config: SubmissionConfig, own_name: str, mail: Mail, taken: TakenFor)
             if config.tls == "starttls":
                 client._host = config.tls_name or server.host  # type: ignore[attr-defined] # the name it checks
                 client.starttls(context=context)
+            if client.sock is not None:
+                client.sock.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+                )  # for the last dot
             client.ehlo_or_helo_if_needed()
             if config.user:
                 client.login(config.user, config.password)
             for group in groups:
-                _transaction(client, mail, group, sent, taken)
+                _transaction(client, notes, group, sent)
     except (OSError, smtplib.SMTPException) as error:
         sent.problem = sent.problem or str(error) or type(error).__name__
+    if sent.in_doubt and notes.is_at_most_once:
+        sent.refused += sent.in_doubt
+        sent.problem = IN_DOUBT
     known = {*sent.taken, *sent.refused, *sent.left}
     sent.left += [recipient for recipient in mail.recipients if recipient not in known]
     return sent
@@ -169,10 +203,9 @@ def _connected(config: SubmissionConfig, own_name: str, context: ssl.SSLContext)
     return smtplib.SMTP(server.host, server.port, own_name, timeout=config.timeout_s)
 
 
-def _transaction(
-    client: smtplib.SMTP, mail: Mail, recipients: list[str], sent: Sent, taken: TakenFor
-) -> None:
+def _transaction(client: smtplib.SMTP, notes: Notes, recipients: list[str], sent: Sent) -> None:
     """Each recipient into one of `sent`'s lists. Raises OSError, smtplib.SMTPException."""
+    mail = notes.mail
     options = _options(client, mail, recipients, sent)
     if options is None:
         sent.refused += recipients
@@ -188,13 +221,21 @@ def _transaction(
     if not accepted:
         client.rset()
         return
-    try:
-        answer = client.data(mail.octets)
-    except smtplib.SMTPDataError as error:  # not even 354
-        answer = (error.smtp_code, _octets_of(error.smtp_error))
+    code, text = client.docmd("DATA")
+    if code != 354:
+        _is_taken((code if code >= 400 else 451, text), accepted, sent)
         client.rset()
-    if _is_taken(answer, accepted, sent):
-        taken(accepted)
+        return
+    octets = _DOT.sub(b"..", mail.octets)
+    client.send(octets if octets.endswith(b"\r\n") else octets + b"\r\n")
+    notes.before_the_end(accepted)
+    sent.in_doubt = accepted
+    client.send(b".\r\n")
+    answer = client.getreply()
+    sent.in_doubt = []
+    is_taken = _is_taken(answer, accepted, sent)
+    notes.answered(accepted, taken=is_taken)
+    if is_taken:
         sent.taken += accepted
 
 
@@ -205,10 +246,6 @@ def _is_taken(answer: tuple[int, bytes], recipients: list[str], sent: Sent) -> b
     sent.problem = f"{code} {text.decode('utf-8', 'replace')}"
     (sent.refused if code >= 500 else sent.left).extend(recipients)
     return False
-
-
-def _octets_of(text: bytes | str) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("utf-8", "replace")
 
 
 def _options(
