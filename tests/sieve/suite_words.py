@@ -216,10 +216,10 @@ def extension_of(suite: "Suite") -> Extension:
     def emit_test(emitter: Emitter, call: Call) -> None:
         label = Label()
         open_tests.append(label)
-        emitter.do(Call(begin, call.at, call.line, call.arguments))
+        emitter.do(Call(begin, call.at, call.line, call.column, call.arguments))
         emitter.commands(call.block)
         emitter.place(label)
-        emitter.do(Call(end, call.at, call.line))
+        emitter.do(Call(end, call.at, call.line, call.column))
         open_tests.pop()
 
     def emit_fail(emitter: Emitter, call: Call) -> None:
@@ -228,6 +228,7 @@ def extension_of(suite: "Suite") -> Extension:
                 fail,
                 call.at,
                 call.line,
+                call.column,
                 call.arguments,
                 data=open_tests[-1] if open_tests else None,
             )

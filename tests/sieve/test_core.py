@@ -231,6 +231,18 @@ def test_what_is_beyond_a_limit_keeps_the_message_and_says_so(
     assert [type(action).__name__ for action in outcome.actions] == ["Keep"]
 
 
+def test_what_goes_wrong_in_a_run_has_the_place_of_the_command() -> None:
+    text = 'require "ihave";\nkeep; if true {\n    keep; error "oh"; }'
+    assert str(run(text).failure) == "line 3, column 11: oh"
+    redirects = (
+        'require "copy"; ' + 'redirect :copy "a@x.example"; redirect :copy "b@x.example";' * 3
+    )
+    assert run(redirects).failure is None
+    many = "".join(f'redirect :copy "{one}@x.example"; ' for one in "abcdef")
+    problem = "number of redirect actions exceeds policy limit"
+    assert str(run(f'require "copy";\n{many}').failure) == f"line 2, column 121: {problem}"
+
+
 def test_a_script_has_so_many_commands_at_most() -> None:
     limits = Limits(commands=5)
     assert problems_of("keep;" * 5, limits=limits) == []

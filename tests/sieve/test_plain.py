@@ -44,7 +44,7 @@ def in_general(script: Script) -> Script:
     instructions: list[Instruction] = []
     for kind, call, target in script.instructions:
         if call is not None and call.run is not call.word.run:
-            call = Call(call.word, call.at, call.line, call.arguments, call.tags)
+            call = Call(call.word, call.at, call.line, call.column, call.arguments, call.tags)
             call.matching = script.instructions[len(instructions)][1].matching  # type: ignore[union-attr]
         instructions.append((kind, call, target))
     return replace(script, instructions=tuple(instructions))

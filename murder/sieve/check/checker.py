@@ -176,7 +176,7 @@ class Checker:
         word = self._word(node, is_test)
         if word is None:
             return None
-        call = Call(word, node.at, self.source.line(node.at))
+        call = Call(word, node.at, *self.source.place(node.at))
         is_sound = self._holds(self._arguments, call, node)
         is_sound = self._holds(self._shape, call, node) and is_sound
         if is_sound:

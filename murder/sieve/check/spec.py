@@ -56,6 +56,7 @@ class Call:
     word: "Word"
     at: int
     line: int
+    column: int
     arguments: tuple[Any, ...] = ()
     tags: dict[str, Any] = field(default_factory=dict)
     tests: "tuple[Call, ...]" = ()

@@ -35,10 +35,6 @@ class Source:
         line = bisect_right(self._lines, at)
         return line, at - self._lines[line - 1] + 1
 
-    def line(self, at: int) -> int:
-        """Of a place in the text, from 1."""
-        return self.place(at)[0]
-
     def report(self, at: int, text: str) -> None:
         """One fault; past the limit it is said once that there are more."""
         if len(self._problems) < self._limit:

@@ -167,10 +167,10 @@ _LEAVE: Final = Word(LOOPS, run=_leave)
 
 def _emit_loop(emitter: "Emitter", call: Call) -> None:
     begin, end = Label(), Label()
-    emitter.do(Call(_ENTER, call.at, call.line))
+    emitter.do(Call(_ENTER, call.at, call.line, call.column))
     emitter.place(begin)
-    emitter.unless(Call(_NEXT, call.at, call.line), end)
-    leave = Call(_LEAVE, call.at, call.line)
+    emitter.unless(Call(_NEXT, call.at, call.line, call.column), end)
+    leave = Call(_LEAVE, call.at, call.line, call.column)
     emitter.loops.append((call.tags.get("name", ""), end, leave))
     emitter.commands(call.block)
     emitter.loops.pop()

@@ -268,9 +268,9 @@ class Machine:
         return self._finish(actions, None)
 
     def _fail(self, problem: RunProblem) -> Outcome:
-        line = self.line
+        line, column = self.line, self._call.column if self._call is not None else 1
         include = self.frames[-1].include if self.frames else ""
-        failure = Failure(self._script, include, Problem(line, 1, problem.text))
+        failure = Failure(self._script, include, Problem(line, column, problem.text))
         keep = Keep(None, 0, implicit=True, place=self._place(line))
         self.versions = [self.original]
         return self._finish([keep], failure)
