@@ -165,10 +165,8 @@ def submit(config: SubmissionConfig, own_name: str, notes: Notes) -> Sent:
             if config.tls == "starttls":
                 client._host = config.tls_name or server.host  # type: ignore[attr-defined] # the name it checks
                 client.starttls(context=context)
-            if client.sock is not None:
-                client.sock.setsockopt(
-                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-                )  # for the last dot
+            if client.sock is not None:  # the last dot goes at once
+                client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.ehlo_or_helo_if_needed()
             if config.user:
                 client.login(config.user, config.password)
