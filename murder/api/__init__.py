@@ -47,6 +47,7 @@ from murder.api.sasl import Step as SaslStep
 from murder.api.service import BackendStream, PortKey, ProtocolSpec, Service, ServiceClient
 from murder.api.store import (
     CanCheck,
+    CountsAtOnce,
     CountsSubscriptions,
     FindsByFlag,
     FlagChange,
@@ -113,6 +114,7 @@ __all__ = [
     "LoginAttempt",
     "ManagesGroups",
     "Claim",
+    "CountsAtOnce",
     "CountsSubscriptions",
     "Client",
     "Event",

@@ -17,10 +17,10 @@ Rules that hold for every method:
   `Refusal(OVER_QUOTA)` with a text that says so; anything else that goes wrong is an exception that names the file.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from murder.model.flag import FlagChange as FlagChange
 from murder.model.message import (
@@ -81,13 +81,18 @@ class NewMessage:
     told_size: int = 0  # as in `Message`; for stores that keep it
 
 
+NO_CHANGE: Final = ModSeq(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What a flag change did: the messages as this call left them, and those left alone because they had changed
-    since `unchanged_since` (RFC 7162 §3.1.3). Messages that no longer exist are in neither."""
+    since `unchanged_since` (RFC 7162 §3.1.3). Messages that no longer exist are in neither. `made`: the mod-sequence that
+    this change has brought the mailbox to, and that no other change has; 0: nothing has changed, or that is not told."""
 
     messages: Sequence[Message]
     modified: Sequence[Uid] = ()
+    made: ModSeq = NO_CHANGE
 
 
 class Mailbox(Protocol):
@@ -323,6 +328,21 @@ class TellsAtOnce(Protocol):
         """As of now, whichever process has changed it. While they are the same, so is all that `status` (but for its size),
         `uids`, `changes` and `flagged` tell. None: there is no such mailbox by this name any more, or who asks has to look
         in the ordinary way; nothing is raised."""
+        ...
+
+
+# A mailbox's id, its numbers, and what tells them later (as `TellsAtOnce.numbers`)
+NumbersOf = tuple[str, Numbers, Callable[[], Numbers | None]]
+
+
+@runtime_checkable
+class CountsAtOnce(Protocol):
+    """A power of a `MailboxStore` whose mailboxes have `TellsAtOnce`: to say how one stands without opening it, and without
+    waiting. STATUS of a mailbox that has not been asked for lately is answered in few steps."""
+
+    def numbers_of(self, name: MailboxName, reader: str) -> NumbersOf | None:
+        """As this reader sees it. None: there is no such mailbox, or who asks has to open it. Raises Refusal where it cannot
+        be read."""
         ...
 
 

@@ -55,6 +55,7 @@ BODY_OF: Final = (
     "UNION ALL SELECT body FROM gone WHERE mailbox=:box AND uid=:uid LIMIT 1)"
 )
 SIZE_OF: Final = BODY_OF.replace("SELECT body", "SELECT size")
+OCTETS_OF: Final = f"SELECT file, octets, {SIZE_OF} FROM body WHERE id={BODY_OF}"
 MANY: Final = 50_000  # messages whose UIDs are kept for the next session
 
 
@@ -120,10 +121,10 @@ class RowMailbox:
             unseen = messages - seen
         recent = 0
         if recent_from < uid_next:
-            (recent,) = self.root.reader.execute(
+            (recent,) = self.root.reader.one(
                 "SELECT count(*) FROM message WHERE mailbox=? AND uid>=?",
                 (self.box_id, recent_from),
-            ).fetchone()
+            )
         return MailboxStatus(
             messages,
             unseen,
@@ -139,7 +140,7 @@ class RowMailbox:
         """Rows; in a thread where there may be many."""
 
         def fetch() -> list[tuple[Any, ...]]:
-            return self.root.reader.execute(sql, values).fetchall()
+            return self.root.reader.all(sql, values)
 
         return await asyncio.to_thread(fetch) if size > IN_THREAD else fetch()
 
@@ -250,10 +251,7 @@ class RowMailbox:
         return Changes(ModSeq(modseq), in_order, [Uid(uid) for uid in sorted(gone)])
 
     async def octets(self, uid: Uid) -> memoryview:
-        row = self.root.reader.execute(
-            f"SELECT file, octets, {SIZE_OF} FROM body WHERE id={BODY_OF}",
-            {"box": self.box_id, "uid": uid},
-        ).fetchone()
+        row = self.root.reader.one(OCTETS_OF, {"box": self.box_id, "uid": uid})
         if row is None:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
         name, octets, size = row
@@ -268,9 +266,9 @@ class RowMailbox:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there") from None
 
     async def summary(self, uid: Uid) -> bytes | None:
-        row = self.root.reader.execute(
+        row = self.root.reader.one(
             f"SELECT summary FROM body WHERE id={BODY_OF}", {"box": self.box_id, "uid": uid}
-        ).fetchone()
+        )
         return row[0] if row else None
 
     async def summaries(self, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
@@ -306,10 +304,10 @@ class RowMailbox:
 
     async def keywords(self) -> Collection[str]:
         """See murder.api.store.TellsKeywords."""
-        cursor = self.root.reader.execute(
+        rows = self.root.reader.all(
             "SELECT spelled FROM keyword WHERE mailbox=? LIMIT ?", (self.box_id, MOST_KEYWORDS)
         )
-        return [spelling for (spelling,) in cursor.fetchall()]
+        return [spelling for (spelling,) in rows]
 
     async def recent(self) -> Collection[Uid]:
         """See murder.api.store.TellsRecent."""
@@ -451,7 +449,7 @@ class RowMailbox:
         modified: list[Uid] = []
         done: list[Uid] = []
 
-        def work(db: sqlite3.Connection) -> tuple[bool, list[Message]]:
+        def work(db: sqlite3.Connection) -> tuple[int, list[Message]]:
             modified.clear()
             done.clear()
             box = load_box(db, self.box_id)
@@ -480,12 +478,13 @@ class RowMailbox:
                 "AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
                 (box.id, as_list(done)),
             ).fetchall()
-            return box.modseq == modseq, self._seen_by_reader(rows, db)
+            made = modseq if box.modseq == modseq else 0
+            return made, self._seen_by_reader(rows, db)
 
-        changed, messages = await self.write(work)
-        if changed:
+        made, messages = await self.write(work)
+        if made:
             self.tell(self._mailbox_id)
-        return Stored(messages, tuple(modified))
+        return Stored(messages, tuple(modified), ModSeq(made))
 
     def _put_flags(
         self,

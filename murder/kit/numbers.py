@@ -8,20 +8,23 @@ from murder.errors import Code, Refusal
 from murder.kit.root import Root
 from murder.model.name import MailboxName
 
-_SELECT: Final = "SELECT uid_validity, uid_next, highest_modseq, recent_from, messages, {}, deleted, octets FROM mailbox"
-_BY_ID: Final = _SELECT.format("unseen") + " WHERE id=?"
-_BY_NAME: Final = (  # as others than the owner see it, and as the owner does
-    _SELECT.format("-1") + " WHERE id=? AND name=?",
-    _SELECT.format("unseen") + " WHERE id=? AND name=?",
+_COLUMNS: Final = (
+    "uid_validity, uid_next, highest_modseq, recent_from, messages, {}, deleted, octets"
+)
+# As others than the owner see it, and as the owner does
+NUMBERS: Final = (_COLUMNS.format("-1"), _COLUMNS.format("unseen"))
+_BY_ID: Final = f"SELECT {NUMBERS[True]} FROM mailbox WHERE id=?"
+_BY_NAME: Final = tuple(
+    f"SELECT {columns} FROM mailbox WHERE id=? AND name=?" for columns in NUMBERS
 )
 
 
 def read_numbers(root: Root, box_id: int) -> Numbers:
     """As the owner sees the mailbox, whatever it is called by now. Raises Refusal."""
-    row = root.reader.execute(_BY_ID, (box_id,)).fetchone()
+    row: Numbers | None = root.reader.one(_BY_ID, (box_id,))
     if row is None:
         raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
-    return cast(Numbers, row)
+    return row
 
 
 def numbers_now(root: Root, box_id: int, name: MailboxName, is_own: bool) -> Numbers | None:

@@ -258,9 +258,16 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+USERS: Final = b"user."
+
+
 def root_of(name: MailboxName) -> bytes:
     """The root a mailbox belongs to: its owner's INBOX, or the first part of a shared name. What was a user's before it
     was deleted stays with them: deleting is then one row."""
+    if name.startswith(USERS) and name.find(b"@") < 0 and name.find(b"!") < 0:  # mostly
+        user = name.split(b".", 2)[1]
+        if user:
+            return USERS + user
     if is_deleted(name):
         before = before_deletion(name)
         if before is not None and owner_of(before[0]) is not None:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
@@ -140,6 +140,14 @@ MESSAGE_COLUMNS: Final = (
 )
 
 
+def _raise_told(error: sqlite3.DatabaseError, file: Path) -> NoReturn:
+    """As the disk's; a bug of ours as it is."""
+    is_ours = isinstance(error, sqlite3.OperationalError)
+    if is_ours and error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+        raise error
+    raise disk_error(error, file) from error
+
+
 class _Guarded(sqlite3.Cursor):
     """A cursor whose failures are told as the disk's: readers meet damaged pages, full disks, a lack of files."""
 
@@ -148,12 +156,8 @@ class _Guarded(sqlite3.Cursor):
     def execute(self, sql: str, parameters: Any = (), /) -> "_Guarded":
         try:
             super().execute(sql, parameters)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
-                raise  # a bug of ours
-            raise disk_error(error, self.file) from error
         except sqlite3.DatabaseError as error:
-            raise disk_error(error, self.file) from error
+            _raise_told(error, self.file)
         return self
 
     def fetchone(self) -> Any:
@@ -170,7 +174,7 @@ class _Guarded(sqlite3.Cursor):
 
 
 class Reader(sqlite3.Connection):
-    """A connection for reading."""
+    """A connection for reading. `one` and `all` are for what is asked before every command: in one step."""
 
     file = Path()
 
@@ -178,6 +182,20 @@ class Reader(sqlite3.Connection):
         cursor = self.cursor(_Guarded)
         cursor.file = self.file
         return cursor.execute(sql, parameters)
+
+    def one(self, sql: str, parameters: Any = (), /) -> Any:
+        """The first row, or None."""
+        try:
+            return sqlite3.Connection.execute(self, sql, parameters).fetchone()
+        except sqlite3.DatabaseError as error:
+            _raise_told(error, self.file)
+
+    def all(self, sql: str, parameters: Any = (), /) -> list[Any]:
+        """All rows."""
+        try:
+            return sqlite3.Connection.execute(self, sql, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            _raise_told(error, self.file)
 
 
 def open_reader(file: Path) -> Reader:
@@ -284,10 +302,11 @@ def to_date(seconds: int, zone: int) -> datetime:
 def to_message(row: tuple[Any, ...]) -> Message:
     """From MESSAGE_COLUMNS."""
     uid, bits, keywords, date, zone, saved, size, modseq, email_id, _ = row
+    is_short = len(keywords) <= SHORT_KEYWORDS
     return Message(
         Uid(uid),
-        to_flags(bits, keywords),
-        to_date(date, zone),
+        _to_flags_remembered(bits, keywords) if is_short else _to_flags(bits, keywords),
+        to_date(date, zone) if zone else datetime.fromtimestamp(date, UTC),
         size,
         ModSeq(modseq),
         datetime.fromtimestamp(saved, UTC),

@@ -54,7 +54,7 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
         rights = effective(rights_granted(entry.raw_acl, (identity.user,)))
     else:
         rights = _granted(entry.raw_acl, identity)
-    if owner_of(entry.name) == identity.user:
+    if _owner_of(entry.name) == identity.user:
         rights |= OWNER_ALWAYS
     if is_admin:
         rights |= ADMIN_RIGHTS
@@ -70,6 +70,9 @@ def takes_mail(entry: MailboxEntry, sender: str = ANONYMOUS) -> bool:
     if owner is not None and name == inbox_of(owner):
         return True
     return POST in rights_granted(entry.raw_acl, (sender, ANYONE))
+
+
+_owner_of: Final = functools.lru_cache(maxsize=1024)(owner_of)  # names of the list are short
 
 
 def _is_for_administrators(name: MailboxName) -> bool:

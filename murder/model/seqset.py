@@ -40,6 +40,10 @@ class SeqSet:
 
         RFC 3501: `559:*` contains the last message even where its number is below 559.
         """
+        if len(self.ranges) == 1 and largest:  # mostly
+            first, last = self.ranges[0]
+            first, last = first or largest, last or largest
+            return ((first, last) if first <= last else (last, first),)
         if not largest:
             return merge(_ordered(ends for ends in self.ranges if STAR not in ends))
         known = ((first or largest, last or largest) for first, last in self.ranges)

@@ -329,7 +329,8 @@ class Dialogue(ABC):
                     else:
                         self.connection.resume_reading()
                     return
-                self._note_activity()
+                if self.activity_counts:  # as `_note_activity`, in one place less
+                    self.active_at = self.loop.time()
                 self._start(event)
                 if time.perf_counter() >= turn_ends:
                     self._pump_is_due = True

@@ -13,7 +13,7 @@ from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName, Namespace, collation_key, is_non_imap
-from murder.model.query.listing import INBOX, ListQuery, ListRow, ListWalk
+from murder.model.query.listing import INBOX, ListQuery, ListRow, ListWalk, Node
 from murder.net.turns import Turn, aside_if
 from murder.serve.arguments import arguments
 from murder.serve.client import Running
@@ -68,12 +68,12 @@ def query_of(dialogue: ImapDialogue, request: ListRequest) -> ListQuery:
     most = dialogue.service.limits.max_list_wildcards
     namespace, user, asked = dialogue.namespace, dialogue.user.user, tuple(patterns)
     if len(asked) == 1 and len(reference) + len(asked[0]) <= REMEMBERED_OCTETS:
-        return _remembered(namespace, user, reference, asked, most)
+        return remembered_query(namespace, user, reference, asked, most)
     return ListQuery(namespace, user, reference, asked, most)
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)
-def _remembered(
+def remembered_query(
     namespace: Namespace, user: str, reference: bytes, patterns: tuple[bytes, ...], most: int
 ) -> ListQuery:
     """A client asks the same each time, and a query does not change: a third of what a short LIST costs. What is refused is
@@ -138,6 +138,7 @@ class ListAnswer(ABC):
         self._rows: list[ListRow] = []
         self._has_sent = False
         self.whole: bytes | None = None  # all of it, where it was one portion
+        self.nodes: list[Node] | None = None  # see `ListWalk`; a role may ask for them
 
     # --- what a role gives
 
@@ -179,14 +180,24 @@ class ListAnswer(ABC):
         await self.prepare()
         recursive = Selection.RECURSIVEMATCH in self.request.selection
         levels = not self.selects
-        await self.walk(ListWalk(self.query, levels=levels, own_levels=levels, recursive=recursive))
+        await self.walk(
+            ListWalk(
+                self.query,
+                levels=levels,
+                own_levels=levels,
+                recursive=recursive,
+                nodes=self.nodes,
+            )
+        )
 
     async def walk(self, walk: ListWalk) -> None:
         """Through all names in order, sent in portions; others have their turn between."""
         turn = Turn()
+        selects, by_subscription = self.selects, self.selects_subscribed
         for name in await self._candidates():
-            exists = name in self._visible if self.selects_subscribed else True
-            self.add(walk.push(name, exists=exists, chosen=self._is_chosen(name)))
+            exists = name in self._visible if by_subscription else True
+            chosen = self._is_chosen(name) if selects else True
+            self.add(walk.push(name, exists=exists, chosen=chosen))
             if len(self._rows) >= ROWS:
                 await self.send()
             if turn.is_over:
@@ -234,7 +245,7 @@ class ListAnswer(ABC):
             if turn.is_over:
                 await turn.rest()
             as_seen = self._client.shown(row.external)
-            lines.append(self._line(row, as_seen))
+            lines.append(self.line(row, as_seen))
             lines += answers.get(as_seen, ())
         octets = b"".join(lines)
         self.whole = octets if not self._has_sent else None
@@ -242,7 +253,8 @@ class ListAnswer(ABC):
         self._client.send(octets)
         await self._client.flush()
 
-    def _line(self, row: ListRow, as_seen: bytes) -> bytes:
+    def line(self, row: ListRow | Node, as_seen: bytes) -> bytes:
+        """Of one row, without what is told beside it."""
         request = self.request
         attributes = attributes_of(row, request.extended)
         if row.name in self.subscribed:

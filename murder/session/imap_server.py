@@ -178,7 +178,7 @@ class ImapServerSession:
         fragmenter.collect_octets = LITERAL_MINUS_OCTETS if self.literal_minus else COLLECT_OCTETS
 
     def receive(self, data: bytes | memoryview) -> None:
-        self._fragmenter.feed(data)
+        (self._cutter or self._fragmenter).feed(data)
 
     @property
     def is_between(self) -> bool:
@@ -200,13 +200,14 @@ class ImapServerSession:
         self._line_mode = expected
 
     def next_event(self) -> Event:
+        cutter = self._cutter or self._fragmenter
         while True:
-            fragment = self._fragmenter.next()
+            fragment = cutter.next()
             match fragment:
                 case bytes():
                     return self._message(fragment)
                 case None:
-                    self.is_behind = self._fragmenter.is_behind
+                    self.is_behind = cutter.is_behind
                     return None
                 case Chunk():
                     return fragment

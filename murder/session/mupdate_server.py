@@ -139,6 +139,11 @@ class MupdateServerSession:
             raise Misuse(f"from {self.state.name} to {to.name}")
         self.state = to
 
+    def may_be_plain(self, data: bytes) -> bool:
+        """Whether this, which has just come, may be looked at as a whole command, in the place of `receive`."""
+        is_command = self.state is State.AUTHENTICATED and not self._line_mode
+        return is_command and len(data) <= self._plain_octets and self._fragmenter.is_between
+
     def receive(self, data: bytes | memoryview) -> None:
         self._fragmenter.feed(data)
 
@@ -157,9 +162,6 @@ class MupdateServerSession:
 
     def next_event(self) -> Event:
         fragmenter = self._fragmenter
-        if not fragmenter.held:
-            self.is_behind = False
-            return None
         if self.state is not State.GREETED and not self._line_mode:
             plain = fragmenter.match(PLAIN_COMMAND, self._plain_octets)
             command = None if plain is None else read_plain(plain)

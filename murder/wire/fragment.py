@@ -226,7 +226,12 @@ class Fragmenter:
         self.is_behind = False
         if self._asked is not None:
             return self._asked
-        self._join()
+        if self._pending:
+            self._join()
+        elif self._begin == len(self._buffer) and not self._stream_empty:  # nothing is held
+            if self._begin > KEPT_OCTETS:
+                self._let_go()
+            return None
         if self._stream_empty:
             self._stream_empty = False
             return Chunk(b"", last=True)

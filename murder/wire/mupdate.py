@@ -180,6 +180,7 @@ _PLAIN_STRING: Final = rb"(?: \{(" + SIZE + rb')\+\}\r\n([^\r\n{]*)| "([^"\\\r\n
 PLAIN_COMMAND: Final = re.compile(
     rb"(%b{1,14}) ([A-Z]+)(?:%b(?:%b%b?)?)?\r\n" % (_ATOM, *[_PLAIN_STRING] * 3)
 )
+PLAIN_FIND: Final = re.compile(rb"(%b{1,14}) FIND%b\r\n" % (_ATOM, _PLAIN_STRING))
 
 
 def read_plain(match: re.Match[bytes]) -> Command | None:

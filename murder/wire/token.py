@@ -70,17 +70,19 @@ class Scanner:
 
     def end(self) -> None:
         """Take the line end; raises if an argument is left over."""
-        if not self.at_end():
+        if self.octets[self.at :] != b"\r\n" and not self.at_end():
             raise self.bad("the end of the command")
         self.at = len(self.octets)
 
     def accept(self, octets: bytes) -> bool:
         """Take exactly these octets if they are next; of parentheses, the blanks on their inner side too."""
-        at = self._after_blanks() if octets == b")" else self.at
-        if not self.octets.startswith(octets, at):
+        whole, at = self.octets, self.at
+        if octets == b")" and whole.startswith(b" ", at):
+            at = self._after_blanks()
+        if not whole.startswith(octets, at):
             return False
-        self.at = at + len(octets)
-        if octets == b"(":
+        self.at = at = at + len(octets)
+        if octets == b"(" and whole.startswith(b" ", at):
             self.at = self._after_blanks()
         return True
 
@@ -113,7 +115,7 @@ class Scanner:
         """What separates two tokens."""
         octets, at = self.octets, self.at
         if octets.startswith(b" ", at):
-            self.at = self._after_blanks()
+            self.at = self._after_blanks() if octets.startswith(b" ", at + 1) else at + 1
         elif not octets.startswith(b"(", at) and octets[at - 1 : at] != b")":
             raise self.bad("a space")
 

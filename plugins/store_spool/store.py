@@ -15,9 +15,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from murder.api import (
@@ -29,6 +29,7 @@ from murder.api import (
     StoreListener,
     hookimpl,
 )
+from murder.api.store import Numbers, NumbersOf
 from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.carry import Carrier
@@ -44,6 +45,7 @@ from murder.kit.expunged import Keeper, KeepingStore
 from murder.kit.format import check_format
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
 from murder.kit.mailbox import RowMailbox
+from murder.kit.numbers import NUMBERS, numbers_now
 from murder.kit.root import Root, make_folder, root_of
 from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
 from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
@@ -60,6 +62,7 @@ from murder.model.name import (
 from plugins.store_spool.inspection import inspect_root
 
 FOLDERS_KNOWN: Final = 10_000  # whose names need not be made again for each message
+BY_NAME: Final = tuple(f"id, mailbox_id, {numbers}" for numbers in NUMBERS)
 MAX_FOLDER_NAME: Final = 120  # octets; longer roots are named by their hash
 
 
@@ -248,7 +251,7 @@ class SpoolStore(KeepingStore):
         if not os.path.isdir(self._place_of(folder)):  # for each message: no path is made
             return None
         root = self._root_in(folder)
-        row = root.reader.execute(f"SELECT {columns} FROM mailbox WHERE name=?", (name,)).fetchone()
+        row = root.reader.one(f"SELECT {columns} FROM mailbox WHERE name=?", (name,))
         return (root, row) if row else None
 
     def keys(self) -> Iterator[str]:
@@ -343,6 +346,16 @@ class SpoolStore(KeepingStore):
             self._transfers,
             self._keeper,
         )
+
+    def numbers_of(self, name: MailboxName, reader: str) -> NumbersOf | None:
+        """See murder.api.store.CountsAtOnce."""
+        is_own = owner_of(name) == reader
+        at = self._row_of(BY_NAME[is_own], name)
+        if at is None:
+            return None
+        root, (box_id, mailbox_id, *numbers) = at
+        tell = partial(numbers_now, root, box_id, name, is_own)
+        return mailbox_id, cast(Numbers, tuple(numbers)), tell
 
     async def modseq_of(self, name: MailboxName) -> tuple[str, ModSeq] | None:
         """See murder.api.store.TellsModSeq."""

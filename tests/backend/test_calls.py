@@ -5,6 +5,7 @@ import asyncio
 import sys
 from collections import Counter
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -20,16 +21,29 @@ MOST: Final = {  # Python calls of ours: where nothing has changed since the com
     b"STATUS INBOX (MESSAGES UIDNEXT UNSEEN)": 20,
     b"FETCH 1:* FLAGS": 21,
     # and by the dialogue, which looks into the store each time
-    b"noop": 90,
-    b'list "" "*"': 220,
-    b"status INBOX (MESSAGES UIDNEXT UNSEEN)": 195,
-    b"fetch 1:* FLAGS": 190,
-    b"FETCH 1:5 BODY.PEEK[]": 270,
+    b"noop": 62,
+    b'list "" "*"': 105,
+    b"status INBOX (MESSAGES UIDNEXT UNSEEN)": 165,
+    b"fetch 1:* FLAGS": 145,
+    b"FETCH 1:5 BODY.PEEK[]": 215,
+    b"UID SEARCH UNSEEN": 155,
+    b"SELECT INBOX": 210,
+    b"UID FETCH 2 (UID FLAGS RFC822.SIZE)": 165,
+    # `?`: + and - in turn, so that each is a change
+    b"UID STORE 2 ?FLAGS (\\Seen)": 165,
+    b"STORE 2 ?FLAGS.SILENT (\\Flagged)": 148,
 }
 CHANGED: Final = 35  # of a STATUS of a mailbox that a message has come to
+OTHER_PATTERN: Final = 115  # of a LIST, when another one has told all there is
+NEW: Final = 60  # of a STATUS of a mailbox that nobody has asked for
+
+
+_signs: Final = cycle(b"+ -".split())
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> None:
+    if b"?" in line:
+        line = line.replace(b"?", next(_signs))
     writer.write(b"x " + line + b"\r\n")
     while not (said := await reader.readline()).startswith(b"x "):
         assert said
@@ -94,3 +108,60 @@ async def test_a_status_of_what_has_changed_is_no_walk(tmp_path: Path) -> None:
         assert sum(calls.values()) / TIMES <= CHANGED, calls
         for _, one in streams:
             one.close()
+
+
+async def test_a_status_of_a_mailbox_that_was_not_asked_for_is_few_calls(tmp_path: Path) -> None:
+    """Its row of the list and its row of counters are read, and no mailbox is opened."""
+    calls: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(HERE):
+            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
+
+    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+        for number in range(TIMES):
+            await ask(reader, writer, b"CREATE INBOX/%d" % number)
+        fewest = NEW + 1.0
+        for items in (b"MESSAGES", b"UIDNEXT UNSEEN", b"MESSAGES RECENT UNSEEN"):
+            calls.clear()
+            sys.setprofile(note)
+            try:
+                for number in range(TIMES):
+                    await ask(reader, writer, b"STATUS INBOX/%d (%b)" % (number, items))
+            finally:
+                sys.setprofile(None)
+            fewest = min(fewest, sum(calls.values()) / TIMES)
+        assert fewest <= NEW, calls
+        writer.close()
+
+
+async def test_a_list_by_another_pattern_is_no_walk(tmp_path: Path) -> None:
+    """All that the user may see is known from the LIST before."""
+    calls: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(HERE):
+            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
+
+    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+        for number in range(5):
+            await ask(reader, writer, b"CREATE INBOX/%d" % number)
+        await ask(reader, writer, b'LIST "" *')
+        fewest = OTHER_PATTERN + 1.0
+        for pattern in (b"INBOX*%d", b"I%%%d", b"INBOX/%%/%d"):
+            calls.clear()
+            sys.setprofile(note)
+            try:
+                for number in range(TIMES):
+                    await ask(reader, writer, b'LIST "" ' + pattern % number)
+            finally:
+                sys.setprofile(None)
+            fewest = min(fewest, sum(calls.values()) / TIMES)
+        assert fewest <= OTHER_PATTERN, calls
+        writer.close()

@@ -3,7 +3,11 @@
 import asyncio
 import json
 import re
+import sys
+from collections import Counter
 from pathlib import Path
+from types import FrameType
+from typing import Final
 
 import pytest
 
@@ -452,3 +456,62 @@ async def test_a_long_pipeline_is_answered_in_order_with_few_commits(tmp_path: P
         for i in range(9000):
             assert await raw.message() == b't%d OK "done"' % i
         assert server.mailboxes.count() == 9000
+
+
+HERE: Final = str(Path(__file__).parent.parent.parent / "murder")
+MOST_CALLS: Final = 21  # Python calls of ours, of a FIND
+TIMES: Final = 20
+TRIES: Final = 6  # a timer of the master's may be due just then, or octets come in more pieces
+ACTIVATE: Final = b'B ACTIVATE "user.ana.%b" "be1.test!default" "ana\tlrs\t"'
+
+
+async def test_a_find_is_so_many_calls(tmp_path: Path) -> None:
+    calls: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(HERE):
+            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
+
+    async with master(tmp_path) as server:
+        peer = await Raw.connect(server.port)
+        await peer.ask(ACTIVATE % b"work")
+        for find in (b'F FIND "user.ana.work"', b"F FIND {13+}\r\nuser.ana.work"):
+            for _ in range(TRIES):
+                calls.clear()
+                sys.setprofile(note)
+                try:
+                    for _ in range(TIMES):
+                        assert len(await peer.ask(find)) == 2
+                finally:
+                    sys.setprofile(None)
+                if sum(calls.values()) <= MOST_CALLS * TIMES:
+                    break
+            assert sum(calls.values()) <= MOST_CALLS * TIMES, calls
+        await peer.close()
+
+
+async def test_a_find_is_answered_the_same_however_it_comes(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        peer = await Raw.connect(server.port)
+        await peer.ask(ACTIVATE % b"work")
+        row = b'F MAILBOX "user.ana.work" "be1.test!default" "ana\tlrs\t"'
+        ok = b'F OK "Search completed"'
+        for find in (
+            b'F FIND "user.ana.work"',
+            b'F find "user.ana.work"',
+            b'F FIND  "user.ana.work" ',
+            b"F FIND {13+}\r\nuser.ana.work",
+        ):
+            assert await peer.ask(find) == [row, ok], find
+        for name in (b'"user.ana.play"', b'""', b"{4+}\r\nuser"):
+            assert await peer.ask(b"F FIND " + name) == [ok], name
+        for wrong in (b'F FIND "user.ana.work" "x"', b"F FIND", b'F FIND "user.ana.work'):
+            assert (await peer.ask(wrong))[-1].startswith(b"F BAD"), wrong
+        stranger = await Raw.connect(server.port, user=None)
+        assert (await stranger.ask(b'F FIND "user.ana.work"'))[-1].startswith(b"F NO")
+        # behind a write that is not answered yet, and what has been written is found
+        peer.send(ACTIVATE % b"play" + b'\r\nF FIND "user.ana.play"\r\n')
+        words = [line.split()[:2] for line in await peer.until(b"F OK")]
+        assert words == [[b"B", b"OK"], [b"F", b"MAILBOX"], [b"F", b"OK"]]
+        for side in (peer, stranger):
+            await side.close()

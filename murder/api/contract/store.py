@@ -1,23 +1,23 @@
 """Mailbox stores: what `murder.api.store` says, checked from outside. Each check makes its own store, in an empty folder."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
+from murder.api.contract.at_once import counts_at_once, tells_at_once
 from murder.api.contract.carry import carries_mailboxes
-from murder.api.contract.check import Broken, Check, expect, hold
+from murder.api.contract.check import Check, expect, hold
+from murder.api.contract.mail import ANNA, OTHER, SMALL, Make, deliver, opened
 from murder.api.store import (
     CountsSubscriptions,
     FlagChange,
     KeepsExpunged,
     KeepsToldSize,
     Mailbox,
-    MailboxStore,
     NewMessage,
     ReplacesMessages,
     RestoresExpunged,
     Retention,
-    TellsAtOnce,
     TellsExpunged,
     TellsKeywords,
     TellsModSeq,
@@ -28,46 +28,11 @@ from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName, deleted_name
 
-Make = Callable[[], Awaitable[MailboxStore]]  # a started store on a new folder
-
-ANNA: Final = MailboxName(b"user.anna")
 SENT: Final = MailboxName(b"user.anna.Sent")
-OTHER: Final = MailboxName(b"user.anna.Other")
 DATE: Final = datetime(2024, 2, 29, 23, 59, 58, tzinfo=timezone(timedelta(hours=-5, minutes=-30)))
-SMALL: Final = b"Subject: hello\r\n\r\nIt works.\r\n"
 ODD: Final = b"Subject: \xff\x00 bare\n\r lines \r\r\n\n" + bytes(range(256)) * 7
 LARGE: Final = SMALL + b"0123456789abcde\n" * 100_000
 SEEN, FLAGGED, DELETED = "\\Seen", "\\Flagged", "\\Deleted"
-
-
-async def deliver(
-    store: MailboxStore,
-    mailbox: Mailbox,
-    *messages: bytes,
-    flags: frozenset[str] = frozenset(),
-    date: datetime | None = None,
-) -> list[Uid]:
-    """Append messages in one call."""
-    incomings = []
-    for octets in messages:
-        incoming = store.incoming()
-        for at in range(0, len(octets), 65536):
-            await incoming.write(octets[at : at + 65536])
-        incomings.append(incoming)
-    try:
-        new = [NewMessage(incoming, flags, date) for incoming in incomings]
-        return list(await mailbox.append(new))
-    finally:
-        for incoming in incomings:
-            await incoming.close()
-
-
-async def opened(make: Make, *names: MailboxName) -> tuple[MailboxStore, list[Mailbox]]:
-    """A new store with these mailboxes, open for their owner."""
-    store = await make()
-    for name in names:
-        await store.create(name, "default")
-    return store, [await store.open(name, "anna") for name in names]
 
 
 async def refused(work: Awaitable[object], code: Code, what: str) -> None:
@@ -206,13 +171,15 @@ async def changes_flags(make: Make) -> None:
     store, (inbox,) = await opened(make, ANNA)
     uids = await deliver(store, inbox, SMALL, SMALL)
     before = {row.uid: row.modseq for row in await inbox.messages()}
-    await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN, "work"}))
+    stored = await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN, "work"}))
     message, other = await inbox.messages()
+    hold(stored.made in (0, message.modseq), "`made` is another mod-sequence than the message has")
     expect(message.flags, {SEEN, "work"}, "after ADD")
     hold(message.modseq > before[message.uid], "the mod-sequence did not grow")
     expect(other.modseq, before[other.uid], "the other message's mod-sequence")
-    await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
+    stored = await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
     expect((await inbox.messages(uids[:1]))[0].modseq, message.modseq, "modseq, nothing changed")
+    expect(stored.made, 0, "`made`, nothing changed")
     await inbox.change_flags(uids[:1], FlagChange.REMOVE, frozenset({SEEN}))
     expect((await inbox.messages(uids[:1]))[0].flags, {"work"}, "after REMOVE")
     await inbox.change_flags(uids, FlagChange.REPLACE, frozenset({FLAGGED}))
@@ -538,35 +505,6 @@ async def keeps_told_sizes(make: Make) -> None:
     expect([row.told_size for row in await inbox.messages(again)], [0], "of a new message")
 
 
-async def tells_at_once(make: Make) -> None:
-    """numbers() are others after each change, and None of a mailbox that is not there by its name."""
-    store, (inbox,) = await opened(make, ANNA)
-    if not isinstance(inbox, TellsAtOnce):
-        return
-    known = [inbox.numbers()]
-    uids = await deliver(store, inbox, SMALL, SMALL)
-    changes: dict[str, Callable[[], Awaitable[object]]] = {
-        "messages": inbox.status,
-        "flags": lambda: inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({FLAGGED})),
-        "recent": inbox.claim_recent,
-        "an expunged message": lambda: inbox.expunge(uids[:1]),
-    }
-    for what, change in changes.items():
-        await change()
-        status = await inbox.status()
-        numbers = inbox.numbers()
-        if numbers is None:
-            raise Broken(f"no numbers after {what}")
-        hold(numbers not in known, f"others after {what}")
-        expect(inbox.numbers(), numbers, f"where nothing has changed since {what}")
-        expect((numbers[1], *numbers[4:6]), (status.uid_next, status.messages, status.unseen), what)
-        known.append(numbers)
-    inbox.close()
-    expect(inbox.numbers(), known[-1], "of a mailbox that has been closed")
-    await store.rename(ANNA, OTHER)
-    expect(inbox.numbers(), None, "of a mailbox that is called otherwise now")
-
-
 STORE_CHECKS: Final[tuple[Check, ...]] = (
     makes_and_lists,
     deletes_and_repeats_it,
@@ -590,5 +528,6 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     brings_back_what_was_expunged,
     keeps_told_sizes,
     tells_at_once,
+    counts_at_once,
     carries_mailboxes,
 )

@@ -31,6 +31,7 @@ from murder.model.query.listmatch import (
 INBOX: Final = b"INBOX"
 MAX_WILDCARDS: Final = 10  # of a pattern, runs of them counted as one: a level each is deep enough
 MAX_WILD_PATTERNS: Final = 10  # so many times that in all patterns of a command
+MOST_NODES: Final = 160  # of a walk, that are put down
 MAX_WILD_OCTETS: Final = 8192  # of the patterns that have some, as they came: a name has 490
 
 
@@ -102,17 +103,41 @@ class ListQuery:
         """Whether a pattern shows this name."""
         if external == INBOX:
             return self._inbox_shown
-        return external in self._names or any(
-            pattern.fullmatch(external) for pattern in self._patterns
-        )
+        return external in self._names or self.matches_widely(external)
 
     def matches_widely(self, external: bytes) -> bool:
         """Whether a pattern with a wildcard shows it."""
-        return any(pattern.fullmatch(external) for pattern in self._patterns)
+        for pattern in self._patterns:
+            if pattern.fullmatch(external):
+                return True
+        return False
 
     def matches_level(self, external: bytes) -> bool:
         """Whether a pattern that ends with `%` shows this level although it is no mailbox."""
         return any(pattern.fullmatch(external) for pattern in self._level_patterns)
+
+    def shown_of(self, nodes: "Sequence[Node]") -> "Iterator[tuple[int, Node]]":
+        """What this query shows of all that a walk for another one of the same user has put down, and where each stands
+        there: as a walk without selection, that shows levels, would (`ListWalk`)."""
+        own, names, patterns = self.own + b".", self._names, self._patterns
+        roots = set[bytes]()
+        for at, node in enumerate(nodes):
+            external, name = node.external, node.name
+            tried, is_shown = patterns, False
+            if node.exists:
+                is_shown = self._inbox_shown if external == INBOX else external in names
+            elif name is None or not name.startswith(own):
+                tried = self._level_patterns
+            if not is_shown and not (node.exists and external == INBOX):
+                for pattern in tried:
+                    if pattern.fullmatch(external):
+                        is_shown = True
+                        break
+            if not is_shown or (name is None and external in roots):
+                continue
+            if name is None:
+                roots.add(external)
+            yield at, node
 
     def _prefixes_of(self, pattern: bytes) -> Iterator[bytes]:
         head = literal_head(pattern)
@@ -207,7 +232,9 @@ def _without_overlap(prefixes: Iterable[bytes]) -> tuple[bytes, ...]:
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
+    """A name or a level of a walk; when that has ended nothing of it changes any more."""
+
     external: bytes
     name: MailboxName | None
     exists: bool
@@ -237,13 +264,16 @@ class ListWalk:
         levels: bool = True,
         own_levels: bool = False,
         recursive: bool = False,
+        nodes: "list[Node] | None" = None,
     ) -> None:
+        """`nodes`: where all names and levels are put down, shown or not, for `ListQuery.shown_of`."""
+        self._nodes = nodes
         self._own = query.own + b"." if own_levels else None
         self._query = query
         self._levels = levels
         self._recursive = recursive
-        self._path: list[_Node] = []  # from the top down to the last name
-        self._waiting: deque[_Node] = deque()  # not yet decided, in order
+        self._path: list[Node] = []  # from the top down to the last name
+        self._waiting: deque[Node] = deque()  # not yet decided, in order
         self._roots_shown: set[bytes] = set()
 
     def push(self, name: MailboxName, *, exists: bool = True, chosen: bool = True) -> list[ListRow]:
@@ -285,8 +315,10 @@ class ListWalk:
             is_shown = self._levels and query.matches_level(external)
             if self._own is not None and name is not None and name.startswith(self._own):
                 is_shown = query.matches_widely(external)
-        node = _Node(external, name, exists, chosen, is_shown)
+        node = Node(external, name, exists, chosen, is_shown)
         self._path.append(node)
+        if self._nodes is not None and len(self._nodes) <= MOST_NODES:
+            self._nodes.append(node)
         if is_shown:
             self._waiting.append(node)
 
@@ -297,10 +329,13 @@ class ListWalk:
 
     def _certain(self) -> list[ListRow]:
         rows = []
-        waiting = self._waiting
-        while waiting and self._is_decided(waiting[0]):
-            node = waiting.popleft()
-            if not self._is_answer(node):
+        waiting, recursive = self._waiting, self._recursive
+        while waiting:
+            node = waiting[0]
+            if not (self._is_decided(node) if recursive else node.final or node.has_children):
+                break
+            waiting.popleft()
+            if not (node.chosen or self._is_answer(node)):
                 continue
             if node.name is None:
                 if node.external in self._roots_shown:
@@ -318,16 +353,14 @@ class ListWalk:
             )
         return rows
 
-    def _is_decided(self, node: _Node) -> bool:
+    def _is_decided(self, node: Node) -> bool:
+        """Of a recursive walk."""
         if node.final:
             return True
-        if not self._recursive:
-            return node.has_children
         return node.has_children and (node.chosen_below if node.chosen else node.hidden_below)
 
-    def _is_answer(self, node: _Node) -> bool:
-        if node.chosen:
-            return True
+    def _is_answer(self, node: Node) -> bool:
+        """Of what is not chosen."""
         if self._recursive:  # RFC 5258 §3.5: not where all that is chosen below is told itself
             return node.hidden_below
         return not node.exists and self._levels and node.chosen_below

@@ -5,7 +5,7 @@ RFC 3501 §6.4.4 with RFC 4731 (ESEARCH), 5182 (SEARCHRES), 5032 (WITHIN), 7162 
 `date`, flags have their one spelling. Knows no octets of a protocol.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -183,12 +183,12 @@ SearchKey = (
 )
 
 
-def walk(key: SearchKey) -> Iterator[SearchKey]:
+def walk(key: SearchKey) -> Sequence[SearchKey]:
     """The key and every key in it, outermost first; without recursion."""
-    waiting = [key]
+    waiting, keys_in = [key], []
     while waiting:
         present = waiting.pop()
-        yield present
+        keys_in.append(present)
         match present:
             case And(keys):
                 waiting.extend(reversed(keys))
@@ -198,23 +198,31 @@ def walk(key: SearchKey) -> Iterator[SearchKey]:
                 waiting.append(inner)
             case _:
                 pass
+    return keys_in
 
 
 def uses_modseq(key: SearchKey) -> bool:
     """Whether the answer must tell a MODSEQ, and CONDSTORE is thereby enabled (RFC 7162 §3.1.5)."""
-    return any(isinstance(inner, ModSeqFrom) for inner in walk(key))
+    for inner in walk(key):  # a loop: these are asked before every search
+        if isinstance(inner, ModSeqFrom):
+            return True
+    return False
 
 
 def has_numbers(key: SearchKey) -> bool:
     """Whether sequence numbers are asked for: no removal may then be told with the answer (RFC 7162 §3.2.10.2)."""
-    return any(isinstance(inner, SeqNumIn) and not inner.sequence.is_saved for inner in walk(key))
+    for inner in walk(key):
+        if isinstance(inner, SeqNumIn) and not inner.sequence.is_saved:
+            return True
+    return False
 
 
 def uses_saved(key: SearchKey) -> bool:
     """Whether `$` is asked for (RFC 5182)."""
-    return any(
-        isinstance(inner, SeqNumIn | UidIn) and inner.sequence.is_saved for inner in walk(key)
-    )
+    for inner in walk(key):
+        if isinstance(inner, (SeqNumIn, UidIn)) and inner.sequence.is_saved:
+            return True
+    return False
 
 
 def needs_octets(key: SearchKey) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from murder.api.delivery import DeliveryFilter
-from murder.api.store import MailboxStore
+from murder.api.store import CountsAtOnce, MailboxStore, NumbersOf
 from murder.auth.gate import Gate
 from murder.config import BackendConfig
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
@@ -74,6 +74,12 @@ class Backend:
     caused_arrived: Callable[[], None] = lambda: None
     answers: Answers = field(default_factory=Answers)
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
+    # the store's power, if it has it
+    count_at_once: Callable[[MailboxName, str], NumbersOf | None] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        store = self.store
+        self.count_at_once = store.numbers_of if isinstance(store, CountsAtOnce) else None
 
     async def notice(self, name: MailboxName) -> None:
         """Before a mailbox is looked for: what other software has made there meanwhile is there."""

@@ -4,10 +4,12 @@ RFC 3501 §7.1, RFC 5530 (response codes). Text is ASCII and never holds CR or L
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 
+SHORT_TEXT: Final = 60  # letters of what is said again and again, and remembered
 MAX_TEXT_OCTETS: Final = 2000  # of what is said to people: it may name what the client has sent
 _PRINTABLE: Final = bytes(octet if 0x20 <= octet < 0x7F else 0x3F for octet in range(256))
 
@@ -30,11 +32,15 @@ def clean(text: str) -> bytes:
     return octets.lstrip(b"[")[:MAX_TEXT_OCTETS] or b"."
 
 
+_cleaned: Final = lru_cache(maxsize=256)(clean)
+
+
 def status_line(tag: bytes, word: bytes, text: str, code: bytes = b"") -> bytes:
     """`tag SP word SP [code] text CRLF`."""
+    said = _cleaned(text) if len(text) <= SHORT_TEXT else clean(text)
     if code:
-        return b"%s %s [%s] %s\r\n" % (tag, word, code, clean(text))
-    return b"%s %s %s\r\n" % (tag, word, clean(text))
+        return b"%s %s [%s] %s\r\n" % (tag, word, code, said)
+    return b"%s %s %s\r\n" % (tag, word, said)
 
 
 def untagged(content: bytes) -> bytes:

@@ -18,6 +18,7 @@ from murder.api.store import Mailbox, TellsExpunged, TellsFlags, TellsRecent
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net.turns import Turn, aside
+from murder.roles.backend.changes.at_once import at_once
 from murder.roles.backend.changes.events import Events, MailboxChanged
 from murder.roles.backend.changes.news import EVERYTHING as ALL_CHANGED
 from murder.roles.backend.changes.news import NO_NAME, Kind, News, parse_news
@@ -84,6 +85,7 @@ class View:
         "_gone",
         "_last_uid",
         "_lock",
+        "_made",
         "_mine",
         "_own",
         "_settled",
@@ -97,11 +99,13 @@ class View:
         "on_renamed",
         "read_only",
         "recent",
+        "tell_numbers",
         "uids",
     )
 
     def __init__(self, mailbox: Mailbox, read_only: bool) -> None:
         self.mailbox = mailbox
+        self.tell_numbers = at_once(mailbox)
         self.read_only = read_only
         self.uids: array[int] = array("I")  # what the client knows of
         self.recent: set[Uid] = set()  # of what the client knows of: never more than it
@@ -120,6 +124,7 @@ class View:
         self._mine: set[Uid] = set()  # removed by itself
         self._changed: dict[Uid, Message] = {}
         self._own: dict[Uid, ModSeq] = {}
+        self._made = ModSeq(0)
         self._settled = ModSeq(0)  # all changes up to here have been told
         self._last_uid = 0
         self._lock: asyncio.Lock | None = None
@@ -227,6 +232,10 @@ class View:
             if changed:
                 changed.pop(message.uid, None)
 
+    def has_made(self, modseq: ModSeq) -> None:
+        """The client has changed flags, and is told by who calls: by the change of this mod-sequence, 0 for none."""
+        self._made = modseq
+
     def made(self, messages: Iterable[Message]) -> None:
         """The client made these flags, and knows without being told: unless others' changes were waiting beside them."""
         for message in messages:
@@ -283,6 +292,19 @@ class View:
         """Ask the store what happened, and keep it until the client may be told."""
         if self._lock is None:
             self._lock = asyncio.Lock()
+        if (
+            (tell := self.tell_numbers) is not None
+            and not self._lock.locked()
+            and (numbers := tell()) is not None
+        ):
+            modseq, known = numbers[2], self.modseq
+            is_own = modseq == self._made == known + 1 and self.on_happened is None
+            if modseq <= known or is_own:  # mostly nothing has, or what this client did and knows
+                self.is_dirty = False
+                if is_own:
+                    self.modseq = ModSeq(modseq)
+                self._own.clear()
+                return
         async with self._lock:
             self.is_dirty = False
             changes = await self.mailbox.changes(self.modseq)
@@ -426,10 +448,12 @@ class View:
         """Whether `take` has left flags that may be told at the same moment."""
         return bool(self._changed)
 
-    def settle(self) -> None:
-        """All flags have been told, too."""
-        if not self._gone and not self._arrived and not self._changed:
-            self._settled = self.modseq
+    def settle(self) -> bool:
+        """All flags have been told, too. Whether nothing waits to be told."""
+        if self._gone or self._arrived or self._changed:
+            return False
+        self._settled = self.modseq
+        return True
 
     def _remove(self, gone: Sequence[Uid]) -> list[SeqNum]:
         """Cut out messages that the client knows; their numbers."""

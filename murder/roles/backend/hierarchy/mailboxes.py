@@ -35,7 +35,7 @@ from murder.model.rights import (
     takes_mail,
 )
 from murder.roles.mupdate.database.mboxlist import MailboxList
-from murder.roles.mupdate.database.record import Head
+from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, Head
 
 SHARED_DEFAULT: Final = b"anyone\tlrs\t"  # Cyrus' `defaultacl: anyone lrs`
 
@@ -78,7 +78,12 @@ class Mailboxes:
     def find(self, name: MailboxName) -> MailboxEntry | None:
         """The row of a mailbox that exists here (one that is just being made does not)."""
         entry = self.list.find(name)
-        return entry if entry is not None and entry.is_active else None
+        return entry if entry is not None and entry.state is EntryState.ACTIVE else None
+
+    def is_here(self, name: MailboxName) -> bool:
+        """Whether there is one, in fewer steps."""
+        row = self.list.row(name)
+        return row is not None and row[FLAGS_AT] & ACTIVE != 0
 
     # --- rights
 

@@ -13,11 +13,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from murder.api.store import Mailbox, Numbers, TellsAtOnce
+from murder.api.store import Mailbox, Numbers
 from murder.model.identity import Login
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, Namespace
+from murder.model.query.listing import Node
 from murder.model.query.status import StatusItem
 from murder.roles.backend.imap.untagged import Manner
 from murder.wire.imap.command import Command
@@ -26,6 +27,7 @@ from murder.wire.token import astring
 
 MOST_OCTETS: Final = 2 * 1024 * 1024  # of the kept answers of one kind, in a worker
 LONGEST: Final = 64 * 1024  # an answer that is kept
+NODE_OCTETS: Final = 400  # of a mailbox in a `Tree`
 ENTRY_OCTETS: Final = 1000  # of one beside its octets: its key, numbers and objects
 
 # What clients ask, as they mostly spell it: tag, then NOOP or CHECK, LIST, STATUS, or FETCH. Whatever else comes is read
@@ -33,7 +35,7 @@ ENTRY_OCTETS: Final = 1000  # of one beside its octets: its key, numbers and obj
 PLAIN_OCTETS: Final = 200
 PLAIN: Final = re.compile(
     rb"([A-Za-z0-9.]{1,32}) (?:(NOOP|CHECK)"
-    rb'|(LIST "" (?:[*%]|"[*%]"))'
+    rb'|(LIST "" (?:[A-Za-z0-9*%./_-]{1,80}|"[A-Za-z0-9*%./_ -]{1,80}"))'
     rb'|(STATUS (?:[A-Za-z0-9./_-]{1,100}|"[A-Za-z0-9./_ -]{1,100}") \([A-Z ]{1,100}\))'
     rb"|((?:UID )?FETCH 1:\* (?:FLAGS|\(FLAGS\)))"
     rb")\r\n"
@@ -61,18 +63,11 @@ def plain(command: Command, kind: int) -> bytes | None:
     return None if match is None else match[kind]
 
 
-@lru_cache(maxsize=64)
-def _tells_at_once(kind: type) -> bool:
-    return issubclass(kind, TellsAtOnce)
-
-
-def at_once(mailbox: Mailbox) -> Callable[[], Numbers | None] | None:
-    """A mailbox's power to tell its numbers, if it has it: asked of each, and of each class once."""
-    return mailbox.numbers if _tells_at_once(type(mailbox)) else None  # type: ignore[attr-defined] # has been asked
-
-
 class Answer(Protocol):
-    octets: bytes
+    @property
+    def octets(self) -> bytes | int:
+        """Or how many they are."""
+        ...
 
 
 T = TypeVar("T", bound=Answer)
@@ -96,7 +91,8 @@ class Kept(Generic[T]):
 
     def keep(self, key: Hashable, answer: T) -> None:
         """One that is too long is forgotten."""
-        octets = len(answer.octets)
+        kept = answer.octets
+        octets = kept if isinstance(kept, int) else len(kept)
         if octets > LONGEST:
             return
         self._octets += octets + ENTRY_OCTETS
@@ -112,6 +108,21 @@ class Listed:
 
     stamp: int
     octets: bytes
+
+
+@dataclass(slots=True)
+class Tree:
+    """All that a user may see, as a LIST of it has found: of it any other plain LIST is answered. `stamp`: of the mailbox
+    list. `lines`: as far as they have been told."""
+
+    stamp: int
+    namespace: Namespace
+    nodes: list[Node]
+    lines: list[bytes | None]
+
+    @property
+    def octets(self) -> int:
+        return NODE_OCTETS * len(self.nodes)
 
 
 @dataclass(slots=True)
@@ -150,6 +161,7 @@ class Answers:
     """All that one worker keeps. `told`: how many of them have been told again."""
 
     lists: Kept[Listed] = field(default_factory=Kept[Listed])
+    trees: Kept[Tree] = field(default_factory=Kept[Tree])
     counts: Kept[Counted] = field(default_factory=Kept[Counted])
     flags: Kept[Flags] = field(default_factory=Kept[Flags])
     told: int = 0
@@ -170,7 +182,8 @@ _NOT_KEPT: Final = frozenset({StatusItem.SIZE, StatusItem.DELETED_STORAGE, Statu
 
 def counted(
     name: MailboxName,
-    mailbox: Mailbox,
+    mailbox_id: str,
+    tell: Callable[[], Numbers | None],
     stamp: int,
     row: bytes | None,
     numbers: Numbers,
@@ -178,8 +191,7 @@ def counted(
     octets: bytes,
 ) -> Counted | None:
     """An answer to STATUS as it is kept, if it may be. Stamp, row and numbers are of before it was made."""
-    tell = at_once(mailbox)
-    if tell is None or not _NOT_KEPT.isdisjoint(request.items):
+    if not _NOT_KEPT.isdisjoint(request.items):
         return None
     template = b"* STATUS %s (%s)\r\n" % (
         astring(request.mailbox).replace(b"%", b"%%"),
@@ -190,7 +202,7 @@ def counted(
         pick = itemgetter(*[_AT[item] for item in request.items])
     return Counted(
         name,
-        mailbox.mailbox_id,
+        mailbox_id,
         stamp,
         row,
         tell,
@@ -201,3 +213,35 @@ def counted(
         StatusItem.RECENT in request.items,
         StatusItem.HIGHESTMODSEQ in request.items,
     )
+
+
+class Counters(NamedTuple):
+    """What a STATUS asks for, where a mailbox's numbers have all of it."""
+
+    items: tuple[StatusItem, ...]
+    text: bytes  # with a `%d` for each
+    pick: Callable[[tuple[int, ...]], object]  # of the numbers, and 0 for what is recent
+    asks_unseen: bool
+    asks_recent: bool
+    asks_modseq: bool
+
+
+@lru_cache(maxsize=256)
+def counters_in(octets: bytes) -> Counters | None:
+    """By what stands between the parentheses. None: it asks for more than numbers tell, or is not spelled so."""
+    words = dict.fromkeys(octets.split(b" "))
+    if not _BY_WORD.keys() >= words.keys():
+        return None
+    items = tuple([_BY_WORD[word] for word in words])
+    return Counters(
+        items,
+        b" ".join([word + b" %d" for word in words]),
+        itemgetter(*[_AT.get(item, _RECENT_AT) for item in items]),
+        StatusItem.UNSEEN in items,
+        StatusItem.RECENT in items,
+        StatusItem.HIGHESTMODSEQ in items,
+    )
+
+
+_RECENT_AT: Final = 8  # behind all numbers
+_BY_WORD: Final = {item.value.encode(): item for item in (*_AT, StatusItem.RECENT)}

@@ -5,10 +5,10 @@ The commands themselves are in the files beside this one, one family each; `tabl
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from murder.api import CarriesMailboxes
 from murder.errors import BadSyntax, Code, Misuse, Refusal
@@ -22,12 +22,12 @@ from murder.model.seqset import Ranges
 from murder.net.connection import Connection
 from murder.net.turns import aside
 from murder.roles.backend.changes.news import Kind
-from murder.roles.backend.changes.updates import EVERYTHING, MANY, Updates, View, Watcher
+from murder.roles.backend.changes.updates import EVERYTHING, MANY, Updates, View
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.hierarchy.referral import Referrals
 from murder.roles.backend.imap.capability import CAPABILITIES
 from murder.roles.backend.imap.flags import FlagForms, permanent_flags
-from murder.roles.backend.imap.notify.notifier import Beside, Notifier
+from murder.roles.backend.imap.notify.notifier import Beside, Notifier, Notifying
 from murder.roles.backend.imap.search.context import Contexts
 from murder.roles.backend.imap.untagged import Manner, format_updates
 from murder.roles.backend.records.annotations import SERVER, SHARED
@@ -44,32 +44,20 @@ from murder.wire.nodes.control_answers import SessionShown
 from murder.wire.token import string
 
 NO_FORMS: Final = FlagForms(frozenset())
-
 LONGEST_STOP_S: Final = 20.0  # that a command waits for; a stop takes some hundredths of a second
 LOOK_AGAIN_S: Final = 0.02
-
-
 # Set by `murder ctl backend weight`: this server's share of new mailboxes, which frontends hear in CAPABILITY.
 WEIGHT: Final = "/shared/vendor/murder/weight"
 
 
-class Watching(Protocol):
-    """The mailboxes that a client watches."""
-
-    def expect(self, mailbox_id: str, uids: Iterable[Uid]) -> None: ...
-
-
-class Notifying(Watcher, Protocol):
-    """What NOTIFY has begun, as far as other commands have to do with it."""
-
-    own: set[tuple[Kind, MailboxName]]
-
-    @property
-    def watch(self) -> Watching: ...
-
-
 class BackendImap(ImapDialogue):
-    """See the module. `view` is the selected mailbox, None without one."""
+    """See the module. `view` is the selected mailbox, None without one. `_row` is that one's in the list, by which the
+    rights in `selected` were made; the list had it at `looked_at`."""
+
+    _row: bytes | None = None
+    looked_at = -1
+    asked_of_flags: object = None  # see `mail.noted.flags_are_seen`
+    flags_are_seen = False
 
     def __init__(
         self, connection: Connection, service: ClientService, backend: BackendWorker
@@ -180,7 +168,8 @@ class BackendImap(ImapDialogue):
 
     def _took(self, command: Command, began: float) -> None:
         took_s = time.monotonic() - began
-        self.service.figures.took("commands", took_s, self.protocol, command.name.decode())
+        figures = self.service.figures
+        figures.durations("commands", self.protocol, command.name.decode()).note(took_s)
 
     def _handle_or_refer(self, command: Command, referrals: Referrals, login: Login) -> Running:
         """As `handle`; a mailbox that is missing may be somewhere else (RFC 2193)."""
@@ -277,6 +266,7 @@ class BackendImap(ImapDialogue):
         """It is selected: what earlier commands have kept of another is gone."""
         self.view = view
         self.selected = selected
+        self._row, self.looked_at = None, -1
         self.saved = ()
         self.contexts = Contexts()
         permanent = permanent_flags(selected.rights, view.read_only)
@@ -298,6 +288,7 @@ class BackendImap(ImapDialogue):
             # the user may not know of it under its new name: the next command says BYE
             with suppress(Refusal):
                 self.selected = self.backend.mailboxes.look(new, self.user)
+                self._row, self.looked_at = None, -1
 
     def saved_result(self) -> Ranges:
         """What `$` stands for (RFC 5182): UIDs, of which some may have gone since. Raises Refusal."""
@@ -345,10 +336,19 @@ class BackendImap(ImapDialogue):
     def need_rights(self, needed: str = "") -> Rights:
         """What the client may do in the selected mailbox, by its access list of now. Raises Refusal where a right is
         missing."""
-        if self.selected is None:
+        selected, mailboxes = self.selected, self.backend.mailboxes
+        if selected is None:
             raise Misuse("no mailbox is selected")
-        self.selected = self.backend.mailboxes.require(self.selected.name, self.user, needed)
-        return self.selected.rights
+        name, stamp = selected.entry.name, mailboxes.list.stamp_now()
+        if stamp != self.looked_at:
+            row = mailboxes.list.row(name)
+            if row is None or row != self._row:
+                self.selected = selected = mailboxes.look(name, self.user)
+                self._row = row
+            self.looked_at = stamp
+        if needed and not selected.rights.issuperset(needed):
+            mailboxes.require(name, self.user, needed)  # which says so
+        return selected.rights
 
     def need_numbers(self) -> None:
         """Raises BadSyntax where the client has said that it uses UIDs only (RFC 9586 §3)."""
@@ -397,12 +397,12 @@ class BackendImap(ImapDialogue):
         is_elsewhere = row is not None and not row.inside
         updates = await self.updates(removals=removals, done=done if is_elsewhere else b"")
         if not self.is_closing:
-            lag = self._lag()
-            if lag and code:
-                updates += status_line(
-                    b"*", b"OK", "Expunged messages are still to be reported", lag
-                )
-            self.send(updates + status_line(command.tag, b"OK", text, code or lag))
+            if self.manner.qresync and (lag := self._lag()):
+                if code:
+                    said = "Expunged messages are still to be reported"
+                    updates += status_line(b"*", b"OK", said, lag)
+                done = status_line(command.tag, b"OK", text, code or lag)
+            self.send(updates + done)
 
     async def removal_code(self) -> bytes:
         """What the tagged OK tells a client that resynchronises of messages it has removed (RFC 7162 §3.2.7)."""
@@ -413,7 +413,7 @@ class BackendImap(ImapDialogue):
 
     def _lag(self) -> bytes:
         """RFC 7162 §3.2: while removals wait, a client that resynchronises must not count them as told."""
-        if self.view is None or not self.manner.qresync or self.view.delayed_from is None:
+        if self.view is None or self.view.delayed_from is None:
             return b""
         return b"HIGHESTMODSEQ %d" % max(1, self.view.delayed_from)
 
@@ -442,7 +442,9 @@ class BackendImap(ImapDialogue):
                 raise
             is_there = False
         name = self._selected_name(view)
-        if is_there and self.backend.mailboxes.find(name) is not None:
+        if is_there and self.backend.mailboxes.is_here(name):
+            if view.settle() and not self.contexts:  # mostly
+                return b""
             return await self._tell(view, removals)
         if not self.backend.mailboxes.has_left(name):
             text, code = "The selected mailbox has been deleted", GONE
@@ -507,7 +509,7 @@ class BackendImap(ImapDialogue):
 
     def _selected_name(self, view: View) -> MailboxName:
         """As it is called now: it may have been renamed."""
-        return self.selected.name if self.selected else view.mailbox.name
+        return self.selected.entry.name if self.selected else view.mailbox.name
 
     @property
     def _is_followed(self) -> bool:
@@ -549,9 +551,6 @@ class BackendImap(ImapDialogue):
     async def _tell(self, view: View, removals: bool) -> bytes:
         """What has happened, and what that did to the searches that are kept up to date (RFC 5267 §4.3, RFC 5465 §7: a
         message that leaves is told first, then the changes, new messages, and who has come to the results)."""
-        if not (view.has_pending or self.contexts):  # mostly
-            view.settle()
-            return b""
         if view.has_many:
             async with view.steady():
                 octets = self.contexts.removals(view)

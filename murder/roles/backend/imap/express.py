@@ -11,8 +11,8 @@ from typing import Final
 from murder.api.store import Numbers
 from murder.errors import Refusal
 from murder.model.identity import Login
+from murder.model.name import collation_key
 from murder.roles.backend.changes.updates import View
-from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.imap.answers import (
     FETCH,
     LIST,
@@ -21,22 +21,23 @@ from murder.roles.backend.imap.answers import (
     PLAIN_OCTETS,
     STATUS,
     Who,
-    at_once,
+    counted,
+    counters_in,
     flags_key,
     who_of,
 )
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT
+from murder.roles.backend.imap.mailboxes.list import told_anew
+from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, entry_of
+from murder.wire.imap.mailboxes.status import StatusRequest
+from murder.wire.token import astring
 
 NOBODY: Final[Who] = ("", False, frozenset(), False)
 
 
 class Express(BackendImap):
-    """See the module. `_row` is that of the selected mailbox in the list, by which the rights in `selected` were made; the
-    list had it at `_stamp`."""
+    """See the module."""
 
-    _row: bytes | None = None
-    _stamp = -1
     _who: Who = NOBODY
     _who_logged_in: Login | None = None
 
@@ -73,10 +74,6 @@ class Express(BackendImap):
                 return
         super().received(data)
 
-    def enter_mailbox(self, view: View, selected: Accessible) -> None:
-        super().enter_mailbox(view, selected)
-        self._row, self._stamp = None, -1
-
     def _answer(self, kind: int, octets: bytes) -> bytes | None:
         """What stands before the tagged OK; None where the dialogue has to look."""
         view = self.view
@@ -100,30 +97,27 @@ class Express(BackendImap):
             return None
         if kind == LIST:
             listed = self.backend.answers.lists.get((who, octets))
-            return listed.octets if listed is not None and listed.stamp == stamp else None
-        return self._counts((who, octets), stamp)
+            if listed is not None and listed.stamp == stamp:
+                return listed.octets
+            try:
+                return told_anew(self, who, octets, stamp)
+            except Refusal:  # which the dialogue tells
+                return None
+        return self._counts((who, octets), stamp) or self._counts_anew((who, octets), stamp)
 
     def _knows_all(self, view: View, stamp: int) -> bool:
         """Whether there is nothing to tell of the selected mailbox, and it is there still."""
         if view.is_dirty or view.may_be_gone or view.has_pending or self.contexts:
             return False
-        tell = at_once(view.mailbox)
+        tell = view.tell_numbers
         numbers = tell() if tell is not None else None
         if numbers is None or numbers[2] > view.modseq:
             return False
-        if stamp != self._stamp:
-            selected = self.selected
-            assert selected is not None
-            row = self.backend.mailboxes.list.row(selected.name)
-            if row is None or not row[FLAGS_AT] & ACTIVE:
+        if stamp != self.looked_at:
+            try:
+                self.need_rights()
+            except Refusal:  # which the dialogue tells
                 return False
-            if row != self._row:
-                try:
-                    self.need_rights()
-                except Refusal:  # which the dialogue tells
-                    return False
-                self._row = row
-            self._stamp = stamp
         return True
 
     def _flags(self, view: View | None, octets: bytes) -> bytes | None:
@@ -162,6 +156,45 @@ class Express(BackendImap):
                 return None
             kept.octets, kept.numbers = kept.template % kept.pick(numbers), numbers
         return kept.octets
+
+    def _counts_anew(self, key: tuple[Who, bytes], stamp: int) -> bytes | None:
+        """STATUS of a mailbox that has not been asked for lately, or in another way."""
+        count, login = self.backend.count_at_once, self.login
+        written, _, asked = key[1][7:-1].rpartition(b" (")
+        counters = counters_in(asked)
+        if count is None or counters is None or login is None:
+            return None
+        if counters.asks_modseq and not self.manner.condstore:
+            return None
+        written = written.strip(b'"')
+        mailboxes = self.backend.mailboxes
+        try:
+            name = self.namespace.internal(written, login.user)
+            row = mailboxes.list.row(name)
+            if row is None or not row[FLAGS_AT] & ACTIVE:
+                return None
+            if "r" not in mailboxes.rights(entry_of(collation_key(name), row), login):
+                return None
+            standing = count(name, login.user)
+        except Refusal:  # which the dialogue tells
+            return None
+        if standing is None:
+            return None
+        mailbox_id, numbers, tell = standing
+        is_unknown = counters.asks_unseen and numbers[5] < 0
+        if counters.asks_recent:  # somebody has to count them, or they are recent for this session
+            view = self.view
+            is_selected = view is not None and view.mailbox.mailbox_id == mailbox_id
+            is_unknown = is_unknown or is_selected or numbers[3] < numbers[1]
+        if is_unknown:
+            return None
+        text = counters.text % counters.pick((*numbers, 0))
+        answer = b"* STATUS %s (%s)\r\n" % (astring(written), text)
+        request = StatusRequest(written, counters.items)
+        keep = counted(name, mailbox_id, tell, stamp, row, numbers, request, answer)
+        if keep is not None:
+            self.backend.answers.counts.keep(key, keep)
+        return answer
 
 
 _NAMES: Final = {LIST: "LIST", STATUS: "STATUS"}

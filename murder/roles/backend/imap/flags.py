@@ -29,6 +29,9 @@ MOST_KEYWORDS: Final = (
 KEPT_FORMS: Final = 512  # different sets of flags in one mailbox; more are formatted anew
 
 
+ALL_NEEDED: Final = frozenset("stw")  # who has them may change any flag
+
+
 class FlagForms:
     """The flags of one selected mailbox as this session's client knows them."""
 
@@ -101,7 +104,9 @@ def permanent_flags(rights: Rights, read_only: bool) -> frozenset[str]:
 
 def changeable(flags: frozenset[str], rights: Rights) -> frozenset[str]:
     """Those of the flags that these rights let a client set or clear."""
-    return frozenset(flag for flag in flags if needed_for(flag) in rights)
+    if rights.issuperset(ALL_NEEDED):
+        return flags
+    return frozenset([flag for flag in flags if needed_for(flag) in rights])
 
 
 def needed_for(flag: str) -> str:

@@ -145,7 +145,9 @@ class Annotations:
     def special_uses(self, name: MailboxName, user: str) -> tuple[str, ...]:
         """What the mailbox is to this user, as LIST attributes."""
         value = self.value(name, Scope(user), SPECIAL_USE)
-        words = value.decode("ascii", "replace").split() if value else ()
+        if not value:  # mostly
+            return ()
+        words = value.decode("ascii", "replace").split()
         return tuple(word for word in words if word.lower() in SPECIAL_USES)
 
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from murder.api.list_log import Position, Record, Whole
 from murder.model.entry import MailboxEntry
-from murder.model.name import collation_key, is_deleted, name_of_key
+from murder.model.name import MAX_NAME_OCTETS, collation_key, is_deleted, name_of_key
 from murder.roles.mupdate.database import visibility
 from murder.roles.mupdate.database.ahead import Draft
 from murder.roles.mupdate.database.anew import build_anew
@@ -32,6 +32,7 @@ from murder.roles.mupdate.database.record import (
     SEQ_OCTETS,
     Head,
     digest,
+    entry_of,
     is_deleted_key,
     is_listable,
     octets_of,
@@ -142,15 +143,14 @@ class MailboxList:
 
     def find(self, name: bytes) -> MailboxEntry | None:
         """The row of this name, active or reserved."""
-        if not is_listable(name):
+        if len(name) > MAX_NAME_OCTETS or (key := _key_of(name)) is None:
             return None
-        key = collation_key(name)
         row = self._environment.get(key, self._entries)
-        return None if row is None else unpack_entry(key, row)
+        return None if row is None else entry_of(key, row)
 
     def row(self, name: bytes) -> bytes | None:
         """The row as it is stored (`record`), for who only passes it on."""
-        key = _key_of(name)
+        key = _key_of(name) if len(name) <= MAX_NAME_OCTETS else None
         return self._environment.get(key, self._entries) if key is not None else None
 
     def rows(self, after: bytes = b"", prefix: bytes = b"", limit: int = BATCH) -> Page:

@@ -96,6 +96,15 @@ def unpack_entry(key: bytes, row: bytes) -> MailboxEntry:
     )
 
 
+_SHORT_OCTETS: Final = 200  # of a row
+_unpack_short: Final = lru_cache(maxsize=1024)(unpack_entry)
+
+
+def entry_of(key: bytes, row: bytes) -> MailboxEntry:
+    """As `unpack_entry`, of rows that are asked for again and again."""
+    return _unpack_short(key, row) if len(row) <= _SHORT_OCTETS else unpack_entry(key, row)
+
+
 class Head(NamedTuple):
     """A row without its access list, which may be a hundred times as long."""
 

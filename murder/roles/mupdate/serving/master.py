@@ -18,13 +18,13 @@ from murder.auth.gate import Gate, NotAdmitted
 from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import logger
-from murder.model.name import collation_key
 from murder.net.connection import Connection
 from murder.roles.mupdate.commits.bounds import bounds_of
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.commits.owner import peer_of
 from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.serving.lookups import answer_to, format_found
 from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows
@@ -199,7 +199,22 @@ class MupdateDialogue(ClientDialogue):
     def received(self, data: bytes) -> None:
         pulse = self.service.pulse
         if pulse is None or self.service.is_awake(pulse):
-            super().received(data)
+            if not (self._task is None and self._tell_found(data)):
+                super().received(data)
+
+    def _tell_found(self, data: bytes) -> bool:
+        """Answer a FIND at once, where nothing else is on its way; whether it is answered."""
+        ledger, is_due = self.service.ledger, self._pump_is_due or self._pumping
+        if is_due or self._held is not None or self.is_closing or not self._writes.is_idle:
+            return False
+        is_plain = not self.connection.writing_paused and self.session.may_be_plain(data)
+        if not is_plain or not (ledger is None or ledger.is_ready):
+            return False
+        lines = answer_to(data, self.service.mailboxes)
+        if lines is not None:
+            self.bad_commands = 0
+            self.tell(lines)
+        return lines is not None
 
     def begin(self) -> None:
         super().begin()
@@ -288,8 +303,6 @@ class MupdateDialogue(ClientDialogue):
 
     def is_quiet(self) -> bool:
         return super().is_quiet() and self._writes.is_answered
-
-    # Input and output
 
     def _pump(self) -> None:
         super()._pump()
@@ -397,10 +410,8 @@ class MupdateDialogue(ClientDialogue):
             case _:
                 raise Misuse(f"{command.verb} is a write")
 
-    # Writes
-
     def tell(self, lines: bytes) -> None:
-        """For `writes.Writer`."""
+        """For `writes.Writer`, and what is found at once."""
         self.active_at = self.loop.time()
         if not self.connection.is_lost:
             self.send(lines)
@@ -420,23 +431,17 @@ class MupdateDialogue(ClientDialogue):
     # Reads
 
     def _find(self, command: Command) -> Running:
-        name = command.args[0]
-        lines = b'%b OK "Search completed"\r\n' % command.tag
-        row = self.service.mailboxes.row(name)
-        if row is None and self.service.ledger is not None and self.service.ledger.is_shared:
-            return self._find_at_present(self.service.ledger, command)
-        if row is not None:
-            lines = format_rows(command.tag, [(collation_key(name), row)]) + lines
-        self.send(lines)
+        ledger, row = self.service.ledger, self.service.mailboxes.row(command.args[0])
+        if row is None and ledger is not None and ledger.is_shared:
+            return self._find_at_present(ledger, command)
+        self.send(format_found(command.tag, command.args[0], row))
         return None
 
     async def _find_at_present(self, ledger: Ledger, command: Command) -> None:
         """Not here: another master may know of it already."""
         await ledger.catch_up()
         name = command.args[0]
-        row = self.service.mailboxes.row(name)
-        lines = format_rows(command.tag, [(collation_key(name), row)]) if row is not None else b""
-        self.send(lines + b'%b OK "Search completed"\r\n' % command.tag)
+        self.send(format_found(command.tag, name, self.service.mailboxes.row(name)))
 
     async def _list(self, command: Command) -> None:
         """All rows, or those of a location; or those of a hierarchy, as of now at any master."""

@@ -175,7 +175,9 @@ class Writes:
             batch.append(work)
             self._tags.append(command.tag)
             self.is_idle = False
-            if self._has_enough():
+            is_much = self._octets + self._octets_waiting >= MAX_BATCH_OCTETS
+            is_many = self._outstanding + len(batch) >= MAX_OUTSTANDING
+            if (is_many or is_much or self._cost >= MAX_COMMIT_COST) and self._has_enough():
                 self.is_full = True
 
     def _work_of(self, command: Command, peer: Peer) -> Work:
@@ -188,7 +190,8 @@ class Writes:
         else:
             if isinstance(proposal, Deactivate):
                 self._cost += self._lines_of(proposal.wanted.name)
-            self._writer.peer = peer.claiming(proposal.server)
+            if proposal.server not in peer.claimed:
+                self._writer.peer = peer.claiming(proposal.server)
             raw_acl = proposal.wanted.raw_acl
             self._octets += len(raw_acl)
             self._cost += ROW_COST + raw_acl.count(b"\t") // 2  # as `cost_of`

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from murder.model.annotation import MAX_ENTRIES_OF_COMMAND
-from murder.model.query.listing import ListRow
+from murder.model.query.listing import ListRow, Node
 from murder.model.query.status import StatusItem
 from murder.wire.imap.mailboxes.status import parse_status_items
 from murder.wire.token import Scanner, astring, quoted, string
@@ -200,7 +200,7 @@ class ListEntry:
     old_name: bytes | None = None
 
 
-def attributes_of(row: ListRow, extended: bool) -> tuple[str, ...]:
+def attributes_of(row: ListRow | Node, extended: bool) -> tuple[str, ...]:
     """RFC 3348's children, and what a level that is no mailbox is called."""
     children = "\\HasChildren" if row.has_children else "\\HasNoChildren"
     if row.exists:

@@ -28,7 +28,7 @@ from murder.model.query.fetch import (
     Preview,
 )
 from murder.model.seqset import EVERYTHING
-from murder.roles.backend.imap.answers import FETCH, Flags, at_once, flags_key, plain
+from murder.roles.backend.imap.answers import FETCH, Flags, flags_key, plain
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import MOST_KEYWORDS, FlagForms
 from murder.roles.backend.imap.mail.content import SMALL_OCTETS, Reader, sized
@@ -221,7 +221,7 @@ class _Fetch:
     async def _batch(self, uids: Sequence[Uid]) -> None:
         mailbox = self._view.mailbox
         if self._flags_only and isinstance(mailbox, TellsFlags):
-            tell = at_once(mailbox) if len(uids) == len(self._view.uids) else None
+            tell = self._view.tell_numbers if len(uids) == len(self._view.uids) else None
             self._numbers = tell() if tell is not None else None
             await self._tell_flags(uids, await self._view.flagged(mailbox, uids))
             return

@@ -21,6 +21,16 @@ def is_seen(
     return may_see(dialogue.backend, login.user, name, cause, origin)
 
 
+def flags_are_seen(dialogue: BackendImap, name: MailboxName) -> bool:
+    """As `is_seen`, of flags in the selected mailbox, whose rights have just been looked at: found out once for each state
+    of the mailbox list, which has the annotations."""
+    asked = dialogue.looked_at, name, dialogue.login, dialogue.client_id, dialogue.backend.site
+    if asked != dialogue.asked_of_flags:
+        dialogue.flags_are_seen = is_seen(dialogue, name, "FLAG")
+        dialogue.asked_of_flags = asked
+    return dialogue.flags_are_seen
+
+
 async def note(
     dialogue: BackendImap,
     name: MailboxName,

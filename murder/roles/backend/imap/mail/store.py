@@ -10,7 +10,7 @@ from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.seqset import compress
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import changeable
-from murder.roles.backend.imap.mail.noted import is_seen, note_flags
+from murder.roles.backend.imap.mail.noted import flags_are_seen, note_flags
 from murder.roles.backend.imap.message_sets import batches, uids_of
 from murder.roles.backend.imap.untagged import format_flag_updates
 from murder.serve.arguments import arguments
@@ -42,7 +42,7 @@ async def _store(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     missed = 0
     if request.silent:
         await view.poll()
-    is_watched = is_seen(dialogue, view.mailbox.name, "FLAG")
+    is_watched = flags_are_seen(dialogue, view.mailbox.name)
     for batch in batches(uids):
         before = await view.mailbox.messages(batch) if is_watched else ()
         if request.silent:
@@ -50,6 +50,7 @@ async def _store(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
         else:
             stored = await _change(dialogue, request, batch, rights, request.unchanged_since)
             view.mark_reported(stored.messages)
+            view.has_made(stored.made)
         if before:
             had = {message.uid: message.flags for message in before}
             mailbox = view.mailbox
@@ -81,6 +82,7 @@ async def _change_silently(
     known = view.modseq if asked is None else min(asked, view.modseq)
     first = await _change(dialogue, request, uids, rights, known)
     view.made(first.messages)
+    view.has_made(first.made)
     if not first.modified:
         return first
     second = await _change(dialogue, request, first.modified, rights, asked)

@@ -6,12 +6,12 @@ from typing import Final
 from murder.errors import Code, Refusal
 from murder.model.acl import format_rights
 from murder.model.name import MailboxName, check_readable, inbox_of, owner_of
-from murder.model.query.listing import ListRow
+from murder.model.query.listing import MOST_NODES, ListRow
 from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
 from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.hierarchy.limits import check_room_for_subscription
-from murder.roles.backend.imap.answers import LIST, Listed, plain, who_of
+from murder.roles.backend.imap.answers import LIST, Listed, Tree, Who, plain, who_of
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mailboxes.metadata import entries_of
 from murder.roles.backend.imap.mailboxes.status import format_status_of
@@ -48,14 +48,60 @@ def run_xlist(dialogue: BackendImap, command: Command) -> Running:
 async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
     request = await read_list(dialogue, command, word)
     if request is not None:
-        stamp = dialogue.backend.mailboxes.list.stamp_now()
+        answers, stamp = dialogue.backend.answers, dialogue.backend.mailboxes.list.stamp_now()
         answer = _Answer(dialogue, request, word)
-        await answer.tell()
+        who = who_of(dialogue.user, dialogue.in_utf8)
+        is_plain = word == b"LIST" and not (
+            request.extended or request.selection or request.returns
+        )
+        known = tree_of(dialogue, who, stamp) if is_plain else None
+        if known is not None:
+            dialogue.send(lines_of(dialogue, known, answer))
+        else:
+            is_all = is_plain and not request.reference and request.patterns[0] in (b"*", b"%")
+            answer.nodes = [] if is_all else None
+            await answer.tell()
+            nodes = answer.nodes
+            if nodes is not None and answer.whole is not None and len(nodes) <= MOST_NODES:
+                tree = Tree(stamp, dialogue.namespace, nodes, [None] * len(nodes))
+                answers.trees.keep(who, tree)
         key = plain(command, LIST)
         if key is not None and answer.whole is not None:
-            who = who_of(dialogue.user, dialogue.in_utf8)
-            dialogue.backend.answers.lists.keep((who, key), Listed(stamp, answer.whole))
+            answers.lists.keep((who, key), Listed(stamp, answer.whole))
     await dialogue.finish(command)
+
+
+def told_anew(dialogue: BackendImap, who: Who, octets: bytes, stamp: int) -> bytes | None:
+    """The answer to a LIST that is spelled as `PLAIN` has it, without waiting; None where all that there is is not known.
+    Raises Refusal."""
+    tree = tree_of(dialogue, who, stamp)
+    if tree is None:
+        return None
+    pattern = octets[len(b'LIST "" ') :].strip(b'"')
+    octets_told = lines_of(dialogue, tree, _Answer(dialogue, ListRequest(b"", (pattern,)), b"LIST"))
+    dialogue.backend.answers.lists.keep((who, octets), Listed(stamp, octets_told))
+    return octets_told
+
+
+def tree_of(dialogue: BackendImap, who: Who, stamp: int) -> Tree | None:
+    """What is kept of all that the user may see, if that is so still."""
+    tree = dialogue.backend.answers.trees.get(who)
+    if tree is None or tree.stamp != stamp or dialogue.backend.noticer is not None:
+        return None
+    return tree if tree.namespace is dialogue.namespace else None
+
+
+def lines_of(dialogue: BackendImap, tree: Tree, answer: ListAnswer) -> bytes:
+    """What a plain LIST tells of it."""
+    lines = tree.lines
+    chosen: list[bytes] = []
+    for at, node in answer.query.shown_of(tree.nodes):
+        line = lines[at]
+        if line is None:
+            line = lines[at] = answer.line(node, dialogue.shown(node.external))
+        chosen.append(line)
+    answer.whole = b"".join(chosen)
+    return answer.whole
 
 
 class _Answer(ListAnswer):

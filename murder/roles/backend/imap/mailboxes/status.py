@@ -7,7 +7,8 @@ from murder.api.store import KeepsToldSize, Mailbox
 from murder.model.flag import DELETED
 from murder.model.message import MailboxStatus
 from murder.model.query.status import StatusItem
-from murder.roles.backend.imap.answers import STATUS, at_once, counted, plain, who_of
+from murder.roles.backend.changes.at_once import at_once
+from murder.roles.backend.imap.answers import STATUS, counted, plain, who_of
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.message_sets import batches, marked
 from murder.serve.arguments import arguments
@@ -33,8 +34,9 @@ async def _status(dialogue: BackendImap, command: Command) -> None:
         octets = await format_status_of(dialogue, request.mailbox, mailbox, request.items)
         dialogue.send(octets)
         key = plain(command, STATUS)
-        if key is not None and numbers is not None:
-            keep = counted(name, mailbox, stamp, row, numbers, request, octets)
+        if key is not None and tell is not None and numbers is not None:
+            known = mailbox.mailbox_id, tell, stamp, row, numbers
+            keep = counted(name, *known, request, octets)
             if keep is not None and not (keep.asks_recent and _is_selected(dialogue, mailbox)):
                 who = who_of(dialogue.user, dialogue.in_utf8)
                 dialogue.backend.answers.counts.keep((who, key), keep)

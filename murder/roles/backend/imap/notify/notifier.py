@@ -5,10 +5,14 @@ of a command that it had sent before.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Protocol
 
+from murder.model.message import Uid
+from murder.model.name import MailboxName
 from murder.net.turns import line_up
-from murder.roles.backend.changes.updates import View
+from murder.roles.backend.changes.news import Kind
+from murder.roles.backend.changes.updates import View, Watcher
 
 
 class Beside(Protocol):
@@ -49,6 +53,21 @@ class Listener(Protocol):
         ...
 
     def told_all(self) -> None: ...
+
+
+class Watching(Protocol):
+    """The mailboxes that a client watches."""
+
+    def expect(self, mailbox_id: str, uids: Iterable[Uid]) -> None: ...
+
+
+class Notifying(Watcher, Protocol):
+    """What NOTIFY has begun, as far as other commands have to do with it."""
+
+    own: set[tuple[Kind, MailboxName]]
+
+    @property
+    def watch(self) -> Watching: ...
 
 
 class Notifier:

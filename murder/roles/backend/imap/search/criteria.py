@@ -369,7 +369,7 @@ def weight_of(key: SearchKey) -> int:
     weight = 0
     for inner in walk(key):
         weight += 1
-        if isinstance(inner, SeqNumIn | UidIn):
+        if isinstance(inner, (SeqNumIn, UidIn)):
             weight += len(inner.sequence.ranges)
     return weight
 

@@ -1,0 +1,26 @@
+"""FIND, which frontends ask of a master before nearly everything: its answer, and where it stands alone in what has come,
+that in few steps. `master` decides whether it may."""
+
+from murder.model.name import collation_key
+from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.serving.stream import format_rows
+from murder.wire.mupdate import PLAIN_FIND
+
+
+def answer_to(data: bytes, mailboxes: MailboxList) -> bytes | None:
+    """To a FIND in its commonest spelling, of a name that the list has; None of whatever else has come."""
+    plain = PLAIN_FIND.fullmatch(data)
+    if plain is None:
+        return None
+    tag, size, literal, quoted = plain.groups()
+    if literal is not None and int(size) != len(literal):
+        return None
+    name = quoted if literal is None else literal
+    row = mailboxes.row(name)
+    return None if row is None else format_found(tag, name, row)
+
+
+def format_found(tag: bytes, name: bytes, row: bytes | None) -> bytes:
+    """The answer of a name and its row, None for none."""
+    ok = b'%b OK "Search completed"\r\n' % tag
+    return ok if row is None else format_rows(tag, [(collation_key(name), row)]) + ok
