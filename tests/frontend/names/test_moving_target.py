@@ -1,4 +1,4 @@
-"""What is put into a mailbox that is on its way to another backend waits, and goes there."""
+"""What is put into a mailbox that is on its way to another backend waits, and goes there; so do DELETE and RENAME of it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, no_such_mailbox
 from murder.roles.backend.moves.outgoing import freeze
 from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
 from murder.roles.mupdate.remote.client import MasterClient
@@ -108,3 +108,30 @@ async def test_it_is_done_where_the_move_is_given_up(
         said = await asked
         assert command[1] in said and said.splitlines()[-1].startswith(b"t OK"), said
         assert b"(MESSAGES 1)" in await peer.ask("STATUS shared/box (MESSAGES)")
+
+
+@pytest.mark.parametrize(
+    ("command", "is_at"), [("DELETE shared/box", b""), ("RENAME shared/box INBOX/new", b"new")]
+)
+async def test_a_name_is_changed_where_it_has_gone_meanwhile(
+    tmp_path: Path, command: str, is_at: bytes
+) -> None:
+    async with moving(tmp_path) as (move, peer):
+        left = asyncio.Event()
+
+        async def comes_too_late(*_: object, **__: object) -> None:
+            """The command has waited for the move, which ends."""
+            await move.hand_over()
+            await move.leave()
+            left.set()
+            raise no_such_mailbox(BOX)
+
+        for act in ("delete", "rename"):
+            setattr(move.old.announcer, act, comes_too_late)
+        asked = asyncio.create_task(peer.ask(command))
+        await left.wait()
+        await move.arrive()
+        said = await asked
+        assert said.splitlines()[-1].startswith(b"t OK"), said
+        names = await peer.ask('LIST "" (shared/* INBOX/*)')
+        assert names.count(b"* LIST") == bool(is_at) and is_at in names, names

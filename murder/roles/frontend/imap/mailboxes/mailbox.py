@@ -27,6 +27,7 @@ from murder.net.outgoing.exchange import Reply, parse_reply
 from murder.net.turns import in_turns
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import body_of, execute, hear_offer, refusal_of, under_tag
+from murder.roles.frontend.imap.mail.target import has_moved
 from murder.roles.frontend.imap.mailboxes.apart import DeletedApart
 from murder.roles.frontend.imap.patience import ENDED_S, Patience
 from murder.roles.frontend.imap.refer import find_or_refer
@@ -55,6 +56,10 @@ GONE_FOR_LONGER: Final = frozenset({UpstreamKind.RESOLVE, UpstreamKind.CONNECT, 
 Seen = Callable[[], bool | None]
 
 
+async def _stays(_: Code) -> bool:
+    return False
+
+
 async def change_at(
     dialogue: FrontendImap,
     server: str,
@@ -62,9 +67,11 @@ async def change_at(
     command: Command,
     is_done: Seen = lambda: None,
     refused: Callable[[Refusal], Awaitable[None]] | None = None,
-) -> Reply:
+    has_left: Callable[[Code], Awaitable[bool]] = _stays,
+) -> Reply | None:
     """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up. `refused` is awaited
-    before the client hears of that. Raises Refusal, UpstreamFailure."""
+    before the client hears of that. None, and nothing is passed on, where it was refused with a code that `has_left` says
+    is for a mailbox that has moved meanwhile. Raises Refusal, UpstreamFailure."""
     try:
         reply = await execute(dialogue, await dialogue.upstream(server), octets)
     except UpstreamFailure as failure:
@@ -73,6 +80,8 @@ async def change_at(
         reply = await _once_more(dialogue, server, octets, is_done)
     if reply.is_ok:
         await dialogue.catch_up()
+    elif reply.code and await has_left(refusal_of(reply).code):
+        return None
     elif refused is not None:
         await refused(refusal_of(reply))
     dialogue.send(under_tag(command, reply))
@@ -195,7 +204,16 @@ def run_delete(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
+    patience = Patience(dialogue)
+    while not await _delete_at_home(dialogue, command, external, patience):
+        pass  # it is on its way elsewhere
+
+
+async def _delete_at_home(
+    dialogue: FrontendImap, command: Command, external: bytes, patience: Patience
+) -> bool:
+    """False where it has left before that."""
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command, patience)
     doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
     apart = DeletedApart(dialogue)
     octets = await _doom(dialogue, entry, command, apart) if doomed_below else body_of(command)
@@ -208,15 +226,19 @@ async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> 
             command,
             lambda: locator.known(entry.name) is None,
             apart.take_back,
+            lambda code: has_moved(dialogue, external, entry.server, code, patience),
         )
     except UpstreamFailure as failure:
         await apart.take_back(failure)
         raise
+    if reply is None:
+        return False
     selected = dialogue.selected
-    if not reply.is_ok or selected is None:
-        return
-    if selected.name == entry.name or (doomed_below and is_below(selected.name, entry.name)):
-        dialogue.deselect()
+    if reply.is_ok and selected is not None:
+        is_doomed = doomed_below and is_below(selected.name, entry.name)
+        if selected.name == entry.name or is_doomed:
+            dialogue.deselect()
+    return True
 
 
 async def _doom(
@@ -250,16 +272,25 @@ def run_rename(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _rename(dialogue: FrontendImap, command: Command, request: RenameRequest) -> None:
+    patience = Patience(dialogue)
+    while not await _rename_at_home(dialogue, command, request, patience):
+        pass  # it is on its way elsewhere
+
+
+async def _rename_at_home(
+    dialogue: FrontendImap, command: Command, request: RenameRequest, patience: Patience
+) -> bool:
+    """False where it has left before that."""
     old, new = dialogue.name_of(request.old), dialogue.name_of(request.new)
     check_new_name(new)
-    entry = await find_or_refer(dialogue, old, command)
+    entry = await find_or_refer(dialogue, old, command, patience)
     if request.partition is not None and b"!" in request.partition:
         await _move(dialogue, command, entry)
-        return
+        return True
     takes_tree = not is_inbox(old) or (dialogue.user.is_admin and is_inbox(new))
     if not dialogue.may(entry, DELETE_MAILBOX):
         await dialogue.relay_at(entry.server, command)  # it is refused there
-        return
+        return True
     await _check_may_create(dialogue, new)
     await _check_parent_is_there(dialogue, entry, new)
     elsewhere = await _elsewhere_below(dialogue, entry) if takes_tree else []
@@ -271,11 +302,17 @@ async def _rename(dialogue: FrontendImap, command: Command, request: RenameReque
         is_gone = locator.known(old) is None or not takes_tree
         return is_gone and locator.known(new) is not None if is_new else None
 
-    reply = await change_at(dialogue, entry.server, octets, command, is_done)
+    async def has_left(code: Code) -> bool:
+        return await has_moved(dialogue, request.old, entry.server, code, patience)
+
+    reply = await change_at(dialogue, entry.server, octets, command, is_done, has_left=has_left)
+    if reply is None:
+        return False
     selected = dialogue.selected
     if reply.is_ok and takes_tree and selected is not None and is_below(selected.name, old):
         name = moved(selected.name, old, new)
         dialogue.selected = Selected(selected.upstream, name, selected.is_read_only)
+    return True
 
 
 def run_xfer(dialogue: FrontendImap, command: Command) -> Running:
