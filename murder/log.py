@@ -102,7 +102,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "master.unreachable": "The mailbox list's master does not answer; CREATE, DELETE and RENAME are refused.",
     "message.appended": 'A client, or a script, has put a message into a mailbox (`[log] mail = "full"`).',
     "message.copied": 'A client has copied messages; `to` is where each is, too (`[log] mail = "full"`).',
-    "message.delivered": "A recipient's copy of a message was stored, or handled by a filter; `id` is in the reply.",
+    "message.delivered": "A recipient's copy was stored, or `filtered` says what a filter did; `id` is in the reply.",
     "message.duplicate": "A message was not delivered again: its Message-ID came to this mailbox before.",
     "message.expunged": 'A client, or a rule of age, has removed messages (`[log] mail = "full"`).',
     "message.filtered": "Scripts, or a plugin's filter, decided about a message; `actions` by script and line.",

@@ -7,8 +7,9 @@ STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATU
 import contextlib
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Protocol
 
 from murder.auth.gate import NotAdmitted
@@ -33,6 +34,7 @@ from murder.wire.lmtp import (
     reply,
 )
 
+NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 MAX_HOPS: Final = 5  # proxies one behind the other
 XCLIENT: Final = ("ADDR", "PORT", "HELO", "SESSION", "TTL")  # what we take of it
 SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
@@ -162,11 +164,13 @@ class LmtpDialogue(LineDialogue):
             "ms": round((time.monotonic() - self._began_at) * 1000),
         }
 
-    def note_refused(self, recipient: bytes, reply: bytes) -> None:
-        """A recipient will not have it."""
+    def note_refused(
+        self, recipient: bytes, reply: bytes, more: Mapping[str, object] = NOTHING
+    ) -> None:
+        """A recipient will not have it. `more`: facts about that."""
         self.service.figures.add("messages", "refused")
         facts = self.message_facts(recipient)
-        self.mail_log.info("message.refused", {**facts, "reply": shown_reply(reply)})
+        self.mail_log.info("message.refused", {**facts, **more, "reply": shown_reply(reply)})
 
     def greet(self) -> None:
         self.send(reply(220, "", f"{self.service.server_name} LMTP murder ready"))

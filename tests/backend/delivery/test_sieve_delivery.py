@@ -1,6 +1,7 @@
 """Mail that arrives, and its recipient's script: where it is, who is told what, and what a crash leaves."""
 
 import asyncio
+import json
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -161,6 +162,40 @@ async def test_what_is_behind_the_plus_is_kept_there_and_others_have_no_script(
         assert await client.subjects("Work") == [("to work", ["$Seen-it"])]
         assert await client.subjects() == [("to work", ["$Seen-it"])]
         assert await client.subjects(user="bob") == [("to work", [])]
+
+
+async def test_the_mail_log_says_what_a_script_decided(tmp_path: Path) -> None:
+    script = b"""require ["fileinto", "reject"];
+if header "subject" "toss" { discard; stop; }
+if header "subject" "not me" { reject "no"; stop; }
+if header "subject" "on" { redirect "bea@example.org"; stop; }
+if header "subject" "lists" { fileinto "INBOX/Lists"; keep; }
+"""
+    async with delivering(tmp_path, script) as client:
+        await client.create("Lists")
+        for subject in ("toss", "not me", "on", "lists", "else"):
+            await client.deliver(subject)
+        lines = mail_lines(tmp_path)
+    assert [line["filtered"] for line in lines] == [
+        ["main:2 discard"],
+        ["main:3 reject"],
+        ["main:4 redirect bea@example.org"],
+        ["main:5 fileinto INBOX/Lists", "main:5 keep"],
+        ["keep"],
+    ]
+    assert [len(line.get("copies", ())) for line in lines] == [0, 0, 0, 2, 1]
+
+
+async def test_mail_for_who_has_no_script_is_not_filtered(tmp_path: Path) -> None:
+    async with delivering(tmp_path) as client:
+        await client.deliver("plain")
+        assert ["filtered" in line for line in mail_lines(tmp_path)] == [False]
+
+
+def mail_lines(folder: Path) -> list[dict[str, Any]]:
+    """In the order in which they were written."""
+    (file,) = folder.rglob("mail-*")
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 async def test_a_script_that_fails_keeps_the_message(tmp_path: Path) -> None:

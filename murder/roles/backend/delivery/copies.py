@@ -1,5 +1,6 @@
 """Copies of a message are put into mailboxes here, within their quotas, and once where duplicates are known."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,9 +38,10 @@ class Copy:
 
 
 class Copies:
-    """Of the message that came, for one of its recipients: those that are kept so far. `is_traced`: their places, too."""
+    """Of the message that came, for one of its recipients: those that are kept so far. `is_traced`: their places, too.
+    `filtered` is what scripts or plugins said of it, for the mail log."""
 
-    __slots__ = ("_backend", "_came", "_is_traced", "_log", "kept")
+    __slots__ = ("_backend", "_came", "_is_traced", "_log", "filtered", "kept")
 
     def __init__(self, backend: Backend, came: Incoming, log: Log, *, is_traced: bool) -> None:
         self._backend = backend
@@ -47,6 +49,7 @@ class Copies:
         self._log = log
         self._is_traced = is_traced
         self.kept: list[Copy] = []
+        self.filtered: Sequence[str] = ()
 
     async def add(self, name: MailboxName, message: NewMessage) -> None:
         """A copy, or a version that a script has made of it. Raises Refusal, and so MailboxFull."""

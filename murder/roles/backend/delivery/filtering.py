@@ -40,13 +40,20 @@ class Target:
     flags: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Where copies go, each mailbox once: nowhere where it is discarded. `words`: what was said, for the logs."""
+
+    targets: Sequence[Target]
+    words: Sequence[str]
+
+
 class Rejected(Refusal):
     """A filter says so; the sender is told its text."""
 
 
-async def targets_of(backend: Backend, message: Arriving, log: Log) -> list[Target] | None:
-    """Where copies go, each mailbox once; empty where it is discarded, None where no plugin decides. Raises Rejected,
-    Refusal."""
+async def decided_by_plugins(backend: Backend, message: Arriving, log: Log) -> Decided | None:
+    """None where none of them decides. Raises Rejected, Refusal."""
     actions = await _decided(backend.filters, message, log)
     if actions is None:
         return None
@@ -64,13 +71,14 @@ async def targets_of(backend: Backend, message: Arriving, log: Log) -> list[Targ
             case Discard():
                 continue
         flags_by_name[name] = flags_by_name.get(name, frozenset()) | flags
+    words = [type(action).__name__.lower() for action in actions]
     log.info(
         "message.filtered",
         mailbox=display(message.mailbox),
-        actions=[type(action).__name__.lower() for action in actions],
+        actions=words,
         filed=[display(name) for name in flags_by_name if name != message.mailbox],
     )
-    return [Target(name, flags) for name, flags in flags_by_name.items()]
+    return Decided([Target(name, flags) for name, flags in flags_by_name.items()], words)
 
 
 async def _decided(

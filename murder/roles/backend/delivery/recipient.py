@@ -9,7 +9,7 @@ from murder.api.store import NewMessage
 from murder.errors import Code, Refusal
 from murder.roles.backend.delivery.addressee import Addressee
 from murder.roles.backend.delivery.copies import Copies
-from murder.roles.backend.delivery.filtering import Rejected, targets_of
+from murder.roles.backend.delivery.filtering import Rejected, decided_by_plugins
 from murder.roles.backend.scripts.arriving import run_and_carry_out
 from murder.roles.backend.scripts.run import scripts_for
 from murder.roles.backend.shared import Backend
@@ -29,13 +29,14 @@ async def deliver(
     attempt = _attempt(dialogue, backend, addressee, message, copies)
     service, session = dialogue.service, dialogue.session_told
     answer = await traced(service.spans, session, "LMTP delivery", attempt)
+    filtered = {"filtered": list(copies.filtered)} if copies.filtered else {}
     if answer.startswith(b"2"):
         service.figures.add("messages", "delivered")
-        facts = dialogue.message_facts(addressee.address)
+        facts = {**dialogue.message_facts(addressee.address), **filtered}
         kept = [copy.shown() for copy in copies.kept]
         mail_log.info("message.delivered", {**facts, "copies": kept, "reply": shown_reply(answer)})
     else:
-        dialogue.note_refused(addressee.address, answer)
+        dialogue.note_refused(addressee.address, answer, filtered)
     return answer
 
 
@@ -50,6 +51,7 @@ async def _attempt(
     try:
         await _place(dialogue, backend, addressee, message, copies)
     except Rejected as refusal:
+        copies.filtered = copies.filtered or ("reject",)
         lines = refusal.text.splitlines()[:MAX_REJECT_LINES]
         return reply(550, "5.7.1", *lines or ["Rejected"])
     except Refusal as refusal:
@@ -82,9 +84,10 @@ async def _place(
         dialogue.peer_address,
     )
     if backend.filters:
-        targets = await targets_of(backend, arriving, dialogue.log)
-        if targets is not None:
-            for target in targets:
+        decided = await decided_by_plugins(backend, arriving, dialogue.log)
+        if decided is not None:
+            copies.filtered = decided.words
+            for target in decided.targets:
                 await copies.add(target.mailbox, replace(message, flags=target.flags))
             return
     scripts = await scripts_for(backend, arriving)

@@ -1,7 +1,7 @@
 """A message that arrives, and its scripts: they run, what they say is done, and owners hear of what fails."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from murder.api.delivery import Arriving
 from murder.api.store import NewMessage
@@ -11,8 +11,10 @@ from murder.roles.backend.delivery.filtering import Rejected
 from murder.roles.backend.scripts.carry_out import Delivery, rejection_of
 from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.run import Chosen, run_scripts
-from murder.roles.backend.scripts.telling import facts_of, tell_owners
+from murder.roles.backend.scripts.telling import facts_of, shown_actions, tell_owners
 from murder.roles.backend.shared import Backend
+
+SCRIPT_FAILED: Final = "script.failed"  # among what was decided; the event of that name says more
 
 
 class Session(Protocol):
@@ -24,17 +26,25 @@ class Session(Protocol):
     def log_facts(self) -> dict[str, object]: ...
 
 
+class ArrivingCopies(Copies, Protocol):
+    """Of a message that arrives, for one of its recipients."""
+
+    filtered: Sequence[str]  # what was said of it, for the mail log
+
+
 async def run_and_carry_out(
     session: Session,
     backend: Backend,
     arriving: Arriving,
     scripts: Sequence[Chosen],
     message: NewMessage,
-    copies: Copies,
+    copies: ArrivingCopies,
 ) -> None:
     """Raises Rejected, Refusal, UpstreamFailure. `message.filtered` is said of every message that scripts see: the short way
     into the log."""
     ran = await run_scripts(backend, arriving, scripts, session.log)
+    actions = shown_actions(ran.outcome, ran.scripts) if ran.outcome is not None else ()
+    copies.filtered = (*actions, *((SCRIPT_FAILED,) if ran.faults else ()))
     if ran.outcome is None:
         await copies.add(arriving.mailbox, message)
     elif (text := rejection_of(ran.outcome)) is not None:

@@ -73,6 +73,8 @@ def _shown(line: Mapping[str, Any]) -> str:
         words.append(f"to <{line['recipient']}>")
     if line.get("backend"):
         words.append(f"at {line['backend']}")
+    if line.get("filtered"):
+        words.append(f"filtered ({', '.join(map(str, line['filtered']))})")
     for copy in line.get("copies", ()):
         words.append(f"in {copy['mailbox']}")
         words.append(f"UID {copy['uid']}" if "uid" in copy else "(there before)")
