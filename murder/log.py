@@ -111,6 +111,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "message.not_filed": "A script or filter wanted a message in a mailbox that cannot be had; it was kept instead.",
     "message.refused": "A recipient, or the message for them, was refused; `reply` is what the sender was told.",
     "message.relayed": "A backend has answered for a recipient of a message; `saved_as` is its id of the message.",
+    "message.unexpunged": 'An operator has brought messages back; `to` is where each is now (`[log] mail = "full"`).',
     "move.aborted": "A move was given up; the mailbox stays at its source.",
     "move.bad_request": "The other backend of a move sent a request with bad syntax.",
     "move.begun": "A move of a mailbox to another backend has started.",

@@ -5,7 +5,7 @@ A message is named by its place, `MAILBOXID.UIDVALIDITY.UID`, which stays whatev
 backend it is; so `murder ctl message trace` follows it from place to place.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -94,14 +94,27 @@ async def trace_copies(
         return
     here, there = await _prefix_of(source), await _prefix_of(target)
     names = {"mailbox": display(source.name), "target": display(target.name)}
-    rows = (
-        {"uid": old, "place": f"{here}{old}", "new_uid": new, "to": f"{there}{new}"}
-        for old, new in copied.items()
-    )
     facts = {**doer.log_facts(), **names}
-    async for chunk in _chunks(rows):
+    async for chunk in _chunks(_changed(copied, here, there)):
         line = {**facts, "messages": chunk}
         mail_log.info("message.moved" if moving else "message.copied", line)
+
+
+async def trace_return(doer: Doer, mailbox: Mailbox, back: Mapping[Uid, Uid]) -> None:
+    """Of XUNEXPUNGE: by the UIDs that they had, and have now."""
+    mail_log = doer.service.mail_log
+    if not mail_log.is_full or not back:
+        return
+    prefix = await _prefix_of(mailbox)
+    facts = {**doer.log_facts(), "mailbox": display(mailbox.name)}
+    async for chunk in _chunks(_changed(back, prefix, prefix)):
+        mail_log.info("message.unexpunged", {**facts, "messages": chunk})
+
+
+def _changed(uids: Mapping[Uid, Uid], here: str, there: str) -> Iterator[Mapping[str, object]]:
+    """Messages that are at other places now, or also there."""
+    for old, new in uids.items():
+        yield {"uid": old, "place": f"{here}{old}", "new_uid": new, "to": f"{there}{new}"}
 
 
 async def trace_expunge(doer: Doer, mailbox: Mailbox, uids: Iterable[Uid]) -> None:

@@ -80,6 +80,8 @@ def _shown(line: Mapping[str, Any]) -> str:
         words.append(f"UID {copy['uid']}" if "uid" in copy else "(there before)")
     if line.get("mailbox"):
         words.append(f"in {line['mailbox']}{_uids(line, 'uid')}")
+    if line.get("event") == "message.unexpunged":
+        words.append(f"back as{_uids(line, 'new_uid')}")
     if line.get("target"):
         words.append(f"to {line['target']}{_uids(line, 'new_uid')}")
     if "size" in line:

@@ -15,6 +15,7 @@ from murder.net.turns import Turn
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mail.content import HEADER_LOOK
 from murder.roles.backend.imap.mailboxes.xfer import need_admin
+from murder.roles.backend.traced import trace_return
 from murder.serve.arguments import arguments
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
@@ -47,7 +48,7 @@ async def _unexpunge(dialogue: BackendImap, command: Command) -> None:
             await _tell(dialogue, mailbox, mailbox, request)
             await dialogue.finish(command)
             return
-        old, new = await _restore(dialogue, mailbox, request)
+        old, new = await _restore(dialogue, mailbox, mailbox, request)
         code = format_copyuid((await mailbox.status()).uid_validity, old, new) if old else b""
     finally:
         mailbox.close()
@@ -106,13 +107,15 @@ async def _described(mailbox: Mailbox, retained: Retained) -> Expunged:
 
 
 async def _restore(
-    dialogue: BackendImap, mailbox: TellsRetained, request: UnexpungeRequest
+    dialogue: BackendImap, mailbox: Mailbox, kept: TellsRetained, request: UnexpungeRequest
 ) -> tuple[list[Uid], list[Uid]]:
-    """The UIDs that they had, and those that they have now; all of a page come back, or none."""
+    """The UIDs that they had, and those that they have now; all of a page come back, or none. `mailbox` and `kept` are the
+    same."""
     old: list[Uid] = []
     new: list[Uid] = []
-    async for page in _chosen(mailbox, request):
-        back = await mailbox.restore([retained.message.uid for retained in page]) if page else {}
+    async for page in _chosen(kept, request):
+        back = await kept.restore([retained.message.uid for retained in page]) if page else {}
+        await trace_return(dialogue, mailbox, back)
         old += back
         new += back.values()
         dialogue.need_peer()
