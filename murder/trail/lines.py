@@ -5,9 +5,7 @@ file becomes the former one, which the next takes the place of: so much is kept,
 disk: a power cut may cost the last lines, never mail.
 """
 
-import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -19,6 +17,17 @@ from pathlib import Path
 from typing import Final
 
 from murder.log import logger, readable
+from murder.trail.chain import (
+    LINK_OCTETS,
+    Ends,
+    format_line,
+    goes_on_from,
+    link,
+    newest_line,
+    oldest_link,
+    read_ends,
+    write_ends,
+)
 
 FOLDER: Final = "trail"
 FORMER: Final = ".1"  # behind a file's name
@@ -41,8 +50,8 @@ def folder_of(data: Path) -> Path:
 
 class Trail:
     """The writer of one kind of lines in one process; it keeps nothing before `keep` was told how much. What cannot be
-    written is left out, and the log says so once, until it can be again. Where lines are `chained`, each ends with a hash
-    of itself and of that of the line before it: `breaks_in` sees where one was taken out or altered."""
+    written is left out, and the log says so once, until it can be again. Where lines are `chained`, `trail.chain`
+    sees where one was taken out or altered."""
 
     def __init__(
         self, folder: Path, kind: str, role: str, worker: int, *, chained: bool = False
@@ -54,6 +63,7 @@ class Trail:
         self._file = -1
         self._size = 0
         self._is_broken = False
+        self._has_moved = False  # a file has become the former one
         self._lock = threading.Lock()  # a store's threads write, too
 
     def keep(self, octets: int) -> None:
@@ -79,19 +89,24 @@ class Trail:
     def _append(self, facts: Mapping[str, object]) -> None:
         text = _encode(facts)
         wanted = len(text) + LINK_OCTETS
-        if self._file < 0 or self._size + wanted > self._limit:
+        if self._file < 0 or self._size + wanted > self._limit or self._is_removed():
             self._open(wanted)
         if not self._is_chained:
             self._size += os.write(self._file, f"{text}\n".encode("utf-8", "replace"))
             return
         fcntl.flock(self._file, fcntl.LOCK_EX)  # of a command line there may be two at once
         try:
-            size = os.fstat(self._file).st_size
-            if size != self._size:
-                self._last, self._size = _last_link([self._path]), size
+            size, ends = os.fstat(self._file).st_size, read_ends(self._path)
+            if size != self._size or ends is None or ends.last != self._last:
+                self._last, self._size = goes_on_from(self._both(), ends), size
             self._last = link(self._last, text)
-            chained = f"{text[:-1]}{_LINK}{self._last}{_LINK_END}\n"
-            self._size += os.write(self._file, chained.encode("utf-8", "replace"))
+            self._size += os.write(self._file, format_line(text, self._last))
+            if ends is None or self._has_moved:
+                first = oldest_link(self._both())
+            else:
+                first = ends.first
+            write_ends(self._path, Ends(first, self._last))
+            self._has_moved = False
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
@@ -105,13 +120,20 @@ class Trail:
             size = 0
         if size and size + wanted > self._limit:
             os.replace(self._path, f"{self._path}{FORMER}")
-            size = 0
+            size, self._has_moved = 0, True
         if self._is_chained and not self._last:
-            self._last = _last_link([Path(f"{self._path}{FORMER}"), self._path])
+            self._last = newest_line(self._both())[1]
         self._file = os.open(
             self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         self._size = size
+
+    def _is_removed(self) -> bool:
+        """Whether nobody would ever see what is written: looked at where a line counts."""
+        return self._is_chained and not os.fstat(self._file).st_nlink
+
+    def _both(self) -> tuple[Path, Path]:
+        return Path(f"{self._path}{FORMER}"), self._path
 
     @property
     def path(self) -> Path:
@@ -121,50 +143,6 @@ class Trail:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-_LINK: Final = ', "chain": "'
-_LINK_END: Final = '"}'
-LINK_OCTETS: Final = len(_LINK) + 64 + len(_LINK_END)
-TAIL_OCTETS: Final = 64 * 1024
-
-
-def link(before: str, text: str) -> str:
-    """Of a line as JSON without its link, behind the line with that link."""
-    return hashlib.sha256(f"{before}{text}".encode("utf-8", "replace")).hexdigest()
-
-
-def _split(line: bytes) -> tuple[str, str]:
-    """A line without its link, and the link; "" where it has none."""
-    text, mark, tail = line.rstrip(b"\n").decode("utf-8", "replace").rpartition(_LINK)
-    return (f"{text}}}", tail.removesuffix(_LINK_END)) if mark else ("", "")
-
-
-def _last_link(paths: Sequence[Path]) -> str:
-    """Of what was written last."""
-    last = ""
-    for path in paths:
-        with contextlib.suppress(OSError), open(path, "rb") as lines:
-            lines.seek(max(0, path.stat().st_size - TAIL_OCTETS))
-            for line in lines:
-                last = _split(line)[1] or last
-    return last
-
-
-def breaks_in(files: Sequence[Path]) -> list[str]:
-    """Where the chain of one writer's files, the former one first, is broken: `file:line` of each line that does not go on
-    from the one before it. The first one may go on from one that is kept no more. Blocks: for a thread."""
-    breaks: list[str] = []
-    before: str | None = None
-    for path in files:
-        with open(path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                text, facts = _split(line)
-                expected = facts if before is None else link(before, text)
-                if not facts or facts != expected:
-                    breaks.append(f"{path.name}:{number}")
-                before = facts or before
-    return breaks
 
 
 def writers_of(files: Sequence[Path]) -> list[list[Path]]:

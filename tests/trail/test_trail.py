@@ -8,7 +8,8 @@ import pytest
 
 from murder.serve.imap import shown_arguments
 from murder.serve.mail_log import HEAD_OCTETS, HeadOf
-from murder.trail.lines import Trail, breaks_in, files_of, find, newest, stamp
+from murder.trail.chain import ENDS, breaks_in, ends_file
+from murder.trail.lines import Trail, files_of, find, newest, stamp
 from murder.wire.imap.command import Command
 
 KEYS = ("id", "to", "reply*")
@@ -142,6 +143,67 @@ def test_a_line_that_was_taken_out_or_altered_shows(tmp_path: Path) -> None:
     assert breaks(tmp_path) == [f"{path.name}:5"]
     path.write_bytes(b"".join([*lines[:4], b"{}\n", *lines[4:]]))
     assert breaks(tmp_path) == [f"{path.name}:5"]
+
+
+def test_lines_that_were_taken_away_at_an_end_show_and_go_on_to(tmp_path: Path) -> None:
+    chained(tmp_path, "a", "b", "c", "d")
+    (path,) = files_of(tmp_path, "audit", "backend")
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[1:]))
+    assert breaks(tmp_path) == [f"{path.name}:1"]
+    path.write_bytes(b"".join(lines[:-1]))
+    assert breaks(tmp_path) == [f"{path.name}:end"]
+    chained(tmp_path, "e")  # whatever comes behind
+    assert breaks(tmp_path) == [f"{path.name}:4"]
+    path.write_bytes(whole)
+    assert breaks(tmp_path) == [f"{path.name}:end"]  # `e` is missing
+
+
+def test_lines_that_were_taken_away_under_a_writer_show(tmp_path: Path) -> None:
+    trail = Trail(tmp_path, "audit", "backend", 0, chained=True)
+    trail.keep(1 << 20)
+    for act in ("a", "b", "c"):
+        trail.write(act, {})
+    whole = trail.path.read_bytes()
+    trail.path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    trail.write("d", {})
+    assert breaks(tmp_path) == [f"{trail.path.name}:3"]
+    trail.path.unlink()
+    trail.write("e", {})
+    assert [b'"e"' in line for line in trail.path.read_bytes().splitlines()] == [True]
+    assert breaks(tmp_path) == [f"{trail.path.name}:1"]
+    trail.close()
+
+
+def test_a_former_file_that_was_taken_away_shows(tmp_path: Path) -> None:
+    chained(tmp_path, *map(str, range(150)), keep=20_000)
+    former, path = files_of(tmp_path, "audit", "backend")
+    assert breaks(tmp_path) == []
+    former.unlink()
+    assert breaks(tmp_path) == [f"{path.name}:1"]
+
+
+def test_a_process_that_was_killed_behind_its_line_has_broken_nothing(tmp_path: Path) -> None:
+    chained(tmp_path, "a", "b")
+    (path,) = files_of(tmp_path, "audit", "backend")
+    before = ends_file(path).read_bytes()
+    chained(tmp_path, "c")
+    ends_file(path).write_bytes(before)
+    assert breaks(tmp_path) == []
+    chained(tmp_path, "d")
+    assert breaks(tmp_path) == []
+
+
+def test_a_chain_of_an_earlier_version_has_no_ends_and_goes_on(tmp_path: Path) -> None:
+    chained(tmp_path, "a", "b")
+    (path,) = files_of(tmp_path, "audit", "backend")
+    ends_file(path).unlink()
+    assert breaks(tmp_path) == []
+    chained(tmp_path, "c")
+    assert breaks(tmp_path) == [] and (tmp_path / f"{ENDS}{path.name}").exists()
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    assert breaks(tmp_path) == [f"{path.name}:1"]
 
 
 def test_the_chain_goes_on_where_a_file_becomes_the_former_one(tmp_path: Path) -> None:

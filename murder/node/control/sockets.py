@@ -32,8 +32,9 @@ from murder.net.tap import Traces, behind_tap
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 from murder.trail import audit
 from murder.trail.audit import NODE
+from murder.trail.chain import breaks_in
 from murder.trail.figures import Figures
-from murder.trail.lines import breaks_in, files_of, find, newest, stamp, writers_of
+from murder.trail.lines import files_of, find, newest, stamp, writers_of
 from murder.trail.lines import folder_of as trail_folder
 from murder.wire.nodes.control_answers import (
     ChainChecked,
