@@ -18,7 +18,18 @@ UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 WITHIN: Final = "1d"
 OF_MESSAGES: Final = (
-    *("at", "node", "event", "id", "sender", "recipient", "message_id", "backend", "copies"),
+    *(
+        "at",
+        "node",
+        "event",
+        "id",
+        "sender",
+        "recipient",
+        "message_id",
+        "backend",
+        "copies",
+        "filtered",
+    ),
     *("size", "ms", "reply", "user", "mailbox", "target", "messages"),
 )
 OF_ACTS: Final = (
