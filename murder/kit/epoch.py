@@ -4,6 +4,7 @@
 to which its mailboxes have had new UIDVALIDITYs, and gets them when it is next opened.
 """
 
+import asyncio
 import secrets
 import sqlite3
 import time
@@ -49,6 +50,21 @@ def write_epoch(folder: Path, epoch: Epoch) -> None:
         replace_file(path, b"%d %d\n" % (epoch.number, epoch.renewed), FILE_MODE)
     except OSError as error:
         raise disk_error(error, path) from error
+
+
+class EpochStore:
+    """What a store does for `murder.api.store.KeepsEpoch`, but for `renew`: the file stands in `epoch_folder`."""
+
+    epoch_folder: Path
+
+    async def epoch(self) -> int:
+        """See murder.api.store.KeepsEpoch."""
+        return read_epoch(self.epoch_folder).number
+
+    async def set_epoch(self, number: int) -> None:
+        """See murder.api.store.KeepsEpoch."""
+        renewed = read_epoch(self.epoch_folder).renewed
+        await asyncio.to_thread(write_epoch, self.epoch_folder, Epoch(number, renewed))
 
 
 def is_renewed(db: sqlite3.Connection, renewed: int) -> bool:

@@ -28,7 +28,7 @@ from murder.api import (
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.kit.check import Checked, check_mailboxes
-from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
+from murder.kit.epoch import Epoch, EpochStore, is_renewed, read_epoch, write_epoch
 from murder.kit.expunged import Keeper, KeepingStore
 from murder.kit.format import check_format
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area
@@ -107,12 +107,12 @@ def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
     return MaildirStore(settings, data_dir)
 
 
-class MaildirStore(KeepingStore):
+class MaildirStore(KeepingStore, EpochStore):
     """See murder.api.store.MailboxStore."""
 
     def __init__(self, settings: Settings, data: Path) -> None:
         self._settings = settings
-        self._data = data
+        self._data = self.epoch_folder = data
         self._users = str(data / settings.users)
         self._shared = str(data / settings.shared)
         self._open: OrderedDict[str, Tree] = OrderedDict()
@@ -126,13 +126,6 @@ class MaildirStore(KeepingStore):
         self._carrier = MaildirCarrier(lambda name: _row(self._tree(name), name), self._tree)
 
     # --- KeepsEpoch
-
-    async def epoch(self) -> int:
-        return read_epoch(self._data).number
-
-    async def set_epoch(self, number: int) -> None:
-        renewed = read_epoch(self._data).renewed
-        await asyncio.to_thread(write_epoch, self._data, Epoch(number, renewed))
 
     async def renew(self, number: int) -> None:
         await asyncio.to_thread(write_epoch, self._data, Epoch(number, number))

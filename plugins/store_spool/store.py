@@ -35,6 +35,7 @@ from murder.errors import Code, Refusal
 from murder.kit.carry import Carrier
 from murder.kit.epoch import (
     Epoch,
+    EpochStore,
     is_renewed,
     read_epoch,
     renew_boxes,
@@ -101,12 +102,12 @@ def folder_name(root: bytes) -> str:
     return "~" + hashlib.sha256(root).hexdigest()[:40]
 
 
-class SpoolStore(KeepingStore):
+class SpoolStore(KeepingStore, EpochStore):
     """See murder.api.store.MailboxStore."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
-        self.folder = folder
+        self.folder = self.epoch_folder = folder
         self._roots = f"{folder}/roots"
         self._open: OrderedDict[str, Root] = OrderedDict()
         self._listeners: list[StoreListener] = []
@@ -203,13 +204,6 @@ class SpoolStore(KeepingStore):
             root.write_now(lambda db: renew_rows(db, renewed))
 
     # --- KeepsEpoch
-
-    async def epoch(self) -> int:
-        return read_epoch(self.folder).number
-
-    async def set_epoch(self, number: int) -> None:
-        renewed = read_epoch(self.folder).renewed
-        await asyncio.to_thread(write_epoch, self.folder, Epoch(number, renewed))
 
     async def renew(self, number: int) -> None:
         await asyncio.to_thread(write_epoch, self.folder, Epoch(number, number))

@@ -4,7 +4,9 @@ import asyncio
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from murder.config.sections import AuthConfig
 from murder.net.connection import Connection
 from murder.roles.frontend.multiplexor.express import Express
 from murder.roles.frontend.multiplexor.pipe import Pipe
-from tests.frontend.server import Running, running_frontend
+from tests.frontend.server import Parts, Running, Speak, running_frontend
 from tests.frontend.test_calls import USER, Remembering
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
@@ -48,6 +50,21 @@ class Server:
         while octets := await reader.read(1000):
             self.said[-1] += octets
             writer.write(b"x OK it has come\r\n")
+
+
+def in_front_of(
+    folder: Path, server: Speak, parts: Parts | None = None, **options: Any
+) -> AbstractAsyncContextManager[Running]:
+    """A multiplexor; the user is at this server."""
+    return running_frontend(
+        folder,
+        {"be1.test": ("imap", server)},
+        {USER: "be1.test"},
+        auth=AuthConfig(),
+        parts=parts or Remembering(),
+        mode="multiplexor",
+        **options,
+    )
 
 
 def sessions(running: Running) -> list[object]:
@@ -89,15 +106,8 @@ async def test_a_server_that_is_known(
     tmp_path: Path, scripts: list[tuple[bytes, bytes]], answer: bytes, connections: int
 ) -> None:
     server = Server(*scripts, (GREETING, IN))
-    async with running_frontend(
-        tmp_path,
-        {"be1.test": ("imap", server)},
-        {USER: "be1.test"},
-        auth=AuthConfig(),
-        parts=Remembering(),
-        mode="multiplexor",
-        upstream_login_timeout_s=1.0 if any(SILENT in one for one in scripts) else 20.0,
-    ) as running:
+    login_timeout_s = 1.0 if any(SILENT in script for script in scripts) else 20.0
+    async with in_front_of(tmp_path, server, upstream_login_timeout_s=login_timeout_s) as running:
         first, said = await entered(running)
         assert said.startswith(b"x OK"), said
         peer, said = await entered(running)
@@ -117,14 +127,7 @@ async def test_a_server_that_is_known(
 
 async def test_what_is_said_meanwhile_goes_to_the_server(tmp_path: Path) -> None:
     server = Server((GREETING, IN))
-    async with running_frontend(
-        tmp_path,
-        {"be1.test": ("imap", server)},
-        {USER: "be1.test"},
-        auth=AuthConfig(),
-        parts=Remembering(),
-        mode="multiplexor",
-    ) as running:
+    async with in_front_of(tmp_path, server) as running:
         first, _ = await entered(running)
         peer, said = await entered(running)
         assert said.startswith(b"x OK")
@@ -179,14 +182,7 @@ async def test_a_server_that_waits_for_a_receipt_gets_it_at_once(
 
     monkeypatch.setattr(Connection, "acknowledge_now", note)
     Receipts.told = Receipts.awaited = 0
-    async with running_frontend(
-        tmp_path,
-        {"be1.test": ("imap", talking)},
-        {USER: "be1.test"},
-        auth=AuthConfig(),
-        parts=Remembering(),
-        mode="multiplexor",
-    ) as running:
+    async with in_front_of(tmp_path, talking) as running:
         for _ in range(2):  # the long way, the short one
             peer, said = await entered(running)
             assert said.startswith(b"x OK"), said
@@ -204,14 +200,7 @@ async def test_a_server_that_waits_for_a_receipt_gets_it_at_once(
 
 async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
     server = Server((SILENT, b""))
-    async with running_frontend(
-        tmp_path,
-        {"be1.test": ("imap", server)},
-        {USER: "be1.test"},
-        auth=AuthConfig(),
-        parts=Remembering(),
-        mode="multiplexor",
-    ) as running:
+    async with in_front_of(tmp_path, server) as running:
         first, _ = await entered(running)
         peer = await Peer.at("127.0.0.1", running.ports["imap"])
         await peer.line()
@@ -242,14 +231,7 @@ class Referring(Remembering):
 
 async def test_the_policy_is_asked_before_a_pipe_is_made(tmp_path: Path) -> None:
     server = Server()
-    async with running_frontend(
-        tmp_path,
-        {"be1.test": ("imap", server)},
-        {USER: "be1.test"},
-        auth=AuthConfig(),
-        parts=Referring(),
-        mode="multiplexor",
-    ) as running:
+    async with in_front_of(tmp_path, server, Referring()) as running:
         peer, said = await entered(running)
         assert said.startswith(b"x NO [REFERRAL imap://ana;AUTH=*@127.0.0.1:"), said
         await peer.close()
