@@ -23,6 +23,7 @@ from murder.auth.penalty import Attempt, Penalties, Recall
 from murder.auth.remembered import Decision
 from murder.auth.tokens import token_mechanisms
 from murder.config.auth import AuthConfig
+from murder.config.value import Network, contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Identity, Login
 from murder.model.sasl import (
@@ -34,6 +35,7 @@ from murder.model.sasl import (
     ProvenCredentials,
 )
 from murder.net.connection import Connection
+from murder.net.listener import came_from
 from murder.net.shared_counter import Counts
 from murder.net.tls import PeerCertificate, end_of, name_in
 from murder.net.turns import Burst, line_up
@@ -83,6 +85,7 @@ class Gate:
         admins: Collection[str] = (),
         proxies: Collection[str] = (),
         masters: Collection[str] = (),
+        client_address_from: tuple[Network, ...] = (),
         allow_plaintext: bool = False,
         penalties: Penalties | None = None,
         connections: ConnectionLimit | None = None,
@@ -106,6 +109,7 @@ class Gate:
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
         self.masters = frozenset(masters)
+        self.client_address_from = client_address_from
         self.allow_plaintext = allow_plaintext
         self.penalties = penalties or Penalties()
         self.connections = connections or ConnectionLimit()
@@ -154,6 +158,13 @@ class Gate:
         """Whether the peer has shown the certificate of a node that may speak for users."""
         certificate = connection.certificate
         return certificate is not None and bool(certificate.roles & self.proxy_roles)
+
+    def believes(self, connection: Connection) -> bool:
+        """Whether the peer may tell on whose behalf it speaks."""
+        networks = self.client_address_from
+        return self.is_proxy(connection) or bool(
+            networks and contains(networks, came_from(connection))
+        )
 
     def attempt_at(self, connection: Connection, protocol: str, mechanism: str) -> LoginAttempt:
         """One more attempt of this connection, as plugins are told of it."""

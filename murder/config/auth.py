@@ -19,7 +19,8 @@ class AuthConfig:
     )
     remember_s: float = option(
         60.0,
-        "How long a right password is known again without asking a plugin. `murder auth flush` ends it at once. 0: never.",
+        "How long a right password is known again without asking a plugin, also where the directory has another by now. "
+        "`murder auth flush HOST` ends it at once. 0: never.",
         least=0,
     )
     certificate_user: Literal["email", "cn", "uid", "dns"] = option(
@@ -61,6 +62,13 @@ class AuthConfig:
         "Networks that never wait so, and that `max_connections_per_address` does not bind: a webmail, through which all "
         "users come from one address.",
         example='["192.0.2.10"]',
+    )
+    client_address_from: tuple[Network, ...] = option(
+        (),
+        "Proxies of other makers before this node, as Dovecot, which are believed when they tell a client's address before "
+        "its login: in ID (IMAP), by XCLIENT (POP3 and ManageSieve). The log and all that wrong passwords cost then go by "
+        "that address. Nodes of the murder are believed without.",
+        example='["192.0.2.20"]',
     )
     max_failures: int = option(5, "Wrong passwords after which the connection is closed.", least=1)
     timeout_s: float = option(15.0, "Waiting for the plugin.", least=0.01)

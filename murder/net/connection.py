@@ -155,6 +155,7 @@ class Connection(asyncio.Protocol):
         "on_known",
         "peer",
         "peer_port",
+        "through",
         "transport",
         "user_certificate",
         "writing_paused",
@@ -187,6 +188,7 @@ class Connection(asyncio.Protocol):
         self.cid = f"{_PROCESS}{next(_numbers):x}"
         self.peer = ""
         self.peer_port = 0
+        self.through: tuple[str, int] | None = None  # the proxy that has told who `peer` is
         self.is_tls = False
         self.attempts = 0  # to log in, so far
         self.on_known: Callable[[Connection], None] | None = None

@@ -44,6 +44,11 @@ class Bounds:
     trusted: tuple[Network, ...] = ()  # whom limits by address do not bind
 
 
+def came_from(connection: Connection) -> str:
+    """The address that a connection is counted by: a proxy's, whoever it speaks for."""
+    return connection.peer if connection.through is None else connection.through[0]
+
+
 class Stranger(Protocol):
     """Somebody who has not logged in."""
 
@@ -118,7 +123,7 @@ class Guests:
         self.no_stranger(who)
         certificate = who.certificate
         if certificate is not None and certificate.roles:
-            self.is_nodes(who.peer)
+            self.is_nodes(came_from(who))
 
     def no_stranger(self, who: Stranger) -> None:
         """The client has logged in, or has gone."""
@@ -238,7 +243,7 @@ class Listener:
     def forget(self, connection: Connection) -> None:
         if connection in self.connections:
             self.connections.discard(connection)
-            self._guests.leave(connection, connection.peer)
+            self._guests.leave(connection, came_from(connection))
 
     def _say_full(self, limit: str, peer: str) -> None:
         """Once in a while: who is refused may come ten thousand times a second."""

@@ -3,14 +3,16 @@ the log. Below IMAP, the protocols of lines, and MUPDATE; a protocol gives the w
 them.
 """
 
+import contextlib
+import ipaddress
 import math
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
-from murder.auth.gate import Gate, run_sasl
+from murder.auth.gate import Gate, as_given, run_sasl
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
 from murder.model.identity import Login
@@ -30,6 +32,7 @@ EXPIRED: Final = "Your login has expired: log in again"
 EXPIRED_GRACE_S: Final = (
     300.0  # for a command that runs, as a large message on its way; then it is cut off
 )
+MAX_HOPS: Final = 5  # of a session through proxies, of which one could be a client of itself
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 
 
@@ -90,6 +93,8 @@ class ClientDialogue(Dialogue):
     _failures = 0
     _counted_as: str | None = None
     _log: Log | None = None
+    session_told = ""  # as a proxy calls it
+    proxies_left = MAX_HOPS  # that it may still go through; POP3 and ManageSieve
     watched: BackendSession | None = None  # where a proxy has told that the session is traced
 
     # --- what a protocol gives
@@ -126,6 +131,10 @@ class ClientDialogue(Dialogue):
         }
         if self.login is not None:
             facts["user"] = self.login.user
+        if self.connection.through is not None:
+            facts["through"] = self.connection.through[0]
+        if self.session_told:
+            facts["session"] = self.session_told
         return facts
 
     def describe(self) -> SessionShown:
@@ -204,6 +213,47 @@ class ClientDialogue(Dialogue):
         self.bad_commands += 1
         return self.bad_commands >= MAX_BAD_COMMANDS
 
+    # --- proxies of other makers
+
+    @property
+    def may_tell_client(self) -> bool:
+        """Whether the peer is believed when it tells whose connection this is."""
+        return self.login is None and self.service.gate.believes(self.connection)
+
+    def is_clients(self, address: str, port: str, session: str) -> None:
+        """A proxy has told whose connection this is: what the login costs and the log go by that. An address that is none
+        says nothing."""
+        connection = self.connection
+        with contextlib.suppress(ValueError):
+            client = ipaddress.ip_address(address)
+            mapped = getattr(client, "ipv4_mapped", None)
+            connection.through = connection.through or (connection.peer, connection.peer_port)
+            connection.peer = str(mapped or client)
+            connection.peer_port = int(port) if port.isdecimal() and len(port) <= 5 else 0
+        self.session_told = as_given(session)
+        self._log = None
+
+    def take_xclient(self, words: Sequence[bytes]) -> None:
+        """XCLIENT of POP3 and ManageSieve, as Dovecot has it: `NAME=value`, none of it encoded. Raises BadSyntax."""
+        fields: dict[bytes, str] = {}
+        for word in words:
+            name, mark, value = word.partition(b"=")
+            if not mark:
+                raise BadSyntax("XCLIENT takes NAME=value")
+            fields[name.upper()] = value.decode("ascii", "replace")
+        facts = (fields.get(name, "") for name in (b"ADDR", b"PORT", b"SESSION"))
+        self.is_clients(*facts)
+        hops = fields.get(b"TTL", "")
+        if hops.isdecimal() and len(hops) <= 3:
+            self.proxies_left = min(int(hops), MAX_HOPS) - 1
+
+    def _told_nothing(self) -> None:
+        """What was told before TLS counts no more."""
+        if self.connection.through is not None:
+            self.connection.peer, self.connection.peer_port = self.connection.through
+            self.connection.through = None
+        self.session_told, self._log = "", None
+
     # --- TLS and compression
 
     @property
@@ -223,6 +273,8 @@ class ClientDialogue(Dialogue):
             if facts is not None:
                 self.log.info("tls.failed", problem=str(error), **facts)
             raise ConnectionResetError("no TLS") from error
+        if self.connection.through is not None:
+            self._told_nothing()
 
     def deflate(self, agreed: bytes) -> None:
         """Send the agreement; everything behind it is deflated, both ways (RFC 4978)."""
@@ -263,7 +315,8 @@ class ClientDialogue(Dialogue):
             self._counted_as = None
 
     def take_count(self, before: "ClientDialogue") -> None:
-        """Of who has been counted by the dialogue before this one, on the same connection."""
+        """Of who has been counted by the dialogue before this one, on the same connection, and what a proxy called it."""
+        self.session_told = before.session_told
         self._counted_as, before._counted_as = before._counted_as, None
 
     def entered_as(self, login: Login, idle_timeout_s: float, **facts: object) -> None:

@@ -17,7 +17,7 @@ from murder.config.value import contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Login
 from murder.net.connection import Connection
-from murder.serve.client import Running
+from murder.serve.client import MAX_HOPS, Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
 from murder.serve.mail_log import HeadOf, MailLog, new_id
 from murder.serve.service import ClientService
@@ -35,7 +35,6 @@ from murder.wire.lmtp import (
 )
 
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
-MAX_HOPS: Final = 5  # proxies one behind the other
 XCLIENT: Final = ("ADDR", "PORT", "HELO", "SESSION", "TTL")  # what we take of it
 SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
 MAIL_PARAMETERS: Final = frozenset({b"SIZE", b"BODY", b"SMTPUTF8", b"AUTH"})
@@ -96,7 +95,6 @@ class LmtpDialogue(LineDialogue):
         self.peer_address = connection.peer  # or what an MTA or proxy told with XCLIENT
         self.peer_port = connection.peer_port
         self.hops_left = MAX_HOPS
-        self.session_told = ""
         self._octets = 0
         self._messages = 0  # on this connection
         self._accepted: list[bytes] = []  # recipients' addresses
@@ -142,8 +140,6 @@ class LmtpDialogue(LineDialogue):
     def log_facts(self) -> dict[str, object]:
         facts = super().log_facts()
         facts["peer"] = self.peer_address
-        if self.session_told:
-            facts["session"] = self.session_told
         return facts
 
     @property

@@ -20,6 +20,8 @@ from murder.session.managesieve import Response, SieveSession, TooBig, Wrong
 from murder.trail.audit import MAX_ARGUMENTS
 from murder.wire.base64line import decode_base64
 from murder.wire.managesieve import (
+    MAX_WORDS,
+    XCLIENT,
     Command,
     Kind,
     format_capabilities,
@@ -102,6 +104,8 @@ class SieveDialogue(ClientDialogue):
         ]
         if self.login is None and self.may_start_tls:
             rows.append((b"STARTTLS", None))
+        if self.may_tell_client:
+            rows.append((XCLIENT, None))
         if self.may_leave:
             rows.append((b"UNAUTHENTICATE", None))
         if self.login is not None:
@@ -234,6 +238,12 @@ class SieveDialogue(ClientDialogue):
         self.session.logged_out()
         self.ok()
 
+    def _xclient(self, command: Command) -> None:
+        if not self.may_tell_client:
+            raise BadSyntax("no command of this server")
+        self.take_xclient(command.args)
+        self.ok()
+
     # --- the login
 
     async def ask(self, challenge: bytes) -> bytes:
@@ -296,4 +306,5 @@ COMMON: Final[Mapping[bytes, Row]] = {
     b"NOOP": Row(ANY, SieveDialogue._noop, 0, 1),
     b"STARTTLS": Row(STRANGER, SieveDialogue._starttls),
     b"UNAUTHENTICATE": Row(LOGGED_IN, SieveDialogue._unauthenticate),
+    XCLIENT: Row(STRANGER, SieveDialogue._xclient, 0, MAX_WORDS),
 }

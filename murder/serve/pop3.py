@@ -57,12 +57,14 @@ class Pop3Dialogue(LineDialogue):
     # --- greeting, errors, the end
 
     def greet(self) -> None:
-        kept, key = self.service.greetings, (self.protocol, False, False)
+        connection, kept, gate = self.connection, self.service.greetings, self.service.gate
+        # Dovecot looks there for it
+        mark = bool(gate.client_address_from or connection.certificate) and self.may_tell_client
+        key = (self.protocol, mark, False)
         greeting = kept.get(key)
         if greeting is None:
             text = f"{self.service.server_name} murder {__version__} POP3 ready"
-            greeting = kept[key] = ok(text)
-        connection = self.connection
+            greeting = kept[key] = ok(f"[XCLIENT] {text}" if mark else text)
         if connection.is_plain:
             connection.transport.write(greeting)
         else:
@@ -130,6 +132,8 @@ class Pop3Dialogue(LineDialogue):
             words.append(b"STLS")
         if self.offers_utf8:
             words.append(b"UTF8 USER" if b"USER" in words else b"UTF8")
+        if self.may_tell_client:
+            words.append(b"XCLIENT")
         words.append(b"IMPLEMENTATION murder-" + __version__.encode())
         suppressed = {word.upper().encode() for word in self.service.limits.suppress_capabilities}
         return [word for word in words if word.partition(b" ")[0] not in suppressed]
@@ -209,6 +213,10 @@ class Pop3Dialogue(LineDialogue):
         self.utf8 = True
         self.send(ok("UTF8 enabled"))
 
+    def _xclient(self, arguments: bytes) -> None:
+        self.take_xclient(arguments.split())
+        self.send(ok("Updated"))
+
     def _stls(self, arguments: bytes) -> Running:
         if not self.may_start_tls:
             raise Refusal(Code.CANNOT, "No TLS here, or it is active already")
@@ -224,5 +232,6 @@ class Pop3Dialogue(LineDialogue):
         b"PASS": Row(STRANGER, _pass),
         b"AUTH": Row(STRANGER, _auth),
         b"STLS": Row(STRANGER, _stls),
+        b"XCLIENT": Row(STRANGER, _xclient, offered=lambda dialogue: dialogue.may_tell_client),
         b"UTF8": Row(STRANGER, _begin_utf8, offered=lambda dialogue: dialogue.offers_utf8),
     }

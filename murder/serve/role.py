@@ -109,6 +109,7 @@ def gate_of(
         admins=section.admins,
         proxies=proxies,
         masters=config.auth.masters,
+        client_address_from=config.auth.client_address_from,
         certificate_user=config.auth.certificate_user,
         allow_plaintext=section.allow_plaintext,
         penalties=penalties_of(config.auth, counts),

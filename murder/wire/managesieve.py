@@ -10,6 +10,8 @@ from murder.errors import BadSyntax
 from murder.wire.literal import LITERAL
 
 MAX_ARGUMENTS: Final = 8  # no command has more than two
+XCLIENT: Final = b"XCLIENT"  # a proxy's, as Dovecot has it: its arguments are words, not strings
+MAX_WORDS: Final = 16  # of it
 MAX_DIGITS: Final = 9  # of a line's number
 LINE, COLUMN = "line ", ", column "
 MAX_QUOTED_OCTETS: Final = 1024  # RFC 5804 §4: of one quoted string
@@ -73,6 +75,11 @@ def parse_command(octets: bytes) -> Command:
     if word is None:
         raise BadSyntax("a command begins with its name")
     at = word.end()
+    if word[1].upper() == XCLIENT:
+        words = octets[at:].split()
+        if len(words) > MAX_WORDS:
+            raise BadSyntax("XCLIENT takes fewer words", at)
+        return Command(XCLIENT, tuple(words), octets)
     args: list[bytes] = []
     while _END.match(octets, at) is None:
         blanks = _BLANKS.match(octets, at)

@@ -14,7 +14,7 @@ FILTER: Final = r"""# /etc/fail2ban/filter.d/murder.conf, written by `murder log
 [Definition]
 _before = (?:(?:\w{3} +\d+ [\d:]+ |\d{4}-\d\d-\d\d\S+ )?\S+ [\w.@-]+\[\d+\]: )?(?:<\d>)?
 _wrong = (?:AUTHENTICATIONFAILED|Wrong user or password)
-_json = \{"role": "\w+", "protocol": "[^"\\]+", "cid": "[^"\\]+", "peer": "<ADDR>", (?:"session": "[^"\\]*", )?
+_json = \{"role": "\w+", "protocol": "[^"\\]+", "cid": "[^"\\]+", "peer": "<ADDR>", (?:"(?:through|session)": "[^"\\]*", )*
 _user = "user": "(?:[^"\\]|\\.)*", (?:"mechanism": "[\w-]+", )?
 _text = (?:\d{4}-\d\d-\d\d\S+)? *\[info +\] login\.failed +cid=\S+ (?:mechanism=[\w-]+ )?node=\S+ peer=<ADDR> problem=
 

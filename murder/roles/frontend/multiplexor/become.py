@@ -26,7 +26,9 @@ async def enter_as_pipe(
     if frontend.multiplexor is None or dialogue.is_for_within(login):
         return False
     try:
-        return await become_pipe(dialogue, frontend, login, speech, say, as_user=as_user, utf8=utf8)
+        return await become_pipe(
+            dialogue, frontend, login, speech, say, dialogue.proxies_left, as_user, utf8
+        )
     except Refusal as refusal:
         if refusal.code is not Code.LIMIT:
             raise
