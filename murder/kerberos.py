@@ -22,6 +22,14 @@ CURES: Final = (  # what an error is like in lower case, and what to do
     ("cannot contact any kdc", "is the KDC running, and does /etc/krb5.conf say where?"),
     ("cannot find kdc", "name the realm's KDC in /etc/krb5.conf, or in DNS"),
     ("cannot resolve", "the KDC's name in /etc/krb5.conf has no address"),
+    (
+        "keytab is likely out of date|cannot decrypt ticket|not with enctype",
+        "the key is not the KDC's any more: `ktadd` it anew; who has an older ticket gets a new one (kinit)",
+    ),
+    (
+        "not found in keytab",
+        "`klist -k` shows whose keys it has; the client asks for SERVICE/HOST by the name it calls",
+    ),
     ("server .* not found", "the other server has no key: `addprinc -randkey SERVICE/HOST`, HOST as it is called"),
     ("client .* not found", "that principal is not in the KDC: `addprinc`, and `ktadd` for its keytab"),
     ("preauthentication failed|password incorrect|integrity check", "the key is not the KDC's any more: `ktadd` it anew"),

@@ -80,12 +80,24 @@ def test_a_trial_of_a_token_says_why_it_is_not_taken(
         assert "the token: not taken by any plugin" in said.out
 
 
-def test_a_flush_leaves_its_mark_in_the_data_folder(config: str, tmp_path: Path) -> None:
+def test_a_flush_leaves_its_mark_in_the_data_folder(
+    config: str, tmp_path: Path, capsys: Capture
+) -> None:
     mark = tmp_path / "data" / "auth.flushed"
     assert main(["auth", "flush", "-c", config]) == 0
     first = mark.stat().st_mtime_ns
     assert main(["auth", "flush", "-c", config]) == 0
-    assert mark.stat().st_mtime_ns > first
+    second = mark.stat().st_mtime_ns
+    assert second > first
+    run = f"{sys.executable} -m murder auth flush -c {config}"
+    there = ["auth", "flush", "fe1", "fe2", "--via", "sh -c '\"$@\"'", "--run", run]
+    capsys.readouterr()
+    assert main([*there, "-c", str(tmp_path / "none.toml")]) == 0  # not this node's
+    done = "remembered passwords were dropped"
+    assert capsys.readouterr().out == f"fe1: {done}\nfe2: {done}\n"
+    assert mark.stat().st_mtime_ns > second
+    assert main([*there[:3], "--via", "/no/such/ssh", "-c", config]) == 1
+    assert "fe1: /no/such/ssh" in capsys.readouterr().err
 
 
 def test_who_is_removed_leaves_no_application_password_to_a_namesake(

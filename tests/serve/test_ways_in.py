@@ -100,6 +100,8 @@ def message(mechanism: str, password: bytes) -> bytes:
             return b"n,a=anna,\x01auth=Bearer %b\x01\x01" % password
         case "XOAUTH2":
             return b"user=anna\x01auth=Bearer %b\x01\x01" % password
+        case "LOGIN":
+            return b"anna"  # its password comes when it is asked for
     return b"\0anna\0" + password
 
 
@@ -115,9 +117,9 @@ def begin(kind: str, mechanism: str, response: bytes) -> bytes:
     return b"AUTH %b %b\r\n" % (name, text)
 
 
-def cancel(kind: str) -> bytes:
-    """What a client answers whose token was not taken."""
-    text = base64.b64encode(b"\x01")
+def answer_with(kind: str, response: bytes) -> bytes:
+    """To a challenge; \x01 is that of a client whose token was not taken."""
+    text = base64.b64encode(response)
     return b'"%b"\r\n' % text if kind == "sieve" else text + b"\r\n"
 
 
@@ -182,7 +184,7 @@ async def told(peer: Peer, kind: str, way: str, password: bytes) -> bytes:
         else:
             return line
         if scram is None:
-            peer.send(cancel(kind))
+            peer.send(answer_with(kind, password if way == "LOGIN" else b"\x01"))
             continue
         try:
             answer = base64.b64encode(scram.answer(base64.b64decode(challenge)))
@@ -198,6 +200,7 @@ def ways() -> list[tuple[str, str, str]]:
             found.append((kind, "PLAIN", plugin))
             if kind in ("imap", "pop3"):
                 found.append((kind, "COMMAND", plugin))
+        found += [(kind, "LOGIN", "old"), (kind, "LOGIN", "second"), (kind, "LOGIN", "app")]
         found += [(kind, "OAUTHBEARER", "new"), (kind, "XOAUTH2", "second")]
         found.append((kind, "SCRAM-SHA-256", "file"))
     found += [("mupdate", "PLAIN", "file"), ("mupdate", "SCRAM-SHA-256", "file")]

@@ -111,3 +111,37 @@ def test_scram_takes_an_authorization_identity() -> None:
 def test_scram_refuses_what_is_no_beginning(first: bytes) -> None:
     with pytest.raises(BadSyntax):
         ScramServer().step(first)
+
+
+@pytest.mark.parametrize(
+    ("first", "named", "counts"),
+    [
+        (b"n,,", b"n,,", True),
+        (b"y,,", b"y,,", True),  # it could bind channels, and has seen that we do not
+        (b"y,,", b"n,,", False),  # somebody between has changed what it said
+        (b"n,,", b"y,,", False),
+        (b"n,a=boss,", b"n,,", False),
+        (b"n,,", b"p=tls-exporter,,", False),
+    ],
+)
+def test_scram_takes_a_proof_for_the_header_that_came_alone(
+    first: bytes, named: bytes, counts: bool
+) -> None:
+    """RFC 5802 §6: the right password does not make up for another beginning."""
+    salt, server, bare = b"salt", ScramServer(), b"n=ana,r=abc"
+    salted = hashlib.pbkdf2_hmac("sha256", b"pencil", salt, 4096)
+    key = hmac.digest(salted, b"Client Key", "sha256")
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    server.step(first + bare)
+    secret = Secret(salt, 4096, hashlib.sha256(key).digest(), server_key)
+    challenge = server.supply(secret).octets
+    unproven = b"c=%b,%b" % (base64.b64encode(named), challenge.partition(b",")[0])
+    signed = b",".join((bare, challenge, unproven))
+    signature = hmac.digest(hashlib.sha256(key).digest(), signed, "sha256")
+    proof = bytes(a ^ b for a, b in zip(key, signature, strict=True))
+    answer = unproven + b",p=" + base64.b64encode(proof)
+    if counts:
+        assert isinstance(server.step(answer), ProvenCredentials)
+        return
+    with pytest.raises(Refusal):
+        server.step(answer)

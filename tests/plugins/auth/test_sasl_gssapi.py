@@ -113,6 +113,20 @@ async def test_what_is_no_ticket_is_refused_and_said_why(
     assert "a Kerberos ticket is refused" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ("Request ticket server %s kvno 3 not found in keytab; keytab is likely out of date", "ktadd"),
+        ("Request ticket server %s kvno 2 enctype aes256-cts found in keytab but cannot decrypt ticket", "ktadd"),
+        ("Request ticket server %s not found in keytab (ticket kvno 2)", "klist -k"),
+        ("Server %s not found in Kerberos database", "addprinc -randkey"),
+        ("Client anna@EXAMPLE.ORG not found in Kerberos database", "that principal is not in the KDC"),
+    ],
+)  # fmt: skip
+def test_what_the_library_says_of_keys_has_its_own_cure(said: str, cure: str) -> None:
+    assert cure in KerberosError(said.replace("%s", "imap/fe1.test@EXAMPLE.ORG")).cure
+
+
 def test_a_keytab_that_cannot_be_read_is_told_at_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

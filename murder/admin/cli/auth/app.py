@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Final
 
 import asyncclick as click
 
+from murder.admin.cli.auth.there import at_hosts, via_option
 from murder.admin.cli.ctl.reaching import yes_option
 from murder.admin.cli.options import (
     Group,
@@ -29,7 +29,6 @@ from murder.hooks import load_plugins
 from murder.serve.role import chain_of
 
 DAY_S: Final = 86400
-PUSH_S: Final = 60.0
 
 
 @click.group(cls=Group)
@@ -161,9 +160,7 @@ async def take(config_file: Path, as_json: bool) -> int:
 
 @app.command()
 @click.argument("hosts", nargs=-1, required=True)
-@click.option(
-    "--via", default="ssh", show_default=True, help="What runs a command line at a host: VIA HOST …"
-)
+@via_option
 @click.option(
     "--run",
     "line",
@@ -184,33 +181,4 @@ async def push(
     murder auth app push fe2 --via "ssh -l root"
     """
     text = _passwords(config_file).text().encode()
-    problems = await asyncio.gather(
-        *(_push([*shlex.split(via), host, *shlex.split(line)], text) for host in hosts)
-    )
-    rows = [
-        {"host": host, "problem": problem} for host, problem in zip(hosts, problems, strict=True)
-    ]
-    if as_json:
-        print_json(rows)
-    else:
-        for row in rows:
-            click.echo(f"{row['host']}: {row['problem'] or 'has them'}", err=bool(row["problem"]))
-    return 1 if any(problems) else 0
-
-
-async def _push(words: list[str], text: bytes) -> str:
-    """What went wrong; nothing if it went well."""
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
-        async with asyncio.timeout(PUSH_S):
-            _, said = await process.communicate(text)
-    except TimeoutError:
-        process.kill()
-        return f"no end within {PUSH_S:g} s"
-    except OSError as problem:
-        return f"{words[0]}: {problem.strerror}"
-    if process.returncode:
-        lines = said.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {process.returncode}"
-    return ""
+    return await at_hosts(hosts, via, line, text, "has them", as_json)

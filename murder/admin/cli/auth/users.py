@@ -9,6 +9,7 @@ import asyncclick as click
 from murder.admin.cli.auth.app import app
 from murder.admin.cli.auth.file import new_password, taken, users_backend
 from murder.admin.cli.auth.groups import disable, enable, group
+from murder.admin.cli.auth.there import at_hosts, via_option
 from murder.admin.cli.auth.trial import try_login
 from murder.admin.cli.ctl.reaching import yes_option
 from murder.admin.cli.options import (
@@ -141,15 +142,27 @@ async def list_users(config_file: Path, as_json: bool) -> int:
 
 
 @auth.command()
+@click.argument("hosts", nargs=-1)
+@via_option
+@click.option(
+    "--run", "line", default="murder auth flush", show_default=True, help="What is run there."
+)
 @config_option()
-@json_option("flushed (the data folder)")
-async def flush(config_file: Path, as_json: bool) -> int:
-    """Drop the passwords that the node of this murder.toml remembers, and ask the plugins again: for users who were
-    locked out in the directory, or have a new password there. Open sessions stay: `murder ctl kick` ends them.
+@json_option("flushed (the data folder); with HOSTS a list of host, problem (empty: done)")
+async def flush(
+    hosts: tuple[str, ...], via: str, line: str, config_file: Path, as_json: bool
+) -> int:
+    """Drop the passwords that the node of this murder.toml remembers, or the nodes at HOSTS, and ask the plugins again: for
+    users who were locked out in the directory, or have a new password there. Open sessions stay: `murder ctl kick` ends
+    them. Exit code 1 where a host has not: run it again.
 
     \b
     murder auth flush
+    murder auth flush fe1.example.org fe2.example.org --via "ssh -l root"
     """
+    if hosts:
+        done = "remembered passwords were dropped"
+        return await at_hosts(hosts, via, line, b"", done, as_json)
     data = load_config(config_file).node.data
     try:
         flush_passwords(data)
