@@ -243,7 +243,8 @@ class Listener:
     def forget(self, connection: Connection) -> None:
         if connection in self.connections:
             self.connections.discard(connection)
-            self._guests.leave(connection, came_from(connection))
+            through = connection.through  # as `came_from`
+            self._guests.leave(connection, connection.peer if through is None else through[0])
 
     def _say_full(self, limit: str, peer: str) -> None:
         """Once in a while: who is refused may come ten thousand times a second."""

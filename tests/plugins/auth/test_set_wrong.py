@@ -26,7 +26,7 @@ from tests.plugins.auth.slapd import BASE, Slapd, running_slapd
 from tests.plugins.auth.test_auth_http import Script, script
 from tests.plugins.auth.test_auth_oauth import Provider, provider
 from tests.plugins.auth.test_auth_saslauthd import saslauthd_beside
-from tests.serve.test_ways_in import begin, cancel, is_challenge, listening, message
+from tests.serve.test_ways_in import answer_with, begin, is_challenge, listening, message
 
 DENIED = {True: b"AUTHENTICATIONFAILED", False: b"UNAVAILABLE"}
 Capture = pytest.CaptureFixture[str]
@@ -320,7 +320,7 @@ async def test_what_is_set_wrong_is_told_with_its_cure_wherever_an_operator_look
             peer.send(b"a LOGIN %b secret\r\n" % wrong.user.encode())
         line = await peer.line()
         if is_challenge("imap", line):
-            peer.send(cancel("imap"))
+            peer.send(answer_with("imap", b"\x01"))
             line = await peer.line()
         is_denied = wrong.token is not None and wrong.only_log
         assert line.startswith(b"a NO [%b]" % DENIED[is_denied]), line
