@@ -123,6 +123,30 @@ S2~ w4 BAD $_
         )
 
 
+async def test_recent_is_never_more_than_exists_where_a_mailbox_has_come(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (_, player):
+        await player.play(
+            r"""
+C1= UNSELECT
+C2= STORE 1 +FLAGS.SILENT (\Deleted)
+C2= EXPUNGE
+# elsewhere it may have been told that both are recent
+C1: v1 SELECT INBOX (X-VIEW ($validity 3 2 2 0))
+S1: v1 OK [READ-WRITE] Completed
+C1: v2 NOOP
+S1: * 1 EXPUNGE
+S1: * 0 RECENT
+S1: v2 OK $_
+C2= STORE 1 +FLAGS.SILENT (\Deleted)
+C2= EXPUNGE
+C1: v3 NOOP
+S1: * 1 EXPUNGE
+S1: v3 OK $_
+""",
+            keep=True,
+        )
+
+
 @pytest.mark.parametrize(
     ("saved", "told"),
     [

@@ -88,6 +88,7 @@ class View:
         "_made",
         "_mine",
         "_own",
+        "_recent_told_elsewhere",
         "_settled",
         "interest",
         "is_dirty",
@@ -127,6 +128,8 @@ class View:
         self._made = ModSeq(0)
         self._settled = ModSeq(0)  # all changes up to here have been told
         self._last_uid = 0
+        # the client may have been told of more that is recent, by another server
+        self._recent_told_elsewhere = False
         self._lock: asyncio.Lock | None = None
 
     async def load(self) -> MailboxStatus:
@@ -153,6 +156,7 @@ class View:
         self.uids = array("I", sorted(known))
         self.modseq = self._settled = modseq
         self._last_uid = last_uid
+        self._recent_told_elsewhere = True
         self.is_dirty = True
         if len(self.uids) != exists:
             return False
@@ -420,11 +424,14 @@ class View:
             self._added.clear()
         changed = self.take_flags()
         self.settle()
+        is_less = len(self.recent) != recent or (self._recent_told_elsewhere and bool(vanished))
+        if arrived or is_less:
+            self._recent_told_elsewhere = False
         return Updates(
             expunged,
             vanished,
             len(self.uids) if arrived else None,
-            len(self.recent) if arrived or len(self.recent) != recent else None,
+            len(self.recent) if arrived or is_less else None,
             changed,
             arrived,
             foreign,
