@@ -59,6 +59,8 @@ def test_what_there_is_not_is_told_in_a_sentence(visitor: Visitor) -> None:
         answer = visitor.get(path)
         assert answer.status in (400, 404, 409), (path, answer.status)
         assert 'role="alert"' in answer.text and "Traceback" not in answer.text
+    answer = visitor.get("/mailbox/quota?name=user/user1")  # loaded again behind a form
+    assert answer.status == 405 and "done by a form" in answer.text
     for path in ("/mailbox?name=%ff%fe", "/user?name=%00%0d%0a", "/mailboxes?find=%ff"):
         answer = visitor.get(path)
         assert answer.status in (200, 400, 409), (path, answer.status)

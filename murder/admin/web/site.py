@@ -107,7 +107,10 @@ class Site:
         if page is None:
             known = {method for known, method in self._pages if known == path}
             if known:
-                return Response(405, b"", headers={"Allow": ", ".join(sorted(known))})
+                by_form = "This is done by a form of another page, not by its address alone"
+                text = "This page takes no form" if is_post else by_form
+                refused = self._plain(request, 405, text, session)
+                return replace(refused, headers={"Allow": ", ".join(sorted(known))})
             return self._plain(request, 404, "There is no such page", session)
         return await self._run(page, request, session, fields, form)
 
