@@ -329,7 +329,7 @@ class _Reader:
                 self.problem("backend.default_acl", str(error))
         if (operator := sections.get("operator")) is not None:
             for place in operator.nodes:
-                self._check_place(place)
+                self._check_place(place, node)
         submission = sections.get("submission")
         if submission is not None and submission.redirect_sender == "srs":
             for key in ("srs_domain", "srs_secret"):
@@ -344,12 +344,15 @@ class _Reader:
             if tls.certificate is not None and tls.ca is None:
                 self.problem("tls.ca", "missing: with `certificate` the nodes' `ca` is needed too")
 
-    def _check_place(self, place: str) -> None:
-        """Of a node that operators ask: a host, or a folder that is written as one."""
+    def _check_place(self, place: str, node: NodeConfig | None) -> None:
+        """Of a node that operators ask: a host, or a folder that is written as one. A folder that is merely called as a host
+        is nobody's data."""
         if place.startswith(("/", ".")):
             return
         host, colon, port = place.rpartition(":")
-        if "/" in place or (self.file.parent / place).is_dir():
+        folder = self.file.parent / place
+        is_data = (folder / "control").is_dir() or (node is not None and folder == node.data)
+        if "/" in place or is_data:
             self.problem(
                 "operator.nodes", f'"{place}" is a folder: write "./{place}", or the whole path'
             )

@@ -126,6 +126,7 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str, line: str) -> 
     ("place", "problem"),
     [
         ("data", '"data" is a folder: write "./data", or the whole path'),
+        ("spool", '"spool" is a folder: write "./spool", or the whole path'),
         ("be1/data", '"be1/data" is a folder: write "./be1/data", or the whole path'),
         ("be1:mail", '"be1:mail": expected HOST, HOST:PORT or a folder'),
         (":3906", '":3906": expected HOST, HOST:PORT or a folder'),
@@ -137,7 +138,8 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str, line: str) -> 
     ],
 )
 def test_a_folder_is_not_taken_for_a_host(tmp_path: Path, place: str, problem: str) -> None:
-    (tmp_path / "data").mkdir()
+    (tmp_path / "spool/control").mkdir(parents=True)
+    (tmp_path / "be1").mkdir()
     text = f'[operator]\nnodes = ["{place}"]'
     if not problem:
         assert read(tmp_path, text).operator.nodes == (place,)
