@@ -147,6 +147,29 @@ S1: v3 OK $_
         )
 
 
+async def test_notify_asked_again_changes_no_numbers(tmp_path: Path) -> None:
+    """The client has sent a FETCH by numbers, which waits until its session goes on."""
+    async with playing(tmp_path) as (_, player):
+        await player.play(
+            r"""
+C1= UNSELECT
+C2= STORE 1 +FLAGS.SILENT (\Deleted)
+C2= EXPUNGE
+C1= SELECT INBOX (X-VIEW ($validity 3 2 2 0))
+C1: n1 NOTIFY SET (selected-delayed (messagenew messageexpunge))
+S1: n1 OK $_
+C1: n2 FETCH 2 (UID)
+S1: * 2 FETCH (UID 2)
+S1: n2 OK $_
+C1: n3 NOOP
+S1: * 1 EXPUNGE
+S1: * 0 RECENT
+S1: n3 OK $_
+""",
+            keep=True,
+        )
+
+
 @pytest.mark.parametrize(
     ("saved", "told"),
     [

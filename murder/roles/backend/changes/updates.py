@@ -102,6 +102,7 @@ class View:
         "recent",
         "tell_numbers",
         "uids",
+        "was_taken_up",
     )
 
     def __init__(self, mailbox: Mailbox, read_only: bool) -> None:
@@ -130,6 +131,7 @@ class View:
         self._last_uid = 0
         # the client may have been told of more that is recent, by another server
         self._recent_told_elsewhere = False
+        self.was_taken_up = False  # and NOTIFY has not been asked since
         self._lock: asyncio.Lock | None = None
 
     async def load(self) -> MailboxStatus:
@@ -156,7 +158,7 @@ class View:
         self.uids = array("I", sorted(known))
         self.modseq = self._settled = modseq
         self._last_uid = last_uid
-        self._recent_told_elsewhere = True
+        self._recent_told_elsewhere = self.was_taken_up = True
         self.is_dirty = True
         if len(self.uids) != exists:
             return False

@@ -42,7 +42,9 @@ async def _notify(dialogue: BackendImap, command: Command) -> None:
         raise
     if dialogue.view is not None:  # RFC 5465 §3.1: a NOOP is implied
         dialogue.view.interest = ALL
-        dialogue.send(await dialogue.updates(removals=True))
+        # a frontend asks it again where a mailbox has gone, before commands that the client has sent: by its numbers
+        was_taken_up, dialogue.view.was_taken_up = dialogue.view.was_taken_up, False
+        dialogue.send(await dialogue.updates(removals=not was_taken_up))
     dialogue.send(answers)
     _start(dialogue, watcher, request.groups)
     dialogue.send_ok(command)
