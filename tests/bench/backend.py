@@ -8,7 +8,9 @@ server has its go, so that all meet the same disk and the same neighbours. `ROWS
 import argparse
 import functools
 import imaplib
+import itertools
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -38,6 +40,7 @@ CLIENTS_AT_ONCE: Final = 10
 DELIVERED_TO: Final = [f"user{number}" for number in range(21, 41, 2)]
 READER: Final = 41  # who has the large mailbox and the large message
 MANY: Final = 10_000
+BOXES: Final = 10  # mailboxes of each who is asked for by STATUS
 LARGE_OCTETS: Final = 10 * 1024 * 1024
 
 
@@ -70,6 +73,11 @@ class Peer:
     @property
     def reader(self) -> Server:
         return Server(self.host, 143, first=READER, users=1)
+
+    @property
+    def askers(self) -> Server:
+        """Who have many mailboxes: they are those whom mail is delivered to."""
+        return Server(self.host, 143, first=21, step=2, users=CLIENTS_AT_ONCE)
 
     @property
     def idlers(self) -> Server:
@@ -144,6 +152,33 @@ def cpu_us(command: bytes, peer: Peer, amount: Amount) -> float:
     return 1e6 * used_s / done
 
 
+def status_cpu_us(peer: Peer, amount: Amount) -> float:
+    """Of a STATUS that nobody has asked for before: of another mailbox, or for something else, each time."""
+    sockets = [imap.open_session(peer.askers, number) for number in range(CLIENTS_AT_ONCE)]
+    commands = next(OTHER_QUESTIONS)
+    imap.loop(sockets, commands, 0.2)
+    before = cpu_s([peer.process])
+    done = imap.loop(sockets, commands, amount.seconds)
+    used_s = cpu_s([peer.process]) - before
+    for sock in sockets:
+        sock.close()
+    return 1e6 * used_s / done
+
+
+def other_questions() -> Iterator[Iterator[bytes]]:
+    """STATUS of `BOXES` mailboxes for all that they can tell, in all orders, shuffled for each time that it is measured:
+    more than any server keeps for all who ask."""
+    words = (b"MESSAGES", b"UNSEEN", b"UIDNEXT", b"UIDVALIDITY", b"RECENT")
+    orders = [asked for size in range(1, 6) for asked in itertools.permutations(words, size)]
+    while True:
+        random.shuffle(orders)
+        yield (
+            b"STATUS INBOX/box%d (%b)" % (number, b" ".join(asked))
+            for asked in itertools.cycle(orders)
+            for number in range(BOXES)
+        )
+
+
 def idle_kib(peer: Peer, amount: Amount) -> float:
     """Of each session more, once warm."""
     sockets = [imap.open_session(peer.idlers, number) for number in range(16)]
@@ -175,6 +210,9 @@ def slowest_ms(peer: Peer, amount: Amount) -> float:
     return max(found)
 
 
+OTHER_QUESTIONS: Final = other_questions()
+
+
 @dataclass(frozen=True)
 class Row:
     """What is measured, and the goal: ours against Cyrus' (`ratio`), against Dovecot's (`dovecot`), or by itself
@@ -188,6 +226,7 @@ class Row:
     limit: float = 0.0
     turns: int = 0  # 0: as many as asked for
     needs_frontend: bool = False
+    needs_boxes: bool = False  # `BOXES` mailboxes of each client
     needs_large: bool = False  # mailboxes: it takes a while to fill them
 
     def verdict(self, figures: dict[str, float]) -> str:
@@ -252,6 +291,13 @@ ROWS: Final = (
             "STATUS": b"status INBOX (MESSAGES UNSEEN UIDNEXT)",
             "FETCH FLAGS": b"fetch 1:* (FLAGS)",
         }.items()
+    ),
+    Row(
+        "CPU us, STATUS, never asked before",
+        status_cpu_us,
+        more_is_better=False,
+        dovecot=1.5,
+        needs_boxes=True,
     ),
     Row("slowest exchange, ms", slowest_ms, more_is_better=False, limit=10),
     Row("LMTP deliveries/s, 10 connections", deliveries, ratio=1.0),
@@ -373,9 +419,13 @@ def start(stack: ExitStack, folder: Path, given: argparse.Namespace) -> list[Pee
 # --- what is in the mailboxes
 
 
-def fill(peer: Peer, large: bool = True) -> None:
-    """Some messages for every client; a mailbox of many and a message of many octets."""
+def fill(peer: Peer, large: bool = True, boxes: bool = True) -> None:
+    """Some messages for every client; a mailbox of many and a message of many octets; mailboxes to ask for."""
     mix.fill(peer.clients, CLIENTS_AT_ONCE)
+    for number in range(CLIENTS_AT_ONCE) if boxes else ():
+        with imap.open_session(peer.askers, number) as sock:
+            for box in range(BOXES):
+                imap.ask(sock, b"c CREATE INBOX/box%d\r\n" % box, b"c")
     for number in (READER, *range(43, 59, 2), *(int(user[4:]) for user in DELIVERED_TO)):
         client = imaplib.IMAP4(peer.host, timeout=120)
         client.login(f"user{number}", "secret")
@@ -403,7 +453,7 @@ def main() -> None:
         peers = start(stack, Path(name), given)
         rows = chosen(given.rows)
         for peer in peers:
-            fill(peer, any(row.needs_large for row in rows))
+            fill(peer, any(row.needs_large for row in rows), any(row.needs_boxes for row in rows))
         amount = Amount(given.turns, given.seconds, given.idle)
         missed = compare(peers, amount, rows)
     if given.write:

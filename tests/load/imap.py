@@ -8,8 +8,9 @@ import socket
 import ssl
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 READ_OCTETS: Final = 1 << 20
@@ -86,18 +87,20 @@ def open_session(server: Server, number: int = 0, mailbox: str = "INBOX") -> soc
     return sock
 
 
-def loop(sockets: Sequence[socket.socket], command: bytes, duration_s: float) -> int:
-    """One command at a time on each connection, without a pause; how many were answered."""
+def loop(
+    sockets: Sequence[socket.socket], command: bytes | Iterator[bytes], duration_s: float
+) -> int:
+    """One command at a time on each connection, without a pause; how many were answered. An iterator gives each of them."""
     poll = select.epoll()
     by_descriptor = {sock.fileno(): sock for sock in sockets}
     for descriptor in by_descriptor:
         poll.register(descriptor, select.EPOLLIN)
-    line = b"t " + command + b"\r\n"
+    commands = repeat(command) if isinstance(command, bytes) else command
     done = 0
     tails = dict.fromkeys(by_descriptor, b"")
     end = time.perf_counter() + duration_s
     for sock in sockets:
-        sock.sendall(line)
+        sock.sendall(b"t " + next(commands) + b"\r\n")
     open_commands = len(sockets)
     while open_commands:
         for descriptor, _ in poll.poll(TIMEOUT_S):
@@ -115,7 +118,7 @@ def loop(sockets: Sequence[socket.socket], command: bytes, duration_s: float) ->
             done += 1
             tails[descriptor] = b""
             if time.perf_counter() < end:
-                sock.sendall(line)
+                sock.sendall(b"t " + next(commands) + b"\r\n")
             else:
                 open_commands -= 1
     poll.close()

@@ -1,8 +1,9 @@
 """A backend's hot path: what clients ask all the time, in its commonest spelling, answered in few steps where nothing has
 changed since it was asked last.
 
-A command that stands alone in what came, is spelled as `PLAIN` has it and finds nothing to tell but its kept answer
-(`answers`) is answered here, without a task. Everything else goes to the dialogue, which says the same.
+A command that stands alone in what came, is spelled as `PLAIN` has it and finds nothing to tell but its answer is answered
+here, without a task: by what is kept (`answers`), or where a store tells at once what STATUS asks for, and LIST has told all
+that there is (`Tree`). Everything else goes to the dialogue, which says the same.
 """
 
 from time import monotonic
