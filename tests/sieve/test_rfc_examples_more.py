@@ -1,9 +1,16 @@
-"""Examples of RFCs 5435, 8580, 7352, 5703, 6609 and 9042 that ask for what is not everywhere, or show what is an error."""
+"""Examples of RFCs 5435, 5436, 8580, 7352, 5703, 6009, 6131, 6558, 6609 and 9042 that ask for what is not everywhere, or
+that show what is an error.
+"""
 
 import pytest
 
 from tests.sieve.running import MESSAGE, actions_of, problems_of, run
 
+KNITTING = (
+    b"From: Knitting Mailing List <knitting@example.com>\r\nTo: knitting@example.com\r\n"
+    b"List-Id: <knitting.example.com>\r\nSubject: [knitting] A new sweater\r\nMessage-ID: <1@example.com>\r\n\r\nHi\r\n"
+)
+TO_TJS = b"From: ann@example.org\r\nTo: tjs@example.edu\r\nSubject: x\r\nMessage-ID: <2@example.org>\r\n\r\nHi\r\n"
 EXAMPLES = [
     (  # by XMPP and telephone nobody is told here, and the script goes on
         "RFC 5435 §5",
@@ -67,8 +74,38 @@ EXAMPLES = [
         MESSAGE,
         ["implicit keep"],
     ),
+    (
+        "RFC 5436 §3",
+        'require ["enotify", "variables"]; if header :contains "list-id" "knitting.example.com" {'
+        ' if header :matches "Subject" "[*] *" { notify :message "From ${1} list: ${2}" :importance "3"'
+        ' "mailto:0123456789@sms.example.net?to=backup@example.com"; } }',
+        KNITTING,
+        ["notify 0123456789@sms.example.net backup@example.com", "implicit keep"],
+    ),
+    (  # which means `vacation`, too
+        "RFC 6131 §4",
+        'require ["vacation-seconds"]; vacation :addresses ["tjs@example.edu", "ts4z@landru.example.edu"] :seconds 1800'
+        ' "I am in a meeting, and do not have access to email.";',
+        TO_TJS,
+        ["reply coyote@desert.example.org", "implicit keep"],
+    ),
+    (  # at each message
+        "RFC 6131 §2",
+        'require ["vacation-seconds"]; vacation :seconds 0 :addresses "tjs@example.edu" "away";',
+        TO_TJS,
+        ["reply coyote@desert.example.org", "implicit keep"],
+    ),
+    (  # what is not there here: asked for, it does no harm
+        "RFC 6009 §4, RFC 6558 §3",
+        'require ["ihave", "fileinto"]; if ihave ["envelope-dsn", "redirect-dsn"] { redirect "a@example.com"; stop; }'
+        ' if ihave "convert" { discard; stop; } fileinto "plain";',
+        MESSAGE,
+        ["fileinto plain"],
+    ),
 ]
 ERRORS = [
+    ("RFC 6009 §1", 'require "redirect-deliverby"; keep;', "'redirect-deliverby'"),
+    ("RFC 6558 §2", 'require "convert"; keep;', "'convert'"),
     ("RFC 8580 §3", 'require ["reject", "fcc"]; reject :fcc "foo" "Too big.";', "':fcc'"),
     (
         "RFC 9042 §5",
