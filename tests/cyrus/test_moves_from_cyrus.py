@@ -5,14 +5,20 @@ from pathlib import Path
 
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_nodes import our_node, rows_at
-from tests.cyrus.our_roles import Imap, logged_in, message, ok, our_backend
+from tests.cyrus.our_roles import Imap, deliver, logged_in, message, ok, our_backend, subjects
 from tests.kit.managesieve import ManageSieve
 
 TARGET = "127.0.0.13"
 TAKES = {"takes_xfer_from": ["murder"]}
 ITEMS = "(UID FLAGS INTERNALDATE SAVEDATE MODSEQ RFC822.SIZE EMAILID BODY.PEEK[])"
 COUNTS = "(MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ UNSEEN)"
-SCRIPTS = {"work": b'require ["fileinto"];\r\nfileinto "INBOX/sub";\r\n', "a b": b"discard;\n"}
+LISTS = "B\u00fcro \u2615"  # included, which Cyrus does, too
+SCRIPTS = {
+    "work": f'require ["fileinto", "include"];\r\ninclude :personal "{LISTS}";\r\n'
+    'fileinto "INBOX/sub";\r\n'.encode(),
+    "a b": b"discard;\n",
+    LISTS: b'require ["imap4flags"];\nif header :contains "subject" "list" { addflag "$List"; keep; stop; }\n',
+}
 BOXES = ("INBOX", "INBOX/sub", '"INBOX/s p.x"')
 
 
@@ -77,6 +83,11 @@ def as_seen(client: Imap) -> list[set[str]]:
     return facts
 
 
+def literal(name: str) -> str:
+    """A Cyrus takes no other string that is not ASCII."""
+    return f"{{{len(name.encode())}+}}\r\n{name}"
+
+
 def make_user(lab: Lab) -> None:
     admin = logged_in(lab.backends[0], "cyrus")
     admin.ask("CREATE user/user1")
@@ -96,8 +107,9 @@ def test_a_user_goes_from_cyrus_to_us_as_they_were(cyrus_parts: Lab, tmp_path: P
         with ManageSieve(lab.backends[0]) as sieve:
             assert sieve.login("user1").is_ok
             for name, script in SCRIPTS.items():
-                sieve.ask(f'PUTSCRIPT "{name}"', script)
+                sieve.ask(f"PUTSCRIPT {literal(name)}", script)
             sieve.ask('SETACTIVE "work"')
+            as_told = sieve.scripts()  # a Cyrus tells LISTS as its message has it (RFC 2047)
         admin = logged_in(lab.backends[0], "cyrus")
         admin.ask("SETQUOTA user/user1 (STORAGE 50000)")
         client.ask("ENABLE QRESYNC")
@@ -128,9 +140,11 @@ def test_a_user_goes_from_cyrus_to_us_as_they_were(cyrus_parts: Lab, tmp_path: P
         assert all(b"be1.murder.test!" in row[2] for row in rows if row[1][:4] == b"user"), rows
         with ManageSieve(lab.backends[0]) as sieve:  # as it was
             assert sieve.login("user1").is_ok
-            assert sieve.scripts() == {"a b": False, "work": True}
+            assert sieve.scripts() == as_told and as_told["work"] and len(as_told) == 3
+            (encoded,) = as_told.keys() - SCRIPTS.keys()
             for name, script in SCRIPTS.items():
-                assert script.decode() in sieve.ask(f'GETSCRIPT "{name}"')
+                known_as = encoded if name == LISTS else name
+                assert script.decode() in sieve.ask(f"GETSCRIPT {literal(known_as)}")
             sieve.ask('PUTSCRIPT "more"', b"keep;")
         client = logged_in(lab.backends[0], "user1")
         client.ask("ENABLE QRESYNC")
@@ -146,6 +160,15 @@ def test_a_user_goes_from_cyrus_to_us_as_they_were(cyrus_parts: Lab, tmp_path: P
         assert "* OK USER user1" in admin.ask("XFER user/user1 be9.murder.test")
         admin.logout()
         ours.logout()
+        # and mail is filtered as there
+        direct = Imap(TARGET, timeout=30)
+        direct.authenticate("PLAIN", lambda _: b"user1\0murder\0secret")
+        for subject, mailbox in (("list", "INBOX"), ("plain", "INBOX/sub")):
+            assert deliver(TARGET, subject, "user1")["user1"][0] == 250
+            assert subjects(direct, mailbox)[-1] == subject
+        direct.ask("SELECT INBOX")
+        assert re.search(r"(?m)^\* SEARCH \d+$", direct.ask("SEARCH KEYWORD $List"))
+        direct.logout()
 
 
 def test_what_fails_on_the_way_leaves_all_as_it_was(cyrus_parts: Lab, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What scripts send: who gets it where a server takes it for some, what a death leaves, and where it stays else."""
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,29 @@ async def test_a_death_before_the_answer_leaves_a_notification_unsent(tmp_path: 
         assert books.taken.left() == {}
     finally:
         books.close()
+
+
+OLDER = (
+    "CREATE TABLE outgoing (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, state INTEGER NOT NULL, at REAL NOT NULL, "
+    "next_at REAL NOT NULL, tries INTEGER NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, recipients TEXT NOT NULL, "
+    "octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '') STRICT",
+    "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets) "
+    "VALUES (x'01', 0, 0, 0, 0, 'ana', '', '[\"a@x.example\"]', x'41')",
+)
+
+
+async def test_what_an_older_version_has_put_down_is_sent(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "deliveries.db") as database:
+        for statement in OLDER:
+            database.execute(statement)
+    database.close()
+    for _ in range(2):
+        books = Deliveries(tmp_path)
+        try:
+            (mail,) = await books.due(9)
+            assert (mail.key, mail.recipients, mail.keep) == (b"\x01", ("a@x.example",), b"")
+        finally:
+            books.close()
 
 
 async def test_of_what_was_taken_for_some_before_a_death_the_rest_is_sent(tmp_path: Path) -> None:
