@@ -205,7 +205,7 @@ async def post(traces: TracesConfig, body: bytes) -> None:
             try:
                 status = await _exchange(reader, writer, request, body)
             finally:
-                writer.close()
+                writer.transport.abort()  # what it does not take would wait for it for ever
     except TimeoutError as error:
         raise NotTaken("it did not answer in time") from error
     except (OSError, h11.RemoteProtocolError) as error:
