@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax
-from murder.net.bulk import BULK_OCTETS, NARROW_FAR_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import STUCK_WRITE_S, Connection
 from murder.net.sweep import NOWHERE, here
 from murder.net.turns import LATE_TURN_S, TURN_S, line_up, share_of, stand_in_line
@@ -112,7 +112,7 @@ class Dialogue(ABC):
         if self.is_closing:
             return
         if len(data) >= BULK_OCTETS:
-            took_much(self.connection, NARROW_FAR_OCTETS)
+            took_much(self.connection)
         self.session.receive(data)
         if self._waiter is not None:
             if not self._waiter.done():

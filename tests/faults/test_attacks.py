@@ -24,10 +24,7 @@ WATCHED: Final = {
         "net/test_turns.py::test_of_a_turn_of_the_loop_that_is_late_who_begins_has_a_moment",
         "net/test_bulk.py::test_in_a_late_turn_who_brings_much_stands_in_line",
         "net/test_bulk.py::test_whatever_passes_a_frontend_takes_turns",
-    ),
-    "many connections whose other ends take nothing": (
-        "net/test_bulk.py::test_only_some_connections_are_read_in_large_strokes",
-        "net/test_bulk.py::test_the_place_of_who_has_gone_is_free_again",
+        "net/test_bulk.py::test_much_passes_in_late_turns",
     ),
     "COMPRESS that blows up": (
         "net/test_fair_turns.py::test_deflated_octets_are_inflated_a_little_in_each_turn",
@@ -163,6 +160,13 @@ WATCHED: Final = {
         "plugins/auth/test_hostile_directories.py::test_a_directory_that_never_ends_is_left",
         "plugins/auth/test_hostile_directories.py::test_a_provider_that_answers_so_lets_nobody_in",
         "plugins/auth/test_hostile_directories.py::test_the_first_login_loads_no_library",
+    ),
+    "a collector of spans that takes nothing, or never ends": (
+        "node/test_slow_collector.py::test_what_a_collector_does_not_take_does_not_wait_for_it",
+        "node/test_slow_collector.py::test_an_answer_without_end_is_broken_off",
+    ),
+    "programs of filters that take their time": (
+        "backend/delivery/test_site_scripts.py::test_one_users_programs_leave_another_his_turn",
     ),
     "the page for operators, and metrics": (
         "node/test_metrics.py::test_what_is_no_request_is_told_and_ends_the_connection",

@@ -1,17 +1,18 @@
-"""Many connections that bring much at once: what is kept for them, and that they take turns."""
+"""Many connections that bring much at once take turns."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from weakref import WeakSet
 
 import pytest
 
 from murder.net import bulk
-from murder.net.bulk import BULK_OCTETS, MOST_WIDE, NARROW_OCTETS, took_much
+from murder.net.bulk import (
+    BULK_OCTETS,
+    took_much,
+)
 from murder.net.connection import Connection
 from tests.frontend.cluster import running_cluster
 from tests.frontend.entering.test_multiplexor import entered
@@ -47,42 +48,25 @@ async def connected() -> AsyncIterator[tuple[Connection, socket.socket]]:
         theirs.close()
 
 
-def room_of(connection: Connection) -> int:
-    """Octets that the kernel keeps for it."""
-    sock: Any = connection.transport.get_extra_info("socket")
-    return int(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+@pytest.mark.parametrize("mode", ["murder", "multiplexor"])
+async def test_much_passes_in_late_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(bulk, "is_late", lambda _: True)
+    async with running_cluster(tmp_path, mode=mode) as cluster:
+        peer = await entered(cluster, "ana")
+        mail = b"Subject: x\r\n\r\n" + b"y" * 4_000_000
+        peer.send(b"a APPEND INBOX {%d+}\r\n%s\r\n" % (len(mail), mail))
+        await peer.until(b"a OK")
+        await peer.ok(b"SELECT INBOX")
+        for _ in range(5):
+            peer.send(b"f FETCH 1 BODY.PEEK[]\r\n")
+        for _ in range(5):
+            said = await peer.until(b"f OK")
+            assert sum(map(len, said)) > len(mail)
+        await peer.close()
 
 
-@pytest.fixture
-def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests have left open is not in the way of these."""
-    monkeypatch.setattr(bulk, "_wide", WeakSet())
-
-
-@pytest.mark.usefixtures("nobody_else")
-async def test_only_some_connections_are_read_in_large_strokes() -> None:
-    async with AsyncExitStack() as stack:
-        connections = [
-            (await stack.enter_async_context(connected()))[0] for _ in range(MOST_WIDE + 5)
-        ]
-        for _ in range(2):
-            for connection in connections:
-                took_much(connection)
-        narrow = [one for one in connections if room_of(one) <= NARROW_OCTETS]
-        assert narrow == connections[MOST_WIDE:]
-
-
-@pytest.mark.usefixtures("nobody_else")
-async def test_the_place_of_who_has_gone_is_free_again() -> None:
-    for _ in range(MOST_WIDE + 5):
-        async with connected() as (connection, _peer):
-            took_much(connection)
-            assert connection.most_unread is None
-            del connection
-        await turns()
-
-
-@pytest.mark.usefixtures("nobody_else")
 async def test_in_a_late_turn_who_brings_much_stands_in_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

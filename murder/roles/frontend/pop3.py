@@ -15,7 +15,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import plain_log
 from murder.model.identity import Login
 from murder.model.protocol import POP3
-from murder.net.bulk import BULK_OCTETS, NARROW_FAR_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.outgoing.lines import LineUpstream, open_lines, prove
@@ -282,7 +282,7 @@ class FrontendPop3(Pop3Dialogue):
             self.active_at = self.loop.time()
             self._to_backend(data)
             if len(data) >= BULK_OCTETS:
-                took_much(self.connection, NARROW_FAR_OCTETS)
+                took_much(self.connection)
         elif self._task is not None or self._opening is not None or not self._take_at_once(data):
             self._is_fed = True
             super().received(data)

@@ -9,7 +9,7 @@ from typing import Final
 
 from murder.errors import Code
 from murder.model.identity import Login
-from murder.net.bulk import BULK_OCTETS, NARROW_FAR_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.roles.frontend.multiplexor.speech import Speech
@@ -117,7 +117,7 @@ class Pipe(ClientDialogue):
         if server.writing_paused:
             self.connection.pause_reading()
         if len(data) >= BULK_OCTETS:
-            took_much(self.connection, NARROW_FAR_OCTETS)
+            took_much(self.connection)
 
     def writable(self) -> None:
         self.server.resume_reading()
