@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
 from murder.model.flag import FlagChange
-from murder.model.message import Uid
+from murder.model.message import Changes, ModSeq, Uid
 from murder.model.name import MailboxName
 from murder.roles.backend.changes.updates import MOST_FLAGS, View
 from tests.backend.server import memory_store
@@ -134,6 +135,42 @@ async def test_what_is_claimed_before_it_is_seen_is_counted_when_it_is_told() ->
         await view.poll()
         assert not view.take(removals=True)
         assert view.recent_here() == view.recent == {1, 2, 3, 4}
+
+
+class _Behind:
+    """A mailbox that another worker changes between the looks at its counters and at its rows."""
+
+    def __init__(self, mailbox: Mailbox, says: ModSeq) -> None:
+        self._mailbox = mailbox
+        self.says: ModSeq | None = says
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._mailbox, name)
+
+    async def changes(self, since: ModSeq) -> Changes:
+        found = await self._mailbox.changes(since)
+        return found if self.says is None else replace(found, highest_modseq=self.says)
+
+
+async def test_what_is_newer_than_the_store_says_is_told_once() -> None:
+    async with looking() as (store, mailbox, view):
+        behind = _Behind(view.mailbox, view.modseq)
+        view.mailbox = cast(Mailbox, behind)
+        fresh = await add(store, mailbox)
+        await mailbox.change_flags([Uid(2)], FlagChange.ADD, frozenset({"\\Seen"}))
+        own = await view.mailbox.change_flags([Uid(3)], FlagChange.ADD, frozenset({"\\Seen"}))
+        view.mark_reported(own.messages)
+        await view.poll()
+        updates = view.take(removals=True)
+        assert (list(updates.arrived), [seq for seq, _ in updates.changed]) == ([fresh], [2])
+        await view.poll()
+        assert not view.take(removals=True)
+        behind.says = None
+        await view.poll()
+        assert not view.take(removals=True)
+        await mailbox.change_flags([fresh], FlagChange.ADD, frozenset({"\\Flagged"}))
+        await view.poll()
+        assert [seq for seq, _ in view.take(removals=True).changed] == [4]
 
 
 async def test_what_goes_while_a_session_begins_is_not_recent_there() -> None:

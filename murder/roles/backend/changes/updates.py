@@ -315,12 +315,14 @@ class View:
             self.is_dirty = False
             changes = await self.mailbox.changes(self.modseq)
             vanished = await self._note_vanished(changes)
-            arrived: list[Message] = []
-            changed: list[Message] = []
+            arrived, changed = list[Message](), list[Message]()
             turn = Turn() if len(changes.changed) > A_FEW else None
+            newest, ahead = changes.highest_modseq, dict[Uid, ModSeq]()
             for number, message in enumerate(changes.changed):
                 if turn is not None and not number & 255 and turn.is_over:
                     await turn.rest()
+                if message.modseq > newest:
+                    ahead[message.uid] = message.modseq
                 if message.uid > self._last_uid:
                     self._arrived.append(message.uid)
                     self._last_uid = message.uid
@@ -328,8 +330,8 @@ class View:
                 elif message.uid not in self._gone:
                     changed.append(message)
                     self._note_flags(message)
-            self._own.clear()
-            self.modseq = max(self.modseq, changes.highest_modseq)
+            self._own = ahead  # of other workers, meanwhile: the next poll meets it once more
+            self.modseq = max(self.modseq, newest)
             if self.on_happened is not None and (arrived or changed or vanished):
                 self.on_happened(Happened(arrived, changed, vanished))
             if arrived:
