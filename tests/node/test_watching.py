@@ -95,16 +95,33 @@ def test_the_dashboard_is_one_that_grafana_imports() -> None:
     assert {one["name"] for one in dashboard["templating"]["list"]} == {"datasource", "instance"}
 
 
-def test_promtool_takes_the_rules(tmp_path: Path) -> None:
+def rules_taken(file: Path) -> str:
+    """What Prometheus' own judge says of a file of rules that it takes."""
     if shutil.which("promtool") is None:
         cannot_run("promtool (package prometheus) is not installed")
-    file = tmp_path / "rules.yml"
-    file.write_text(said("metrics", "rules", "--job", 'a"b{}'))
     done = subprocess.run(
         ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(RULES)} rules found" in done.stdout
+    return done.stdout
+
+
+def test_promtool_takes_the_rules(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yml"
+    file.write_text(said("metrics", "rules", "--job", 'a"b{}'))
+    assert f"{len(RULES)} rules found" in rules_taken(file)
+
+
+def test_prometheus_takes_each_expression_of_the_dashboard(tmp_path: Path) -> None:
+    panels = json.loads(said("metrics", "dashboard"))["panels"]
+    asked = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    filled = [  # as Grafana fills them in
+        re.sub(r"\$\{?\w+\}?", "x", one.replace("$__rate_interval", "5m")) for one in asked
+    ]
+    rules = [{"record": f"panel:{at}", "expr": one} for at, one in enumerate(filled)]
+    file = tmp_path / "rules.yml"  # JSON is YAML, too
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(asked)} rules found" in rules_taken(file)
 
 
 @contextmanager
