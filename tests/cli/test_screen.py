@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from murder.admin.cli.ctl.mailboxes.user import sum_of
 from murder.admin.cli.screen import (
     Painted,
     Table,
@@ -115,3 +116,10 @@ def test_colour_is_for_terminals_that_want_it() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert piped.stdout == "x\n"
+
+
+def test_what_somebody_may_not_see_is_not_counted_as_nothing() -> None:
+    seen = {"name": "user/anna", "messages": 2, "octets": 3000}
+    hidden = {"name": "user/anna/Sent", "messages": None, "octets": None}
+    assert sum_of([seen, seen]) == "2 mailboxes, 4 messages, 5.9 KiB"
+    assert sum_of([seen, hidden]).startswith("2 mailboxes; what is in 1 of them")

@@ -1,6 +1,6 @@
 """`murder ctl user`: all of one user's mailboxes at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncclick as click
 
@@ -108,11 +108,18 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     )
     for root, words in quota.items():
         click.echo(f"quota {quota_text(root, words)}")
-    total = sum(int(str(fact["octets"] or 0)) for fact in facts)
-    messages = sum(int(str(fact["messages"] or 0)) for fact in facts)
-    mailboxes_text = count(len(facts), "mailbox", "mailboxes")
-    click.echo(f"{mailboxes_text}, {count(messages, 'message')}, {octets(total)}", err=True)
+    click.echo(sum_of(facts), err=True)
     return 0
+
+
+def sum_of(facts: Sequence[Mapping[str, object]]) -> str:
+    """Of mailboxes as `user show` tells them in JSON. Who asks by a password is not told what is in others' mailboxes."""
+    text = count(len(facts), "mailbox", "mailboxes")
+    if unknown := sum(fact["messages"] is None for fact in facts):
+        return f"{text}; what is in {unknown} of them is told to an operator's certificate"
+    total = sum(int(str(fact["octets"] or 0)) for fact in facts)
+    messages = sum(int(str(fact["messages"])) for fact in facts)
+    return f"{text}, {count(messages, 'message')}, {octets(total)}"
 
 
 @user.command()
