@@ -79,8 +79,8 @@ class Node:
 
     def greeting(self) -> tuple[int, int]:
         """The process and the worker that answer now."""
-        with self.client() as client:
-            pid, worker, _ = client.recv(100).split()
+        with self.client() as client, client.makefile("rb") as lines:
+            pid, worker, _ = lines.readline().split()
         return int(pid), int(worker)
 
     def until_ready(self) -> None:
