@@ -56,7 +56,7 @@ def taken(config_file: Path, arguments: str = "") -> None:
     by = {"user": f"uid {os.getuid()}", "sudo": os.environ.get("SUDO_USER", "")}
     said = arguments or " ".join(map(_shown, given.values()))
     trail.write(context.command_path, {**by, "arguments": said})
-    keep_owner(data, (*data.iterdir(), trail.path.parent, trail.path))
+    keep_owner(data, (*data.iterdir(), trail.path.parent, *trail.path.parent.iterdir()))
 
 
 def _shown(value: object) -> str:
