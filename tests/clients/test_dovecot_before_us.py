@@ -4,6 +4,8 @@ the way, from who is believed, and from nobody else.
 
 import asyncio
 import base64
+import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -19,6 +21,7 @@ from tests.frontend.server import Running, running_frontend
 from tests.kit.dovecot import Dovecot, dovecot, why_not
 from tests.kit.peer import Peer
 
+WRITTEN = itertools.count(1_700_000_000)
 CLIENT, OTHER = "127.0.0.31", "127.0.0.32"
 KINDS = ("imap", "pop3", "sieve")
 PLAIN = base64.b64encode(b"\0pia\0hers").decode()
@@ -58,6 +61,8 @@ def send_pia_to(dove: Dovecot, running: Running, password: str = "secret") -> No
         there = f"proxy=y host=127.0.0.1 port={running.ports[kind]} destuser=dora pass={password}"
         file.write_text(f"pia:hers::::::{there}\n")
         file.chmod(0o644)
+        # Dovecot reads a file anew where size or second differ
+        os.utime(file, times=(written := next(WRITTEN), written))
 
 
 @asynccontextmanager
