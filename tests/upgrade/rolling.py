@@ -5,8 +5,9 @@
     python -m tests.upgrade.rolling --old-archive old.pyz --new-archive dist/murder.pyz --between-s 5
     python -m tests.upgrade.rolling --from-sources --between-s 1    # what test_rolling.py does: no archive is built
 
-The earlier commit's archive is built from the repository (`git archive`); a clone without it ends with the reason and exit
-code 77. From sources, both versions run on the packages of the Python that runs this. Two frontends, a backend with
+The earlier commit's archive is built from its sources: those of b3ab673 are kept beside this file, without their tests, as a
+clone may be shallow; another's come from the repository (`git archive`), and where it lacks them, this ends with the reason
+and exit code 77. From sources, both versions run on the packages of the Python that runs this. Two frontends, a backend with
 `store_spool` and one with `store_maildir`. What was acknowledged is there at the end, once, and nothing wrong was said;
 then one node after the other goes back, which has to be refused in one sentence where its data is of this version.
 """
@@ -19,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ from tests.kit.process import ROOT, Program
 from tests.kit.waiting import pause, until
 
 OLD: Final = "b3ab673"
+KEPT: Final = Path(__file__).parent / f"{OLD}.tar.xz"
 SKIPPED: Final = 77  # as automake has it
 BUILD_LIMIT_S: Final = 1800
 OURS: Final = re.compile(r"\[(?:error|critical) *\]|Traceback", re.IGNORECASE)
@@ -104,6 +107,12 @@ class Murder(Demo):
 
 def sources_of(commit: str, folder: Path) -> Path:
     """The files of a commit, in a new folder. Raises Skip."""
+    sources = folder / "sources"
+    if commit == OLD:
+        sources.mkdir()
+        with tarfile.open(KEPT) as kept:
+            kept.extractall(sources, filter="data")
+        return sources
     found = subprocess.run(
         ["git", "cat-file", "-e", f"{commit}^{{commit}}"],
         cwd=ROOT,
@@ -112,7 +121,6 @@ def sources_of(commit: str, folder: Path) -> Path:
     )
     if found.returncode:
         raise Skip(f"this clone has no commit {commit}: it is shallow, or of another history")
-    sources = folder / "sources"
     sources.mkdir()
     packed = subprocess.run(
         ["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True
