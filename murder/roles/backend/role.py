@@ -37,7 +37,7 @@ from murder.net.turns import line_up
 from murder.roles.backend.changes.bus import Bus
 from murder.roles.backend.changes.events import Events
 from murder.roles.backend.changes.presence import Presence
-from murder.roles.backend.changes.updates import Tracker
+from murder.roles.backend.changes.tracker import Tracker
 from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.expiry import keep_expiring
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes

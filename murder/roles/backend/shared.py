@@ -17,7 +17,7 @@ from murder.model.name import MailboxName, Namespace, display, inbox_of
 from murder.model.quota import parse_limits
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.changes.events import Events
-from murder.roles.backend.changes.updates import Tracker
+from murder.roles.backend.changes.tracker import Tracker
 from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
 from murder.roles.backend.hierarchy.policies import Policies

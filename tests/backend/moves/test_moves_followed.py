@@ -85,6 +85,15 @@ async def test_what_waited_is_not_begun_where_the_mailbox_has_left(tmp_path: Pat
         await player.play("C2: x1 NOOP\nS2: * BYE The selected mailbox has moved $_", keep=True)
 
 
+async def test_who_is_late_is_handed_over_without_the_store(tmp_path: Path) -> None:
+    """What had left has gone from the store meanwhile, as where another of its name has come: the client heard NO for each
+    command."""
+    async with playing(tmp_path) as (running, player):
+        await let_go(running)
+        await running.backend.store.delete(INBOX)
+        await player.play("C1: a1 NOOP\nS1: * BYE [X-MOVED $validity $_ 2 2 0] $_", keep=True)
+
+
 async def test_a_client_is_taken_up_with_what_it_knows(tmp_path: Path) -> None:
     async with playing(tmp_path) as (_, player):
         await player.play(

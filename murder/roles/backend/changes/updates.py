@@ -1,8 +1,8 @@
 """What each session knows of its selected mailbox, and what it has still to be told.
 
 A `View` maps sequence numbers to UIDs as *its* client counts them: a message that is gone keeps its number until the
-client may be told (RFC 3501 §5.5, §7.4.1). The `Tracker` tells views that their mailbox changed; it knows nothing of
-how. Formatting is the protocol's.
+client may be told (RFC 3501 §5.5, §7.4.1). The `Tracker` beside this tells views that their mailbox changed. Formatting is
+the protocol's.
 """
 
 import asyncio
@@ -12,22 +12,25 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from murder.api.store import Mailbox, TellsExpunged, TellsFlags, TellsRecent
-from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
+from murder.model.message import (
+    Changes,
+    Flagged,
+    MailboxStatus,
+    Message,
+    ModSeq,
+    SeqNum,
+    Uid,
+    UidValidity,
+)
 from murder.model.name import MailboxName
 from murder.net.turns import Turn, aside
 from murder.roles.backend.changes.at_once import at_once
-from murder.roles.backend.changes.events import Events, MailboxChanged
-from murder.roles.backend.changes.news import EVERYTHING as ALL_CHANGED
-from murder.roles.backend.changes.news import NO_NAME, Kind, News, parse_news
-from murder.roles.backend.changes.presence import Presence
 
 MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
 A_FEW: Final = 256  # changes that are taken up without looking at the clock
-LET_GO_S: Final = 0.5
-MAX_MODSEQ: Final = ModSeq(2**63 - 1)
 MANY: Final = 1000  # messages of which more are counted aside
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
@@ -101,6 +104,7 @@ class View:
         "read_only",
         "recent",
         "tell_numbers",
+        "uid_validity",
         "uids",
         "was_taken_up",
     )
@@ -109,6 +113,7 @@ class View:
         self.mailbox = mailbox
         self.tell_numbers = at_once(mailbox)
         self.read_only = read_only
+        self.uid_validity = UidValidity(0)
         self.uids: array[int] = array("I")  # what the client knows of
         self.recent: set[Uid] = set()  # of what the client knows of: never more than it
         self.modseq = ModSeq(0)
@@ -141,6 +146,7 @@ class View:
         self.uids = array("I", await self.mailbox.uids())
         self._note_claimed(claimed)
         self._claimed.clear()  # they have gone since
+        self.uid_validity = status.uid_validity
         self.modseq = self._settled = status.highest_modseq
         self._last_uid = max(self.uids[-1] if self.uids else 0, int(status.uid_next) - 1)
         self.is_dirty = True
@@ -155,6 +161,7 @@ class View:
             return False
         here = await self.mailbox.uids()
         known = {uid for uid in (*here, *changes.vanished) if uid <= last_uid}
+        self.uid_validity = status.uid_validity
         self.uids = array("I", sorted(known))
         self.modseq = self._settled = modseq
         self._last_uid = last_uid
@@ -480,121 +487,3 @@ class View:
         self._gone.difference_update(gone)
         self._mine.difference_update(gone)
         return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
-
-
-class Watcher(Protocol):
-    """A session that wants to know of other mailboxes than the selected one."""
-
-    def mailbox_changed(self, mailbox_id: str) -> None:
-        """Its messages have changed: look when it suits."""
-        ...
-
-    def happened(self, news: News) -> None: ...
-
-    def all_changed(self) -> None:
-        """So much has happened that nobody says what."""
-        ...
-
-
-class Tracker:
-    """Who watches which mailbox in this process; hears of changes from the store and from other workers. `presence`: where
-    there are others."""
-
-    def __init__(self, events: Events, presence: Presence | None = None) -> None:
-        self._views: dict[str, set[View]] = {}
-        self._presence = presence
-        self._bit = 1 if presence is None else presence.bit
-        self._told: set[str] = set()  # mailboxes in which removals have just been told
-        self._letting_go: asyncio.TimerHandle | None = None
-        self.watchers: set[Watcher] = set()
-        self._events = events
-        events.subscribe(News, self._spread)
-        self.changes = 0  # how often something was heard
-
-    def enter(self, view: View) -> None:
-        mailbox_id = view.mailbox.mailbox_id
-        self._views.setdefault(mailbox_id, set()).add(view)
-        if self._presence is not None:
-            self._presence.enter(mailbox_id)
-
-    def leave(self, view: View) -> None:
-        """The view's mailbox is open still."""
-        mailbox_id = view.mailbox.mailbox_id
-        views = self._views.get(mailbox_id)
-        if views is None or view not in views:
-            return
-        views.discard(view)
-        if self._presence is not None:
-            self._presence.leave(mailbox_id)
-        if not views:
-            del self._views[mailbox_id]
-            if isinstance(view.mailbox, TellsExpunged):
-                view.mailbox.let_go(MAX_MODSEQ, self._bit)
-        elif view.gone or view.is_dirty:
-            self.told(view)
-
-    # --- what is kept although it was expunged
-
-    def holders(self, mailbox: Mailbox) -> int:
-        """See murder.api.store.Untold."""
-        mailbox_id = mailbox.mailbox_id
-        workers = 0 if self._presence is None else self._presence.elsewhere(mailbox_id)
-        views = self._views.get(mailbox_id, ())
-        if any(view.mailbox is not mailbox for view in views):
-            workers |= self._bit
-        return workers
-
-    def told(self, view: View) -> None:
-        """A client has been told of removals, or has left. Many are told of the same ones: what nobody here has still to be
-        told of is let go of a moment later, at once for all."""
-        self._told.add(view.mailbox.mailbox_id)
-        if self._letting_go is None:
-            self._letting_go = asyncio.get_running_loop().call_later(LET_GO_S, self._let_go)
-
-    def _let_go(self) -> None:
-        self._letting_go = None
-        waiting, self._told = self._told, set()
-        for mailbox_id in waiting:
-            views = self._views.get(mailbox_id)
-            if views:
-                mailbox = next(iter(views)).mailbox
-                if isinstance(mailbox, TellsExpunged):
-                    mailbox.let_go(min(view.told_up_to for view in views), self._bit)
-
-    # --- what happens
-
-    def mailbox_changed(self, mailbox_id: str) -> None:
-        """StoreListener: something was changed through this process's store."""
-        self.heard(mailbox_id)
-        self._events.publish(MailboxChanged(mailbox_id))
-
-    def heard(self, text: str) -> None:
-        """Another worker has told something: the id of a mailbox that has changed, or news."""
-        self.changes += 1
-        if text == ALL_CHANGED:
-            for views in tuple(self._views.values()):
-                for view in tuple(views):
-                    view.note_changed()
-            for watcher in tuple(self.watchers):
-                watcher.all_changed()
-            return
-        news = parse_news(text)
-        if news is not None:
-            self._spread(news)
-            return
-        for view in tuple(self._views.get(text, ())):
-            view.note_changed()
-        for watcher in tuple(self.watchers):
-            watcher.mailbox_changed(text)
-
-    def _spread(self, news: News) -> None:
-        if news.kind in (Kind.RENAMED, Kind.RENAMED_BELOW, Kind.DELETED):
-            old, new = news.other, news.name
-            if news.kind is Kind.DELETED:
-                old, new = news.name, NO_NAME
-            for views in tuple(self._views.values()):
-                for view in tuple(views):
-                    if view.on_renamed is not None:
-                        view.on_renamed(old, new)
-        for watcher in tuple(self.watchers):
-            watcher.happened(news)

@@ -524,8 +524,8 @@ class BackendImap(ImapDialogue):
         return mailboxes.find(name) is None and mailboxes.has_left(name)
 
     async def _hand_over(self) -> None:
-        """Leave; who follows the mailbox is told what the client knows of it. No command runs, and none that has come is
-        carried out any more."""
+        """Leave; who follows the mailbox is told what the client knows of it, whatever has become of it here. No command
+        runs, and none that has come is carried out any more."""
         view = self.now
         code = b"X-MOVED"
         saved = self.saved
@@ -533,10 +533,9 @@ class BackendImap(ImapDialogue):
             saved = None
         if saved and len(format_ranges(saved)) > MOST_SAVED_OCTETS:
             saved = None
-        status = await view.mailbox.status()
         last = Uid(view.uids[-1] if view.uids else 0)
         seen = SeenView(
-            *(status.uid_validity, view.settled, view.exists, last),
+            *(view.uid_validity, view.settled, view.exists, last),
             self.manner.condstore,
             saved,
         )

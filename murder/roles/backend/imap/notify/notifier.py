@@ -12,7 +12,8 @@ from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.net.turns import line_up
 from murder.roles.backend.changes.news import Kind
-from murder.roles.backend.changes.updates import View, Watcher
+from murder.roles.backend.changes.tracker import Watcher
+from murder.roles.backend.changes.updates import View
 
 
 class Beside(Protocol):
