@@ -5,7 +5,7 @@ the way, from who is believed, and from nobody else.
 import asyncio
 import base64
 import itertools
-import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -21,15 +21,21 @@ from tests.frontend.server import Running, running_frontend
 from tests.kit.dovecot import Dovecot, dovecot, why_not
 from tests.kit.peer import Peer
 
-WRITTEN = itertools.count(1_700_000_000)
+NUMBERS = itertools.count(1)
 CLIENT, OTHER = "127.0.0.31", "127.0.0.32"
 KINDS = ("imap", "pop3", "sieve")
-PLAIN = base64.b64encode(b"\0pia\0hers").decode()
-SAID = {  # by a client, up to its login; and to us, without a proxy between
-    "imap": [b"a LOGIN pia hers\r\n"],
-    "pop3": [b"USER pia\r\n", b"PASS hers\r\n"],
-    "sieve": [f'AUTHENTICATE "PLAIN" "{PLAIN}"\r\n'.encode()],
-}
+
+
+def said(kind: str, user: str) -> list[bytes]:
+    """What a client says up to its login."""
+    if kind == "imap":
+        return [f"a LOGIN {user} hers\r\n".encode()]
+    if kind == "pop3":
+        return [f"USER {user}\r\n".encode(), b"PASS hers\r\n"]
+    plain = base64.b64encode(f"\0{user}\0hers".encode()).decode()
+    return [f'AUTHENTICATE "PLAIN" "{plain}"\r\n'.encode()]
+
+
 ENDS = {"imap": b"a ", "pop3": b"+OK", "sieve": b"OK"}
 TOLD = {  # as Dovecot tells it
     "imap": b'i ID ("x-originating-ip" "192.0.2.7" "x-originating-port" "4711" "x-session-id" "s")\r\n',
@@ -39,30 +45,29 @@ TOLD = {  # as Dovecot tells it
 
 
 @pytest.fixture(scope="module")
-def dove(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dovecot]:
+def dove() -> Iterator[Dovecot]:
     """Where dora's mail is, and which takes pia to wherever a file for each protocol says."""
     if reason := why_not():
         pytest.skip(reason)
-    passdb = "passdb {{\ndriver = passwd-file\nargs = scheme=PLAIN {}/via-%s\n}}"
-    folder = tmp_path_factory.mktemp("via")
-    for place in (folder, *folder.parents):
-        if place.stat().st_uid == 0 and place != Path("/"):
-            place.chmod(place.stat().st_mode | 0o055)  # for Dovecot's own user
-    with dovecot({"dora": "own"}, more=[*MORE, passdb.format(folder)]) as running:
-        object.__setattr__(running, "folder_of_proxied", folder)
-        yield running
+    passdb = "passdb {{\ndriver = passwd-file\nargs = scheme=PLAIN {}/%u-%s\n}}"
+    # each start of a pytest closes the folder of all runs, and Dovecot reads as another user
+    with tempfile.TemporaryDirectory(prefix="murder-via-") as folder:
+        Path(folder).chmod(0o755)
+        with dovecot({"dora": "own"}, more=[*MORE, passdb.format(folder)]) as running:
+            object.__setattr__(running, "folder_of_proxied", Path(folder))
+            yield running
 
 
-def send_pia_to(dove: Dovecot, running: Running, password: str = "secret") -> None:
-    """Dovecot logs her in as dora."""
+def passed_on(dove: Dovecot, running: Running, password: str = "secret") -> str:
+    """Somebody whom Dovecot logs in here as dora. Another in each test: it looks at a file once a second."""
+    user = f"pia{next(NUMBERS)}"
     folder: Path = dove.__dict__["folder_of_proxied"]
     for kind in KINDS:
-        file = folder / f"via-{kind}"
+        file = folder / f"{user}-{kind}"
         there = f"proxy=y host=127.0.0.1 port={running.ports[kind]} destuser=dora pass={password}"
-        file.write_text(f"pia:hers::::::{there}\n")
+        file.write_text(f"{user}:hers::::::{there}\n")
         file.chmod(0o644)
-        # Dovecot reads a file anew where size or second differ
-        os.utime(file, times=(written := next(WRITTEN), written))
+    return user
 
 
 @asynccontextmanager
@@ -112,9 +117,9 @@ async def test_the_clients_address_goes_through_both(
     kind: str, tmp_path: Path, dove: Dovecot
 ) -> None:
     async with multiplexor(tmp_path, dove, "127.0.0.1/32") as running:
-        send_pia_to(dove, running)
+        user = passed_on(dove, running)
         peer = await come(dove.ports[kind], kind, CLIENT)
-        assert (await say(peer, kind, SAID[kind])).startswith(
+        assert (await say(peer, kind, said(kind, user))).startswith(
             b"a OK" if kind == "imap" else ENDS[kind]
         )
         frontend = running.role.frontend
@@ -132,9 +137,11 @@ async def test_a_wrong_password_through_a_proxy_is_the_clients(
     kind: str, tmp_path: Path, dove: Dovecot
 ) -> None:
     async with multiplexor(tmp_path, dove, "127.0.0.1/32") as running:
-        send_pia_to(dove, running, "wrong")
+        user = passed_on(dove, running, "wrong")
         peer = await come(dove.ports[kind], kind, OTHER)
-        assert not (await say(peer, kind, SAID[kind])).startswith((b"a OK", b"+OK Log", b"OK"))
+        assert not (await say(peer, kind, said(kind, user))).startswith(
+            (b"a OK", b"+OK Log", b"OK")
+        )
         penalties = penalties_of(running)
         assert penalties.failures(OTHER, "dora") == 1
         assert penalties.failures("127.0.0.1", "dora") == 0
@@ -149,10 +156,9 @@ async def test_who_is_not_believed_is_themselves_whatever_they_tell(
         peer = await come(running.ports[kind], kind, OTHER)
         answer = await say(peer, kind, [TOLD[kind]])
         assert answer.startswith({"imap": b"i OK", "pop3": b"-ERR"}.get(kind, b"NO"))
-        wrong = [line.replace(b"pia", b"dora") for line in SAID[kind]]
+        wrong = said(kind, "dora")
         await say(peer, kind, wrong)
-        user = "pia" if kind == "sieve" else "dora"
-        assert penalties_of(running).failures(OTHER, user) == 1
+        assert penalties_of(running).failures(OTHER, "dora") == 1
         await peer.close()
 
 
@@ -163,8 +169,7 @@ async def test_who_is_believed_is_so_before_the_login_alone_and_says_what_is_an_
     async with multiplexor(tmp_path, dove, "127.0.0.32/32") as running:
         penalties = penalties_of(running)
         peer = await come(running.ports[kind], kind, OTHER)
-        wrong = [line.replace(b"pia", b"dora") for line in SAID[kind]]
-        user = "pia" if kind == "sieve" else "dora"
+        wrong = said(kind, "dora")
         for address, counted in (
             (b"nowhere", OTHER),
             (b"::ffff:192.0.2.9", "192.0.2.9"),
@@ -172,7 +177,7 @@ async def test_who_is_believed_is_so_before_the_login_alone_and_says_what_is_an_
             (b"192.0.2.7", "192.0.2.7"),
         ):
             await say(peer, kind, [TOLD[kind].replace(b"192.0.2.7", address), *wrong])
-            assert penalties.failures(counted, user) == 1
+            assert penalties.failures(counted, "dora") == 1
         await peer.close()
 
 
