@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,16 @@ def dialogue_of(kind: str, connection: Connection, gate: Gate, folder: Path) -> 
 
 
 @asynccontextmanager
-async def met(kind: str, folder: Path, most: int = 2) -> AsyncIterator[tuple[Peer, ClientDialogue]]:
-    """A client and the dialogue it has come to, behind its greeting."""
+async def met(
+    kind: str, folder: Path, most: int = 2, believed: Sequence[str] = ()
+) -> AsyncIterator[tuple[Peer, ClientDialogue]]:
+    """A client and the dialogue it has come to, behind its greeting. `believed`: whose word on a client's address."""
     gate = Gate(
         OnePassword(),
         allow_plaintext=True,
         penalties=Penalties(0, 0),
         connections=ConnectionLimit(most),
+        client_address_from=tuple(map(ip_network, believed)),
     )
     made: list[ClientDialogue] = []
 
@@ -203,3 +207,32 @@ async def test_a_maildrop_that_does_not_open_is_not_counted(user: str, tmp_path:
             assert answer.startswith(b"+OK")
             with pytest.raises(Refusal):
                 connections.enter(user)
+
+
+TOLD = {
+    "imap": b'i ID ("x-originating-ip" "192.0.2.7" "x-session-id" "s")\r\n',
+    "sieve": b"XCLIENT ADDR=192.0.2.7 SESSION=s\r\n",
+}
+LOGIN = {
+    "imap": b"a LOGIN anna secret\r\n",
+    "sieve": b'AUTHENTICATE "PLAIN" "AGFubmEAc2VjcmV0"\r\n',
+}
+
+
+@pytest.mark.parametrize("kind", TOLD)
+async def test_who_was_in_through_a_proxy_is_not_believed_as_the_proxy(
+    kind: str, tmp_path: Path
+) -> None:
+    end = {"imap": b"i ", "sieve": b""}[kind]
+    async with met(kind, tmp_path, believed=["127.0.0.0/8"]) as (peer, dialogue):
+        peer.send(TOLD[kind])
+        await peer.until(end)
+        assert dialogue.connection.peer == "192.0.2.7"
+        peer.send(LOGIN[kind])
+        await peer.until({"imap": b"a OK", "sieve": b"OK"}[kind])
+        dialogue.forget_login()  # UNAUTHENTICATE, which the proxy passes on as all else
+        if isinstance(dialogue, SieveDialogue):
+            dialogue.session.logged_out()
+        peer.send(TOLD[kind].replace(b"192.0.2.7", b"192.0.2.99"))
+        await peer.until(end)
+        assert dialogue.connection.peer == "192.0.2.7"
