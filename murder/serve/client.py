@@ -225,7 +225,7 @@ class ClientDialogue(Dialogue):
         says nothing."""
         connection = self.connection
         with contextlib.suppress(ValueError):
-            client = ipaddress.ip_address(address)
+            client = ipaddress.ip_address(address.partition("%")[0])  # a zone is any text
             mapped = getattr(client, "ipv4_mapped", None)
             connection.through = connection.through or (connection.peer, connection.peer_port)
             connection.peer = str(mapped or client)
@@ -252,7 +252,7 @@ class ClientDialogue(Dialogue):
         if self.connection.through is not None:
             self.connection.peer, self.connection.peer_port = self.connection.through
             self.connection.through = None
-        self.session_told, self._log = "", None
+        self.session_told, self.proxies_left, self._log = "", MAX_HOPS, None
 
     # --- TLS and compression
 
@@ -273,8 +273,7 @@ class ClientDialogue(Dialogue):
             if facts is not None:
                 self.log.info("tls.failed", problem=str(error), **facts)
             raise ConnectionResetError("no TLS") from error
-        if self.connection.through is not None:
-            self._told_nothing()
+        self._told_nothing()
 
     def deflate(self, agreed: bytes) -> None:
         """Send the agreement; everything behind it is deflated, both ways (RFC 4978)."""

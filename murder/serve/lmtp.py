@@ -281,7 +281,8 @@ class LmtpDialogue(LineDialogue):
         fields = parse_xclient(arguments)
         with contextlib.suppress(ValueError):
             address = fields.get(b"ADDR", b"").decode("ascii", "replace")
-            self.peer_address = str(ipaddress.ip_address(address.removeprefix("IPV6:")))
+            host = address.removeprefix("IPV6:").partition("%")[0]  # a zone is any text
+            self.peer_address = str(ipaddress.ip_address(host))
         for name, digits in ((b"PORT", 5), (b"TTL", 3)):
             value = fields.get(name, b"")
             if value.isdigit() and len(value) <= digits:

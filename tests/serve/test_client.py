@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.master import MupdateDialogue, MupdateService
 from murder.roles.mupdate.serving.stream import Hub
-from murder.serve.client import MAX_BAD_COMMANDS, ClientDialogue
+from murder.serve.client import MAX_BAD_COMMANDS, MAX_HOPS, ClientDialogue
 from murder.serve.lmtp import LmtpDialogue
 from murder.serve.managesieve import COMMON, Capability, SieveDialogue
 from murder.serve.pop3 import Pop3Dialogue
@@ -236,3 +237,33 @@ async def test_who_was_in_through_a_proxy_is_not_believed_as_the_proxy(
         peer.send(TOLD[kind].replace(b"192.0.2.7", b"192.0.2.99"))
         await peer.until(end)
         assert dialogue.connection.peer == "192.0.2.7"
+
+
+async def test_an_address_that_a_proxy_tells_has_no_zone_for_that_is_any_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with met("imap", tmp_path) as (_, dialogue):
+        dialogue.is_clients("fe80::1%x TTL=0\r\nuser=anna", "143", "s")
+        assert dialogue.connection.peer == "fe80::1"
+    async with met("lmtp", tmp_path) as (_, dialogue):
+        assert isinstance(dialogue, LmtpDialogue)
+        monkeypatch.setattr(LmtpDialogue, "may_deliver", True)
+        dialogue._xclient(b"ADDR=IPV6:fe80::1%x+0Auser=anna")
+        assert dialogue.peer_address == "fe80::1"
+
+
+async def test_nothing_that_a_proxy_told_before_tls_counts_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin_tls(_: object) -> None:
+        pass
+
+    async with met("pop3", tmp_path) as (_, dialogue):
+        monkeypatch.setattr(dialogue, "begin_tls", begin_tls)
+        monkeypatch.setattr(dialogue, "service", SimpleNamespace(tls=object(), role="backend"))
+        for words in ([b"ADDR=192.0.2.7", b"TTL=0"], [b"SESSION=s", b"TTL=0"]):
+            dialogue.take_xclient(words)
+            await dialogue.switch_to_tls(b"")
+            assert dialogue.connection.peer == "127.0.0.1"
+            assert (dialogue.session_told, dialogue.proxies_left) == ("", MAX_HOPS)
+        monkeypatch.undo()
