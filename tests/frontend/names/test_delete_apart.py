@@ -4,8 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from murder.errors import Code, Refusal
-from murder.model.name import MailboxName
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName, no_such_mailbox
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
+from murder.roles.mupdate.remote.client import MasterClient
+from murder.wire.imap.command import Command
 from murder.wire.nodes.rename_words import TREES
 from tests.backend.server import memory_store
 from tests.frontend.cluster import Cluster, running_cluster
@@ -85,3 +92,35 @@ async def test_what_cannot_come_back_is_named(tmp_path: Path) -> None:
             keep=True,
         )
         assert there(cluster) == ("user.ana", "user.ana.near")
+
+
+async def test_what_has_gone_comes_back_where_the_inbox_has_moved_meanwhile_and_is_refused_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox, home = MailboxName(b"user.ana"), b"be2.test!default"
+    async with furnished(tmp_path, "delayed") as (cluster, player):
+        old, new = (cluster.backends[name].backend for name in ("be1.test", "be2.test"))
+        master = MasterClient(cluster.master.target)
+
+        async def comes_too_late(dialogue: BackendImap, _: Command, name: MailboxName) -> None:
+            """The INBOX moves before the old home has come to it; the new one has something against it."""
+            assert name == inbox
+            if dialogue.backend is new:
+                raise Refusal(Code.NO_PERMISSION, "Not now")
+            row = old.mailboxes.find(inbox)
+            assert row is not None
+            await master.deactivate(inbox, row.raw_location)
+            await old.announcer.commit([RemoveEntry(inbox)])
+            old.mailboxes.has_left = lambda name: name == inbox
+            await new.store.create(inbox, "default", "inbox2")
+            moved = MailboxEntry(inbox, EntryState.ACTIVE, home, row.raw_acl)
+            await new.announcer.commit([PutEntry(moved)])
+            await master.activate(inbox, home, row.raw_acl)
+            raise no_such_mailbox(inbox)
+
+        monkeypatch.setattr(
+            "murder.roles.backend.imap.mailboxes.mailbox.delete_tree", comes_too_late
+        )
+        await player.play("Cadmin: a1 DELETE user/ana\nSadmin: a1 NO [NOPERM] $_", keep=True)
+        assert there(cluster) == MAILBOXES
+        await master.close()

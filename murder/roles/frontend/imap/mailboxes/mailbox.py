@@ -204,19 +204,26 @@ def run_delete(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    patience = Patience(dialogue)
-    while not await _delete_at_home(dialogue, command, external, patience):
+    patience, apart = Patience(dialogue), DeletedApart(dialogue)
+    while not await _delete_at_home(dialogue, command, external, patience, apart):
         pass  # it is on its way elsewhere
 
 
 async def _delete_at_home(
-    dialogue: FrontendImap, command: Command, external: bytes, patience: Patience
+    dialogue: FrontendImap,
+    command: Command,
+    external: bytes,
+    patience: Patience,
+    apart: DeletedApart,
 ) -> bool:
-    """False where it has left before that."""
-    entry = await find_or_refer(dialogue, dialogue.name_of(external), command, patience)
-    doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
-    apart = DeletedApart(dialogue)
-    octets = await _doom(dialogue, entry, command, apart) if doomed_below else body_of(command)
+    """False where it has left before that; what is `apart` may be gone then."""
+    try:
+        entry = await find_or_refer(dialogue, dialogue.name_of(external), command, patience)
+        doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
+        octets = await _doom(dialogue, entry, command, apart) if doomed_below else body_of(command)
+    except (Refusal, UpstreamFailure) as problem:
+        await apart.take_back(problem)
+        raise
     locator = dialogue.frontend.locator
     try:
         reply = await change_at(
