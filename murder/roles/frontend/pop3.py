@@ -227,6 +227,8 @@ class FrontendPop3(Pop3Dialogue):
             "admin": False,
             "tls": connection.is_tls,
         }
+        if connection.through is not None:
+            facts = {**self.log_facts(), **facts}
         plain_log.info("login.succeeded", facts)
         logins = service.figures.numbers["logins"]
         logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1

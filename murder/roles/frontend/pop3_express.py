@@ -11,6 +11,7 @@ from murder.errors import UpstreamFailure
 from murder.model.identity import Login
 from murder.model.name import inbox_of
 from murder.model.protocol import POP3
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.outgoing.lines import LineUpstream
 from murder.net.outgoing.pool import proxy_login
@@ -53,6 +54,8 @@ class Pop3Express(Entering, LineUpstream):
                     client.write(data)
                 if client.writing_paused:
                     self.connection.pause_reading()
+                if len(data) >= BULK_OCTETS:
+                    took_much(self.connection)
             return
         said = self._said = self._said + data if self._said else data
         end = said.find(b"\n") + 1

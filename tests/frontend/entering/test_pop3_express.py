@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from murder.config.sections import AuthConfig
+from murder.net import bulk
+from murder.roles.frontend import pop3
 from tests.frontend.server import Running, running_frontend
 from tests.frontend.test_calls import USER, Remembering
 from tests.kit.peer import Peer
@@ -38,6 +42,8 @@ class Backend:
             heard.append(line.split()[0])
             if heard[-1] == b"CAPA":
                 writer.write(b"+OK\r\nUIDL\r\n.\r\n")
+            elif heard[-1] == b"RETR":
+                writer.write(b"+OK\r\n" + b"x" * 1_000_000 + b"\r\n.\r\n")
             elif heard[-1] != b"AUTH":
                 writer.write(b"+OK relayed " + line)
             elif answer != SILENT:
@@ -64,12 +70,14 @@ async def entered(running: Running) -> tuple[Peer, bytes]:
     return peer, await asked(peer, b"PASS secret")
 
 
-def serving(folder: Path, backend: Backend) -> AbstractAsyncContextManager[Running]:
+def serving(
+    folder: Path, backend: Backend, auth: AuthConfig | None = None
+) -> AbstractAsyncContextManager[Running]:
     return running_frontend(
         folder,
         {"be1.test": ("pop3", backend)},
         {USER: "be1.test"},
-        auth=AuthConfig(),
+        auth=auth or AuthConfig(),
         parts=Remembering(),
         upstream_login_timeout_s=1.0 if any(SILENT in one for one in backend.scripts) else 20.0,
     )
@@ -117,6 +125,48 @@ async def test_a_backend_that_is_known(
         await peer.close()
         await first.close()
         await until_soon(lambda: not counted(running))
+
+
+async def test_who_brings_much_stands_in_line_in_late_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[asyncio.AbstractEventLoop] = []
+
+    def note(loop: asyncio.AbstractEventLoop) -> bool:
+        late.append(loop)
+        return True
+
+    async with serving(tmp_path, Backend((GREETING, IN))) as running:
+        first, _ = await entered(running)
+        peer, _ = await entered(running)
+        monkeypatch.setattr(bulk, "is_late", note)
+        assert await asked(peer, b"RETR 1") == b"+OK"
+        assert len(await peer.line()) == 1_000_000
+        assert late
+        await peer.close()
+        await first.close()
+
+
+async def test_who_comes_through_a_proxy_is_said_to_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = AuthConfig(client_address_from=(ip_network("127.0.0.0/8"),))
+    async with serving(tmp_path, Backend((GREETING, IN)), auth) as running:
+        first, _ = await entered(running)
+        logged: list[dict[str, object]] = []
+        monkeypatch.setattr(
+            pop3, "plain_log", SimpleNamespace(info=lambda _, facts: logged.append(facts))
+        )
+        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+        await peer.line()
+        await asked(peer, b"XCLIENT ADDR=192.0.2.7 SESSION=s")
+        await asked(peer, b"USER ana")
+        assert await asked(peer, b"PASS secret") == b"+OK Logged in"
+        (facts,) = logged
+        said = {key: facts[key] for key in ("peer", "through", "session")}
+        assert said == {"peer": "192.0.2.7", "through": "127.0.0.1", "session": "s"}
+        await peer.close()
+        await first.close()
 
 
 async def test_what_is_said_meanwhile_goes_to_the_backend(tmp_path: Path) -> None:
