@@ -160,13 +160,10 @@ class Gate:
         return certificate is not None and bool(certificate.roles & self.proxy_roles)
 
     def believes(self, connection: Connection) -> bool:
-        """Whether the peer may tell on whose behalf it speaks: one by its address only until somebody is in, whose words it
-        passes on (they may UNAUTHENTICATE, and tell what they like)."""
-        if self.is_proxy(connection):
-            return True
+        """Whether the peer may tell on whose behalf it speaks."""
         networks = self.client_address_from
-        return bool(
-            networks and not connection.was_known and contains(networks, came_from(connection))
+        return self.is_proxy(connection) or bool(
+            networks and contains(networks, came_from(connection))
         )
 
     def attempt_at(self, connection: Connection, protocol: str, mechanism: str) -> LoginAttempt:

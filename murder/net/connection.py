@@ -158,7 +158,6 @@ class Connection(asyncio.Protocol):
         "through",
         "transport",
         "user_certificate",
-        "was_known",
         "writing_paused",
     )
 
@@ -193,7 +192,6 @@ class Connection(asyncio.Protocol):
         self.is_tls = False
         self.attempts = 0  # to log in, so far
         self.on_known: Callable[[Connection], None] | None = None
-        self.was_known = False  # somebody has been in: what comes may be theirs, through a proxy
         self._is_held_off = False
         self.most_unread: int | None = None
         self._most_unwritten = WRITE_HIGH_OCTETS
@@ -311,7 +309,6 @@ class Connection(asyncio.Protocol):
 
     def became_known(self) -> None:
         """Its peer has logged in, or is somebody who need not: it counts as a stranger's no longer."""
-        self.was_known = True
         if self.on_known is not None:
             on_known, self.on_known = self.on_known, None
             on_known(self)

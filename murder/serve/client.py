@@ -89,6 +89,7 @@ class ClientDialogue(Dialogue):
     protocol: str
     service: Serving
     login: Login | None = None
+    _was_in = False  # somebody, who has left
     bad_commands = 0  # in a row
     _failures = 0
     _counted_as: str | None = None
@@ -217,8 +218,12 @@ class ClientDialogue(Dialogue):
 
     @property
     def may_tell_client(self) -> bool:
-        """Whether the peer is believed when it tells whose connection this is."""
-        return self.login is None and self.service.gate.believes(self.connection)
+        """Whether the peer is believed when it tells whose connection this is: who is no node of ours only until somebody
+        is in, whose words it passes on (they may UNAUTHENTICATE, and tell what they like)."""
+        if self.login is not None:
+            return False
+        gate = self.service.gate
+        return gate.is_proxy(self.connection) if self._was_in else gate.believes(self.connection)
 
     def is_clients(self, address: str, port: str, session: str) -> None:
         """A proxy has told whose connection this is: what the login costs and the log go by that. An address that is none
@@ -248,7 +253,7 @@ class ClientDialogue(Dialogue):
             self.proxies_left = min(int(hops), MAX_HOPS) - 1
 
     def _told_nothing(self) -> None:
-        """What was told before TLS counts no more."""
+        """What a proxy told before counts no more."""
         if self.connection.through is not None:
             self.connection.peer, self.connection.peer_port = self.connection.through
             self.connection.through = None
@@ -389,6 +394,10 @@ class ClientDialogue(Dialogue):
         if self.watched is not None:
             self.no_longer_watched()
         self.leave_crowd()
+        is_told = self.session_told or self.connection.through is not None
+        if is_told and self.login is not None and self.login.proxy:
+            self._told_nothing()  # the next one may be another's
+        self._was_in = True
         self.login = None
         self._log = None
         self.begin_time(self.service.login_timeout_s, activity_counts=False)

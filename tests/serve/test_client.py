@@ -239,6 +239,19 @@ async def test_who_was_in_through_a_proxy_is_not_believed_as_the_proxy(
         assert dialogue.connection.peer == "192.0.2.7"
 
 
+async def test_whose_connection_a_proxys_own_was_says_nothing_of_the_next_user(
+    tmp_path: Path,
+) -> None:
+    async with met("imap", tmp_path, believed=["127.0.0.0/8"]) as (peer, dialogue):
+        peer.send(TOLD["imap"])
+        await peer.until(b"i ")
+        peer.send(LOGIN["imap"])
+        await peer.until(b"a OK")
+        dialogue.login = Login("anna", Identity("anna"), proxy="frontend")
+        dialogue.forget_login()
+        assert (dialogue.connection.peer, dialogue.session_told) == ("127.0.0.1", "")
+
+
 async def test_an_address_that_a_proxy_tells_has_no_zone_for_that_is_any_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
