@@ -1,8 +1,9 @@
 """What scripts send: who gets it where a server takes it for some, what a death leaves, and where it stays else."""
 
 import asyncio
+import errno
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from structlog.testing import capture_logs
 
 from murder.model.name import MailboxName
 from murder.roles.backend.records.deliveries import FAILED, PENDING, SENT, Deliveries, Mail
+from murder.roles.backend.records.taken import Taken
+from murder.roles.backend.scripts import submission
 from murder.roles.backend.scripts.submission import MARK, Notes
+from murder.roles.backend.scripts.worklist import Worklist
 from tests.backend.delivery.test_sieve_delivery import Lmtp, sending
 from tests.kit.waiting import until_soon
 
@@ -172,3 +176,74 @@ async def test_what_can_be_kept_nowhere_waits(tmp_path: Path) -> None:
         client.one.backend.outgoing_arrived()
         await until_soon(lambda: went(client, [SENT]), "the server takes it in the end")
         assert sink.tries == 3
+
+
+async def test_what_was_taken_is_not_sent_again_where_no_file_can_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Taken, key: bytes, recipients: Iterable[str]) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(Taken, "note", fails)
+    async with sending(tmp_path, ONE) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT]), "its row knows")
+        assert sink.tries == 1
+
+
+async def test_a_mail_on_its_way_is_not_sent_twice_where_another_fails() -> None:
+    begun: list[int] = []
+    failures: list[Exception] = []
+    go_on = asyncio.Event()
+
+    async def due(_: int) -> Sequence[int]:
+        return () if go_on.is_set() else (1, 2)
+
+    async def send(number: int) -> None:
+        begun.append(number)
+        if number == 1:
+            raise OSError("no room")
+        await go_on.wait()
+
+    rows = Worklist(due, send, failures.append)
+    rows.start()
+    rows.wake()
+    await until_soon(lambda: begun == [1, 2], "both are begun")
+    for _ in range(20):
+        rows.wake()
+        await asyncio.sleep(0)
+    assert begun == [1, 2] and failures == []
+    go_on.set()
+    await until_soon(lambda: len(failures) == 1, "the failure is told")
+    await rows.stop()
+
+
+async def test_what_a_full_disk_does_not_keep_is_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(submission, "find_kept", full)
+    async with sending(tmp_path, ONE, b"554 no", retry_s=3600) as (client, sink):
+        with capture_logs() as logged:
+            await client.deliver("one")
+            await until_soon(
+                lambda: [e for e in logged if e["event"] == "outgoing.deferred"], "it waits"
+            )
+            await until_soon(lambda: went(client, [PENDING]), "its row stays")
+            assert await client.one.backend.deliveries.due(9) == []
+        assert sink.tries == 1
+
+
+async def test_what_is_kept_is_kept_once_where_its_row_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_: Deliveries, mail: Mail, problem: str) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Deliveries, "failed", fails)
+    async with sending(tmp_path, ONE, *[b"554 no"] * 9) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT]), "it is known from what was noted")
+        assert await client.subjects() == [("one", [])] and sink.tries == 1

@@ -13,10 +13,11 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from murder.api.store import NewMessage
+from murder.api.store import Mailbox, NewMessage
 from murder.config import Config
 from murder.config.sections import SubmissionConfig
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -111,7 +112,9 @@ class Submitter:
         if sent.refused and mail.keep:
             try:
                 await self._keep(mail)
-            except (Refusal, UpstreamFailure) as error:
+                with suppress(OSError):  # else once more, where the row does not come to know
+                    self._deliveries.taken.note(mail.key, mail.recipients)
+            except (Refusal, UpstreamFailure, OSError) as error:
                 sent.left += sent.refused  # it is nowhere else
                 sent.problem += f"; and it cannot be kept: {error}"
         if sent.left:
@@ -127,7 +130,7 @@ class Submitter:
 
     async def _keep(self, mail: Mail) -> None:
         """Where it would have been kept without the script: it had been accepted, so no quota is asked. Raises Refusal,
-        UpstreamFailure."""
+        UpstreamFailure, OSError."""
         backend = self._backend
         octets = mail.octets
         if octets.startswith(MARK):
@@ -140,8 +143,15 @@ class Submitter:
             words = (mail.user, frozenset[str](), octets)
             await append_elsewhere(backend, backend.upstreams, place, *words, is_retry=True)
             return
-        incoming = backend.store.incoming()
         mailbox = await backend.store.open(place.name, owner_of(place.name) or "")
+        try:
+            await self._put(mail, octets, mailbox)
+        finally:
+            mailbox.close()
+
+    async def _put(self, mail: Mail, octets: bytes, mailbox: Mailbox) -> None:
+        backend = self._backend
+        incoming = backend.store.incoming()
         try:
             await incoming.write(octets)
             message = NewMessage(incoming)
@@ -149,7 +159,6 @@ class Submitter:
             doer = Unattended(backend.mail_log, {"protocol": "submission", "user": mail.user})
             await trace_append(doer, mailbox, [message], uids)
         finally:
-            mailbox.close()
             await incoming.close()
 
 
@@ -232,9 +241,9 @@ def _transaction(client: smtplib.SMTP, notes: Notes, recipients: list[str], sent
     answer = client.getreply()
     sent.in_doubt = []
     is_taken = _is_taken(answer, accepted, sent)
-    notes.answered(accepted, taken=is_taken)
     if is_taken:
         sent.taken += accepted
+    notes.answered(accepted, taken=is_taken)  # its failure does not change what was answered
 
 
 def _is_taken(answer: tuple[int, bytes], recipients: list[str], sent: Sent) -> bool:

@@ -52,6 +52,10 @@ class Worklist(Generic[T]):
             self._arrived.clear()
             try:
                 while rows := await self._due(AT_ONCE):
-                    await asyncio.gather(*map(self._work_off, rows))
+                    # to the end of all: a row that is still worked off is due, too
+                    ends = await asyncio.gather(*map(self._work_off, rows), return_exceptions=True)
+                    for error in ends:
+                        if error is not None:
+                            raise error
             except Exception as error:  # noqa: BLE001 - the end of a task's turn; the rows stay
                 self._failed(error)
