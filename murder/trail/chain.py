@@ -6,6 +6,7 @@ unseen. This is against who edits files; who may write them and knows how this i
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -86,6 +87,17 @@ def write_ends(path: Path, ends: Ends) -> None:
     file = os.open(ends_file(path), flags, 0o600)
     try:
         os.pwrite(file, f"{ends.first} {ends.last}\n".encode("ascii"), 0)
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Nobody else, in any process, writes a line there or has the file become the former one. Raises OSError."""
+    file = os.open(ends_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(file)
 

@@ -5,7 +5,7 @@ file becomes the former one, which the next takes the place of: so much is kept,
 disk: a power cut may cost the last lines, never mail.
 """
 
-import fcntl
+import errno
 import json
 import os
 import re
@@ -20,6 +20,7 @@ from murder.log import logger, readable
 from murder.trail.chain import (
     LINK_OCTETS,
     Ends,
+    alone,
     format_line,
     goes_on_from,
     link,
@@ -63,7 +64,6 @@ class Trail:
         self._file = -1
         self._size = 0
         self._is_broken = False
-        self._has_moved = False  # a file has become the former one
         self._lock = threading.Lock()  # a store's threads write, too
 
     def keep(self, octets: int) -> None:
@@ -88,27 +88,34 @@ class Trail:
 
     def _append(self, facts: Mapping[str, object]) -> None:
         text = _encode(facts)
-        wanted = len(text) + LINK_OCTETS
-        if self._file < 0 or self._size + wanted > self._limit or self._is_removed():
-            self._open(wanted)
-        if not self._is_chained:
-            self._size += os.write(self._file, f"{text}\n".encode("utf-8", "replace"))
+        if self._is_chained:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with alone(
+                self._path
+            ):  # of a command line, or a worker and the one before it, there may be two at once
+                self._append_chained(text)
             return
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # of a command line there may be two at once
-        try:
-            size, ends = os.fstat(self._file).st_size, read_ends(self._path)
-            if size != self._size or ends is None or ends.last != self._last:
-                self._last, self._size = goes_on_from(self._both(), ends), size
-            self._last = link(self._last, text)
-            self._size += os.write(self._file, format_line(text, self._last))
-            if ends is None or self._has_moved:
-                first = oldest_link(self._both())
-            else:
-                first = ends.first
-            write_ends(self._path, Ends(first, self._last))
-            self._has_moved = False
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        if self._file < 0 or self._size + len(text) + LINK_OCTETS > self._limit:
+            self._open(len(text) + LINK_OCTETS)
+        self._size += os.write(self._file, f"{text}\n".encode("utf-8", "replace"))
+
+    def _append_chained(self, text: str) -> None:
+        size, wanted = self._current_size(), len(text) + LINK_OCTETS
+        if size < 0 or size + wanted > self._limit:
+            self._open(wanted)
+            size = os.fstat(self._file).st_size
+        ends = read_ends(self._path)
+        if size != self._size or ends is None or ends.last != self._last:
+            self._last, self._size = goes_on_from(self._both(), ends), size
+        its_link = link(self._last, text)
+        line = format_line(text, its_link)
+        written = os.write(self._file, line)
+        if written < len(line):
+            os.ftruncate(self._file, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        first = oldest_link(self._both()) if ends is None else ends.first
+        self._last, self._size = its_link, size + written
+        write_ends(self._path, Ends(first, its_link))
 
     def _open(self, wanted: int) -> None:
         """The file, or a new one where this has no room for so many octets more."""
@@ -120,7 +127,9 @@ class Trail:
             size = 0
         if size and size + wanted > self._limit:
             os.replace(self._path, f"{self._path}{FORMER}")
-            size, self._has_moved = 0, True
+            size = 0
+            if self._is_chained and (ends := read_ends(self._path)) is not None:
+                write_ends(self._path, Ends(oldest_link(self._both()), ends.last))
         if self._is_chained and not self._last:
             self._last = newest_line(self._both())[1]
         self._file = os.open(
@@ -128,9 +137,15 @@ class Trail:
         )
         self._size = size
 
-    def _is_removed(self) -> bool:
-        """Whether nobody would ever see what is written: looked at where a line counts."""
-        return self._is_chained and not os.fstat(self._file).st_nlink
+    def _current_size(self) -> int:
+        """Of the file; -1 where none is open, or what is open is no longer the one of that name."""
+        if self._file < 0:
+            return -1
+        status = os.fstat(self._file)
+        try:
+            return status.st_size if os.path.samestat(status, os.stat(self._path)) else -1
+        except FileNotFoundError:
+            return -1
 
     def _both(self) -> tuple[Path, Path]:
         return Path(f"{self._path}{FORMER}"), self._path

@@ -1,5 +1,6 @@
 """What is kept to be asked about: how much of it, and how it is found again."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -222,6 +223,37 @@ def test_two_writers_of_one_file_go_on_from_each_other(tmp_path: Path) -> None:
         trail.keep(1 << 20)
         trail.write("x", {})
     assert breaks(tmp_path) == []
+
+
+def test_two_writers_change_the_file_together(tmp_path: Path) -> None:
+    writers = [Trail(tmp_path, "audit", "backend", 0, chained=True) for _ in range(2)]
+    for number in range(200):
+        for trail in writers:
+            trail.keep(8_000)
+            trail.write(f"act{number}", {})
+        assert breaks(tmp_path) == []
+    former, path = files_of(tmp_path, "audit", "backend")
+    assert former.stat().st_size > 3_500 and b"act199" in path.read_bytes()
+
+
+@pytest.mark.parametrize("part", [0, 60])
+def test_a_disk_that_is_full_breaks_no_chain(
+    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the line that finds no room begins a new file, and the process ends with it."""
+    write, acts = os.write, list(map(str, range(7)))
+
+    def full(file: int, octets: bytes) -> int:
+        if not part:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, octets[:part])
+
+    for number in range(30):
+        chained(tmp_path, *acts[number % 7 :], keep=8_000)
+        monkeypatch.setattr("os.write", full)
+        chained(tmp_path, "lost", keep=8_000)
+        monkeypatch.setattr("os.write", write)
+        assert breaks(tmp_path) == []
 
 
 def test_what_a_peer_chose_ends_no_line_and_moves_no_cursor(tmp_path: Path) -> None:
