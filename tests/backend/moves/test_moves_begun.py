@@ -11,7 +11,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import inbox_of
 from murder.net.outgoing.connect import connect
 from murder.roles.backend.moves import mover
-from murder.roles.backend.moves.journal import State
+from murder.roles.backend.moves.journal import Move, Side, State
 from murder.wire.nodes.carry_words import Act
 from tests.backend.server import config_in, running_backend, spool_store
 from tests.kit.ports import free_port
@@ -64,7 +64,8 @@ async def test_what_never_began_is_refused_at_once(tmp_path: Path, why: str) -> 
 async def test_a_host_that_is_no_server_of_the_murder_is_not_tried_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that the configuration has a section for may be on its way up: it is tried on."""
+    """One that the configuration has a section for, or that another move has gone to, may be on its way up: it is tried
+    on."""
     monkeypatch.setattr(mover, "RETRY_MIN_S", 0.0)
     monkeypatch.setattr(mover, "RETRIES", 20)
     config = config_in(tmp_path)
@@ -77,12 +78,23 @@ async def test_a_host_that_is_no_server_of_the_murder_is_not_tried_for_long(
 
     async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
         one.mover._open = open_peer  # type: ignore[method-assign] # no network here
-        for server, code in (("be2.test", Code.CANNOT), ("be3.test", Code.UNAVAILABLE)):
+        bob = inbox_of("bob")
+        gone = Move("1", Side.OUT, bob, "be4.test", state=State.DONE, names=(bob,))
+        await one.mover.journal.save(gone)
+        for server, code in (
+            ("be2.test", Code.CANNOT),
+            ("be3.test", Code.UNAVAILABLE),
+            ("be4.test", Code.UNAVAILABLE),
+        ):
             with pytest.raises(Refusal) as refused:
                 await one.mover.move(inbox_of("ana"), server, "", "admin", lambda _: None)
             assert refused.value.code is code
             assert refused.value.text == f"{server}: port 143: Connection refused"
-        assert tried == {"be2.test": mover.RETRIES_OF_STRANGERS + 1, "be3.test": 21}
+            for move in one.mover.journal.moves():
+                if move.state is State.FAILED:
+                    await one.mover.abort(move.id)
+        strangers = mover.RETRIES_OF_STRANGERS + 1
+        assert tried == {"be2.test": strangers, "be3.test": 21, "be4.test": 21}
 
 
 async def test_a_name_without_an_address_is_said_once() -> None:

@@ -41,8 +41,8 @@ from murder.roles.backend.moves.verify import Verification, changed_since
 from murder.roles.backend.shared import Backend
 
 RETRIES: Final = 100  # of a move that the source still owns; later steps are tried for ever
-# of one that its target has never heard of, where nobody says that there is such a server: a name with a slip in it may
-# be some other host's
+# of one that its target has never heard of, where nobody says that there is such a server, and none of the moves that are
+# remembered went there or came from there: a name with a slip in it may be some other host's
 RETRIES_OF_STRANGERS: Final = 3
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 3.0
@@ -227,8 +227,13 @@ class Mover:
     def _is_nowhere(self, move: Move, problem: Exception, tries: int) -> bool:
         """Whether what this name leads to is no server of this murder, as far as can be told from here."""
         is_new = move.state is State.COPYING and not move.names
-        is_stranger = is_new and not self.upstreams.is_named(move.server)
-        return is_stranger and isinstance(problem, UpstreamFailure) and tries > RETRIES_OF_STRANGERS
+        if not is_new or not isinstance(problem, UpstreamFailure) or tries <= RETRIES_OF_STRANGERS:
+            return False
+        return not self.upstreams.is_named(move.server) and not self._has_carried(move.server)
+
+    def _has_carried(self, server: str) -> bool:
+        """Whether a move has come as far as mailboxes with that one: it is a server, and may be on its way up."""
+        return any(move.server == server and move.names for move in self.journal.moves())
 
     async def _give_up(self, move: Move, problem: Refusal) -> Move:
         """It has never begun: nothing is to be resumed, and nothing stands in the way of another."""
