@@ -168,10 +168,22 @@ async def test_what_nobody_takes_in_time_is_kept_once(script: bytes, tmp_path: P
         assert b"X-Sieve-Redirected-From" not in octets and b"Received: " in octets
 
 
+async def test_what_was_for_a_folder_that_has_gone_is_kept_in_the_inbox(tmp_path: Path) -> None:
+    async with sending(tmp_path, ONE, b"554 no") as (client, _):
+        octets = MARK + b" ana\r\nSubject: one\r\n\r\n"
+        mail = Mail(b"key", "ana", "", ("x@y.example",), octets, keep=b"user.ana.gone")
+        await client.one.backend.deliveries.end(b"", [mail])
+        client.one.backend.outgoing_arrived()
+        await until_soon(client.states, "it is there")
+        await until_soon(lambda: client.states() != [PENDING], "it is given up, or sent")
+        assert client.states() == [FAILED]
+        assert await client.subjects() == [("one", [])]
+
+
 async def test_what_can_be_kept_nowhere_waits(tmp_path: Path) -> None:
     async with sending(tmp_path, ONE, b"554 no", b"554 no") as (client, sink):
         await client.one.backend.deliveries.end(
-            b"", [Mail(b"key", "bob", "", ("x@y.example",), b"S: x\r\n\r\n", keep=b"user.gone")]
+            b"", [Mail(b"key", "gone", "", ("x@y.example",), b"S: x\r\n\r\n", keep=b"user.gone")]
         )
         client.one.backend.outgoing_arrived()
         await until_soon(lambda: went(client, [SENT]), "the server takes it in the end")

@@ -22,7 +22,7 @@ from murder.config import Config
 from murder.config.sections import SubmissionConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
-from murder.model.name import MailboxName, display, owner_of
+from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.roles.backend.records.deliveries import Mail
 from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
@@ -129,13 +129,15 @@ class Submitter:
             await self._deliveries.failed(mail, sent.problem)
 
     async def _keep(self, mail: Mail) -> None:
-        """Where it would have been kept without the script: it had been accepted, so no quota is asked. Raises Refusal,
-        UpstreamFailure, OSError."""
+        """Where it would have been kept without the script, or in the INBOX where that has gone: it had been accepted, so no
+        quota is asked. Raises Refusal, UpstreamFailure, OSError."""
         backend = self._backend
         octets = mail.octets
         if octets.startswith(MARK):
             octets = octets.partition(b"\n")[2]
         place = await find_kept(backend, MailboxName(mail.keep))
+        if place is None and mail.user:
+            place = await find_kept(backend, inbox_of(mail.user))
         if place is None:
             raise Refusal(Code.NONEXISTENT, f"{display(MailboxName(mail.keep))} is gone")
         if place.server:
