@@ -100,6 +100,13 @@ def test_a_flush_leaves_its_mark_in_the_data_folder(
     assert "fe1: /no/such/ssh" in capsys.readouterr().err
 
 
+def test_without_an_audit_trail_users_are_kept_all_the_same(config: str) -> None:
+    with open(config, "a", encoding="utf-8") as file:
+        file.write("\n[log]\naudit_keep_bytes = 0\n")
+    added = murder("auth", "add", "anna", "-c", config, typed="secret\n")
+    assert (added.returncode, added.stderr) == (0, "")
+
+
 def test_who_is_removed_leaves_no_application_password_to_a_namesake(
     config: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,8 @@ def taken(config_file: Path, arguments: str = "") -> None:
     by = {"user": f"uid {os.getuid()}", "sudo": os.environ.get("SUDO_USER", "")}
     said = arguments or " ".join(map(_shown, given.values()))
     trail.write(context.command_path, {**by, "arguments": said})
-    keep_owner(data, (*data.iterdir(), trail.path.parent, *trail.path.parent.iterdir()))
+    folder = trail.path.parent  # is not there where no trail is kept
+    keep_owner(data, (*data.iterdir(), folder, *folder.glob("*")))
 
 
 def _shown(value: object) -> str:
