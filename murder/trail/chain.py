@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+FORMER: Final = ".1"  # behind a file's name
 ENDS: Final = "ends-"  # before the name of a writer's file, which is no file of lines then
 AT_END: Final = "end"  # in place of a line's number
 TAIL_OCTETS: Final = 64 * 1024
@@ -111,12 +112,16 @@ def goes_on_from(paths: Sequence[Path], ends: Ends | None) -> str:
     return ends.last
 
 
-def breaks_in(files: Sequence[Path]) -> list[str]:
-    """Where the chain of one writer's files, the former one first, is broken: `file:line` of each line that does not go on
-    from the one before it; `file:1` and `file:end` where lines before or behind are missing. Blocks: for a thread."""
-    if not files:
-        return []
-    ends = read_ends(files[-1])
+def breaks_in(path: Path) -> list[str]:
+    """Where the chain of the writer of that file is broken: `file:line` of each line that does not go on from the one before
+    it; `file:1` and `file:end` where lines before or behind are missing. Blocks: for a thread."""
+    # looked at once more: a file may have become the former one while this was read
+    return _breaks_in(path) and _breaks_in(path)
+
+
+def _breaks_in(path: Path) -> list[str]:
+    former = path.with_name(path.name + FORMER)
+    ends, files = read_ends(path), [file for file in (former, path) if file.exists()]
     breaks: list[str] = []
     first, before = "", None
     has_last = False
@@ -128,12 +133,12 @@ def breaks_in(files: Sequence[Path]) -> list[str]:
         first = first or its_link
         has_last = has_last or ends is None or its_link == ends.last
         before = its_link or before
-    if ends is None or (now := read_ends(files[-1])) is None:
+    if ends is None or (now := read_ends(path)) is None:
         return breaks
     if first != ends.first == now.first:  # else a file has become the former one meanwhile
-        breaks.insert(0, f"{files[0].name}:1")
+        breaks.insert(0, f"{(files or [path])[0].name}:1")
     if not has_last and ends.first == now.first:
-        breaks.append(f"{files[-1].name}:{AT_END}")
+        breaks.append(f"{path.name}:{AT_END}")
     return breaks
 
 

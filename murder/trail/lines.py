@@ -18,6 +18,8 @@ from typing import Final
 
 from murder.log import logger, readable
 from murder.trail.chain import (
+    ENDS,
+    FORMER,
     LINK_OCTETS,
     Ends,
     alone,
@@ -31,7 +33,6 @@ from murder.trail.chain import (
 )
 
 FOLDER: Final = "trail"
-FORMER: Final = ".1"  # behind a file's name
 ENDING: Final = ".jsonl"
 MAX_FOUND: Final = 2000  # lines of one answer, the newest
 
@@ -160,14 +161,6 @@ class Trail:
             self._file = -1
 
 
-def writers_of(files: Sequence[Path]) -> list[list[Path]]:
-    """The same files, those of each writer together."""
-    paths: dict[str, list[Path]] = {}
-    for path in files:
-        paths.setdefault(path.name.removesuffix(FORMER), []).append(path)
-    return list(paths.values())
-
-
 def files_of(folder: Path, kind: str, role: str) -> list[Path]:
     """All that its workers have written, also those that are no more; the former ones first."""
     if not folder.is_dir():
@@ -175,6 +168,14 @@ def files_of(folder: Path, kind: str, role: str) -> list[Path]:
     mine = f"{kind}-{role}-"
     files = [path for path in folder.iterdir() if path.name.startswith(mine)]
     return sorted(files, key=lambda path: (not path.name.endswith(FORMER), path.name))
+
+
+def chains_of(folder: Path, kind: str, role: str) -> list[Path]:
+    """The file of each of its workers whose lines are chained, whether it is there or not."""
+    names = {path.name.removesuffix(FORMER) for path in files_of(folder, kind, role)}
+    left = [path.name.removeprefix(ENDS) for path in folder.glob(f"{ENDS}*")]
+    names.update(name for name in left if name.startswith(f"{kind}-{role}-"))
+    return [folder / name for name in sorted(names)]
 
 
 def find(

@@ -10,7 +10,7 @@ import pytest
 from murder.serve.imap import shown_arguments
 from murder.serve.mail_log import HEAD_OCTETS, HeadOf
 from murder.trail.chain import ENDS, breaks_in, ends_file
-from murder.trail.lines import Trail, files_of, find, newest, stamp
+from murder.trail.lines import Trail, chains_of, files_of, find, newest, stamp
 from murder.wire.imap.command import Command
 
 KEYS = ("id", "to", "reply*")
@@ -128,7 +128,7 @@ def chained(folder: Path, *acts: str, keep: int = 1 << 20) -> None:
 
 
 def breaks(folder: Path) -> list[str]:
-    return breaks_in(files_of(folder, "audit", "backend"))
+    return [at for path in chains_of(folder, "audit", "backend") for at in breaks_in(path)]
 
 
 def test_a_line_that_was_taken_out_or_altered_shows(tmp_path: Path) -> None:
@@ -183,6 +183,15 @@ def test_a_former_file_that_was_taken_away_shows(tmp_path: Path) -> None:
     assert breaks(tmp_path) == []
     former.unlink()
     assert breaks(tmp_path) == [f"{path.name}:1"]
+
+
+def test_the_newest_file_taken_away_shows_and_so_do_all(tmp_path: Path) -> None:
+    chained(tmp_path, *map(str, range(150)), keep=20_000)
+    former, path = files_of(tmp_path, "audit", "backend")
+    path.unlink()
+    assert breaks(tmp_path) == [f"{path.name}:end"]
+    former.unlink()
+    assert breaks(tmp_path) == [f"{path.name}:1", f"{path.name}:end"]
 
 
 def test_a_process_that_was_killed_behind_its_line_has_broken_nothing(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from murder.trail import audit
 from murder.trail.audit import NODE
 from murder.trail.chain import breaks_in
 from murder.trail.figures import Figures
-from murder.trail.lines import files_of, find, newest, stamp, writers_of
+from murder.trail.lines import chains_of, files_of, find, newest, stamp
 from murder.trail.lines import folder_of as trail_folder
 from murder.wire.nodes.control_answers import (
     ChainChecked,
@@ -317,8 +317,11 @@ class ControlServer:
 
     async def _chain(self, request: AskChain) -> ChainChecked:
         """Of all that the role's workers have written."""
-        files = self._files(request.kind)
-        broken = [await asyncio.to_thread(breaks_in, mine) for mine in writers_of(files)]
+        folder, files = trail_folder(self._config.node.data), self._files(request.kind)
+        chains = [
+            path for role in (NODE, self._role) for path in chains_of(folder, request.kind, role)
+        ]
+        broken = [await asyncio.to_thread(breaks_in, path) for path in chains]
         return ChainChecked(len(files), tuple(place for places in broken for place in places))
 
     def _files(self, kind: str) -> list[Path]:
