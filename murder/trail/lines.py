@@ -91,9 +91,8 @@ class Trail:
         text = _encode(facts)
         if self._is_chained:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with alone(
-                self._path
-            ):  # of a command line, or a worker and the one before it, there may be two at once
+            # of a command line, or a worker and the one before it, there may be two at once
+            with alone(self._path):
                 self._append_chained(text)
             return
         if self._file < 0 or self._size + len(text) + LINK_OCTETS > self._limit:

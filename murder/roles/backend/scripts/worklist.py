@@ -52,10 +52,12 @@ class Worklist(Generic[T]):
             self._arrived.clear()
             try:
                 while rows := await self._due(AT_ONCE):
-                    # to the end of all: a row that is still worked off is due, too
+                    # all to their ends: a row that is still worked off is due, too
                     ends = await asyncio.gather(*map(self._work_off, rows), return_exceptions=True)
-                    for error in ends:
-                        if error is not None:
-                            raise error
+                    failures = [end for end in ends if isinstance(end, Exception)]
+                    for failure in failures:
+                        self._failed(failure)
+                    if failures:
+                        break
             except Exception as error:  # noqa: BLE001 - the end of a task's turn; the rows stay
                 self._failed(error)
