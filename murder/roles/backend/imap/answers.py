@@ -112,11 +112,13 @@ class Listed:
 
 @dataclass(slots=True)
 class Tree:
-    """All that a user may see, as a LIST of it has found: of it any other plain LIST is answered. `stamp`: of the mailbox
-    list. `lines`: as far as they have been told."""
+    """All that a user may see, as a LIST of it has found: of it any other plain LIST is answered that looks no further.
+    `stamp`: of the mailbox list. `prefixes`: where it has looked (`ListQuery`), other domains are not among them. `lines`:
+    as far as they have been told."""
 
     stamp: int
     namespace: Namespace
+    prefixes: tuple[bytes, ...]
     nodes: list[Node]
     lines: list[bytes | None]
 

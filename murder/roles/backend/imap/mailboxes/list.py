@@ -6,7 +6,7 @@ from typing import Final
 from murder.errors import Code, Refusal
 from murder.model.acl import format_rights
 from murder.model.name import MailboxName, check_readable, inbox_of, owner_of
-from murder.model.query.listing import MOST_NODES, ListRow
+from murder.model.query.listing import MOST_NODES, ListQuery, ListRow
 from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
 from murder.roles.backend.changes.news import Kind, News
@@ -54,7 +54,7 @@ async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
         is_plain = word == b"LIST" and not (
             request.extended or request.selection or request.returns
         )
-        known = tree_of(dialogue, who, stamp) if is_plain else None
+        known = tree_of(dialogue, who, stamp, answer.query) if is_plain else None
         if known is not None:
             dialogue.send(lines_of(dialogue, known, answer))
         else:
@@ -63,7 +63,8 @@ async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
             await answer.tell()
             nodes = answer.nodes
             if nodes is not None and answer.whole is not None and len(nodes) <= MOST_NODES:
-                tree = Tree(stamp, dialogue.namespace, nodes, [None] * len(nodes))
+                where = dialogue.namespace, answer.query.prefixes
+                tree = Tree(stamp, *where, nodes, [None] * len(nodes))
                 answers.trees.keep(who, tree)
         key = plain(command, LIST)
         if key is not None and answer.whole is not None:
@@ -74,21 +75,24 @@ async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
 def told_anew(dialogue: BackendImap, who: Who, octets: bytes, stamp: int) -> bytes | None:
     """The answer to a LIST that is spelled as `PLAIN` has it, without waiting; None where all that there is is not known.
     Raises Refusal."""
-    tree = tree_of(dialogue, who, stamp)
+    pattern = octets[len(b'LIST "" ') :].strip(b'"')
+    answer = _Answer(dialogue, ListRequest(b"", (pattern,)), b"LIST")
+    tree = tree_of(dialogue, who, stamp, answer.query)
     if tree is None:
         return None
-    pattern = octets[len(b'LIST "" ') :].strip(b'"')
-    octets_told = lines_of(dialogue, tree, _Answer(dialogue, ListRequest(b"", (pattern,)), b"LIST"))
+    octets_told = lines_of(dialogue, tree, answer)
     dialogue.backend.answers.lists.keep((who, octets), Listed(stamp, octets_told))
     return octets_told
 
 
-def tree_of(dialogue: BackendImap, who: Who, stamp: int) -> Tree | None:
-    """What is kept of all that the user may see, if that is so still."""
+def tree_of(dialogue: BackendImap, who: Who, stamp: int, query: ListQuery) -> Tree | None:
+    """What is kept of all that the user may see, if that is so still, and has all that the query asks for: who names another
+    domain means mailboxes that no `*` shows."""
     tree = dialogue.backend.answers.trees.get(who)
     if tree is None or tree.stamp != stamp or dialogue.backend.noticer is not None:
         return None
-    return tree if tree.namespace is dialogue.namespace else None
+    is_in_it = all(prefix.startswith(tree.prefixes) for prefix in query.prefixes)
+    return tree if is_in_it and tree.namespace is dialogue.namespace else None
 
 
 def lines_of(dialogue: BackendImap, tree: Tree, answer: ListAnswer) -> bytes:
