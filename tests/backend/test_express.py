@@ -5,12 +5,14 @@ Capital letters go the short way where they may, small ones never do: the same c
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
 
 from murder.api.store import MailboxStore
+from murder.config.sections import NamespaceConfig
 from murder.roles.backend.imap.answers import (
     ENTRY_OCTETS,
     LONGEST,
@@ -20,7 +22,7 @@ from murder.roles.backend.imap.answers import (
     Kept,
     Listed,
 )
-from tests.backend.server import maildir_store, running_backend, spool_store
+from tests.backend.server import config_in, maildir_store, running_backend, spool_store
 from tests.backend.workers import two_workers
 from tests.kit.peer import Deflate, Peer
 
@@ -201,6 +203,18 @@ async def test_who_logs_in_next_is_told_their_own(tmp_path: Path) -> None:
         for _ in range(2):
             assert b"anas" not in b"".join(await peer.ok(both[0]))
             assert await peer.ok(both[1]) == [b"* STATUS INBOX (MESSAGES 0)"]
+
+
+async def test_what_was_listed_before_changes_no_list_of_several_domains(tmp_path: Path) -> None:
+    config = config_in(tmp_path, namespace=NamespaceConfig(domains=True))
+    users = "ana@x.org", "bob@y.org"
+    store = partial(spool_store, tmp_path)
+    async with running_backend(tmp_path, store, users, config) as running:
+        peer = await at(running.address[1], "admin")
+        asked = [lower(f'LIST "" {pattern}') for pattern in ("user/%", "user/*@y.org", "*@x.org")]
+        before = [await peer.ok(words) for words in asked]
+        assert len(await peer.ok('LIST "" *')) == len(users)
+        assert [await peer.ok(words) for words in asked] == before
 
 
 async def test_a_right_that_was_taken_away_counts_at_once(tmp_path: Path) -> None:

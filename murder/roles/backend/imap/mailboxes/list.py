@@ -5,8 +5,8 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.acl import format_rights
-from murder.model.name import MailboxName, check_readable, inbox_of, owner_of
-from murder.model.query.listing import MOST_NODES, ListQuery, ListRow
+from murder.model.name import MailboxName, check_readable, inbox_of, owner_of, split_domain
+from murder.model.query.listing import MOST_NODES, ListQuery, ListRow, Node
 from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
 from murder.roles.backend.changes.news import Kind, News
@@ -62,7 +62,7 @@ async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
             answer.nodes = [] if is_all else None
             await answer.tell()
             nodes = answer.nodes
-            if nodes is not None and answer.whole is not None and len(nodes) <= MOST_NODES:
+            if nodes is not None and answer.whole is not None and _may_be_kept(nodes, answer.query):
                 where = dialogue.namespace, answer.query.prefixes
                 tree = Tree(stamp, *where, nodes, [None] * len(nodes))
                 answers.trees.keep(who, tree)
@@ -70,6 +70,14 @@ async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
         if key is not None and answer.whole is not None:
             answers.lists.keep((who, key), Listed(stamp, answer.whole))
     await dialogue.finish(command)
+
+
+def _may_be_kept(nodes: Sequence[Node], query: ListQuery) -> bool:
+    """Whether they are few, and of the user's own domain: of several domains, as some administrators see them, not every
+    pattern looks at all (`ListQuery.prefixes`)."""
+    own = split_domain(query.own)[0]
+    names = [node.name for node in nodes if node.name is not None]
+    return len(nodes) <= MOST_NODES and all(split_domain(name)[0] == own for name in names)
 
 
 def told_anew(dialogue: BackendImap, who: Who, octets: bytes, stamp: int) -> bytes | None:
