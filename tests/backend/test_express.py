@@ -205,6 +205,21 @@ async def test_who_logs_in_next_is_told_their_own(tmp_path: Path) -> None:
             assert await peer.ok(both[1]) == [b"* STATUS INBOX (MESSAGES 0)"]
 
 
+async def test_who_enables_imap4rev2_while_a_mailbox_is_selected_shares_no_recent(
+    tmp_path: Path,
+) -> None:
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as running:
+        before, behind = [await at(running.address[1], "ana") for _ in range(2)]
+        await before.ok("APPEND INBOX {4+}\r\na: b")
+        await before.ok("EXAMINE INBOX")
+        for peer in (before, behind):
+            await peer.ok("ENABLE IMAP4rev2")
+        await behind.ok("EXAMINE INBOX")
+        for _ in range(2):
+            assert await before.ok("FETCH 1:* (FLAGS)") == [rb"* 1 FETCH (FLAGS (\Recent))"]
+            assert await behind.ok("FETCH 1:* (FLAGS)") == [b"* 1 FETCH (FLAGS ())"]
+
+
 async def test_what_was_listed_before_changes_no_list_of_several_domains(tmp_path: Path) -> None:
     config = config_in(tmp_path, namespace=NamespaceConfig(domains=True))
     users = "ana@x.org", "bob@y.org"

@@ -20,6 +20,7 @@ from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace
 from murder.model.query.listing import Node
 from murder.model.query.status import StatusItem
+from murder.roles.backend.imap.flags import FlagForms
 from murder.roles.backend.imap.untagged import Manner
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.status import StatusRequest
@@ -50,9 +51,11 @@ def who_of(login: Login, in_utf8: bool) -> Who:
     return login.user, login.is_admin, login.identity.groups, in_utf8
 
 
-def flags_key(mailbox: Mailbox, login: Login, manner: Manner, octets: bytes) -> Hashable:
+def flags_key(
+    mailbox: Mailbox, login: Login, manner: Manner, forms: FlagForms, octets: bytes
+) -> Hashable:
     """The key of an answer to FETCH FLAGS: what else makes one look otherwise than another."""
-    asked = manner.condstore, manner.qresync, manner.uid_only, manner.imap4rev2
+    asked = manner.condstore, manner.qresync, manner.uid_only, forms.tells_recent
     return mailbox.mailbox_id, login.user, asked, octets
 
 

@@ -125,7 +125,7 @@ class Express(BackendImap):
         selected = self.selected
         if view is None or selected is None or "r" not in selected.rights:
             return None
-        key = flags_key(view.mailbox, self.user, self.manner, octets)
+        key = flags_key(view.mailbox, self.user, self.manner, self.forms, octets)
         kept = self.backend.answers.flags.get(key)
         if (
             kept is None

@@ -35,10 +35,10 @@ ALL_NEEDED: Final = frozenset("stw")  # who has them may change any flag
 class FlagForms:
     """The flags of one selected mailbox as this session's client knows them."""
 
-    __slots__ = ("_fresh", "_permanent", "_tells_recent", "formed", "formed_recent", "keywords")
+    __slots__ = ("_fresh", "_permanent", "formed", "formed_recent", "keywords", "tells_recent")
 
     def __init__(self, permanent: frozenset[str], tells_recent: bool = True) -> None:
-        self._tells_recent = tells_recent
+        self.tells_recent = tells_recent
         self.keywords: set[str] = set()
         self._permanent = permanent
         # what `form` has made, of other messages and of recent ones: for who has many
@@ -58,7 +58,7 @@ class FlagForms:
         if new and len(self.keywords) < MOST_KEYWORDS:  # each announcement names them all
             self.keywords |= new
             self._fresh = True
-        tells = is_recent and self._tells_recent
+        tells = is_recent and self.tells_recent
         made = forms[flags] = format_flags(flags | {RECENT} if tells else flags)
         return made
 

@@ -208,8 +208,9 @@ class _Fetch:
         if key is not None and view.uids:
             seen = len(view.uids), view.uids[-1], frozenset(keywords), frozenset(view.recent)
             kept = Flags(view.modseq, *seen, lines)
+            manner = dialogue.manner, dialogue.forms
             answers = dialogue.backend.answers.flags
-            answers.keep(flags_key(view.mailbox, dialogue.user, dialogue.manner, key), kept)
+            answers.keep(flags_key(view.mailbox, dialogue.user, *manner, key), kept)
 
     async def tell(self, uids: Sequence[Uid]) -> None:
         """Send the responses."""
