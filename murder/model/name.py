@@ -230,14 +230,16 @@ def _check_characters(name: bytes) -> None:
         raise Refusal(Code.CANNOT, "A mailbox name is modified UTF-7: two shifts in a row are one")
 
 
-def check_readable(name: MailboxName) -> None:
-    """Refuse what is no modified UTF-7: some clients stop at it in a list. For what need not be a mailbox; laxer than
-    `check_new_name`."""
+def check_readable(name: MailboxName, user: str) -> None:
+    """Refuse what `user` would read as no modified UTF-7: some clients stop at it in a list. For what need not be a mailbox;
+    laxer than `check_new_name`."""
     check_name_size(name)
-    bad = [octet for octet in name if octet < 0x20 or octet > 0x7E]
+    own = inbox_of(user)  # what they are called their own lists do not show
+    read = name[len(own) :] if is_below(name, own) else name
+    bad = [octet for octet in read if octet < 0x20 or octet > 0x7E]
     if bad:
         raise Refusal(Code.CANNOT, f"A mailbox name must not contain {chr(bad[0])!r}")
-    for _ in _shifted(split_domain(name)[1]):
+    for _ in _shifted(split_domain(read)[1]):
         pass
 
 

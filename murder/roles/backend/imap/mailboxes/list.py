@@ -227,7 +227,7 @@ async def _subscribe(dialogue: BackendImap, command: Command, subscribed: bool) 
     name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
     user = dialogue.user.user
     if subscribed:
-        check_readable(name)
+        check_readable(name, user)
         await check_room_for_subscription(dialogue.backend, dialogue.user, name)
     await dialogue.backend.store.subscribe(user, name, subscribed)
     with dialogue.causing((Kind.SUBSCRIBED, name)):
