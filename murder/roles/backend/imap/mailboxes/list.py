@@ -63,9 +63,9 @@ async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
             await answer.tell()
             nodes = answer.nodes
             if nodes is not None and answer.whole is not None and _may_be_kept(nodes, answer.query):
-                where = dialogue.namespace, answer.query.prefixes
-                tree = Tree(stamp, *where, nodes, [None] * len(nodes))
-                answers.trees.keep(who, tree)
+                lines: list[bytes | None] = [None] * len(nodes)
+                place = dialogue.namespace, answer.query.prefixes
+                answers.trees.keep(who, Tree(stamp, *place, nodes, lines))
         key = plain(command, LIST)
         if key is not None and answer.whole is not None:
             answers.lists.keep((who, key), Listed(stamp, answer.whole))
