@@ -205,15 +205,21 @@ class Root:
     def _run(self, job: _Job) -> None:
         writer = self._writer
         writer.execute("SAVEPOINT job")
+        undo = self._job_begins()
         try:
             job.outcome = job.work(writer)
         except (Refusal, OSError) as error:  # this job's own trouble is not the others'
             job.error = disk_error(error, self.file)
             writer.execute("ROLLBACK TO job")
+            undo()
         writer.execute("RELEASE job")
 
     def _after_begin(self) -> None:
         """What must be done before any job of a transaction."""
+
+    def _job_begins(self) -> Callable[[], None]:
+        """What is to be forgotten with its rows, where one job of a transaction is undone."""
+        return _nothing
 
     def _before_commit(self) -> None:
         """What must be durable before the rows that name it."""
@@ -247,6 +253,10 @@ class Root:
                     job.future.set_exception(job.error)
                 else:
                     job.future.set_result(job.outcome)
+
+
+def _nothing() -> None:
+    pass
 
 
 def make_folder(folder: Path) -> None:

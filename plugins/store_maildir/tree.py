@@ -10,7 +10,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -166,6 +166,10 @@ class Tree(Root):
         self.synchronised.clear()
         self._unsynced.clear()
         self.perform(self._writer)  # what a crash has left
+
+    def _job_begins(self) -> Callable[[], None]:
+        looked_at = frozenset(self.synchronised)
+        return lambda: self.synchronised.intersection_update(looked_at)
 
     def _after_end(self) -> None:
         self._locks.close()
