@@ -131,7 +131,7 @@ async def test_old_mail_goes_to_the_archive_where_there_is_one(make: Make, tmp_p
         await ana.ok("SELECT INBOX/Old")
         (fetched,) = await ana.ok("FETCH 1:* (FLAGS)")
         assert b"work" in fetched and b"\\Seen" in fetched
-        (trail,) = [*tmp_path.rglob("*backend-7*")]
+        (trail,) = [*tmp_path.rglob("audit-backend-7*")]
         assert "EXPIRE" in trail.read_text() and "user.ana.Old" in trail.read_text()
         appended, *_, moved = mail_log(tmp_path)
         assert (moved["event"], moved["rule"]) == ("message.moved", "old")
