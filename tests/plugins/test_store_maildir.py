@@ -5,7 +5,6 @@ import os
 import re
 import sqlite3
 import subprocess
-import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -19,13 +18,10 @@ from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import read_subscriptions, read_uidlist, write_subscriptions
-from plugins.store_maildir.mailbox import MaildirMailbox
 from plugins.store_maildir.store import MaildirStore, Settings
-from plugins.store_maildir.sync import changing
 from plugins.store_maildir.tree import Tree
 from tests.conftest import cannot_run
 from tests.kit.process import open_folder
-from tests.kit.waiting import turns
 
 DOVECOT = Path("/usr/lib/dovecot/imap")
 NOBODY = 65534
@@ -299,39 +295,6 @@ async def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) ->
         (tree / "cur" / "4.d:2,").write_bytes(ONE)
         while len(await inbox.uids()) < 2:
             assert time.time() < before + 60
-
-
-async def test_what_a_refused_change_had_found_is_found_again(tmp_path: Path) -> None:
-    """By the next one, in the same transaction: its rows were undone."""
-    tree = by_hand(tmp_path)
-    async with stored(tmp_path) as store:
-        box = await store.open(INBOX, "ana")
-        assert isinstance(box, MaildirMailbox)
-        (tree / "new" / "1.a").write_bytes(ONE)
-        root, box_id, may_begin = box.tree, box.box_id, threading.Event()
-
-        def refuse(db: sqlite3.Connection) -> None:
-            with changing(db, root, box_id):
-                raise Refusal(Code.CANNOT, "no")
-
-        def count(db: sqlite3.Connection) -> int:
-            with changing(db, root, box_id):
-                row = db.execute("SELECT count(*) FROM message WHERE mailbox=?", (box_id,))
-                return int(row.fetchone()[0])
-
-        first = asyncio.create_task(root.write(lambda _: may_begin.wait(60)))
-        await turns()
-        refused, counted = (
-            asyncio.create_task(root.write(refuse)),
-            asyncio.create_task(root.write(count)),
-        )
-        await turns()
-        may_begin.set()
-        assert await first
-        with pytest.raises(Refusal):
-            await refused
-        assert await counted == 1
-        box.close()
 
 
 async def test_folders_that_come_and_go_are_noticed(tmp_path: Path) -> None:

@@ -2,14 +2,28 @@
 
 import asyncio
 import os
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
 from murder.api import FlagChange
+from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 from plugins.store_maildir import tree
-from tests.plugins.test_store_maildir import INBOX, ONE, SUB, append, flags_in, stored
+from plugins.store_maildir.mailbox import MaildirMailbox
+from plugins.store_maildir.sync import changing
+from tests.kit.waiting import turns
+from tests.plugins.test_store_maildir import (
+    INBOX,
+    ONE,
+    SUB,
+    append,
+    by_hand,
+    flags_in,
+    stored,
+)
 
 
 async def test_others_wait_until_files_are_where_the_list_says(
@@ -61,4 +75,37 @@ async def test_flags_that_others_change_meanwhile_are_kept(
         told = (await flags_in(box))[int(uid)]
         assert {"\\Seen": "S", "\\Flagged": "F", "\\Deleted": "T"}.keys() >= told
         assert {one[1] for one in told} == {{"F": "F", "S": "S", "T": "D"}[one] for one in flags}
+        box.close()
+
+
+async def test_what_a_refused_change_had_found_is_found_again(tmp_path: Path) -> None:
+    """By the next one, in the same transaction: its rows were undone."""
+    maildir = by_hand(tmp_path)
+    async with stored(tmp_path) as store:
+        box = await store.open(INBOX, "ana")
+        assert isinstance(box, MaildirMailbox)
+        (maildir / "new" / "1.a").write_bytes(ONE)
+        root, box_id, may_begin = box.tree, box.box_id, threading.Event()
+
+        def refuse(db: sqlite3.Connection) -> None:
+            with changing(db, root, box_id):
+                raise Refusal(Code.CANNOT, "no")
+
+        def count(db: sqlite3.Connection) -> int:
+            with changing(db, root, box_id):
+                row = db.execute("SELECT count(*) FROM message WHERE mailbox=?", (box_id,))
+                return int(row.fetchone()[0])
+
+        first = asyncio.create_task(root.write(lambda _: may_begin.wait(60)))
+        await turns()
+        refused, counted = (
+            asyncio.create_task(root.write(refuse)),
+            asyncio.create_task(root.write(count)),
+        )
+        await turns()
+        may_begin.set()
+        assert await first
+        with pytest.raises(Refusal):
+            await refused
+        assert await counted == 1
         box.close()
