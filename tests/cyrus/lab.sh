@@ -220,14 +220,25 @@ wait_port() { # ip port
   echo "no answer on $1:$2" >&2; return 1
 }
 
+answers() { (exec 3<>/dev/tcp/$1/$2) 2>/dev/null; }  # ip port
+ports_of() { sed -n 's/.*listen="[0-9.]*:\([0-9]*\)".*/\1/p' $LAB_ROOT/$1/cyrus.conf; }  # node
+
+# A process that was killed may hold its sockets for a moment still: a new master that cannot have them goes on without.
+wait_free() { # node
+  local port i
+  for port in $(ports_of $1); do
+    for i in $(seq 100); do answers $(ip_of $1) $port || break; sleep 0.1; done
+  done
+}
+
 start() {
-  local n d i
+  local n d i port
   for n in ${@:-$ALL}; do
     d=$LAB_ROOT/$n; i=$(ip_of $n)
     if running $n; then echo "$n already running (pid $(cat $d/master.pid))"; continue; fi
     # CYRUS_VERBOSE etc. stay unset; -d = daemonise
     (cd $d/conf && $MASTER -C $d/imapd.conf -M $d/cyrus.conf -p $d/master.pid -d)
-    case $n in mupdate) wait_port $i 3905;; fe1) wait_port $i 3905; wait_port $i 143;; *) wait_port $i 143;; esac
+    for port in $(ports_of $n); do wait_port $i $port; done
     echo "$n started (pid $(cat $d/master.pid 2>/dev/null))"
   done
 }
@@ -244,6 +255,7 @@ stop() {
       if kill -0 $p 2>/dev/null; then # a Cyrus master that is told to end while clients come may go round for ever
         kill -STOP $p; pkill -KILL -P $p; kill -KILL $p; echo "$n killed"
       else echo "$n stopped"; fi
+      wait_free $n
     fi
   done
 }
