@@ -4,6 +4,8 @@ left out."""
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -50,13 +52,23 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: 
     assert said.startswith(b"x OK"), said
 
 
-async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
-    calls: Counter[str] = Counter()
+@contextmanager
+def counted_in(calls: Counter[str]) -> Iterator[None]:
+    """Add up the calls of ours, by where they lead."""
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(HERE):
             calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
 
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
+    calls: Counter[str] = Counter()
     async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
         reader, writer = await asyncio.open_connection(*running.address)
         await reader.readline()
@@ -69,12 +81,9 @@ async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
                 await ask(reader, writer, command)
             for _ in range(TRIES):
                 calls.clear()
-                sys.setprofile(note)
-                try:
+                with counted_in(calls):
                     for _ in range(TIMES):
                         await ask(reader, writer, command)
-                finally:
-                    sys.setprofile(None)
                 found = sum(calls.values()) / TIMES
                 if found <= most:
                     break
@@ -85,11 +94,6 @@ async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
 async def test_a_status_of_what_has_changed_is_no_walk(tmp_path: Path) -> None:
     """The counters stand in one row: nothing but that is read anew."""
     calls: Counter[str] = Counter()
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(HERE):
-            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
-
     async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
         streams = [await asyncio.open_connection(*running.address) for _ in range(2)]
         for reader, writer in streams:
@@ -100,11 +104,8 @@ async def test_a_status_of_what_has_changed_is_no_walk(tmp_path: Path) -> None:
         await ask(reader, writer, status)
         for _ in range(TIMES):
             await ask(*other, b"APPEND INBOX {4+}\r\na: b")
-            sys.setprofile(note)
-            try:
+            with counted_in(calls):
                 await ask(reader, writer, status)
-            finally:
-                sys.setprofile(None)
         assert sum(calls.values()) / TIMES <= CHANGED, calls
         for _, one in streams:
             one.close()
@@ -113,11 +114,6 @@ async def test_a_status_of_what_has_changed_is_no_walk(tmp_path: Path) -> None:
 async def test_a_status_of_a_mailbox_that_was_not_asked_for_is_few_calls(tmp_path: Path) -> None:
     """Its row of the list and its row of counters are read, and no mailbox is opened."""
     calls: Counter[str] = Counter()
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(HERE):
-            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
-
     async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
         reader, writer = await asyncio.open_connection(*running.address)
         await reader.readline()
@@ -127,12 +123,9 @@ async def test_a_status_of_a_mailbox_that_was_not_asked_for_is_few_calls(tmp_pat
         fewest = NEW + 1.0
         for items in (b"MESSAGES", b"UIDNEXT UNSEEN", b"MESSAGES RECENT UNSEEN"):
             calls.clear()
-            sys.setprofile(note)
-            try:
+            with counted_in(calls):
                 for number in range(TIMES):
                     await ask(reader, writer, b"STATUS INBOX/%d (%b)" % (number, items))
-            finally:
-                sys.setprofile(None)
             fewest = min(fewest, sum(calls.values()) / TIMES)
         assert fewest <= NEW, calls
         writer.close()
@@ -141,11 +134,6 @@ async def test_a_status_of_a_mailbox_that_was_not_asked_for_is_few_calls(tmp_pat
 async def test_a_list_by_another_pattern_is_no_walk(tmp_path: Path) -> None:
     """All that the user may see is known from the LIST before."""
     calls: Counter[str] = Counter()
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(HERE):
-            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
-
     async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
         reader, writer = await asyncio.open_connection(*running.address)
         await reader.readline()
@@ -157,12 +145,9 @@ async def test_a_list_by_another_pattern_is_no_walk(tmp_path: Path) -> None:
             pattern = (b"INBOX*%d", b"I%%%d", b"INBOX/%%/%d")[attempt % 3]
             await ask(reader, writer, b'LIST "" *')
             calls.clear()
-            sys.setprofile(note)
-            try:
+            with counted_in(calls):
                 for number in range(TIMES):
                     await ask(reader, writer, b'LIST "" ' + pattern % (TIMES * attempt + number))
-            finally:
-                sys.setprofile(None)
             fewest = min(fewest, sum(calls.values()) / TIMES)
             if fewest <= OTHER_PATTERN:
                 break

@@ -142,20 +142,16 @@ def fetch_large(peer: Peer, amount: Amount) -> float:
 
 def cpu_us(command: bytes, peer: Peer, amount: Amount) -> float:
     """Of one such command, of sessions that have the like often."""
-    sockets = [imap.open_session(peer.clients, number) for number in range(CLIENTS_AT_ONCE)]
-    imap.loop(sockets, command, 0.2)
-    before = cpu_s([peer.process])
-    done = imap.loop(sockets, command, amount.seconds)
-    used_s = cpu_s([peer.process]) - before
-    for sock in sockets:
-        sock.close()
-    return 1e6 * used_s / done
+    return _cpu_us(peer, peer.clients, command, amount)
 
 
 def status_cpu_us(peer: Peer, amount: Amount) -> float:
     """Of a STATUS that nobody has asked for before: of another mailbox, or for something else, each time."""
-    sockets = [imap.open_session(peer.askers, number) for number in range(CLIENTS_AT_ONCE)]
-    commands = next(OTHER_QUESTIONS)
+    return _cpu_us(peer, peer.askers, next(OTHER_QUESTIONS), amount)
+
+
+def _cpu_us(peer: Peer, asked: Server, commands: bytes | Iterator[bytes], amount: Amount) -> float:
+    sockets = [imap.open_session(asked, number) for number in range(CLIENTS_AT_ONCE)]
     imap.loop(sockets, commands, 0.2)
     before = cpu_s([peer.process])
     done = imap.loop(sockets, commands, amount.seconds)
