@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
+
+from murder.model.address import address_in
 
 Network = IPv4Network | IPv6Network
 UpstreamAuth = Literal["external", "plain", "gssapi"]
@@ -64,7 +66,7 @@ def parse_network(text: str) -> Network:
 def contains(networks: tuple[Network, ...], address: str) -> bool:
     """Whether the address (text; an IPv4 one mapped into IPv6 counts as IPv4) lies in one of the networks."""
     try:
-        parsed = ip_address(address.partition("%")[0])
+        parsed = address_in(address)
     except ValueError:
         return False
     mapped = getattr(parsed, "ipv4_mapped", None)

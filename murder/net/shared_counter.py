@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
+from murder.model.address import address_in
+
 RECORD: Final = struct.Struct("=QIfdd")  # key, count, level, when, pardoned
 KEY: Final = struct.Struct("=Q")
 SAID: Final = struct.Struct("=QI")  # the beginning of a record
@@ -124,7 +126,7 @@ def place_of(address: str) -> str:
     if ":" not in address:
         return address
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = address_in(address)
     except ValueError:
         return address
     if parsed.version == 4:

@@ -4,7 +4,6 @@ them.
 """
 
 import contextlib
-import ipaddress
 import math
 import ssl
 import time
@@ -15,6 +14,7 @@ from typing import Any, Final, Protocol, Self
 from murder.auth.gate import Gate, as_given, run_sasl
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
+from murder.model.address import address_in
 from murder.model.identity import Login
 from murder.model.protocol import ProtocolSpec, protocol_named
 from murder.net.dialogue import OVERDUE_S, Dialogue
@@ -230,7 +230,7 @@ class ClientDialogue(Dialogue):
         says nothing."""
         connection = self.connection
         with contextlib.suppress(ValueError):
-            client = ipaddress.ip_address(address.partition("%")[0])  # a zone is any text
+            client = address_in(address)
             mapped = getattr(client, "ipv4_mapped", None)
             connection.through = connection.through or (connection.peer, connection.peer_port)
             connection.peer = str(mapped or client)

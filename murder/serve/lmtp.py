@@ -5,7 +5,6 @@ STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATU
 """
 
 import contextlib
-import ipaddress
 import time
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol
 from murder.auth.gate import NotAdmitted
 from murder.config.value import contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.address import address_in
 from murder.model.identity import Login
 from murder.net.connection import Connection
 from murder.serve.client import MAX_HOPS, Running
@@ -281,8 +281,7 @@ class LmtpDialogue(LineDialogue):
         fields = parse_xclient(arguments)
         with contextlib.suppress(ValueError):
             address = fields.get(b"ADDR", b"").decode("ascii", "replace")
-            host = address.removeprefix("IPV6:").partition("%")[0]  # a zone is any text
-            self.peer_address = str(ipaddress.ip_address(host))
+            self.peer_address = str(address_in(address.removeprefix("IPV6:")))
         for name, digits in ((b"PORT", 5), (b"TTL", 3)):
             value = fields.get(name, b"")
             if value.isdigit() and len(value) <= digits:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import BadSyntax
+from murder.model.address import address_in
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED: Final = struct.Struct("!12sBBH")  # of version 2
@@ -91,9 +92,7 @@ def _parse_block(block: bytes) -> Origin:
 def format_header(version: int, source: tuple[str, int], target: tuple[str, int]) -> bytes:
     """Who connects to whom. Addresses of two families, or none, become "unknown"."""
     try:
-        addresses = [
-            ipaddress.ip_address(endpoint[0].partition("%")[0]) for endpoint in (source, target)
-        ]
+        addresses = [address_in(endpoint[0]) for endpoint in (source, target)]
     except ValueError:
         addresses = []
     known = len({address.version for address in addresses}) == 1
