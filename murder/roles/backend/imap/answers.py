@@ -198,13 +198,12 @@ def counted(
     """An answer to STATUS as it is kept, if it may be. Stamp, row and numbers are of before it was made."""
     if not _NOT_KEPT.isdisjoint(request.items):
         return None
-    template = b"* STATUS %s (%s)\r\n" % (
-        astring(request.mailbox).replace(b"%", b"%%"),
-        b" ".join([item.value.encode() + b" %d" for item in request.items]),
-    )
+    template: bytes | None = None
     pick: Callable[[Numbers], object] | None = None
-    if numbers[5] >= 0 and _AT.keys() >= set(request.items):
-        pick = itemgetter(*[_AT[item] for item in request.items])
+    counters = counters_of(tuple(request.items))
+    if numbers[5] >= 0 and counters is not None and not counters.asks_recent:
+        name_told = astring(request.mailbox).replace(b"%", b"%%")
+        template, pick = b"* STATUS %s (%s)\r\n" % (name_told, counters.text), counters.pick
     return Counted(
         name,
         mailbox_id,
@@ -213,7 +212,7 @@ def counted(
         tell,
         numbers,
         octets,
-        template if pick is not None else None,
+        template,
         pick,
         StatusItem.RECENT in request.items,
         StatusItem.HIGHESTMODSEQ in request.items,
@@ -237,10 +236,17 @@ def counters_in(octets: bytes) -> Counters | None:
     words = dict.fromkeys(octets.split(b" "))
     if not _BY_WORD.keys() >= words.keys():
         return None
-    items = tuple([_BY_WORD[word] for word in words])
+    return counters_of(tuple([_BY_WORD[word] for word in words]))
+
+
+@lru_cache(maxsize=256)
+def counters_of(items: tuple[StatusItem, ...]) -> Counters | None:
+    """None: numbers do not tell all of them."""
+    if not _TOLD >= set(items):
+        return None
     return Counters(
         items,
-        b" ".join([word + b" %d" for word in words]),
+        b" ".join([item.value.encode() + b" %d" for item in items]),
         itemgetter(*[_AT.get(item, _RECENT_AT) for item in items]),
         StatusItem.UNSEEN in items,
         StatusItem.RECENT in items,
@@ -249,4 +255,5 @@ def counters_in(octets: bytes) -> Counters | None:
 
 
 _RECENT_AT: Final = 8  # behind all numbers
-_BY_WORD: Final = {item.value.encode(): item for item in (*_AT, StatusItem.RECENT)}
+_TOLD: Final = frozenset({*_AT, StatusItem.RECENT})
+_BY_WORD: Final = {item.value.encode(): item for item in _TOLD}
