@@ -525,7 +525,7 @@ class MemoryStore:
             if kept is not None:
                 kept.message = carried.message
             elif carried.incoming is None:
-                raise Refusal(Code.CANNOT, f"The octets of message {uid} have not come")
+                raise Refusal(Code.CANNOT, f"The octets of message {uid} were not received")
             else:
                 box.kept[uid] = _Kept(carried.message, bytes(carried.incoming.octets()))
             box.uid_next = max(box.uid_next, uid + 1)

@@ -288,7 +288,7 @@ class Gate:
         if not self.takes_passwords(connection):
             raise Refusal(
                 Code.PRIVACY_REQUIRED,
-                "A password is taken only under TLS: use STARTTLS first",
+                "A password is accepted only under TLS: use STARTTLS first",
             )
         user, password = credentials.authcid, credentials.password
         attempt = await self.attempt(user, password, connection)
@@ -510,7 +510,7 @@ async def run_sasl(
 def _not_offered(row: Mechanism) -> Refusal:
     if row.needs_tls:
         return Refusal(
-            Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STARTTLS first"
+            Code.PRIVACY_REQUIRED, "A password is accepted only under TLS: use STARTTLS first"
         )
     return Refusal(Code.CANNOT, f"{row.name} is not offered here")
 

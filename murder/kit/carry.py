@@ -255,7 +255,7 @@ def put_message(
         return False
     incoming = carried.incoming
     if incoming is None:
-        raise Refusal(Code.CANNOT, f"The octets of message {message.uid} have not come")
+        raise Refusal(Code.CANNOT, f"The octets of message {message.uid} were not received")
     assert isinstance(incoming, FileIncoming)
     body = insert_body(db, incoming.octets() if file is None else None, file)
     if message.told_size:

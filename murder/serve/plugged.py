@@ -232,7 +232,7 @@ class ServiceDialogue(ClientDialogue):
 
     def _need_stranger(self) -> None:
         if self.login is not None:
-            raise Refusal(Code.CANNOT, "Somebody is logged in already")
+            raise Refusal(Code.CANNOT, "You are logged in already")
         if self._is_worn_out:
             raise Refusal(Code.AUTHENTICATION_FAILED, "Too many wrong logins")
 

@@ -144,7 +144,7 @@ class Pop3Dialogue(LineDialogue):
             raise BadSyntax("USER takes a name")
         if not self.service.gate.takes_passwords(self.connection):
             raise Refusal(
-                Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STLS first"
+                Code.PRIVACY_REQUIRED, "A password is accepted only under TLS: use STLS first"
             )
         self._user = name
         self.send(PASSWORD_WANTED)

@@ -11,7 +11,7 @@ from murder.admin.operate.watching.rules import format_rules
 
 @click.group(cls=Group)
 def metrics() -> None:
-    """A dashboard and alert rules for the figures that nodes tell with [metrics] listen.
+    """A dashboard and alert rules for the figures that nodes export (`[metrics] listen`).
 
     \b
     murder metrics dashboard > murder.json

@@ -45,5 +45,5 @@ async def bring_back(
 async def _server_of(reach: Reach, name: MailboxName) -> str:
     server = (await reach.find(name)).server
     if CAPABILITY not in (await reach.backend(server)).capabilities:
-        raise Refusal(Code.CANNOT, f"{server} keeps nothing that was expunged (an older version)")
+        raise Refusal(Code.CANNOT, f"{server} keeps no expunged messages (an older version)")
     return server

@@ -33,7 +33,7 @@ class BackendReach:
     async def open_backend(
         self, server: str, protocol: ProtocolSpec, client: Connection, login: Login | None
     ) -> BackendStream:
-        raise Refusal(Code.CANNOT, "A backend passes nothing on to others")
+        raise Refusal(Code.CANNOT, "A backend does not proxy to other servers")
 
     async def enter(self, stream: BackendStream, entering: Awaitable[None]) -> None:
         await entering

@@ -449,7 +449,7 @@ async def test_a_shared_mailboxes_script_is_one_of_the_sites(tmp_path: Path) -> 
             one["wanted"]: one["problem"] for one in logged if one["event"] == "message.not_filed"
         }
         assert told == {
-            "list/closed": "It takes no mail from anybody",
+            "list/closed": "Nobody may post to this mailbox",
             "list/away": "No such mailbox",
         }
 

@@ -240,7 +240,7 @@ async def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
         for wrong, why in (
             (b"SYNCGET USER ana", b"is here already"),
             (b"SYNCAPPLY UNMAILBOX user.ana", b"Nothing was begun"),
-            (b"MUPDATEPUSH user/zoe", b"has not come"),
+            (b"MUPDATEPUSH user/zoe", b"was not received"),
         ):
             answer = await source.ask(wrong)
             assert answer[-1].startswith(b"NO") and why in answer[-1], answer

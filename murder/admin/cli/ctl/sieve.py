@@ -34,7 +34,7 @@ MAX_SCRIPT: Final = Limits().script_octets
 
 @click.group(cls=Group)
 def sieve() -> None:
-    """Users' mail filters (Sieve): look, put, activate, check, try.
+    """Users' mail filters (Sieve): list, put, activate, check, test.
 
     The backend of the user's INBOX is asked by ManageSieve (`sieve` in its [backend]), the operator acting for the user:
     an operator's certificate may; an administrator's password only where [auth] masters names them.
@@ -100,7 +100,7 @@ async def get(reach: Reach, user: str, name: str, as_json: bool) -> int:
 @json_option("user, server, name, octets, warnings or errors (lists of line, column, text)")
 async def put(reach: Reach, user: str, name: str, file: Path, as_json: bool) -> int:
     """Keep a script of USER by this NAME, from FILE or standard input, in place of one that has the name. The backend checks
-    it first: a wrong one is not taken, and its errors are told (exit code 1). A new one filters nothing until `activate`.
+    it first: one with errors is refused, and they are printed (exit code 1). A new one filters nothing until `activate`.
 
     \b
     murder ctl sieve put anna holiday holiday.sieve
@@ -186,7 +186,7 @@ async def delete(reach: Reach, user: str, name: str, yes: bool, as_json: bool) -
 @click.argument("file", type=FILE)
 @json_option("errors, warnings (lists of line, column, text)")
 async def check(file: Path, as_json: bool) -> int:
-    """Whether a script is right, by what this version's backends understand; no server is asked. Exit code 1 where not.
+    """Whether a script is valid, by what this version's backends understand; no server is asked. Exit code 1 where not.
 
     \b
     murder ctl sieve check holiday.sieve

@@ -50,7 +50,7 @@ RULES: Final = (
         "2m",
         "critical",
         "{{ $labels.instance }} has not heard from the mailbox list's master for {{ $value | humanizeDuration }}",
-        "The list as it was goes on serving; CREATE, DELETE and RENAME are refused. Start the master.",
+        "The list is served as it was; CREATE, DELETE and RENAME are refused. Start the master.",
     ),
     Rule(
         "MurderListBacklog",

@@ -148,7 +148,7 @@ class Mailboxes:
         `check_has_not_left`; returns where there is none."""
         self.check_has_not_left(name)
         if self.find(name) is not None:
-            raise Refusal(Code.NO_PERMISSION, "Nobody may post there")
+            raise Refusal(Code.NO_PERMISSION, "Nobody may post to this mailbox")
 
     # --- listing
 

@@ -71,7 +71,7 @@ def taking(backend: Backend) -> CarriesMailboxes:
     """Its store, which takes in what comes. Raises Refusal."""
     store = backend.store
     if not isinstance(store, CarriesMailboxes):
-        raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot take in mailboxes")
+        raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot receive mailboxes from other servers")
     return store
 
 
@@ -263,7 +263,7 @@ class Arriving:
         try:
             await taken.take(self._channel, self._backend.store.incoming)
             if not isinstance(store, CarriesRetained):
-                raise Refusal(Code.CANNOT, "What was expunged is not taken in here")
+                raise Refusal(Code.CANNOT, "This server takes no expunged messages")
             await taken.write()
             came = [
                 (carried.message, carried.incoming.octets() if carried.incoming else None)
@@ -348,7 +348,7 @@ class Arriving:
         names = tuple(name for name, _ in request.rows)
         for name in names:
             if name not in move.names:
-                raise Refusal(Code.CANNOT, f"{display(name)} has not come")
+                raise Refusal(Code.CANNOT, f"{display(name)} was not received")
         keys = note_keys_of(names)
         for key, octets in request.notes.items():
             if key not in keys:

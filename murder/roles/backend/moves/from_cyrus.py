@@ -212,7 +212,7 @@ class FromCyrus:
             is_ours = move.side is Side.IN and move.by == CYRUS and move.state is not State.ABORTED
             if is_ours and any(external in called(name) for name in move.names):
                 return move
-        raise Refusal(Code.NONEXISTENT, f"{display(external)} has not come")
+        raise Refusal(Code.NONEXISTENT, f"{display(external)} was not received")
 
     # --- beginning
 
@@ -366,7 +366,7 @@ class FromCyrus:
         place = self._places.get(digest)
         if place is None:
             raise Refusal(
-                Code.CANNOT, f"The octets of message {uid} of {display(box.name)} have not come"
+                Code.CANNOT, f"The octets of message {uid} of {display(box.name)} were not received"
             )
         mailbox = await self._backend.store.open(place[0], "")
         try:
@@ -416,7 +416,7 @@ class FromCyrus:
         old, new = self._member(fields, "OLDMBOXNAME"), self._member(fields, "NEWMBOXNAME")
         box = self._boxes.pop(old, None)
         if box is None:
-            raise Refusal(Code.NONEXISTENT, f"{display(old)} has not come")
+            raise Refusal(Code.NONEXISTENT, f"{display(old)} was not received")
         if old != new:
             self._move = await self._journal.save(self._now, names=(*self._now.names, new))
             await self._backend.store.rename(old, new)

@@ -113,7 +113,7 @@ class Outgoing:
         store = backend.store
         if not isinstance(store, CarriesMailboxes):
             raise Refusal(
-                Code.CANNOT, f"The store {backend.config.store} cannot let mailboxes move"
+                Code.CANNOT, f"The store {backend.config.store} cannot move mailboxes to other servers"
             )
         self._backend = backend
         self._store: CarriesMailboxes = store

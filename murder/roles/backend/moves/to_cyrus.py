@@ -173,7 +173,7 @@ class CyrusTarget:
         root = request.root
         owner = owner_of(root)
         if owner is None or not is_inbox(root):
-            raise Refusal(Code.CANNOT, "Only users can go to a Cyrus backend")
+            raise Refusal(Code.CANNOT, "Only users' mailboxes can move to a Cyrus backend")
         self._partition = request.partition or "default"
         # one before 3.5 knows no mailboxes of scripts, and takes them for mail
         with suppress(Refusal):

@@ -108,7 +108,7 @@ class Coordinator:
                     raise Refusal(Code.IN_USE, text, names=(row.name,))
             servers = {row.server for row in others}
         if len(servers) > MAX_PARTS:
-            text = f"It lies on {len(servers)} servers; {MAX_PARTS} can be changed as one"
+            text = f"It is on {len(servers)} servers; at most {MAX_PARTS} can be changed together"
             raise Refusal(Code.LIMIT, text)
         return tuple(sorted(servers))
 

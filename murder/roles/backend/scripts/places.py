@@ -36,7 +36,7 @@ async def find_place(backend: Backend, user: str, mailbox: str, *, create: bool)
     one that takes mail from anybody. Raises Refusal where it cannot be had, UpstreamFailure where that is not known now."""
     name = backend.namespace.internal(mutf7.encode(mailbox), user)
     if is_deleted(name) or is_non_imap(name):
-        raise Refusal(Code.NONEXISTENT, "No mail is put there")
+        raise Refusal(Code.NONEXISTENT, "No mail can be stored there")
     if not user:
         return await _place_of_nobody(backend, name)
     login = await backend.gate.login_of(user)
@@ -44,7 +44,7 @@ async def find_place(backend: Backend, user: str, mailbox: str, *, create: bool)
         entry = await _find_elsewhere(backend, name)
         if entry is not None:
             if "i" not in rights_in(entry, login.identity):
-                raise Refusal(Code.NO_PERMISSION, "You may not put mail there")
+                raise Refusal(Code.NO_PERMISSION, "You may not store mail in this mailbox")
             return Place(name, entry.server)
         if create:
             await _make(backend, name, login)
@@ -61,7 +61,7 @@ async def _place_of_nobody(backend: Backend, name: MailboxName) -> Place:
         backend.mailboxes.check_has_not_left(name)
         raise Refusal(Code.NONEXISTENT, "No such mailbox")
     if not takes_mail(entry):
-        raise Refusal(Code.NO_PERMISSION, "It takes no mail from anybody")
+        raise Refusal(Code.NO_PERMISSION, "Nobody may post to this mailbox")
     return Place(name, "" if here else entry.server)
 
 

@@ -35,7 +35,7 @@ class ServerAuth:
         """See ChecksAttempts."""
         speech = SPEECHES.get(attempt.protocol)
         if speech is None:
-            raise Refusal(Code.CANNOT, f"Nobody logs in by {attempt.protocol} here")
+            raise Refusal(Code.CANNOT, f"There are no logins by {attempt.protocol} here")
         if not password:
             return Denied.WRONG
         caller = Caller(

@@ -186,7 +186,7 @@ class Movable:
         UpstreamFailure: nothing, or it is not known, and settled as soon as the log answers. Who stops listening gives it
         up, where it has not come to its last step."""
         if self._is_moving:
-            raise Refusal(Code.IN_USE, "The list is just being moved")
+            raise Refusal(Code.IN_USE, "The list is being moved to another engine")
         if self._unsettled is not None:
             raise Refusal(Code.IN_USE, f"It is not known yet where the list is: {self._trouble}")
         if to == self.kind:

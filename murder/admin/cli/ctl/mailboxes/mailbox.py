@@ -214,7 +214,7 @@ async def create(
 @yes_option("remove them, with all mail")
 @json_option("removed (a list of name, server); without --yes: plan, the same")
 async def delete(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
-    """Remove a mailbox with all below it; where the backends delay it, `undelete` brings it back. What lies on several
+    """Remove a mailbox with all below it; where the backends delay it, `undelete` brings it back. What is on several
     backends is removed by all of them or by none: where one is away, nothing changes, and it is named.
 
     \b
@@ -244,7 +244,7 @@ async def undelete(reach: Reach, name: str, as_json: bool) -> int:
 @click.argument("new")
 @json_option("old, new")
 async def rename(reach: Reach, old: str, new: str, as_json: bool) -> int:
-    """Rename a mailbox with all below it; each stays on its backend. What lies on several backends is renamed by all of
+    """Rename a mailbox with all below it; each stays on its backend. What is on several backends is renamed by all of
     them or by none: where one is away, nothing changes, and it is named. To another backend: `move`.
 
     \b

@@ -23,7 +23,7 @@ from murder.wire.nodes.control_words import LOG_LEVELS
 @json_option("a list of node, role, at, level, text")
 async def show_log(reach: Reach, word: str, level: str, as_json: bool) -> int:
     """The last lines of all nodes' logs in the order of time: what each process still holds, a few hundred. WORD: only
-    lines in which it stands. Everything is where the nodes' logs are kept (`journalctl -u murder`). Exit code 1 if
+    lines in which it stands. All lines are in the logs that the nodes write (`journalctl -u murder`). Exit code 1 if
     there is none.
 
     \b

@@ -152,7 +152,7 @@ def _show_traced(line: Mapping[str, Any], as_json: bool) -> None:
 @yes_option("forget them")
 @json_option("a list of node, name, holder, claimant, peer, command, at, kept_as, target, rename")
 async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int:
-    """Which servers claimed a mailbox that another one has, as the master has counted. Exit code 1 if there are any.
+    """Which servers claimed a mailbox that another one has, as the master has recorded. Exit code 1 if there are any.
 
     The holder has it, and keeps it: nothing has changed. If that is right (somebody tried to make a mailbox that
     exists), forget it; if the claimant should have it, `murder ctl mailbox force NAME --to CLAIMANT`. With FORCE it was

@@ -140,7 +140,7 @@ def screen(
     "engine (of several masters: a list of of, what, cure)"
 )
 async def status(reach: Reach, as_json: bool) -> int:
-    """The whole murder on one screen: what is wrong and its cure, then every node.
+    """The whole murder on one screen: what is wrong and how to mend it, then every node.
 
     Asks the master, the servers of its list, and who follows it (or `[operator] nodes`), and this host's own node.
     conns: connections of clients and nodes; lag: how far a frontend's list is behind the master's; disk: how full;

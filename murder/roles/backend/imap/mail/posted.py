@@ -31,7 +31,7 @@ async def open_posted(dialogue: BackendImap, name: MailboxName) -> tuple[Mailbox
     entry = mailboxes.find(name)
     if entry is None or not mailboxes.may_post(name):
         mailboxes.check_has_not_left(name)
-        raise Refusal(Code.NO_PERMISSION, "It takes no mail from anybody")
+        raise Refusal(Code.NO_PERMISSION, "Nobody may post to this mailbox")
     mailbox = await dialogue.backend.store.open(name, owner_of(name) or "")  # as a delivery
     return mailbox, Accessible(entry, SETS_FLAGS)
 

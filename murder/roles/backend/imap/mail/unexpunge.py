@@ -43,7 +43,7 @@ async def _unexpunge(dialogue: BackendImap, command: Command) -> None:
     mailbox, _ = await backend.mailboxes.open_for(name, dialogue.user, DELETE_MAILBOX)
     try:
         if not isinstance(mailbox, TellsRetained):
-            raise Refusal(Code.CANNOT, "The store of this server keeps nothing that was expunged")
+            raise Refusal(Code.CANNOT, "The store of this server keeps no expunged messages")
         if not request.restores:
             await _tell(dialogue, mailbox, mailbox, request)
             await dialogue.finish(command)

@@ -52,7 +52,7 @@ def run_xundelete(dialogue: BackendImap, command: Command) -> Running:
     name = dialogue.name_of(request.mailbox)
     before = before_deletion(name) if is_deleted(name) else None
     if before is None:
-        raise Refusal(Code.CANNOT, "It is not called as what was deleted")
+        raise Refusal(Code.CANNOT, "This is not the name of the deleted mailbox")
     dialogue.backend.mailboxes.require(name, dialogue.user, DELETE_MAILBOX)
     return _change_tree(dialogue, command, Tree(Act.UNDELETE, name, before[0]), request.servers)
 

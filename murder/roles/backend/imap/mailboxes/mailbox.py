@@ -91,7 +91,7 @@ def _special_use(dialogue: BackendImap, name: MailboxName, request: CreateReques
     asked = [use.decode("ascii", "replace") for use in request.special_use]
     unknown = [use for use in asked if use.lower() not in SPECIAL_USES]
     if unknown or user is None or owner_of(name) != user:
-        raise Refusal(Code.USE_ATTR, f"{(unknown or asked)[0]} is not kept there")
+        raise Refusal(Code.USE_ATTR, f"{(unknown or asked)[0]} cannot be set for this mailbox")
     return [note_of(name, user, " ".join(SPECIAL_USES[use.lower()] for use in asked))]
 
 

@@ -173,5 +173,5 @@ def _checked_use(dialogue: BackendImap, name: MailboxName, value: bytes) -> byte
     is_owner = owner_of(name) == dialogue.user.user
     is_for_owner = dialogue.user.is_admin and owner_of(name) is not None
     if len(known) != len(words) or not (is_owner or is_for_owner):
-        raise Refusal(Code.CANNOT, "This special use is not kept there")
+        raise Refusal(Code.CANNOT, "This special use cannot be set for this mailbox")
     return " ".join(known).encode()

@@ -67,7 +67,7 @@ class DeletedApart:
             and other.server == row.server
         ]
         if not deletions:
-            raise Refusal(Code.NONEXISTENT, "It does not rest anywhere")
+            raise Refusal(Code.NONEXISTENT, "It is not among the deleted mailboxes of any server")
         return max(deletions)[1]
 
     async def _ask(self, server: str, octets: bytes) -> None:

@@ -355,7 +355,7 @@ async def _joint(
         return format_joint_rename(replace(request, servers=tuple(servers)))
     known = next((row for row in elsewhere if dialogue.may_know_of(row)), None)
     if known is None:
-        raise Refusal(Code.CANNOT, "What is below it is on several servers")
+        raise Refusal(Code.CANNOT, "The mailboxes below it are on several servers")
     printable = dialogue.external(known.name).decode("utf-8", "backslashreplace")
     raise Refusal(
         Code.CANNOT, f"{printable} is on {known.server}, not on {root.server}; rename it first"
