@@ -7,9 +7,11 @@ All texts of a search are looked for in one pass, in which a message is decoded 
 that costs goes with the message and not with the number of keys, and no more than a few pieces are in memory.
 """
 
+import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from murder.mime.bounds import bounds
@@ -22,6 +24,12 @@ from murder.model.part import Address, Envelope, Part
 MAX_TEXT_OCTETS: Final = 16 * 1024 * 1024  # of one part: more than any mail people have written
 FIELDS_AT_ONCE: Final = 50  # of a header, in one step of work
 TEXTS_AT_ONCE: Final = 10  # looked for in one step: each may be compared at every place
+LINES_AT_ONCE: Final = 200  # of a header without any code, in one step
+# What makes a header more than lines of text: an encoded word, NUL, what is not ASCII, a CR alone, a blank before a colon
+_NOT_PLAIN: Final = re.compile(
+    rb"=\?|[\x00\x80-\xff]|\r(?!\n)|^[!-9;-~]++[ \t]++:", re.MULTILINE
+)
+_FOLDED: Final = re.compile(r"\n(?=[ \t])")
 MAX_MARKS: Final = (
     30  # combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
 )
@@ -75,7 +83,8 @@ def folded_pieces(texts: Iterable[str]) -> Iterator[str]:
         end = cut_before_letter(text, max(0, len(text) - 1)) if not text.isascii() else len(text)
         held = text[end:]
         yield fold(text[:end])
-    yield fold(held)
+    if held:
+        yield fold(held)
 
 
 def one_spaced(text: str) -> str:
@@ -86,12 +95,13 @@ def one_spaced(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The texts that a search looks for, folded once: `fields` and `addresses` by the field's name in lower case, as
-    they were written and as they are compared."""
+    they were written and as they are compared. `is_little`: so few that a piece is looked through for all in one step."""
 
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     addresses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     bodies: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    is_little: bool = False
 
 
 def wanted_texts(
@@ -108,37 +118,48 @@ def wanted_texts(
     for name, text in addresses:
         by_address.setdefault(name.lower(), {})[text] = one_spaced(fold(text))
     anywhere = {text: one_spaced(fold(text)) for text in texts}
-    return Wanted(
-        by_field, by_address, {text: fold(text) for text in (*bodies, *anywhere)}, anywhere
-    )
+    within = {text: fold(text) for text in (*bodies, *anywhere)}
+    of_fields = [*by_field.values(), *by_address.values()]
+    is_little = len(within) + sum(map(len, of_fields)) <= TEXTS_AT_ONCE
+    return Wanted(by_field, by_address, within, anywhere, is_little)
+
+
+_ONE_STEP: Final = (None,)
 
 
 class _Needles:
     """Texts looked for in a haystack that comes in pieces."""
 
-    __slots__ = ("_missing", "_reach", "_tail", "found")
+    __slots__ = ("_reach", "_tail", "found", "missing")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._missing = set(texts)
-        self._reach = max(map(len, self._missing), default=0) - 1
+        self.missing = set(texts)
+        self._reach = max(map(len, self.missing), default=0) - 1
         self._tail = ""
         self.found: set[str] = set()
 
-    @property
-    def is_done(self) -> bool:
-        return not self._missing
-
-    def look(self, piece: str, *, goes_on: bool = False) -> Iterator[None]:
+    def look(self, piece: str, *, goes_on: bool = False) -> Iterable[None]:
         """Each step looks for a few texts. `goes_on`: the next piece is of the same text."""
         window = self._tail + piece if self._tail else piece
-        missing = list(self._missing)
+        self._tail = window[-self._reach :] if goes_on and self._reach > 0 else ""
+        missing = list(self.missing)
+        if len(missing) > TEXTS_AT_ONCE:
+            return self._look_for(missing, window)
+        for text in missing:
+            if text in window:
+                self._note(text)
+        return _ONE_STEP
+
+    def _look_for(self, missing: Sequence[str], window: str) -> Iterator[None]:
         for at in range(0, len(missing), TEXTS_AT_ONCE):
             for text in missing[at : at + TEXTS_AT_ONCE]:
                 if text in window:
-                    self.found.add(text)
-                    self._missing.discard(text)
+                    self._note(text)
             yield
-        self._tail = window[-self._reach :] if goes_on and self._reach > 0 else ""
+
+    def _note(self, text: str) -> None:
+        self.found.add(text)
+        self.missing.discard(text)
 
     def end(self) -> None:
         """What comes next is another text."""
@@ -147,7 +168,7 @@ class _Needles:
 
 class Looking:
     """The texts of a search in one message. `in_header` and then `in_body` are to be walked through, each step a short
-    piece of work; None is answered to what is not known yet."""
+    piece of work; None is answered to what is not known yet. `is_short`: all steps together are a short piece of work."""
 
     __slots__ = (
         "_addresses",
@@ -159,16 +180,16 @@ class Looking:
         "_octets",
         "_root",
         "_wanted",
+        "is_short",
     )
 
     def __init__(self, octets: bytes | memoryview, root: Part, wanted: Wanted) -> None:
         self._octets = octets
         self._root = root
         self._wanted = wanted
-        self._fields = {name: _Needles(texts.values()) for name, texts in wanted.fields.items()}
-        self._addresses = {
-            name: _Needles(texts.values()) for name, texts in wanted.addresses.items()
-        }
+        self.is_short = wanted.is_little and len(octets) <= PIECE_OCTETS
+        self._fields = _needles_of(wanted.fields) if wanted.fields else _NO_NEEDLES
+        self._addresses = _needles_of(wanted.addresses) if wanted.addresses else _NO_NEEDLES
         self._anywhere = _Needles(wanted.texts.values())
         self._body = _Needles(wanted.bodies.values())
         self._is_header_known = self._is_body_known = False
@@ -177,14 +198,15 @@ class Looking:
         """The message's own header."""
         if self._fields:
             by_name = {name.upper().encode(): wanted for name, wanted in self._fields.items()}
-            for at, (name, value, _) in enumerate(self._header_of(self._root)):
+            header = self._header_of(self._root)
+            for at, (name, value, _) in enumerate(fields_in(header, 0, len(header))):
                 needles = by_name.get(name)
                 if needles is not None:
                     text = one_spaced(fold(decode_value(value[:MAX_VALUE_OCTETS])))
                     yield from needles.look(text)
                 elif not at % FIELDS_AT_ONCE:
                     yield
-        if not self._anywhere.is_done:
+        if self._anywhere.missing:
             for lines in self._lines_of(self._root):
                 yield from self._anywhere.look(lines)
         envelope = self._root.envelope or Envelope()
@@ -197,17 +219,17 @@ class Looking:
     def in_body(self) -> Iterator[None]:
         """Text parts, and the headers of embedded messages; for TEXT the headers of all parts."""
         waiting = [self._root]
-        while waiting and not (self._body.is_done and self._anywhere.is_done):
+        while waiting and (self._body.missing or self._anywhere.missing):
             part = waiting.pop()
             is_message = part.envelope is not None
-            if part is not self._root and (is_message or not self._anywhere.is_done):
+            if part is not self._root and (is_message or self._anywhere.missing):
                 for lines in self._lines_of(part):
                     yield from self._anywhere.look(lines)
                     if is_message:
                         yield from self._body.look(lines)
             if part.children:
                 waiting.extend(reversed(part.children))
-            elif part.media[0] == b"TEXT" and not self._body.is_done:
+            elif part.media[0] == b"TEXT" and self._body.missing:
                 for piece in folded_pieces(part_pieces(self._octets, part)):
                     yield from self._body.look(piece, goes_on=True)
                     yield  # also where nothing is left to look for: a piece was decoded
@@ -215,27 +237,19 @@ class Looking:
             yield
         self._is_body_known = True
 
-    def _header_of(self, part: Part) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """The fields of a part's header."""
+    def _header_of(self, part: Part) -> bytes:
+        """What is read of a part's header."""
         end = min(part.body_start, part.header_start + bounds().header_octets)
-        header = bytes(self._octets[part.header_start : end])
-        return fields_in(header, 0, len(header))
+        return bytes(self._octets[part.header_start : end])
 
-    def _lines_of(self, part: Part) -> Iterator[str]:
+    def _lines_of(self, part: Part) -> Iterable[str]:
         """A part's header as it is searched, some fields at once, one a line."""
-        some: list[str] = []
-        octets = 0
-        for name, value, whole in self._header_of(part):
-            field_octets = (
-                name + b":" + value[:MAX_VALUE_OCTETS] if name else whole[:MAX_VALUE_OCTETS]
-            )
-            some.append(decode_value(field_octets))
-            octets += len(field_octets)
-            if len(some) >= FIELDS_AT_ONCE or octets >= PIECE_OCTETS:
-                yield _folded_lines(some)
-                some, octets = [], 0
-        if some:
-            yield _folded_lines(some)
+        header = self._header_of(part)
+        is_short = len(header) <= PIECE_OCTETS and header.count(b"\n") <= LINES_AT_ONCE
+        if is_short and _NOT_PLAIN.search(header) is None:
+            text = header.decode("ascii").lower().replace("\r\n", "\n")
+            return ("\n".join([" ".join(line.split()) for line in _FOLDED.sub("", text).split("\n")]),)
+        return _decoded_lines(header)
 
     def header_has(self, name: str, text: str) -> bool | None:
         if self._wanted.fields[name][text] in self._fields[name].found:
@@ -260,12 +274,31 @@ class Looking:
         return self.body_has(text)
 
 
+def _needles_of(wanted: Mapping[str, Mapping[str, str]]) -> dict[str, _Needles]:
+    return {name: _Needles(texts.values()) for name, texts in wanted.items()}
+
+
+_NO_NEEDLES: Final[Mapping[str, _Needles]] = MappingProxyType({})
 _ADDRESSES: Final = {
     "from": lambda envelope: envelope.from_,
     "to": lambda envelope: envelope.to,
     "cc": lambda envelope: envelope.cc,
     "bcc": lambda envelope: envelope.bcc,
 }
+
+
+def _decoded_lines(header: bytes) -> Iterator[str]:
+    some: list[str] = []
+    octets = 0
+    for name, value, whole in fields_in(header, 0, len(header)):
+        field_octets = name + b":" + value[:MAX_VALUE_OCTETS] if name else whole[:MAX_VALUE_OCTETS]
+        some.append(decode_value(field_octets))
+        octets += len(field_octets)
+        if len(some) >= FIELDS_AT_ONCE or octets >= PIECE_OCTETS:
+            yield _folded_lines(some)
+            some, octets = [], 0
+    if some:
+        yield _folded_lines(some)
 
 
 def _folded_lines(lines: Iterable[str]) -> str:

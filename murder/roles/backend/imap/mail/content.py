@@ -110,8 +110,14 @@ class Reader:
         "_turn",
     )
 
-    def __init__(self, mailbox: Mailbox, message: Message, summary: bytes | None = None) -> None:
-        """`summary`: what the store keeps of it, if that has been read already."""
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        message: Message,
+        summary: bytes | None = None,
+        turn: Turn | None = None,
+    ) -> None:
+        """`summary`: what the store keeps of it, if that has been read already; `turn`: of the command, where it has one."""
         self._mailbox = mailbox
         self._message = message
         self._octets: memoryview | None = None
@@ -122,7 +128,7 @@ class Reader:
         self._decoded: tuple[tuple[int, ...], memoryview | bytes] | None = (
             None  # the last part asked for
         )
-        self._turn = Turn()
+        self._turn = Turn() if turn is None else turn
         self._kept = unpack(summary) if summary is not None else None
 
     async def octets(self) -> memoryview:
@@ -321,22 +327,20 @@ def end_of_header(octets: memoryview) -> int:
 class MessageContent(Looking):
     """The searchable side of one message (`searching.Content`), with its Date."""
 
-    __slots__ = ("_envelope",)
-
-    def __init__(self, octets: memoryview, part: Part, wanted: Wanted) -> None:
-        super().__init__(octets, part, wanted)
-        self._envelope = part.envelope
+    __slots__ = ()
 
     def sent_on(self) -> date | None:
-        envelope = self._envelope
+        envelope = self._root.envelope
         moment = parse_date(envelope.date) if envelope is not None else None
         return None if moment is None else moment.date()
 
 
-async def read_content(mailbox: Mailbox, message: Message, wanted: Wanted) -> MessageContent | None:
+async def read_content(
+    mailbox: Mailbox, message: Message, wanted: Wanted, turn: Turn
+) -> MessageContent | None:
     """The searchable side of a message, of which nothing has been looked at; None where it has just been expunged,
     or is damaged: that is logged."""
-    reader = Reader(mailbox, message)
+    reader = Reader(mailbox, message, turn=turn)
     try:
         return MessageContent(await reader.octets(), await reader.part(), wanted)
     except Refusal as refusal:

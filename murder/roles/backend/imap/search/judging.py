@@ -35,12 +35,16 @@ class Judge:
             await self._turn.rest()
         if verdict is not None:
             return verdict
-        content = await read_content(self._view.mailbox, message, self._wanted)
+        content = await read_content(self._view.mailbox, message, self._wanted, self._turn)
         if content is None:
             return False
         candidate = Candidate(seq, message, is_recent, content)
         for steps in (content.in_header(), content.in_body()):
-            await self._walk(steps)
+            if content.is_short:
+                for _ in steps:
+                    pass
+            else:
+                await self._walk(steps)
             verdict = self._test(candidate)
             if verdict is not None:
                 break
