@@ -36,9 +36,9 @@ class Location:
 
 def parse_location(raw_location: bytes) -> Location:
     """Split at the first `!`, as Cyrus does; without one the partition is empty."""
-    if len(raw_location) > _SHORT:
+    if len(raw_location) > SHORT_OCTETS:
         return _split(raw_location)
-    return _split_short(raw_location)
+    return parse_short_location(raw_location)
 
 
 def _split(raw_location: bytes) -> Location:
@@ -46,10 +46,10 @@ def _split(raw_location: bytes) -> Location:
     return Location(server, partition)
 
 
-_SHORT: Final = (
-    500  # octets that a location of the list has at most; a client may write what it likes
-)
-_split_short: Final = lru_cache(maxsize=256)(_split)  # a murder has so many, not more
+# That a location of the list has at most; a client may write what it likes
+SHORT_OCTETS: Final = 500
+# For who has looked that it is no longer; a murder has so many, not more
+parse_short_location: Final = lru_cache(maxsize=256)(_split)
 
 
 @dataclass(frozen=True, slots=True)

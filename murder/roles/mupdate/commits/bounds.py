@@ -47,8 +47,6 @@ class Bounds:
     def check_acl(self, raw_acl: bytes) -> None:
         """Raises Refusal(LIMIT)."""
         octets = len(raw_acl)
-        if octets <= self.acl_octets and octets <= 2 * self.identifiers:  # each has two at least
-            return
         if octets > self.acl_octets:
             raise Refusal(
                 Code.LIMIT,

@@ -357,23 +357,17 @@ def _nothing(_: ListTransaction) -> None:
 _NOTHING: Final[Work] = _nothing
 
 
-def decided(proposal: Proposal, bounds: Bounds) -> Work:
-    """A peer's proposal as work: decided by what the transaction shows, and carried out in it."""
-
-    is_bound = not isinstance(proposal, Delete) and not proposal.peer.is_admin
-    server = proposal.server if is_bound else ""  # type: ignore[union-attr] # no Delete is bound
-
-    def work(transaction: ListTransaction) -> object:
-        outcome, change, conflict = decide(transaction, proposal)
-        if type(change) is PutEntry:
-            if server and server not in transaction.ample:
-                if bounds.check_room(transaction, change.entry):
-                    transaction.ample.add(server)  # and is not looked at again in this commit
-            transaction.put(change.entry, is_checked=True)  # when the proposal was made
-        elif change is not None:
-            transaction.apply(change)
-        if conflict is not None:
-            transaction.put_conflict(conflict.name, conflict.octets(time.time()))
-        return outcome
-
-    return work
+def carry_out(proposal: Proposal, bounds: Bounds, transaction: ListTransaction) -> object:
+    """A peer's proposal, decided by what the transaction shows, and done in it: `Work`, with the first two given."""
+    outcome, change, conflict = decide(transaction, proposal)
+    if type(change) is PutEntry:
+        if not isinstance(proposal, Delete) and not proposal.peer.is_admin:
+            server = proposal.server
+            if server not in transaction.ample and bounds.check_room(transaction, change.entry):
+                transaction.ample.add(server)  # and is not looked at again in this commit
+        transaction.put(change.entry, is_checked=True)  # when the proposal was made
+    elif change is not None:
+        transaction.apply(change)
+    if conflict is not None:
+        transaction.put_conflict(conflict.name, conflict.octets(time.time()))
+    return outcome

@@ -6,7 +6,7 @@ certificate; where Cyrus backends share one account, from the location it names.
 deactivate anything; to take an active row they must say FORCE, so that nobody does it by mistake.
 
 `decide` looks at one moment of the list and says what is to be done: it changes nothing, and knows nothing of how rows
-are kept. Who carries it out (`ledger.decided`) does so in the transaction that it has looked into.
+are kept. Who carries it out (`ledger.carry_out`) does so in the transaction that it has looked into.
 """
 
 import json

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from murder.errors import Code, Refusal
-from murder.model.entry import EntryState, MailboxEntry, parse_location
+from murder.model.entry import EntryState, MailboxEntry, parse_short_location
 from murder.model.name import MailboxName
 from murder.roles.mupdate.commits.bounds import Bounds
 from murder.roles.mupdate.database.transaction import check_octets
@@ -108,9 +108,10 @@ def proposal_of(command: Command, peer: Peer, bounds: Bounds) -> Proposal:
     is_active = verb is Verb.ACTIVATE or verb is Verb.FORCE
     raw_acl = command.args[2] if is_active else b""
     check_octets(name, raw_location, raw_acl)
-    if not peer.is_admin:
+    octets = len(raw_acl)  # an identifier has two at least
+    if (octets > bounds.acl_octets or octets > 2 * bounds.identifiers) and not peer.is_admin:
         bounds.check_acl(raw_acl)
-    server = parse_location(raw_location).server
+    server = parse_short_location(raw_location).server
     if not server:
         raise Refusal(Code.CANNOT, "a location begins with a server name")
     if peer.is_bound and peer.servers and server.lower() not in peer.servers:

@@ -5,6 +5,7 @@ Replies of a batch are one write, after the commit. Knows no commands that read.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
@@ -12,7 +13,7 @@ from murder.log import Log
 from murder.model.name import MailboxName, display
 from murder.roles.mupdate.commits.bounds import Bounds
 from murder.roles.mupdate.commits.epochs import epoch_work
-from murder.roles.mupdate.commits.ledger import Ledger, Work, decided
+from murder.roles.mupdate.commits.ledger import Ledger, Work, carry_out
 from murder.roles.mupdate.commits.owner import Taken
 from murder.roles.mupdate.commits.proposal import Deactivate, Delete, Peer, proposal_of
 from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST, ROW_COST
@@ -166,8 +167,24 @@ class Writes:
         elif not peer.may_write:
             self.refuse(command.tag, Refusal(Code.NO_PERMISSION, f"{peer.name} may only read here"))
         else:
+            work: Work
             try:
-                work = self._work_of(command, peer)
+                if command.verb is Verb.EPOCH:
+                    self._cost += ROW_COST
+                    work = epoch_work(command, peer)
+                else:
+                    proposal = proposal_of(command, peer, self._bounds)
+                    if isinstance(proposal, Delete):
+                        self._cost += ROW_COST + self._lines_of(proposal.name)
+                    else:
+                        if isinstance(proposal, Deactivate):
+                            self._cost += self._lines_of(proposal.wanted.name)
+                        if proposal.server not in peer.claimed:
+                            self._writer.peer = peer.claiming(proposal.server)
+                        raw_acl = proposal.wanted.raw_acl
+                        self._octets += len(raw_acl)
+                        self._cost += ROW_COST + raw_acl.count(b"\t") // 2  # as `cost_of`
+                    work = partial(carry_out, proposal, self._bounds)
             except Refusal as refusal:
                 self.refuse(command.tag, refusal)
                 return
@@ -179,23 +196,6 @@ class Writes:
             is_many = self._outstanding + len(batch) >= MAX_OUTSTANDING
             if (is_many or is_much or self._cost >= MAX_COMMIT_COST) and self._has_enough():
                 self.is_full = True
-
-    def _work_of(self, command: Command, peer: Peer) -> Work:
-        if command.verb is Verb.EPOCH:
-            self._cost += ROW_COST
-            return epoch_work(command, peer)
-        proposal = proposal_of(command, peer, self._bounds)
-        if isinstance(proposal, Delete):
-            self._cost += ROW_COST + self._lines_of(proposal.name)
-        else:
-            if isinstance(proposal, Deactivate):
-                self._cost += self._lines_of(proposal.wanted.name)
-            if proposal.server not in peer.claimed:
-                self._writer.peer = peer.claiming(proposal.server)
-            raw_acl = proposal.wanted.raw_acl
-            self._octets += len(raw_acl)
-            self._cost += ROW_COST + raw_acl.count(b"\t") // 2  # as `cost_of`
-        return decided(proposal, self._bounds)
 
     def _lines_of(self, name: MailboxName) -> int:
         """Of the index, that go with a row: as many as if it were put there."""
