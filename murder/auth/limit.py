@@ -5,23 +5,23 @@ from murder.net.shared_counter import SharedCounter
 
 
 class ConnectionLimit:
-    """See the module. `most` is the limit, 0 for none; the hot path asks the `tally` itself."""
+    """See the module. `most` is the limit, 0 for none; the hot path asks the `counter` itself."""
 
-    def __init__(self, most: int = 0, tally: SharedCounter | None = None) -> None:
+    def __init__(self, most: int = 0, counter: SharedCounter | None = None) -> None:
         self.most = most
-        self.tally = tally or SharedCounter()
+        self.counter = counter or SharedCounter()
 
     def configure(self, most: int) -> None:
         self.most = most
         if most:
-            self.tally.publish()
+            self.counter.publish()
 
     def enter(self, user: str) -> None:
         """One more. Raises Refusal(LIMIT)."""
-        if not self.tally.enter(user, self.most):
+        if not self.counter.enter(user, self.most):
             raise Refusal(
                 Code.LIMIT, f"{user} has {self.most} connections, and may not have more here"
             )
 
     def leave(self, user: str) -> None:
-        self.tally.leave(user)
+        self.counter.leave(user)

@@ -307,15 +307,15 @@ class ClientDialogue(Dialogue):
 
     def count_in(self, login: Login) -> None:
         """One more connection of theirs. Raises Refusal(LIMIT)."""
-        self.leave_crowd()
+        self.count_out()
         if not login.proxy:  # which counts its own
             self.service.gate.connections.enter(login.user)
             self._counted_as = login.user
 
-    def leave_crowd(self) -> None:
+    def count_out(self) -> None:
         """The user has one connection less (again)."""
         if self._counted_as is not None:
-            self.service.gate.connections.tally.leave(self._counted_as)
+            self.service.gate.connections.counter.leave(self._counted_as)
             self._counted_as = None
 
     def take_count(self, before: "ClientDialogue") -> None:
@@ -393,7 +393,7 @@ class ClientDialogue(Dialogue):
         """As before the login, with TLS, compression and the peer's certificate kept (RFC 8437)."""
         if self.watched is not None:
             self.no_longer_watched()
-        self.leave_crowd()
+        self.count_out()
         is_told = self.session_told or self.connection.through is not None
         if is_told and self.login is not None and self.login.proxy:
             self._told_nothing()  # the next one may be another's
@@ -406,5 +406,5 @@ class ClientDialogue(Dialogue):
         if self.watched is not None:
             self.no_longer_watched()
         if self._counted_as is not None:
-            self.leave_crowd()
+            self.count_out()
         super().lost(error)

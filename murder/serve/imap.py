@@ -394,7 +394,7 @@ class ImapDialogue(ClientDialogue):
             entered = True
         finally:
             if not entered:
-                self.leave_crowd()
+                self.count_out()
                 self.login = None
                 self.session.logged_out()
         limits = self.service.limits

@@ -285,7 +285,7 @@ class SieveDialogue(ClientDialogue):
             entered = not self.connection.is_lost
         finally:
             if not entered:
-                self.leave_crowd()
+                self.count_out()
         if entered:
             limits = self.service.limits
             self.session.logged_in()

@@ -198,7 +198,7 @@ class Pop3Dialogue(LineDialogue):
             entered = answer.startswith(b"+") and not self.connection.is_lost
         finally:
             if not entered:
-                self.leave_crowd()
+                self.count_out()
         if entered:
             self.entered(login)
             self.understood()

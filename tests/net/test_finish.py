@@ -32,4 +32,4 @@ async def test_a_session_that_has_logged_out_is_over(tmp_path: Path, closes_firs
             writer.close()
             await asyncio.wait_for(ended.wait(), 4)  # a peer that stays is waited for longer
             assert not one.listener.connections and not one.backend.sessions
-        assert not one.backend.gate.connections.tally._of.get("ana")
+        assert not one.backend.gate.connections.counter._of.get("ana")

@@ -28,7 +28,7 @@ def parts(count: int) -> list[Counts]:
 
 def test_a_limit_holds_over_all_workers() -> None:
     one, two = (SharedCounter(counts.users()) for counts in parts(2))
-    assert [tally.enter("ana", 3) for tally in (one, two, one, two, one)] == [
+    assert [counter.enter("ana", 3) for counter in (one, two, one, two, one)] == [
         *(True, True, True),
         *(False, False),
     ]

@@ -119,9 +119,9 @@ class Sessions:
     def begin(self, user: str, way: str, password: str = "") -> tuple[str, Session]:
         """Their token, and the session."""
         own = [key for key, kept in self._by_hash.items() if kept.user == user]
-        for crowd, most in ((own, MAX_SESSIONS_PER_USER), (list(self._by_hash), MAX_SESSIONS)):
-            if len(crowd) >= most:
-                self._end(min(crowd, key=lambda key: self._by_hash[key].seen))
+        for several, most in ((own, MAX_SESSIONS_PER_USER), (list(self._by_hash), MAX_SESSIONS)):
+            if len(several) >= most:
+                self._end(min(several, key=lambda key: self._by_hash[key].seen))
         token = secrets.token_urlsafe(TOKEN_OCTETS)
         now = self._clock()
         session = Session(user, way, password, now, now, secrets.token_urlsafe(TOKEN_OCTETS))

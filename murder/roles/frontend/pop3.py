@@ -198,7 +198,7 @@ class FrontendPop3(Pop3Dialogue):
         address = way_of(self, login) if login is not None else None
         if login is None or address is None:
             return False
-        if not gate.connections.tally.enter(login.user, gate.connections.most):
+        if not gate.connections.counter.enter(login.user, gate.connections.most):
             return False  # to be refused again, and told
         self._counted_as, self._user = login.user, None
         self._opening = Pop3Express(self, login, address)
@@ -242,7 +242,7 @@ class FrontendPop3(Pop3Dialogue):
     def not_let_in(self, failure: UpstreamFailure) -> None:
         """It has failed; they may try again."""
         self._opening = None
-        self.leave_crowd()
+        self.count_out()
         if not self.connection.is_lost:
             self.failed(None, failure)
             self.resume()
@@ -250,7 +250,7 @@ class FrontendPop3(Pop3Dialogue):
     def enter_anew(self, login: Login) -> None:
         """The long way, from the beginning."""
         self._opening = None
-        self.leave_crowd()
+        self.count_out()
         if not self.connection.is_lost:
             self.go_on(None, self._enter(login))
 

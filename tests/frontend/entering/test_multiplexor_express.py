@@ -114,7 +114,7 @@ async def test_a_server_that_is_known(
         assert said.startswith(answer), said
         assert len(server.said) == connections
         assert running.role.frontend is not None
-        counted = running.role.frontend.gate.connections.tally._of
+        counted = running.role.frontend.gate.connections.counter._of
         if said.startswith(
             b"x NO"
         ):  # they are still there, are counted nowhere, and may come again
@@ -211,7 +211,7 @@ async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
         peer.writer.transport.abort()
         await until_soon(lambda: len(sessions(running)) == 1)
         assert running.role.frontend is not None
-        assert running.role.frontend.gate.connections.tally._of == {USER: 1}
+        assert running.role.frontend.gate.connections.counter._of == {USER: 1}
         await first.close()
 
 

@@ -54,7 +54,7 @@ class Backend:
 
 def counted(running: Running) -> dict[str, int]:
     assert running.role.frontend is not None
-    return running.role.frontend.gate.connections.tally._of
+    return running.role.frontend.gate.connections.counter._of
 
 
 async def asked(peer: Peer, line: bytes) -> bytes:

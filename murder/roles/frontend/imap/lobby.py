@@ -190,8 +190,8 @@ class Lobby(FrontendImap):
             or (frontend.refers_unable and self.would_refer(login.user))
         ):
             return False
-        crowd = gate.connections
-        if not crowd.tally.enter(login.user, crowd.most):
+        connections = gate.connections
+        if not connections.counter.enter(login.user, connections.most):
             return False  # to be refused again, and told
         self._counted_as = login.user
         session = self.session
@@ -454,8 +454,8 @@ class Lobby(FrontendImap):
         self.is_closing = True
         if type(self.opening) is Express:
             self.opening.give_up()
-        if self._counted_as is not None:  # as `leave_crowd`
-            self.service.gate.connections.tally.leave(self._counted_as)
+        if self._counted_as is not None:  # as `count_out`
+            self.service.gate.connections.counter.leave(self._counted_as)
             self._counted_as = None
         self.sweep.forget(self)
         self.frontend.sessions.discard(self)  # as `ended`

@@ -58,7 +58,7 @@ async def become_pipe(
         reached = await multiplexor.reach(login, caller, speech, as_user=as_user, utf8=utf8)
     finally:
         if reached is None:
-            dialogue.leave_crowd()
+            dialogue.count_out()
     if reached is None:
         return False
     upstream, welcome = reached

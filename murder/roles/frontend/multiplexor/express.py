@@ -156,7 +156,7 @@ class Express(Entering):
         """As a command that has failed."""
         dialogue = self.dialogue
         self.give_up()
-        dialogue.leave_crowd()
+        dialogue.count_out()
         if not dialogue.connection.is_lost:
             dialogue.failed(parse_command(self.octets), failure)
             dialogue.resume()
@@ -165,7 +165,7 @@ class Express(Entering):
         """From the beginning."""
         dialogue = self.dialogue
         self.give_up()
-        dialogue.leave_crowd()
+        dialogue.count_out()
         multiplexor = dialogue.frontend.multiplexor
         if multiplexor is not None:
             multiplexor.is_odd(self.address)
@@ -187,8 +187,8 @@ def enter_at_once(dialogue: "Lobby", octets: bytes, login: Login) -> bool:
     way = multiplexor.at_once(login)
     if way is None:
         return False
-    crowd = dialogue.service.gate.connections
-    if not crowd.tally.enter(login.user, crowd.most):
+    connections = dialogue.service.gate.connections
+    if not connections.counter.enter(login.user, connections.most):
         return False  # to be refused again, and told
     dialogue._counted_as = login.user
     Express(dialogue, octets, login, *way)
