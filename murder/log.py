@@ -41,7 +41,7 @@ LEVELS: Final[Mapping[str, int]] = {
 PRIORITIES: Final[Mapping[str, int]] = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 
 # Every event this program can log, and what it means: an operator's list for filters and alarms, printed by
-# `murder log events`. tests/test_log.py compares it with the code, both ways.
+# `murder log events`. tests/rooms/test_log.py compares it with the code, both ways.
 EVENTS: Final[Mapping[str, str]] = {
     "announce.repaired": "What a crash left of a CREATE, DELETE or RENAME was finished or undone.",
     "announce.rollback_deferred": "A change failed, and the master could not be told to undo it; it is told later.",

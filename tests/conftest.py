@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-ENGINE_TESTS = ("tests/mupdate", "tests/cyrus", "tests/ha", "tests/plugins/test_list_etcd.py")
+ENGINE_TESTS = ("tests/rooms/mupdate", "tests/cyrus", "tests/ha", "tests/plugins/test_list_etcd.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

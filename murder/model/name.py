@@ -356,7 +356,9 @@ class Namespace:
         elif stem.startswith(shared):
             inner = self.inward(stem[len(shared) :])
         elif stem in (users[:-1], shared[:-1]):
-            raise Refusal(Code.NONEXISTENT, f"{display(stem)} begins names of mailboxes, and is none")
+            raise Refusal(
+                Code.NONEXISTENT, f"{display(stem)} begins names of mailboxes, and is none"
+            )
         else:
             return MailboxName(inbox_of(user) + b"." + self.inward(stem))
         return MailboxName(domain + b"!" + inner if domain else inner)

@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from murder.log import set_up
-from tests.frontend import test_calls
 from tests.kit.waiting import pause
 from tests.load import imap, large_list, lmtp, pop3, proxies, results
 from tests.load.imap import Server
 from tests.load.our_murder import DOMAIN, FRONTEND, FRONTEND_WITH_TLS, MULTIPLEXOR, Murder
 from tests.load.processes import cpu_s, pss_kib, system_calls
+from tests.rooms.frontend import test_calls
 
 PROJECT = Path(__file__).parent.parent.parent
 
@@ -236,7 +236,7 @@ def other_costs(found: Sequence[Proxy], amount: Amount, rows: Sequence[str]) -> 
 
 def counts(found: Sequence[Proxy], rows: Sequence[str]) -> None:
     """What no neighbour changes: system calls of each proxy's processes; of ours lines of log, and calls in Python, tasks
-    and timers, as tests/frontend/test_calls.py has them."""
+    and timers, as tests/rooms/frontend/test_calls.py has them."""
     kinds: dict[str, Callable[[Server], int]] = {
         "system calls, NOOP": some_noops,
         "system calls, LOGIN+SELECT+LOGOUT": lambda server: imap.logins(server, 1.0),

@@ -9,10 +9,10 @@ import pytest
 
 from tests.clients.sieve_programs import PROGRAMS, Where
 from tests.kit.demo import Demo, message, reconfigure, running_demo
-from tests.kit.dovecot import dovecot, why_not
 from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
 from tests.kit.process import murder_command
+from tests.kit.programs.dovecot import dovecot, why_not
 
 NAME = "dove.murder.test"
 SERVER = """

@@ -17,9 +17,9 @@ from murder.auth.penalty import Penalties
 from murder.config.auth import AuthConfig
 from murder.config.sections import MultiplexorConfig
 from tests.clients.test_multiplexor import MORE, AtHome, section
-from tests.frontend.server import Running, running_frontend
-from tests.kit.dovecot import Dovecot, dovecot, why_not
 from tests.kit.peer import Peer
+from tests.kit.programs.dovecot import Dovecot, dovecot, why_not
+from tests.rooms.frontend.server import Running, running_frontend
 
 NUMBERS = itertools.count(1)
 CLIENT, OTHER = "127.0.0.31", "127.0.0.32"

@@ -15,11 +15,11 @@ from murder.config.sections import MultiplexorConfig, ServerConfig
 from murder.pki.authority import init_authority, issue
 from murder.roles.frontend.multiplexor.find import Finder, server_by_hash
 from murder.roles.frontend.shared import Frontend
-from tests.frontend.server import Parts, Running, running_frontend
-from tests.kit.dovecot import PROXY, Dovecot, dovecot, why_not
 from tests.kit.peer import Peer
+from tests.kit.programs.dovecot import PROXY, Dovecot, dovecot, why_not
 from tests.kit.sections import server_section
 from tests.kit.waiting import until_soon
+from tests.rooms.frontend.server import Parts, Running, running_frontend
 
 USERS = {"dora": "own", "emil": "his"}
 MORE = (

@@ -26,10 +26,10 @@ import pytest
 
 from tests.clients.test_tokens import SUBJECT, with_mail
 from tests.conftest import cannot_run
-from tests.kit.browser import PROGRAM, browsing
 from tests.kit.demo import Demo, message, wanted
 from tests.kit.ports import free_port
 from tests.kit.process import until_open
+from tests.kit.programs.browser import PROGRAM, browsing
 from tests.kit.waiting import until
 from tests.plugins.auth.test_auth_oauth import Handler, Provider
 

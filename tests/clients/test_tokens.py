@@ -12,11 +12,11 @@ import pytest
 
 from murder.api import AuthBackend
 from murder.pki.authority import init_authority, issue
-from tests.backend.server import Parts, memory_store, running_backend
 from tests.clients.test_readers import screen_with, tmux
 from tests.kit.demo import message, wanted
 from tests.kit.peer import Peer
 from tests.plugins.auth.test_auth_oauth import Provider, checking, provider
+from tests.rooms.backend.server import Parts, memory_store, running_backend
 
 SUBJECT = "by a token"
 OFFLINEIMAP = """

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.kit.engine import ENGINE, TIMEOUT_S, etcd_settings, is_shared
-from tests.kit.etcd import cluster
 from tests.kit.peer import BlockingPeer
 from tests.kit.process import Program, murder_command, run_murder
+from tests.kit.programs.etcd import cluster
 from tests.kit.toml import Sections, write_config
 
 _STRING: Final = re.compile(rb'"([^"]*)"|\{(\d+)\+?\}\r\n')

@@ -14,8 +14,8 @@ from tests.conftest import cannot_run
 from tests.cyrus.conftest import ROOT, Lab
 from tests.cyrus.our_nodes import rows_at, serving
 from tests.cyrus.our_roles import DOMAIN, FRONTEND, clients_at, deliver, logged_in, popped, subjects
-from tests.kit.kdc import REALM, Realm, kdc_in
 from tests.kit.managesieve import ManageSieve
+from tests.kit.programs.kdc import REALM, Realm, kdc_in
 from tests.kit.toml import Sections
 
 NODE = "fe9node"  # a Cyrus (auth_unix) takes no name with a slash

@@ -14,8 +14,8 @@ from tests.cyrus.conftest import ROOT, Lab
 from tests.cyrus.our_nodes import our_node
 from tests.cyrus.test_mupdate_both_ways import as_admin, check, do, mailboxes_on
 from tests.kit.engine import TIMEOUT_S, is_shared
-from tests.kit.etcd import Cluster, cluster
 from tests.kit.process import run_murder
+from tests.kit.programs.etcd import Cluster, cluster
 from tests.kit.toml import Sections
 from tests.kit.waiting import until
 

@@ -14,8 +14,8 @@ import pytest
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_nodes import on_etcd, our_node, rows_at
 from tests.kit.engine import EMBEDDED, ENGINE, is_shared
-from tests.kit.etcd import needs_etcd
 from tests.kit.process import until_open
+from tests.kit.programs.etcd import needs_etcd
 from tests.kit.waiting import until
 
 imaplib.Commands.setdefault("XFER", ("AUTH",))

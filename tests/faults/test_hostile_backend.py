@@ -18,9 +18,9 @@ from murder.net.connection import WRITE_HIGH_OCTETS
 from murder.net.listener import Bounds, Listener
 from murder.roles.mupdate.remote.client import MasterClient
 from murder.roles.mupdate.remote.link import master_target
-from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.peer import Peer
 from tests.kit.waiting import pause_here
+from tests.rooms.frontend.cluster import Cluster, running_cluster
 
 MIB = 1024 * 1024
 WAIT_S = 1.0  # the frontend's, for an answer

@@ -23,9 +23,9 @@ from murder.errors import UpstreamFailure
 from murder.roles.mupdate.zone import keeper as keeper_module
 from murder.roles.mupdate.zone.keeper import ZoneKeeper
 from murder.roles.mupdate.zone.server import ZoneServer
-from tests.kit.bind import KEY
+from tests.kit.programs.bind import KEY
 from tests.kit.waiting import until_soon
-from tests.mupdate.nodes import Raw, master
+from tests.rooms.mupdate.nodes import Raw, master
 
 ZONE = "imap.example.org"
 Answer = Callable[[Any], Iterator[Any]]

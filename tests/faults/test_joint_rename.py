@@ -19,7 +19,7 @@ from tests.kit.waiting import until
 
 OLD, NEW = "dept", "unit"
 HOMES: Final = {"": "be1", "/a": "be2", "/a/far": "be3", "/b": "be1", "/c": "be2"}
-# of all there are, which tests/backend/hierarchy/test_joint_rename.py goes through in one process
+# of all there are, which tests/rooms/backend/hierarchy/test_joint_rename.py goes through in one process
 ROOT_STEPS: Final = ("root prepared", "parts prepared", "decided", "listed", "commit answered")
 PART_STEPS: Final = ("reserved", "part prepared", "part commit", "listed")
 for word in ("XSETTLE", "XPART", "XRENAME", "SETMETADATA", "GETMETADATA"):
@@ -255,7 +255,7 @@ def test_killed_at_any_step_all_of_it_or_nothing_is_renamed(demo: Demo, step: st
 
 @pytest.mark.parametrize("at", ["parts prepared", "decided"])
 def test_the_master_may_die_meanwhile(demo: Demo, at: str) -> None:
-    """With the root: of a master that dies alone, tests/backend/hierarchy/test_joint_rename.py."""
+    """With the root: of a master that dies alone, tests/rooms/backend/hierarchy/test_joint_rename.py."""
     before = furnish(demo)
     with dying(demo, backend(demo, "be1"), at) as process:
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
@@ -298,7 +298,7 @@ def test_what_is_in_doubt_is_shown_and_ended_by_hand(demo: Demo) -> None:
     ],
 )
 def test_it_is_deleted_and_comes_back_as_one(demo: Demo, verb: str, node: str, at: str) -> None:
-    """Killed at some of the steps; tests/backend/hierarchy/test_joint_delete.py goes through all of them."""
+    """Killed at some of the steps; tests/rooms/backend/hierarchy/test_joint_delete.py goes through all of them."""
     before = furnish(demo)
     commands = {"delete": ("delete", OLD, "--yes"), "undelete": ("undelete", OLD)}
     for one, words in commands.items():

@@ -28,9 +28,9 @@ from typing import Final
 from tests.cyrus.our_nodes import following, serving
 from tests.ha.linear import Operation, Outcome, State, Verb, is_linear
 from tests.ha.masters import HOST, Master, masters, names_at
-from tests.kit.etcd import Cluster, Member, cluster
 from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
+from tests.kit.programs.etcd import Cluster, Member, cluster
 from tests.kit.waiting import pause, until
 from tests.kit.wires import Mode, Wire, Wires
 

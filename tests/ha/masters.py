@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from tests.cyrus.our_nodes import parsed, serving
-from tests.kit.etcd import Cluster
 from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
 from tests.kit.process import Program, descendants
+from tests.kit.programs.etcd import Cluster
 from tests.kit.waiting import until
 from tests.kit.wires import Wire, Wires
 

@@ -12,8 +12,8 @@ from typing import Final
 from tests.bench.mupdate import fill
 from tests.cyrus.our_nodes import serving
 from tests.ha.masters import HOST, Master
-from tests.kit.etcd import Cluster, cluster
 from tests.kit.process import run_murder
+from tests.kit.programs.etcd import Cluster, cluster
 from tests.kit.waiting import until
 
 QUOTA: Final = ("--quota-backend-bytes", str(8 << 30))

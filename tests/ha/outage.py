@@ -28,8 +28,8 @@ from plugins.list_etcd.settings import Settings
 from tests.bench.mupdate import CYRUS, cyrus_master
 from tests.cyrus.our_nodes import our_node
 from tests.ha.masters import HOST, Master, logged_in, masters
-from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port
+from tests.kit.programs.etcd import Cluster, cluster
 from tests.kit.waiting import pause_here, until
 
 MOST_RATES: Final = 5  # turns of all rates

@@ -12,8 +12,8 @@ from tests.conftest import cannot_run
 from tests.cyrus.our_nodes import following, serving
 from tests.faults.test_disk import fill
 from tests.ha.masters import ENGINE_S, HOST, Master, activate, masters, names_at, until_all_have
-from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port
+from tests.kit.programs.etcd import Cluster, cluster
 from tests.kit.waiting import until
 
 

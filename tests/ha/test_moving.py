@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.ha.masters import Master, activate, until_all_have
-from tests.kit.etcd import Cluster, cluster
 from tests.kit.process import murder_command, run_murder
+from tests.kit.programs.etcd import Cluster, cluster
 from tests.kit.waiting import until
 from tests.kit.wires import Mode, Wires
 

@@ -13,9 +13,9 @@ import pytest
 from tests.cyrus.our_nodes import serving
 from tests.cyrus.our_roles import PROXY
 from tests.ha.masters import HOST, Master, masters
-from tests.kit.etcd import cluster
 from tests.kit.ports import free_ports
 from tests.kit.process import run_murder
+from tests.kit.programs.etcd import cluster
 from tests.kit.toml import Sections, write_config
 from tests.kit.waiting import until
 

@@ -16,7 +16,7 @@ from murder.pki.authority import init_authority, issue
 from murder.pki.trust import init_list
 from tests.kit.ports import free_port
 from tests.kit.process import ROOT, Program, serving
-from tests.node.test_workers import LIMIT_S, knock
+from tests.rooms.node.test_workers import LIMIT_S, knock
 
 CHAPTER = page("keys")
 # scp and ssh that reach the hosts of this test: folders

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.install.test_three_hosts import Site, connected, everything_is_well
-from tests.kit.etcd import FLAGS, needs_etcd
 from tests.kit.process import run_murder
+from tests.kit.programs.etcd import FLAGS, needs_etcd
 from tests.kit.waiting import until
 
 MACHINES = {"n1": "10.88.0.1", "n2": "10.88.0.2", "n3": "10.88.0.3", "desk": "10.88.0.4"}

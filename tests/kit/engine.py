@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from plugins.list_etcd.settings import Settings
-from tests.kit.etcd import Cluster
+from tests.kit.programs.etcd import Cluster
 
 EMBEDDED: Final = "embedded"
 ENGINE: Final = os.environ.get("MURDER_TEST_ENGINE", EMBEDDED)

@@ -26,9 +26,9 @@ from murder.config.sections import AuthConfig
 from murder.log import set_up
 from murder.net.listener import Bounds
 from murder.node.process.workers import _tune_interpreter
-from tests.frontend.server import Parts, running_frontend
 from tests.kit.peer import Peer
 from tests.kit.waiting import pause_here
+from tests.rooms.frontend.server import Parts, running_frontend
 
 PAUSE_S = 0.01  # between two NOOPs
 TICK_S = 0.001

@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.backend.server import memory_store, running_backend
 from tests.peers import groups, questions
 from tests.peers.client import Client
 from tests.peers.dovecot import running_dovecot
+from tests.rooms.backend.server import memory_store, running_backend
 
 
 @contextmanager

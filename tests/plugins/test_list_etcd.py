@@ -18,9 +18,9 @@ from murder.api.list_log import BEGINNING, Position, Record, TooLarge, Whole
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
-from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port
 from tests.kit.process import run_murder
+from tests.kit.programs.etcd import Cluster, cluster
 from tests.kit.waiting import LIMIT_S, until
 from tests.kit.wires import Mode, Wires
 

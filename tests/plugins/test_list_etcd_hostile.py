@@ -26,7 +26,7 @@ from plugins.list_etcd.client import RANGE, Cluster
 from plugins.list_etcd.etcd_pb2 import KeyValue, RangeRequest, RangeResponse, ResponseHeader
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
-from tests.mupdate.several import MemoryLog
+from tests.rooms.mupdate.several import MemoryLog
 
 Answer = Callable[[socket.socket, h2.connection.H2Connection, int], None]
 

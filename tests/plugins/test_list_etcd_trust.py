@@ -12,8 +12,8 @@ from murder.api.list_log import BEGINNING, Position, Record
 from murder.errors import UpstreamFailure
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
-from tests.kit.etcd import Cluster
 from tests.kit.process import run_murder
+from tests.kit.programs.etcd import Cluster
 from tests.kit.waiting import until
 
 USERS = ("user add root:secret", "user grant-role root root", "auth enable")

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from murder.api.store import MailboxStore
-from tests.backend.server import maildir_store, memory_store, running_backend, spool_store
-from tests.backend.workers import two_workers
-from tests.frontend.cluster import running_cluster
+from tests.rooms.backend.server import maildir_store, memory_store, running_backend, spool_store
+from tests.rooms.backend.workers import two_workers
+from tests.rooms.frontend.cluster import running_cluster
 from tests.stress.client import BOX, KINDS, OTHER, Client, Streams
 from tests.stress.watcher import Watcher
 

@@ -202,7 +202,9 @@ async def _take_back(reach: Reach, gone: Sequence[MailboxEntry], problem: Except
         words = (reach.external(max(resting)[1]), reach.external(row.name)) if resting else ()
         try:
             if not words:
-                raise Refusal(Code.NONEXISTENT, "It is not among the deleted mailboxes of any server")
+                raise Refusal(
+                    Code.NONEXISTENT, "It is not among the deleted mailboxes of any server"
+                )
             await reach.execute(row.server, b"RENAME " + b" ".join(map(string, words)))
         except (Refusal, UpstreamFailure):
             lost.append(reach.shown(row.name))

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.cli.ctl.test_ctl_mailboxes import Ctl
 from tests.faults.moves.test_moves import (
     dying,
     facts,
@@ -23,6 +22,7 @@ from tests.faults.moves.test_moves_verified import verified
 from tests.faults.test_kill import check_lists_agree
 from tests.kit.demo import Demo, running_demo
 from tests.kit.process import END_S
+from tests.rooms.cli.ctl.test_ctl_mailboxes import Ctl
 
 KEYWORDS = " ".join(f"$K{number}" for number in range(30))  # more than Maildir++ has letters for
 ODD = b"Subject: odd\r\n\r\none\r\r\ntwo\r\nbare\nend"

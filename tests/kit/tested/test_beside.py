@@ -27,8 +27,8 @@ def test_it(number):
         print(os.environ["PYTEST_XDIST_WORKER"], os.environ["PYTEST_CURRENT_TEST"].split()[0], file=told)
 """
 FILES = (
-    "tests/net/test_c.py",
-    "tests/net/test_d.py",
+    "tests/rooms/net/test_c.py",
+    "tests/rooms/net/test_d.py",
     "tests/cyrus/test_a.py",
     "tests/cyrus/test_b.py",
 )
@@ -57,7 +57,7 @@ def test_each_test_is_run_once_and_a_unit_by_one_process(tmp_path: Path) -> None
     by_unit = defaultdict(set)
     for worker, test in lines:
         by_unit[unit_of(test)].add(worker)
-    assert set(by_unit) == {"tests/cyrus", "tests/net/test_c.py", "tests/net/test_d.py"}
+    assert set(by_unit) == {"tests/cyrus", "tests/rooms/net/test_c.py", "tests/rooms/net/test_d.py"}
     assert all(len(workers) == 1 for workers in by_unit.values()), by_unit
     assert len(set.union(*by_unit.values())) > 1
     first = {worker: unit_of(test) for worker, test in reversed(lines)}

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.backend.server import running_backend
 from tests.kit import scene
 from tests.kit.dialogue import Player, Streams
 from tests.kit.process import ROOT
+from tests.rooms.backend.server import running_backend
 
 TESTS = ROOT / "tests"
 README = (TESTS / "README.md").read_text(encoding="utf-8")
@@ -21,8 +21,10 @@ def examples(language: str) -> list[str]:
 
 
 def test_it_names_every_folder_and_every_part_of_the_kit() -> None:
-    folders = {path.name for path in TESTS.iterdir() if path.is_dir()} - {"__pycache__"}
-    parts = {f"kit/{path.name}" for path in (TESTS / "kit").glob("[!t]*.py")} | {"kit/toml.py"}
+    inside = [*TESTS.iterdir(), *(TESTS / "rooms").iterdir()]
+    folders = {path.name for path in inside if path.is_dir()} - {"__pycache__"}
+    modules = [path.relative_to(TESTS) for path in (TESTS / "kit").rglob("*.py")]
+    parts = {str(path) for path in modules if path.parts[1] != "tested"}
     words = set(re.findall(r"`([^`\s]+)`", README))
     assert not {*folders, *parts} - words
 

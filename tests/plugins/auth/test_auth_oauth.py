@@ -23,7 +23,7 @@ from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from plugins import auth_oauth
 from plugins.auth_oauth import OAuth, Settings
 from tests.conftest import cannot_run
-from tests.frontend.server import Parts, running_frontend
+from tests.rooms.frontend.server import Parts, running_frontend
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 

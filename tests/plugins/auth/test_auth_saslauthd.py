@@ -14,9 +14,9 @@ import pytest
 from murder.api import Denied, Identity, LoginAttempt
 from murder.errors import UpstreamFailure, UpstreamKind
 from plugins.auth_saslauthd import Saslauthd, Settings, format_question
-from tests.backend.server import running_backend
 from tests.conftest import cannot_run
 from tests.kit.waiting import until_soon
+from tests.rooms.backend.server import running_backend
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 

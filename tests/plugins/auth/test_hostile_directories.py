@@ -23,8 +23,8 @@ from plugins.auth_ldap.directory import Directory
 from plugins.auth_ldap.settings import Settings as LdapSettings
 from plugins.auth_oauth import OAuth
 from plugins.auth_oauth import Settings as OAuthSettings
-from tests.frontend.server import served
 from tests.kit.steps import Turns
+from tests.rooms.frontend.server import served
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -27,14 +27,14 @@ from murder.roles.frontend.multiplexor.pipe import Pipe
 from murder.serve.role import probe_auth
 from plugins.sasl_gssapi import Exchange, Settings, look, make_mechanisms
 from tests.conftest import cannot_run
-from tests.frontend.server import Parts, running_frontend
-from tests.kit.kdc import REALM, Realm, kdc_in
 from tests.kit.peer import Peer
+from tests.kit.programs.kdc import REALM, Realm, kdc_in
 from tests.kit.sections import server_section
 from tests.kit.toml import Sections, write_config
 from tests.kit.waiting import until_soon
-from tests.serve.test_client import KINDS, dialogue_of
-from tests.serve.test_ways_in import Old, is_challenge, is_good, listening
+from tests.rooms.frontend.server import Parts, running_frontend
+from tests.rooms.serve.test_client import KINDS, dialogue_of
+from tests.rooms.serve.test_ways_in import Old, is_challenge, is_good, listening
 
 SERVICES = ("imap", "pop", "lmtp", "sieve", "mupdate")
 NODE = f"murder/be1.test@{REALM}"

@@ -20,13 +20,13 @@ from murder.config.problem import ConfigError
 from murder.hooks import load_plugins
 from murder.log import set_up
 from murder.serve.role import chain_of, probe_auth
-from tests.cli.test_auth import typed
 from tests.kit.toml import Sections, write_config
 from tests.plugins.auth.slapd import BASE, Slapd, running_slapd
 from tests.plugins.auth.test_auth_http import Script, script
 from tests.plugins.auth.test_auth_oauth import Provider, provider
 from tests.plugins.auth.test_auth_saslauthd import saslauthd_beside
-from tests.serve.test_ways_in import answer_with, begin, is_challenge, listening, message
+from tests.rooms.cli.test_auth import typed
+from tests.rooms.serve.test_ways_in import answer_with, begin, is_challenge, listening, message
 
 DENIED = {True: b"AUTHENTICATIONFAILED", False: b"UNAVAILABLE"}
 Capture = pytest.CaptureFixture[str]

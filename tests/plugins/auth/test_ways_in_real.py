@@ -18,7 +18,7 @@ from tests.plugins.auth.test_auth_ldap import directory
 from tests.plugins.auth.test_auth_oauth import checking, provider
 from tests.plugins.auth.test_auth_pam import pam
 from tests.plugins.auth.test_auth_saslauthd import saslauthd_beside
-from tests.serve.test_ways_in import RIGHT, all_is_alike
+from tests.rooms.serve.test_ways_in import RIGHT, all_is_alike
 
 WAYS = [
     *product(("imap", "pop3", "lmtp", "sieve"), ("PLAIN",), ("frontend", "backend")),

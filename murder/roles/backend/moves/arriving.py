@@ -71,7 +71,10 @@ def taking(backend: Backend) -> CarriesMailboxes:
     """Its store, which takes in what comes. Raises Refusal."""
     store = backend.store
     if not isinstance(store, CarriesMailboxes):
-        raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot receive mailboxes from other servers")
+        raise Refusal(
+            Code.CANNOT,
+            f"The store {backend.config.store} cannot receive mailboxes from other servers",
+        )
     return store
 
 

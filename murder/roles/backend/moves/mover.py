@@ -104,7 +104,8 @@ class Mover:
             raise Refusal(Code.CANNOT, f"{display(root)} is at {server} already", names=(root,))
         if not isinstance(backend.store, CarriesMailboxes):
             raise Refusal(
-                Code.CANNOT, f"The store {backend.config.store} cannot move mailboxes to other servers"
+                Code.CANNOT,
+                f"The store {backend.config.store} cannot move mailboxes to other servers",
             )
         async with self._deciding:
             begun = self._begun(root, server)

@@ -113,7 +113,8 @@ class Outgoing:
         store = backend.store
         if not isinstance(store, CarriesMailboxes):
             raise Refusal(
-                Code.CANNOT, f"The store {backend.config.store} cannot move mailboxes to other servers"
+                Code.CANNOT,
+                f"The store {backend.config.store} cannot move mailboxes to other servers",
             )
         self._backend = backend
         self._store: CarriesMailboxes = store

@@ -1,0 +1,261 @@
+"""What scripts send: who gets it where a server takes it for some, what a death leaves, and where it stays else."""
+
+import asyncio
+import errno
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from murder.model.name import MailboxName
+from murder.roles.backend.records.deliveries import FAILED, PENDING, SENT, Deliveries, Mail
+from murder.roles.backend.records.taken import Taken
+from murder.roles.backend.scripts import submission
+from murder.roles.backend.scripts.submission import MARK, Notes
+from murder.roles.backend.scripts.worklist import Worklist
+from tests.rooms.backend.delivery.test_sieve_delivery import Lmtp, sending
+from tests.kit.waiting import until_soon
+
+THREE = b"""require "enotify";
+notify :message "news" "mailto:one@x.example?cc=two@x.example,three@x.example";"""
+ONE = b'redirect "else@example.org";'
+
+
+def went(client: Lmtp, states: Sequence[int]) -> bool:
+    """Whether it has come to these; else what waits is looked at now."""
+    client.one.backend.outgoing_arrived()
+    return client.states() == states
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
+async def test_who_was_not_taken_is_tried_again_and_who_was_is_not(
+    protocol: str, tmp_path: Path
+) -> None:
+    async with sending(tmp_path, THREE, protocol=protocol) as (client, sink):
+        sink.at_rcpt[b"two@x.example"] = [b"450 full", b"451 still"]
+        sink.at_rcpt[b"three@x.example"] = [b"550 nobody"]
+        with capture_logs() as logged:
+            await client.deliver("one")
+            await until_soon(lambda: went(client, [SENT]), "all that can be is sent")
+        assert [to for _, to, _ in sink.taken] == [[b"one@x.example"], [b"two@x.example"]]
+    told = [(one["event"], one["to"]) for one in logged if one["event"].startswith("outgoing.")]
+    assert told == [
+        ("outgoing.sent", ["one@x.example"]),
+        ("outgoing.failed", ["three@x.example"]),
+        ("outgoing.deferred", ["two@x.example"]),
+        ("outgoing.deferred", ["two@x.example"]),
+        ("outgoing.sent", ["two@x.example"]),
+    ]
+
+
+async def test_what_was_taken_before_a_death_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(_: Deliveries, mail: Mail) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Deliveries, "sent", dies)
+    async with sending(tmp_path, ONE, retry_s=3600) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: sink.taken, "the server takes it")
+        folder = tmp_path / "backend/deliveries/taken"
+        await until_soon(lambda: len(list(folder.iterdir())) == 1, "which is noted")
+        assert client.states() == [PENDING]
+    monkeypatch.undo()
+    async with sending(tmp_path, ONE) as (client, sink):
+        await until_soon(lambda: went(client, [SENT]), "it is known")
+        await client.deliver("two")
+        await until_soon(lambda: len(sink.taken) == 1, "others are sent")
+        assert b"Subject: two" in sink.taken[0][2]
+        await until_soon(lambda: not list(folder.iterdir()), "rows know of all")
+
+
+async def test_what_was_taken_is_not_sent_again_where_that_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_: Deliveries, mail: Mail) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(Deliveries, "sent", fails)
+    async with sending(tmp_path, ONE) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT]), "it is known from what was noted")
+        assert len(sink.taken) == 1
+
+
+@pytest.mark.parametrize(("script", "tries"), [(ONE, 2), (THREE, 1)])
+async def test_in_doubt_a_mail_goes_again_and_a_notification_does_not(
+    script: bytes, tries: int, tmp_path: Path
+) -> None:
+    async with sending(tmp_path, script) as (client, sink):
+        sink.hangs_up = 1  # it takes the message, and its answer is lost
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT if tries > 1 else FAILED]), "it is over")
+        assert sink.tries == tries
+
+
+async def test_a_death_before_the_answer_leaves_a_notification_unsent(tmp_path: Path) -> None:
+    mail = Mail(b"key", "ana", "", ("a@x.example",), b"Subject: x\r\n\r\n")
+    books = Deliveries(tmp_path)
+    notes = Notes(books.taken, mail)
+    redirected = Notes(books.taken, replace(mail, octets=MARK + b" ana\r\n" + mail.octets))
+    try:
+        redirected.before_the_end(mail.recipients)
+        assert books.taken.left() == {}
+        notes.before_the_end(mail.recipients)
+        assert list(books.taken.left()) == [b"key"]
+        notes.answered(mail.recipients, taken=False)
+        assert books.taken.left() == {}
+    finally:
+        books.close()
+
+
+OLDER = (
+    "CREATE TABLE outgoing (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, state INTEGER NOT NULL, at REAL NOT NULL, "
+    "next_at REAL NOT NULL, tries INTEGER NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, recipients TEXT NOT NULL, "
+    "octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '') STRICT",
+    "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets) "
+    "VALUES (x'01', 0, 0, 0, 0, 'ana', '', '[\"a@x.example\"]', x'41')",
+)
+
+
+async def test_what_an_older_version_has_put_down_is_sent(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "deliveries.db") as database:
+        for statement in OLDER:
+            database.execute(statement)
+    database.close()
+    for _ in range(2):
+        books = Deliveries(tmp_path)
+        try:
+            (mail,) = await books.due(9)
+            assert (mail.key, mail.recipients, mail.keep) == (b"\x01", ("a@x.example",), b"")
+        finally:
+            books.close()
+
+
+async def test_of_what_was_taken_for_some_before_a_death_the_rest_is_sent(tmp_path: Path) -> None:
+    mail = Mail(b"key", "ana", "", ("a@x.example", "b@x.example"), b"Subject: x\r\n\r\n")
+    books = Deliveries(tmp_path)
+    try:
+        await books.end(b"", [mail])
+        books.taken.note(b"key", ["a@x.example"])
+        books.taken.note(b"other", ["a@x.example"])  # its row has gone
+        for _ in range(2):
+            await books.recover()
+            ((due,), noted) = await books.due(9), books.taken.left()
+            assert (due.recipients, due.octets, noted) == (("b@x.example",), mail.octets, {})
+        books.taken.note(b"key", ["b@x.example"])
+        await books.recover()
+        assert await books.due(9) == [] and books.taken.left() == {}
+    finally:
+        books.close()
+
+
+@pytest.mark.parametrize("script", [ONE, b'require "copy"; redirect :copy "else@example.org";'])
+async def test_what_nobody_takes_in_time_is_kept_once(script: bytes, tmp_path: Path) -> None:
+    async with sending(tmp_path, script, *[b"451 later"] * 9, give_up_s=0.0) as (client, _):
+        assert (await client.deliver("one"))[0].startswith(b"250")
+        await until_soon(lambda: went(client, [FAILED]), "it is given up")
+        assert await client.subjects() == [("one", [])]
+        mailbox = await client.one.backend.store.open(MailboxName(b"user.ana"), "ana")
+        try:
+            octets = bytes(await mailbox.octets((await mailbox.uids())[0]))
+        finally:
+            mailbox.close()
+        assert b"X-Sieve-Redirected-From" not in octets and b"Received: " in octets
+
+
+async def test_what_was_for_a_folder_that_has_gone_is_kept_in_the_inbox(tmp_path: Path) -> None:
+    async with sending(tmp_path, ONE, b"554 no") as (client, _):
+        octets = MARK + b" ana\r\nSubject: one\r\n\r\n"
+        mail = Mail(b"key", "ana", "", ("x@y.example",), octets, keep=b"user.ana.gone")
+        await client.one.backend.deliveries.end(b"", [mail])
+        client.one.backend.outgoing_arrived()
+        await until_soon(client.states, "it is there")
+        await until_soon(lambda: client.states() != [PENDING], "it is given up, or sent")
+        assert client.states() == [FAILED]
+        assert await client.subjects() == [("one", [])]
+
+
+async def test_what_can_be_kept_nowhere_waits(tmp_path: Path) -> None:
+    async with sending(tmp_path, ONE, b"554 no", b"554 no") as (client, sink):
+        await client.one.backend.deliveries.end(
+            b"", [Mail(b"key", "gone", "", ("x@y.example",), b"S: x\r\n\r\n", keep=b"user.gone")]
+        )
+        client.one.backend.outgoing_arrived()
+        await until_soon(lambda: went(client, [SENT]), "the server takes it in the end")
+        assert sink.tries == 3
+
+
+async def test_what_was_taken_is_not_sent_again_where_no_file_can_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Taken, key: bytes, recipients: Iterable[str]) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(Taken, "note", fails)
+    async with sending(tmp_path, ONE) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT]), "its row knows")
+        assert sink.tries == 1
+
+
+async def test_a_mail_on_its_way_is_not_sent_twice_where_another_fails() -> None:
+    begun: list[int] = []
+    failures: list[Exception] = []
+    go_on = asyncio.Event()
+
+    async def due(_: int) -> Sequence[int]:
+        return () if go_on.is_set() else (1, 2)
+
+    async def send(number: int) -> None:
+        begun.append(number)
+        if number == 1:
+            raise OSError("no room")
+        await go_on.wait()
+
+    rows = Worklist(due, send, failures.append)
+    rows.start()
+    rows.wake()
+    await until_soon(lambda: begun == [1, 2], "both are begun")
+    for _ in range(20):
+        rows.wake()
+        await asyncio.sleep(0)
+    assert begun == [1, 2] and failures == []
+    go_on.set()
+    await until_soon(lambda: len(failures) == 1, "the failure is told")
+    await rows.stop()
+
+
+async def test_what_a_full_disk_does_not_keep_is_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(submission, "find_kept", full)
+    async with sending(tmp_path, ONE, b"554 no", retry_s=3600) as (client, sink):
+        with capture_logs() as logged:
+            await client.deliver("one")
+            await until_soon(
+                lambda: [e for e in logged if e["event"] == "outgoing.deferred"], "it waits"
+            )
+            await until_soon(lambda: went(client, [PENDING]), "its row stays")
+            assert await client.one.backend.deliveries.due(9) == []
+        assert sink.tries == 1
+
+
+async def test_what_is_kept_is_kept_once_where_its_row_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_: Deliveries, mail: Mail, problem: str) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Deliveries, "failed", fails)
+    async with sending(tmp_path, ONE, *[b"554 no"] * 9) as (client, sink):
+        await client.deliver("one")
+        await until_soon(lambda: went(client, [SENT]), "it is known from what was noted")
+        assert await client.subjects() == [("one", [])] and sink.tries == 1

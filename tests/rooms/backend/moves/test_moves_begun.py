@@ -1,0 +1,122 @@
+"""A move that its target does not take, or whose target is nowhere, has never been: said at once, and in nobody's way."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.name import inbox_of
+from murder.net.outgoing.connect import connect
+from murder.roles.backend.moves import mover
+from murder.roles.backend.moves.journal import Move, Side, State
+from murder.wire.nodes.carry_words import Act
+from tests.kit.ports import free_port
+from tests.kit.sections import server_section
+from tests.rooms.backend.server import config_in, running_backend, spool_store
+
+
+class Refusing:
+    """A target that says no to the first question."""
+
+    names: Any = ()
+    acl_of: Any = None
+    server = "be2.test"
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    async def do(self, request: Act) -> None:
+        self._asked.append(type(request).__name__)
+        raise Refusal(Code.CANNOT, "be2.test has no partition nosuch; it has default")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("why", ["resolve", "partition"])
+async def test_what_never_began_is_refused_at_once(tmp_path: Path, why: str) -> None:
+    asked: list[str] = []
+
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        moving = one.mover
+
+        async def open_peer(server: str) -> Any:
+            if why == "partition":
+                return Refusing(asked)
+            asked.append(server)
+            raise UpstreamFailure(UpstreamKind.RESOLVE, server, "its name has no address")
+
+        moving._open = open_peer  # type: ignore[method-assign] # no network here
+        for server in ("be2.test", "be3.test"):  # the first does not stand in the second's way
+            with pytest.raises(Refusal) as refused:
+                await moving.move(inbox_of("ana"), server, "nosuch", "admin", lambda _: None)
+            assert refused.value.code is Code.CANNOT
+            assert refused.value.text.count("be2.test") <= 1
+        assert [move.state for move in moving.journal.moves()] == [State.ABORTED] * 2
+        assert asked == (["Begin"] * 2 if why == "partition" else ["be2.test", "be3.test"])
+        assert not any(move.owes_abort for move in moving.journal.moves())
+        await one.backend.announcer.set_acl(inbox_of("ana"), lambda acl: acl)
+
+
+async def test_a_host_that_is_no_server_of_the_murder_is_not_tried_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the configuration has a section for, or that another move has gone to, may be on its way up: it is tried
+    on."""
+    monkeypatch.setattr(mover, "RETRY_MIN_S", 0.0)
+    monkeypatch.setattr(mover, "RETRIES", 20)
+    config = config_in(tmp_path)
+    config = replace(config, servers={"be3.test": server_section(address="127.0.0.1")})
+    tried: Counter[str] = Counter()
+
+    async def open_peer(server: str) -> Any:
+        tried[server] += 1
+        raise UpstreamFailure(UpstreamKind.CONNECT, server, "port 143: Connection refused")
+
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        bob = inbox_of("bob")
+        gone = Move("1", Side.OUT, bob, "be4.test", state=State.DONE, names=(bob,))
+        await one.mover.journal.save(gone)
+        for server, code in (
+            ("be2.test", Code.CANNOT),
+            ("be3.test", Code.UNAVAILABLE),
+            ("be4.test", Code.UNAVAILABLE),
+        ):
+            with pytest.raises(Refusal) as refused:
+                await one.mover.move(inbox_of("ana"), server, "", "admin", lambda _: None)
+            assert refused.value.code is code
+            assert refused.value.text == f"{server}: port 143: Connection refused"
+            for move in one.mover.journal.moves():
+                if move.state is State.FAILED:
+                    await one.mover.abort(move.id)
+        strangers = mover.RETRIES_OF_STRANGERS + 1
+        assert tried == {"be2.test": strangers, "be3.test": 21, "be4.test": 21}
+
+
+async def test_a_name_without_an_address_is_said_once() -> None:
+    with pytest.raises(UpstreamFailure) as failed:
+        await connect(
+            "nowhere.invalid",
+            143,
+            lambda _: None,  # type: ignore[arg-type, return-value] # never called
+            server="nowhere.invalid",
+        )
+    assert failed.value.kind is UpstreamKind.RESOLVE
+    assert str(failed.value).count("nowhere.invalid") == 1
+
+
+async def test_so_is_that_of_one_where_nothing_listens() -> None:
+    port = free_port()
+    with pytest.raises(UpstreamFailure) as failed:
+        await connect(
+            "localhost",
+            port,
+            lambda _: None,  # type: ignore[arg-type, return-value] # never called
+            server="localhost",
+        )
+    assert failed.value.kind is UpstreamKind.CONNECT
+    assert str(failed.value).startswith(f"localhost: port {port}: ")

@@ -1,0 +1,197 @@
+"""What has moved away is kept for a while, and never let go of while it is on its way back."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from murder.api import MailboxStore, NewMessage
+from murder.errors import Code, Refusal
+from murder.model.name import MailboxName, inbox_of
+from murder.roles.backend.moves.arriving import abort
+from murder.roles.backend.moves.journal import ARRIVING, Move, Side, State
+from murder.roles.backend.moves.mover import Mover, _arriving
+from murder.roles.backend.moves.verify import format_handed
+from murder.wire.nodes.carry_words import Prepare
+from plugins.store_maildir.store import MaildirStore, Settings
+from tests.kit.peer import Peer
+from tests.rooms.backend.server import config_in, running_backend, spool_store
+
+GONE = inbox_of("zoe")
+
+
+async def look_at(mover: Mover, move: Move) -> None:
+    """As its keeper does, every few seconds."""
+    await mover._look_at(move, _arriving(mover.journal.moves()))
+
+
+async def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
+
+    async def names(store: object) -> set[MailboxName]:
+        return {box.name for box in await store.mailboxes()}  # type: ignore[attr-defined] # any store
+
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover, store = one.mover, one.backend.store
+        await mover.stop()  # nobody else looks
+        await store.create(GONE, "default")
+        left = await mover.journal.save(
+            Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        )
+        back = Move("b2", Side.IN, GONE, "be2.test", names=(GONE,))
+        for state in (State.COPYING, State.PREPARED, State.COMMITTED):
+            await mover.journal.save(back, state=state)
+            with pytest.raises(Refusal) as refused:
+                await mover.forget(left)
+            assert refused.value.code is Code.IN_USE
+            await look_at(mover, left)  # its time is over, and it stays
+            assert GONE in await names(store)
+        await mover.journal.save(back, state=State.ABORTED)
+        assert (await mover.forget(left)).state is State.REMOVED
+        assert GONE not in await names(store)
+        assert not one.backend.mailboxes.list.intents()
+
+
+async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover = one.mover
+        await mover.stop()
+        stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
+        await mover.journal.save(stuck, started_at=1.0)  # and nothing is prepared
+        await one.backend.store.create(GONE, "default")
+        over = Move("b2", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        await mover.journal.save(over, started_at=2.0)
+        for move in list(mover.journal.moves()):
+            await mover._look_after(move)
+        found = mover.journal.find(Side.OUT, "b2")
+        assert found is not None and found.state is State.REMOVED
+
+
+async def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_owed_that(
+    tmp_path: Path,
+) -> None:
+    config = config_in(tmp_path, move_grace_s=3600.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover = one.mover
+        await mover.stop()
+        failed = Move("a1", Side.OUT, GONE, "be2.test", state=State.FAILED, names=(GONE,))
+        await look_at(mover, await mover.journal.save(failed, finished_at=time.time()))
+        assert mover._known("a1").state is State.FAILED, "its time is not over"
+        await look_at(mover, await mover.journal.save(failed, finished_at=1.0))
+        ended = mover._known("a1")
+        assert ended.state is State.ABORTED and ended.owes_abort
+        mover.journal.forget_old()
+        assert mover._known("a1") == ended
+
+
+async def test_what_was_given_up_takes_nothing_more_in(tmp_path: Path) -> None:
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        journal = one.mover.journal
+        move = await journal.save(Move("a1", Side.IN, GONE, "be2.test", names=(GONE,)))
+        await one.backend.store.create(GONE, "default")
+        await abort(one.backend, journal, move)
+        found = await one.backend.store.mailboxes()
+        assert GONE not in {box.name for box in found}
+        with pytest.raises(Refusal):  # a source that has not heard of it
+            await journal.save(move, only_from=ARRIVING, state=State.PREPARED)
+        committed = await journal.save(move, state=State.COMMITTED)
+        with pytest.raises(Refusal) as refused:
+            await abort(one.backend, journal, committed)
+        assert "committed" in refused.value.text
+
+
+@pytest.mark.parametrize("kind", ["spool", "maildir"])
+async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: str) -> None:
+    """Other software may go on delivering into a Maildir that has moved away."""
+
+    def store() -> MailboxStore:
+        return spool_store(tmp_path) if kind == "spool" else MaildirStore(Settings(), tmp_path)
+
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, store, config=config) as one:
+        mover, kept = one.mover, one.backend.store
+        await mover.stop()
+        await kept.create(GONE, "default")
+        box = await kept.open(GONE, "zoe")
+        incoming = kept.incoming()
+        await incoming.write(b"Subject: x\r\n\r\nx\r\n")
+        await box.append([NewMessage(incoming)])
+        left_at = {GONE: int((await box.status()).highest_modseq)}
+        words = Prepare([], {}, [])
+        move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        await mover.journal.save(move)
+        await mover.journal.save_handed(move, format_handed(words, left_at))
+        if kind == "maildir":
+            late = b"Subject: late\n\nx\n"
+            (tmp_path / "maildir/users/zoe/new/1700000000.M1P1.host").write_bytes(late)
+        else:
+            await box.append([NewMessage(incoming)])
+        await incoming.close()
+        box.close()
+        for _ in range(2):
+            await look_at(mover, mover._known("a1"))
+            assert mover._known("a1").state is State.DONE
+            assert "has changed here since" in mover._known("a1").problem
+        assert (await mover.forget(mover._known("a1"))).state is State.REMOVED
+        assert mover.journal.handed(move) is None
+
+
+async def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover, kept = one.mover, one.backend.store
+        await mover.stop()
+        await kept.create(GONE, "default")
+        box = await kept.open(GONE, "zoe")
+        left_at = {GONE: int((await box.status()).highest_modseq)}
+        box.close()
+        words = Prepare([], {}, [])
+        move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        await mover.journal.save(move)
+        await mover.journal.save_handed(move, format_handed(words, left_at))
+        await look_at(mover, move)
+        assert mover._known("a1").state is State.REMOVED
+
+
+async def test_a_mailbox_may_have_the_name_of_one_that_is_kept(tmp_path: Path) -> None:
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        kept = MailboxName(inbox_of("ana") + b".kept")
+        await one.backend.store.create(kept, "default")
+        move = Move("a1", Side.OUT, kept, "be2.test", state=State.DONE, names=(kept,))
+        await one.mover.journal.save(move, finished_at=time.time())
+        peer = await Peer.at(*one.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("CREATE INBOX/new")
+        await peer.ok("APPEND INBOX/new {3+}\r\na:b")
+        await peer.ok("RENAME INBOX/new INBOX/kept")
+        assert (await peer.ok("STATUS INBOX/kept (MESSAGES)"))[0].endswith(b"(MESSAGES 1)")
+        await peer.close()
+
+
+async def test_a_rename_onto_a_mailbox_that_has_left_is_refused_and_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    """It is elsewhere, says the master; what is kept of it here is not taken for what was renamed."""
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        left = MailboxName(inbox_of("ana") + b".left")
+        await one.backend.store.create(left, "default")
+        move = Move("a1", Side.OUT, left, "be2.test", state=State.DONE, names=(left,))
+        await one.mover.journal.save(move, finished_at=time.time())
+        peer = await Peer.at(*one.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("CREATE INBOX/new")
+        await peer.ok("APPEND INBOX/new {3+}\r\na:b")
+
+        async def refuse(*_: object) -> None:
+            raise Refusal(Code.ALREADY_EXISTS, "It is active at be2.test")
+
+        reserve, one.backend.announcer._reserve = one.backend.announcer._reserve, refuse  # type: ignore[method-assign, assignment] # as the master would
+        refused = await peer.command("RENAME INBOX/new INBOX/left")
+        assert b" NO [ALREADYEXISTS] It is active" in refused[-1], refused
+        one.backend.announcer._reserve = reserve  # type: ignore[method-assign]
+        await peer.ok("RENAME INBOX/new INBOX/newer")
+        assert (await peer.ok("STATUS INBOX/newer (MESSAGES)"))[0].endswith(b"(MESSAGES 1)")
+        await peer.close()

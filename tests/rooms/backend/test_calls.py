@@ -1,0 +1,155 @@
+"""What a command costs a backend in Python calls, which no neighbour on the machine disturbs. SQLite and the event loop are
+left out."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from tests.rooms.backend.server import USERS, running_backend, spool_store
+
+HERE: Final = str(Path(__file__).parent.parent.parent.parent / "murder")
+TIMES: Final = 20
+TRIES: Final = 6  # a timer of the backend's may be due just then, or octets come in more pieces
+MOST: Final = {  # Python calls of ours: where nothing has changed since the command before
+    b"NOOP": 16,
+    b'LIST "" "*"': 17,
+    b"STATUS INBOX (MESSAGES UIDNEXT UNSEEN)": 20,
+    b"FETCH 1:* FLAGS": 21,
+    # and by the dialogue, which looks into the store each time
+    b"noop": 62,
+    b'list "" "*"': 105,
+    b"status INBOX (MESSAGES UIDNEXT UNSEEN)": 165,
+    b"fetch 1:* FLAGS": 145,
+    b"FETCH 1:5 BODY.PEEK[]": 215,
+    b"UID SEARCH UNSEEN": 155,
+    b"SELECT INBOX": 210,
+    b"UID FETCH 2 (UID FLAGS RFC822.SIZE)": 165,
+    # `?`: + and - in turn, so that each is a change
+    b"UID STORE 2 ?FLAGS (\\Seen)": 165,
+    b"STORE 2 ?FLAGS.SILENT (\\Flagged)": 148,
+}
+CHANGED: Final = 35  # of a STATUS of a mailbox that a message has come to
+OTHER_PATTERN: Final = 115  # of a LIST, when another one has told all there is
+NEW: Final = 60  # of a STATUS of a mailbox that nobody has asked for
+
+
+_signs: Final = cycle(b"+ -".split())
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> None:
+    if b"?" in line:
+        line = line.replace(b"?", next(_signs))
+    writer.write(b"x " + line + b"\r\n")
+    while not (said := await reader.readline()).startswith(b"x "):
+        assert said
+    assert said.startswith(b"x OK"), said
+
+
+@contextmanager
+def counted_in(calls: Counter[str]) -> Iterator[None]:
+    """Add up the calls of ours, by where they lead."""
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(HERE):
+            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
+
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
+    calls: Counter[str] = Counter()
+    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+        for _ in range(5):
+            await ask(reader, writer, b"APPEND INBOX {4+}\r\na: b")
+        await ask(reader, writer, b"SELECT INBOX")
+        for command, most in MOST.items():
+            for _ in range(2):  # what is kept is so from then on
+                await ask(reader, writer, command)
+            for _ in range(TRIES):
+                calls.clear()
+                with counted_in(calls):
+                    for _ in range(TIMES):
+                        await ask(reader, writer, command)
+                found = sum(calls.values()) / TIMES
+                if found <= most:
+                    break
+            assert found <= most, f"{found} calls of {command!r}: {calls}"
+        writer.close()
+
+
+async def test_a_status_of_what_has_changed_is_no_walk(tmp_path: Path) -> None:
+    """The counters stand in one row: nothing but that is read anew."""
+    calls: Counter[str] = Counter()
+    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
+        streams = [await asyncio.open_connection(*running.address) for _ in range(2)]
+        for reader, writer in streams:
+            await reader.readline()
+            await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+        (reader, writer), other = streams
+        status = b"STATUS INBOX (MESSAGES UIDNEXT UNSEEN)"
+        await ask(reader, writer, status)
+        for _ in range(TIMES):
+            await ask(*other, b"APPEND INBOX {4+}\r\na: b")
+            with counted_in(calls):
+                await ask(reader, writer, status)
+        assert sum(calls.values()) / TIMES <= CHANGED, calls
+        for _, one in streams:
+            one.close()
+
+
+async def test_a_status_of_a_mailbox_that_was_not_asked_for_is_few_calls(tmp_path: Path) -> None:
+    """Its row of the list and its row of counters are read, and no mailbox is opened."""
+    calls: Counter[str] = Counter()
+    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+        for number in range(TIMES):
+            await ask(reader, writer, b"CREATE INBOX/%d" % number)
+        fewest = NEW + 1.0
+        for items in (b"MESSAGES", b"UIDNEXT UNSEEN", b"MESSAGES RECENT UNSEEN"):
+            calls.clear()
+            with counted_in(calls):
+                for number in range(TIMES):
+                    await ask(reader, writer, b"STATUS INBOX/%d (%b)" % (number, items))
+            fewest = min(fewest, sum(calls.values()) / TIMES)
+        assert fewest <= NEW, calls
+        writer.close()
+
+
+async def test_a_list_by_another_pattern_is_no_walk(tmp_path: Path) -> None:
+    """All that the user may see is known from the LIST before."""
+    calls: Counter[str] = Counter()
+    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+        for number in range(5):
+            await ask(reader, writer, b"CREATE INBOX/%d" % number)
+        fewest = OTHER_PATTERN + 1.0
+        for attempt in range(TRIES):  # whatever is written into the list is a reason to look
+            pattern = (b"INBOX*%d", b"I%%%d", b"INBOX/%%/%d")[attempt % 3]
+            await ask(reader, writer, b'LIST "" *')
+            calls.clear()
+            with counted_in(calls):
+                for number in range(TIMES):
+                    await ask(reader, writer, b'LIST "" ' + pattern % (TIMES * attempt + number))
+            fewest = min(fewest, sum(calls.values()) / TIMES)
+            if fewest <= OTHER_PATTERN:
+                break
+        assert fewest <= OTHER_PATTERN, calls
+        writer.close()

@@ -1,0 +1,243 @@
+"""A multiplexor whose server is known: logins in few steps, and what comes of whatever does not pass."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.api.referral import Conduct, ReferralQuestion
+from murder.config.sections import AuthConfig
+from murder.net.connection import Connection
+from murder.roles.frontend.multiplexor.express import Express
+from murder.roles.frontend.multiplexor.pipe import Pipe
+from tests.kit.peer import Peer
+from tests.kit.waiting import until_soon
+from tests.rooms.frontend.server import Parts, Running, Speak, running_frontend
+from tests.rooms.frontend.test_calls import USER, Remembering
+
+WORDS = b"CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN"
+GREETING = b"* OK [" + WORDS + b"] ready\r\n"
+IN = b"a OK [" + WORDS + b"] in\r\n"
+GONE = b""
+SILENT = b"..."
+
+
+class Server:
+    """Each connection in turn is answered by its script: a greeting, then what the login gets."""
+
+    def __init__(self, *scripts: Sequence[bytes]) -> None:
+        self.scripts = [(GREETING, b"i OK\r\n" + IN), *scripts]
+        self.said: list[bytes] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting, answer = self.scripts.pop(0)
+        self.said.append(b"")
+        if greeting == SILENT:
+            await reader.read()
+        writer.write(greeting)
+        if greeting == GONE:
+            return
+        while not self.said[-1].startswith(b"a AUTH"):
+            self.said[-1] = await reader.readline()
+            if not self.said[-1]:
+                return
+        writer.write(answer)
+        while octets := await reader.read(1000):
+            self.said[-1] += octets
+            writer.write(b"x OK it has come\r\n")
+
+
+def in_front_of(
+    folder: Path, server: Speak, parts: Parts | None = None, **options: Any
+) -> AbstractAsyncContextManager[Running]:
+    """A multiplexor; the user is at this server."""
+    return running_frontend(
+        folder,
+        {"be1.test": ("imap", server)},
+        {USER: "be1.test"},
+        auth=AuthConfig(),
+        parts=parts or Remembering(),
+        mode="multiplexor",
+        **options,
+    )
+
+
+def sessions(running: Running) -> list[object]:
+    assert running.role.frontend is not None
+    return list(running.role.frontend.sessions)
+
+
+def openings(running: Running) -> list[type]:
+    return [type(getattr(one, "opening", None)) for one in sessions(running)]
+
+
+async def entered(running: Running) -> tuple[Peer, bytes]:
+    peer = await Peer.at("127.0.0.1", running.ports["imap"])
+    await peer.line()
+    peer.send(b"x LOGIN ana secret\r\n")
+    return peer, await peer.line()
+
+
+@pytest.mark.parametrize(
+    ("scripts", "answer", "connections"),
+    [
+        ([(GREETING, b"i OK\r\n" + IN)], b"x OK [CAPABILITY", 2),
+        ([(GREETING, b"* CAPABILITY X\r\ni OK\r\na OK in\r\n")], b"x OK in", 2),
+        ([(GREETING, b"a NO [UNAVAILABLE] later\r\n")], b"x NO [UNAVAILABLE]", 2),
+        ([(GREETING, b"i OK\r\na NO [AUTHORIZATIONFAILED] no\r\n")], b"x NO ", 2),
+        ([(GONE, b"")], b"x NO [UNAVAILABLE]", 2),
+        ([(SILENT, b"")], b"x NO [UNAVAILABLE]", 2),
+        ([(GREETING, SILENT)], b"x NO [UNAVAILABLE]", 2),
+        # the long way
+        ([(b"* BYE not now\r\n", b"")] * 2, b"x NO [UNAVAILABLE]", 3),
+        ([(b"* OK [" + WORDS + b" NEW] hm\r\n", IN)] * 2, b"x OK [CAPABILITY", 3),
+        ([(GREETING, b"i BAD what\r\na OK\r\n"), (GREETING, IN)], b"x OK [CAPABILITY", 3),
+        ([(GREETING, b"+ \r\n"), (GREETING, IN)], b"x OK [CAPABILITY", 3),
+        ([(GREETING, b"x" * 5000), (GREETING, IN)], b"x OK [CAPABILITY", 3),
+        ([(GREETING, IN.replace(b"ID", b"UNAUTHENTICATE"))] * 2, b"x OK [CAPABILITY", 4),
+    ],
+)
+async def test_a_server_that_is_known(
+    tmp_path: Path, scripts: list[tuple[bytes, bytes]], answer: bytes, connections: int
+) -> None:
+    server = Server(*scripts, (GREETING, IN))
+    login_timeout_s = 1.0 if any(SILENT in script for script in scripts) else 20.0
+    async with in_front_of(tmp_path, server, upstream_login_timeout_s=login_timeout_s) as running:
+        first, said = await entered(running)
+        assert said.startswith(b"x OK"), said
+        peer, said = await entered(running)
+        assert said.startswith(answer), said
+        assert len(server.said) == connections
+        assert running.role.frontend is not None
+        counted = running.role.frontend.gate.connections.counter._of
+        if said.startswith(
+            b"x NO"
+        ):  # they are still there, are counted nowhere, and may come again
+            assert counted == {USER: 1}
+            assert (await peer.ask(b"n NOOP"))[-1].startswith(b"n OK")
+        await peer.close()
+        await first.close()
+        await until_soon(lambda: not counted)
+
+
+async def test_what_is_said_meanwhile_goes_to_the_server(tmp_path: Path) -> None:
+    server = Server((GREETING, IN))
+    async with in_front_of(tmp_path, server) as running:
+        first, _ = await entered(running)
+        peer, said = await entered(running)
+        assert said.startswith(b"x OK")
+        assert [type(one) for one in sessions(running)] == [Pipe, Pipe]
+        peer.send(b"y NOOP\r\n")
+        assert await peer.line() == b"x OK it has come"
+        assert server.said[-1].endswith(b"y NOOP\r\n")
+        await peer.close()
+        await first.close()
+
+
+class Receipts:
+    """How often a kernel was told to acknowledge at once, and how often a server has waited for that."""
+
+    told = 0
+    awaited = 0
+
+
+async def say(writer: asyncio.StreamWriter, octets: bytes) -> None:
+    """And say nothing more until their receipt has come."""
+    before = Receipts.told
+    writer.write(octets)
+    Receipts.awaited += 1
+    await until_soon(lambda: Receipts.told > before)
+
+
+async def talking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that says each line at once, and waits in the midst of what it has to say until it is told to go on."""
+    writer.write(GREETING)
+    while line := await reader.readline():
+        tag, name = line.split()[:2]
+        if name == b"ID":
+            await say(writer, b"i OK\r\n")  # the answer to the login is held back by its kernel
+        elif name == b"AUTHENTICATE":
+            writer.write(IN)
+        elif name == b"FETCH":
+            await say(writer, b"* 1 FETCH (UID 1)\r\n")
+            writer.write(b"* 2 FETCH (UID 2)\r\n" + tag + b" OK\r\n")
+        elif name == b"CHECK":
+            await say(writer, tag + b" OK\r\n")
+        else:
+            writer.write(tag + b" OK\r\n")
+
+
+async def test_a_server_that_waits_for_a_receipt_gets_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with Nagle's algorithm, as a Cyrus, holds back a small piece until the one before it is acknowledged: 40 ms."""
+
+    def note(connection: Connection) -> None:
+        Receipts.told += 1
+
+    monkeypatch.setattr(Connection, "acknowledge_now", note)
+    Receipts.told = Receipts.awaited = 0
+    async with in_front_of(tmp_path, talking) as running:
+        for _ in range(2):  # the long way, the short one
+            peer, said = await entered(running)
+            assert said.startswith(b"x OK"), said
+        assert Receipts.awaited == 2
+        for _ in range(5):  # which is answered whole, and costs nothing more
+            before = Receipts.told
+            assert await peer.ask(b"n NOOP") == [b"n OK"]
+            assert Receipts.told == before
+        assert len(await peer.ask(b"f FETCH 1:2 (UID)")) == 3
+        peer.send(b"c CHECK\r\nn NOOP\r\n")
+        assert [await peer.line(), await peer.line()] == [b"c OK", b"n OK"]
+        assert Receipts.awaited == 4
+        await peer.close()
+
+
+async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
+    server = Server((SILENT, b""))
+    async with in_front_of(tmp_path, server) as running:
+        first, _ = await entered(running)
+        peer = await Peer.at("127.0.0.1", running.ports["imap"])
+        await peer.line()
+        peer.send(b"x LOGIN ana secret\r\n")
+        await until_soon(lambda: Express in openings(running))
+        sock = peer.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.writer.transport.abort()
+        await until_soon(lambda: len(sessions(running)) == 1)
+        assert running.role.frontend is not None
+        assert running.role.frontend.gate.connections.counter._of == {USER: 1}
+        await first.close()
+
+
+class Referring(Remembering):
+    """Sends who logs in to their server."""
+
+    def refers_logins(self) -> bool:
+        return True
+
+    def refers_unable(self) -> bool:
+        return True
+
+    def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
+        is_login = question.command in ("LOGIN", "AUTHENTICATE")
+        return Conduct.REFER if is_login else Conduct.RELAY
+
+
+async def test_the_policy_is_asked_before_a_pipe_is_made(tmp_path: Path) -> None:
+    server = Server()
+    async with in_front_of(tmp_path, server, Referring()) as running:
+        peer, said = await entered(running)
+        assert said.startswith(b"x NO [REFERRAL imap://ana;AUTH=*@127.0.0.1:"), said
+        await peer.close()
+        peer = await Peer.at("127.0.0.1", running.ports["sieve"])
+        await peer.until(b"OK")
+        peer.send(b'AUTHENTICATE "PLAIN" "AGFuYQBzZWNyZXQ="\r\n')
+        assert (await peer.line()).startswith(b'NO (REFERRAL "sieve://be1.test")')
+        await peer.close()
+        assert not server.said

@@ -1,0 +1,216 @@
+"""POP3 logins in few steps, at a backend that is known, and what comes of whatever does not pass."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from ipaddress import ip_network
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from murder.config.sections import AuthConfig
+from murder.net import bulk
+from murder.roles.frontend import pop3
+from tests.kit.peer import Peer
+from tests.kit.waiting import until_soon
+from tests.rooms.frontend.server import Running, running_frontend
+from tests.rooms.frontend.test_calls import USER, Remembering
+
+GREETING = b"+OK ready\r\n"
+IN = b"+OK in\r\n"
+GONE = b""
+SILENT = b"..."
+
+
+class Backend:
+    """Each connection in turn is answered by its script: a greeting, then what the login gets."""
+
+    def __init__(self, *scripts: Sequence[bytes]) -> None:
+        self.scripts = [(GREETING, IN), *scripts]
+        self.said: list[list[bytes]] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting, answer = self.scripts.pop(0)
+        heard: list[bytes] = []
+        self.said.append(heard)
+        if greeting == SILENT:
+            await reader.read()
+            return
+        writer.write(greeting)
+        while greeting != GONE and (line := await reader.readline()):
+            heard.append(line.split()[0])
+            if heard[-1] == b"CAPA":
+                writer.write(b"+OK\r\nUIDL\r\n.\r\n")
+            elif heard[-1] == b"RETR":
+                writer.write(b"+OK\r\n" + b"x" * 1_000_000 + b"\r\n.\r\n")
+            elif heard[-1] != b"AUTH":
+                writer.write(b"+OK relayed " + line)
+            elif answer != SILENT:
+                writer.write(answer)
+            if heard[-1] == b"QUIT":
+                return
+
+
+def counted(running: Running) -> dict[str, int]:
+    assert running.role.frontend is not None
+    return running.role.frontend.gate.connections.counter._of
+
+
+async def asked(peer: Peer, line: bytes) -> bytes:
+    peer.send(line + b"\r\n")
+    return await peer.line()
+
+
+async def entered(running: Running) -> tuple[Peer, bytes]:
+    """One word at a time, as clients do."""
+    peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+    await peer.line()
+    assert await asked(peer, b"USER ana") == b"+OK Now the password"
+    return peer, await asked(peer, b"PASS secret")
+
+
+def serving(
+    folder: Path, backend: Backend, auth: AuthConfig | None = None
+) -> AbstractAsyncContextManager[Running]:
+    return running_frontend(
+        folder,
+        {"be1.test": ("pop3", backend)},
+        {USER: "be1.test"},
+        auth=auth or AuthConfig(),
+        parts=Remembering(),
+        upstream_login_timeout_s=1.0 if any(SILENT in one for one in backend.scripts) else 20.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("scripts", "answer", "heard"),
+    [
+        ([(GREETING, IN)], b"+OK Logged in", [b"AUTH"]),
+        ([(GREETING, b"+OK in\r\n+OK early\r\n")], b"+OK Logged in", [b"AUTH"]),
+        ([(GONE, b"")], b"-ERR [SYS/TEMP]", []),
+        ([(SILENT, b"")], b"-ERR [SYS/TEMP]", []),
+        ([(GREETING, SILENT)], b"-ERR [SYS/TEMP]", [b"AUTH"]),
+        # the long way
+        ([(b"-ERR not now\r\n", IN)] * 2, b"-ERR [SYS/TEMP]", []),
+        ([(GREETING * 2, IN), (GREETING, IN)], b"+OK Logged in", []),
+        ([(b"x" * 5000, IN), (GREETING, IN)], b"+OK Logged in", []),
+        ([(GREETING, b"-ERR [IN-USE] somebody\r\n")] * 2, b"-ERR [IN-USE] somebody", [b"AUTH"]),
+        ([(GREETING, b"-ERR [AUTH] who?\r\n")] * 2, b"-ERR [SYS/TEMP]", [b"AUTH"]),
+    ],
+)
+async def test_a_backend_that_is_known(
+    tmp_path: Path, scripts: list[tuple[bytes, bytes]], answer: bytes, heard: list[bytes]
+) -> None:
+    backend = Backend(*scripts, (GREETING, IN))
+    async with serving(tmp_path, backend) as running:
+        first, said = await entered(running)
+        assert said == b"+OK Logged in"
+        assert backend.said[0] == [b"CAPA", b"AUTH"]  # the long way: nobody knew it
+        peer, said = await entered(running)
+        assert said.startswith(answer), said
+        assert backend.said[1] == heard
+        assert len(backend.said) == 1 + len(scripts)
+        if said.startswith(b"+OK"):
+            assert counted(running) == {USER: 2}
+            if b"early" in scripts[0][1]:
+                assert await peer.line() == b"+OK early"
+            assert await asked(peer, b"STAT") == b"+OK relayed STAT"
+            assert await asked(peer, b"QUIT") == b"+OK relayed QUIT"
+            assert not await peer.reader.read()
+        else:  # they are still there, are counted nowhere, and may come again
+            assert counted(running) == {USER: 1}
+            assert await asked(peer, b"USER ana") == b"+OK Now the password"
+            assert await asked(peer, b"PASS secret") == b"+OK Logged in"
+        await peer.close()
+        await first.close()
+        await until_soon(lambda: not counted(running))
+
+
+async def test_who_brings_much_stands_in_line_in_late_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[asyncio.AbstractEventLoop] = []
+
+    def note(loop: asyncio.AbstractEventLoop) -> bool:
+        late.append(loop)
+        return True
+
+    async with serving(tmp_path, Backend((GREETING, IN))) as running:
+        first, _ = await entered(running)
+        peer, _ = await entered(running)
+        monkeypatch.setattr(bulk, "is_late", note)
+        assert await asked(peer, b"RETR 1") == b"+OK"
+        assert len(await peer.line()) == 1_000_000
+        assert late
+        await peer.close()
+        await first.close()
+
+
+async def test_who_comes_through_a_proxy_is_said_to_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = AuthConfig(client_address_from=(ip_network("127.0.0.0/8"),))
+    async with serving(tmp_path, Backend((GREETING, IN)), auth) as running:
+        first, _ = await entered(running)
+        logged: list[dict[str, object]] = []
+        monkeypatch.setattr(
+            pop3, "plain_log", SimpleNamespace(info=lambda _, facts: logged.append(facts))
+        )
+        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+        await peer.line()
+        await asked(peer, b"XCLIENT ADDR=192.0.2.7 SESSION=s")
+        await asked(peer, b"USER ana")
+        assert await asked(peer, b"PASS secret") == b"+OK Logged in"
+        (facts,) = logged
+        said = {key: facts[key] for key in ("peer", "through", "session")}
+        assert said == {"peer": "192.0.2.7", "through": "127.0.0.1", "session": "s"}
+        await peer.close()
+        await first.close()
+
+
+async def test_what_is_said_meanwhile_goes_to_the_backend(tmp_path: Path) -> None:
+    backend = Backend((GREETING, IN))
+    async with serving(tmp_path, backend) as running:
+        first, _ = await entered(running)
+        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+        await peer.line()
+        await asked(peer, b"USER ana")
+        peer.send(b"PASS secret\r\n")
+        peer.send(b"STAT\r\nNOOP\r\n")
+        assert await peer.line() == b"+OK Logged in"
+        assert await peer.line() == b"+OK relayed STAT"
+        assert await peer.line() == b"+OK relayed NOOP"
+        await peer.close()
+        await first.close()
+
+
+async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
+    backend = Backend((GREETING, SILENT))
+    async with serving(tmp_path, backend) as running:
+        first, _ = await entered(running)
+        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+        await peer.line()
+        await asked(peer, b"USER ana")
+        peer.send(b"PASS secret\r\n")
+        await until_soon(lambda: len(backend.said) == 2 and backend.said[1] == [b"AUTH"])
+        assert counted(running) == {USER: 2}
+        peer.writer.transport.abort()
+        frontend = running.role.frontend
+        assert frontend is not None
+        await until_soon(lambda: len(frontend.sessions) == 1)
+        assert counted(running) == {USER: 1}
+        await first.close()
+
+
+async def test_a_name_that_took_the_long_way_is_no_obstacle_to_the_short_one(
+    tmp_path: Path,
+) -> None:
+    """A name in UTF-8 (RFC 6856) is taken by all steps, and the password behind it comes as ever."""
+    async with serving(tmp_path, Backend()) as running:
+        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+        await peer.line()
+        for name in ("anä".encode(), b"an\xff"):
+            await asked(peer, b"USER " + name)
+            assert (await asked(peer, b"PASS wrong")).startswith(b"-ERR")
+        assert await asked(peer, b"NOOP") != b""

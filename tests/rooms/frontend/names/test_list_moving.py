@@ -1,0 +1,58 @@
+"""A mailbox that is just being moved is nowhere for a moment: LIST waits for it, or clients would drop what they have."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from murder.model.name import MailboxName, inbox_of
+from murder.roles.frontend.imap.patience import Patience
+from murder.roles.mupdate.remote.client import MasterClient
+from tests.kit.peer import Peer
+from tests.kit.waiting import until_soon
+from tests.rooms.frontend.cluster import running_cluster
+
+INBOX = inbox_of("ana")
+BOX = MailboxName(INBOX + b".box")
+COMMANDS = ('LIST "" *', 'LIST "" (INBOX INBOX/%) RETURN (SUBSCRIBED)', 'RLIST "" *')
+
+
+@pytest.mark.parametrize("moving", [INBOX, BOX])
+async def test_list_waits_for_what_is_being_moved(
+    moving: MailboxName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = asyncio.Event()
+    pause = Patience.pause
+
+    async def look(self: Patience) -> bool:
+        waits.set()
+        return await pause(self)
+
+    monkeypatch.setattr(Patience, "pause", look)
+    async with running_cluster(tmp_path) as cluster, asyncio.timeout(30):
+        mailboxes = cluster.frontends[0].frontend.mailboxes
+        peer = await Peer.at(*cluster.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("CREATE INBOX/box")
+        row = mailboxes.find(moving)
+        assert row is not None
+        master = MasterClient(cluster.master.target)
+
+        def is_on_its_way() -> bool:
+            now = mailboxes.find(moving)
+            return now is not None and not now.is_active
+
+        for command in COMMANDS:
+            await master.deactivate(moving, row.raw_location)
+            await until_soon(is_on_its_way)
+            waits.clear()
+            asked = asyncio.create_task(peer.ok(command))
+            begun = asyncio.create_task(waits.wait())
+            await asyncio.wait((asked, begun), return_when=asyncio.FIRST_COMPLETED)
+            await master.activate(moving, row.raw_location, row.raw_acl)
+            told = {line.rpartition(b" ")[2] for line in await asked if b" LIST " in line}
+            assert told == {b"INBOX", b"INBOX/box"}, command
+            assert await begun
+        await master.close()
+        await peer.close()

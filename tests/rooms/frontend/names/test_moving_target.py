@@ -1,0 +1,137 @@
+"""What is put into a mailbox that is on its way to another backend waits, and goes there; so do DELETE and RENAME of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName, no_such_mailbox
+from murder.roles.backend.moves.outgoing import freeze
+from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
+from murder.roles.mupdate.remote.client import MasterClient
+from tests.rooms.frontend.cluster import Cluster, running_cluster
+from tests.rooms.frontend.names.test_list import Peer, logged_in
+
+BOX = MailboxName(b"shared.box")
+NEW_HOME = b"be2.test!default"
+
+
+class Move:
+    """shared/box, from be1.test to be2.test, stage by stage."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.old = cluster.backends["be1.test"].backend
+        self.new = cluster.backends["be2.test"].backend
+        self.master = MasterClient(cluster.master.target)
+        row = self.old.mailboxes.find(BOX)
+        assert row is not None
+        self._raw_acl = row.raw_acl
+        self._raw_location = row.raw_location
+        self.refused = asyncio.Event()  # somebody has met the stop
+
+    async def stop(self) -> None:
+        await freeze(self.old, [BOX], True)
+        is_frozen = self.old.store.is_frozen  # type: ignore[attr-defined] # of a store that carries
+
+        async def look(name: MailboxName) -> bool:
+            self.refused.set()
+            return bool(await is_frozen(name))
+
+        self.old.store.is_frozen = look  # type: ignore[attr-defined]
+
+    async def hand_over(self) -> None:
+        await self.master.deactivate(BOX, self._raw_location)
+
+    async def leave(self) -> None:
+        await self.old.announcer.commit([RemoveEntry(BOX)])
+        self.old.mailboxes.has_left = lambda name: name == BOX
+
+    async def arrive(self) -> None:
+        await self.new.store.create(BOX, "default", "box2")
+        row = MailboxEntry(BOX, EntryState.ACTIVE, NEW_HOME, self._raw_acl)
+        await self.new.announcer.commit([PutEntry(row)])
+        await self.master.activate(BOX, NEW_HOME, self._raw_acl)
+
+
+@asynccontextmanager
+async def moving(folder: Path) -> AsyncIterator[tuple[Move, Peer]]:
+    """And a client at the frontend, with a message of its own selected."""
+    async with running_cluster(folder) as cluster, asyncio.timeout(30):
+        peer = await logged_in(cluster.address, "ana")
+        admin = await logged_in(cluster.address, "admin")
+        await admin.ok("CREATE shared be1.test!default")
+        await admin.ok("CREATE shared/box")
+        await admin.ok("SETACL shared/box ana lrswipkxte")
+        await peer.ok("APPEND INBOX {12+}\r\nSubject: x\r\n\r\n")
+        await peer.ok("SELECT INBOX")
+        move = Move(cluster)
+        yield move, peer
+        await move.master.close()
+
+
+COMMANDS = {
+    "APPEND": ("APPEND shared/box {12+}\r\nSubject: y\r\n\r\n", b"[APPENDUID "),
+    "COPY": ("COPY 1 shared/box", b"[COPYUID "),
+    "MOVE": ("MOVE 1 shared/box", b"[COPYUID "),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+async def test_it_goes_to_the_new_home(tmp_path: Path, command: tuple[str, bytes]) -> None:
+    async with moving(tmp_path) as (move, peer):
+        await move.stop()
+        asked = asyncio.create_task(peer.ask(command[0]))
+        await move.refused.wait()  # by the old backend, whose list has it still
+        await move.hand_over()
+        await move.leave()
+        await move.arrive()
+        said = await asked
+        assert command[1] in said and said.splitlines()[-1].startswith(b"t OK"), said
+        assert b"(MESSAGES 1)" in await peer.ask("STATUS shared/box (MESSAGES)")
+        there = await move.new.store.open(BOX, "ana")
+        assert (await there.status()).messages == 1
+        there.close()
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+async def test_it_is_done_where_the_move_is_given_up(
+    tmp_path: Path, command: tuple[str, bytes]
+) -> None:
+    async with moving(tmp_path) as (move, peer):
+        await move.stop()
+        asked = asyncio.create_task(peer.ask(command[0]))
+        await move.refused.wait()
+        await freeze(move.old, [BOX], False)
+        said = await asked
+        assert command[1] in said and said.splitlines()[-1].startswith(b"t OK"), said
+        assert b"(MESSAGES 1)" in await peer.ask("STATUS shared/box (MESSAGES)")
+
+
+@pytest.mark.parametrize(
+    ("command", "is_at"), [("DELETE shared/box", b""), ("RENAME shared/box INBOX/new", b"new")]
+)
+async def test_a_name_is_changed_where_it_has_gone_meanwhile(
+    tmp_path: Path, command: str, is_at: bytes
+) -> None:
+    async with moving(tmp_path) as (move, peer):
+        left = asyncio.Event()
+
+        async def comes_too_late(*_: object, **__: object) -> None:
+            """The command has waited for the move, which ends."""
+            await move.hand_over()
+            await move.leave()
+            left.set()
+            raise no_such_mailbox(BOX)
+
+        for act in ("delete", "rename"):
+            setattr(move.old.announcer, act, comes_too_late)
+        asked = asyncio.create_task(peer.ask(command))
+        await left.wait()
+        await move.arrive()
+        said = await asked
+        assert said.splitlines()[-1].startswith(b"t OK"), said
+        names = await peer.ask('LIST "" (shared/* INBOX/*)')
+        assert names.count(b"* LIST") == bool(is_at) and is_at in names, names

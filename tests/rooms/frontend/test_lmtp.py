@@ -1,0 +1,301 @@
+"""LMTP at a frontend, over real sockets: what each backend says reaches its own recipients, and only them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import inbox_of
+from murder.roles.mupdate.database.change import PutEntry
+from tests.kit.peer import Peer
+from tests.rooms.frontend.server import Parts, Running, Speak, running_frontend
+
+USERS = {"ana": "be1", "bob": "be2", "cid": "be1", "eve": "be3"}
+TEXT = b"Subject: x\r\n\r\n.dotted\r\nend\r\n"
+
+
+class Backend:
+    """A scripted LMTP server: its replies by the first words of a command, and what it was told."""
+
+    def __init__(self, *offers: bytes, **replies: bytes) -> None:
+        self.offers = offers
+        self.replies = replies
+        self.told: list[bytes] = []
+        self.texts: list[bytes] = []
+        self.connections = 0
+        self.asked = asyncio.Event()
+        self.released = asyncio.Event()  # for a reply of b"wait"
+
+    async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.write(b"220 here\r\n")
+        accepted = 0
+        while line := await reader.readline():
+            self.told.append(line.rstrip())
+            self.asked.set()
+            verb = line.split()[0].decode().upper()
+            said = self.replies.get(verb, b"")
+            for who in (b"ana", b"bob", b"cid", b"eve"):
+                if verb == "RCPT" and b"<" + who in line:
+                    said = self.replies.get("RCPT_" + who.decode(), said)
+            if said == b"wait":
+                await self.released.wait()
+                said = b""
+            if said == b"close":
+                return
+            if verb == "LHLO":
+                lines = [b"250-be", *(b"250-" + word for word in self.offers), b"250 SIZE"]
+                said = b"\r\n".join(lines)
+            elif verb == "DATA" and not said:
+                writer.write(b"354 go\r\n")
+                self.texts.append(await reader.readuntil(b"\r\n.\r\n"))
+                for _ in range(accepted):
+                    await self._verdict(writer)
+                accepted = 0
+                continue
+            said = said or b"250 2.0.0 " + verb.encode()
+            accepted += verb == "RCPT" and said.startswith(b"2")
+            accepted *= verb not in ("RSET", "MAIL")
+            writer.write(said + b"\r\n")
+
+    async def _verdict(self, writer: asyncio.StreamWriter) -> None:
+        said = self.replies.get("END", b"250 2.1.5 kept")
+        if said == b"wait":
+            await self.released.wait()
+            said = b"250 2.1.5 late"
+        writer.write(said + b"\r\n")
+
+
+@asynccontextmanager
+async def with_backends(
+    folder: Path, *backends: Backend, users: Mapping[str, str] = USERS, **frontend: Any
+) -> AsyncIterator[tuple[Running, Peer]]:
+    """A frontend, and a client that has said LHLO and MAIL."""
+    scripts: dict[str, tuple[str, Speak]] = {
+        f"be{number}": ("lmtp", backend.speak) for number, backend in enumerate(backends, 1)
+    }
+    async with running_frontend(folder, scripts, users, **frontend) as running:
+        client = await Peer.at(running.ports["lmtp"])
+        await client.reply()
+        await client.replied(b"LHLO mta.test\r\n")
+        assert (await client.replied(b"MAIL FROM:<a@example.org>\r\n")).startswith(b"250")
+        yield running, client
+        client.writer.close()
+        for backend in backends:
+            backend.released.set()
+
+
+async def test_a_backends_answer_to_rcpt_and_to_the_text_is_passed_on_as_it_is(
+    tmp_path: Path,
+) -> None:
+    first = Backend(RCPT_cid=b"452-4.2.2 full\r\n452 4.2.2 quite")
+    second = Backend(END=b"554 5.6.0 not this")
+
+    async with with_backends(tmp_path, first, second) as (_, client):
+        assert await client.replied(b"RCPT TO:<ana@x>\r\n") == b"250 2.0.0 RCPT"
+        client.send(b"RCPT TO:<cid@x>\r\n")
+        assert await client.line() == b"452-4.2.2 full"
+        assert await client.line() == b"452 4.2.2 quite"
+        assert await client.replied(b"RCPT TO:<bob@x>\r\n") == b"250 2.0.0 RCPT"
+        assert (await client.replied(b"RCPT TO:<nobody@x>\r\n")).startswith(b"550 5.1.1 ")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
+        client.send(b"Subject: x\r\n\r\n..dotted\r\nend\r\n.\r\n")
+        assert await client.line() == b"250 2.1.5 kept"
+        assert await client.line() == b"554 5.6.0 not this"
+        assert first.texts == second.texts == [b"Subject: x\r\n\r\n..dotted\r\nend\r\n.\r\n"]
+
+
+async def test_pipelined_recipients_are_asked_at_once_and_answered_in_order(tmp_path: Path) -> None:
+    first, second = Backend(RCPT=b"wait"), Backend()
+
+    async with with_backends(tmp_path, first, second) as (_, client):
+        client.send(
+            b"RCPT TO:<ana>\r\nRCPT TO:<nobody>\r\nRCPT TO:<cid>\r\nRCPT TO:<bob>\r\nDATA\r\n"
+        )
+        while not any(line.startswith(b"RCPT") for line in second.told):
+            second.asked.clear()
+            await second.asked.wait()
+        first.released.set()
+        said = [await client.line() for _ in range(5)]
+        assert [line[:3] for line in said] == [b"250", b"550", b"250", b"250", b"354"]
+
+
+async def test_a_backend_that_does_not_answer_costs_its_own_recipients_only(tmp_path: Path) -> None:
+    first, second = Backend(RCPT=b"wait"), Backend()
+
+    async with with_backends(tmp_path, first, second, upstream_login_timeout_s=1.0) as (_, client):
+        client.send(
+            b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\nRCPT TO:<cid>\r\nDATA\r\n" + TEXT + b".\r\n"
+        )
+        said = [await client.line() for _ in range(5)]
+        assert [line[:9] for line in said] == [
+            b"451 4.4.2",
+            b"250 2.0.0",
+            b"451 4.4.2",
+            b"354 End w",
+            b"250 2.1.5",
+        ]
+
+
+async def test_who_is_delivered_is_told_so_while_another_backend_still_works(
+    tmp_path: Path,
+) -> None:
+    first, second = Backend(), Backend(END=b"wait")
+
+    async with with_backends(tmp_path, first, second) as (_, client):
+        client.send(b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\nDATA\r\n" + TEXT + b".\r\n")
+        said = [await client.line() for _ in range(4)]
+        assert said[3] == b"250 2.1.5 kept"
+        second.released.set()
+        assert await client.line() == b"250 2.1.5 late"
+
+
+async def test_a_large_text_reaches_one_backend_while_the_other_takes_nothing(
+    tmp_path: Path,
+) -> None:
+    first, second = Backend(), Backend(DATA=b"wait")
+    line = b"0123456789abcdef" * 4 + b"\r\n"
+
+    async with with_backends(tmp_path, first, second) as (_, client):
+        client.send(b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\nDATA\r\n" + line * 100_000 + b".\r\n")
+        said = [await client.line() for _ in range(4)]
+        assert said[3] == b"250 2.1.5 kept"
+        second.released.set()
+        assert await client.line() == b"250 2.1.5 kept"
+    assert len(first.texts[0]) == 100_000 * len(line) + 3
+    assert first.texts == second.texts
+
+
+async def test_a_kept_connection_that_has_gone_is_opened_again(tmp_path: Path) -> None:
+    first = Backend()
+
+    async with with_backends(tmp_path, first) as (_, client):
+        first.replies["RSET"] = b"close"
+        assert await client.replied(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
+        assert (await client.replied(b"RSET\r\n")).startswith(b"250")
+        client.send(b"MAIL FROM:<>\r\nRCPT TO:<ana>\r\nDATA\r\n" + TEXT + b".\r\n")
+        said = [await client.line() for _ in range(4)]
+        assert [line[:3] for line in said] == [b"250", b"250", b"354", b"250"]
+        assert first.connections == 2
+
+
+@pytest.mark.parametrize("reply", [b"421 4.3.2 going down", b"530 5.7.0 who are you", b"close"])
+async def test_what_is_about_the_connection_is_no_answer_for_a_recipient(
+    tmp_path: Path, reply: bytes
+) -> None:
+    first = Backend(RCPT=reply)
+
+    async with with_backends(tmp_path, first) as (_, client):
+        assert (await client.replied(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"503 ")
+
+
+async def test_a_backend_that_wants_to_know_is_told_who_the_client_is(tmp_path: Path) -> None:
+    first = Backend(b"XCLIENT ADDR PORT HELO TTL NAME", b"SMTPUTF8")
+
+    async with with_backends(tmp_path, first) as (_, client):
+        assert await client.replied(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
+        port = client.writer.get_extra_info("sockname")[1]
+        assert b"XCLIENT ADDR=127.0.0.1 PORT=%d HELO=mta.test TTL=4" % port in first.told
+
+
+async def test_a_circle_of_proxies_comes_to_an_end(tmp_path: Path) -> None:
+    port = 0
+
+    async def itself(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+
+        async def copy(one: asyncio.StreamReader, other: asyncio.StreamWriter) -> None:
+            while octets := await one.read(65536):
+                other.write(octets)
+            other.close()
+
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    backends: dict[str, tuple[str, Speak]] = {"be1": ("lmtp", itself)}
+    async with running_frontend(tmp_path, backends, {"ana": "be1"}) as running:
+        port = running.ports["lmtp"]
+        client = await Peer.at(port)
+        await client.reply()
+        await client.replied(b"LHLO mta\r\n")
+        await client.replied(b"MAIL FROM:<>\r\n")
+        assert (await client.replied(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.5.0")
+        client.writer.close()
+
+
+async def test_a_message_that_the_client_gives_up_reaches_nobody(tmp_path: Path) -> None:
+    first = Backend()
+
+    async with with_backends(tmp_path, first) as (_running, client):
+        client.send(b"RCPT TO:<ana>\r\nDATA\r\nSubject: half\r\n")
+        for _ in range(2):
+            await client.line()
+        client.writer.transport.abort()
+        client = await Peer.at(_running.ports["lmtp"])
+        await client.reply()
+    assert first.texts == []
+
+
+async def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) -> None:
+    """Their old backend knows them no more; their mail must not go back for that, before the text or behind it."""
+    unknown = b"550-Mailbox unknown.\r\n550 5.1.1 User unknown"
+    first = Backend(RCPT_ana=unknown, RCPT_eve=b"550 5.7.1 not to them", END=unknown)
+    second = Backend()
+
+    async with with_backends(tmp_path, first, second, users={**USERS, "eve": "be1"}) as (
+        running,
+        client,
+    ):
+
+        def put(user: str, state: EntryState, server: bytes) -> None:
+            entry = MailboxEntry(inbox_of(user), state, server + b"!default", b"")
+            running.mailboxes.commit([PutEntry(entry)])
+
+        assert await client.replied(b"RCPT TO:<ana@x>\r\n") == b"550 5.1.1 User unknown"
+        assert await client.replied(b"RCPT TO:<eve@x>\r\n") == b"550 5.7.1 not to them"
+        assert await client.replied(b"RCPT TO:<cid@x>\r\n") == b"250 2.0.0 RCPT"
+        put("cid", EntryState.RESERVED, b"be1")
+        assert (await client.replied(b"RCPT TO:<cid@x>\r\n")).startswith(b"451 4.2.1 ")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
+        put("cid", EntryState.ACTIVE, b"be2")
+        assert (await client.replied(b"Subject: x\r\n\r\nend\r\n.\r\n")).startswith(b"451 4.2.1 ")
+        assert not second.texts
+
+
+class KnowsPeople(Parts):
+    """Whose plugin knows that `a.arendt@example.org` is ana."""
+
+    is_away = False
+
+    async def user_of_address(self, address: str) -> str | None:
+        if self.is_away:
+            raise UpstreamFailure(UpstreamKind.CONNECT, "directory", "refused")
+        return "ana" if address == "a.arendt@example.org" else None
+
+
+async def test_an_address_is_who_a_plugin_says(tmp_path: Path) -> None:
+    one, parts = Backend(), KnowsPeople()
+    async with (
+        running_frontend(tmp_path, {"be1": ("lmtp", one.speak)}, USERS, parts=parts) as running,
+    ):
+        peer = await Peer.at(running.ports["lmtp"])
+        await peer.line()
+        peer.send(b"LHLO me\r\nMAIL FROM:<x@example.net>\r\n")
+        await peer.until(b"250 2.1.0")
+        peer.send(b"RCPT TO:<a.arendt+lists@example.org>\r\n")
+        assert (await peer.line()).startswith(b"250")
+        peer.send(b"RCPT TO:<nobody@example.org>\r\n")
+        assert (await peer.line()).startswith(b"550")
+        peer.send(b"RCPT TO:<cid@example.org>\r\n")
+        assert (await peer.line()).startswith(b"250")
+        parts.is_away = True
+        peer.send(b"RCPT TO:<ana@example.org>\r\n")
+        assert (await peer.line()).startswith(b"451")
+        await peer.close()
+    told = [line for line in one.told if line.startswith(b"RCPT")]
+    assert told == [b"RCPT TO:<ana+lists>", b"RCPT TO:<cid@example.org>"]

@@ -1,0 +1,194 @@
+"""NOTIFY and IDLE of mailboxes on several backends, through one client connection (RFC 5465, RFC 2177)."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from murder.net.connection import Connection
+from murder.net.outgoing.exchange import Client
+from murder.net.outgoing.relay import ImapUpstream
+from murder.roles.frontend.imap.arbiter import Arbiter
+from tests.kit.dialogue import Player
+from tests.rooms.frontend.cluster import running_cluster
+
+SHARED = """
+C1= LOGIN ana secret
+C2= LOGIN bob secret
+C2= CREATE INBOX/both
+C2= SETACL INBOX/both ana lrswipkxte
+"""
+
+
+async def test_mailboxes_of_both_backends_are_told_of_during_one_idle(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(
+            SHARED
+            + """
+C1= CREATE INBOX/here
+C1: a1 NOTIFY SET STATUS {selected} (SUBTREE (INBOX user) (MessageNew MessageExpunge MailboxName))
+S1: * STATUS INBOX (MESSAGES 0 UIDNEXT 1 UIDVALIDITY $_)
+S1: * STATUS INBOX/here (MESSAGES 0 UIDNEXT 1 UIDVALIDITY $_)
+S1: * STATUS user/bob/both (MESSAGES 0 UIDNEXT 1 UIDVALIDITY $_)
+S1: a1 OK Completed
+C1= SELECT INBOX
+C1: a2 IDLE
+S1: + idling
+C2= APPEND INBOX/both {...}
+C2> on the other backend
+S1: * STATUS user/bob/both (MESSAGES 1 UIDNEXT 2 UIDVALIDITY $_)
+C3= LOGIN ana secret
+C3= APPEND INBOX {...}
+C3> in the selected mailbox
+S1: * 1 EXISTS
+S1: * 1 RECENT
+S1: * 1 FETCH (UID 1 BODY[] {$_}
+S1: in the selected mailbox
+S1: )
+C3= APPEND INBOX/here {...}
+C3> beside it
+S1: * STATUS INBOX/here (MESSAGES 1 UIDNEXT 2 UIDVALIDITY $_)
+C2= SETACL INBOX/both ana lr
+C2= RENAME INBOX/both INBOX/ours
+S1~ * LIST (\\HasNoChildren) "/" user/bob/ours ("OLDNAME" ("user/bob/both"))
+C1: DONE
+S1: a2 OK Completed
+C1: a3 SELECT user/bob/ours
+S1~ a3 OK $_
+C2= APPEND INBOX/ours {...}
+C2> now selected
+S1: * 2 EXISTS
+S1: * $_ RECENT
+S1: * 2 FETCH (UID 2 BODY[] {$_}
+S1: now selected
+S1: )
+C3= APPEND INBOX/here {...}
+C3> now not
+S1: * STATUS INBOX/here (MESSAGES 2 UIDNEXT 3 UIDVALIDITY $_)
+C1= NOTIFY NONE
+C3= APPEND INBOX/here {...}
+C3> unsaid
+C2= APPEND INBOX/ours {...}
+C2> unsaid
+C1: a4 NOOP
+S1: a4 OK Completed
+""".replace("{selected}", "(SELECTED (MessageNew (UID BODY.PEEK[]) MessageExpunge))")
+        )
+
+
+async def test_what_is_subscribed_to_on_another_backend_is_watched_there(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(
+            SHARED
+            + """
+C1= SUBSCRIBE user/bob/both
+C1= CREATE INBOX/no
+C1: a1 NOTIFY SET (SUBSCRIBED (MessageNew MessageExpunge))
+S1: a1 OK Completed
+C2= APPEND INBOX/both {...}
+C2> told
+S1: * STATUS user/bob/both (MESSAGES 1 UIDNEXT 2 UIDVALIDITY $_)
+"""
+        )
+
+
+async def test_a_lost_backend_is_told_of(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        player = Player(cluster.connect)
+        await player.play(
+            SHARED
+            + """
+C1= NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))
+C1= SELECT INBOX
+""",
+            keep=True,
+        )
+        for session in list(cluster.backends["be2.test"].backend.sessions):
+            session.connection.abort()
+        await player.play(
+            """
+S1: * OK [NOTIFICATIONOVERFLOW] be2.test has gone: ask again with NOTIFY
+C1: a1 NOOP
+S1: a1 OK Completed
+C1= NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))
+"""
+        )
+
+
+class _Written:
+    """A client's connection that remembers."""
+
+    writing_paused = False
+
+    def __init__(self) -> None:
+        self.octets = b""
+
+    def write(self, data: bytes) -> None:
+        self.octets += data
+
+
+class _Speaker:
+    is_inside = False
+
+    def say(self, gate: Any, data: bytes, *, ends: bool = True) -> None:
+        self.is_inside = not ends
+        gate.connection.write(data)
+
+
+def test_no_response_is_put_into_another() -> None:
+    written = _Written()
+    arbiter = Arbiter(cast(Connection, written), Client())
+    one, two = _Speaker(), _Speaker()
+    arbiter.let_through(cast(ImapUpstream, one))
+    arbiter.let_through(cast(ImapUpstream, two))
+    first, second = cast(Any, one).client, cast(Any, two).client
+    one.say(first, b"* 1 FETCH (BODY[] {8}\r\n", ends=False)
+    two.say(second, b"* STATUS a {1}\r\n", ends=False)
+    arbiter.write(None, b"* OK ours\r\n")
+    one.say(first, b"half", ends=False)
+    two.say(second, b"x (MESSAGES 1)\r\n")
+    one.say(first, b"half)\r\n")
+    two.say(second, b"* STATUS b (MESSAGES 2)\r\n")
+    assert written.octets == (
+        b"* 1 FETCH (BODY[] {8}\r\nhalfhalf)\r\n* STATUS a {1}\r\nx (MESSAGES 1)\r\n* OK ours\r\n"
+        b"* STATUS b (MESSAGES 2)\r\n"
+    )
+
+
+async def test_children_on_other_backends_count(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(
+            r"""
+Cadmin= LOGIN admin secret
+Cadmin= CREATE user/ana/far be2.test
+Cadmin= CREATE user/ana/above/near be1.test
+C1= LOGIN ana secret
+C1: a1 NOTIFY SET (SUBTREE INBOX (MessageNew MessageExpunge MailboxName))
+S1: a1 OK Completed
+Cadmin= CREATE user/ana/above be2.test
+S1~ * LIST (\HasChildren) "/" INBOX/above
+Cadmin= CREATE user/ana/far/none be2.test
+S1~ * LIST (\HasNoChildren) "/" INBOX/far/none
+"""
+        )
+
+
+async def test_what_is_subscribed_to_elsewhere_exists(tmp_path: Path) -> None:
+    """The backend of the user's INBOX tells of subscriptions, and knows of no mailbox on another."""
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(
+            SHARED
+            + r"""
+C1: a1 NOTIFY SET (SUBTREE (INBOX user) (SubscriptionChange))
+S1: a1 OK Completed
+C3= LOGIN ana secret
+C3= SUBSCRIBE user/bob/both
+S1: * LIST (\HasNoChildren \Subscribed) "/" user/bob/both
+C2= CREATE INBOX/both/below
+C3= UNSUBSCRIBE user/bob/both
+S1: * LIST (\HasChildren) "/" user/bob/both
+C3= SUBSCRIBE INBOX/none
+S1: * LIST (\NonExistent \Subscribed) "/" INBOX/none
+C2= CREATE INBOX/secret
+C3= SUBSCRIBE user/bob/secret
+S1: * LIST (\NonExistent \Subscribed) "/" user/bob/secret
+"""
+        )

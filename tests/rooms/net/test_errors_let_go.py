@@ -1,0 +1,67 @@
+"""What a command has read is let go at its end, also where it is refused: not when the collector comes by."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.errors import Code, Refusal
+from murder.roles.backend.imap.dialogue import BackendImap
+from murder.wire.imap.command import Command
+from tests.kit.dialogue import Player, Streams
+from tests.rooms.backend.server import running_backend
+
+
+class Large:
+    """Something that a command has made."""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("chained", [True, False])
+async def test_a_refused_command_leaves_nothing_behind(
+    at_once: bool, chained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Large]] = []
+
+    def refuse() -> None:
+        large = Large()
+        made.append(weakref.ref(large))
+        refusal = Refusal(Code.CANNOT, "no")  # in a ring with this frame
+        if chained:
+            try:
+                raise refusal
+            except Refusal as error:
+                raise Refusal(Code.CANNOT, "no, because of that") from error
+        raise refusal
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        refuse()
+
+    def handle(self: BackendImap, event: Any) -> Coroutine[Any, Any, None] | None:
+        if isinstance(event, Command) and event.name == b"CHECK":
+            if not at_once:
+                return later()
+            refuse()
+        return real(self, event)
+
+    real = BackendImap.handle
+    monkeypatch.setattr(BackendImap, "handle", handle)
+
+    async with running_backend(tmp_path) as running:
+
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
+
+        gc.disable()
+        try:
+            await Player(connect).play(
+                "C= LOGIN ana secret\nC= SELECT INBOX\nC: a CHECK\nS: a NO [CANNOT] no$_\nC= NOOP\n"
+            )
+            assert [one() for one in made] == [None]
+        finally:
+            gc.enable()
