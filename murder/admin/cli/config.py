@@ -11,6 +11,7 @@ from murder.api.service import Service
 from murder.config import ROLES, UNIFIED, Config, ConfigError, Problem, load_config, parts_of
 from murder.config.load import SECTIONS
 from murder.config.write import format_config, format_example, plain, values_of
+from murder.errors import BadSyntax
 from murder.hooks import bundled_settings, load_plugins
 from murder.node.control.node import ask_node
 from murder.node.process.preflight import (
@@ -24,6 +25,7 @@ from murder.node.process.preflight import (
 )
 from murder.node.process.server import ports_of, running
 from murder.roles.backend.scripts.site import flaws_of_site
+from murder.wire.nodes.control_answers import parse_own_ports
 from murder.wire.nodes.control_words import AskPorts
 
 
@@ -111,9 +113,9 @@ async def _own_ports(
         return {str(port.endpoint) for port in ports}
     try:
         answer = await ask_node(loaded.node.data, AskPorts())
-    except (OSError, ValueError):  # another user's, or it does not answer: then the ports say so
+        return set() if answer is None else parse_own_ports(answer).endpoints
+    except (OSError, ValueError, BadSyntax):  # another user's, or no answer: then the ports say so
         return set()
-    return {str(line).partition(" ")[2] for line in (answer or {}).get("ports", ())}
 
 
 def _roles_to_check(

@@ -1,14 +1,15 @@
 """`murder reload`: a running node reads its murder.toml and certificates again, and says what came of it."""
 
 from pathlib import Path
-from typing import Any
 
 import asyncclick as click
 
 from murder.admin.cli.options import config_option, json_option, print_json
 from murder.config import ConfigError, Problem
 from murder.config.load import read_table
+from murder.errors import BadSyntax
 from murder.node.control.node import ask_node, socket_of
+from murder.wire.nodes.control_answers import Reloaded, parse_reloaded
 from murder.wire.nodes.control_words import Reload
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
@@ -42,11 +43,16 @@ async def reload(config_file: Path, as_json: bool) -> int:
     if "no" in answer:
         click.echo(f"murder: {answer['no']}", err=True)
         return EXIT_FAILED
+    try:
+        reloaded = parse_reloaded(answer)
+    except BadSyntax as problem:
+        click.echo(f"murder: {socket_of(data)}: no answer: {problem.text}; see its log", err=True)
+        return EXIT_UNREACHABLE
     if as_json:
         print_json(answer)
     else:
-        _show(answer)
-    return EXIT_USAGE if answer["problems"] else 0
+        _show(reloaded)
+    return EXIT_USAGE if reloaded.problems else 0
 
 
 def _data_of(file: Path) -> Path:
@@ -58,13 +64,13 @@ def _data_of(file: Path) -> Path:
     return file.parent / Path(data).expanduser()
 
 
-def _show(answer: Any) -> None:
-    for problem in answer["problems"]:
-        click.echo(f"murder: {problem['file']}: {problem['key']}: {problem['problem']}", err=True)
-    if answer["problems"]:
+def _show(reloaded: Reloaded) -> None:
+    for problem in reloaded.problems:
+        click.echo(f"murder: {problem.file}: {problem.key}: {problem.problem}", err=True)
+    if reloaded.problems:
         click.echo("murder: refused; the node keeps its configuration", err=True)
         return
-    changed = ", ".join(answer["changed"])
+    changed = ", ".join(reloaded.changed)
     click.echo(f"taken: {changed}" if changed else "taken: no key has changed; certificates anew")
-    if waiting := ", ".join(answer["waiting"]):
+    if waiting := ", ".join(reloaded.waiting):
         click.echo(f"waiting for a restart: {waiting}")

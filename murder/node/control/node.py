@@ -16,13 +16,15 @@ from murder.log import logger
 from murder.net.own_folder import make_own_folder
 from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer, user_behind
 from murder.trail.audit import NODE, audit_log
-from murder.wire.nodes.control_words import Reload, Request, format_request, parse_control_request
+from murder.wire.nodes.control_answers import OwnPorts, Reloaded
+from murder.wire.nodes.control_words import Request, format_request, parse_control_request
 
 SOCKET: Final = "node"  # without `.sock`: it is none of those that `status` asks
 REQUEST_S: Final = 10.0
 ANSWER_S: Final = 60.0  # all workers take a new configuration meanwhile
 
 Answer = Mapping[str, Any]
+"""As it came, for `--json`: `wire.nodes.control_answers` parses it."""
 
 log = logger()
 
@@ -36,7 +38,9 @@ class NodeSocket:
     """`answers` has what it can be asked."""
 
     def __init__(
-        self, config: Config, answers: Mapping[type[Request], Callable[[], Awaitable[Answer]]]
+        self,
+        config: Config,
+        answers: Mapping[type[Request], Callable[[], Awaitable[Reloaded | OwnPorts]]],
     ) -> None:
         self._path = socket_of(config.node.data)
         self._answers = answers
@@ -67,10 +71,10 @@ class NodeSocket:
             if answer is None:
                 raise BadSyntax(f"{request.word!r} is no request")
             result = await answer()
-            if isinstance(request, Reload):
-                facts = {"user": user_behind(writer), "arguments": ",".join(result["changed"])}
-                self._audit.note("reload", {**facts, "problems": len(result["problems"])})
-            writer.write(format_answer(result))
+            if isinstance(result, Reloaded):
+                facts = {"user": user_behind(writer), "arguments": ",".join(result.changed)}
+                self._audit.note("reload", {**facts, "problems": len(result.problems)})
+            writer.write(format_answer(result.shown()))
         except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
             writer.write(format_answer({"no": str(problem)}))
         finally:

@@ -27,7 +27,7 @@ from murder.hooks import load_plugins
 from murder.log import logger
 from murder.model.protocol import first_key
 from murder.net.shared_counter import Counts, allocate
-from murder.node.control.node import Answer, NodeSocket
+from murder.node.control.node import NodeSocket
 from murder.node.process.channel import Assignment, Channel, Message
 from murder.node.process.garbage import reclaim, settle
 from murder.node.process.host import (
@@ -40,6 +40,7 @@ from murder.node.process.preflight import certificate_problems, service_problems
 from murder.node.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of, running
 from murder.node.process.slot import STACK_SIGNAL, Plan, Slot
 from murder.node.process.stuck import LoopWatch
+from murder.wire.nodes.control_answers import OwnPorts, Reloaded, ReloadProblem
 from murder.wire.nodes.control_words import AskPorts, Reload
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -108,17 +109,12 @@ class _Reread:
     waiting: Sequence[str] = ()
     problems: Sequence[Problem] = ()
 
-    def answer(self, failed: Sequence[str]) -> Answer:
+    def answer(self, failed: Sequence[str]) -> Reloaded:
         """For `murder reload`; `failed`: what the roles say who could not take it."""
-        rows = [
-            {"file": str(problem.file), "key": problem.key, "problem": problem.text}
-            for problem in self.problems
-        ]
+        problems = [ReloadProblem(str(it.file), it.key, it.text) for it in self.problems]
         if self.config is not None:
-            rows += [
-                {"file": str(self.config.file), "key": "tls", "problem": text} for text in failed
-            ]
-        return {"changed": list(self.changed), "waiting": list(self.waiting), "problems": rows}
+            problems += [ReloadProblem(str(self.config.file), "tls", text) for text in failed]
+        return Reloaded(tuple(self.changed), tuple(self.waiting), tuple(problems))
 
 
 def _reread(config: Config, roles: Sequence[str]) -> _Reread:
@@ -180,7 +176,7 @@ class _Asked:
         finally:
             self._socket.stop()
 
-    async def _reload(self) -> Answer:
+    async def _reload(self) -> Reloaded:
         async with self._turn:
             reread = _reread(self._config, self._plan.roles)
             failed: list[str] = []
@@ -189,9 +185,9 @@ class _Asked:
                 failed = [text for text in await self._take(reread.config) if text]
             return reread.answer(failed)
 
-    async def _ports(self) -> Answer:
+    async def _ports(self) -> OwnPorts:
         ports = [f"{port.dotted} {port.endpoint}" for port in self._plan.bound]
-        return {"pid": os.getpid(), "ports": ports}
+        return OwnPorts(os.getpid(), tuple(ports))
 
 
 class _Signals:

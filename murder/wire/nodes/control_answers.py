@@ -318,6 +318,47 @@ class Traced:
     octets: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadProblem:
+    """Why a configuration is not taken: the file, the key in it, a sentence."""
+
+    file: str
+    key: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a node has made of its murder.toml, read again: keys that have changed, those among them that wait for a restart;
+    with `problems` nothing has changed."""
+
+    changed: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    problems: tuple[ReloadProblem, ...] = ()
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        problems = [{"file": it.file, "key": it.key, "problem": it.problem} for it in self.problems]
+        return {"changed": self.changed, "waiting": self.waiting, "problems": problems}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPorts:
+    """What a node has bound: each a key of murder.toml, a blank, the endpoint."""
+
+    pid: int
+    ports: tuple[str, ...] = ()
+
+    @property
+    def endpoints(self) -> set[str]:
+        """Without the keys."""
+        return {port.partition(" ")[2] for port in self.ports}
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"pid": self.pid, "ports": self.ports}
+
+
 def shown_of(value: ProcessFacts | ListFacts | Traced) -> dict[str, object]:
     """Its fields, as JSON has them."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
@@ -500,6 +541,22 @@ def parse_log_line(answer: Words) -> LogLine:
         words.text("node", ""),
         words.text("role", ""),
     )
+
+
+def parse_reloaded(answer: Words) -> Reloaded:
+    """The answer to Reload."""
+    words = Fields(answer)
+    problems = [
+        ReloadProblem(row.text("file", ""), row.text("key", ""), row.text("problem", ""))
+        for row in words.objects("problems")
+    ]
+    return Reloaded(words.texts("changed"), words.texts("waiting"), tuple(problems))
+
+
+def parse_own_ports(answer: Words) -> OwnPorts:
+    """The answer to AskPorts."""
+    words = Fields(answer)
+    return OwnPorts(words.integer("pid", 0), words.texts("ports", ()))
 
 
 def parse_traced(answer: Words) -> Traced | None:

@@ -14,8 +14,11 @@ from murder.wire.nodes.control_answers import (
     ListFacts,
     LogLine,
     MemberFacts,
+    OwnPorts,
     Probed,
     ProcessFacts,
+    Reloaded,
+    ReloadProblem,
     RoleFacts,
     SessionShown,
     Status,
@@ -25,7 +28,9 @@ from murder.wire.nodes.control_answers import (
     parse_conflict,
     parse_log_line,
     parse_node_status,
+    parse_own_ports,
     parse_probed,
+    parse_reloaded,
     parse_session,
     parse_traced,
     parse_trail_line,
@@ -122,6 +127,19 @@ def test_a_line_of_a_log_comes_back_as_it_went() -> None:
     line = LogLine(7.5, "warning", "tls.distrusted")
     told = parse_log_line(over_the_wire(line.shown()))
     assert told == replace(line, node="fe1", role="frontend")
+
+
+def test_what_came_of_a_reload_comes_back_as_it_went() -> None:
+    problems = (ReloadProblem("/etc/murder.toml", "tls", "it has ended"),)
+    for reloaded in (Reloaded(("log.level",), ("node.name",)), Reloaded(problems=problems)):
+        assert parse_reloaded(over_the_wire(reloaded.shown())) == reloaded
+    ports = OwnPorts(7, ("frontend.imap 127.0.0.1:143", "mupdate.listen [::1]:3905"))
+    assert parse_own_ports(over_the_wire(ports.shown())) == ports
+    assert ports.endpoints == {"127.0.0.1:143", "[::1]:3905"}
+    nothing: dict[str, Any] = {"changed": [], "waiting": [], "problems": []}
+    for wrong in ({"changed": [], "waiting": []}, {**nothing, "changed": 5}):
+        with pytest.raises(BadSyntax):
+            parse_reloaded(wrong)
 
 
 def test_traces_are_read() -> None:

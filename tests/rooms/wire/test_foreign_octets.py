@@ -173,7 +173,7 @@ FROM_JSON: Final = {
         (
             *("parse_node_status", "parse_probed", "parse_conflict", "parse_session"),
             *("parse_traced", "parse_trail_line", "parse_chain_checked", "parse_log_line"),
-            "parse_copying",
+            *("parse_copying", "parse_reloaded", "parse_own_ports"),
         ),
         st.dictionaries(
             st.sampled_from(
