@@ -35,7 +35,7 @@ from murder.model.protocol import IMAP
 from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import line_up
 from murder.roles.backend.changes.bus import Bus
-from murder.roles.backend.changes.events import Events
+from murder.roles.backend.changes.events import Events, MailQueued, ScriptsQueued
 from murder.roles.backend.changes.presence import Presence
 from murder.roles.backend.changes.tracker import Tracker
 from murder.roles.backend.hierarchy.announce import Announcer
@@ -270,12 +270,12 @@ class BackendRole(ClientRole):
         folder = self._config.node.data / ROLE
         backend.mail_log = self._mail_log()
         self._expiring = asyncio.create_task(keep_expiring(backend, folder, self._audit))
-        self._submitter = Submitter(backend, self._config)
-        backend.outgoing_arrived = self._submitter.rows.wake
-        self._submitter.rows.start()
-        self._imap_scripts = ImapScripts(backend)
-        backend.caused_arrived = self._imap_scripts.rows.wake
-        self._imap_scripts.rows.start()
+        submitter = self._submitter = Submitter(backend, self._config)
+        imap_scripts = self._imap_scripts = ImapScripts(backend)
+        backend.events.subscribe(MailQueued, lambda _: submitter.rows.wake())
+        backend.events.subscribe(ScriptsQueued, lambda _: imap_scripts.rows.wake())
+        submitter.rows.start()
+        imap_scripts.rows.start()
         self._taking_in = asyncio.create_task(backend.scripts.take_in_all())
         if self._config.metrics.listen:
             self._totals = Totals(backend.store)

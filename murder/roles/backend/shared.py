@@ -70,8 +70,6 @@ class Backend:
     mail_log: MailLog = NO_MAIL_LOG  # of what a worker does by itself
     sends_mail: bool = False  # there is a [backend.submission]
     redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
-    outgoing_arrived: Callable[[], None] = lambda: None
-    caused_arrived: Callable[[], None] = lambda: None
     answers: Answers = field(default_factory=Answers)
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
     # the store's power, if it has it

@@ -19,7 +19,7 @@ from murder.net.tls import listening_context
 from murder.roles.mupdate.commits.engine import Engine
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.commits.moving import Movable, Moved
-from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
 from murder.roles.mupdate.remote.following import ReplicaService, list_path
 from murder.roles.mupdate.serving.master import STREAMING, MupdateService
 from murder.roles.mupdate.serving.stream import Hub
@@ -110,7 +110,7 @@ class MupdateRole:
                 may_grow=False,
                 journal_bytes=config.journal_bytes,
             )
-            hub = Hub(mailboxes, config.max_stream_backlog_bytes)
+            hub = Hub(mailboxes, config.max_stream_backlog_bytes, self._heard)
             self._engine = Movable(mailboxes, config.engine, self._make_log)
             self._ledger = Ledger(mailboxes, hub.committed, inline=True, engine=self._engine)
             await self._join(self._ledger, self._engine)
@@ -134,11 +134,14 @@ class MupdateRole:
             self._zone = None
         if service is None or self._ledger is None:
             return
-        service.hub.hears = None
         if config.dns.follows:
             self._zone = ZoneKeeper(config.dns, service.mailboxes, config.servers)
-            service.hub.hears = self._zone.heard
             self._zone.start()
+
+    def _heard(self, committed: Committed) -> None:
+        """For the hub: what this master has committed."""
+        if self._zone is not None:
+            self._zone.heard(committed)
 
     def _make_log(self, engine: str) -> ListLog:
         """Of the engine of that name, as the configuration has it now. Raises ConfigError, Refusal."""

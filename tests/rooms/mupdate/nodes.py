@@ -20,12 +20,13 @@ from murder.errors import UpstreamFailure
 from murder.net.listener import Bounds, Listener
 from murder.roles.mupdate.commits.engine import Ordered
 from murder.roles.mupdate.commits.ledger import Ledger
-from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
 from murder.roles.mupdate.remote.link import Target
 from murder.roles.mupdate.remote.replica import Replica, Timing
 from murder.roles.mupdate.serving.master import MupdateService
 from murder.roles.mupdate.serving.pulse import Pulse
 from murder.roles.mupdate.serving.stream import Hub
+from murder.roles.mupdate.zone.keeper import ZoneKeeper
 from murder.wire.mupdate import MASTER
 from plugins.list_etcd.log import EtcdLog
 from tests.kit.engine import etcd_settings, is_shared
@@ -84,11 +85,16 @@ class Server:
         self.listener: Listener
         self.mailboxes: MailboxList
         self.ledger: Ledger | None = None
+        self.keepers: list[ZoneKeeper] = []
+
+    def _heard(self, committed: Committed) -> None:
+        for keeper in self.keepers:
+            keeper.heard(committed)
 
     def open(self) -> None:
         """The list, and who writes it."""
         self.mailboxes = MailboxList.open(self.folder, journal_bytes=JOURNAL_BYTES)
-        self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
+        self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes, self._heard)
         log = EtcdLog(etcd_settings(self.folder)) if is_shared() else None
         engine = Ordered(self.mailboxes, log) if log is not None else None
         self.ledger = Ledger(self.mailboxes, self.hub.committed, inline=True, engine=engine)

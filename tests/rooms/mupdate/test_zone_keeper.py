@@ -11,8 +11,8 @@ from murder.config.dns import DnsConfig
 from murder.config.value import Endpoint
 from murder.errors import Refusal
 from murder.roles.mupdate.zone.keeper import MOST_APART, ZoneKeeper
-from tests.kit.programs.bind import KEY, bind, why_not
 from tests.kit.ports import free_port
+from tests.kit.programs.bind import KEY, bind, why_not
 from tests.kit.waiting import until_soon
 from tests.rooms.mupdate.nodes import Raw, Server, master
 
@@ -29,12 +29,13 @@ def at(port: int, **more: object) -> DnsConfig:
 @contextmanager
 def kept(server: Server, config: DnsConfig) -> Iterator[ZoneKeeper]:
     keeper = ZoneKeeper(config, server.mailboxes, ["be9.example.org"])
-    server.hub.hears = keeper.heard
+    server.keepers.append(keeper)
     keeper.start()
     try:
         yield keeper
     finally:
         keeper.stop()
+        server.keepers.remove(keeper)
 
 
 async def put(peer: Raw, user: str, server: str) -> None:

@@ -1,7 +1,8 @@
 """What happens in a backend's process, and who hears of it: whoever publishes knows nobody who listens.
 
-Published here: `News` (a hierarchy, rights, subscriptions or annotations have changed), `MailboxChanged` and
-`MasterMayDiffer`. A listener is called at once, in the order of subscription, and must not fail.
+Published here: `News` (a hierarchy, rights, subscriptions or annotations have changed), `MailboxChanged`,
+`MasterMayDiffer`, `MailQueued` and `ScriptsQueued`. A listener is called at once, in the order of subscription, and must
+not fail.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,16 @@ class MasterMayDiffer:
     """The master may have these names wrong (an operation was undone): they are to be compared, as soon as it is there."""
 
     names: tuple[MailboxName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MailQueued:
+    """Mail of a script waits to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptsQueued:
+    """Something that a client did by IMAP waits for the scripts that see it."""
 
 
 class Events:

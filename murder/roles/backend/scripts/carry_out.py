@@ -15,6 +15,7 @@ from murder.log import Log
 from murder.model.name import display
 from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import Turn
+from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
 from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
@@ -124,7 +125,7 @@ class Delivery:
                 await self._pipe(pipe, is_safe=bool(steps or mails) or self.stays)
             new = await deliveries.end(key, mails, seen)
         if mails:
-            self._backend.outgoing_arrived()
+            self._backend.events.publish(MailQueued())
         await self._file_copies(new)
         return self._told(steps, mails)
 

@@ -312,11 +312,17 @@ class Subscriber:
 class Hub:
     """All subscribers of one list."""
 
-    def __init__(self, mailboxes: MailboxList, max_backlog_octets: int) -> None:
+    def __init__(
+        self,
+        mailboxes: MailboxList,
+        max_backlog_octets: int,
+        hears: Callable[[Committed], None] = lambda _: None,
+    ) -> None:
+        """`hears`: who else in this process is told of each commit."""
         self.mailboxes = mailboxes
         self.max_backlog_octets = max_backlog_octets
         self.subscribers: set[Subscriber] = set()
-        self.hears: Callable[[Committed], None] | None = None  # in this process, of each commit
+        self._hears = hears
         self._timer: asyncio.TimerHandle | None = None
         self._later: dict[Subscriber, None] = {}
         self._goes_on = False
@@ -356,8 +362,7 @@ class Hub:
 
     def committed(self, committed: Committed) -> None:
         """For `Ledger.on_commit`."""
-        if self.hears is not None:
-            self.hears(committed)
+        self._hears(committed)
         if committed.is_anew:
             for subscriber in list(self.subscribers):
                 subscriber.cut("the list has another history")

@@ -11,13 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from murder.model.name import MailboxName
+from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.records.deliveries import FAILED, PENDING, SENT, Deliveries, Mail
 from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.scripts import submission
 from murder.roles.backend.scripts.submission import MARK, Notes
 from murder.roles.backend.scripts.worklist import Worklist
-from tests.rooms.backend.delivery.test_sieve_delivery import Lmtp, sending
 from tests.kit.waiting import until_soon
+from tests.rooms.backend.delivery.test_sieve_delivery import Lmtp, sending
 
 THREE = b"""require "enotify";
 notify :message "news" "mailto:one@x.example?cc=two@x.example,three@x.example";"""
@@ -26,7 +27,7 @@ ONE = b'redirect "else@example.org";'
 
 def went(client: Lmtp, states: Sequence[int]) -> bool:
     """Whether it has come to these; else what waits is looked at now."""
-    client.one.backend.outgoing_arrived()
+    client.one.backend.events.publish(MailQueued())
     return client.states() == states
 
 
@@ -173,7 +174,7 @@ async def test_what_was_for_a_folder_that_has_gone_is_kept_in_the_inbox(tmp_path
         octets = MARK + b" ana\r\nSubject: one\r\n\r\n"
         mail = Mail(b"key", "ana", "", ("x@y.example",), octets, keep=b"user.ana.gone")
         await client.one.backend.deliveries.end(b"", [mail])
-        client.one.backend.outgoing_arrived()
+        client.one.backend.events.publish(MailQueued())
         await until_soon(client.states, "it is there")
         await until_soon(lambda: client.states() != [PENDING], "it is given up, or sent")
         assert client.states() == [FAILED]
@@ -185,7 +186,7 @@ async def test_what_can_be_kept_nowhere_waits(tmp_path: Path) -> None:
         await client.one.backend.deliveries.end(
             b"", [Mail(b"key", "gone", "", ("x@y.example",), b"S: x\r\n\r\n", keep=b"user.gone")]
         )
-        client.one.backend.outgoing_arrived()
+        client.one.backend.events.publish(MailQueued())
         await until_soon(lambda: went(client, [SENT]), "the server takes it in the end")
         assert sink.tries == 3
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from murder.model.message import Message, Uid
 from murder.model.name import MailboxName, display
+from murder.roles.backend.changes.events import ScriptsQueued
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.records.caused import CHUNK, Caused
 from murder.roles.backend.scripts.elsewhere import BY_SCRIPT
@@ -92,4 +93,4 @@ async def _put(dialogue: BackendImap, rows: Sequence[Caused]) -> None:
         problem = str(error)
     if problem:
         dialogue.log.warning("script.not_run", mailbox=display(rows[0].mailbox), problem=problem)
-    dialogue.backend.caused_arrived()
+    dialogue.backend.events.publish(ScriptsQueued())
