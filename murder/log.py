@@ -129,7 +129,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "multiplexor.table_failed": "The table of users and servers could not be read again; the one read before stays in use.",
     "notify.incomplete": "A backend does not answer; a NOTIFY of a client lacks its mailboxes.",
     "outgoing.deferred": "Mail of a user's script could not be sent now; it is tried again.",
-    "outgoing.failed": "Mail of a user's script was refused, or not accepted in time: given up. What is nowhere else is kept.",
+    "outgoing.failed": "Mail of a user's script was refused, or not accepted in time: given up, or kept if nothing else is.",
     "outgoing.sent": "Mail of a user's script was sent.",
     "page.crashed": "A request over HTTP met a bug of murder; the traceback is in the line. Report it.",
     "plugin.failed": "A plugin raised something when its role stopped, or while it was asked; `hook` says where.",

@@ -26,9 +26,7 @@ FIELDS_AT_ONCE: Final = 50  # of a header, in one step of work
 TEXTS_AT_ONCE: Final = 10  # looked for in one step: each may be compared at every place
 LINES_AT_ONCE: Final = 200  # of a header without any code, in one step
 # What makes a header more than lines of text: an encoded word, NUL, what is not ASCII, a CR alone, a blank before a colon
-_NOT_PLAIN: Final = re.compile(
-    rb"=\?|[\x00\x80-\xff]|\r(?!\n)|^[!-9;-~]++[ \t]++:", re.MULTILINE
-)
+_NOT_PLAIN: Final = re.compile(rb"=\?|[\x00\x80-\xff]|\r(?!\n)|^[!-9;-~]++[ \t]++:", re.MULTILINE)
 _FOLDED: Final = re.compile(r"\n(?=[ \t])")
 MAX_MARKS: Final = (
     30  # combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
@@ -248,7 +246,9 @@ class Looking:
         is_short = len(header) <= PIECE_OCTETS and header.count(b"\n") <= LINES_AT_ONCE
         if is_short and _NOT_PLAIN.search(header) is None:
             text = header.decode("ascii").lower().replace("\r\n", "\n")
-            return ("\n".join([" ".join(line.split()) for line in _FOLDED.sub("", text).split("\n")]),)
+            return (
+                "\n".join([" ".join(line.split()) for line in _FOLDED.sub("", text).split("\n")]),
+            )
         return _decoded_lines(header)
 
     def header_has(self, name: str, text: str) -> bool | None:

@@ -2,19 +2,15 @@
 left out."""
 
 import asyncio
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
+from tests.kit.steps import counting_calls
 from tests.rooms.backend.server import USERS, running_backend, spool_store
 
-HERE: Final = str(Path(__file__).parent.parent.parent.parent / "murder")
 TIMES: Final = 20
 TRIES: Final = 6  # a timer of the backend's may be due just then, or octets come in more pieces
 MOST: Final = {  # Python calls of ours: where nothing has changed since the command before
@@ -52,21 +48,6 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: 
     assert said.startswith(b"x OK"), said
 
 
-@contextmanager
-def counted_in(calls: Counter[str]) -> Iterator[None]:
-    """Add up the calls of ours, by where they lead."""
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(HERE):
-            calls[f"{frame.f_code.co_filename[len(HERE) :]}:{frame.f_code.co_name}"] += 1
-
-    sys.setprofile(note)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-
-
 async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
     calls: Counter[str] = Counter()
     async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
@@ -81,7 +62,7 @@ async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
                 await ask(reader, writer, command)
             for _ in range(TRIES):
                 calls.clear()
-                with counted_in(calls):
+                with counting_calls(calls):
                     for _ in range(TIMES):
                         await ask(reader, writer, command)
                 found = sum(calls.values()) / TIMES
@@ -104,7 +85,7 @@ async def test_a_status_of_what_has_changed_is_no_walk(tmp_path: Path) -> None:
         await ask(reader, writer, status)
         for _ in range(TIMES):
             await ask(*other, b"APPEND INBOX {4+}\r\na: b")
-            with counted_in(calls):
+            with counting_calls(calls):
                 await ask(reader, writer, status)
         assert sum(calls.values()) / TIMES <= CHANGED, calls
         for _, one in streams:
@@ -123,7 +104,7 @@ async def test_a_status_of_a_mailbox_that_was_not_asked_for_is_few_calls(tmp_pat
         fewest = NEW + 1.0
         for items in (b"MESSAGES", b"UIDNEXT UNSEEN", b"MESSAGES RECENT UNSEEN"):
             calls.clear()
-            with counted_in(calls):
+            with counting_calls(calls):
                 for number in range(TIMES):
                     await ask(reader, writer, b"STATUS INBOX/%d (%b)" % (number, items))
             fewest = min(fewest, sum(calls.values()) / TIMES)
@@ -145,7 +126,7 @@ async def test_a_list_by_another_pattern_is_no_walk(tmp_path: Path) -> None:
             pattern = (b"INBOX*%d", b"I%%%d", b"INBOX/%%/%d")[attempt % 3]
             await ask(reader, writer, b'LIST "" *')
             calls.clear()
-            with counted_in(calls):
+            with counting_calls(calls):
                 for number in range(TIMES):
                     await ask(reader, writer, b'LIST "" ' + pattern % (TIMES * attempt + number))
             fewest = min(fewest, sum(calls.values()) / TIMES)

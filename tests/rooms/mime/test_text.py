@@ -204,3 +204,31 @@ def test_binary_sections() -> None:
     with pytest.raises(Refusal) as caught:
         decoded_octets(view, ROOT, (4,))
     assert caught.value.code is Code.UNKNOWN_CTE
+
+
+PIECES = [
+    b"a",
+    b"B:",
+    b"Subject: ",
+    b":",
+    b" ",
+    b"\t",
+    b"x  y",
+    b"\r\n",
+    b"\n",
+    b"\r\n ",
+    b"\n\t",
+    b"\r",
+    b"=?utf-8?q?c?=",
+]
+
+
+@given(
+    st.lists(st.sampled_from(PIECES)).map(b"".join), st.text("abcsxy: \t", min_size=1, max_size=5)
+)
+def test_a_header_is_searched_the_same_beside_what_is_not_ascii(header: bytes, wanted: str) -> None:
+    """A header of plain lines is looked through without being taken apart."""
+    plain, beside = (b"X-Z: %b\r\n%b\r\n\r\n" % (z, header) for z in (b"zz", "ü".encode()))
+    assert text_has(plain, parse_structure(plain), wanted) is text_has(
+        beside, parse_structure(beside), wanted
+    )

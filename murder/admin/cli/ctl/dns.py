@@ -37,7 +37,7 @@ def dns() -> None:
 async def zone(
     reach: Reach, suffix: str, by: str | None, update: bool, dry_run: bool, as_json: bool
 ) -> int:
-    """Print the records that there should be, as a zone file without SOA and NS; users who can have none are listed, too. With
+    """Print the records that there should be, as a zone file without SOA and NS; who can have none is listed, too. With
     --update the zone's primary server is asked what it has, and sent what differs. Exit code 2 where names are others'.
 
     \b

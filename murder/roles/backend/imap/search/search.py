@@ -113,7 +113,8 @@ async def _search(dialogue: BackendImap, command: Command, by_uid: bool) -> None
         request = await arguments(command, parse_search, dialogue.backend.config.max_search_keys)
         check(dialogue, request, command.tag)
         if dialogue.manner.utf8 and request.charset.upper() not in (US_ASCII, UTF_8):
-            raise BadSyntax("The character set must be UTF-8: UTF8=ACCEPT is enabled")  # RFC 6855 §3
+            # RFC 6855 §3
+            raise BadSyntax("The character set must be UTF-8: UTF8=ACCEPT is enabled")
         await _answer(dialogue, command, request, by_uid)
 
 
