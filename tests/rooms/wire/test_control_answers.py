@@ -137,7 +137,8 @@ def test_what_came_of_a_reload_comes_back_as_it_went() -> None:
     assert parse_own_ports(over_the_wire(ports.shown())) == ports
     assert ports.endpoints == {"127.0.0.1:143", "[::1]:3905"}
     nothing: dict[str, Any] = {"changed": [], "waiting": [], "problems": []}
-    for wrong in ({"changed": [], "waiting": []}, {**nothing, "changed": 5}):
+    wrongs: list[dict[str, Any]] = [{"changed": [], "waiting": []}, {**nothing, "changed": 5}]
+    for wrong in wrongs:
         with pytest.raises(BadSyntax):
             parse_reloaded(wrong)
 
