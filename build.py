@@ -396,6 +396,7 @@ def refresh_lock(_: list[str]) -> int:
     wanted = {
         "runtime": project["project"]["dependencies"],
         "test": project["dependency-groups"]["test"],
+        "alone": project["dependency-groups"]["alone"],
         "fuzz": project["dependency-groups"]["fuzz"],
     }
     program = find_pip()
@@ -403,6 +404,7 @@ def refresh_lock(_: list[str]) -> int:
         name for name in TARGETS if name.startswith(sys.platform) and platform.machine() in name
     )
     first = resolve(program, [*wanted["runtime"], *wanted["test"]], MINORS[0], own)
+    first |= resolve(program, wanted["alone"], MINORS[0], own, deep=False)
     runtime = {name_of(pin) for pin in resolve(program, wanted["runtime"], MINORS[0], own)}
     fuzz = resolve(program, wanted["fuzz"], MINORS[0], own)
     section_of = dict.fromkeys(fuzz, "fuzz")

@@ -111,7 +111,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "message.not_filed": "A script or filter named a mailbox that is not available; the message was kept instead.",
     "message.refused": "A recipient, or the message for them, was refused; `reply` is what the sender was told.",
     "message.relayed": "A backend has accepted or refused a message for a recipient; `saved_as` is the backend's id of it.",
-    "message.unexpunged": 'An operator has restored messages; `to` is where they are now (`[log] mail = "full"`).',
+    "message.restored": 'An operator has restored messages of a backup; `to` is where they are (`[log] mail = "full"`).',
+    "message.unexpunged": 'An operator has brought expunged messages back; `to` is where they are (`[log] mail = "full"`).',
     "move.aborted": "A move was given up; the mailbox stays at its source.",
     "move.bad_request": "The other backend of a move sent a request with bad syntax.",
     "move.begun": "A move of a mailbox to another backend has started.",
@@ -176,6 +177,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "tls.distrusted": "After a reload a connection's certificate is no longer trusted; it was closed.",
     "tls.failed": "A TLS handshake failed.",
     "tls.revoked": "A peer showed a revoked certificate.",
+    "traces.lost": "A role has ended, and the collector of `[traces]` had not taken so many `spans` in its last second.",
     "traces.not_sent": "The collector of `[traces]` does not accept spans; they wait, as far as there is room.",
     "trail.not_written": "A file that `murder ctl message trace` reads cannot be written; mail goes on without it.",
     "upstream.circuit_closed": "A backend that had failed several times in a row works again.",
@@ -259,12 +261,16 @@ class PlainLog:
             if second != self._second:
                 self._day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
                 self._second = second
-            values = []
+            values: list[object] = []
             for value in facts.values():
                 if type(value) is str:
                     values.append(_quoted(value))
+                elif type(value) is int:
+                    values.append(value)
                 elif value is False:
                     values.append("false")
+                elif type(value) is bytes:
+                    values.append(_quoted(readable(value)))
                 else:
                     values.append(encode(value))
             values.append(f'"{self._day}.{int((now - second) * 1e6):06d}Z"')
@@ -369,19 +375,20 @@ def set_up(level: str, form: str, **bound: object) -> None:
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,  # a reload may change the level
     )
-    encode = None if as_text or listeners else _encoder()
+    encode = None if as_text or listeners else encoder()
     plain_log.set_up(threshold, encode, bound, priority_of("info"))
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
     root.setLevel(max(threshold, logging.WARNING))
 
 
-def _encoder() -> Callable[[object], str]:
+def encoder(*, ascii_only: bool = True) -> Callable[[object], str]:
     """JSON as `json.dumps` writes it, in one step of C where there is one."""
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
-        return json.JSONEncoder(default=readable).encode
-    pieces = make(None, readable, _quoted, None, ": ", ", ", False, False, True)
+        return json.JSONEncoder(default=readable, ensure_ascii=ascii_only).encode
+    quoted = _quoted if ascii_only else json.encoder.encode_basestring
+    pieces = make(None, readable, quoted, None, ": ", ", ", False, False, True)
     return lambda line: "".join(pieces(line, 0))
 
 

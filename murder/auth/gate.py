@@ -169,6 +169,7 @@ class Gate:
     def attempt_at(self, connection: Connection, protocol: str, mechanism: str) -> LoginAttempt:
         """One more attempt of this connection, as plugins are told of it."""
         connection.attempts += 1
+        connection.attempt = mechanism, time.perf_counter()
         certificate = connection.certificate
         local = connection.local_address
         return LoginAttempt(
@@ -241,6 +242,7 @@ class Gate:
         ):
             return None
         connection.attempts += 1
+        connection.attempt = mechanism, time.perf_counter()
         login = self._logins.get(user)
         if login is None or login.identity is not identity:
             if len(self._logins) >= MOST_LOGINS:

@@ -143,6 +143,7 @@ class Connection(asyncio.Protocol):
         "_most_unwritten",
         "_on_lost",
         "_receiver",
+        "attempt",
         "attempts",
         "certificate",
         "cid",
@@ -189,8 +190,8 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self.peer_port = 0
         self.through: tuple[str, int] | None = None  # the proxy that has told who `peer` is
-        self.is_tls = False
-        self.attempts = 0  # to log in, so far
+        self.is_tls, self.attempts = False, 0  # to log in, so far
+        self.attempt: tuple[str, float] | None = None  # the one that is under way: by what, since
         self.on_known: Callable[[Connection], None] | None = None
         self._is_held_off = False
         self.most_unread: int | None = None

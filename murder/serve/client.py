@@ -332,7 +332,7 @@ class ClientDialogue(Dialogue):
             self.sweep.watch_sooner(self, self.loop.time() + self._valid_s(login))
         self.connection.became_known()
         plain_log.info("login.succeeded", {**self.log_facts(), **facts})
-        self.service.figures.add("logins", self.protocol, "succeeded")
+        self._count_login("succeeded")
         if login.is_admin or login.master:
             self.service.audit.note("login", {**self.log_facts(), **facts})
         if login.master:
@@ -367,8 +367,12 @@ class ClientDialogue(Dialogue):
         if isinstance(self.connection.receiver, Tap):
             self.connection.receiver.login_failed(user)
         self.log.info("login.failed", user=user, **facts, problem=problem)
-        self.service.figures.add("logins", self.protocol, "failed")
+        self._count_login("failed")
         return self._failures >= self.service.max_failures
+
+    def _count_login(self, outcome: str) -> None:
+        self.service.figures.count_login(self.connection.attempt, self.protocol, outcome)
+        self.connection.attempt = None  # of a mechanism that there is not the next never begins
 
     def is_for_within(self, login: Login) -> bool:
         """Whether who has logged in speaks with the server beside this proxy."""

@@ -93,11 +93,12 @@ def write_ends(path: Path, ends: Ends) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Nobody else, in any process, writes a line there or has the file become the former one. Raises OSError."""
+def alone(path: Path, *, waits: bool) -> Iterator[None]:
+    """Nobody else, in any process, writes a line there or has the file become the former one. Raises OSError:
+    BlockingIOError where somebody does just then, and who asks does not wait (which blocks: for a thread)."""
     file = os.open(ends_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(file)

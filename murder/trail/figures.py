@@ -6,6 +6,7 @@ of a monitoring system carry the worker's number.
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Final
 
 # Upper ends of the classes of a duration, in seconds; beyond the last there is one more
@@ -21,7 +22,7 @@ class Figures:
 
     def __init__(self) -> None:
         self.numbers: dict[str, dict[Labels, int]] = {name: {} for name in NAMES}
-        self.times: dict[str, dict[Labels, Durations]] = {}
+        self.times: dict[str, dict[Labels, Durations]] = {name: {} for name in NAMES}
 
     def add(self, name: str, *labels: str) -> None:
         """Once more."""
@@ -39,13 +40,21 @@ class Figures:
 
     def durations(self, name: str, *labels: str) -> "Durations":
         """For who keeps them, and counts in fewer steps."""
-        by_labels = self.times.get(name)
-        if by_labels is None:
-            by_labels = self.times[name] = {}
+        by_labels = self.times[name]
         durations = by_labels.get(labels)
         if durations is None:
             durations = by_labels[labels] = Durations()
         return durations
+
+    def count_login(self, attempt: tuple[str, float] | None, protocol: str, outcome: str) -> None:
+        """Of an attempt: by what mechanism, and since when (`time.perf_counter`); None where there is no such mechanism. In
+        one step: this is the way of every session."""
+        now = perf_counter()
+        mechanism, began = attempt or ("", now)
+        labels = protocol, mechanism, outcome
+        took = self.times["logins"].get(labels) or self.durations("logins", *labels)
+        took.classes[bisect_left(CLASSES_S, now - began)] += 1
+        took.sum_s += now - began
 
     def shown(self) -> dict[str, object]:
         """As JSON has it: rows of name, labels, value or classes and sum."""
@@ -78,7 +87,10 @@ class Durations:
 
 
 NAMES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
-    "logins": (("protocol", "result"), "Logins, by what became of them."),
+    "logins": (
+        ("protocol", "mechanism", "result"),
+        "Logins, by what became of them, and how long from the attempt to the decision.",
+    ),
     "commands": (("protocol", "command"), "Commands that this role carried out, and how long."),
     "messages": (("outcome",), "Recipients of messages by LMTP: delivered, relayed, refused."),
     "spans": (("result",), "Spans of traces: sent, or dropped as the collector was away or slow."),
@@ -91,6 +103,13 @@ NAMES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
         ("backend",),
         "Commands that a backend has answered through this frontend, those of one write as one.",
     ),
+    "upstream_connects": (
+        ("backend",),
+        "Connections to a backend that were opened, and how long until there was one (with TLS).",
+    ),
     "upstream_failures": (("backend", "kind"), "Connections or commands that a backend failed."),
 }
 """What is counted: the names of the labels, and what it means."""
+
+ALSO_COUNTED: Final = frozenset({"logins"})
+"""Of what takes time: told as numbers, too, for rules and dashboards that know it as that."""

@@ -5,18 +5,20 @@ file becomes the former one, which the next takes the place of: so much is kept,
 disk: a power cut may cost the last lines, never mail.
 """
 
+import atexit
 import errno
 import json
 import os
 import re
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from murder.log import logger, readable
+from murder.log import encoder, logger
 from murder.trail.chain import (
     ENDS,
     FORMER,
@@ -34,9 +36,11 @@ from murder.trail.chain import (
 
 FOLDER: Final = "trail"
 ENDING: Final = ".jsonl"
+MAX_LATE: Final = 1000  # lines that wait for another process; beyond it they are left out
+SETTLE_S: Final = 5.0
 MAX_FOUND: Final = 2000  # lines of one answer, the newest
 
-_json: Final = json.JSONEncoder(default=readable, ensure_ascii=False).encode
+_json: Final = encoder(ascii_only=False)
 # JSON takes as they are what moves a terminal's cursor, ends a line for many readers, or turns text around
 _UNSEEN: Final = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
@@ -53,13 +57,18 @@ def folder_of(data: Path) -> Path:
 class Trail:
     """The writer of one kind of lines in one process; it keeps nothing before `keep` was told how much. What cannot be
     written is left out, and the log says so once, until it can be again. Where lines are `chained`, `trail.chain`
-    sees where one was taken out or altered."""
+    sees where one was taken out or altered.
+
+    Lines of a chain are written by one process at a time: of a command line, or a worker and the one before it, there may
+    be two. Who finds another at it does not wait: a thread does, and writes all that comes until then."""
 
     def __init__(
         self, folder: Path, kind: str, role: str, worker: int, *, chained: bool = False
     ) -> None:
         self._is_chained = chained
         self._last = ""  # link of the chain
+        self._late: deque[str] = deque()  # lines that another process is in the way of
+        self._writing_late: threading.Thread | None = None
         self._path = folder / f"{kind}-{role}-{worker}{ENDING}"
         self._limit = 0
         self._file = -1
@@ -75,29 +84,72 @@ class Trail:
         """A line with `at` (ISO 8601, UTC) and `event`. None of the facts is a secret. Never raises for the disk."""
         if not self._limit:
             return
-        line = {"at": _stamped(datetime.now(UTC)), "event": event, **facts}
+        text = _encode({"at": _stamped(datetime.now(UTC)), "event": event, **facts})
         with self._lock:
-            try:
-                self._append(line)
-                self._is_broken = False
-            except OSError as error:
-                if not self._is_broken:
-                    log = logger()
-                    path, problem = str(self._path), error.strerror
-                    log.warning("trail.not_written", path=path, problem=problem)
-                self._is_broken = True
+            self._try(self._append_in_turn if self._is_chained else self._append, text)
 
-    def _append(self, facts: Mapping[str, object]) -> None:
-        text = _encode(facts)
-        if self._is_chained:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # of a command line, or a worker and the one before it, there may be two at once
-            with alone(self._path):
-                self._append_chained(text)
-            return
+    def settle(self, within_s: float = SETTLE_S) -> bool:
+        """Wait for what another process is in the way of; whether all is written. Blocks: for a process that ends."""
+        if (thread := self._writing_late) is not None:
+            thread.join(within_s)
+        return not self._late
+
+    def _try(self, append: Callable[[str], None], text: str) -> None:
+        try:
+            append(text)
+            self._is_broken = False
+        except OSError as error:
+            self._not_written(error)
+
+    def _not_written(self, error: OSError) -> None:
+        if not self._is_broken:
+            trail_log = logger()
+            path, problem = str(self._path), error.strerror
+            trail_log.warning("trail.not_written", path=path, problem=problem)
+        self._is_broken = True
+
+    def _append(self, text: str) -> None:
         if self._file < 0 or self._size + len(text) + LINK_OCTETS > self._limit:
             self._open(len(text) + LINK_OCTETS)
         self._size += os.write(self._file, f"{text}\n".encode("utf-8", "replace"))
+
+    def _append_in_turn(self, text: str) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._writing_late is None:
+            try:
+                with alone(self._path, waits=False):
+                    self._append_chained(text)
+                return
+            except BlockingIOError:
+                pass
+        elif len(self._late) >= MAX_LATE:
+            raise OSError(errno.EAGAIN, "another process does not let go of it")
+        self._late.append(text)
+        if self._writing_late is None:
+            self._writing_late = threading.Thread(target=self._write_late, daemon=True)
+            self._writing_late.start()
+            atexit.unregister(self.settle)
+            atexit.register(self.settle)
+
+    def _write_late(self) -> None:
+        try:
+            with alone(self._path, waits=True):
+                while self._write_next():
+                    pass
+        except OSError as error:  # of the lock's file
+            with self._lock:
+                self._late.clear()
+                self._writing_late = None
+                self._not_written(error)
+
+    def _write_next(self) -> bool:
+        """One line of those that wait; whether there was one. The thread is over where there was none."""
+        with self._lock:
+            if not self._late:
+                self._writing_late = None
+                return False
+            self._try(self._append_chained, self._late.popleft())
+            return True
 
     def _append_chained(self, text: str) -> None:
         size, wanted = self._current_size(), len(text) + LINK_OCTETS

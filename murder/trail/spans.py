@@ -101,6 +101,14 @@ class Spans:
         """They could not be sent, and are not kept."""
         self._figures.more("spans", count, "dropped")
 
+    def give_up(self) -> int:
+        """Nobody will send what still waits; how many that were. They are counted."""
+        lost = len(self._waiting)
+        self._waiting.clear()
+        if lost:
+            self.note_lost(lost)
+        return lost
+
     def __len__(self) -> int:
         return len(self._waiting)
 

@@ -27,6 +27,7 @@ from murder.net.outgoing.connect import connect, why
 from murder.net.outgoing.proving import GSSAPI, Proof, Tickets, by_certificate, by_password
 from murder.net.outgoing.within import Within, open_within
 from murder.net.tls import calling_context
+from murder.trail.figures import Figures
 from murder.wire.haproxy import format_header
 
 JITTER: Final = (0.75, 1.25)
@@ -73,6 +74,7 @@ class Upstreams:
         self._addresses: dict[tuple[str, ProtocolSpec], Address] = {}
         self._versions: dict[str, str] = {}  # of backends, as they greeted last
         self._log = logger()
+        self.figures: Figures | None = None  # of a role that counts
 
     def met(self, server: str, greeting: str) -> None:
         """What a server says in its greeting. A version that was not tried beside this one is told, once."""
@@ -158,6 +160,7 @@ class Upstreams:
             raise UpstreamFailure(
                 UpstreamKind.DOWN, address.server, "it has just failed repeatedly"
             )
+        began = time.perf_counter()
         try:
             connection = await connect(
                 address.host,
@@ -175,6 +178,9 @@ class Upstreams:
                 connection.write(format_header(int(version[1]), source, target))
                 if address.tls == "implicit":
                     await self.starttls(connection, address)
+            if self.figures is not None:
+                took_s = time.perf_counter() - began
+                self.figures.took("upstream_connects", took_s, address.server)
             return connection
         except UpstreamFailure as failure:
             self.failed(failure)

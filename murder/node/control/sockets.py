@@ -85,7 +85,7 @@ SEARCHED: Final[Mapping[str, Sequence[str]]] = {
     audit.KIND: ("user", "proxy", "arguments*", "wanted*", "mailbox*", "target*"),
     "mail": (
         *("id", "message_id", "sender", "recipient", "saved_as", "reply*"),
-        *("user", "copies.place", "messages.place", "messages.to"),
+        *("user", "copies.place", "messages.place", "messages.to", "messages.message_id"),
     ),
 }
 

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from murder.model.protocol import WEB
 from murder.node.control.sockets import ask_local
 from murder.node.pages.http import Request, Response
-from murder.trail.figures import CLASSES_S, NAMES
+from murder.trail.figures import ALSO_COUNTED, CLASSES_S, NAMES
 from murder.wire.nodes.control_words import AskFigures, AskStatus
 
 ANSWER_S: Final = 5.0
@@ -235,6 +235,8 @@ def _of_figures(answers: Sequence[Answer]) -> Iterator[Metric]:
                     counter.add_metric([*_who(answer), *values], number)
             for label, values, classes, sum_s in answer.get("times", ()):
                 if label == name:
+                    if name in ALSO_COUNTED:
+                        counter.add_metric([*_who(answer), *values], sum(classes))
                     durations.add_metric([*_who(answer), *values], _buckets(classes), sum_s)
         if counter.samples:
             yield counter

@@ -65,17 +65,25 @@ class Exporter:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """What waits is sent, if the collector takes it at once."""
+        """What waits is sent, if the collector takes it at once; the rest is counted, and the log says so."""
         if self._task is None:
             return
         self._task.cancel()
         await asyncio.wait([self._task])
+        problem = ""
         try:
             async with asyncio.timeout(LAST_S):
                 while await self._send_some():
                     pass
-        except (NotTaken, TimeoutError):
-            pass
+        except NotTaken as not_taken:
+            problem = str(not_taken)
+        except TimeoutError:
+            problem = "it did not answer in time"
+        for name, part in self._parts.items():
+            if lost := part.spans.give_up():
+                log = logger(role=name)
+                collector = str(self._config().traces.collector)
+                log.warning("traces.lost", collector=collector, spans=lost, problem=problem)
 
     async def _run(self) -> None:
         pause_s = EVERY_S
@@ -108,15 +116,17 @@ class Exporter:
             batch = part.spans.take()
             if not batch:
                 continue
-            sent = True
+            sent, left = True, batch  # also where the role ends in the middle of it
             try:
                 await post(config.traces, format_spans(batch, self._resource(config, name)))
+                left = []
             except NotTaken as problem:
                 if problem.is_for_good:
                     part.spans.note_lost(len(batch))
-                else:
-                    part.spans.put_back(batch)
+                    left = []
                 raise
+            finally:
+                part.spans.put_back(left)
             part.spans.note_sent(len(batch))
             self._is_away = False
         return sent

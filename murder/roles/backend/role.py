@@ -278,7 +278,8 @@ class BackendRole(ClientRole):
         imap_scripts.rows.start()
         self._taking_in = asyncio.create_task(backend.scripts.take_in_all())
         if self._config.metrics.listen:
-            self._totals = Totals(backend.store)
+            walk = backend.mailboxes.list.walk
+            self._totals = Totals(backend.store, lambda: (entry.name for entry in walk()))
             self._counting = asyncio.create_task(self._totals.keep_counting())
 
     def _make_mailboxes(

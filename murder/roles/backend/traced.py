@@ -11,7 +11,8 @@ from itertools import islice
 from typing import Final, Protocol
 
 from murder.api.store import Mailbox, NewMessage
-from murder.model.message import Uid
+from murder.model.carried import CarriedIdentity
+from murder.model.message import Message, Uid
 from murder.model.name import display
 from murder.net.turns import Turn
 from murder.serve.mail_log import HEAD_OCTETS, HeadOf, MailLog
@@ -109,6 +110,37 @@ async def trace_return(doer: Doer, mailbox: Mailbox, back: Mapping[Uid, Uid]) ->
     facts = {**doer.log_facts(), "mailbox": display(mailbox.name)}
     async for chunk in _chunks(_changed(back, prefix, prefix)):
         mail_log.info("message.unexpunged", {**facts, "messages": chunk})
+
+
+async def trace_restore(
+    doer: Doer,
+    mailbox: Mailbox,
+    source: str,
+    was: CarriedIdentity | None,
+    rows: Sequence[tuple[Message, memoryview | None]],
+) -> None:
+    """Of what an operator brings back from a backup; `was`: what the mailbox was there. Each with its Message-ID:
+    earlier logs may be lost with the disk. Those without octets were there before."""
+    mail_log = doer.service.mail_log
+    if not mail_log.is_full:
+        return
+    here = await _prefix_of(mailbox)
+    there = "" if was is None else f"{was.mailbox_id}.{was.uid_validity}."
+    facts = {**doer.log_facts(), "mailbox": display(mailbox.name), "source": source}
+    async for chunk in _chunks(_restored(rows, there, here)):
+        mail_log.info("message.restored", {**facts, "messages": chunk})
+
+
+def _restored(
+    rows: Sequence[tuple[Message, memoryview | None]], there: str, here: str
+) -> Iterator[Mapping[str, object]]:
+    for message, octets in rows:
+        if octets is not None:
+            uid, head = message.uid, HeadOf()
+            head.feed(bytes(octets[:HEAD_OCTETS]))
+            known = {"message_id": head.message_id} if head.message_id else {}
+            place = {"place": f"{there}{uid}"} if there else {}
+            yield {"uid": uid, **place, "new_uid": uid, "to": f"{here}{uid}", **known}
 
 
 def _changed(uids: Mapping[Uid, Uid], here: str, there: str) -> Iterator[Mapping[str, object]]:

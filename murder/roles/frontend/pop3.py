@@ -38,7 +38,6 @@ from murder.wire.pop3 import ok
 # As clients spell them, whole. Groups: the name of USER; PASS
 ENTERING: Final = re.compile(rb"(?i)(?:USER ([!-~]{1,255})|PASS ([^\r\n\0]{1,255}))\r\n\Z")
 LOGGED_IN: Final = ok("Logged in")
-COUNTED_AS: Final = ("pop3", "succeeded")  # of `figures`
 FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
 MAX_CAPABILITIES: Final = 100
 MAX_WORD: Final = 64  # octets of one
@@ -230,8 +229,7 @@ class FrontendPop3(Pop3Dialogue):
         if connection.through is not None:
             facts = {**self.log_facts(), **facts}
         plain_log.info("login.succeeded", facts)
-        logins = service.figures.numbers["logins"]
-        logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
+        service.figures.count_login(connection.attempt, self.protocol, "succeeded")
         self.bad_commands = 0
         if connection.is_plain and not connection.gathered:
             connection.transport.write(LOGGED_IN)

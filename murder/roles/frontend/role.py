@@ -124,6 +124,7 @@ class FrontendRole(ClientRole):
         config = self._config
         locator = Locator(mailboxes, ping, config.mupdate.command_timeout_s)
         upstreams = Upstreams(config, self._within)
+        upstreams.figures = self.figures
         multiplexor = None
         if config.frontend.mode == "multiplexor":
             multiplexor = Multiplexor(config, mailboxes, locator, upstreams)

@@ -13,7 +13,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import MAX_ACL_OCTETS, MAX_IDENTIFIER_OCTETS
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.flag import MAX_KEYWORD_OCTETS, RECENT, canonical
-from murder.model.message import Message
+from murder.model.message import Message, UidValidity
 from murder.model.name import MailboxName, check_existing_name, display
 from murder.wire.nodes.carry import (
     Words,
@@ -52,10 +52,12 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Make the mailbox where it is not; of the portrait what was expunged and seen is not told."""
+    """Make the mailbox where it is not; of the portrait what was expunged and seen is not told. `was`: where a backup brings
+    it back as a new one, which it was then."""
 
     name: MailboxName
     portrait: Portrait
+    was: CarriedIdentity | None = None
 
     @property
     def identity(self) -> CarriedIdentity:
@@ -161,7 +163,8 @@ def _parse(words: Words) -> Request:
             source = _text(words.get("source", ""), "source", MAX_PARTITION)
             return Begin(parse_move_id(words["id"]), _name(words["root"]), partition, source)
         case "hold":
-            return Hold(_name(words["name"]), checked_portrait(parse_portrait(words)))
+            portrait = checked_portrait(parse_portrait(words))
+            return Hold(_name(words["name"]), portrait, _was(words.get("was")))
         case "rows":
             if len(words["rows"]) > MAX_ROWS:
                 raise BadSyntax(f"a batch has more than {MAX_ROWS} rows")
@@ -199,9 +202,10 @@ def format_request(request: Request) -> Words:
         case Begin(move_id, root, partition, source):
             words = {"do": "begin", "id": move_id, "root": format_name(root)}
             return words | {"source": source, "partition": partition}
-        case Hold(name, portrait):
+        case Hold(name, portrait, was):
             words = {"do": "hold", "name": format_name(name), **format_portrait(portrait)}
-            return words | {"expunged": [], "seen": {}}
+            more = {} if was is None else {"was": [was.mailbox_id, was.uid_validity]}
+            return words | {"expunged": [], "seen": {}} | more
         case Rows(name, rows):
             sent = [[*format_message(row), has_octets] for row, has_octets in rows]
             return {"do": "rows", "name": format_name(name), "rows": sent}
@@ -319,6 +323,15 @@ def checked_identity(identity: CarriedIdentity) -> CarriedIdentity:
         raise BadSyntax(f"{identity.mailbox_id[:40]!r} can be no mailbox's id")
     _number(identity.uid_validity, "UIDVALIDITY", 1, UINT32)
     return identity
+
+
+def _was(value: Any) -> CarriedIdentity | None:
+    match value:
+        case None:
+            return None
+        case [str(mailbox_id), int(uid_validity)]:
+            return checked_identity(CarriedIdentity(mailbox_id, UidValidity(uid_validity)))
+    raise BadSyntax("what the mailbox was is no id with its UIDVALIDITY")
 
 
 def checked_portrait(portrait: Portrait) -> Portrait:

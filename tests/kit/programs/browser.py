@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import select
+import shlex
 import subprocess
 import tempfile
 import time
@@ -156,9 +157,16 @@ class Browser:
         path.write_bytes(base64.b64decode(told["data"]))
 
 
+# Which of its certificates a browser shows is asked in a dialogue, which nobody sees without a screen: a policy says all.
+# Policies are files of the machine: the browser sees some of its own in their place.
+POLICIES: Final = Path("/etc/chromium/policies")
+SHOWS_ITS_OWN: Final = {"AutoSelectCertificateForUrls": ['{"pattern":"*","filter":{}}']}
+
+
 @contextlib.contextmanager
-def browsing() -> Iterator[Browser]:
-    """A browser with nothing remembered, ended in the end."""
+def browsing(certificate: Path | None = None) -> Iterator[Browser]:
+    """A browser with nothing remembered, ended in the end; with this `certificate`, its key beside it, which it shows to who
+    asks (for root alone)."""
     commands, answers = os.pipe(), os.pipe()
 
     def connect() -> None:
@@ -168,8 +176,9 @@ def browsing() -> Iterator[Browser]:
         os.dup2(high[1], ANSWERS)
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        within = () if certificate is None else imported(certificate, Path(home))
         process = subprocess.Popen(
-            [PROGRAM, *FLAGS, f"--user-data-dir={home}", "about:blank"],
+            [*within, PROGRAM, *FLAGS, f"--user-data-dir={home}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -190,3 +199,25 @@ def browsing() -> Iterator[Browser]:
                 process.kill()
                 process.wait()
             os.close(answers[0])
+
+
+def imported(certificate: Path, home: Path) -> tuple[str, ...]:
+    """Put a certificate where a browser of that home finds it; in front of its command: what makes it show that."""
+    both, database = home / "operator.p12", home / ".pki" / "nssdb"
+    database.mkdir(parents=True)
+    key = certificate.with_suffix(".key")
+    policies = home / "policies"
+    (policies / "managed").mkdir(parents=True)
+    (policies / "managed" / "certificates.json").write_text(json.dumps(SHOWS_ITS_OWN))
+    for words in (
+        f"openssl pkcs12 -export -in {certificate} -inkey {key} -out {both} -passout pass:",
+        f"certutil -N --empty-password -d sql:{database}",
+        f"pk12util -i {both} -W '' -d sql:{database}",
+    ):
+        subprocess.run(shlex.split(words), check=True, capture_output=True)
+    newer = home / ".local" / "share" / "pki"  # where later versions look
+    newer.mkdir(parents=True)
+    (newer / "nssdb").symlink_to(database)
+    POLICIES.mkdir(parents=True, exist_ok=True)
+    mount = f'mount --bind {policies} {POLICIES} && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", mount, "sh")

@@ -49,9 +49,9 @@ COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
 NOOP: Final = b"n NOOP\r\n"
 MOST: Final = {  # Python calls
     "NOOP": 4,
-    "session": 68,
+    "session": 69,
     "session through a multiplexor": 97,
-    "POP3 session": 71,
+    "POP3 session": 72,
 }
 TRIES: Final = 20
 CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT X-XFER"

@@ -57,9 +57,16 @@ def test_what_clients_do_is_counted_over_all_workers(demo: Demo) -> None:
     def grown(node: dict[str, Any], key: str) -> float:
         return figures(node).get(key, 0) - before[node["node"]].get(key, 0)
 
-    login = "murder_logins_total protocol=imap result="
+    login = "murder_logins_total mechanism=LOGIN protocol=imap result="
     assert grown(demo.frontend, f"{login}succeeded") == 6
     assert grown(demo.frontend, f"{login}failed") == 1
+    took = "murder_logins_duration_seconds_{} mechanism=LOGIN protocol=imap result=failed"
+    assert grown(demo.frontend, took.format("count")) == 1
+    assert grown(demo.frontend, took.format("sum")) > 0
+    assert grown(home, "murder_logins_total mechanism=EXTERNAL protocol=imap result=succeeded") > 0
+    assert any(
+        one.startswith("murder_upstream_connects_duration") for one in figures(demo.frontend)
+    )
     assert grown(demo.frontend, "murder_messages_total outcome=relayed") == 1
     assert grown(demo.frontend, "murder_messages_total outcome=refused") == 1
     assert grown(home, "murder_messages_total outcome=delivered") == 1

@@ -1,14 +1,20 @@
-"""A collector of spans that takes and says nothing, or never ends: it costs nobody anything for longer than its time."""
+"""A collector of spans that takes and says nothing, or never ends: it costs nobody anything for longer than its time, and
+what it has not taken is told."""
 
 import asyncio
 import contextlib
-from dataclasses import replace
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
-from murder.config import TracesConfig
+from murder.config import Config, NodeConfig, TracesConfig
 from murder.config.value import Endpoint
-from murder.node.process.otlp import MAX_ANSWER, NotTaken, post
+from murder.node.process.otlp import MAX_ANSWER, Exporter, NotTaken, post
+from murder.trail.figures import Figures
+from murder.trail.spans import MAX_BATCH, Kind, Span, Spans, new_id
 
 BODY = b"x" * 12_000_000  # more than kernels take on their own
 
@@ -57,3 +63,79 @@ async def test_an_answer_without_end_is_broken_off() -> None:
             await post(traces, b"{}")
         await ended.wait()
     assert said > MAX_ANSWER
+
+
+@dataclass
+class Traced:
+    """A role that has so many spans to tell of."""
+
+    spans: Spans
+
+
+@dataclass
+class Deaf:
+    """A collector that answers no request, but for those after the first where it `wakes`."""
+
+    wakes: bool
+    came: list[list[str]] = field(default_factory=list)  # the ids of each request
+    has_come: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.partition(b"content-length:")[2].split()[0])
+            told = json.loads(await reader.readexactly(length))
+            spans = told["resourceSpans"][0]["scopeSpans"][0]["spans"]
+            self.came.append([span["spanId"] for span in spans])
+            self.has_come.set()
+            if self.wakes and len(self.came) > 1:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await reader.read()
+        writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def exporting(
+    deaf: Deaf, count: int, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Exporter, Figures, list[str]]]:
+    """An exporter whose first request is under way; the ids of its spans."""
+    monkeypatch.setattr("murder.node.process.otlp.EVERY_S", 0.0)
+    figures = Figures()
+    spans = Spans(figures)
+    spans.configure(1.0, count)
+    ids = [new_id() for _ in range(count)]
+    for id in ids:
+        spans.add(Span(new_id(), id, "", "x", Kind.SERVER, 1.0, 2.0))
+    async with await asyncio.start_server(deaf.serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        traces = replace(TracesConfig(), collector=Endpoint(host, port), timeout_s=60.0)
+        node = NodeConfig("fe1.example.org", Path("/nowhere"))
+        config = Config(Path("murder.toml"), node, traces=traces)
+        exporter = Exporter(lambda: config, 0, {"frontend": Traced(spans)})
+        exporter.start()
+        await deaf.has_come.wait()
+        assert deaf.came == [ids[:MAX_BATCH]]
+        yield exporter, figures, ids
+
+
+async def test_what_a_role_had_under_way_at_its_end_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deaf, count = Deaf(wakes=True), 2 * MAX_BATCH + 1
+    async with exporting(deaf, count, monkeypatch) as (exporter, figures, ids):
+        await exporter.stop()
+    assert [id for batch in deaf.came[1:] for id in batch] == ids
+    assert figures.numbers["spans"] == {("sent",): count}
+    assert "traces.lost" not in "".join(capfd.readouterr())
+
+
+async def test_what_nobody_takes_at_the_end_of_a_role_is_counted_and_logged(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("murder.node.process.otlp.LAST_S", 0.05)
+    deaf, count = Deaf(wakes=False), MAX_BATCH + 1
+    async with exporting(deaf, count, monkeypatch) as (exporter, figures, _):
+        await exporter.stop()
+    assert figures.numbers["spans"] == {("dropped",): count}
+    said = "".join(capfd.readouterr())
+    assert said.count("traces.lost") == 1 and str(count) in said

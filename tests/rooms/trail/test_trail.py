@@ -3,6 +3,10 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,9 @@ import pytest
 from murder.serve.imap import shown_arguments
 from murder.serve.mail_log import HEAD_OCTETS, HeadOf
 from murder.trail.chain import ENDS, breaks_in, ends_file
-from murder.trail.lines import Trail, chains_of, files_of, find, newest, stamp
+from murder.trail.lines import MAX_LATE, Trail, chains_of, files_of, find, newest, stamp
 from murder.wire.imap.command import Command
+from tests.kit.process import ROOT
 
 KEYS = ("id", "to", "reply*")
 
@@ -294,3 +299,56 @@ def test_of_annotations_the_names_alone_are_kept(arguments: bytes, shown: str) -
     octets = b"a SETMETADATA " + arguments + b"\r\n"
     command = Command(b"a", b"SETMETADATA", octets, start=14)
     assert shown_arguments(command) == shown
+
+
+@contextmanager
+def another_process(path: Path) -> Iterator[Callable[[], None]]:
+    """That writes a line just now, for as long as it likes: until what is given is called."""
+    holding = (
+        "import pathlib, sys; from murder.trail.chain import alone\n"
+        "with alone(pathlib.Path(sys.argv[1]), waits=True): print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, str(path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        yield lambda: process.communicate() and None
+
+
+def test_who_writes_waits_for_no_other_process_and_loses_no_line(tmp_path: Path) -> None:
+    trail = Trail(tmp_path, "audit", "backend", 0, chained=True)
+    trail.keep(1 << 20)
+    trail.write("before", {})
+    with another_process(trail.path) as let_go:
+        for number in range(3):
+            trail.write(f"act{number}", {})
+        assert [line["event"] for line in find([trail.path], (), ())] == ["before"]
+        assert not trail.settle(0)
+        let_go()
+        assert trail.settle()
+    trail.write("after", {})
+    events = [line["event"] for line in find([trail.path], (), ())]
+    assert events == ["before", "act0", "act1", "act2", "after"]
+    assert breaks(tmp_path) == []
+    trail.close()
+
+
+def test_so_many_lines_wait_for_another_process_and_the_log_says_where_there_are_more(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trail = Trail(tmp_path, "audit", "backend", 0, chained=True)
+    trail.keep(1 << 20)
+    trail.write("before", {})
+    with another_process(trail.path) as let_go:
+        for number in range(MAX_LATE + 2):
+            trail.write(f"act{number}", {})
+        let_go()
+        assert trail.settle()
+    events = [line["event"] for line in find([trail.path], (), ())]
+    assert events == ["before", *(f"act{number}" for number in range(MAX_LATE))]
+    assert breaks(tmp_path) == []
+    assert "".join(capfd.readouterr()).count("trail.not_written") == 1
+    trail.close()

@@ -1,16 +1,20 @@
 """The page for operators as people see it, in a real Chromium."""
 
+import os
 import re
 from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import cannot_run
 from tests.kit.demo import Demo, wanted
 from tests.kit.programs.browser import PROGRAM, Browser, browsing
 from tests.kit.waiting import until
 from tests.rooms.web.visitor import Visitor, ctl
 
-LACKING = wanted(PROGRAM)
+LACKING = wanted(PROGRAM, "certutil", "pk12util")
 pytestmark = pytest.mark.skipif(bool(LACKING), reason=LACKING)
 PATHS = (
     *(
@@ -24,6 +28,11 @@ PATHS = (
     *("/mailbox?name=user/user1", "/mailbox/delete?name=user/user1", "/moves", "/conflicts"),
     *("/messages?word=user1", "/audit", "/log", "/manual?topic=web", "/nothing"),
 )
+# What axe-core, which knows the rules of WCAG, has to say against a page
+AXE = resources.files("axe_playwright_python") / "axe.min.js"
+JUDGED = """axe.run(document, %s).then(done => [done.violations.map(
+one => `${one.id}: ${one.help}: ${one.nodes.map(node => node.html).join(" ")}`), done.passes.length])"""
+CONTRAST = '{runOnly: ["color-contrast"]}'  # in the other colours all else is the same
 # What a reader of screens needs: each field named, one heading of the first level, the landmarks.
 NAMELESS = """[...document.querySelectorAll("input:not([type=hidden]), select, button, a")]
 .filter(one => !(one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim()))
@@ -50,16 +59,25 @@ def entered(browser: Browser, demo: Demo) -> str:
 def test_every_page_fits_a_telephone_and_tells_a_screen_reader_what_is_what(
     browser: Browser, demo: Demo
 ) -> None:
-    base = entered(browser, demo)
+    base, axe = entered(browser, demo), AXE.read_text()
     demo.deliver(demo.frontend, "user1", b"Subject: x\r\n\r\nx\r\n")
     for path in PATHS:
-        for width in (1280, 360):
+        for width, colours, rules in ((1280, "dark", CONTRAST), (360, "light", "{}")):
+            preferred = [{"name": "prefers-color-scheme", "value": colours}]
+            browser.call("Emulation.setEmulatedMedia", features=preferred)
             browser.size(width)
             browser.go(base + path)
             assert browser.run("document.documentElement.scrollWidth") <= width, (path, width)
+            browser.run(axe)
+            violations, passed = browser.run(JUDGED % rules)
+            assert (violations, passed > 0) == ([], True), (path, width)
         assert browser.run(NAMELESS) == [], path
         assert browser.run("document.querySelectorAll('h1, main, html[lang]').length") == 3, path
     assert browser.complaints == []
+    browser.run("document.querySelector('h1').insertAdjacentHTML('afterend', '<img src=x><input>')")
+    violations, _ = browser.run(JUDGED % "{}")
+    assert [one.partition(":")[0] for one in violations] == ["image-alt", "label"]  # it looks
+    browser.call("Emulation.setEmulatedMedia", features=[])
 
 
 def test_somebody_without_a_mouse_logs_in_and_skips_the_menu(browser: Browser, demo: Demo) -> None:
@@ -129,3 +147,19 @@ def test_names_that_are_markup_run_nothing(browser: Browser, demo: Demo) -> None
     assert browser.run("document.querySelectorAll('main img').length") == 0
     assert re.match("User user1", browser.run("document.title"))
     assert len(browser.complaints) == before
+
+
+def test_an_operator_gets_in_by_their_certificate_and_acts(demo: Demo) -> None:
+    if os.geteuid():
+        cannot_run("the browser is given a policy of its own by a mount, which needs root")
+    certificate = Path(str(demo.info["operator"])).with_name("operator.pem")
+    base = f"https://127.0.0.1:{demo.backends[0]['web']}"
+    with browsing(certificate) as browser:
+        browser.go(f"{base}/login")
+        browser.press("form:first-of-type button")
+        assert "You are logged in as operator." in browser.text("[role=status]")
+        browser.go(f"{base}/user?name=user2")
+        assert "user2" in browser.text("h1")
+    with browsing() as browser:
+        browser.go(f"{base}/login")
+        assert "operator" not in browser.text("button")

@@ -71,6 +71,7 @@ PAIRS: Final[list[tuple[answers.Answer, Callable[[Words], answers.Answer]]]] = [
 REQUESTS: Final[list[Request]] = [
     Begin("a1", ANA, "default", "be1.example.org"),
     Hold(SUB, PORTRAIT),
+    Hold(SUB, PORTRAIT, CarriedIdentity("M0", UidValidity(6))),
     Rows(ANA, [(MESSAGE, True), (MESSAGE, False)]),
     AskSum(SUB),
     Prepare([(SUB, b"ana\tlr\t")], {"a/x": b"\xff"}, [ANA]),
@@ -129,3 +130,12 @@ def test_what_is_kept_of_expunged_messages_may_be_told(kept: Ranges) -> None:
     with pytest.raises(BadSyntax):
         answers.parse_held({**told, "kept": [None]})
     assert answers.parse_held({"modseq": 5, "uids": []}).kept is None  # of an earlier version
+
+
+@pytest.mark.parametrize(
+    "was", ["M1", ["M1"], ["x y", 1], ["M1", 0], ["M1", "x"], ["M1", 2**32], 7]
+)
+def test_what_a_mailbox_was_is_no_other_than_one_can_be(was: object) -> None:
+    words = over_the_wire(format_request(Hold(SUB, PORTRAIT)))
+    with pytest.raises(BadSyntax):
+        parse_request({**words, "was": was})

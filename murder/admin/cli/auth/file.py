@@ -56,6 +56,9 @@ def taken(config_file: Path, arguments: str = "") -> None:
     by = {"user": f"uid {os.getuid()}", "sudo": os.environ.get("SUDO_USER", "")}
     said = arguments or " ".join(map(_shown, given.values()))
     trail.write(context.command_path, {**by, "arguments": said})
+    if not trail.settle():
+        warning = f"this is not in the audit trail: another process does not let go of {trail.path}"
+        click.echo(f"warning: {warning}", err=True)
     folder = trail.path.parent  # is not there where no trail is kept
     keep_owner(data, (*data.iterdir(), folder, *folder.glob("*")))
 

@@ -164,7 +164,8 @@ class Putting:
         if coming.kept is not None:
             kept = await asyncio.to_thread(read_mailbox, self._vault, coming.kept.digest)
         portrait = _portrait(journal, coming.name, kept)
-        held = await link.hold(Hold(coming.name, portrait))
+        was = None if kept is None else kept.portrait.identity
+        held = await link.hold(Hold(coming.name, portrait, was))
         if kept is not None:
             messages = await self._messages(link, coming, kept, held.uids)
         else:

@@ -13,7 +13,7 @@ from murder.wire.nodes.control_words import MAX_WORDS, AskTrail
 
 ROUNDS: Final = 12  # what somebody knows -> ids of it -> what others say of those; a message may have moved several times
 IDS: Final = ("id", "message_id", "saved_as")  # facts by which others may know the message
-PLACES: Final = ("place", "to")  # and of each of its copies
+PLACES: Final = ("place", "to", "message_id")  # and of each of its copies
 
 Line = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ async def trace(reach: Reach, word: str, within_s: float) -> Traced:
         wanted = set(sorted(wanted - asked)[:MAX_WORDS])
         if not wanted:
             break
-        asked |= wanted
+        asked |= wanted | {word.lower() for word in wanted}  # as they are looked for
         nodes = await ask_all(reach, AskTrail(KIND, tuple(sorted(wanted)), within_s))
         silent = [node for node in nodes if node.problem]
         lines = [parse_trail_line(answer) for node in nodes for answer in node.answers]
@@ -61,7 +61,7 @@ def _ids(line: TrailLine, asked: Set[str]) -> Iterator[str]:
 
 
 def _is_meant(row: Line, asked: Set[str]) -> bool:
-    return any(row.get(key) in asked for key in PLACES)
+    return any(row[key] in asked or str(row[key]).lower() in asked for key in PLACES if key in row)
 
 
 def _narrowed(line: TrailLine, asked: Set[str]) -> Line:

@@ -53,6 +53,17 @@ OVERVIEW: Final = (
         ],
     ),
     Panel(
+        "How long 95 % of logins take, at most",
+        "s",
+        [
+            (
+                "histogram_quantile(0.95, sum by (le, mechanism, result) "
+                "(rate(murder_logins_duration_seconds_bucket{c}[$__rate_interval])))",
+                "{{mechanism}} {{result}}",
+            )
+        ],
+    ),
+    Panel(
         "Commands",
         "reqps",
         [
@@ -126,6 +137,16 @@ OVERVIEW: Final = (
         "Spans of traces",
         "reqps",
         [("sum by (result) (rate(murder_spans_total{c}[$__rate_interval]))", "{{result}}")],
+    ),
+    Panel(
+        "Connections to backends that were opened",
+        "reqps",
+        [
+            (
+                "sum by (backend) (rate(murder_upstream_connects_duration_seconds_count{c}[$__rate_interval]))",
+                "{{backend}}",
+            )
+        ],
     ),
     Panel(
         "Failures of backends",

@@ -9,13 +9,14 @@ import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from murder.api import CarriedRetained, CarriesMailboxes, CarriesRetained, TellsRetained
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
+from murder.model.carried import CarriedIdentity
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.message import Uid
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
@@ -37,6 +38,7 @@ from murder.roles.backend.moves.outgoing import freeze, sum_of
 from murder.roles.backend.moves.verify import tell
 from murder.roles.backend.records.annotations import check_note, note_keys_of
 from murder.roles.backend.shared import Backend
+from murder.roles.backend.traced import Doer, trace_restore
 from murder.roles.mupdate.database.change import Change, PutEntry, PutNote
 from murder.wire.nodes.carry import Words, parse_name
 from murder.wire.nodes.carry_answers import (
@@ -78,6 +80,14 @@ def taking(backend: Backend) -> CarriesMailboxes:
     return store
 
 
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """An operator who brings back what a backup has: for the audit trail, and the mail log."""
+
+    audit: Callable[[str], None]
+    doer: Doer
+
+
 class Arriving:
     """One connection of a source. `server` is whose certificate it has shown."""
 
@@ -88,10 +98,10 @@ class Arriving:
         channel: FrameChannel,
         server: str,
         step: Callable[[str], None] = lambda _: None,
-        audit: Callable[[str], None] = lambda _: None,
+        restorer: Restorer | None = None,
     ) -> None:
         self._backend = backend
-        self._audit = audit  # of what an operator restores
+        self._restorer = restorer
         self._store = taking(backend)
         self._journal = journal
         self._channel = channel
@@ -100,6 +110,7 @@ class Arriving:
         self._log = logger(role="backend")
         self._move: Move | None = None
         self._came_from = ""
+        self._were: dict[MailboxName, CarriedIdentity | None] = {}  # by what it is called now
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
         # likewise, of what had left for another server, and may come back under another name
         self._left: dict[str, MailboxName] = {}
@@ -182,8 +193,9 @@ class Arriving:
             check_new_name(root)
         self._backend.check_partition(request.partition)
         if self._server == FROM_BACKUP:
-            self._audit(f"{display(root)} from {request.source}")
             self._came_from = request.source
+            if self._restorer is not None:
+                self._restorer.audit(f"{display(root)} from {request.source}")
             await check_may_come_back(self._backend, root)
         else:
             await check_may_come(self._backend, root, self._server)
@@ -224,6 +236,7 @@ class Arriving:
 
     async def _hold(self, request: Hold) -> Answer:
         name, identity = self._member(request.name), request.identity
+        self._were[name] = request.was
         if name not in self._now.names:
             names = (*self._now.names, name)
             self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
@@ -340,6 +353,9 @@ class Arriving:
             rows = await read(
                 mailbox, await mailbox.messages(list(with_octets)), lambda row: with_octets[row.uid]
             )
+            if self._restorer is not None:
+                doer, was = self._restorer.doer, self._were.get(name)
+                await trace_restore(doer, mailbox, self._came_from, was, rows)
             return Stored(await asyncio.to_thread(digest, rows))
         finally:
             mailbox.close()

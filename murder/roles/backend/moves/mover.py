@@ -20,7 +20,7 @@ from murder.net.frames import FrameChannel
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.hierarchy.intent import is_alive, this_process
 from murder.roles.backend.moves import arriving
-from murder.roles.backend.moves.arriving import Arriving
+from murder.roles.backend.moves.arriving import Arriving, Restorer
 from murder.roles.backend.moves.compare import Compared
 from murder.roles.backend.moves.from_cyrus import FromCyrus
 from murder.roles.backend.moves.journal import (
@@ -372,10 +372,10 @@ class Mover:
         self,
         channel: FrameChannel,
         server: str,
-        audit: Callable[[str], None] = lambda _: None,
+        restorer: Restorer | None = None,
     ) -> None:
         """Serve the source of a move. Raises Refusal, UpstreamFailure when it has gone."""
-        await Arriving(self.backend, self.journal, channel, server, self.step, audit).serve()
+        await Arriving(self.backend, self.journal, channel, server, self.step, restorer).serve()
 
     def take_from_cyrus(self, server: str) -> FromCyrus:
         """The taking side for a Cyrus backend that sends by XFER. Raises Refusal."""

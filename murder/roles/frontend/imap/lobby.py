@@ -48,7 +48,6 @@ from murder.wire.imap.mailboxes.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.mailboxes.moved import WATCHES_TOO
 from murder.wire.imap.response import clean
 
-COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
 MOST_OCTETS: Final = 1000  # of such a command
 BRACE: Final = ord("}")  # looking for octets as `bytes` costs an exception
 _TAG: Final = rb'([^(){ %*"\\+\x00-\x20\x7f-\xff]{1,256}) '
@@ -221,8 +220,7 @@ class Lobby(FrontendImap):
             }
         facts["proxy"], facts["admin"], facts["tls"] = "", False, connection.is_tls
         plain_log.info("login.succeeded", facts)
-        logins = service.figures.numbers["logins"]
-        logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
+        service.figures.count_login(connection.attempt, self.protocol, "succeeded")
         self._told = words = frontend.capabilities.current or frontend.capabilities.words()
         capabilities = _words(words, limits.literal_minus, limits.suppress_capabilities)
         self.bad_commands = 0

@@ -26,7 +26,6 @@ from murder.wire.imap.id import PIPE_FIELD
 if TYPE_CHECKING:  # which knows this one
     from murder.roles.frontend.imap.lobby import Lobby
 
-COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
 MOST_OCTETS: Final = 4096  # of a greeting, and of the answer to a login
 # Group: how a login ended
 _ANSWER: Final = re.compile(rb"(?:(?:\* |i OK)[^\r\n]*\r\n)*a (OK|NO)\b[^\r\n]*\r\n")
@@ -142,8 +141,7 @@ class Express(Entering):
         facts["proxy"], facts["admin"], facts["tls"] = "", False, client.is_tls
         facts["backend"] = name
         plain_log.info("login.succeeded", facts)
-        logins = service.figures.numbers["logins"]
-        logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
+        service.figures.count_login(client.attempt, dialogue.protocol, "succeeded")
         pipe.join(ServerEnd(pipe), early)
 
     # --- what does not pass

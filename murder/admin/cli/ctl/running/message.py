@@ -33,8 +33,8 @@ async def trace(reach: Reach, word: str, since: float, as_json: bool) -> int:
     """All that the nodes' mail logs say of a message, in the order of time. WORD: its Message-ID, the id that a reply or the
     log gave it, or the address of its sender or of a recipient. Exit code 1 if nobody knows of it.
 
-    Where backends have `[log] mail = "full"`: also who has appended, copied, moved and expunged it, from where to where; and
-    WORD may be a user, too, or a message's `place` in the log.
+    Where backends have `[log] mail = "full"`: also who has appended, copied, moved, expunged and restored it, from where to
+    where; and WORD may be a user, too, or a message's `place` in the log.
 
     \b
     murder ctl message trace '<20261129.1@example.org>'
@@ -82,6 +82,8 @@ def _shown(line: Mapping[str, Any]) -> str:
         words.append(f"in {line['mailbox']}{_uids(line, 'uid')}")
     if line.get("event") == "message.unexpunged":
         words.append(f"back as{_uids(line, 'new_uid')}")
+    if line.get("source"):
+        words.append(f"from {line['source']}")
     if line.get("target"):
         words.append(f"to {line['target']}{_uids(line, 'new_uid')}")
     if "size" in line:

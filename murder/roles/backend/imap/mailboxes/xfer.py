@@ -14,9 +14,11 @@ from murder.net.turns import in_turns
 from murder.roles.backend.backups import Reading
 from murder.roles.backend.changes.events import MasterMayDiffer
 from murder.roles.backend.imap.dialogue import BackendImap
+from murder.roles.backend.moves.arriving import Restorer
 from murder.roles.backend.moves.cyrus_peer import CyrusPeer
 from murder.roles.backend.moves.journal import FROM_BACKUP, Journal, Move, Side, State, record_of
 from murder.roles.backend.moves.mover import Mover
+from murder.roles.backend.traced import Unattended
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
@@ -225,8 +227,10 @@ async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
     def audit(what: str) -> None:
         dialogue.service.audit.note("RESTORE", {**facts, "arguments": what})
 
+    doer = Unattended(dialogue.service.mail_log, facts)
+    restorer = Restorer(audit, doer) if server == FROM_BACKUP else None
     try:
-        await dialogue.mover.take(channel, server, audit)
+        await dialogue.mover.take(channel, server, restorer)
     except (UpstreamFailure, Refusal, BadSyntax) as failure:
         dialogue.log.info("move.peer_gone", backend=server, problem=str(failure))
     finally:
