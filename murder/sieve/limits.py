@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 # What a reject, or our own loop detection, must be able to rely on: never taken out of a message (RFC 5293 §6, RFC 5321)
-PROTECTED_FIELDS: Final = frozenset({"received", "auto-submitted"})
+PROTECTED_FIELDS: Final = frozenset({"received", "auto-submitted", "x-sieve-redirected-from"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ class Policy:
     protected_fields: frozenset[str] = PROTECTED_FIELDS  # never deleted, in lower case
     not_added_fields: frozenset[str] = frozenset()  # never added
     vacation_default_s: int = 7 * 86_400
-    vacation_minimum_s: int = 86_400  # RFC 5230 §4.1; with vacation-seconds, too
+    vacation_minimum_s: int = (
+        0  # of `:seconds` (RFC 6131 §2); `:days` are one at least (RFC 5230 §4.1)
+    )
     vacation_maximum_s: int = 30 * 86_400
     vacation_subject: str = ""  # where the script and the message say none
     vacation_subject_template: str = ""  # `%$` stands for the message's

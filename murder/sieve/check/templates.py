@@ -41,6 +41,19 @@ class Template:
 Text = str | Template
 
 
+def source_of(text: Text) -> str:
+    """As the script has it: with the names of its variables, not what they hold."""
+    if isinstance(text, str):
+        return text
+    return "".join(part if isinstance(part, str) else _shown(part) for part in text.parts)
+
+
+def _shown(part: Reference | Matched) -> str:
+    if isinstance(part, Matched):
+        return f"${{{part.number}}}"
+    return f"${{{part.namespace}.{part.name}}}" if part.namespace else f"${{{part.name}}}"
+
+
 def decode_characters(text: str) -> str:
     """The text with its encoded characters decoded. Raises ValueError for one that is none."""
     if "${" not in text:

@@ -24,8 +24,9 @@ _JULIAN: Final = 678_576  # days between 17 November 1858, which is 0, and the p
 
 
 def _iso(moment: datetime) -> str:
-    zone = format_zone(moment)
-    return f"{moment.year:04}-{moment:%m-%dT%H:%M:%S}{zone[:3]}:{zone[3:]}"
+    """RFC 5260 §4.2: nothing is added to UTC as `Z`, not as `+00:00`."""
+    zone = format_zone(moment) if moment.utcoffset() else ""
+    return f"{moment.year:04}-{moment:%m-%dT%H:%M:%S}{f'{zone[:3]}:{zone[3:]}' if zone else 'Z'}"
 
 
 PARTS: Final[Mapping[str, Callable[[datetime], str]]] = {
@@ -91,10 +92,11 @@ def _values(machine: Machine, call: Call, moments: list[datetime]) -> list[str]:
 
 
 def _date(machine: Machine, call: Call) -> Result:
-    """The date of a field is its whole, or what stands behind its last semicolon (RFC 5260 §4)."""
+    """The date of a field is its whole, or what stands behind its last semicolon (RFC 5260 §4). Where nothing says which of
+    several fields, it is the first; Pigeonhole takes any."""
     name = machine.text(call.arguments[0]).lower()
     moments = []
-    for field in chosen(machine.message.named(name), call):
+    for field in chosen(machine.message.named(name), call)[:1]:
         moment = parse_date(field.value.rpartition(b";")[2])
         if moment is not None:
             moments.append(moment)

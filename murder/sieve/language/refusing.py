@@ -18,6 +18,8 @@ def _reject(machine: Machine, call: Call) -> Result:
     """A bounce is not answered with another (RFC 5429 §2.1): it is discarded by who carries this out, if need be."""
     if not machine.circumstances.may_reply:
         raise RunProblem(f"{call.word.name} can only be used for a message that is delivered")
+    if any(isinstance(action, Reject) for action in machine.actions):  # RFC 5429 §2.4
+        raise RunProblem("duplicate reject/ereject action not allowed")
     text = machine.text(call.arguments[0])
     machine.made(len(text))
     machine.add(Reject(text, call.word.name == "ereject", machine.place(call)))

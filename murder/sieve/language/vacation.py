@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from murder.sieve.actions import Once, Reply
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Suspended, Tag, Takes, Word
+from murder.sieve.check.templates import source_of
 from murder.sieve.language.actions import check_address
 from murder.sieve.language.sending import check_from, copy_of, from_of, is_automatic
 from murder.sieve.problem import RunProblem
@@ -209,13 +210,14 @@ def _composed(machine: Machine, call: Call, recipient: Address, sender: Address 
 
 
 def _handle(machine: Machine, call: Call, recipient: Address) -> str:
-    """Of who is answered, and of the handle, or all that makes the answer (RFC 5230 §4.2)."""
+    """Of who is answered, and of the handle, or all that makes the answer (RFC 5230 §4.2): variables as their names, so that
+    a subject with that of the message in it is the same answer."""
     tags = call.tags
     if "handle" in tags:
         facts = [machine.text(tags["handle"])]
     else:
-        facts = [machine.text(tags.get(name, "")) for name in ("subject", "from")]
-        facts += [str("mime" in tags), machine.text(call.arguments[0])]
+        facts = [source_of(tags.get(name, "")) for name in ("subject", "from")]
+        facts += [str("mime" in tags), source_of(call.arguments[0])]
     joined = "\0".join((recipient.plain.casefold(), *facts))
     return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

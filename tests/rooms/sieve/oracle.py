@@ -10,6 +10,9 @@ compares so many generated scripts, from a seed on, and tells each that comes ou
 - A keep and a `fileinto "INBOX"`: sieve-test sets the flags that came last, who stores for us sets those of both.
 - A mailbox with a line end in its name: an error at run time here, as no IMAP server can have it.
 - `date :index 2 :zone` of a field that is there once: sieve-test takes that one; without `:zone` it takes none, as ours.
+- `date` of a field that is there more than once: sieve-test takes any of them, ours the first (RFC 5260 §4). Not generated.
+- `date "iso8601"` in UTC: `+00:00` there, `Z` here (RFC 5260 §4.2).
+- A second reject: sieve-test says nothing of it where both have the same words; an error here (RFC 5429 §2.4).
 - `\\f` in a regular expression, as in `hasflag :regex "\\\\flagged"`: a form feed here, as for PCRE; the letter there.
 - `body :raw` behind a `deleteheader`: sieve-test finds no body any more.
 - `string` without a comparator: i;octet there, i;ascii-casemap here (RFC 5228 §2.7.3); both are asked with i;octet.
