@@ -132,6 +132,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "outgoing.deferred": "Mail of a user's script could not be sent now; it is tried again.",
     "outgoing.failed": "Mail of a user's script was refused, or not accepted in time: given up, or kept if nothing else is.",
     "outgoing.sent": "Mail of a user's script was sent.",
+    "outgoing.undelivered": "Redirected mail that nobody takes, and whose user has gone, lies in a file now.",
     "page.crashed": "A request over HTTP met a bug of murder; the traceback is in the line. Report it.",
     "plugin.failed": "A plugin raised something when its role stopped, or while it was asked; `hook` says where.",
     "program.failed": "A program of `[sieve.programs]` failed, or this user has none of that name; `problem` says why.",

@@ -121,6 +121,11 @@ class LmtpDialogue(LineDialogue):
     def forget(self) -> None:
         """The transaction is over."""
 
+    @property
+    def tells_utf8(self) -> bool:
+        """Whether replies of this transaction may have more than ASCII (RFC 6531 §3.7.4.2)."""
+        return self.envelope is not None and b"SMTPUTF8" in self.envelope.parameters
+
     # --- greeting, errors, the end
 
     @property

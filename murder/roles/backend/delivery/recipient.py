@@ -11,6 +11,7 @@ from murder.roles.backend.delivery.addressee import Addressee
 from murder.roles.backend.delivery.copies import Copies
 from murder.roles.backend.delivery.filtering import Rejected, decided_by_plugins
 from murder.roles.backend.scripts.arriving import run_and_carry_out
+from murder.roles.backend.scripts.rejecting import in_ascii
 from murder.roles.backend.scripts.run import scripts_for
 from murder.roles.backend.shared import Backend
 from murder.serve.lmtp import LmtpDialogue, shown_reply
@@ -52,7 +53,8 @@ async def _attempt(
         await _place(dialogue, backend, addressee, message, copies)
     except Rejected as refusal:
         copies.filtered = copies.filtered or ("reject",)
-        lines = refusal.text.splitlines()[:MAX_REJECT_LINES]
+        text = refusal.text if dialogue.tells_utf8 else in_ascii(refusal.text)
+        lines = text.splitlines()[:MAX_REJECT_LINES]
         return reply(550, "5.7.1", *lines or ["Rejected"])
     except Refusal as refusal:
         if refusal.code is Code.NONEXISTENT:  # it was there at RCPT: moved or renamed since

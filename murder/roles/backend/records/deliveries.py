@@ -3,7 +3,7 @@ retry finishes what was begun, and nothing is done twice.
 
 One SQLite file serves all workers. A row of `begun` stands from before the first of several steps until behind the last;
 what is to be sent (`outgoing`) is put down once for each message and action, together with what a script wants remembered
-(`seen`). All is durable on return; what comes at the same time shares a flush.
+(`records.remembered`). All is durable on return; what comes at the same time shares a flush.
 """
 
 import asyncio
@@ -19,10 +19,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from murder.durable import replace_file
 from murder.roles.backend.records import caused as caused_rows
+from murder.roles.backend.records import remembered
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.records.database import open_database
 from murder.roles.backend.records.duplicates import Turns
+from murder.roles.backend.records.remembered import Entry
 from murder.roles.backend.records.taken import Taken
 
 T = TypeVar("T")
@@ -32,7 +35,7 @@ EXPIRE_EVERY_S: Final = 600.0
 PENDING, SENT, FAILED = range(3)
 TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS begun (key BLOB PRIMARY KEY, at REAL NOT NULL, places TEXT NOT NULL) STRICT, WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL) STRICT, WITHOUT ROWID",
+    *remembered.TABLES,
     "CREATE TABLE IF NOT EXISTS outgoing (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, state INTEGER NOT NULL, "
     "at REAL NOT NULL, next_at REAL NOT NULL, tries INTEGER NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, "
     "recipients TEXT NOT NULL, octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '', keep BLOB NOT NULL DEFAULT x'') "
@@ -49,8 +52,8 @@ def key_of(*facts: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A message to send. `key` names it: what has been put down is never put down again. `once`: only where this key was
-    not seen within so many seconds, and seen then. `keep`: the mailbox in which it is kept where it cannot be sent, b"" for
+    """A message to send. `key` names it: what has been put down is never put down again. `once`: only where this was not
+    seen within its period, and seen then. `keep`: the mailbox in which it is kept where it cannot be sent, b"" for
     what is safe elsewhere, or worth nothing then."""
 
     key: bytes
@@ -58,7 +61,7 @@ class Mail:
     sender: str  # of the envelope; "" is the null sender
     recipients: tuple[str, ...]
     octets: bytes = field(repr=False)
-    once: tuple[bytes, float] | None = None
+    once: Entry | None = None
     id: int = 0
     at: float = 0.0
     tries: int = 0
@@ -77,6 +80,7 @@ class Deliveries:
         self._waiting: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._writer = ThreadPoolExecutor(1, "deliveries")
         self.taken = Taken(folder / "taken")
+        self._undelivered = folder / "undelivered"
         self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
         self._add_columns()
 
@@ -111,15 +115,15 @@ class Deliveries:
         return await self._do(work)
 
     async def end(
-        self, key: bytes, mails: Sequence[Mail] = (), seen: Sequence[tuple[bytes, float]] = ()
+        self, key: bytes, mails: Sequence[Mail] = (), seen: Sequence[Entry] = ()
     ) -> frozenset[bytes]:
         """It is all done, with what is to be sent put down: the keys of what of that is new."""
 
         def work() -> frozenset[bytes]:
             now = time.time()
             new = frozenset(mail.key for mail in mails if self._put(mail, now))
-            for seen_key, period_s in seen:
-                self._see(seen_key, now, period_s)
+            for entry in seen:
+                remembered.see(self._db, entry, now)
             self._db.execute("DELETE FROM begun WHERE key=?", (key,))
             self._expire(now)
             return new
@@ -130,9 +134,9 @@ class Deliveries:
         if self._db.execute("SELECT 1 FROM outgoing WHERE key=?", (mail.key,)).fetchone():
             return False
         if mail.once is not None:
-            if self._is_seen(mail.once[0], now, mail.once[1]):
+            if remembered.is_seen(self._db, mail.once.key, now, mail.once.period_s):
                 return False
-            self._see(mail.once[0], now, mail.once[1])
+            remembered.see(self._db, mail.once, now)
         self._db.execute(
             "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets,keep) "
             "VALUES (?,?,?,?,0,?,?,?,?,?)",
@@ -143,35 +147,28 @@ class Deliveries:
         )
         return True
 
-    def _see(self, key: bytes, now: float, period_s: float) -> None:
-        self._db.execute("INSERT OR REPLACE INTO seen VALUES (?,?,?)", (key, now, now + period_s))
-
-    def _is_seen(self, key: bytes, now: float, period_s: float) -> bool:
-        row = self._db.execute("SELECT at FROM seen WHERE key=?", (key,)).fetchone()
-        return row is not None and row[0] > now - period_s
-
-    async def was_seen(self, key: bytes, period_s: float, *, renew: bool) -> bool:
-        """Whether it was noted within the period; `renew` begins that anew."""
+    async def was_seen(self, entry: Entry, *, renew: bool = False) -> bool:
+        """Whether it was noted within its period; `renew` begins that anew."""
 
         def work() -> bool:
             now = time.time()
-            is_seen = self._is_seen(key, now, period_s)
+            is_seen = remembered.is_seen(self._db, entry.key, now, entry.period_s)
             if is_seen and renew:
-                self._see(key, now, period_s)
+                remembered.see(self._db, entry, now)
             return is_seen
 
         return await self._do(work)
 
-    async def see(self, key: bytes, period_s: float) -> None:
-        """Note it, for so long."""
-        await self._do(lambda: self._see(key, time.time(), period_s))
+    async def see(self, entry: Entry) -> None:
+        """Note it, for its period."""
+        await self._do(lambda: remembered.see(self._db, entry, time.time()))
 
     def _expire(self, now: float) -> None:
         if now < self._expire_at:
             return
         self._expire_at = now + EXPIRE_EVERY_S
         self._db.execute("DELETE FROM begun WHERE at<?", (now - KEEP_S,))
-        self._db.execute("DELETE FROM seen WHERE until<?", (now,))
+        remembered.expire(self._db, now)
         self._db.execute("DELETE FROM outgoing WHERE state<>? AND at<?", (PENDING, now - KEEP_S))
 
     # --- what is to be sent
@@ -223,6 +220,13 @@ class Deliveries:
     async def failed(self, mail: Mail, problem: str) -> None:
         """For good."""
         await self._set(mail, FAILED, 0.0, problem)
+
+    def lay_aside(self, mail: Mail) -> Path:
+        """The file in which it is now, for the operator: nobody else has it. Blocks. Raises OSError."""
+        self._undelivered.mkdir(exist_ok=True)
+        file = self._undelivered / f"{mail.key.hex()}.eml"
+        replace_file(file, mail.octets)
+        return file
 
     async def later(self, mail: Mail, wait_s: float, problem: str, left: Sequence[str]) -> None:
         """Not sent to these, and why; next attempt after so many seconds."""

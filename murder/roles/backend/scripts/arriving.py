@@ -8,8 +8,9 @@ from murder.api.store import NewMessage
 from murder.errors import Code
 from murder.log import Log, plain_log
 from murder.roles.backend.delivery.filtering import Rejected
-from murder.roles.backend.scripts.carry_out import Delivery, rejection_of
+from murder.roles.backend.scripts.carry_out import Delivery
 from murder.roles.backend.scripts.copies import Copies
+from murder.roles.backend.scripts.rejecting import notification_of, rejection_of
 from murder.roles.backend.scripts.run import Chosen, run_scripts
 from murder.roles.backend.scripts.telling import facts_of, shown_actions, tell_owners
 from murder.roles.backend.shared import Backend
@@ -22,6 +23,11 @@ class Session(Protocol):
 
     @property
     def log(self) -> Log: ...
+
+    @property
+    def tells_utf8(self) -> bool:
+        """Whether its replies may have more than ASCII."""
+        ...
 
     def log_facts(self) -> dict[str, object]: ...
 
@@ -47,10 +53,17 @@ async def run_and_carry_out(
     copies.filtered = (*actions, *((SCRIPT_FAILED,) if ran.faults else ()))
     if ran.outcome is None:
         await copies.add(arriving.mailbox, message)
-    elif (text := rejection_of(ran.outcome)) is not None:
-        facts = facts_of(arriving.mailbox, ran.outcome, ran.scripts)
+    elif (rejection := rejection_of(ran.outcome)) is not None:
+        words = (backend, arriving, rejection, ran.outcome)
+        answer = None if session.tells_utf8 else notification_of(*words)
+        if answer is not None:
+            await backend.deliveries.end(answer.key, [answer])
+            backend.outgoing_arrived()
+        sent = 0 if answer is None else 1
+        facts = facts_of(arriving.mailbox, ran.outcome, ran.scripts, sent=sent)
         plain_log.info("message.filtered", {**session.log_facts(), **facts})
-        raise Rejected(Code.NO_PERMISSION, text)
+        if answer is None:
+            raise Rejected(Code.NO_PERMISSION, rejection.text)
     else:
         assert backend.upstreams is not None
         delivery = Delivery(

@@ -17,10 +17,11 @@ from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import Turn
 from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
+from murder.roles.backend.records.remembered import Entry, book_of
 from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
 from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
-from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses
+from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses, seen_entry
 from murder.roles.backend.scripts.telling import facts_of
 from murder.roles.backend.shared import Backend
 from murder.sieve import (
@@ -30,7 +31,6 @@ from murder.sieve import (
     Outcome,
     Pipe,
     Redirect,
-    Reject,
     Remember,
     Reply,
     Target,
@@ -98,17 +98,17 @@ class Delivery:
         mails = self._mails(keep=b"" if steps or self.stays else bytes(self._arriving.mailbox))
         pipes = [action for action in self._outcome.actions if isinstance(action, Pipe)]
         seen = [
-            (key_of("seen", self._user, action.once.handle), float(action.once.period_s))
+            seen_entry(self._user, action.once.handle, action.once.period_s)
             for action in self._outcome.actions
             if isinstance(action, Remember)
         ]
         has_effects = bool(steps or mails or seen or pipes)
         if self._occasion and has_effects:
             # nothing else tells that it has been done
-            done = key_of("done", self._user, self._message_key)
-            if await self._backend.deliveries.was_seen(done, KEEP_S, renew=False):
+            done = self._entry("done", self._message_key)
+            if await self._backend.deliveries.was_seen(done):
                 return None
-            seen.append((done, KEEP_S))
+            seen.append(done)
         if len(steps) <= 1 and not (mails or seen or pipes):
             for step in steps:
                 await self._do(step)
@@ -248,13 +248,17 @@ class Delivery:
             backend, self._upstreams, place, *words, is_retry=is_retry, message_id=message_id
         )
 
+    def _entry(self, kind: str, *facts: str, period_s: float = KEEP_S) -> Entry:
+        """What was done for this user, and is not done again for so long."""
+        return Entry(key_of(kind, self._user, *facts), period_s, book_of(kind, self._user))
+
     # --- programs
 
     async def _pipe(self, action: Pipe, *, is_safe: bool) -> None:
         """Once. Raises Refusal where it fails, and the message would be nowhere."""
         backend = self._backend
-        key = key_of("pipe", self._user, self._message_key, action.key)
-        if await backend.deliveries.was_seen(key, KEEP_S, renew=False):
+        piped = self._entry("pipe", self._message_key, action.key)
+        if await backend.deliveries.was_seen(piped):
             return
         said = await backend.site.programs.run(
             "pipe",
@@ -266,7 +270,7 @@ class Delivery:
             for_user=bool(self._scripts[action.place.script].owner),
         )
         if said is not None:
-            await backend.deliveries.see(key, KEEP_S)
+            await backend.deliveries.see(piped)
         elif not is_safe and not action.may_fail:
             raise Refusal(Code.UNAVAILABLE, NO_PROGRAM)
 
@@ -363,9 +367,10 @@ class Delivery:
                     mail = self._mail(action.key, self._sender(), (address,), octets)
                     mails.append(replace(mail, keep=keep))
                 case Reply(recipient=recipient, octets=octets, once=once, sender=sender):
-                    seen = key_of("vacation", self._user, once.handle, recipient.casefold())
+                    facts = (once.handle, recipient.casefold())
+                    replied = self._entry("vacation", *facts, period_s=float(once.period_s))
                     mail = self._mail(action.key, sender, (recipient,), octets)
-                    mails.append(replace(mail, once=(seen, float(once.period_s))))
+                    mails.append(replace(mail, once=replied))
                 case Notify(recipients=recipients, octets=octets, sender=sender):
                     if recipients:  # none: all of them were told of this message already
                         mails.append(self._mail(action.key, sender, recipients, octets))
@@ -426,11 +431,3 @@ async def has_since(mailbox: Mailbox, since: int, key: str) -> bool:
         if turn.is_over:
             await turn.rest()
     return False
-
-
-def rejection_of(outcome: Outcome) -> str | None:
-    """The text that the sender is told, where the message is refused."""
-    for action in outcome.actions:
-        if isinstance(action, Reject):
-            return action.text
-    return None

@@ -16,6 +16,7 @@ from murder.model.name import display
 from murder.net.turns import Turn, aside, line_up
 from murder.roles.backend.records.annotations import SERVER, SHARED, Scope
 from murder.roles.backend.records.deliveries import key_of
+from murder.roles.backend.records.remembered import Entry, book_of
 from murder.roles.backend.scripts.check import Compiler
 from murder.roles.backend.scripts.places import find_by_id, find_place, resolve_special_use
 from murder.roles.backend.scripts.site import Site
@@ -228,8 +229,8 @@ class Answers:
             case ScriptNamed(name=name, is_global=is_global):
                 return self._of_site(name) if is_global else await self._script(name)
             case SeenBefore(handle=handle, period_s=period_s, renew=renew):
-                key = key_of("seen", self._user, handle)
-                return await backend.deliveries.was_seen(key, period_s, renew=renew)
+                entry = seen_entry(self._user, handle, period_s)
+                return await backend.deliveries.was_seen(entry, renew=renew)
             case OwnAddresses():
                 return await own_addresses(backend, self._message)
             case MailboxIdExists(mailbox_id=mailbox_id):
@@ -304,6 +305,11 @@ class Answers:
             if refusal.code is not Code.NONEXISTENT:
                 raise
             return None
+
+
+def seen_entry(user: str, handle: str, period_s: float) -> Entry:
+    """What `duplicate` remembers."""
+    return Entry(key_of("seen", user, handle), float(period_s), book_of("seen", user))
 
 
 def environment_of(message: Arriving) -> Mapping[str, str]:

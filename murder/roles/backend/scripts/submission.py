@@ -3,7 +3,8 @@
 One process of a backend does it. Between the end of a message and the server's word nobody can know whether it is taken
 (RFC 1047). For what is redirected that word is noted at once, and without it the mail is sent again: better twice than lost.
 A reply or a notification is noted before its end, and not sent again: better lost than twice. What the server refuses for
-good is given up, and kept where it would be nowhere else; all else is tried again, later each time.
+good is given up, and kept where it would be nowhere else; all else is tried again, later each time. What can be kept
+nowhere, as its user has gone, is a file for the operator in the end.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from murder.roles.backend.shared import Backend
 from murder.roles.backend.traced import Unattended, trace_append
 
 LATEST_S: Final = 4 * 3600.0
+DAY_S: Final = 86_400.0
 MARK: Final = b"X-Sieve-Redirected-From:"  # of a loop; what is kept went nowhere
 IN_DOUBT: Final = (
     "no answer came to the end of the message; a reply or notification is not sent twice"
@@ -110,13 +112,7 @@ class Submitter:
                 "outgoing.failed", user=mail.user, to=sent.refused, problem=sent.problem
             )
         if sent.refused and mail.keep:
-            try:
-                await self._keep(mail)
-                with suppress(OSError):  # else once more, where the row does not come to know
-                    self._deliveries.taken.note(mail.key, mail.recipients)
-            except (Refusal, UpstreamFailure, OSError) as error:
-                sent.left += sent.refused  # it is nowhere else
-                sent.problem += f"; and it cannot be kept: {error}"
+            await self._keep_safe(mail, sent)
         if sent.left:
             wait_s = min(LATEST_S, config.retry_s * 2 ** min(mail.tries, 20))
             await self._deliveries.later(mail, wait_s, sent.problem, sent.left)
@@ -127,6 +123,27 @@ class Submitter:
             await self._deliveries.sent(mail)
         else:
             await self._deliveries.failed(mail, sent.problem)
+
+    async def _keep_safe(self, mail: Mail, sent: Sent) -> None:
+        """What is refused, and nowhere else; what cannot be kept now is left."""
+        try:
+            await self._keep(mail)
+            with suppress(OSError):  # else once more, where the row does not come to know
+                self._deliveries.taken.note(mail.key, mail.recipients)
+            return
+        except (Refusal, UpstreamFailure, OSError) as error:
+            sent.problem += f"; and it cannot be kept: {error}"
+        give_up_s = self.config.submission.give_up_s
+        # longer than a deleted user can be had back, by default
+        if time.time() - mail.at > give_up_s + max(give_up_s, DAY_S):
+            with suppress(OSError):
+                file = await asyncio.to_thread(self._deliveries.lay_aside, mail)
+                facts = {"user": mail.user, "sender": mail.sender, "to": sent.refused}
+                self._log.error(
+                    "outgoing.undelivered", **facts, file=str(file), problem=sent.problem
+                )
+                return
+        sent.left += sent.refused
 
     async def _keep(self, mail: Mail) -> None:
         """Where it would have been kept without the script, or in the INBOX where that has gone: it had been accepted, so no

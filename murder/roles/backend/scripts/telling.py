@@ -13,6 +13,7 @@ from murder.errors import Refusal
 from murder.log import Log
 from murder.model.name import MailboxName, display, inbox_of
 from murder.roles.backend.records.deliveries import key_of
+from murder.roles.backend.records.remembered import Entry, book_of
 from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.run import Chosen, Fault
 from murder.roles.backend.shared import Backend
@@ -92,13 +93,14 @@ async def tell_owners(
             continue
         digest = hashlib.sha256(script.octets).hexdigest()
         key = key_of("fault", script.owner, digest, fault.problem)
-        if await backend.deliveries.was_seen(key, TOLD_AGAIN_S, renew=False):
+        entry = Entry(key, TOLD_AGAIN_S, book_of("fault", script.owner))
+        if await backend.deliveries.was_seen(entry):
             continue
         incoming = backend.store.incoming()
         try:
             await incoming.write(_message(backend.server_name, fault))
             await copies.add_made(inbox_of(script.owner), NewMessage(incoming))
-            await backend.deliveries.see(key, TOLD_AGAIN_S)
+            await backend.deliveries.see(entry)
         except Refusal as refusal:
             log.warning("script.not_told", user=script.owner, problem=str(refusal))
         finally:

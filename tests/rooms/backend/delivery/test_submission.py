@@ -191,6 +191,22 @@ async def test_what_can_be_kept_nowhere_waits(tmp_path: Path) -> None:
         assert sink.tries == 3
 
 
+async def test_what_can_be_kept_nowhere_is_a_file_in_the_end(tmp_path: Path) -> None:
+    """Its user has gone: it was accepted, so it is not lost."""
+    octets = MARK + b" gone\r\nSubject: one\r\n\r\n"
+    async with sending(tmp_path, ONE, *[b"554 no"] * 9, give_up_s=86_400.0) as (client, _):
+        mail = Mail(b"key", "gone", "a@b.org", ("x@y.example",), octets, keep=b"user.gone")
+        await client.one.backend.deliveries.end(b"", [mail])
+        folder = tmp_path / "backend/deliveries"
+        with sqlite3.connect(folder / "deliveries.db") as database:  # two days ago
+            database.execute("UPDATE outgoing SET at=at-2*86400-1")
+        database.close()
+        client.one.backend.outgoing_arrived()
+        await until_soon(lambda: went(client, [FAILED]), "it is given up")
+        (file,) = (folder / "undelivered").iterdir()
+        assert (file.read_bytes(), file.stat().st_mode & 0o777) == (octets, 0o600)
+
+
 async def test_what_was_taken_is_not_sent_again_where_no_file_can_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
