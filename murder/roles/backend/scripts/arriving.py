@@ -7,6 +7,7 @@ from murder.api.delivery import Arriving
 from murder.api.store import NewMessage
 from murder.errors import Code
 from murder.log import Log, plain_log
+from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.delivery.filtering import Rejected
 from murder.roles.backend.scripts.carry_out import Delivery
 from murder.roles.backend.scripts.copies import Copies
@@ -58,7 +59,7 @@ async def run_and_carry_out(
         answer = None if session.tells_utf8 else notification_of(*words)
         if answer is not None:
             await backend.deliveries.end(answer.key, [answer])
-            backend.outgoing_arrived()
+            backend.events.publish(MailQueued())
         sent = 0 if answer is None else 1
         facts = facts_of(arriving.mailbox, ran.outcome, ran.scripts, sent=sent)
         plain_log.info("message.filtered", {**session.log_facts(), **facts})

@@ -9,8 +9,8 @@ import pytest
 
 from murder.roles.backend.records.deliveries import SENT
 from murder.roles.backend.scripts.rejecting import IN_ASCII
-from tests.rooms.backend.delivery.test_sieve_delivery import Lmtp, delivering, sending
 from tests.kit.waiting import until_soon
+from tests.rooms.backend.delivery.test_sieve_delivery import Lmtp, delivering, sending
 
 REJECT = 'require "reject"; reject "Bitte nicht: größer als nötig";'.encode()
 EREJECT = REJECT.replace(b"reject", b"ereject")

@@ -201,7 +201,7 @@ async def test_what_can_be_kept_nowhere_is_a_file_in_the_end(tmp_path: Path) -> 
         with sqlite3.connect(folder / "deliveries.db") as database:  # two days ago
             database.execute("UPDATE outgoing SET at=at-2*86400-1")
         database.close()
-        client.one.backend.outgoing_arrived()
+        client.one.backend.events.publish(MailQueued())
         await until_soon(lambda: went(client, [FAILED]), "it is given up")
         (file,) = (folder / "undelivered").iterdir()
         assert (file.read_bytes(), file.stat().st_mode & 0o777) == (octets, 0o600)
