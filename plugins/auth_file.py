@@ -206,7 +206,7 @@ def _text(octets: bytes) -> str:
 
 class UserFile:
     """The file, in memory; one object a process. Fulfils AuthBackend, ChecksAttempts, HasScramSecrets,
-    ManagesUsers, ManagesGroups."""
+    ManagesUsers, ManagesGroups, LocksOut."""
 
     def __init__(self, file: Path, settings: Settings) -> None:
         self._file = file
@@ -371,6 +371,12 @@ class UserFile:
     async def set_disabled(self, user: str, disabled: bool) -> None:
         """See ManagesGroups."""
         self._change(user, lambda record: replace(record, is_disabled=disabled))
+
+    def is_locked_out(self, user: str) -> bool:
+        """See LocksOut."""
+        self._refresh()
+        name = self._canonical(user)
+        return self._lines.get(name, "").startswith(DISABLED, len(name) + 1)
 
     async def disabled_users(self) -> Collection[str]:
         """See ManagesGroups."""

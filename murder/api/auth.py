@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
+from murder.model.address import MAX_HOPS
 from murder.model.identity import Identity as Identity  # site plugins find it here
 
 
@@ -30,7 +31,7 @@ class LoginAttempt:
     node; `address` and `port` the peer's, `local_address` and `local_port` where it came in; `certificate` the name of the
     murder's node or operator that has shown one, else ""; `tls_certificate` the certificate itself, DER, b"" for none;
     `session` is the log's `cid`; `mechanism` as in SASL, or `LOGIN`, `USER` for the commands of IMAP and POP3; `number`
-    counts the attempts of this connection, from 1."""
+    counts the attempts of this connection, from 1; through `hops_left` more proxies the session may go."""
 
     protocol: str
     server_name: str
@@ -44,6 +45,7 @@ class LoginAttempt:
     local_address: str = ""
     local_port: int = 0
     tls_certificate: bytes = field(default=b"", repr=False)
+    hops_left: int = MAX_HOPS
 
 
 class Denied(Enum):
@@ -181,6 +183,16 @@ class ChecksFewAtOnce(Protocol):
     @property
     def checks_at_once(self) -> int:
         """How many, in this process."""
+        ...
+
+
+@runtime_checkable
+class LocksOut(Protocol):
+    """The optional power to keep a user out, whatever they prove themselves by (a ticket, a token, a certificate, an
+    application password), whoever else knows them, and whoever acts for them."""
+
+    def is_locked_out(self, user: str) -> bool:
+        """At once, so in microseconds."""
         ...
 
 

@@ -27,6 +27,7 @@ from murder.api.auth import (
     HasScramDecoys,
     HasScramSecrets,
     KnowsCertificates,
+    LocksOut,
     LoginAttempt,
     RecallsPasswords,
     ScramSecret,
@@ -35,9 +36,9 @@ from murder.api.auth import (
 from murder.auth.app_passwords import AppPassword, AppPasswords
 from murder.auth.remembered import Decision, Remembered
 from murder.auth.turnstile import Turnstile
-from murder.errors import UpstreamFailure, UpstreamKind
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Identity
-from murder.net.shared_counter import place_of
+from murder.net.shared_counter import Counts, place_of
 
 CHECKS_AT_ONCE: Final = 100  # of a plugin that only waits for somebody else
 REMEMBER_S: Final = 60.0
@@ -110,6 +111,7 @@ class Chain:
         flushed: Path | None = None,
         apps: AppPasswords | None = None,
         workers: int = 1,
+        counts: Counts | None = None,
     ) -> None:
         self._apps = apps
         self._max_groups = max_groups
@@ -120,7 +122,7 @@ class Chain:
             if link.checker is not None
             for name in link.checker.depends_on
         }
-        self._remembered = Remembered(remember_s, depends_on, flushed)
+        self._remembered = Remembered(remember_s, depends_on, flushed, counts)
         # Asked for each login and each recipient: what a plugin can do is looked up once.
         backends = [link.backend for link in self.links]
         # A client takes SCRAM before it says who it is, so all plugins must have secrets for it, or none is asked.
@@ -130,6 +132,9 @@ class Chain:
         self.token_checkers = [
             (link, link.backend) for link in self.links if isinstance(link.backend, ChecksTokens)
         ]
+        self._lockers = [backend for backend in backends if isinstance(backend, LocksOut)]
+        # one that knows users by their tokens only cannot say that there is no such user
+        self.knows_all = not self.token_checkers
         self._finders = [backend for backend in backends if isinstance(backend, FindsPeople)]
         self.finds_people = bool(self._finders)
         # where one plugin alone knows passwords again
@@ -159,7 +164,7 @@ class Chain:
             app = self._apps.find(attempt, user, password)
             if app is not None:
                 return await self._by_app(app)
-        asked = self._remembered.generation
+        asked = self._remembered.question
         for link in self.links:
             answer = await link.check(attempt, user, password, is_familiar)
             if isinstance(answer, Identity):
@@ -190,7 +195,8 @@ class Chain:
                 return
 
     async def try_out(self, attempt: LoginAttempt, user: str, password: bytes) -> list[Answer]:
-        """As `decide`, with what each plugin says on the way; nothing is remembered."""
+        """As `decide`, with what each plugin says on the way; nothing is remembered. Raises Refusal for who is locked out,
+        too."""
         answers: list[Answer] = []
         app = self._apps and self._apps.find(attempt, user, password, is_trial=True)
         if app:
@@ -198,6 +204,7 @@ class Chain:
             name = f"{APP} {app.name}"
             if decision is None:
                 return [Answer(name, "wrong", 0.0)]
+            self.refuse_locked_out(app.user)
             return [Answer(name, "right", 0.0, decision.identity)]
         for link in self.links:
             began = time.monotonic()
@@ -205,6 +212,7 @@ class Chain:
             is_known = answer is Denied.UNKNOWN and await link.knows(user)
             took_s = time.monotonic() - began
             if isinstance(answer, Identity):
+                self.refuse_locked_out(answer.user)
                 answers.append(Answer(link.name, "right", took_s, answer))
                 break
             said = Denied.WRONG if is_known else answer
@@ -238,6 +246,15 @@ class Chain:
         """See AuthBackend."""
         decision = await self.find(user)
         return None if decision is None else decision.identity
+
+    def is_locked_out(self, user: str) -> bool:
+        """Whether a plugin keeps them out, whichever of them knows their password."""
+        return any(locker.is_locked_out(user) for locker in self._lockers)
+
+    def refuse_locked_out(self, user: str) -> None:
+        """Raises Refusal for them."""
+        if self.is_locked_out(user):
+            raise Refusal(Code.CONTACT_ADMIN, "This account is disabled; ask your administrator")
 
     async def faults(self) -> list[tuple[str, Fault]]:
         """What each plugin finds wrong with what it depends on, with its name."""

@@ -6,17 +6,16 @@ taken without TLS unless the configuration allows it, and whoever comes through 
 """
 
 import asyncio
-import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from murder.api.auth import AuthBackend, LoginAttempt, ScramSecret
 from murder.api.sasl import Exchange, Mechanism
 from murder.auth.chain import Chain
+from murder.auth.decoys import decoy_secret
 from murder.auth.limit import ConnectionLimit
 from murder.auth.mechanisms import EXTERNAL, LOGIN, PLAIN, MechanismTable, scram
 from murder.auth.penalty import Attempt, Penalties, Recall
@@ -45,8 +44,6 @@ from murder.session.sasl import Secret, SecretWanted
 PROXY_ROLES: Final = frozenset({"frontend", "backend"})
 OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an administrator
 
-DECOY_ITERATIONS: Final = 10_000
-DECOY_SALT_OCTETS: Final = 16
 BEGUN_AT_ONCE: Final = 16  # attempts in one turn of the loop, of about 0.1 ms each
 WAITED_S: Final = 0.001  # longer than what is known here takes
 MAX_TURNS: Final = 8  # of an exchange; the longest takes three
@@ -99,11 +96,14 @@ class Gate:
         certificate_user: str = "email",
         within: "Gate | None" = None,
         own_passwords: bool = False,
+        has_inbox: Callable[[str], bool] | None = None,
     ) -> None:
+        """`has_inbox`: whether the mailbox list knows a user, where there is one."""
         self.auth = auth if isinstance(auth, Chain) else Chain([("auth", auth)])
         self.server_name = server_name
         self.certificate_user = certificate_user
         self.own_passwords = own_passwords  # carried on: whoever is in has given one
+        self._has_inbox = has_inbox
         self._within = within  # of the server beside this proxy: nodes and proxy users come to that
         self._decoy_key = decoy_key or secrets.token_bytes(32)
         self.admins = frozenset(admins)
@@ -184,6 +184,7 @@ class Gate:
             connection.peer_port,
             *local,
             connection.user_certificate or (certificate.octets if certificate is not None else b""),
+            connection.hops_left,
         )
 
     async def admit(
@@ -234,6 +235,8 @@ class Gate:
         recall = self.auth.only_recall or self._recall_for(connection, protocol, mechanism)
         identity = self.penalties.at_once(connection.peer, user, password, recall)
         if identity is None or identity.user in self.admins or identity.expires_at is not None:
+            return None
+        if self.auth.only_recall is None and self.auth.is_locked_out(identity.user):
             return None
         if self._within is not None and (
             connection.certificate is not None
@@ -334,13 +337,16 @@ class Gate:
         return await self.auth.decide(how, user, password, is_familiar)
 
     async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
-        """Themselves, or another where they may."""
+        """Themselves, or another where they may: a proxy for whom it has let in, a master for who is there and is not locked
+        out."""
+        self.auth.refuse_locked_out(identity.user)
         if not authzid or authzid == identity.user:
             return self._entitle(identity, password)
         is_proxy = identity.user in self.proxies
         if not is_proxy and identity.user not in self.masters:
             raise Refusal(Code.AUTHORIZATION_FAILED, f"{identity.user} may not act for another")
-        known = (await self._lookup(authzid)).until(identity.expires_at)
+        known = await (self._lookup(authzid) if is_proxy else self._whom_a_master_may_be(authzid))
+        known = known.until(identity.expires_at)
         if not self.admins.isdisjoint((authzid, known.user)) and (
             self.keep_admin_password or not is_proxy
         ):
@@ -349,6 +355,17 @@ class Gate:
         if is_proxy:
             return Login(known.user, known, proxy=identity.user)
         return Login(known.user, known, master=identity.user)
+
+    async def _whom_a_master_may_be(self, user: str) -> Identity:
+        """Raises Refusal for who is locked out, or nowhere: a mistyped name would get a mailbox of its own."""
+        known = await self.in_time(self.auth.lookup(user))
+        if self.auth.is_locked_out(user if known is None else known.user):
+            raise Refusal(Code.CONTACT_ADMIN, f"The account of {user} is disabled")
+        if known is None:
+            has_inbox = self._has_inbox
+            if self.auth.knows_all if has_inbox is None else not has_inbox(user):
+                raise Refusal(Code.AUTHORIZATION_FAILED, f"There is no user {user}")
+        return known or Identity(user)
 
     def _entitle(self, identity: Identity, password: bytes | None) -> Login:
         is_admin = identity.user in self.admins
@@ -437,7 +454,7 @@ class Gate:
         return Secret(secret.salt, secret.iterations, secret.stored_key, secret.server_key)
 
     def _decoy(self, user: str) -> ScramSecret:
-        return decoy_secret(self._decoy_key, user, DECOY_ITERATIONS, DECOY_SALT_OCTETS)
+        return decoy_secret(self._decoy_key, user)
 
 
 def _with_master(credentials: PlainCredentials) -> PlainCredentials:
@@ -446,23 +463,6 @@ def _with_master(credentials: PlainCredentials) -> PlainCredentials:
     if not mark or not user or not master or credentials.authzid:
         return credentials
     return replace(credentials, authcid=master, authzid=user)
-
-
-def decoy_secret(key: bytes, user: str, iterations: int, salt_octets: int) -> ScramSecret:
-    """A SCRAM secret for a user that there is not: the same for the same key and name, and proven by no password."""
-    salt = hmac.digest(key, user.encode("utf-8", "surrogatepass"), "sha256")[:salt_octets]
-    return ScramSecret(salt, iterations, secrets.token_bytes(32), secrets.token_bytes(32))
-
-
-def decoy_key_of(key_file: Path | None) -> bytes:
-    """What decoys are made from where the plugin makes none: of the node's private key, so that all workers have the same
-    and a restart changes nothing. b"" without one."""
-    if key_file is None:
-        return b""
-    try:
-        return hmac.digest(key_file.read_bytes(), b"murder SCRAM decoys", "sha256")
-    except OSError:
-        return b""
 
 
 def penalties_of(config: AuthConfig, counts: Counts | None = None) -> Penalties:

@@ -1,7 +1,8 @@
 """Passwords that were right a moment ago, so that a mail client's tenth connection asks nobody.
 
 In memory, under a key that only this process has: what is kept is a keyed digest, never a password. A user has one password
-here: another that was right puts it out. `murder auth flush` touches a file that is looked at each time.
+here: another that was right puts it out, in all workers of the role. `murder auth flush` touches a file that is looked at
+each time.
 """
 
 import hmac
@@ -16,6 +17,7 @@ from typing import Final
 
 from murder.api.auth import LoginAttempt
 from murder.model.identity import Identity
+from murder.net.shared_counter import Counts, Row
 
 MAX_USERS: Final = 20_000  # about 300 octets each
 MAX_WAYS: Final = 16  # in which one user comes, where a plugin's answer depends on them
@@ -32,9 +34,18 @@ class Decision:
     plugin: str
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """When the plugins were asked about a password, by the clock of all processes, and behind which flush."""
+
+    stamp: int
+    at: float
+
+
 @dataclass(slots=True)
 class _Known:
     digest: bytes
+    asked_at: float
     ways: OrderedDict[Way, tuple[Decision, float]] = field(default_factory=OrderedDict)
 
 
@@ -46,14 +57,18 @@ class Remembered:
         remember_s: float,
         depends_on: Collection[str] = (),
         flushed: Path | None = None,
+        counts: Counts | None = None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`counts`: where the role's workers tell each other which password was right last."""
         self._remember_s = remember_s
         self._depends_on = tuple(sorted(depends_on))
         self._flushed = flushed
         self._clock = clock
         self._key = secrets.token_bytes(32)
+        self._common_key = counts.key if counts is not None else b""
+        self._board = counts.passwords(self._is_dead) if counts is not None else None
         self._users: OrderedDict[bytes, _Known] = OrderedDict()
         self._stamp = self._look()
 
@@ -68,6 +83,9 @@ class Remembered:
         entry = known.ways.get(self._way(attempt))
         if entry is None or not hmac.compare_digest(digest, known.digest):
             return None
+        if self._is_put_out(user, password, known.asked_at):
+            del self._users[name]
+            return None
         decision, until = entry
         if until <= self._clock():
             del known.ways[self._way(attempt)]
@@ -76,10 +94,10 @@ class Remembered:
         return decision
 
     def keep(
-        self, attempt: LoginAttempt, user: str, password: bytes, decision: Decision, asked: object
+        self, attempt: LoginAttempt, user: str, password: bytes, decision: Decision, asked: Question
     ) -> None:
-        """It was right. `asked` is `generation` as it was before that was known: a flush in between wins."""
-        if self._remember_s <= 0 or asked != self.generation:
+        """It was right. `asked` is `question` as it was before that was known: a flush in between wins."""
+        if self._remember_s <= 0 or asked.stamp != self.question.stamp:
             return
         until = self._clock() + self._remember_s
         expires_at = decision.identity.expires_at
@@ -89,7 +107,10 @@ class Remembered:
         digest = self._digest(name + password)
         known = self._users.get(name)
         if known is None or not hmac.compare_digest(known.digest, digest):
-            known = self._users[name] = _Known(digest)
+            known = self._users[name] = _Known(digest, asked.at)
+        known.asked_at = asked.at
+        if self._board is not None:
+            self._board.put(user, Row(self._mark(user, password), asked.at))
         known.ways[self._way(attempt)] = (decision, until)
         if len(known.ways) > MAX_WAYS:
             known.ways.popitem(last=False)
@@ -98,10 +119,26 @@ class Remembered:
             self._users.popitem(last=False)
 
     @property
-    def generation(self) -> object:
-        """Another one after each flush."""
+    def question(self) -> Question:
+        """One that is asked now."""
         self._look_again()
-        return self._stamp
+        return Question(self._stamp, time.monotonic())
+
+    def _is_put_out(self, user: str, password: bytes, asked_at: float) -> bool:
+        """Whether another worker has found another one right since."""
+        board = self._board
+        if board is None:
+            return False
+        later = [row for row in board.rows(user, of_others=True) if row.when > asked_at]
+        return bool(later) and any(row.count != self._mark(user, password) for row in later)
+
+    def _mark(self, user: str, password: bytes) -> int:
+        name = user.encode("utf-8", "surrogatepass")
+        digest = hmac.digest(self._common_key, name + b"\0" + password, "sha256")
+        return int.from_bytes(digest[:4], "big")
+
+    def _is_dead(self, row: Row) -> bool:
+        return row.when + self._remember_s < time.monotonic()
 
     def _look_again(self) -> None:
         """Forget all where that was asked for."""

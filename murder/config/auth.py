@@ -31,7 +31,7 @@ class AuthConfig:
     masters: tuple[str, ...] = option(
         (),
         "Users who may log in as others, but administrators, with their own password: as `user*master`, or by SASL's "
-        "authorization identity. Each such login is in the log (login.by_master).",
+        "authorization identity. Not as who is disabled, or is nowhere. Each such login is in the log (login.by_master).",
         example='["helpdesk"]',
     )
     max_groups: int = option(

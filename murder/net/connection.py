@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol, runtime_checkable
 
+from murder.model.address import MAX_HOPS
 from murder.net.handshakes import HANDSHAKES
 from murder.net.tls import PeerCertificate, peer_of
 
@@ -149,6 +150,7 @@ class Connection(asyncio.Protocol):
         "cid",
         "data_received",
         "gathered",
+        "hops_left",
         "is_held_back",
         "is_plain",
         "is_tls",
@@ -187,9 +189,9 @@ class Connection(asyncio.Protocol):
         self.is_plain = True  # what is written goes to the transport as it is; see `write`
         self._input_has_ended = False  # under TLS
         self.cid = f"{_PROCESS}{next(_numbers):x}"
-        self.peer = ""
-        self.peer_port = 0
+        self.peer, self.peer_port = "", 0
         self.through: tuple[str, int] | None = None  # the proxy that has told who `peer` is
+        self.hops_left = MAX_HOPS  # proxies that the session may go through still
         self.is_tls, self.attempts = False, 0  # to log in, so far
         self.attempt: tuple[str, float] | None = None  # the one that is under way: by what, since
         self.on_known: Callable[[Connection], None] | None = None
@@ -201,9 +203,7 @@ class Connection(asyncio.Protocol):
         self.writing_paused = False
         self._deflate: zlib._Compress | None = None
         self._inflate: zlib._Decompress | None = None
-        self._deflated = (
-            b""  # received, and not yet inflated; while there is some, nothing more is read
-        )
+        self._deflated = b""  # received, not yet inflated: then nothing more is read
         self._inflates = False  # the next turn is asked for
         self.is_held_back = False  # the receiver has paused the reading
         self.gathered: list[bytes] = []

@@ -1,4 +1,5 @@
-"""What the workers of a role count together: connections by address and by user, wrong passwords by user and by address.
+"""What the workers of a role count together: connections by address and by user, wrong passwords by user and by address;
+and which password of a user was right last.
 
 Each worker writes its own part of a piece of shared memory and reads all parts, so nobody waits for a lock, and what a
 worker counted is gone with it: its successor begins with its part empty. Knows no protocol.
@@ -10,6 +11,7 @@ import ipaddress
 import math
 import mmap
 import os
+import secrets
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +32,8 @@ STAMP_AT: Final = SLOTS * RECORD.size
 TOTAL: Final = struct.Struct("=Q")  # behind that: how many there are in all
 TOTAL_AT: Final = STAMP_AT + STAMP.size
 PART_OCTETS: Final = STAMP_AT + mmap.PAGESIZE
-TABLES: Final = 4
+TABLES: Final = 5
+KEY_OCTETS: Final = 32  # at the end of all: what only these workers know
 IPV6_PREFIX: Final = 64  # one customer's
 
 
@@ -246,7 +249,9 @@ class Total:
 def allocate(parts: int) -> int:
     """The number of a file in memory for so many workers."""
     number = os.memfd_create("murder-counts")
-    os.ftruncate(number, TABLES * parts * PART_OCTETS)
+    size = TABLES * parts * PART_OCTETS
+    os.ftruncate(number, size + mmap.PAGESIZE)
+    os.pwrite(number, secrets.token_bytes(KEY_OCTETS), size)
     return number
 
 
@@ -265,7 +270,16 @@ class Counts:
     @classmethod
     def alone(cls) -> Self:
         """For a role that is in one process."""
-        return cls(mmap.mmap(-1, TABLES * PART_OCTETS), 1, 0)
+        size = TABLES * PART_OCTETS
+        memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+        memory[size : size + KEY_OCTETS] = secrets.token_bytes(KEY_OCTETS)
+        return cls(memory, 1, 0)
+
+    @property
+    def key(self) -> bytes:
+        """The same in all workers, and known to nobody else."""
+        at = TABLES * self.parts * PART_OCTETS
+        return self._memory[at : at + KEY_OCTETS]
 
     def totals(self) -> tuple[mmap.mmap, list[int], int]:
         """Where each worker says how many it has; on the board of `addresses`, which is made first."""
@@ -290,6 +304,10 @@ class Counts:
     def guesses(self, is_dead: Callable[[Row], bool]) -> SharedTable:
         """Wrong passwords from an address."""
         return self._table(3, is_dead)
+
+    def passwords(self, is_dead: Callable[[Row], bool]) -> SharedTable:
+        """Which one of a user was right, and when that was asked; `count` is not the password, but tells it from others."""
+        return self._table(4, is_dead)
 
     def _table(self, number: int, is_dead: Callable[[Row], bool]) -> SharedTable:
         at = number * self.parts * PART_OCTETS

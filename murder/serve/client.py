@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, Self
 from murder.auth.gate import Gate, as_given, run_sasl
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
-from murder.model.address import address_in
+from murder.model.address import MAX_HOPS, hops_behind, plain_address
 from murder.model.identity import Login
 from murder.model.protocol import ProtocolSpec, protocol_named
 from murder.net.dialogue import OVERDUE_S, Dialogue
@@ -32,7 +32,6 @@ EXPIRED: Final = "Your login has expired: log in again"
 EXPIRED_GRACE_S: Final = (
     300.0  # for a command that runs, as a large message on its way; then it is cut off
 )
-MAX_HOPS: Final = 5  # of a session through proxies, of which one could be a client of itself
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 
 
@@ -95,7 +94,6 @@ class ClientDialogue(Dialogue):
     _counted_as: str | None = None
     _log: Log | None = None
     session_told = ""  # as a proxy calls it
-    proxies_left = MAX_HOPS  # that it may still go through; POP3 and ManageSieve
     watched: BackendSession | None = None  # where a proxy has told that the session is traced
 
     # --- what a protocol gives
@@ -132,8 +130,9 @@ class ClientDialogue(Dialogue):
         }
         if self.login is not None:
             facts["user"] = self.login.user
-        if self.connection.through is not None:
-            facts["through"] = self.connection.through[0]
+        through = self.connection.through
+        if through is not None and through[0] not in ("", self.connection.peer):
+            facts["through"] = through[0]
         if self.session_told:
             facts["session"] = self.session_told
         return facts
@@ -230,10 +229,9 @@ class ClientDialogue(Dialogue):
         says nothing."""
         connection = self.connection
         with contextlib.suppress(ValueError):
-            client = address_in(address)
-            mapped = getattr(client, "ipv4_mapped", None)
+            client = plain_address(address)
             connection.through = connection.through or (connection.peer, connection.peer_port)
-            connection.peer = str(mapped or client)
+            connection.peer = client
             connection.peer_port = int(port) if port.isdecimal() and len(port) <= 5 else 0
         self.session_told = as_given(session)
         self._log = None
@@ -248,16 +246,22 @@ class ClientDialogue(Dialogue):
             fields[name.upper()] = value.decode("ascii", "replace")
         facts = (fields.get(name, "") for name in (b"ADDR", b"PORT", b"SESSION"))
         self.is_clients(*facts)
-        hops = fields.get(b"TTL", "")
-        if hops.isdecimal() and len(hops) <= 3:
-            self.proxies_left = min(int(hops), MAX_HOPS) - 1
+        self.take_hops(fields.get(b"TTL", ""))
+
+    def take_hops(self, ttl: str) -> None:
+        """How far the session may still go, by the proxy before: from anybody, who can only shorten their own way."""
+        hops = hops_behind(ttl)
+        if hops is not None:
+            self.connection.hops_left = hops
 
     def _told_nothing(self) -> None:
         """What a proxy told before counts no more."""
-        if self.connection.through is not None:
-            self.connection.peer, self.connection.peer_port = self.connection.through
-            self.connection.through = None
-        self.session_told, self.proxies_left, self._log = "", MAX_HOPS, None
+        connection = self.connection
+        if connection.through is not None:
+            connection.peer, connection.peer_port = connection.through
+            connection.through = None
+        connection.hops_left = MAX_HOPS
+        self.session_told, self._log = "", None
 
     # --- TLS and compression
 
@@ -382,7 +386,7 @@ class ClientDialogue(Dialogue):
         """The server beside this proxy takes the connection over, as it is; its dialogue. This one is over."""
         assert self.service.within is not None
         heir: Any = self.service.within()[protocol_named(self.protocol)](self.connection)
-        heir._failures = self._failures
+        heir._failures, heir.session_told = self._failures, self.session_told
         self.hand_over(heir)
         taken: Self = heir
         return taken

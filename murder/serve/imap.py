@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 
 from murder import __version__
 from murder.errors import BadSyntax, Code, Misuse, Refusal
+from murder.model.address import MAX_HOPS, hops_behind
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display
 from murder.net.connection import Connection
@@ -34,7 +35,13 @@ from murder.trail.spans import Spans, token_in
 from murder.wire import mutf7
 from murder.wire.base64line import decode_base64
 from murder.wire.imap.command import Command
-from murder.wire.imap.id import PIPE_FIELD
+from murder.wire.imap.id import (
+    HOPS_FIELD,
+    ORIGIN_FIELD,
+    PIPE_FIELD,
+    PORT_FIELD,
+    SESSION_FIELD,
+)
 from murder.wire.imap.response import (
     Status,
     bye,
@@ -139,7 +146,7 @@ class ImapDialogue(ClientDialogue):
 
     def describe(self) -> SessionShown:
         state = self.session.state.name.lower()
-        return replace(super().describe(), address=self.peer_address, state=state)
+        return replace(super().describe(), state=state)
 
     # --- names
 
@@ -171,30 +178,26 @@ class ImapDialogue(ClientDialogue):
 
     # --- greeting, errors, the end
 
-    def log_facts(self) -> dict[str, object]:
-        facts = super().log_facts()
-        if self.client_id and self.is_vouched:
-            facts |= {"peer": self.peer_address, "session": self.client_id["x-session-id"]}
-        return facts
-
     def note_session(self, spans: Spans) -> None:
         """A proxy may have told that this is part of a session that is traced."""
-        token = token_in(self.client_id.get("x-session-id", ""))
-        if token and self.service.role == "backend" and self.is_vouched:
+        token = token_in(self.client_id.get(SESSION_FIELD, ""))
+        if token and self.service.role == "backend" and self.service.gate.is_proxy(self.connection):
             self.no_longer_watched()
             self.watched = BackendSession(spans, token, self.protocol)
 
-    @property
-    def is_vouched(self) -> bool:
-        """Whether the peer is a proxy of ours that told (by ID) on whose behalf it speaks."""
-        return "x-session-id" in self.client_id and self.service.gate.is_proxy(self.connection)
-
-    @property
-    def peer_address(self) -> str:
-        """The client's address: the one a proxy vouches for, else the peer's."""
-        if self.is_vouched:
-            return self.client_id.get("x-originating-ip", self.connection.peer)
-        return self.connection.peer
+    def take_client_id(self, client: Mapping[str, str]) -> None:
+        """ID, in which a proxy tells for whom it speaks. A node of ours does so also for who is in already: it keeps its
+        connections for a user's next session."""
+        self.client_id = client
+        hops = hops_behind(client.get(HOPS_FIELD, ""))
+        self.connection.hops_left = MAX_HOPS if hops is None else hops
+        if ORIGIN_FIELD not in client and SESSION_FIELD not in client:
+            return
+        login = self.login
+        is_nodes = login is not None and login.proxy and self.service.gate.is_proxy(self.connection)
+        if is_nodes or self.may_tell_client:
+            fields = (ORIGIN_FIELD, PORT_FIELD, SESSION_FIELD)
+            self.is_clients(*(client.get(field, "") for field in fields))
 
     def greet(self) -> None:
         connection, kept = self.connection, self.service.greetings

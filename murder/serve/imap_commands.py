@@ -26,8 +26,6 @@ from murder.wire.imap.id import parse_id
 from murder.wire.imap.response import bye, status_for, status_line, untagged
 from murder.wire.token import Scanner, nstring
 
-ORIGIN: Final = "x-originating-ip"
-
 
 def run_capability(dialogue: ImapDialogue, command: Command) -> Running:
     """RFC 3501 §6.1.1; what is offered depends on TLS, the login and who asks."""
@@ -54,14 +52,9 @@ def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
 
 def run_id(dialogue: ImapDialogue, command: Command) -> Running:
     """RFC 2971. A proxy tells its client's address and session here (fields as Dovecot names them)."""
-    client, gate = parse_id(Scanner(command.octets, command.start)), dialogue.service.gate
+    client = parse_id(Scanner(command.octets, command.start))
     if dialogue.login is None or not dialogue.login.is_piped:  # else it is no proxy that says it
-        dialogue.client_id = client
-        if ORIGIN in client and gate.client_address_from and dialogue.may_tell_client:
-            facts = (
-                client.get(name, "") for name in (ORIGIN, "x-originating-port", "x-session-id")
-            )
-            dialogue.is_clients(*facts)
+        dialogue.take_client_id(client)
         spans = dialogue.service.spans
         if spans is not None and spans.are_wanted:
             dialogue.note_session(spans)

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Final, Protocol
 from murder.auth.gate import NotAdmitted
 from murder.config.value import contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.address import address_in
+from murder.model.address import MAX_HOPS, address_in
 from murder.model.identity import Login
 from murder.net.connection import Connection
-from murder.serve.client import MAX_HOPS, Running
+from murder.serve.client import Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
 from murder.serve.mail_log import HeadOf, MailLog, new_id
 from murder.serve.service import ClientService

@@ -1,6 +1,6 @@
 """What the roles have in common that let clients in: the gate and the services, as they are made and made again."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from murder.api.auth import AuthBackend, Diagnoses
@@ -8,7 +8,8 @@ from murder.api.sasl import Mechanism
 from murder.api.service import Service as PluggedService
 from murder.auth.app_passwords import AppPasswords
 from murder.auth.chain import Chain
-from murder.auth.gate import PROXY_ROLES, Gate, decoy_key_of, penalties_of
+from murder.auth.decoys import decoy_key_of
+from murder.auth.gate import PROXY_ROLES, Gate, penalties_of
 from murder.auth.limit import ConnectionLimit
 from murder.auth.mechanisms import faults_of
 from murder.auth.remembered import flushed_file
@@ -56,8 +57,10 @@ class LetsIn(Protocol):
         ...
 
 
-def chain_of(config: Config, plugins: MakesAuth, workers: int = 1) -> Chain:
-    """The auth plugins that a configuration names, as one; in one of so many processes of a role."""
+def chain_of(
+    config: Config, plugins: MakesAuth, workers: int = 1, counts: Counts | None = None
+) -> Chain:
+    """The auth plugins that a configuration names, as one; in one of so many processes of a role, which count together."""
     return Chain(
         plugins.auth_backends(),
         remember_s=config.auth.remember_s,
@@ -65,6 +68,7 @@ def chain_of(config: Config, plugins: MakesAuth, workers: int = 1) -> Chain:
         flushed=flushed_file(config.node.data),
         apps=AppPasswords(config.node.data),
         workers=workers,
+        counts=counts,
     )
 
 
@@ -99,11 +103,12 @@ def gate_of(
     chain: Chain | None = None,
     own_passwords: bool = False,
     workers: int = 1,
+    has_inbox: Callable[[str], bool] | None = None,
 ) -> Gate:
     """The gate of a role by its configuration; `counts` is what its workers count together, `chain` is in place of the auth
     plugins."""
     return Gate(
-        chain or chain_of(config, plugins, workers),
+        chain or chain_of(config, plugins, workers, counts),
         server_name=config.node.name,
         mechanisms=plugins.mechanisms(),
         admins=section.admins,
@@ -121,6 +126,7 @@ def gate_of(
         proxy_roles=proxy_roles,
         within=within,
         own_passwords=own_passwords,
+        has_inbox=has_inbox,
     )
 
 
@@ -198,7 +204,17 @@ class ClientRole:
             chain=self._chain(),
             own_passwords=self._carries_passwords,
             workers=self._config.workers_of(self.NAME),
+            has_inbox=self.has_inbox if self._has_list else None,
         )
+
+    @property
+    def _has_list(self) -> bool:
+        """Whether there is a mailbox list that knows all users."""
+        return True
+
+    def has_inbox(self, user: str) -> bool:
+        """Whether that list has their INBOX."""
+        raise NotImplementedError
 
     def _chain(self) -> Chain | None:
         """Who checks passwords in place of the auth plugins; None: these."""

@@ -12,7 +12,9 @@ from murder.api.auth import (
     Diagnoses,
     HasScramDecoys,
     HasScramSecrets,
+    LocksOut,
     LoginAttempt,
+    ManagesGroups,
     ManagesUsers,
     RecallsPasswords,
 )
@@ -118,6 +120,20 @@ async def denies_in_words(make: Make) -> None:
         hold(isinstance(answer, Identity), f"the right password answered {answer!r}")
 
 
+async def keeps_out_whom_it_locks(make: Make) -> None:
+    """Where it locks users out: nobody whom it does not know, and of its own just those, in every process."""
+    backend, other = make(), make()
+    if not isinstance(backend, LocksOut) or not isinstance(other, LocksOut):
+        return
+    hold(not backend.is_locked_out(NOBODY), "somebody is locked out who is not there")
+    if isinstance(backend, ManagesUsers) and isinstance(backend, ManagesGroups):
+        await backend.set_passwords({SOMEBODY: SECRET})
+        for disabled in (True, False):
+            await backend.set_disabled(SOMEBODY, disabled)
+            said = [each.is_locked_out(SOMEBODY) for each in (backend, other)]
+            expect(said, [disabled] * 2, "is_locked_out here and in another process")
+
+
 async def finds_all_well(make: Make) -> None:
     """Where it looks whether what it depends on works: it does."""
     backend = make()
@@ -155,6 +171,7 @@ AUTH_CHECKS: Final[tuple[Check, ...]] = (
     makes_the_same_decoys_always,
     recalls_right_passwords_only,
     denies_in_words,
+    keeps_out_whom_it_locks,
     checks_one_at_least,
     leaves_the_loop_turning,
 )

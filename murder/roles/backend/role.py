@@ -30,7 +30,7 @@ from murder.mime.bounds import Bounds as ParsedBounds
 from murder.mime.bounds import set_bounds
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
-from murder.model.name import display
+from murder.model.name import display, inbox_of
 from murder.model.protocol import IMAP
 from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import line_up
@@ -350,6 +350,9 @@ class BackendRole(ClientRole):
 
     def _proxies(self) -> Collection[str]:
         return self._config.backend.proxies
+
+    def has_inbox(self, user: str) -> bool:
+        return self.backend is not None and self.backend.mailboxes.find(inbox_of(user)) is not None
 
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""

@@ -123,6 +123,10 @@ class Maildrops:
         self._asked.update(dict.fromkeys(unknown, now + ASK_AGAIN_S))
         return unknown
 
+    def offers(self, word: bytes, server: str) -> bool:
+        """Whether it does, as far as it has ever been heard of."""
+        return server in self._offered and word in self._offered[server][0]
+
     def all_offer(self, word: bytes, servers: Collection[str]) -> bool:
         """Whether all of these do, as far as they have ever been heard of; and at least one has been."""
         offered = [self._offered[server][0] for server in servers if server in self._offered]

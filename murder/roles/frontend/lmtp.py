@@ -155,19 +155,27 @@ class FrontendLmtp(LmtpDialogue):
             await self._ask(upstream, b"STARTTLS\r\n", b"2")
             await upstream.starttls(self.frontend.upstreams)
             words = await self._ask(upstream, hello, b"2")
-        xclient = next((line[4:] for line in words if line[4:12].upper() == b"XCLIENT "), b"")
-        xclient_line = format_xclient(xclient.upper().split()[1:], self._origin_told())
-        if xclient_line:
-            await self._ask(upstream, xclient_line, b"2")
-            words = await self._ask(upstream, hello, b"2")
-        self._offered[upstream.server] = frozenset(
-            line[4:].upper().split(b" ")[0] for line in words[1:]
-        )
-        if address.auth != "external" and self.takes(upstream.server, b"AUTH"):
+        is_told, words = await self._tell_origin(upstream, words, hello)
+        if address.auth != "external" and b"AUTH" in _words_of(words):
             line = await prove(upstream, self.frontend.upstreams.proof(address, ""), b"334 ")
             if not line.startswith(b"2"):
                 text = f"it says {line.decode('utf-8', 'replace')}"
                 raise upstream.failure(UpstreamKind.PROTOCOL, text)
+            if not is_told:  # who knows us now may believe us
+                words = await self._ask(upstream, hello, b"2")
+                _, words = await self._tell_origin(upstream, words, hello)
+        self._offered[upstream.server] = _words_of(words)
+
+    async def _tell_origin(
+        self, upstream: LineUpstream, words: list[bytes], hello: bytes
+    ) -> tuple[bool, list[bytes]]:
+        """Whose mail it is, where the server wants to know; whether it does, and what it offers then."""
+        xclient = next((line[4:] for line in words if line[4:12].upper() == b"XCLIENT "), b"")
+        xclient_line = format_xclient(xclient.upper().split()[1:], self._origin_told())
+        if not xclient_line:
+            return False, words
+        await self._ask(upstream, xclient_line, b"2")
+        return True, await self._ask(upstream, hello, b"2")
 
     def _origin_told(self) -> dict[bytes, bytes]:
         """Who our client is, for a backend that wants to know. Raises UpstreamFailure at the end of too long a chain."""
@@ -261,3 +269,8 @@ class Forwarding:
     def abandon(self) -> None:
         for transaction in self._transactions:
             transaction.let_go()
+
+
+def _words_of(answer: list[bytes]) -> frozenset[bytes]:
+    """What an answer to LHLO offers."""
+    return frozenset(line[4:].upper().split(b" ")[0] for line in answer[1:])

@@ -19,11 +19,12 @@ from murder.model.protocol import SIEVE
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.outgoing.lines import LineUpstream, open_lines
-from murder.net.outgoing.managesieve import ANNOUNCED, begin, enter
+from murder.net.outgoing.managesieve import ANNOUNCED, begin, enter, tell
 from murder.net.outgoing.proving import Proof
 from murder.roles.frontend.multiplexor.become import enter_as_pipe
-from murder.roles.frontend.multiplexor.sieve import SIEVE_SPEECH
+from murder.roles.frontend.multiplexor.sieve import SIEVE_SPEECH, XCLIENT
 from murder.roles.frontend.multiplexor.speech import Welcome
+from murder.roles.frontend.origin import xclient_line
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
 from murder.serve.line import LOGGED_IN
@@ -49,6 +50,7 @@ class FrontendSieve(SieveDialogue):
         self.frontend = frontend
         self._upstream: LineUpstream | None = None
         self._home = ""  # the server whose language is told
+        self._is_believed = False  # by the backend, about whose connection it is
         frontend.sessions.add(self)
 
     # --- what the backends understand
@@ -167,11 +169,15 @@ class FrontendSieve(SieveDialogue):
     async def _begin_upstream(self, upstream: LineUpstream) -> None:
         """Greeting, TLS, and what it understands. Raises UpstreamFailure."""
         capabilities = await begin(self.frontend.upstreams, upstream)
+        self._is_believed = XCLIENT in capabilities
         passed_on = {name: capabilities[name] for name in TOLD if name in capabilities}
         self.frontend.languages.learn(upstream.server, passed_on)
 
     async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> None:
         """Raises UpstreamFailure where it does not let us in."""
+        xclient = xclient_line(self.connection, upstream.server)
+        if self._is_believed:
+            await tell(upstream, xclient)
         if login.is_admin and login.password is not None:
             proof = Proof(b"PLAIN", plain_response("", login.user, login.password))
         else:

@@ -22,8 +22,9 @@ from murder.net.outgoing.lines import LineUpstream, open_lines, prove
 from murder.net.outgoing.proving import Proof
 from murder.roles.frontend.multiplexor.become import enter_as_pipe
 from murder.roles.frontend.multiplexor.pipe import QUIET_S
-from murder.roles.frontend.multiplexor.pop3 import POP3_SPEECH
+from murder.roles.frontend.multiplexor.pop3 import POP3_SPEECH, XCLIENT
 from murder.roles.frontend.multiplexor.speech import Welcome
+from murder.roles.frontend.origin import xclient_line
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.pop3_express import Pop3Express, way_of
 from murder.roles.frontend.shared import Frontend
@@ -152,8 +153,12 @@ class FrontendPop3(Pop3Dialogue):
 
     async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> bytes:
         """All up to AUTH as the user; the last answer. Raises UpstreamFailure."""
+        xclient = xclient_line(self.connection, upstream.server)
         await self._begin_upstream(upstream)
         address = upstream.address
+        if self.frontend.maildrops.offers(XCLIENT, upstream.server):
+            upstream.send(xclient)
+            await upstream.line()  # who is not believed may go on all the same
         if self.utf8:
             upstream.send(b"UTF8\r\n")
             if not (await upstream.line()).startswith(b"+OK"):

@@ -19,11 +19,13 @@ from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
 from murder.roles.frontend.locate import server_in
+from murder.roles.frontend.origin import xclient_line
 
 if TYPE_CHECKING:  # which knows this one
     from murder.roles.frontend.pop3 import FrontendPop3
 
 MOST_OCTETS: Final = 1000  # of a greeting, and of the answer to a login
+MARK: Final = b"[XCLIENT]"  # in a greeting: the server believes us
 
 
 class Pop3Express(Entering, LineUpstream):
@@ -38,6 +40,9 @@ class Pop3Express(Entering, LineUpstream):
         self.dialogue = dialogue
         self.login = login
         self._said = b""
+        self._has_told = (
+            False  # whose connection it is; the answer to that comes before the login's
+        )
         self.set_out()
 
     # --- Receiver, of the backend
@@ -59,6 +64,10 @@ class Pop3Express(Entering, LineUpstream):
             return
         said = self._said = self._said + data if self._said else data
         end = said.find(b"\n") + 1
+        if self._has_told and end and said.startswith(b"+OK"):
+            self._has_told = False
+            said = self._said = said[end:]
+            end = said.find(b"\n") + 1
         if not end:
             if len(said) > MOST_OCTETS:
                 self._go_the_long_way()
@@ -71,6 +80,9 @@ class Pop3Express(Entering, LineUpstream):
         else:
             self._is_asked, self._said = True, b""
             connection, line = self.connection, _login_line(self.address, self.login.user)
+            if MARK in said:
+                self._has_told = True
+                line = xclient_line(self.dialogue.connection, self.address.server) + line
             if connection.is_plain:
                 connection.transport.write(line)
             else:
@@ -107,7 +119,12 @@ def way_of(dialogue: "FrontendPop3", login: Login) -> Address | None:
     """Where their backend is reached, if nothing is to be asked on the way; else None."""
     frontend = dialogue.frontend
     upstreams = frontend.upstreams
-    if frontend.multiplexor is not None or dialogue.utf8 or upstreams.tells_origin:
+    if (
+        frontend.multiplexor is not None
+        or dialogue.utf8
+        or upstreams.tells_origin
+        or dialogue.connection.hops_left < 0
+    ):
         return None
     row = frontend.mailboxes.row(_inbox_of(login.user))
     server = server_in(row) if row is not None else ""

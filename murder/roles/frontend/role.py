@@ -14,7 +14,7 @@ from murder.config import Config
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import Location
-from murder.model.name import owner_of
+from murder.model.name import inbox_of, owner_of
 from murder.model.protocol import MUPDATE, ProtocolSpec
 from murder.net.listener import Service
 from murder.net.outgoing.pool import Pool
@@ -170,6 +170,14 @@ class FrontendRole(ClientRole):
 
     def _proxies(self) -> Collection[str]:
         return self._config.frontend.proxies
+
+    @property
+    def _has_list(self) -> bool:
+        return self._config.master is not None
+
+    def has_inbox(self, user: str) -> bool:
+        frontend = self.frontend
+        return frontend is not None and frontend.mailboxes.find(inbox_of(user)) is not None
 
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""

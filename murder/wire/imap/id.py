@@ -5,6 +5,12 @@ from typing import Final
 from murder.errors import BadSyntax
 from murder.wire.token import Scanner
 
+ORIGIN_FIELD: Final = "x-originating-ip"
+PORT_FIELD: Final = "x-originating-port"
+SESSION_FIELD: Final = "x-session-id"
+HOPS_FIELD: Final = "x-proxy-ttl"
+"""What a proxy tells of its client, by the names that Dovecot has given it: address and port, what it calls the session, and
+through how many more proxies that may go."""
 PIPE_FIELD: Final = "x-pipe"
 """Of a proxy that passes on all that its client says: the server takes it for the client's own words from the login on."""
 MAX_ID_FIELDS: Final = 30  # RFC 2971 §3.3

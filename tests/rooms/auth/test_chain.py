@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from murder.api.auth import Denied, Identity, LoginAttempt
 from murder.auth.chain import Chain
 from murder.auth.remembered import flush, flushed_file
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.shared_counter import Counts, allocate
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 
@@ -212,3 +214,61 @@ async def test_who_hashes_shares_the_processors_with_the_other_workers() -> None
         chain = Chain([("file", backend)], workers=workers)
         await asyncio.gather(*(chain.decide(HERE, f"u{one}", b"x") for one in range(9)))
         assert backend.most == most
+
+
+def workers_of(users: Careful) -> list[Chain]:
+    number = allocate(3)
+    made = [Chain([("one", users)], counts=Counts.of(number, own)) for own in range(2)]
+    os.close(number)
+    return made
+
+
+async def test_a_new_password_puts_the_old_one_out_in_all_workers() -> None:
+    users = Careful({"ana": b"old"})
+    first, second = workers_of(users)
+    assert await decided(first, "ana", b"old") == "one"
+    assert await decided(second, "ana", b"old") == "one"
+    assert first.recall(HERE, "ana", b"old") is not None  # the same one is no other
+    users.passwords["ana"] = b"new"
+    assert await decided(second, "ana", b"new") == "one"
+    assert first.recall(HERE, "ana", b"old") is None
+    assert await decided(first, "ana", b"old") == ""
+    assert await decided(first, "ana", b"new") == "one"
+    assert second.recall(HERE, "ana", b"new") is not None
+
+
+async def test_an_answer_that_comes_late_does_not_bring_the_old_password_back() -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Careful):
+        async def check(
+            self, attempt: LoginAttempt, user: str, password: bytes
+        ) -> Identity | Denied:
+            answer = await super().check(attempt, user, password)
+            if password == b"old":
+                entered.set()
+                await go_on.wait()
+            return answer
+
+    users = Slow({"ana": b"old"})
+    first, second = workers_of(users)
+    late = asyncio.ensure_future(first.decide(HERE, "ana", b"old"))
+    await entered.wait()
+    users.passwords["ana"] = b"new"
+    assert await decided(second, "ana", b"new") == "one"
+    go_on.set()
+    assert await late is not None
+    assert first.recall(HERE, "ana", b"old") is None
+    assert second.recall(HERE, "ana", b"new") is not None
+
+
+async def test_what_passwords_leave_in_shared_memory_is_keyed() -> None:
+    left = []
+    for _ in range(2):  # two nodes
+        counts = Counts.alone()
+        chain = Chain([("one", Careful({"ana": b"secret"}))], counts=counts)
+        assert await decided(chain, "ana", b"secret") == "one"
+        board = chain._remembered._board
+        assert board is not None
+        left.append(next(board.rows("ana")).count)
+    assert left[0] != left[1]

@@ -1,15 +1,21 @@
 """One gate for every mechanism: who exists is told to nobody, what is tried is counted, what is logged is safe to read."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from murder.api.auth import Identity, ScramSecret
-from murder.auth.gate import Gate, NotAdmitted, as_given, decoy_key_of, run_sasl
+from murder.api.auth import Denied, Identity, LoginAttempt, ScramSecret
+from murder.auth.app_passwords import AppPasswords
+from murder.auth.chain import Chain
+from murder.auth.decoys import decoy_key_of
+from murder.auth.gate import Gate, NotAdmitted, as_given, run_sasl
 from murder.auth.penalty import Penalties
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.sasl import PlainCredentials
+from murder.model.identity import Login
+from murder.model.sasl import PlainCredentials, ProvenCredentials
 from murder.session.sasl import ScramClient
 from plugins.auth_file import Settings, UserFile
 
@@ -28,6 +34,7 @@ class Peer:
     peer_port = 1143
     local_address = ("192.0.2.9", 143)
     attempts = 0
+    hops_left = 5
     cid = "1-1"
 
     def hold_off(self) -> None:
@@ -246,6 +253,87 @@ async def test_a_master_user_is_in_as_another_but_no_administrator(tmp_path: Pat
     ):
         with pytest.raises(Refusal):
             await admitted(authcid, password, authzid)
+
+
+class Tokens(NoDecoys):
+    """Knows users by their tokens only, as a provider does."""
+
+    openid_configuration = scope = ""
+
+    async def check_token(self, attempt: LoginAttempt, user: str, token: str) -> Identity | Denied:
+        return Identity(token)
+
+
+async def entered(gate: Gate, name: str) -> str:
+    """As whom, or why not."""
+    given = PlainCredentials(f"{name}*help", "", b"help")
+    try:
+        return (await gate.admit(given, Peer(), "imap")).user  # type: ignore[arg-type]
+    except Refusal as refusal:
+        return refusal.code.value
+
+
+async def test_a_master_user_becomes_nobody_who_is_disabled_or_nowhere(tmp_path: Path) -> None:
+    users = UserFile(tmp_path / "users", QUICK)
+    await users.set_passwords({"ana": b"ana", "ben": b"ben", "help": b"help"})
+    await users.set_disabled("ben", True)
+    for plugins, has_inbox, mistyped in (
+        ([("file", users)], None, "AUTHORIZATIONFAILED"),
+        # who has a mailbox is somebody, also where no plugin can be asked
+        ([("file", users)], lambda user: user == "anan", "anan"),
+        ([("file", users), ("tokens", Tokens())], lambda _: False, "AUTHORIZATIONFAILED"),
+        ([("file", users), ("tokens", Tokens())], None, "anan"),
+    ):
+        chain = Chain(plugins)  # type: ignore[arg-type]
+        penalties = Penalties(sleep=no_sleep)
+        gate = Gate(chain, masters=["help"], penalties=penalties, has_inbox=has_inbox)
+        assert await entered(gate, "ana") == "ana"
+        assert await entered(gate, "ben") == "CONTACTADMIN"
+        assert await entered(gate, "Ben") == "CONTACTADMIN"
+        assert await entered(gate, "anan") == mistyped
+        assert penalties.failures(ELSEWHERE, "help") == 0  # the password was right
+
+
+async def test_who_is_disabled_is_kept_out_whoever_else_knows_them(tmp_path: Path) -> None:
+    """A password of another plugin, one for a program, a token, a ticket."""
+    users = UserFile(tmp_path / "users", QUICK)
+    await users.set_passwords({"ana": b"ana"})
+    apps = AppPasswords(tmp_path)
+    app = apps.add("ana", "phone").encode()
+
+    class Elsewhere(Tokens):
+        async def verify(self, user: str, password: bytes) -> Identity | None:
+            return Identity(user) if password == b"other" else None
+
+        async def lookup(self, user: str) -> Identity | None:
+            return Identity(user)
+
+    chain = Chain([("elsewhere", Elsewhere()), ("file", users)], apps=apps)
+    gate = Gate(chain, penalties=Penalties(sleep=no_sleep))
+    peer: Any = Peer()
+
+    async def token() -> Login:
+        async def ask(challenge: bytes) -> bytes:
+            raise AssertionError(challenge)
+
+        said = b"n,a=ana,\x01auth=Bearer ana\x01\x01"
+        return (await run_sasl(gate, "OAUTHBEARER", said, ask, peer, "imap"))[0]
+
+    ways: list[Callable[[], Awaitable[Login]]] = [
+        lambda: gate.admit(PlainCredentials("ana", "", b"other"), peer, "imap"),
+        lambda: gate.admit(PlainCredentials("ana", "", app), peer, "imap"),
+        lambda: gate.admit(ProvenCredentials("ana", "", b""), peer, "imap"),
+        token,
+    ]
+    for way in ways:
+        assert (await way()).user == "ana"
+    assert gate.admit_at_once("ana", b"other", peer, "imap", "LOGIN") is not None
+    await users.set_disabled("ana", True)
+    for way in ways:
+        with pytest.raises(Refusal) as refused:
+            await way()
+        assert refused.value.code is Code.CONTACT_ADMIN
+    assert gate.admit_at_once("ana", b"other", peer, "imap", "LOGIN") is None
 
 
 async def test_strangers_are_not_told_which_server_is_away(tmp_path: Path) -> None:

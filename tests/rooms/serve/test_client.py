@@ -20,6 +20,7 @@ from murder.auth.penalty import Penalties
 from murder.config import ClientConfig, MupdateConfig
 from murder.errors import Code, Refusal
 from murder.log import set_up
+from murder.model.address import MAX_HOPS
 from murder.model.identity import Identity, Login
 from murder.model.name import Namespace
 from murder.net.connection import Connection
@@ -28,7 +29,7 @@ from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.master import MupdateDialogue, MupdateService
 from murder.roles.mupdate.serving.stream import Hub
-from murder.serve.client import MAX_BAD_COMMANDS, MAX_HOPS, ClientDialogue
+from murder.serve.client import MAX_BAD_COMMANDS, ClientDialogue
 from murder.serve.lmtp import LmtpDialogue
 from murder.serve.managesieve import COMMON, Capability, SieveDialogue
 from murder.serve.pop3 import Pop3Dialogue
@@ -278,5 +279,5 @@ async def test_nothing_that_a_proxy_told_before_tls_counts_behind_it(
             dialogue.take_xclient(words)
             await dialogue.switch_to_tls(b"")
             assert dialogue.connection.peer == "127.0.0.1"
-            assert (dialogue.session_told, dialogue.proxies_left) == ("", MAX_HOPS)
+            assert (dialogue.session_told, dialogue.connection.hops_left) == ("", MAX_HOPS)
         monkeypatch.undo()

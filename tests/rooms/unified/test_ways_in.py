@@ -65,7 +65,7 @@ async def test_all_ways_in_are_alike_at_nodes_as_they_run(
             while await peer.line():
                 pass
             await peer.close()
-            await until_soon(lambda: not gate.connections.tally._of)
+            await until_soon(lambda: not gate.connections.counter._of)
             lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
             logins = [
                 (line["event"], line["user"], line["protocol"], line["peer"], line.get("problem"))

@@ -30,6 +30,7 @@ from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire.imap.command import Command
+from murder.wire.imap.id import HOPS_FIELD, ORIGIN_FIELD, SESSION_FIELD
 from murder.wire.imap.mailboxes.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.mailboxes.moved import MOVED, WATCHES_TOO, is_of_deleted, view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
@@ -38,8 +39,6 @@ from murder.wire.nodes.control_answers import SessionShown
 IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
 FIRST_LOOK_S: Final = 1.0  # what a login waits for backends that nobody has been at yet
 LOOK_AGAIN_S: Final = 30.0
-HOPS_FIELD: Final = "x-proxy-ttl"
-MAX_HOPS: Final = 5
 
 
 # A SELECT on its way without a task (`lobby`): where, what, as it came
@@ -229,8 +228,8 @@ class FrontendImap(ImapDialogue, Client):
     async def _open(self, server: str) -> ImapUpstream:
         config, login = self.frontend.config, self.user
         identity = [
-            ("x-originating-ip", self.connection.peer),
-            ("x-session-id", self.connection.cid),
+            (ORIGIN_FIELD, self.connection.peer),
+            (SESSION_FIELD, self.connection.cid),
             (HOPS_FIELD, str(self.hops_left())),
             (FOLLOWS_FIELD, WATCHES_TOO),
         ]
@@ -269,8 +268,7 @@ class FrontendImap(ImapDialogue, Client):
 
     def hops_left(self) -> int:
         """A proxy that is a client of itself must come to an end."""
-        hops = self.client_id.get(HOPS_FIELD, "")
-        left = int(hops) - 1 if hops.isdecimal() and len(hops) < 4 else MAX_HOPS
+        left = self.connection.hops_left
         if left < 0:
             raise UpstreamFailure(
                 UpstreamKind.PROTOCOL,

@@ -18,6 +18,7 @@ from murder.api.referral import ReferralQuestion
 from murder.config import Config
 from murder.errors import Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import plain_log
+from murder.model.address import MAX_HOPS
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, inbox_of, is_below
 from murder.model.protocol import IMAP
@@ -34,7 +35,7 @@ from murder.net.outgoing.pool import (
 from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
-from murder.roles.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap, Opening
+from murder.roles.frontend.imap.dialogue import FrontendImap, Opening
 from murder.roles.frontend.imap.mail.modseqs import MAY_ASK, SHORTEST
 from murder.roles.frontend.imap.selected import Selected
 from murder.roles.frontend.locate import server_of
@@ -44,6 +45,7 @@ from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.serve.imap_commands import let_in
 from murder.session.imap_server import State
 from murder.wire.imap.command import COMMAND, parse_command
+from murder.wire.imap.id import HOPS_FIELD
 from murder.wire.imap.mailboxes.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.mailboxes.moved import WATCHES_TOO
 from murder.wire.imap.response import clean

@@ -18,5 +18,4 @@ async def enter(dialogue: FrontendImap, command: Command, login: Login) -> bool:
     def say(welcome: Welcome) -> None:
         dialogue.send(b"%s %s\r\n" % (command.tag, welcome.line))
 
-    hops = dialogue.hops_left()
-    return await become_pipe(dialogue, dialogue.frontend, login, IMAP_SPEECH, say, hops)
+    return await become_pipe(dialogue, dialogue.frontend, login, IMAP_SPEECH, say)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from murder.errors import Code, Refusal
 from murder.model.identity import Login
 from murder.roles.frontend.multiplexor.pipe import Pipe
-from murder.roles.frontend.multiplexor.reach import MAX_HOPS, Caller
+from murder.roles.frontend.multiplexor.reach import Caller
 from murder.roles.frontend.multiplexor.speech import Speech, Welcome
 from murder.roles.frontend.shared import Frontend
 from murder.serve.client import ClientDialogue
@@ -26,9 +26,7 @@ async def enter_as_pipe(
     if frontend.multiplexor is None or dialogue.is_for_within(login):
         return False
     try:
-        return await become_pipe(
-            dialogue, frontend, login, speech, say, dialogue.proxies_left, as_user, utf8
-        )
+        return await become_pipe(dialogue, frontend, login, speech, say, as_user, utf8)
     except Refusal as refusal:
         if refusal.code is not Code.LIMIT:
             raise
@@ -41,7 +39,6 @@ async def become_pipe(
     login: Login,
     speech: Speech,
     say: Callable[[Welcome], None],
-    hops: int = MAX_HOPS,
     as_user: str = "",
     utf8: bool = False,
 ) -> bool:
@@ -54,7 +51,7 @@ async def become_pipe(
     dialogue.count_in(login)
     reached = None
     try:
-        caller = Caller.at(dialogue.connection, hops)
+        caller = Caller.at(dialogue.connection)
         reached = await multiplexor.reach(login, caller, speech, as_user=as_user, utf8=utf8)
     finally:
         if reached is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from murder.errors import UpstreamFailure
 from murder.log import plain_log
+from murder.model.address import MAX_HOPS
 from murder.model.identity import Login
 from murder.net.connection import Connection
 from murder.net.outgoing.pool import proxy_login
@@ -18,10 +19,9 @@ from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
 from murder.roles.frontend.multiplexor.imap import IMAP_SPEECH, UNAUTHENTICATE, refused, words_in
 from murder.roles.frontend.multiplexor.pipe import Pipe, ServerEnd
-from murder.roles.frontend.multiplexor.reach import HOPS_FIELD, MAX_HOPS
 from murder.serve.imap_commands import let_in
 from murder.wire.imap.command import parse_command
-from murder.wire.imap.id import PIPE_FIELD
+from murder.wire.imap.id import HOPS_FIELD, ORIGIN_FIELD, PIPE_FIELD, PORT_FIELD, SESSION_FIELD
 
 if TYPE_CHECKING:  # which knows this one
     from murder.roles.frontend.imap.lobby import Lobby
@@ -31,8 +31,8 @@ MOST_OCTETS: Final = 4096  # of a greeting, and of the answer to a login
 _ANSWER: Final = re.compile(rb"(?:(?:\* |i OK)[^\r\n]*\r\n)*a (OK|NO)\b[^\r\n]*\r\n")
 _GOES_ON: Final = re.compile(rb"(?:(?:\* (?!BYE)|i OK)[^\r\n]*\r\n)*\Z")  # it is still to come
 ID: Final = (
-    'i ID ("x-originating-ip" "%s" "x-originating-port" "%d" "x-connected-ip" "%s" "x-connected-port" "%d" '
-    f'"x-session-id" "%s" "{HOPS_FIELD}" "{MAX_HOPS}" "{PIPE_FIELD}" "1")\r\n'
+    f'i ID ("{ORIGIN_FIELD}" "%s" "{PORT_FIELD}" "%d" "x-connected-ip" "%s" "x-connected-port" "%d" '
+    f'"{SESSION_FIELD}" "%s" "{HOPS_FIELD}" "{MAX_HOPS}" "{PIPE_FIELD}" "1")\r\n'
 )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from murder.config import Config
 from murder.config.popmap import Place
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.address import MAX_HOPS
 from murder.model.identity import Identity, Login
 from murder.model.name import inbox_of
 from murder.model.protocol import IMAP, ProtocolSpec
@@ -19,16 +20,16 @@ from murder.roles.frontend.locate import Locator
 from murder.roles.frontend.multiplexor.find import Finder
 from murder.roles.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome
 from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.wire.imap.id import HOPS_FIELD, ORIGIN_FIELD, PORT_FIELD, SESSION_FIELD
 
-HOPS_FIELD: Final = "x-proxy-ttl"
-MAX_HOPS: Final = 5
 KEPT_S: Final = 10.0  # a connection that was let in waits for the client that gave the password
 REMEMBERED: Final = 1000  # servers of which it is known what they offer
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Where a client has come from and in, as servers are told of it. `hops` are left before it is a loop."""
+    """Where a client has come from and in, as servers are told of it. `hops` are left before it is a loop; where there are
+    less than none, it is one."""
 
     session: str
     address: str
@@ -38,14 +39,19 @@ class Caller:
     hops: int = MAX_HOPS
 
     @classmethod
-    def at(cls, connection: Connection, hops: int = MAX_HOPS) -> "Caller":
+    def at(cls, connection: Connection) -> "Caller":
         return cls(
             connection.cid,
             connection.peer,
             connection.peer_port,
             *connection.local_address,
-            hops,
+            connection.hops_left,
         )
+
+    @property
+    def came_to(self) -> tuple[str, int]:
+        """Where, here."""
+        return self.local_address, self.local_port
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
@@ -55,10 +61,10 @@ class Caller:
             ("x-connected-port", str(self.local_port)),
         )
         return (
-            ("x-originating-ip", self.address),
-            ("x-originating-port", str(self.port)),
+            (ORIGIN_FIELD, self.address),
+            (PORT_FIELD, str(self.port)),
             *(here if self.local_address else ()),
-            ("x-session-id", self.session),
+            (SESSION_FIELD, self.session),
             (HOPS_FIELD, str(self.hops)),
         )
 
@@ -209,6 +215,11 @@ class Multiplexor:
         origin = (caller.address, caller.port)
         known = self._offers.get(address)
         upstream = await open_lines_at(upstreams, address, speech.protocol, math.inf, origin)
+        reached = upstream.connection
+        if reached.peer and (reached.peer, reached.peer_port) == caller.came_to:
+            reached.abort()
+            text = "it is this node itself: whoever finds users there has the wrong name"
+            raise upstream.failure(UpstreamKind.PROTOCOL, text)
         try:
             async with upstreams.entering(address.server):
                 offers = await speech.begin(upstreams, upstream, known)

@@ -13,6 +13,7 @@ from murder.net.outgoing.lines import LineUpstream
 from murder.net.outgoing.proving import Proof
 from murder.net.outgoing.upstream import Upstreams
 from murder.session.sasl import plain_response
+from murder.wire.imap.id import HOPS_FIELD, ORIGIN_FIELD, PORT_FIELD, SESSION_FIELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Visitor:
         """The arguments of XCLIENT, as Dovecot reads them in POP3 and ManageSieve."""
         fields = dict(self.facts)
         named = (
-            *(("ADDR", "x-originating-ip"), ("PORT", "x-originating-port")),
-            *(("SESSION", "x-session-id"), ("TTL", "x-proxy-ttl")),
+            *(("ADDR", ORIGIN_FIELD), ("PORT", PORT_FIELD)),
+            *(("SESSION", SESSION_FIELD), ("TTL", HOPS_FIELD)),
         )
         return " ".join(f"{word}={fields[name]}" for word, name in named if name in fields).encode()
 

@@ -44,6 +44,7 @@ class ServerAuth:
             attempt.port,
             attempt.local_address,
             attempt.local_port,
+            attempt.hops_left,
         )
         try:
             is_right = await self._multiplexor().prove(user, password, caller, speech)

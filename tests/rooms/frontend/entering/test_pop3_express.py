@@ -214,3 +214,36 @@ async def test_a_name_that_took_the_long_way_is_no_obstacle_to_the_short_one(
             await asked(peer, b"USER " + name)
             assert (await asked(peer, b"PASS wrong")).startswith(b"-ERR")
         assert await asked(peer, b"NOOP") != b""
+
+
+@pytest.mark.parametrize("answer", [b"+OK Updated\r\n", b"-ERR not from you\r\n"])
+async def test_a_backend_that_believes_us_is_told_whose_connection_it_is(
+    tmp_path: Path, answer: bytes
+) -> None:
+    connections: list[list[bytes]] = []
+
+    async def backend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard: list[bytes] = []
+        connections.append(heard)
+        writer.write(b"+OK [XCLIENT] ready\r\n")
+        while line := await reader.readline():
+            heard.append(line.rstrip())
+            replies = {b"CAPA": b"+OK\r\nXCLIENT\r\n.\r\n", b"XCLIENT": answer}
+            writer.write(replies.get(line.split()[0], IN))
+
+    async with running_frontend(
+        tmp_path, {"be1.test": ("pop3", backend)}, {USER: "be1.test"}, parts=Remembering()
+    ) as running:
+        for number in range(2):
+            peer, said = await entered(running)
+            assert said == b"+OK Logged in"
+            port = peer.writer.get_extra_info("sockname")[1]
+            words = [line.split()[0] for line in connections[-1]]
+            assert words == [b"CAPA", b"XCLIENT", b"AUTH"][number:]
+            xclient = connections[-1][-2].split()
+            assert xclient[:3:2] == [b"XCLIENT", b"PORT=%d" % port]
+            assert (xclient[1], xclient[4]) == (b"ADDR=127.0.0.1", b"TTL=5")
+            assert xclient[3].startswith(b"SESSION=")
+            await peer.close()
+        # where it does not after all, the second took the long way behind the short one
+        assert len(connections) == (2 if answer.startswith(b"+OK") else 3)
