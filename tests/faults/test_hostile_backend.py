@@ -209,6 +209,26 @@ async def test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reac
         assert (await eve.command("NOOP"))[-1].startswith(b"t OK")
 
 
+async def begins_a_rename(reader: Reader, writer: Writer) -> None:
+    """And says no more of it."""
+    await enter(reader, writer)
+    while line := await reader.readline():
+        tag, verb = line.split()[:2]
+        if verb == b"RENAME":
+            writer.write(b'* OK [INPROGRESS ("%s" 1 2)] half of it\r\n' % tag)
+        else:
+            writer.write(tag + b" OK\r\n")
+
+
+async def test_a_change_that_was_begun_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    async with hostile(tmp_path, begins_a_rename) as cluster:
+        client = await logged_in(cluster, "eve")
+        lasts, status = await client.command("RENAME INBOX INBOX/old")
+        assert lasts == b"* OK [INPROGRESS (NIL 1 2)] half of it"
+        assert status.startswith(b"t NO [UNAVAILABLE] bad.test has begun it, and may end it later")
+        await client.close()
+
+
 async def unasked_answer(reader: Reader, writer: Writer) -> None:
     writer.write(b"* 2 EXISTS\r\nt2 OK unasked\r\n")
     await reader.read()

@@ -36,6 +36,7 @@ from murder.session.imap_client import ResponseCutter, is_tagged
 from murder.trail.figures import CLASSES_S, Durations
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.mailboxes.moved import LEFT
+from murder.wire.imap.response import LASTS
 
 MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its end
 ANSWER_TIMES: Final = 4  # the wait for octets, of a whole answer that is kept
@@ -436,13 +437,9 @@ class ImapUpstream:
 
     def _took(self, own: InternalCommand, response: bytes) -> bool:
         """Whether this was the tagged line."""
-        if response.startswith(own.tag + b" "):
+        if response.startswith(own.tag + b" ") or not own.tag:  # the greeting, which comes unasked
             if not own.future.done():
                 own.future.set_result(parse_reply(response, own.collected))
-            return True
-        if not own.tag:  # the greeting, which comes unasked
-            if not own.future.done():
-                own.future.set_result(parse_reply(response))
             return True
         if not response.startswith((b"* ", b"+", self._prefix)) and is_tagged(response):
             raise BadSyntax("a tagged response to what nobody asked")
@@ -452,6 +449,8 @@ class ImapUpstream:
             self._tell_left(response)
         elif own.untagged is not None:
             own.untagged(response)
+        elif response.startswith(LASTS):
+            own.began_at = self._active_at  # it is at it
         else:
             own.size += len(response) + RESPONSE_OCTETS
             if own.size > MAX_COLLECTED:

@@ -10,6 +10,7 @@ from typing import Final
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 
 SHORT_TEXT: Final = 60  # letters of what is said again and again, and remembered
+LASTS: Final = b"* OK [INPROGRESS"  # RFC 9585: with, or without, how far the command has come
 MAX_TEXT_OCTETS: Final = 2000  # of what is said to people: it may name what the client has sent
 _PRINTABLE: Final = bytes(octet if 0x20 <= octet < 0x7F else 0x3F for octet in range(256))
 

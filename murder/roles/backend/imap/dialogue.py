@@ -27,6 +27,7 @@ from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.hierarchy.referral import Referrals
 from murder.roles.backend.imap.capability import CAPABILITIES
 from murder.roles.backend.imap.flags import FlagForms, permanent_flags
+from murder.roles.backend.imap.lasting import Lasting
 from murder.roles.backend.imap.notify.notifier import Beside, Notifier, Notifying
 from murder.roles.backend.imap.search.context import Contexts
 from murder.roles.backend.imap.untagged import Manner, format_updates
@@ -50,7 +51,7 @@ LOOK_AGAIN_S: Final = 0.02
 WEIGHT: Final = "/shared/vendor/murder/weight"
 
 
-class BackendImap(ImapDialogue):
+class BackendImap(Lasting):
     """See the module. `view` is the selected mailbox, None without one. `_row` is that one's in the list, by which the
     rights in `selected` were made; the list had it at `looked_at`."""
 
@@ -154,22 +155,9 @@ class BackendImap(ImapDialogue):
         began = time.monotonic()
         running = super().handle(event)
         if running is not None:
-            return self._timed(running, event, began)
-        self._took(event, began)
+            return self.timed(running, event, began)
+        self.took(event, began)
         return None
-
-    async def _timed(
-        self, running: Coroutine[Any, Any, None], command: Command, began: float
-    ) -> None:
-        try:
-            await (running if self.watched is None else self.watched.during(running, command))
-        finally:
-            self._took(command, began)
-
-    def _took(self, command: Command, began: float) -> None:
-        took_s = time.monotonic() - began
-        figures = self.service.figures
-        figures.durations("commands", self.protocol, command.name.decode()).note(took_s)
 
     def _handle_or_refer(self, command: Command, referrals: Referrals, login: Login) -> Running:
         """As `handle`; a mailbox that is missing may be somewhere else (RFC 2193)."""

@@ -1,5 +1,6 @@
 """Commands of a frontend's own at a backend, on behalf of a client: what is news to it passes, the answer is ours."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -9,16 +10,19 @@ from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.session.imap_client import non_synchronising
 from murder.wire.imap.command import Command
+from murder.wire.imap.response import LASTS
 
 _CODES: Final[Mapping[str, Code]] = {code.value: code for code in Code if code.value}
 NEWS: Final = (b"STATUS", b"LIST", b"METADATA")  # of mailboxes that are watched (NOTIFY)
 Taker = Callable[[bytes], bool]
+_TAG: Final = re.compile(rb'\A(\* OK \[INPROGRESS \()"(?:[^"\\]++|\\.)*+" ')
 
 
 def passing(
     dialogue: FrontendImap, upstream: ImapUpstream, take: Taker | None = None
 ) -> Callable[[bytes], None]:
-    """For `untagged`: what `take` does not want is the news of the selected mailbox, and passes to the client."""
+    """For `untagged`: what `take` does not want is the news of the selected mailbox, or that a command lasts, and passes
+    to the client."""
 
     def untagged(response: bytes) -> None:
         if take is not None and take(response):
@@ -26,7 +30,9 @@ def passing(
         selected = dialogue.selected
         is_selected = selected is not None and selected.upstream is upstream
         is_news = dialogue.is_watching and response[2:].split(b" ", 1)[0].upper() in NEWS
-        if (is_selected or is_news) and not response.startswith(b"* BYE"):
+        if response.startswith(LASTS):
+            dialogue.send(_TAG.sub(rb"\1NIL ", response, 1))  # it is ours, not the client's
+        elif (is_selected or is_news) and not response.startswith(b"* BYE"):
             dialogue.send(response)
 
     return untagged

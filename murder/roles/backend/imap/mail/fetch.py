@@ -146,6 +146,7 @@ class _Fetch:
         self._marks = marks  # messages become \Seen
         self._out: list[bytes] = []
         self._out_octets = 0
+        self._is_inside = False  # what is put ends within a response
         self._missed = 0
         self._by_uid = False
         items = dict.fromkeys(request.items)
@@ -368,7 +369,7 @@ class _Fetch:
                     continue
                 if not begun:
                     self._put(head + b"".join(fact + b" " for fact in facts))
-                    begun = True
+                    begun = self._is_inside = True
                 else:
                     self._put(b" ")
                 begin, body = piece
@@ -387,6 +388,7 @@ class _Fetch:
             return
         finally:
             reader.close()
+        self._is_inside = False
         if begun:
             self._put(b")\r\n")
         else:
@@ -425,6 +427,8 @@ class _Fetch:
 
     def _send(self) -> None:
         if self._out:
+            if self._dialogue.is_inside is not self._is_inside:
+                self._dialogue.is_inside = self._is_inside
             self._dialogue.send(b"".join(self._out))
             self._out.clear()
             self._out_octets = 0

@@ -207,6 +207,7 @@ def run_xbackup(dialogue: BackendImap, command: Command) -> Running:
 
 async def _read_all(dialogue: BackendImap, command: Command) -> None:
     dialogue.session.take_rest()  # it speaks only when it has read the OK
+    dialogue.is_inside = True
     channel = FrameChannel(dialogue.connection, "a backup", PEER_TIMEOUT_S)
     reading = Reading(dialogue.backend, channel)
     dialogue.send_ok(command, "Frames now")
@@ -220,6 +221,7 @@ async def _read_all(dialogue: BackendImap, command: Command) -> None:
 
 async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
     dialogue.session.take_rest()  # it speaks only when it has read the OK
+    dialogue.is_inside = True
     dialogue.send_ok(command, "Frames now")
     channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
     facts = dialogue.log_facts()
@@ -257,6 +259,7 @@ def run_sync(dialogue: BackendImap, command: Command) -> Running:
 
 async def _sync(dialogue: BackendImap, command: Command) -> None:
     rest = dialogue.session.take_rest()
+    dialogue.is_inside = True
     connection = dialogue.connection
     channel = OctetChannel(connection, connection.peer, PEER_TIMEOUT_S)
     arriving = dialogue.mover.take_from_cyrus(connection.peer)

@@ -75,6 +75,9 @@ async def change_at(
     try:
         reply = await execute(dialogue, await dialogue.upstream(server), octets)
     except UpstreamFailure as failure:
+        # else it says that it lasts, unless it sleeps, or is a Cyrus
+        if failure.kind is UpstreamKind.TIMEOUT:
+            raise _in_doubt(server, failure.kind.reply) from failure
         if failure.kind is not UpstreamKind.LOST or dialogue.is_leaving:
             raise
         reply = await _once_more(dialogue, server, octets, is_done)
@@ -112,8 +115,12 @@ async def _once_more(dialogue: FrontendImap, server: str, octets: bytes, is_done
         problem = reply.text
         if not await patience.pause():
             break
+    raise _in_doubt(server, problem)
+
+
+def _in_doubt(server: str, problem: str) -> Refusal:
     text = f"{server} has begun it, and may end it later: what is listed then tells how ({problem})"
-    raise Refusal(Code.UNAVAILABLE, text)
+    return Refusal(Code.UNAVAILABLE, text)
 
 
 def run_create(dialogue: FrontendImap, command: Command) -> Running:
@@ -235,8 +242,8 @@ async def _delete_at_home(
             apart.take_back,
             lambda code: has_moved(dialogue, external, entry.server, code, patience),
         )
-    except UpstreamFailure as failure:
-        await apart.take_back(failure)
+    except (Refusal, UpstreamFailure) as problem:
+        await apart.take_back(problem)
         raise
     if reply is None:
         return False
