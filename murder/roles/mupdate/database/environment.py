@@ -21,6 +21,7 @@ import lmdb
 from murder.errors import Code, Misuse, Refusal
 from murder.roles.mupdate.database.ahead import View
 from murder.roles.mupdate.database.journal import Journal
+from murder.roles.mupdate.database.resident import Resident
 from murder.roles.mupdate.database.settling import Settling
 from murder.roles.mupdate.database.snapshot import Snapshot, Table, Viewing, WriteTransaction
 
@@ -68,6 +69,7 @@ class Environment:
         self._stamp, self._stamp_ends = 0, 0.0
         self._reading = threading.Lock()  # no read transaction is open without it
         self._lmdb = _open_lmdb(path, read_only=read_only, map_bytes=map_bytes)
+        self.resident = Resident(path / DATA)
         self._lmdb.reader_check()  # frees the slots of processes that died
         self.tables = {name: self._open_table(name) for name in TABLES}
         self.layered_tables = tuple(self.tables.values())
@@ -174,6 +176,7 @@ class Environment:
                 return self.write_below(work)
             finally:
                 self._stamp_ends = 0.0
+                self.resident.end()
                 if self.only_makes_room:
                     self.only_makes_room = False
                     self._resize(self._map_bytes)

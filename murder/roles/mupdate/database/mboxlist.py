@@ -10,7 +10,7 @@ No read transaction outlives a call: long walks read in batches and see each row
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -23,6 +23,7 @@ from murder.roles.mupdate.database.ahead import Draft
 from murder.roles.mupdate.database.anew import build_anew
 from murder.roles.mupdate.database.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.roles.mupdate.database.environment import MAP_BYTES, Environment, open_environment
+from murder.roles.mupdate.database.heads import heads
 from murder.roles.mupdate.database.holding import Holding
 from murder.roles.mupdate.database.indexing import SERVER
 from murder.roles.mupdate.database.record import (
@@ -38,9 +39,8 @@ from murder.roles.mupdate.database.record import (
     octets_of,
     server_of_row,
     unpack_entry,
-    unpack_head,
 )
-from murder.roles.mupdate.database.snapshot import Snapshot, Table, Viewing, WriteTransaction
+from murder.roles.mupdate.database.snapshot import Snapshot, Table, WriteTransaction
 from murder.roles.mupdate.database.transaction import (
     COMMIT,
     MARK_OCTETS,
@@ -57,7 +57,6 @@ T = TypeVar("T")
 
 FIRST_BATCH: Final = 64  # rows: most walks end here
 BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond,
-HEADS: Final = 400  # of rows, half a millisecond
 PAGE_OCTETS: Final = 128 * 1024  # or about so many octets of rows: access lists may be long
 _LOOK_ROWS: Final = 8  # read between two looks at how much they are, behind a row that is not long
 _LONG_OCTETS: Final = 4096
@@ -179,16 +178,11 @@ class MailboxList:
     def heads_below(self, name: bytes) -> Iterator[Head]:
         """As `below`, for who asks for no access list: costs the same however long these are."""
         prefix = collation_key(name + b".")
-        last, limit = b"", FIRST_BATCH
-        while True:
-            start = last + b"\0" if last else prefix
-            heads, last = self._environment.view(
-                partial(_heads, table=self._entries, start=start, prefix=prefix, limit=limit)
-            )
-            yield from heads
-            if not last:
-                return
-            limit = HEADS
+        return heads(self._environment, prefix, prefix)
+
+    def heads_after(self, name: bytes) -> Iterator[Head]:
+        """Likewise of all rows behind a name, which need not be there; b"": of all."""
+        return heads(self._environment, collation_key(name) + b"\0" if name else b"")
 
     def visible(
         self, identifiers: Sequence[str], prefix: bytes = b"", *, deleted: bool = False
@@ -272,12 +266,9 @@ class MailboxList:
 
     def held_by_server(self) -> Mapping[str, Holding]:
         """What each server has that has any."""
-        holdings = self._environment.read(
-            lambda transaction: last_commit(transaction, self._tables).holdings
-        )
         return {
             server.decode("utf-8", "surrogateescape"): holding
-            for server, holding in holdings.items()
+            for server, holding in self._last().holdings.items()
         }
 
     def used_bytes(self) -> int:
@@ -288,14 +279,15 @@ class MailboxList:
 
     def last_seq(self) -> int:
         """The number of the last change; it only grows."""
-        return self._environment.read(
-            lambda transaction: last_commit(transaction, self._tables).seq
-        )
+        return self._last().seq
 
     def position(self) -> Position:
         """Where this list stands in its history."""
-        last = self._environment.read(lambda transaction: last_commit(transaction, self._tables))
+        last = self._last()
         return Position(last.seq, last.mark)
+
+    def _last(self) -> LastCommit:
+        return self._environment.read(lambda transaction: last_commit(transaction, self._tables))
 
     def mark(self) -> str:
         """Where this list's history stands, for `seq_of_mark`: `epoch:seq:commit`, no blanks."""
@@ -481,7 +473,7 @@ class MailboxList:
         be in the journal first, where it is a few rows; and durable a little later (`flush`), where a log has it."""
 
         def run(transaction: WriteTransaction) -> tuple[T, Committed]:
-            changing = ListTransaction(transaction, self._tables)
+            changing = ListTransaction(transaction, self._tables, self._environment.resident.look)
             outcome = work(changing)
             if self._environment.only_makes_room and changing.adds_octets:
                 raise self._environment.full()
@@ -508,7 +500,9 @@ class MailboxList:
         def run(transaction: WriteTransaction) -> list[Committed]:
             done = []
             for record in commits:
-                following = ListTransaction(transaction, self._tables)
+                following = ListTransaction(
+                    transaction, self._tables, self._environment.resident.look
+                )
                 following.follow(record)
                 last = following.finish()
                 done.append(Committed(following.changes, last.seq, self._mark_of(last)))
@@ -581,20 +575,3 @@ def _page(transaction: Snapshot, table: Table, start: bytes, prefix: bytes, limi
         octets -= len(rows.pop()[1])
         is_all = False
     return Page(rows, None if is_all or not rows else rows[-1][0])
-
-
-def _heads(
-    transaction: Viewing, table: Table, start: bytes, prefix: bytes, limit: int
-) -> tuple[list[Head], bytes]:
-    """At most `limit` of them, and the key to go on from (empty: that is all)."""
-    cursor = transaction.cursor(db=table)
-    heads: list[Head] = []
-    key = b""
-    if not cursor.set_range(start):
-        return heads, key
-    for view, row in islice(cursor.iternext(), limit):
-        key = bytes(view)
-        if not key.startswith(prefix):
-            return heads, b""
-        heads.append(unpack_head(key, row))
-    return heads, key if len(heads) == limit else b""

@@ -6,7 +6,7 @@ each commit. So "what changed after n" is a walk, and the log is bounded by the 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, repeat
 from operator import add
 from typing import Final, NamedTuple, assert_never
@@ -61,6 +61,7 @@ SYNCHRONISED: Final = "synchronised"  # the note that says that the list is comp
 MARK_OCTETS: Final = 8
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
 SCAN_ROWS: Final = 1000
+LOOK_LINES: Final = 128  # of the index: the kernel maps 64 KiB around each page that is looked at
 
 Tables = Mapping[bytes, Table]
 
@@ -118,8 +119,15 @@ def check_octets(name: MailboxName, raw_location: bytes, raw_acl: bytes) -> None
 class ListTransaction:
     """All changes of one commit. Lives in one thread, for one run of `Environment.write`."""
 
-    def __init__(self, transaction: WriteTransaction, tables: Tables) -> None:
+    def __init__(
+        self,
+        transaction: WriteTransaction,
+        tables: Tables,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`look` is called now and then by who touches many pages (`resident`)."""
         self._lmdb = transaction
+        self._look = look
         self._tables = tables
         self._entries = tables[b"entries"]
         self._log = tables[b"log"]
@@ -358,12 +366,16 @@ class ListTransaction:
         else:
             self.pages.add(self._lmdb, self._entries, key, gone)
             self.pages.add(self._lmdb, self._entries, key, come)
-        for identifier in gone:
+        for at, identifier in enumerate(gone, 1):
             if not identifier.startswith(b"-"):  # what is taken away is read from the row
                 self._lmdb.delete(LOOKER + digest(identifier) + key, db=self._index)
-        for identifier in come:
+            if not at % LOOK_LINES:
+                self._look()
+        for at, identifier in enumerate(come, 1):
             if not identifier.startswith(b"-"):
                 self._lmdb.put(LOOKER + digest(identifier) + key, NOTHING, db=self._index)
+            if not at % LOOK_LINES:
+                self._look()
 
     @property
     def adds_octets(self) -> bool:

@@ -20,8 +20,10 @@ from murder.roles.mupdate.database.change import (
     RemoveEntry,
     RemoveIntent,
 )
-from murder.roles.mupdate.database.environment import open_environment
+from murder.roles.mupdate.database.environment import DATA, open_environment
 from murder.roles.mupdate.database.mboxlist import MailboxList, mark_synchronised
+from murder.roles.mupdate.database.resident import MOST_OCTETS, Resident, mapped_octets
+from murder.roles.mupdate.database.transaction import LOOK_LINES
 
 SMALL = 1 << 20
 
@@ -345,3 +347,72 @@ def test_the_list_and_its_indexes_agree_with_a_plain_dictionary(
             name: one.raw_acl for name, one in model.items()
         }
     mailboxes.close()
+
+
+# Of a map that is read, what a process has looked at counts as its memory: who has written much lets go of it
+
+IDENTIFIERS = 400
+LONG_ACL = b"".join(b"%s%d\tl\t" % (b"u" * 200, number) for number in range(IDENTIFIERS))
+LONG_ROWS = 2 * MOST_OCTETS // len(LONG_ACL)
+
+
+def long_named(number: int, home: bytes) -> MailboxName:
+    return MailboxName(b"user.%s.m%d" % (home, number))
+
+
+def put_long(numbers: range, home: bytes) -> list[PutEntry]:
+    return [
+        PutEntry(
+            MailboxEntry(long_named(number, home), EntryState.ACTIVE, b"be1!default", LONG_ACL)
+        )
+        for number in numbers
+    ]
+
+
+def test_who_writes_looks_as_often_as_it_touches_many_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailboxes = MailboxList.open(tmp_path)
+    looked: list[int] = []
+
+    def octets() -> int:
+        looked.append(1)
+        return 0
+
+    monkeypatch.setattr("murder.roles.mupdate.database.resident.mapped_octets", octets)
+    mailboxes.commit(
+        [PutEntry(MailboxEntry(long_named(1, b"ana"), EntryState.ACTIVE, b"be1!p", b""))]
+    )
+    assert not looked
+    mailboxes.commit(put_long(range(1), b"bob"))
+    assert len(looked) == 1 + IDENTIFIERS // LOOK_LINES
+    mailboxes.commit(put_long(range(1, 3), b"bob"))
+    assert len(looked) == 2 + 3 * (IDENTIFIERS // LOOK_LINES)
+    mailboxes.close()
+
+
+def test_who_writes_long_rows_lets_go_of_those_that_were_read(tmp_path: Path) -> None:
+    mailboxes = MailboxList.open(tmp_path)
+    before = mapped_octets()
+    for at in range(0, LONG_ROWS, 10):
+        mailboxes.commit(put_long(range(at, min(at + 10, LONG_ROWS)), b"ana"))
+    for number in range(LONG_ROWS):
+        row = mailboxes.find(long_named(number, b"ana"))
+        assert row is not None and row.raw_acl == LONG_ACL
+    assert mapped_octets() - before > MOST_OCTETS
+    mailboxes.commit(put_long(range(10), b"bob"))
+    assert mapped_octets() - before < MOST_OCTETS
+    found = [mailboxes.find(long_named(number, b"ana")) for number in range(LONG_ROWS)]
+    assert all(row is not None and row.raw_acl == LONG_ACL for row in found)
+    mailboxes.close()
+
+
+def test_a_file_that_is_not_mapped_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resident = Resident(tmp_path / DATA)
+    monkeypatch.setattr(
+        "murder.roles.mupdate.database.resident.mapped_octets", lambda: 10 * MOST_OCTETS
+    )
+    resident.look()
+    resident.end()
