@@ -45,6 +45,7 @@ _READS_AND_WRITES: Final = frozenset(
         Verb.FIND,
         Verb.LIST,
         Verb.BELOW,
+        Verb.HEADS,
         Verb.NOOP,
         Verb.RESERVE,
         Verb.ACTIVATE,

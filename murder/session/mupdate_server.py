@@ -47,7 +47,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.LOGOUT: frozenset({State.LOGOUT}),
 }
 
-READS: Final = frozenset({Verb.FIND, Verb.LIST, Verb.BELOW, Verb.NOOP})
+READS: Final = frozenset({Verb.FIND, Verb.LIST, Verb.BELOW, Verb.HEADS, Verb.NOOP})
 WRITES: Final = frozenset(
     {
         *(Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE),

@@ -36,7 +36,7 @@ UNAVAILABLE: Final = "[UNAVAILABLE] "
 
 class Verb(Enum):
     """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`, `EPOCH`,
-    `BELOW`)."""
+    `BELOW`, `HEADS`)."""
 
     __hash__ = object.__hash__  # of C: looked up several times for each command
 
@@ -56,6 +56,7 @@ class Verb(Enum):
     FORCE = b"FORCE"
     EPOCH = b"EPOCH"
     BELOW = b"BELOW"
+    HEADS = b"HEADS"
 
 
 class Arity(NamedTuple):
@@ -86,6 +87,8 @@ ARITY: Final = {
         2, 2
     ),  # our extension: a server and how far its store has come; OK tells the largest so far
     Verb.BELOW: Arity(1, 1),  # our extension: the rows of a mailbox and of all below it
+    # our extension: so many rows behind a name ("": from the first one on), all with empty access lists
+    Verb.HEADS: Arity(2, 2),
 }
 _VERBS: Final = {verb.value: verb for verb in Verb}
 
@@ -320,7 +323,7 @@ class Banner:
     """What a server says of itself on connection and after STARTTLS. `master` is `(master)` or a MUPDATE URL.
 
     `mark` is the server's position where it knows FOLLOW, None elsewhere; `force`: it knows FORCE, `below`:
-    BELOW.
+    BELOW, `heads`: HEADS.
     """
 
     host: str = ""
@@ -334,6 +337,7 @@ class Banner:
     mark: str | None = None
     force: bool = False
     below: bool = False
+    heads: bool = False
 
     @property
     def is_master(self) -> bool:
@@ -356,6 +360,8 @@ def format_banner(banner: Banner) -> bytes:
         lines.append(b"* FORCE")
     if banner.below:
         lines.append(b"* BELOW")
+    if banner.heads:
+        lines.append(b"* HEADS")
     words = (banner.host, banner.implementation, banner.version, banner.master)
     lines.append(b"* OK MUPDATE " + b" ".join(string(word.encode()) for word in words))
     return b"\r\n".join(lines) + b"\r\n"
@@ -382,6 +388,8 @@ def parse_banner_line(banner: Banner, octets: bytes) -> tuple[Banner, bool]:
             return replace(banner, force=True), False
         case b"BELOW":
             return replace(banner, below=True), False
+        case b"HEADS":
+            return replace(banner, heads=True), False
         case b"OK":
             words = _words(rest)
             if len(words) < 5 or words[0].upper() != "MUPDATE":

@@ -14,6 +14,13 @@ from murder.admin.operate.reach import Reach
 from murder.admin.operate.users import users_in
 from murder.admin.operate.wording import count
 from murder.admin.web.desk import Desk, Page
+from murder.admin.web.pages.walks import (
+    after_in,
+    mailboxes_behind,
+    part,
+    short_list,
+    users_behind,
+)
 from murder.admin.web.rendering import paged
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import format_rights
@@ -67,7 +74,11 @@ async def rows_below(reach: Reach, name: MailboxName) -> Sequence[MailboxEntry]:
 async def list_users(desk: Desk) -> Response:
     """Those in whose name the words stand."""
     reach, find = await desk.reach(), desk.fields.get("find", "")
-    users = await asyncio.to_thread(users_in, await reach.heads())
+    rows = await short_list(reach)
+    if rows is None:
+        some, after = await users_behind(reach, after_in(desk, reach), find)
+        return desk.page("users.html", page=part(desk, reach, some, after), find=find)
+    users = await asyncio.to_thread(users_in, rows)
     if find:
         users = [user for user in users if find.lower() in user.user.lower()]
     return desk.page("users.html", page=paged(users, desk.path, desk.fields), find=find)
@@ -79,11 +90,18 @@ async def list_mailboxes(desk: Desk) -> Response:
     find, server, deleted = (fields.get(name, "") for name in ("find", "server", "deleted"))
     if len(find) > MAX_FIND:
         raise BadSyntax(f"A name has {MAX_FIND} characters at most")
-    rows = await reach.heads()
-    mailboxes_found = await asyncio.to_thread(_found, reach, rows, find, bool(deleted))
-    if server:
-        mailboxes_found = [row for row in mailboxes_found if row.server == server]
-    page = paged(mailboxes_found, desk.path, fields)
+
+    def fits(rows: Sequence[MailboxEntry]) -> list[MailboxEntry]:
+        fitting = _found(reach, rows, find, bool(deleted))
+        return [row for row in fitting if row.server == server] if server else fitting
+
+    rows = await short_list(reach)
+    if rows is None:
+        rows, after = await mailboxes_behind(reach, after_in(desk, reach), fits)
+        page = part(desk, reach, rows, after)
+    else:
+        page = paged(await asyncio.to_thread(fits, rows), desk.path, fields)
+    backends = await asyncio.to_thread(backends_of, reach, rows)
     return desk.page(
         "mailboxes.html",
         page=page,
@@ -91,7 +109,7 @@ async def list_mailboxes(desk: Desk) -> Response:
         find=find,
         server=server,
         deleted=deleted,
-        backends=await asyncio.to_thread(backends_of, reach, rows),
+        backends=sorted({*backends, server} - {""}),
     )
 
 

@@ -16,6 +16,7 @@ from murder.roles.mupdate.remote.masters import Masters
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import UNAVAILABLE, Kind, Response, Verb
 
+LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS})
 MAX_LIST_ROWS: Final = 10_000_000  # of a LIST: several times the largest murder known
 MAX_LIST_OCTETS: Final = 1 << 30  # and of that; a million rows have 120 MiB
 MAX_ROWS: Final = 16  # of any other answer: a FIND has one
@@ -38,7 +39,7 @@ class _Pending:
     def __init__(
         self, tag: bytes, future: "asyncio.Future[None]", verb: Verb, has_acls: bool
     ) -> None:
-        is_list = verb in (Verb.LIST, Verb.BELOW)
+        is_list = verb in LISTS
         self.tag = tag
         self.has_acls = has_acls
         self.future = future
@@ -155,6 +156,19 @@ class MasterClient:
         self._check(answer)
         return list(entries)
 
+    async def heads(self, after: bytes, count: int) -> list[MailboxEntry] | None:
+        """So many of its rows behind a name (b"": from the first one on), reserved ones too, in its order, without their
+        access lists; fewer: that is all. None where it does not know the command (Cyrus, and an older version). Raises
+        UpstreamFailure."""
+        link = self._link
+        if link is None or link.is_lost:
+            link = await self._connect()
+        if not link.banner.heads:
+            return None
+        entries, answer = await self._command(Verb.HEADS, after, b"%d" % count, acls=False)
+        self._check(answer)
+        return list(entries)
+
     async def epoch(self, server: str, number: int) -> int | None:
         """How far that server's store has come: the largest number that the master has been told, this one among them.
         None where it keeps none (Cyrus). Raises UpstreamFailure."""
@@ -227,7 +241,7 @@ class MasterClient:
             self._returning = asyncio.get_running_loop().create_task(self._return(link))
         tag = link.send(verb, *args)
         pending = _Pending(tag, asyncio.get_running_loop().create_future(), verb, acls)
-        if verb in (Verb.LIST, Verb.BELOW):
+        if verb in LISTS:
             link.session.expect_rows(tag)
         self._pending[tag] = pending
         try:

@@ -25,7 +25,7 @@ from murder.roles.mupdate.commits.owner import peer_of
 from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.lookups import answer_to, format_found
-from murder.roles.mupdate.serving.pages import pages
+from murder.roles.mupdate.serving.pages import LISTS, pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows
 from murder.roles.mupdate.serving.untaken import Untaken
@@ -67,7 +67,7 @@ PIECE_OCTETS: Final = 16 * 1024  # of a page
 NOTED_OCTETS: Final = 4096  # what is written less at a time is not worth counting
 READ_OCTETS: Final = 32 * 1024  # at a time
 UNREAD_OCTETS: Final = 16 * 1024  # of TLS records that are not yet decrypted
-TELLING: Final = frozenset({Verb.FIND, Verb.LIST, Verb.BELOW, Verb.UPDATE, Verb.FOLLOW})
+TELLING: Final = frozenset({Verb.FIND, *LISTS, Verb.UPDATE, Verb.FOLLOW})
 NEVER_S: Final = 10 * 365 * 86400.0
 
 Running = Coroutine[Any, Any, None] | None
@@ -251,6 +251,7 @@ class MupdateDialogue(ClientDialogue):
                     mark=service.mailboxes.mark(),
                     force=service.ledger is not None,
                     below=True,
+                    heads=True,
                 )
             )
         )
@@ -394,7 +395,7 @@ class MupdateDialogue(ClientDialogue):
                 return self._noop(command)
             case Verb.FIND:
                 return self._find(command)
-            case Verb.LIST | Verb.BELOW:
+            case Verb.LIST | Verb.BELOW | Verb.HEADS:
                 return self._list(command)
             case Verb.UPDATE | Verb.FOLLOW:
                 return self._stream(command)

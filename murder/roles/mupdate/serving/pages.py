@@ -1,11 +1,19 @@
-"""Which stored rows a peer asks for by LIST (RFC 3656 §4.6) or BELOW (ours), a batch at a time. Knows no connection."""
+"""Which stored rows a peer asks for by LIST (RFC 3656 §4.6), BELOW or HEADS (ours), some at a time. Knows no connection."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
 
-from murder.model.name import collation_key
+from murder.errors import BadSyntax
+from murder.model.entry import EntryState
+from murder.model.name import MAX_NAME_OCTETS, collation_key
 from murder.roles.mupdate.database.mboxlist import MailboxList
-from murder.roles.mupdate.database.record import location_of_row
+from murder.roles.mupdate.database.record import SEQ_OCTETS, Head, location_of_row, pack_row
 from murder.wire.mupdate import Command, Verb
+
+LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS})
+MOST_HEADS: Final = 10_000  # of one command
+HEADS: Final = 200  # of a page
 
 Rows = Sequence[tuple[bytes, bytes]]
 
@@ -16,6 +24,8 @@ def pages(mailboxes: MailboxList, command: Command) -> Iterator[Rows]:
     wanted = command.args[0] if command.args else b""
     if command.verb is Verb.BELOW:
         return _below(mailboxes, wanted)
+    if command.verb is Verb.HEADS:
+        return _heads(mailboxes, wanted, command.args[1])
     return _located(mailboxes, wanted)
 
 
@@ -31,6 +41,24 @@ def _below(mailboxes: MailboxList, name: bytes) -> Iterator[Rows]:
         page = [rows]
         del rows
         yield page.pop()
+
+
+def _heads(mailboxes: MailboxList, after: bytes, count: bytes) -> Iterator[Rows]:
+    """So many behind a name. Raises BadSyntax."""
+    if len(after) > MAX_NAME_OCTETS:
+        raise BadSyntax(f"a name has {MAX_NAME_OCTETS} octets at most")
+    if not count.isdigit() or len(count) > 5 or int(count) > MOST_HEADS:
+        raise BadSyntax(f"HEADS tells {MOST_HEADS} rows at most")
+    heads = islice(mailboxes.heads_after(after), int(count))
+    while rows := [_without_acl(head) for head in islice(heads, HEADS)]:
+        yield rows
+
+
+def _without_acl(head: Head) -> tuple[bytes, bytes]:
+    state = EntryState.ACTIVE if head.is_active else EntryState.RESERVED
+    return collation_key(head.name), bytes(SEQ_OCTETS) + pack_row(
+        head.name, state, head.raw_location, b""
+    )
 
 
 def _located(mailboxes: MailboxList, wanted: bytes) -> Iterator[Rows]:

@@ -391,6 +391,42 @@ async def test_an_administrator_takes_an_active_mailbox_in_one_step(tmp_path: Pa
         assert (await node.ask(b'A ACTIVATE "a" %b ""' % BE1))[0].startswith(b"A NO")
 
 
+async def test_some_rows_behind_a_name_are_told_without_access_lists(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        client = MasterClient(server.target)
+        names = [b"a", b"a.b", b"ab", b"b", b"example.org!a"]
+        for name in names[:-1]:
+            await client.activate(name, b"be1.test!default", b"anyone\tlr\t")
+        await client.reserve(names[-1], b"be2.test!default")
+        rows = await client.heads(b"", 100)
+        assert rows is not None and [row.name for row in rows] == names
+        assert {row.raw_acl for row in rows} == {b""}
+        assert [row.is_active for row in rows] == [True] * 4 + [False]
+        assert rows[0].raw_location == b"be1.test!default"
+        for after, count, told in (
+            (b"", 2, names[:2]),
+            (b"a.b", 2, names[2:4]),
+            (b"a.\xff", 1, names[2:3]),
+            (b"b", 9, names[4:]),
+            (names[-1], 9, []),
+            (b"a", 0, []),
+        ):
+            assert [row.name for row in await client.heads(after, count) or ()] == told
+        await client.close()
+        await play(
+            server,
+            r"""
+            C: H1 HEADS "a" "10001"
+            S: H1 BAD "..."
+            C: H2 HEADS "a" "-1"
+            S: H2 BAD "..."
+            C: H3 HEADS "a" "1"
+            S: H3 MAILBOX "a.b" "be1.test!default" ""
+            S: H3 OK "..."
+            """,
+        )
+
+
 async def test_the_rows_of_a_hierarchy_are_told_by_below(tmp_path: Path) -> None:
     async with master(tmp_path) as server:
         raw = await Raw.connect(server.port)

@@ -1,0 +1,104 @@
+"""A long list is looked at some at a time: what is here of it at once, and what each page goes over, is bounded."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from murder.admin.operate.reach import Reach
+from murder.admin.web.pages import walks
+from murder.admin.web.pages.walks import mailboxes_behind, short_list, users_behind
+from murder.model.entry import MailboxEntry
+from murder.roles.mupdate.remote.client import MasterClient
+from tests.mupdate.nodes import master
+
+USERS = [f"u{number}" for number in range(10, 22)]
+FOLDERS = ("", ".a", ".b")
+
+
+class Reached:
+    """The master, and what it was asked for."""
+
+    def __init__(self, client: MasterClient) -> None:
+        self.master = self
+        self._client = client
+        self.asked: list[int] = []
+
+    async def heads(self, after: bytes = b"", count: int = 0) -> list[MailboxEntry] | None:
+        rows = await self._client.heads(after, count)
+        assert rows is not None
+        self.asked.append(len(rows))
+        return rows
+
+
+@asynccontextmanager
+async def reached(folder: Path) -> AsyncIterator[tuple[Reach, Reached]]:
+    async with master(folder) as server:
+        client = MasterClient(server.target)
+        await client.activate(b"shared", b"be1.test!default", b"anyone\tl\t")
+        for user in USERS:
+            for below in FOLDERS:
+                name = f"user.{user}{below}".encode()
+                await client.activate(name, b"be1.test!default", b"x\tl\t")
+        reach = Reached(client)
+        yield cast(Any, reach), reach
+        await client.close()
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walks, "BATCH", 5)
+    monkeypatch.setattr(walks, "MOST_AT_ONCE", 10)
+
+
+async def test_of_a_long_list_no_more_is_fetched_than_tells_that_it_is_long(tmp_path: Path) -> None:
+    async with reached(tmp_path) as (reach, counted):
+        assert await short_list(reach) is None
+        assert counted.asked == [11]
+
+
+async def test_pages_follow_each_other_to_the_end(tmp_path: Path) -> None:
+    async with reached(tmp_path) as (reach, counted):
+
+        def fits(rows: Any) -> list[MailboxEntry]:
+            return [row for row in rows if row.name.endswith(b".b")]
+
+        seen, after = [], b""
+        while True:
+            rows, after = await mailboxes_behind(reach, after, fits, 5)
+            seen += [row.name for row in rows]
+            if not after:
+                break
+            assert len(rows) == 5
+        assert seen == [f"user.{user}.b".encode() for user in USERS]
+        assert max(counted.asked) == 5
+
+
+async def test_a_user_is_counted_whole_wherever_a_batch_ends(tmp_path: Path) -> None:
+    async with reached(tmp_path) as (reach, _):
+        for most in (1, 2, 5):
+            seen, after = [], b""
+            while True:
+                lines, after = await users_behind(reach, after, "U", most)
+                seen += [(line.user, line.mailboxes) for line in lines]
+                if not after:
+                    break
+            assert seen == [(user, len(FOLDERS)) for user in USERS]
+        lines, _ = await users_behind(reach, b"", "u15", 5)
+        assert [line.user for line in lines] == ["u15"]
+
+
+async def test_a_page_that_finds_little_goes_over_so_many_rows_and_says_where_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "MOST_LOOKED", 10)
+    async with reached(tmp_path) as (reach, counted):
+        rows, after = await mailboxes_behind(reach, b"", lambda _: [])
+        assert not rows and after and sum(counted.asked) == 10
+        counted.asked.clear()
+        lines, after = await users_behind(reach, b"", "nobody")
+        assert not lines and after and sum(counted.asked) == 10
+        lines, _ = await users_behind(reach, after, "")
+        assert lines[0].mailboxes == len(FOLDERS)
