@@ -12,6 +12,7 @@ from typing import Final
 from murder.net.connection import Connection
 from murder.net.turns import is_late, stand_in_line
 
+SLICE_OCTETS: Final = 64 * 1024  # written at once
 BULK_OCTETS: Final = 32 * 1024  # of one reading: there may be more, and that takes its time
 
 
@@ -26,3 +27,13 @@ def took_much(connection: Connection) -> None:
 def _read_on(connection: Connection) -> None:
     if not connection.is_held_back:
         connection.resume_reading()
+
+
+def write_much(connection: Connection, data: bytes) -> None:
+    """As `Connection.write`. Under TLS a slice at a time: what is written at once and not taken is there twice, as octets
+    that wait, and as room in which they were encrypted, which stays for as long as the connection."""
+    if len(data) <= SLICE_OCTETS or not connection.is_tls:
+        connection.write(data)
+        return
+    for at in range(0, len(data), SLICE_OCTETS):
+        connection.write(data[at : at + SLICE_OCTETS])

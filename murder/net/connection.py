@@ -29,6 +29,7 @@ GATHER_OCTETS: Final = 64 * 1024  # of small writes, sent as one
 TLS_HANDSHAKE_S: Final = 15.0
 # not yet decrypted, of who has not logged in and is not read (uvloop: 256 KiB)
 STRANGER_TLS_OCTETS: Final = 16 * 1024
+UNREAD_TLS_OCTETS: Final = 64 * 1024  # likewise, of whom we know
 STUCK_WRITE_S: Final = 120.0  # a peer that takes nothing for so long is gone
 
 DEFLATE_WINDOW: Final = -13  # raw, 8 KiB of history: a tenth of zlib's default memory
@@ -196,7 +197,7 @@ class Connection(asyncio.Protocol):
         self.attempt: tuple[str, float] | None = None  # the one that is under way: by what, since
         self.on_known: Callable[[Connection], None] | None = None
         self._is_held_off = False
-        self.most_unread: int | None = None
+        self.most_unread: int | None = UNREAD_TLS_OCTETS
         self._most_unwritten = WRITE_HIGH_OCTETS
         self.certificate: PeerCertificate | None = None
         self.user_certificate = b""  # DER: of a user, who is no node by it

@@ -25,6 +25,7 @@ WATCHED: Final = {
         "rooms/net/test_bulk.py::test_in_a_late_turn_who_brings_much_stands_in_line",
         "rooms/net/test_bulk.py::test_whatever_passes_a_frontend_takes_turns",
         "rooms/net/test_bulk.py::test_much_passes_in_late_turns",
+        "rooms/net/test_bulk.py::test_much_is_written_a_slice_at_a_time_under_tls",
     ),
     "COMPRESS that blows up": (
         "rooms/net/test_fair_turns.py::test_deflated_octets_are_inflated_a_little_in_each_turn",
@@ -47,6 +48,19 @@ WATCHED: Final = {
         "rooms/backend/hierarchy/test_joint_rename.py::test_no_commit_has_more_than_some_of_the_access_lists",
         "rooms/backend/hierarchy/test_joint_rename.py::test_a_kill_between_two_commits_of_a_rename_is_gone_on_from",
         "rooms/backend/hierarchy/test_delayed_delete.py::test_a_large_hierarchy_is_renamed_some_at_a_time",
+    ),
+    "changes that last longer than anybody waits": (
+        "rooms/backend/test_lasting.py::test_a_command_that_lasts_says_so_until_it_is_done",
+        "rooms/backend/test_lasting.py::test_a_client_of_a_frontend_hears_it_too",
+        "faults/test_hostile_backend.py::test_a_change_that_was_begun_is_not_said_to_have_failed",
+    ),
+    "commits that touch all of a long list": (
+        "rooms/mupdate/database/test_mboxlist.py::test_who_writes_looks_as_often_as_it_touches_many_pages",
+        "rooms/mupdate/database/test_mboxlist.py::test_who_writes_long_rows_lets_go_of_those_that_were_read",
+    ),
+    "an operator's page of a list of millions": (
+        "rooms/web/test_walks.py::test_of_a_long_list_no_more_is_fetched_than_tells_that_it_is_long",
+        "rooms/web/test_walks.py::test_a_page_that_finds_little_goes_over_so_many_rows_and_says_where_to_go_on",
     ),
     "megabytes of addresses": (
         "rooms/mime/test_bounds.py::test_of_two_megabytes_of_addresses_the_first_are_told",

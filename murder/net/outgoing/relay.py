@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
-from murder.net.bulk import BULK_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, SLICE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import (
     MAX_COLLECTED,
@@ -251,10 +251,10 @@ class ImapUpstream:
             if future is None and flight:
                 continue
             if gathered:
-                if client.is_plain and not client.gathered:
+                if client.is_plain and not client.gathered and len(gathered) <= SLICE_OCTETS:
                     client.transport.write(gathered)
                 else:
-                    client.write(gathered)
+                    write_much(client, gathered)
                 gathered = b""
             if callable(future):
                 future(line)
@@ -267,10 +267,10 @@ class ImapUpstream:
                 if not self.client.is_flowing:
                     self.client.upstream_idle(self)
         if gathered:
-            if client.is_plain and not client.gathered:
+            if client.is_plain and not client.gathered and len(gathered) <= SLICE_OCTETS:
                 client.transport.write(gathered)
             else:
-                client.write(gathered)
+                write_much(client, gathered)
         if client.writing_paused:
             self._waits_for_client = True
             self.connection.pause_reading()

@@ -10,9 +10,9 @@ from murder.net.sweep import SLOT_S
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.lasting import STILL, Lasting
 from plugins.store_memory import MemoryStore
-from tests.backend.server import running_backend
-from tests.frontend.cluster import running_cluster
 from tests.kit.peer import Peer
+from tests.rooms.backend.server import running_backend
+from tests.rooms.frontend.cluster import running_cluster
 
 SAID = STILL.rstrip(b"\r\n")
 LONG = b"Subject: long\r\n\r\n" + b"It goes on and on.\r\n" * 20_000

@@ -11,7 +11,9 @@ import pytest
 from murder.net import bulk
 from murder.net.bulk import (
     BULK_OCTETS,
+    SLICE_OCTETS,
     took_much,
+    write_much,
 )
 from murder.net.connection import Connection
 from tests.kit.waiting import turns, until_soon
@@ -115,3 +117,26 @@ async def test_whatever_passes_a_frontend_takes_turns(
             assert len(late) >= len(mail) // (256 * 1024)
             await peer.close()
     assert BULK_OCTETS < 256 * 1024
+
+
+async def test_much_is_written_a_slice_at_a_time_under_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    write = Connection.write
+
+    def noting(self: Connection, data: bytes) -> None:
+        written.append(len(data))
+        write(self, data)
+
+    monkeypatch.setattr(Connection, "write", noting)
+    octets = bytes(range(256)) * (2 * SLICE_OCTETS // 256) + b"end"
+    async with connected() as (connection, peer):
+        write_much(connection, octets)
+        connection.is_tls = True  # as far as this is about it
+        write_much(connection, octets)
+        write_much(connection, b"little")
+        assert written == [len(octets), SLICE_OCTETS, SLICE_OCTETS, 3, 6]
+        peer.setblocking(False)
+        loop, came = asyncio.get_running_loop(), b""
+        while len(came) < 2 * len(octets) + 6:
+            came += await loop.sock_recv(peer, 1 << 20)
+        assert came == 2 * octets + b"little"

@@ -12,7 +12,7 @@ from murder.admin.web.pages import walks
 from murder.admin.web.pages.walks import mailboxes_behind, short_list, users_behind
 from murder.model.entry import MailboxEntry
 from murder.roles.mupdate.remote.client import MasterClient
-from tests.mupdate.nodes import master
+from tests.rooms.mupdate.nodes import master
 
 USERS = [f"u{number}" for number in range(10, 22)]
 FOLDERS = ("", ".a", ".b")

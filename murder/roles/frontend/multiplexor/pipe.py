@@ -9,7 +9,7 @@ from typing import Final
 
 from murder.errors import Code
 from murder.model.identity import Login
-from murder.net.bulk import BULK_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, SLICE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.roles.frontend.multiplexor.speech import Speech
@@ -110,10 +110,10 @@ class Pipe(ClientDialogue):
         self._awaits_several = self._awaits or data.find(b"\n") + 1 != len(data)
         self._awaits = True
         server = self.server
-        if server.is_plain and not server.gathered:
+        if server.is_plain and not server.gathered and len(data) <= SLICE_OCTETS:
             server.transport.write(data)
         else:
-            server.write(data)
+            write_much(server, data)
         if server.writing_paused:
             self.connection.pause_reading()
         if len(data) >= BULK_OCTETS:
@@ -189,10 +189,10 @@ class ServerEnd:
         pipe._awaits = not is_end
         if (pipe._awaits_several or not is_end) and len(data) < SMALL_OCTETS:
             pipe.server.acknowledge_now()
-        if client.is_plain and not client.gathered:
+        if client.is_plain and not client.gathered and len(data) <= SLICE_OCTETS:
             client.transport.write(data)
         else:
-            client.write(data)
+            write_much(client, data)
         if client.writing_paused:
             pipe.server.pause_reading()
         if len(data) >= BULK_OCTETS:
