@@ -37,9 +37,8 @@ DEFLATE_MEMORY: Final = 6
 QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 _numbers = itertools.count(1)
-_PROCESS: Final = (
-    f"{os.getpid():x}-"  # processes of a node are started anew, none is a copy of another
-)
+# processes of a node are started anew, none is a copy of another
+_PROCESS: Final = f"{os.getpid():x}-"
 
 
 class Receiver(Protocol):

@@ -359,11 +359,12 @@ class Dialogue(ABC):
     async def _run(self, event: Any, running: Coroutine[Any, Any, None]) -> None:
         try:
             await running
-        except ConnectionError:
+        except ConnectionError as error:
             if self._input_ended:  # in the middle of a command; those before it have been answered
                 self.connection.close()
             else:
                 self.connection.abort()
+            _forget_frames(error)
         except Exception as error:  # noqa: BLE001 - the end of a task
             if not self.connection.is_lost:
                 self.failed(event, error)

@@ -18,6 +18,7 @@ WATCHED: Final = {
         "rooms/net/test_fair_turns.py::test_a_peer_that_reads_no_answers_gets_no_more_of_them",
         "rooms/net/test_fair_turns.py::test_commands_that_come_together_are_handled_a_turn_at_a_time",
         "faults/test_bad_input.py::test_a_client_that_never_reads_does_not_fill_memory",
+        "rooms/net/test_errors_let_go.py::test_a_client_that_goes_while_it_is_waited_for_leaves_nothing_behind",
     ),
     "many connections that are ready at once": (
         "rooms/net/test_fair_turns.py::test_a_hundred_bursts_at_once_are_not_a_hundred_turns",

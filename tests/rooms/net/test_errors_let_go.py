@@ -13,6 +13,8 @@ from murder.errors import Code, Refusal
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.wire.imap.command import Command
 from tests.kit.dialogue import Player, Streams
+from tests.kit.peer import Peer
+from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import running_backend
 
 
@@ -62,6 +64,46 @@ async def test_a_refused_command_leaves_nothing_behind(
             await Player(connect).play(
                 "C= LOGIN ana secret\nC= SELECT INBOX\nC: a CHECK\nS: a NO [CANNOT] no$_\nC= NOOP\n"
             )
+            assert [one() for one in made] == [None]
+        finally:
+            gc.enable()
+
+
+async def test_a_client_that_goes_while_it_is_waited_for_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Large]] = []
+
+    async def tell_without_end(self: BackendImap) -> None:
+        large = Large()
+        made.append(weakref.ref(large))
+        while True:
+            self.send(b"* OK on and on\r\n" * 10_000)
+            await self.flush()
+
+    def handle(self: BackendImap, event: Any) -> Coroutine[Any, Any, None] | None:
+        if isinstance(event, Command) and event.name == b"CHECK":
+            return tell_without_end(self)
+        return real(self, event)
+
+    real = BackendImap.handle
+    monkeypatch.setattr(BackendImap, "handle", handle)
+    async with running_backend(tmp_path) as running:
+        client = await Peer.at(*running.address)
+        await client.ok("LOGIN ana secret")
+        await client.ok("SELECT INBOX")
+
+        def is_stuck() -> bool:
+            (dialogue,) = running.backend.sessions
+            return isinstance(dialogue, BackendImap) and dialogue.connection.writing_paused
+
+        gc.disable()
+        try:
+            client.transport.pause_reading()
+            client.send(b"a CHECK\r\n")
+            await until_soon(is_stuck)
+            client.transport.abort()
+            await until_soon(lambda: not running.backend.sessions)
             assert [one() for one in made] == [None]
         finally:
             gc.enable()

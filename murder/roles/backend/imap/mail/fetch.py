@@ -15,6 +15,7 @@ from typing import Final
 from murder.api.disk import DamagedMessageError
 from murder.api.store import Mailbox, Numbers, TellsFlags, TellsSummaries
 from murder.errors import BadSyntax, Code, Refusal
+from murder.mime.mapped import let_go
 from murder.mime.nul import has_nul
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Flagged, Message, SeqNum, Uid
@@ -441,6 +442,8 @@ class _Fetch:
         view = memoryview(octets)
         for at in range(0, len(view), SLICE):
             self._dialogue.send(bytes(view[at : at + SLICE]))
+            if self._dialogue.connection.writing_paused:
+                let_go(view)
             await self._dialogue.flush()
 
     async def _flush(self) -> None:
