@@ -19,7 +19,7 @@ script wants to know of the world is a question, at which the run stops until it
 `run_to_end(run, world)` does that where nobody waits. `found.actions` are what is to be done, in the script's order,
 never empty: Keep, FileInto, Redirect, Discard, Reject, Reply (vacation), Notify, Remember (duplicate), Pipe. `action.key`
 together with `found.key`, which is the message's, names a side effect: it is the same when the sender tries again.
-`found.messages[action.version]` is what is kept, filed or redirected: scripts may edit the message. After a run-time
+`found.messages[action.version].pieces` is what is kept, filed or redirected: scripts may edit the message. After a run-time
 error `found.failure` says where and what, and the only action is to keep the message as it came.
 
 Several scripts (a site's before, the user's, a site's after) are given together: the next one runs if the message would be

@@ -39,11 +39,15 @@ class Limits:
     variables: int = 255  # RFC 5229 §6 asks for 128
     match_values: int = 32  # ${0} to ${31}; RFC 5229 §6 asks for 10
     result_octets: int = 4 * 1024 * 1024  # of all texts that a run makes for its actions
-    body_octets: int = 16 * 1024 * 1024  # of a part that `body` and `extracttext` look at
+    # of the parts together that one `body` or `extracttext` looks at
+    body_octets: int = 16 * 1024 * 1024
     include_depth: int = 10  # RFC 6609 §3.1 asks for 3
     includes: int = 255  # scripts of one run
     header_octets: int = 2048  # of a field that `addheader` makes, as Pigeonhole
     message_versions: int = 64  # that editheader and replace make of a message
+    rebuilt_octets: int = (
+        64 * 1024 * 1024  # that replace and enclose put together, but for a first time
+    )
     patterns: int = 250  # regular expressions of one script, and `:matches` with a `?`
     trace_lines: int = 10_000
 

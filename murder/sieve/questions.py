@@ -94,7 +94,7 @@ class RunProgram:
     kind: str
     program: str
     arguments: tuple[str, ...]
-    octets: bytes = field(repr=False)
+    octets: bytes | memoryview = field(repr=False)
     script: int = 0  # which of those that run for the message asks, from 0
 
 

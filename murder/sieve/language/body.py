@@ -74,8 +74,8 @@ def _body(machine: Machine, call: Call) -> Suspended:
 
 def _kept(machine: Machine, wanted: tuple[str, ...], *, is_read: bool) -> Suspended:
     """As `_contents`; what is not large is kept for the next test."""
-    known = machine.state.setdefault(_BODIES, {})
-    key = (machine.version(), id(machine.message), wanted, is_read)
+    known = machine.message.known.setdefault(_BODIES, {})
+    key = (wanted, is_read)
     if key not in known:
         values = yield from _contents(machine, wanted, is_read=is_read)
         if len(known) >= MAX_KEPT or sum(map(len, values)) > MAX_KEPT_CHARACTERS:
@@ -90,20 +90,19 @@ def _contents(machine: Machine, wanted: Sequence[str], *, is_read: bool = False)
     message = machine.message
     root = yield from structure_of(machine, message)
     values: list[str] = []
+    left = machine.limits.body_octets
     for part in parts_in(root):
         machine.charge(1)
         if not any(is_of_type(part, media_type) for media_type in wanted):
             continue
         if part.is_multipart:
-            values += _around_parts(machine, part)
+            values += yield from _around_parts(machine, part)
         elif part.is_message:
-            child = part.children[0]
-            octets = memoryview(message.octets)[child.header_start : child.body_start]
-            header = raw_text(octets, machine.limits.body_octets)
-            values.append(header.removesuffix("\n").removesuffix("\r"))
+            values.append((yield from _header_of(machine, part.children[0])))
         elif not is_read or not _is_broken(machine, part):
             is_text = part.media[0] == b"TEXT" or is_read
-            text = yield from content_of(machine, message, part, is_text=is_text)
+            text = yield from content_of(machine, message, part, is_text=is_text, most=left)
+            left -= min(left, part.size)
             if is_read and part.media in _HTML:
                 machine.looked_at(HTML_STEPS * len(text))
                 text = yield LongWork(partial(without_markup, text))
@@ -121,14 +120,31 @@ def _is_broken(machine: Machine, part: Part) -> bool:
     return False
 
 
-def _around_parts(machine: Machine, part: Part) -> list[str]:
+def _raw(machine: Machine, start: int, end: int) -> Suspended:
+    """What stands there in the message, as text; others have their turn before the next of thousands. Raises RunProblem."""
+    octets = memoryview(machine.message.octets)[start:end]
+    limit = machine.limits.body_octets
+    machine.looked_at(len(octets))
+    yield None
+    if len(octets) > SHORT:
+        return (yield LongWork(lambda: raw_text(octets, limit)))
+    return raw_text(octets, limit)
+
+
+def _header_of(machine: Machine, message: Part) -> Suspended:
+    """Of a message within."""
+    header: str = yield from _raw(machine, message.header_start, message.body_start)
+    return header.removesuffix("\n").removesuffix("\r")
+
+
+def _around_parts(machine: Machine, part: Part) -> Suspended:
     """What stands before the first boundary of a multipart, and behind the last."""
-    octets, limit = memoryview(machine.message.octets), machine.limits.body_octets
     boundary = (parameter_value(part.parameters, b"BOUNDARY") or b"").decode("utf-8", "replace")
-    first, last = part.children[0].header_start, part.children[-1].body_end
-    before = raw_text(octets[part.body_start : first], limit)
-    behind = raw_text(octets[last : part.body_end], limit)
-    before = before[: max(before.rfind(f"--{boundary}"), 0)]
+    before: str = yield from _raw(machine, part.body_start, part.children[0].header_start)
+    behind: str = yield from _raw(machine, part.children[-1].body_end, part.body_end)
+    # the boundary is the line before the first part: to look for it in all that is there may take its length as often
+    line = before.rfind("\n", 0, max(len(before) - 1, 0)) + 1
+    before = before[:line] if before.startswith(f"--{boundary}", line) else ""
     line = behind.find("\n", behind.find(f"--{boundary}--") + 1)
     return [before, behind[line + 1 :] if line >= 0 else ""]
 

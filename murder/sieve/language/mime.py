@@ -35,15 +35,29 @@ LOOPS: Final = "foreverypart"
 
 @dataclass(slots=True)
 class Loop:
-    """Parts that are still to be gone through; `part` is the one that is. They are places in `message`."""
+    """Parts that are still to be gone through; `part` is the one that is. They are places in `message`, but for `by` octets:
+    an edit of the header moves all of them, and a script may make one for each."""
 
     parts: list[Part]
     message: Message
     at: int = -1
+    by: int = 0
+    _moved: tuple[int, int, Part] | None = None  # of which place, by how much
 
     @property
     def part(self) -> Part:
-        return self.parts[self.at]
+        part = self.parts[self.at]
+        if not self.by:
+            return part
+        if self._moved is None or self._moved[:2] != (self.at, self.by):
+            self._moved = (self.at, self.by, _moved_by(part, self.by))
+        return self._moved[2]
+
+    def settle(self) -> None:
+        """All of them are where they are said to be."""
+        if self.by:
+            self.parts[:] = [_moved_by(part, self.by) for part in self.parts]
+            self.by = 0
 
 
 def open_loops(machine: Machine) -> list[Loop]:
@@ -57,10 +71,8 @@ def open_loops(machine: Machine) -> list[Loop]:
 
 def _follow(loop: Loop, message: Message) -> None:
     """The header was edited: all parts are where they were in the body."""
-    by = message.header_size - loop.message.header_size
+    loop.by += message.header_size - loop.message.header_size
     loop.message = message
-    if by:
-        loop.parts[:] = [_moved_by(part, by) for part in loop.parts]
 
 
 def _moved_by(part: Part, by: int) -> Part:
@@ -78,9 +90,11 @@ def _moved_by(part: Part, by: int) -> Part:
 
 def fields_of_parts(machine: Machine, call: Call, names: Sequence[str]) -> Suspended:
     """With `:mime` the fields of the part that a loop is at, else of the whole; with `:anychild` of those within, too."""
-    root = yield from structure_of(machine, machine.message)
     loops = open_loops(machine)
-    part = loops[-1].part if loops else root
+    if loops:  # which knows the parts, also those of a message that was edited since
+        part = loops[-1].part
+    else:
+        part = yield from structure_of(machine, machine.message)
     parts = parts_in(part) if "anychild" in call.tags else iter((part,))
     of_parts: list[Field] = []
     wanted = {name.lower() for name in names}
@@ -142,7 +156,9 @@ def _enter(machine: Machine, call: Call) -> Suspended:
     if len(loops) >= MAX_LOOPS:
         raise RunProblem(f"foreverypart loops are nested too deeply (max {MAX_LOOPS})")
     if loops:
-        loops.append(Loop(list(parts_in(loops[-1].part))[1:], machine.message))
+        parts = list(parts_in(loops[-1].part))[1:]
+        machine.charge(len(parts))
+        loops.append(Loop(parts, machine.message))
     else:
         root = yield from structure_of(machine, machine.message)
         loops.append(Loop(list(parts_in(root)), machine.message))

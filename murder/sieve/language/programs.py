@@ -13,7 +13,7 @@ from murder.sieve.language.variables import check_name
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import RunProgram
 from murder.sieve.run.machine import Machine
-from murder.sieve.run.message import Message
+from murder.sieve.run.message import Message, Octets
 
 if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
@@ -75,7 +75,7 @@ def _pipe(machine: Machine, call: Call) -> Result:
     return None
 
 
-def _ask(machine: Machine, call: Call, octets: bytes) -> Suspended:
+def _ask(machine: Machine, call: Call, octets: Octets) -> Suspended:
     """What the program says, None where it failed: for a command that is an error."""
     count = machine.state["programs"] = machine.state.get("programs", 0) + 1
     if count > MAX_RUNS:
@@ -91,7 +91,7 @@ def _ask(machine: Machine, call: Call, octets: bytes) -> Suspended:
 
 def _filter(machine: Machine, call: Call) -> Suspended:
     """Its output is the message, from here on."""
-    octets = yield from _ask(machine, call, bytes(machine.message.octets))
+    octets = yield from _ask(machine, call, machine.message.octets)
     if octets is None:
         return False
     message = Message(octets)
@@ -102,9 +102,9 @@ def _filter(machine: Machine, call: Call) -> Suspended:
 
 
 def _execute(machine: Machine, call: Call) -> Suspended:
-    octets = b""
+    octets: Octets = b""
     if call.tags.get("source") == "pipe":
-        octets = bytes(machine.message.octets)
+        octets = machine.message.octets
     elif "input" in call.tags:
         octets = machine.text(call.tags["input"]).encode("utf-8", "surrogateescape")
     said = yield from _ask(machine, call, octets)

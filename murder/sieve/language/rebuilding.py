@@ -23,6 +23,12 @@ def _rebuild(machine: Machine) -> None:
     count = machine.state["rebuilt"] = machine.state.get("rebuilt", 0) + 1
     if count > MAX_REBUILT:
         raise RunProblem(f"the message is replaced or enclosed too often (max {MAX_REBUILT})")
+    # each may be in an action, and is in memory until that is done
+    octets = machine.state["rebuilt octets"] = (
+        machine.state.get("rebuilt octets", 0) + machine.message.size
+    )
+    if count > 1 and octets > machine.limits.rebuilt_octets:
+        raise RunProblem("the message is too large to be replaced or enclosed so often")
     machine.check_editable()
     machine.looked_at(machine.message.size)
 
@@ -48,20 +54,24 @@ def _replace(machine: Machine, call: Call) -> Suspended:
     machine.made(len(new))
     part = loops[-1].part if loops else root
     if part.header_start == root.header_start and part.body_end == root.body_end:
-        _replace_all(machine, call, new)
+        yield from _replace_all(machine, call, new)
         _end(loops, machine.message)
         return
     octets = memoryview(machine.message.octets)
     # The line end before a boundary is the boundary's
     new = new.removesuffix(b"\n").removesuffix(b"\r")
     pieces = (octets[: part.header_start], new, octets[part.body_end :])
-    yield from _read(machine, b"".join(pieces))
+    if len(octets) <= SHORT:
+        joined = b"".join(pieces)
+    else:
+        joined = yield LongWork(lambda: b"".join(pieces))
+    yield from _read(machine, joined)
     for loop in loops:
         loop.message = machine.message
     _shift(loops, part, len(new) - (part.body_end - part.header_start))
 
 
-def _replace_all(machine: Machine, call: Call, new: bytes) -> None:
+def _replace_all(machine: Machine, call: Call, new: bytes) -> Suspended:
     """The message keeps its header, but what it says of the body; fields that change are kept under another name."""
     end = machine.message.line_end
     fields: list[Field] = []
@@ -77,11 +87,7 @@ def _replace_all(machine: Machine, call: Call, new: bytes) -> None:
             value = machine.text(call.tags[name])
             fields.append(field_of(format_field(name.title(), value, end)))
     fields.append(field_of(format_field("MIME-Version", "1.0", end)))
-    octets = b"".join(field.whole for field in fields) + new
-    message = Message(octets)
-    for _ in message.read():
-        pass
-    machine.edit(message)
+    yield from _read(machine, b"".join(field.whole for field in fields) + new)
 
 
 def _read(machine: Machine, octets: bytes) -> Suspended:
@@ -95,6 +101,7 @@ def _read(machine: Machine, octets: bytes) -> Suspended:
 def _shift(loops: Sequence[Loop], gone: Part, by: int) -> None:
     """Loops go on over the same parts, at their new places; not into the one that was replaced."""
     for loop in loops:
+        loop.settle()
         kept = []
         for number, part in enumerate(loop.parts):
             is_inside = gone.header_start <= part.header_start and part.body_end <= gone.body_end

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from murder.sieve.actions import Action
 from murder.sieve.problem import Problem
-from murder.sieve.run.message import Message, Octets
+from murder.sieve.run.message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,12 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What is to be done, in order, never nothing. `messages`: versions of the message, 0 is the one that came; an action's
-    `version` counts in it; `original` has its fields. `key` is the same when the same message comes again. `notes`: texts
+    `version` counts in it. Their `pieces` are for who copies them: each may be as large as the one that came, and there may
+    be dozens. `original` has that one's fields. `key` is the same when the same message comes again. `notes`: texts
     for the log."""
 
     actions: tuple[Action, ...]
-    messages: tuple[Octets, ...] = field(repr=False)
+    messages: tuple[Message, ...] = field(repr=False)
     original: Message | None = field(default=None, repr=False)
     failure: Failure | None = None
     steps: int = 0

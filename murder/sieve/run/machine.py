@@ -288,7 +288,7 @@ class Machine:
         ]
         self._outcome = Outcome(
             tuple(actions),
-            tuple(self.versions[number].octets for number in sorted(numbers)),
+            tuple(self.versions[number] for number in sorted(numbers)),
             self.original,
             failure,
             self.spent,
@@ -366,6 +366,8 @@ class Machine:
             self.versions.append(message)
         else:
             self.versions[last] = message
+        if self.message is not self.original:
+            self.message.let_go()
         self.message = message
 
     def add(self, action: Action, *, cancels_keep: bool = True) -> None:

@@ -20,6 +20,7 @@ from murder.sieve.run.addresses import Address, addresses_in, part_of
 FIELDS_AT_ONCE: Final = 100  # read in one step
 MAX_FIELDS: Final = 10_000  # that are looked at; each takes about 250 octets in memory
 MAX_EDITED: Final = 256 * 1024  # octets of a header that is written again; each time costs as much
+LOOK_OCTETS: Final = 64 * 1024  # in which the end of the header is looked for at once
 _BLANK_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _NAME: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")
 Octets = bytes | memoryview
@@ -91,15 +92,16 @@ class Message:
     """One version. `read` is to be walked through before anything is asked of a header."""
 
     __slots__ = (
-        *("_body_start", "_by_name", "_octets", "_structure", "_whole"),
+        *("_body_start", "_by_name", "_looked", "_octets", "_structure", "_whole"),
         *("fields", "is_cut", "known", "line_end"),
     )
 
     def __init__(self, octets: Octets) -> None:
         self._octets = octets
         self._whole: Octets | None = octets
-        match = _BLANK_LINE.search(octets)
-        self._body_start = len(octets) if match is None else match.end()
+        self._body_start = len(octets)
+        self._looked = 0  # so far no header has ended; beyond the end: that is known
+        self._look()
         self.fields: list[Field] = []
         self.is_cut = False  # it has more fields than are looked at
         self._by_name: dict[str, list[Field]] = {}
@@ -108,7 +110,19 @@ class Message:
         head = bytes(octets[:1000])
         self.line_end = b"\n" if b"\n" in head and b"\r\n" not in head else b"\r\n"
 
+    def _look(self) -> None:
+        """Look for the blank line a bit further on."""
+        end = self._looked + LOOK_OCTETS
+        match = _BLANK_LINE.search(self._octets, self._looked, end)
+        if match is not None:
+            self._body_start = match.end()
+        is_known = match is not None or end >= len(self._octets)
+        self._looked = len(self._octets) if is_known else end - 2  # a line end may be cut in two
+
     def read(self) -> Iterator[None]:
+        while self._looked < len(self._octets):
+            self._look()
+            yield
         fields, by_name = self.fields, self._by_name
         for number, header_field in enumerate(read_fields(self._octets, 0, self._body_start), 1):
             if number > MAX_FIELDS:
@@ -128,6 +142,7 @@ class Message:
         other._octets = self._octets
         other._whole = None
         other._body_start = self._body_start
+        other._looked = self._looked
         other._structure = None
         other.is_cut = False
         other.line_end = self.line_end
@@ -180,6 +195,25 @@ class Message:
         if self._structure is None:
             self._structure = parse_structure(self.octets)
         return self._structure
+
+    @property
+    def pieces(self) -> tuple[Octets, ...]:
+        """Its octets, in order; not joined, for a body may be large."""
+        if self._whole is not None:
+            return (self._whole,)
+        header = b"".join(header_field.whole for header_field in self.fields)
+        return (header, self.line_end, self.body)
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def let_go(self) -> None:
+        """Of what can be made anew: nothing but its octets is asked for from here on, if these."""
+        if self._whole is not self._octets:
+            self._whole = None
+        self._structure = None
+        self._by_name = {}
+        self.known = {}
 
     def key(self) -> str:
         """The same for the same message when its sender tries again: trace fields do not count."""

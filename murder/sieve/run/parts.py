@@ -42,9 +42,12 @@ def parts_in(part: Part) -> Iterator[Part]:
         left.extend(reversed(mime_part.children))
 
 
-def content_of(machine: Machine, message: Message, part: Part, *, is_text: bool) -> Suspended:
-    """A part without its transfer encoding, its text if it `is_text`; else each octet is a character, if it is no UTF-8."""
-    size = min(part.size, machine.limits.body_octets)
+def content_of(
+    machine: Machine, message: Message, part: Part, *, is_text: bool, most: int | None = None
+) -> Suspended:
+    """A part without its transfer encoding, its text if it `is_text`; else each octet is a character, if it is no UTF-8. At
+    `most` so many octets are looked at."""
+    size = min(part.size, machine.limits.body_octets if most is None else most)
     if size < part.size:
         machine.note("a part of the message is longer than what is looked at")
     body = memoryview(message.octets)[part.body_start : part.body_start + size]

@@ -31,6 +31,8 @@ from murder.roles.backend.records.taken import Taken
 T = TypeVar("T")
 BUSY_MS: Final = 10_000
 KEEP_S: Final = 10 * 86_400.0  # longer than a sender tries
+LARGE_OCTETS: Final = 1024 * 1024  # what is larger is written and read without another copy of it
+DUE_OCTETS: Final = 16 * 1024 * 1024  # of mails in memory together; of a larger one it alone
 EXPIRE_EVERY_S: Final = 600.0
 PENDING, SENT, FAILED = range(3)
 TABLES: Final = (
@@ -52,9 +54,10 @@ def key_of(*facts: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A message to send. `key` names it: what has been put down is never put down again. `once`: only where this was not
-    seen within its period, and seen then. `keep`: the mailbox in which it is kept where it cannot be sent, b"" for
-    what is safe elsewhere, or worth nothing then."""
+    """A message to send. `key` names it: what has been put down is never put down again. `pieces`: in place of `octets`,
+    where they are to be put down, and need not be joined. `once`: only where this was not seen within its period, and seen
+    then. `keep`: the mailbox in which it is kept where it cannot be sent, b"" for what is safe elsewhere, or worth nothing
+    then."""
 
     key: bytes
     user: str  # whose script wants it
@@ -66,6 +69,7 @@ class Mail:
     at: float = 0.0
     tries: int = 0
     keep: bytes = b""
+    pieces: Sequence[bytes | memoryview] = field(default=(), repr=False)
 
 
 class Deliveries:
@@ -137,14 +141,22 @@ class Deliveries:
             if remembered.is_seen(self._db, mail.once.key, now, mail.once.period_s):
                 return False
             remembered.see(self._db, mail.once, now)
-        self._db.execute(
+        pieces = mail.pieces or (mail.octets,)
+        size = sum(map(len, pieces))
+        is_large = size > LARGE_OCTETS
+        row = self._db.execute(
             "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets,keep) "
-            "VALUES (?,?,?,?,0,?,?,?,?,?)",
+            f"VALUES (?,?,?,?,0,?,?,?,{'zeroblob(?)' if is_large else '?'},?)",
             (
                 *(mail.key, PENDING, now, now, mail.user, mail.sender),
-                *(json.dumps(mail.recipients), mail.octets, mail.keep),
+                *(json.dumps(mail.recipients), size if is_large else b"".join(pieces), mail.keep),
             ),
-        )
+        ).lastrowid
+        if is_large and row is not None:
+            with self._db.blobopen("outgoing", "octets", row) as octets:
+                for piece in pieces:
+                    for start in range(0, len(piece), LARGE_OCTETS):
+                        octets.write(piece[start : start + LARGE_OCTETS])
         return True
 
     async def was_seen(self, entry: Entry, *, renew: bool = False) -> bool:
@@ -174,20 +186,32 @@ class Deliveries:
     # --- what is to be sent
 
     async def due(self, most: int) -> list[Mail]:
-        """Those whose time has come, the oldest first."""
+        """Those whose time has come, the oldest first; of large ones fewer."""
 
         def work() -> list[Mail]:
             rows = self._db.execute(
-                "SELECT key,user,sender,recipients,octets,id,at,tries,keep FROM outgoing WHERE state=? AND next_at<=? "
-                "ORDER BY next_at LIMIT ?",
+                "SELECT key,user,sender,recipients,length(octets),id,at,tries,keep FROM outgoing "
+                "WHERE state=? AND next_at<=? ORDER BY next_at LIMIT ?",
                 (PENDING, time.time(), most),
-            )
-            return [
-                Mail(key, user, sender, tuple(json.loads(to)), octets, None, id_, at, tries, keep)
-                for key, user, sender, to, octets, id_, at, tries, keep in rows
-            ]
+            ).fetchall()
+            mails: list[Mail] = []
+            left = DUE_OCTETS
+            for key, user, sender, to, size, id_, at, tries, keep in rows:
+                left -= size
+                if mails and left < 0:
+                    break
+                octets = self._octets(id_)
+                recipients = tuple(json.loads(to))
+                mails.append(
+                    Mail(key, user, sender, recipients, octets, None, id_, at, tries, keep)
+                )
+            return mails
 
         return await self._do(work)
+
+    def _octets(self, id_: int) -> bytes:
+        with self._db.blobopen("outgoing", "octets", id_, readonly=True) as octets:
+            return octets.read()
 
     async def recover(self) -> None:
         """Before the first attempt of a process: what an earlier one noted as taken before it died."""

@@ -22,6 +22,7 @@ from murder.model.name import MailboxName, display, owner_of
 from murder.roles.backend.imap.flags import changeable
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.scripts.carry_out import Delivery
+from murder.roles.backend.scripts.copies import write_in_turns
 from murder.roles.backend.scripts.rules import scripts_for_cause
 from murder.roles.backend.scripts.run import Ran, run_scripts
 from murder.roles.backend.scripts.telling import tell_owners
@@ -173,7 +174,7 @@ class _Seen:
         incoming = backend.store.incoming()
         try:
             if any(isinstance(action, FileInto) for action in actions):
-                await incoming.write(arriving.octets)
+                await write_in_turns(incoming, (arriving.octets,))
             assert backend.upstreams is not None
             delivery = Delivery(
                 backend,
@@ -196,7 +197,8 @@ class _Seen:
         if not delivery.stays:
             await self._flag(FlagChange.ADD, frozenset({DELETED}), rights)
         elif keeps and keeps[0].version:
-            await self._replace(outcome.messages[keeps[0].version], keeps[0], rights)
+            pieces = outcome.messages[keeps[0].version].pieces
+            await self._replace(pieces, keeps[0], rights)
         elif keeps and keeps[0].flags is not None:
             await self._set(_flags_of(keeps[0].flags), rights)
 
@@ -211,7 +213,9 @@ class _Seen:
         if allowed:
             await self._mailbox.change_flags([self._message.uid], change, allowed)
 
-    async def _replace(self, octets: bytes | memoryview, keep: Keep, rights: Rights) -> None:
+    async def _replace(
+        self, pieces: Sequence[bytes | memoryview], keep: Keep, rights: Rights
+    ) -> None:
         """By what a script has made of it: the new one is durable before the old one goes."""
         if not rights >= frozenset("ite"):
             self._log.warning(
@@ -224,7 +228,7 @@ class _Seen:
         flags = self._message.flags if keep.flags is None else _flags_of(keep.flags)
         incoming = self._backend.store.incoming()
         try:
-            await incoming.write(octets)
+            await write_in_turns(incoming, pieces)
             new = NewMessage(incoming, changeable(flags, rights), self._message.internal_date)
             await self.add(self._row.mailbox, new)
         finally:

@@ -4,6 +4,7 @@ No message is lost: nothing is said to the sender before all copies are durable.
 several steps their beginning is noted, and the sender's retry looks which of them were done before a crash.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +19,7 @@ from murder.net.turns import Turn
 from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
 from murder.roles.backend.records.remembered import Entry, book_of
-from murder.roles.backend.scripts.copies import Copies
+from murder.roles.backend.scripts.copies import Copies, write_in_turns
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
 from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
 from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses, seen_entry
@@ -42,6 +43,8 @@ from murder.wire.token import Scanner
 MAX_LOOKED_AT: Final = 1000  # messages that have come since a delivery was begun
 MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
 REDIRECTED: Final = b"X-Sieve-Redirected-From: "
+ON_TOP_OCTETS: Final = 64 * 1024  # in which they are looked for; a sender may put any number there
+_ON_TOP: Final = re.compile(rb"(?:(?:Return-Path|Delivered-To):[^\n]*+\n)*+")
 NO_WAY: Final = "This server sends no mail; try again later"
 NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
 
@@ -86,7 +89,7 @@ class Delivery:
         self.stays = False
         self._is_retry = False  # of a delivery that ended in the middle
         self._before: Mapping[str, int] | None = None  # what that one noted when it began
-        self._parsed: ScriptMessage | None = None
+        self._marks: frozenset[str] | None = None  # from where it has been redirected before
 
     async def carry_out(self) -> Mapping[str, object] | None:
         """What the log is to say of it (`message.filtered`); None where all of it had been done before. Raises Refusal,
@@ -201,7 +204,7 @@ class Delivery:
             self._kept = True
             return
         try:
-            await self._append(step.place, step.flags, self._octets(step.version))
+            await self._append(step.place, step.flags, self._pieces(step.version))
         except UpstreamFailure as failure:
             if not self._kept:
                 raise
@@ -227,23 +230,23 @@ class Delivery:
             return
         incoming = self._backend.store.incoming()
         try:
-            await incoming.write(self._octets(step.version))
+            await write_in_turns(incoming, self._pieces(step.version))
             await self._copies.add(step.place.name, NewMessage(incoming, step.flags))
         finally:
             await incoming.close()
 
-    def _octets(self, version: int) -> bytes | memoryview:
-        return memoryview(self._outcome.messages[version])
+    def _pieces(self, version: int) -> Sequence[bytes | memoryview]:
+        return self._outcome.messages[version].pieces
 
     async def _append(
-        self, place: Place, flagged: frozenset[str], octets: bytes | memoryview
+        self, place: Place, flagged: frozenset[str], pieces: Sequence[bytes | memoryview]
     ) -> None:
         """At another backend. Raises UpstreamFailure, Refusal."""
         backend, is_retry = self._backend, self._is_retry
         message_id = b""
         if is_retry and (field := self._original.named("message-id")):
             message_id = b"".join(field[0].value.split())
-        words = (self._user, flagged, octets)
+        words = (self._user, flagged, pieces)
         await append_elsewhere(
             backend, self._upstreams, place, *words, is_retry=is_retry, message_id=message_id
         )
@@ -264,7 +267,7 @@ class Delivery:
             "pipe",
             action.program,
             action.arguments,
-            self._octets(action.version),
+            self._pieces(action.version),
             environment_of(self._arriving),
             self._log,
             for_user=bool(self._scripts[action.place.script].owner),
@@ -292,7 +295,7 @@ class Delivery:
 
     async def _file_copy(self, place: Place, flags: frozenset[str], octets: bytes) -> None:
         if place.server:
-            await self._append(place, flags, octets)
+            await self._append(place, flags, (octets,))
             return
         incoming = self._backend.store.incoming()
         try:
@@ -337,21 +340,20 @@ class Delivery:
 
     @property
     def _original(self) -> ScriptMessage:
-        if self._parsed is None:
-            self._parsed = ScriptMessage(self._outcome.messages[0])
-            for _ in self._parsed.read():
-                pass
-        return self._parsed
+        original = self._outcome.original
+        assert original is not None  # of every run
+        return original
 
     def _is_loop(self, version: int) -> bool:
         """A message that has been redirected from here before, or has come a long way, is kept and goes no further."""
         message = self._original
+        if self._marks is None:
+            self._marks = frozenset(
+                field.value.strip().strip(b"<>").lower().decode("utf-8", "surrogateescape")
+                for field in message.named("x-sieve-redirected-from")
+            )
         came_to = self._arriving.recipient.decode("utf-8", "surrogateescape").lower()
-        own = self._own | {came_to}
-        from_here = any(
-            field.value.strip().strip(b"<>").lower().decode("utf-8", "surrogateescape") in own
-            for field in message.named("x-sieve-redirected-from")
-        )
+        from_here = not self._marks.isdisjoint({*self._own, came_to})
         return from_here or len(message.named("received")) > MAX_RECEIVED
 
     def _mails(self, keep: bytes) -> list[Mail]:
@@ -363,9 +365,8 @@ class Delivery:
                 case Redirect(address=address, version=version):
                     if self._is_loop(version):
                         continue
-                    octets = self._redirected(version)
-                    mail = self._mail(action.key, self._sender(), (address,), octets)
-                    mails.append(replace(mail, keep=keep))
+                    mail = self._mail(action.key, self._sender(), (address,), b"")
+                    mails.append(replace(mail, pieces=self._redirected(version), keep=keep))
                 case Reply(recipient=recipient, octets=octets, once=once, sender=sender):
                     facts = (once.handle, recipient.casefold())
                     replied = self._entry("vacation", *facts, period_s=float(once.period_s))
@@ -397,12 +398,11 @@ class Delivery:
         )
         return self._backend.redirect_senders.of(sender, recipient)
 
-    def _redirected(self, version: int) -> bytes:
+    def _redirected(self, version: int) -> Sequence[bytes | memoryview]:
         """Without what the delivery here put on top, and with the mark by which a loop is known."""
-        octets = bytes(self._octets(version))
-        while octets.startswith((b"Return-Path:", b"Delivered-To:")):
-            octets = octets.partition(b"\n")[2]
-        return REDIRECTED + self._arriving.recipient + b"\r\n" + octets
+        first, *rest = self._pieces(version)
+        mark = REDIRECTED + self._arriving.recipient + b"\r\n"
+        return (mark, below_trace(first), *rest)
 
     # --- the log
 
@@ -415,6 +415,12 @@ class Delivery:
             [display(step.place.name) for step in steps if step.place.name != kept],
             len(mails),
         )
+
+
+def below_trace(octets: bytes | memoryview) -> memoryview:
+    """A message without the fields that deliveries have put on top of it."""
+    on_top = _ON_TOP.match(octets, 0, ON_TOP_OCTETS)
+    return memoryview(octets)[on_top.end() if on_top is not None else 0 :]
 
 
 async def has_since(mailbox: Mailbox, since: int, key: str) -> bool:

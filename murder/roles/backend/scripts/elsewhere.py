@@ -2,7 +2,7 @@
 for a script of nobody's as anybody, with the right `p`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
@@ -33,7 +33,7 @@ async def append_elsewhere(
     place: Place,
     user: str,
     flagged: frozenset[str],
-    octets: bytes | memoryview,
+    pieces: Sequence[bytes | memoryview],
     *,
     is_retry: bool = False,
     message_id: bytes = b"",
@@ -57,8 +57,8 @@ async def append_elsewhere(
             return
         flags = " ".join(sorted(flagged)).encode("ascii")
         tag = upstream.next_tag()
-        head = b"%b APPEND %b (%b) {%d+}\r\n" % (tag, name, flags, len(octets))
-        reply = await upstream.stream(tag, _pieces(head, octets))
+        head = b"%b APPEND %b (%b) {%d+}\r\n" % (tag, name, flags, sum(map(len, pieces)))
+        reply = await upstream.stream(tag, _pieces(head, pieces))
         if not user and _lacks_rights(reply):
             raise Refusal(Code.NO_PERMISSION, f"{server}: {reply.text}")
         if not reply.is_ok:
@@ -86,8 +86,9 @@ def _lacks_rights(reply: Reply) -> bool:
     )
 
 
-async def _pieces(head: bytes, octets: bytes | memoryview) -> AsyncIterator[bytes]:
+async def _pieces(head: bytes, pieces: Sequence[bytes | memoryview]) -> AsyncIterator[bytes]:
     yield head
-    for start in range(0, len(octets), PIECE_OCTETS):
-        yield bytes(octets[start : start + PIECE_OCTETS])
+    for piece in pieces:
+        for start in range(0, len(piece), PIECE_OCTETS):
+            yield bytes(piece[start : start + PIECE_OCTETS])
     yield b"\r\n"

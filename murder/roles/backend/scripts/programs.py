@@ -59,19 +59,19 @@ class Programs:
         use: str,
         name: str,
         arguments: Sequence[str],
-        octets: bytes | memoryview,
+        pieces: Sequence[bytes | memoryview],
         known: Mapping[str, str],
         log: Log,
         *,
         for_user: bool,
     ) -> bytes | None:
-        """What it says to the octets; None where it is not there for these, or has failed. `known`: for its environment."""
+        """What it says to these octets; None where it is not there, or has failed. `known`: for its environment."""
         program = self._programs.get(name)
         if program is None or use not in program.uses or (for_user and program.by != "users"):
             log.warning("program.failed", program=name, problem=f"there is none for {use} here")
             return None
         async with self._room.turn(known.get("USER", "")):
-            said, problem = await _run(program, arguments, octets, known)
+            said, problem = await _run(program, arguments, pieces, known)
         if problem:
             log.warning("program.failed", program=name, problem=problem)
             return None
@@ -81,7 +81,7 @@ class Programs:
 async def _run(
     program: ProgramConfig,
     arguments: Sequence[str],
-    octets: bytes | memoryview,
+    pieces: Sequence[bytes | memoryview],
     known: Mapping[str, str],
 ) -> tuple[bytes, str]:
     """What it says, and what is wrong with it."""
@@ -119,7 +119,7 @@ async def _run(
         return b"", str(error)
     try:
         async with asyncio.timeout(program.timeout_s):
-            said, complaint = await _converse(process, octets, program.max_output_bytes)
+            said, complaint = await _converse(process, pieces, program.max_output_bytes)
             code = await process.wait()
     except TimeoutError:
         return b"", f"it takes longer than {program.timeout_s:g} s"
@@ -151,26 +151,27 @@ def _as_user(user: str) -> Sequence[str]:
 
 
 async def _converse(
-    process: asyncio.subprocess.Process, octets: bytes | memoryview, most: int
+    process: asyncio.subprocess.Process, pieces: Sequence[bytes | memoryview], most: int
 ) -> tuple[bytes, bytes]:
     """Raises _TooMuch."""
     assert process.stdout is not None and process.stderr is not None
     said, complaint, _ = await asyncio.gather(
         _read(process.stdout, most),
         _read_some(process.stderr),
-        _write(process, octets),
+        _write(process, pieces),
     )
     return said, complaint
 
 
-async def _write(process: asyncio.subprocess.Process, octets: bytes | memoryview) -> None:
+async def _write(process: asyncio.subprocess.Process, pieces: Sequence[bytes | memoryview]) -> None:
     """A program need not read it."""
     writer = process.stdin
     assert writer is not None
     with suppress(OSError):
-        for start in range(0, len(octets), PIECE):
-            writer.write(octets[start : start + PIECE])
-            await writer.drain()
+        for piece in pieces:
+            for start in range(0, len(piece), PIECE):
+                writer.write(piece[start : start + PIECE])
+                await writer.drain()
     writer.close()
 
 

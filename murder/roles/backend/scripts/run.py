@@ -254,7 +254,7 @@ class Answers:
             asked.kind,
             asked.program,
             asked.arguments,
-            asked.octets,
+            (asked.octets,),
             environment_of(self._message),
             self._log,
             for_user=bool(self._scripts[asked.script].owner),

@@ -293,7 +293,7 @@ async def sending(
     **settings: Any,
 ) -> AsyncIterator[tuple["Lmtp", Sink]]:
     sink = Sink(*answers)
-    server = await asyncio.start_server(sink.speak, "127.0.0.1", 0)
+    server = await asyncio.start_server(sink.speak, "127.0.0.1", 0, limit=1 << 22)
     port = server.sockets[0].getsockname()[1]
     config = SubmissionConfig(server=parse_endpoint(f"127.0.0.1:{port}"), tls="none", retry_s=0.01)
     try:

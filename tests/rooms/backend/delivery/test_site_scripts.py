@@ -241,7 +241,7 @@ async def test_one_users_programs_leave_another_his_turn(tmp_path: Path) -> None
 
     async def run(user: str) -> None:
         known = {"USER": user}
-        await programs.run("execute", "one", (), b"", known, get_logger(), for_user=True)
+        await programs.run("execute", "one", (), (), known, get_logger(), for_user=True)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(3 * AT_ONCE):
@@ -270,7 +270,7 @@ async def test_a_program_runs_as_another_user(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     groups = ",".join(map(str, sorted(os.getgrouplist("nobody", nobody.pw_gid))))
     said = await Programs({"whose": program}).run(
-        "execute", "whose", (), b"", {}, get_logger(), for_user=True
+        "execute", "whose", (), (), {}, get_logger(), for_user=True
     )
     uid = nobody.pw_uid
     assert said == f"{uid} {uid} {nobody.pw_gid} {groups} /".encode()
@@ -278,7 +278,7 @@ async def test_a_program_runs_as_another_user(tmp_path: Path) -> None:
     sleeping = replace(program, command=("/bin/sleep", "60"), timeout_s=0.2)
     with capture_logs() as logged:
         said = await Programs({"one": sleeping}).run(
-            "execute", "one", (), b"", {}, get_logger(), for_user=True
+            "execute", "one", (), (), {}, get_logger(), for_user=True
         )
     assert said is None and logged[-1]["problem"] == "it takes longer than 0.2 s"
 
@@ -289,7 +289,7 @@ async def test_who_a_program_is_to_run_as_must_be_there(tmp_path: Path) -> None:
     assert flaws == {'sieve.programs."one".user': "this system has no user no-such-user"}
     with capture_logs() as logged:
         programs = Programs({"one": one})
-        said = await programs.run("execute", "one", (), b"x", {}, get_logger(), for_user=True)
+        said = await programs.run("execute", "one", (), (b"x",), {}, get_logger(), for_user=True)
     assert said is None
     assert "no-such-user" in logged[-1]["problem"] or "sudo" in logged[-1]["problem"]
 
@@ -310,7 +310,7 @@ async def said(*command: str, timeout_s: float = 30.0) -> None:
     known = {"SENDER": "a@x.example", "USER": "ana"}
     with capture_logs() as logged:
         octets = await Programs({"one": one}).run(
-            "execute", "one", (), b"in", known, get_logger(), for_user=True
+            "execute", "one", (), (b"in",), known, get_logger(), for_user=True
         )
     print(octets, [line["problem"] for line in logged])
 
@@ -360,7 +360,7 @@ def test_who_is_not_root_is_told_what_a_program_of_another_user_lacks() -> None:
         with capture_logs() as logged:
             asyncio.run(
                 Programs({"one": one}).run(
-                    "execute", "one", (), b"", {}, get_logger(), for_user=True
+                    "execute", "one", (), (), {}, get_logger(), for_user=True
                 )
             )
         os.write(writing, logged[-1]["problem"].encode())

@@ -12,11 +12,14 @@ from structlog.testing import capture_logs
 
 from murder.model.name import MailboxName
 from murder.roles.backend.changes.events import MailQueued
+from murder.roles.backend.records import deliveries
 from murder.roles.backend.records.deliveries import FAILED, PENDING, SENT, Deliveries, Mail
 from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.scripts import submission
+from murder.roles.backend.scripts.carry_out import ON_TOP_OCTETS, below_trace
 from murder.roles.backend.scripts.submission import MARK, Notes
 from murder.roles.backend.scripts.worklist import Worklist
+from tests.kit.steps import lines_run
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.delivery.test_sieve_delivery import Lmtp, sending
 
@@ -276,3 +279,48 @@ async def test_what_is_kept_is_kept_once_where_its_row_does_not_know(
         await client.deliver("one")
         await until_soon(lambda: went(client, [SENT]), "it is known from what was noted")
         assert await client.subjects() == [("one", [])] and sink.tries == 1
+
+
+async def test_a_large_mail_is_put_down_and_read_as_it_is_and_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "LARGE_OCTETS", 1000)
+    monkeypatch.setattr(deliveries, "DUE_OCTETS", 6000)
+    pieces = (b"Subject: x\r\n", memoryview(b"\r\n" + b"y" * 4000), b"", b"end\r\n")
+    books = Deliveries(tmp_path)
+    try:
+        mails = [
+            Mail(b"%d" % number, "ana", "", ("a@x.example",), b"", pieces=pieces)
+            for number in range(3)
+        ]
+        small = Mail(b"s", "ana", "", ("a@x.example",), b"Subject: s\r\n\r\n")
+        await books.end(b"", [small, *mails])
+        told = await books.due(4)
+        assert [mail.key for mail in told] == [b"s", b"0"]
+        assert [mail.octets for mail in told] == [small.octets, b"".join(pieces)]
+        for mail in told:
+            await books.sent(mail)
+        assert [mail.key for mail in await books.due(4)] == [b"1"]
+    finally:
+        books.close()
+
+
+def test_what_deliveries_have_put_on_top_is_taken_off_at_once() -> None:
+    top = b"Return-Path: <a@b.c>\r\nDelivered-To: d@e.f\r\n"
+    rest = b"Received: x\r\nDelivered-To: y\r\n\r\nbody\r\n"
+    assert bytes(below_trace(top + rest)) == rest
+    assert bytes(below_trace(rest)) == rest
+    assert bytes(below_trace(b"Delivered-To: no end")) == b"Delivered-To: no end"
+    many = b"Delivered-To: d@e.f\r\n" * 100_000
+    assert lines_run(below_trace, many) < 20
+    left = len(below_trace(many + rest))  # a sender's own, but for some of them
+    assert len(many) - ON_TOP_OCTETS < left < len(many)
+
+
+async def test_a_redirected_mail_of_many_pieces_has_its_dots(tmp_path: Path) -> None:
+    async with sending(tmp_path, ONE) as (client, sink):
+        lines = b"".join(b"." * (number % 70 + 2) + b"\r\n" for number in range(6000))
+        assert len(lines) > 3 * submission.PIECE_OCTETS
+        await client.deliver("one", message=b"Subject: one\r\n\r\n" + lines)
+        await until_soon(lambda: sink.taken, "the server takes it")
+        assert sink.taken[0][2].endswith(b"Subject: one\r\n\r\n" + lines)

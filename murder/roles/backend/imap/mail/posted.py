@@ -8,6 +8,7 @@ from murder.api.store import Incoming, Mailbox
 from murder.errors import Code, Refusal
 from murder.model.acl import ANONYMOUS
 from murder.model.name import MailboxName, owner_of
+from murder.net.turns import Turn
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.scripts.carry_out import has_since
@@ -41,7 +42,9 @@ async def has_come(dialogue: BackendImap, mailbox: Mailbox, incoming: Incoming) 
     if not dialogue.user.by_proxy or dialogue.client_id.get(BY_SCRIPT) != AGAIN:
         return False
     message = ScriptMessage(incoming.octets())
+    turn = Turn()
     for _ in message.read():
-        pass
+        if turn.is_over:
+            await turn.rest()
     last = (await mailbox.uids())[-MAX_LOOKED_AT:]
     return bool(last) and await has_since(mailbox, int(last[0]), message.key())
