@@ -6,16 +6,21 @@ octets are told of the result and agree; quota is by what is stored.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from mmap import mmap
 from typing import Final
 
-from murder.mime.decode import decode_transfer
+from murder.mime.decode import decoded_pieces
 from murder.mime.field import fields_in
 from murder.mime.structure import parse_structure
 from murder.model.part import Part
 
 REPLACED: Final = bytes.maketrans(b"\x00", b"\x80")
+PIECE_OCTETS: Final = 64 * 1024
+LOOK_OCTETS: Final = 1024 * 1024  # looked through at once
+LINE_END: Final = 0x0A
+LINE_OCTETS: Final = 57  # in base64 76 letters
 
 
 def has_nul(octets: memoryview, start: int = 0, end: int | None = None) -> bool:
@@ -29,44 +34,53 @@ def has_nul(octets: memoryview, start: int = 0, end: int | None = None) -> bool:
 
 def told_size(octets: memoryview | bytes) -> int:
     """How many octets it is told with, where it has NUL; 0 where it has none, and is told as it is."""
-    if not has_nul(memoryview(octets)):
+    whole = memoryview(octets)
+    if not any(has_nul(whole, at, at + LOOK_OCTETS) for at in range(0, len(whole), LOOK_OCTETS)):
         return 0
-    whole = bytes(octets)
-    return len(without_nul(whole, parse_structure(whole)))
+    return sum(map(len, told_pieces(whole, parse_structure(octets))))
 
 
 def without_nul(octets: bytes, root: Part) -> bytes:
     """The message as it is told."""
-    pieces: list[bytes] = []
+    return b"".join(told_pieces(memoryview(octets), root))
+
+
+def told_pieces(octets: memoryview, root: Part) -> Iterator[bytes]:
+    """The same, some octets at a time."""
     at = 0
     for start, end, instead in _edits(octets, root):
-        pieces += (octets[at:start].translate(REPLACED), instead)
+        yield from _plain(octets[at:start])
+        yield from instead
         at = end
-    pieces.append(octets[at:].translate(REPLACED))
-    return b"".join(pieces)
+    yield from _plain(octets[at:])
 
 
-def _edits(octets: bytes, root: Part) -> Iterator[tuple[int, int, bytes]]:
+def _plain(octets: memoryview) -> Iterator[bytes]:
+    for at in range(0, len(octets), PIECE_OCTETS):
+        yield bytes(octets[at : at + PIECE_OCTETS]).translate(REPLACED)
+
+
+def _edits(octets: memoryview, root: Part) -> Iterator[tuple[int, int, Iterable[bytes]]]:
     """Places and what comes there, in the order of the message."""
     waiting = [root]
     while waiting:
         part = waiting.pop()
-        has_one = octets.find(b"\x00", part.body_start, part.body_end) >= 0
+        has_one = has_nul(octets, part.body_start, part.body_end)
         if part.children:
             waiting.extend(reversed(part.children))
             if has_one and part.encoding == b"BINARY":
-                yield part.header_start, part.body_start, _header(octets, part, b"8bit")
+                yield part.header_start, part.body_start, (_header(octets, part, b"8bit"),)
             continue
-        body = octets[part.body_start : part.body_end] if has_one else b""
-        decoded = decode_transfer(body, part.encoding)
-        if has_one and decoded is not None:
-            yield part.header_start, part.body_start, _header(octets, part, b"base64")
-            yield part.body_start, part.body_end, _encoded(bytes(decoded), body)
+        body = octets[part.body_start : part.body_end]
+        decoded = decoded_pieces(body, part.encoding) if has_one else None
+        if decoded is not None:
+            yield part.header_start, part.body_start, (_header(octets, part, b"base64"),)
+            yield part.body_start, part.body_end, _encoded(decoded, body[-1] == LINE_END)
 
 
-def _header(octets: bytes, part: Part, encoding: bytes) -> bytes:
+def _header(octets: memoryview, part: Part, encoding: bytes) -> bytes:
     """A part's header with another Content-Transfer-Encoding."""
-    header = octets[part.header_start : part.body_start]
+    header = bytes(octets[part.header_start : part.body_start])
     kept = [
         whole
         for name, _, whole in fields_in(header, 0, len(header))
@@ -78,7 +92,15 @@ def _header(octets: bytes, part: Part, encoding: bytes) -> bytes:
     return b"".join(kept).translate(REPLACED)
 
 
-def _encoded(decoded: bytes, body: bytes) -> bytes:
-    """In lines of 76; with a line end behind the last one if the body had one."""
-    text = base64.encodebytes(decoded).replace(b"\n", b"\r\n")
-    return text if body.endswith(b"\n") else text[:-2]
+def _encoded(decoded: Iterable[bytes], has_line_end: bool) -> Iterator[bytes]:
+    """In lines of 76; `has_line_end`: behind the last one, too, as the body had it."""
+    held, begun = b"", False
+    for piece in chain(decoded, (None,)):
+        held += piece or b""
+        end = len(held) if piece is None else len(held) - len(held) % LINE_OCTETS
+        if end:
+            lines = base64.encodebytes(held[:end]).replace(b"\n", b"\r\n")
+            yield (b"\r\n" if begun else b"") + lines[:-2]
+            held, begun = held[end:], True
+    if begun and has_line_end:
+        yield b"\r\n"

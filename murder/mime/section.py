@@ -15,6 +15,9 @@ from murder.model.part import Part
 from murder.model.query.fetch import Section, SectionText
 
 MAX_SELECTED_OCTETS: Final = 4 * 1024 * 1024  # of a header in which fields are looked for
+MAX_FIELDS: Final = (
+    20_000  # of one header that are known by their names: each takes some 150 octets
+)
 
 
 def find_part(root: Part, path: tuple[int, ...]) -> tuple[Part, bool] | None:
@@ -67,18 +70,25 @@ def octets_of(octets: memoryview, root: Part, section: Section) -> memoryview | 
 class HeaderFields:
     """The fields of one header by their names, so that much can be asked of a long one."""
 
-    __slots__ = ("_by_name", "_header", "_wholes")
+    __slots__ = ("_by_name", "_header", "_rest", "_wholes")
 
-    def __init__(self, header: bytes) -> None:
-        self._header = header
+    def __init__(self, header: memoryview | bytes) -> None:
+        self._header = memoryview(header)
         self._wholes: list[bytes] = []
+        self._rest = len(header)  # behind MAX_FIELDS: no field that is asked for begins there
         self._by_name: dict[bytes, list[int]] = {}  # places in `_wholes`
 
     def read(self) -> Iterator[None]:
         """To be walked through before anything is asked: each step is a field."""
-        for name, _, whole in fields_in(self._header, 0, len(self._header)):
+        end = 0
+        header = self._header
+        for name, _, whole in fields_in(header, 0, len(header)):  # type: ignore[arg-type] # any buffer can be searched
+            if len(self._wholes) >= MAX_FIELDS:
+                self._rest = end
+                return
             self._by_name.setdefault(name, []).append(len(self._wholes))
             self._wholes.append(whole)
+            end += len(whole)
             yield
 
     def select(self, names: tuple[bytes, ...], wanted: bool) -> bytes:
@@ -91,9 +101,18 @@ class HeaderFields:
             left_out = set(places)
             places = (at for at in range(len(self._wholes)) if at not in left_out)
         pieces = [self._wholes[at] for at in places]
-        header = self._header
-        pieces.append(b"\n" if header.endswith(b"\n\n") or header == b"\n" else b"\r\n")
+        if not wanted:
+            pieces.append(self._unread())
+        end = bytes(self._header[-2:])
+        pieces.append(b"\n" if end in (b"\n\n", b"\n") else b"\r\n")
         return b"".join(pieces)
+
+    def _unread(self) -> bytes:
+        """Without the blank line."""
+        rest = bytes(self._header[self._rest :])
+        if rest.endswith(b"\n\n"):
+            return rest[:-1]
+        return rest[:-2] if rest.endswith(b"\n\r\n") else rest
 
 
 def select_fields(header: bytes, names: tuple[bytes, ...], wanted: bool) -> bytes:

@@ -23,6 +23,8 @@ from murder.model.part import RFC822, Parameters, Part
 
 MAX_BOUNDARY_OCTETS: Final = 1000  # RFC 2046 §5.1.1 has 70; lines are compared with every open one
 COUNTED_OCTETS: Final = 4096  # a block whose line ends are counted once
+# in which is searched at once: meanwhile no other thread runs. The longest that is looked for has three octets
+WINDOW: Final = 256 * 1024
 
 _TEXT: Final = (b"TEXT", b"PLAIN")
 _TEXT_PARAMETERS: Final[Parameters] = ((b"CHARSET", b"us-ascii"),)
@@ -75,7 +77,11 @@ class _LineCounter:
         octets = self._octets
         if not self._sums and self._left >= end - start:
             self._left -= end - start
-            return octets.count(b"\n", start, end)
+            if end - start <= WINDOW:
+                return octets.count(b"\n", start, end)
+            return sum(
+                octets.count(b"\n", at, min(end, at + WINDOW)) for at in range(start, end, WINDOW)
+            )
         if not self._sums:
             each = (
                 octets.count(b"\n", at, at + COUNTED_OCTETS)
@@ -251,7 +257,11 @@ class _Parser:
         if octets.startswith(b"\n", start):
             return start + 1
         if self._blank < start:
-            match = _BLANK_LINE.search(octets, start)
+            at = start
+            match = _BLANK_LINE.search(octets, at, at + WINDOW)
+            while match is None and at + WINDOW < len(octets):
+                at += WINDOW - 2
+                match = _BLANK_LINE.search(octets, at, at + WINDOW)
             self._blank = match.start() if match is not None else len(octets)
         if self._blank >= len(octets):
             return len(octets)
@@ -262,7 +272,7 @@ class _Parser:
         if not self._levels:
             return None
         octets = self._octets
-        at = octets.find(b"\n--", max(0, start - 1), end)
+        at = self._dashes(max(0, start - 1), end)
         while at >= 0:
             line_end = octets.find(b"\n", at + 1)
             if line_end < 0:
@@ -270,8 +280,17 @@ class _Parser:
             delimiter = self._match(at, octets[at + 3 : line_end], line_end)
             if delimiter is not None:
                 return delimiter
-            at = octets.find(b"\n--", line_end, end)
+            at = self._dashes(line_end, end)
         return None
+
+    def _dashes(self, start: int, end: int) -> int:
+        """The first line in `[start, end)` that begins with two of them, its line end before; else -1."""
+        while end - start > WINDOW:
+            at = self._octets.find(b"\n--", start, start + WINDOW)
+            if at >= 0:
+                return at
+            start += WINDOW - 2
+        return self._octets.find(b"\n--", start, end)
 
     def _match(self, at: int, line: bytes, line_end: int) -> _Delimiter | None:
         """Whether what follows `--` is an open boundary: white space may follow, or `--` and then anything."""

@@ -43,6 +43,7 @@ from murder.roles.backend.hierarchy.expiry import keep_expiring
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
 from murder.roles.backend.hierarchy.policies import Policies
 from murder.roles.backend.hierarchy.referral import Referrals
+from murder.roles.backend.imap.mail.made import keep_made_in
 from murder.roles.backend.moves.departed import Departed
 from murder.roles.backend.moves.journal import OPEN, Journal, State
 from murder.roles.backend.moves.mover import Mover
@@ -262,6 +263,7 @@ class BackendRole(ClientRole):
     async def _start_store(self) -> MailboxStore:
         store = self._plugins.store()
         _retain(store, self._config.backend)
+        keep_made_in(self._config.node.data)
         await store.start()
         return store
 

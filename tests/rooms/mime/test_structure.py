@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from murder.mime import structure
 from murder.mime.bounds import MAX_DEPTH
 from murder.mime.section import find_part, octets_of
 from murder.mime.structure import parse_structure
@@ -395,3 +396,21 @@ def test_no_octets_raise(octets: bytes) -> None:
 )
 def test_what_is_no_summary_is_not_read(summary: bytes) -> None:
     assert load_structure(summary) is None
+
+
+def test_what_is_searched_a_window_at_a_time_is_found_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No search holds the interpreter for as long as a mail is large."""
+    messages = [
+        MIXED,
+        MIXED.replace(b"\n", b"\r\n"),
+        b"x" * 50,
+        b"a\n" * 30,
+        b"\n\nx",
+        b"a: b\r\n\r",
+    ]
+    expected = [parse_structure(octets) for octets in messages]
+    for window in range(4, 60):
+        monkeypatch.setattr(structure, "WINDOW", window)
+        assert [parse_structure(octets) for octets in messages] == expected

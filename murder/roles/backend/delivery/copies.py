@@ -15,6 +15,7 @@ from murder.roles.backend.traced import place_of
 from murder.wire.lmtp import clean
 
 MAX_MESSAGE_ID_OCTETS: Final = 1000
+LOOK_OCTETS: Final = 64 * 1024  # of the message, in which its Message-ID stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Copies:
 
 def message_id_of(incoming: Incoming) -> bytes:
     """As its header has it; empty where it has none."""
-    octets = incoming.octets()
+    octets = incoming.octets()[:LOOK_OCTETS]
     header = bytes(octets[: end_of_header(octets)])
     field = select_fields(header, (b"Message-ID",), True)
     return b"".join(field.partition(b":")[2].split())[:MAX_MESSAGE_ID_OCTETS]

@@ -110,6 +110,24 @@ def format_urlfetch(url: bytes, octets: bytes | None) -> bytes:
     return b"* URLFETCH %s %s\r\n" % (astring(url), nstring(octets))
 
 
+def format_urlfetch_around(
+    url: bytes,
+    size: int,
+    item: UrlFetchItem | None = None,
+    structure: Part | None = None,
+    *,
+    has_nul: bool = False,
+) -> tuple[bytes, bytes]:
+    """What stands before and behind so many octets, in either form: with an `item` in that of RFC 5524."""
+    begin = b"* URLFETCH %s " % astring(url)
+    if item is None:
+        return b"%s{%d}\r\n" % (begin, size), b"\r\n"
+    if structure is not None:
+        begin += b"(BODYPARTSTRUCTURE %s) " % format_body_structure(structure, extended=True)
+    tilde = b"~" if has_nul else b""
+    return b"%s(%s %s{%d}\r\n" % (begin, item.value.encode(), tilde, size), b")\r\n"
+
+
 def format_urlfetch_extended(
     url: bytes,
     item: UrlFetchItem | None,

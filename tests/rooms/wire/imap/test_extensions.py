@@ -19,6 +19,7 @@ from murder.wire.imap.mail.urlauth import (
     UrlFetchRequest,
     format_genurlauth,
     format_urlfetch,
+    format_urlfetch_around,
     format_urlfetch_extended,
     parse_genurlauth,
     parse_resetkey,
@@ -233,3 +234,17 @@ def test_urlauth_answers() -> None:
     nul = format_urlfetch_extended(b"u", UrlFetchItem.BINARY, b"a\x00", None)
     assert nul == b"* URLFETCH u (BINARY ~{2}\r\na\x00)\r\n"
     assert format_urlfetch_extended(b"u", UrlFetchItem.BODY) == b"* URLFETCH u (BODY NIL)\r\n"
+
+
+def test_what_stands_around_octets_that_are_sent_in_pieces() -> None:
+    octets = b"abc\r\n" * 9
+    part = parse_structure(b"\r\n" + octets)
+    begin, end = format_urlfetch_around(b"u", len(octets))
+    assert begin + octets + end == format_urlfetch(b"u", octets)
+    for item in (UrlFetchItem.BODY, UrlFetchItem.BINARY):
+        for structure in (None, part):
+            begin, end = format_urlfetch_around(b"u", len(octets), item, structure)
+            whole = format_urlfetch_extended(b"u", item, octets, structure)
+            assert begin + octets + end == whole
+    begin, end = format_urlfetch_around(b"u", 2, UrlFetchItem.BINARY, has_nul=True)
+    assert begin + b"a\x00" + end == format_urlfetch_extended(b"u", UrlFetchItem.BINARY, b"a\x00")

@@ -26,6 +26,7 @@ from murder.roles.backend.imap.mail.stop import after_stop
 from murder.roles.backend.imap.mail.urls import octets_of_url
 from murder.roles.backend.imap.mailboxes.quota import quota_warning
 from murder.roles.backend.imap.message_sets import uids_of
+from murder.roles.backend.scripts.copies import write_in_turns
 from murder.roles.backend.traced import trace_append, trace_expunge
 from murder.serve.client import Running
 from murder.session.imap_server import CommandRest
@@ -257,7 +258,7 @@ class _Append:
             else:
                 octets = await octets_of_url(self._dialogue, part)
                 await self._count(len(octets), incoming.size + len(octets), mailbox)
-                await incoming.write(octets)
+                await write_in_turns(incoming, (octets,))
 
     async def _stream(self, incoming: Incoming, literal: Literal) -> None:
         dialogue = self._dialogue

@@ -5,6 +5,7 @@ later FETCHes of these do not look at the message at all.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
@@ -13,7 +14,7 @@ from murder.api.disk import DamagedMessageError
 from murder.api.store import KeepsToldSize, Mailbox
 from murder.errors import Code, Refusal
 from murder.mime.header import parse_date
-from murder.mime.nul import has_nul, told_size, without_nul
+from murder.mime.nul import has_nul, told_pieces, told_size
 from murder.mime.preview import preview_of
 from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
 from murder.mime.structure import parse_structure
@@ -23,6 +24,7 @@ from murder.model.message import UNSEEN_SIZE, Message, Uid
 from murder.model.part import Envelope, Part
 from murder.model.query.fetch import BodyItem, Form, Section, SectionText
 from murder.net.turns import Turn, aside, aside_if
+from murder.roles.backend.imap.mail.made import Made
 from murder.wire.imap.mail.body import format_structure_piece
 from murder.wire.imap.mail.envelope import format_envelope_piece
 
@@ -79,9 +81,11 @@ class _Clean:
 _clean: Final = _Clean(10_000)
 
 
-def _told(raw: memoryview) -> bytes:
-    octets = bytes(raw)
-    return without_nul(octets, parse_structure(octets))
+def _told(raw: memoryview) -> memoryview:
+    made = Made()
+    for piece in told_pieces(raw, parse_structure(raw)):
+        made.write(piece)
+    return made.octets()
 
 
 def parse_and_format(octets: memoryview | bytes) -> tuple[Part, Kept]:
@@ -137,7 +141,7 @@ class Reader:
             raw = await self._mailbox.octets(self._message.uid)
             if await self._has_nul(raw):
                 self._raw = raw
-                self._octets = memoryview(await aside(_told, raw))
+                self._octets = await aside(_told, raw)
             else:
                 self._octets = raw
             await self._note_size(len(self._octets))
@@ -211,7 +215,7 @@ class Reader:
             return octets_of(octets, await self.part(), section)
         if section.text is SectionText.WHOLE:
             return octets
-        end = self._end_of_header(octets)
+        end = await self._find_body(octets)
         return octets[end:] if section.text is SectionText.TEXT else octets[:end]
 
     async def _binary(
@@ -224,12 +228,12 @@ class Reader:
         if not part.encoding:
             self._decoded = path, part.body
             return part.body
-        decoded = bytearray()
+        decoded = Made()
         for piece in part.pieces():
-            decoded += piece
+            decoded.write(piece)
             if self._turn.is_over:
                 await self._turn.rest()
-        self._decoded = path, memoryview(decoded)
+        self._decoded = path, decoded.octets()
         return self._decoded[1]
 
     async def _header_fields(self, octets: memoryview, section: Section) -> bytes | None:
@@ -239,18 +243,22 @@ class Reader:
             if header is None:
                 return None
         else:
-            header = octets[: self._end_of_header(octets)]
+            header = octets[: await self._find_body(octets)]
         fields = self._fields.get(section.part)
         if fields is None:
-            fields = self._fields[section.part] = HeaderFields(bytes(header[:MAX_SELECTED_OCTETS]))
+            fields = self._fields[section.part] = HeaderFields(header[:MAX_SELECTED_OCTETS])
             for _ in fields.read():
                 if self._turn.is_over:
                     await self._turn.rest()
         return fields.select(section.fields, section.text is SectionText.HEADER_FIELDS)
 
-    def _end_of_header(self, octets: memoryview) -> int:
+    async def _find_body(self, octets: memoryview) -> int:
         if self._header_end is None:
-            self._header_end = end_of_header(octets)
+            for end in ends_of_header(octets):
+                self._header_end = end
+                if end is None and self._turn.is_over:
+                    await self._turn.rest()
+        assert self._header_end is not None  # the last of them
         return self._header_end
 
     async def envelope(self) -> bytes:
@@ -309,19 +317,26 @@ HEADER_LOOK: Final = 16 * 1024  # nearly every header ends within; else more and
 
 def end_of_header(octets: memoryview) -> int:
     """Behind the blank line; the end of the message where there is none. As `mime.structure` has it."""
-    look = HEADER_LOOK
+    return next(end for end in ends_of_header(octets) if end is not None)
+
+
+def ends_of_header(octets: memoryview) -> Iterator[int | None]:
+    """The same at last, and None before for each piece in which it is not: a message may have no blank line at all."""
+    start = 0
     while True:
-        head = bytes(octets[:look])
-        if head.startswith(b"\r\n"):
-            return 2
-        if head.startswith(b"\n"):
-            return 1
+        head = bytes(octets[start : start + HEADER_LOOK])
+        if not start and head.startswith((b"\r\n", b"\n")):
+            yield head.index(b"\n") + 1
+            return
         ends = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := head.find(mark)) >= 0]
         if ends:
-            return min(ends)
-        if look >= len(octets):
-            return len(octets)
-        look *= 8
+            yield start + min(ends)
+            return
+        start += len(head) - 2  # a line end may be cut in two
+        if start + 2 >= len(octets):
+            yield len(octets)
+            return
+        yield None
 
 
 class MessageContent(Looking):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from murder.errors import BadSyntax, Refusal
+from murder.mime.nul import has_nul
 from murder.mime.section import find_part
 from murder.model.name import MailboxName
 from murder.model.part import Part
@@ -11,6 +12,7 @@ from murder.model.query.fetch import Form, SectionText
 from murder.model.url import ImapUrl
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mail.content import Reader
+from murder.roles.backend.imap.mail.fetch import SLICE
 from murder.roles.backend.imap.mail.urls import INTERNAL, message_of, section_of
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
@@ -20,6 +22,7 @@ from murder.wire.imap.mail.urlauth import (
     UrlFetchRequest,
     format_genurlauth,
     format_urlfetch,
+    format_urlfetch_around,
     format_urlfetch_extended,
     parse_genurlauth,
     parse_resetkey,
@@ -106,26 +109,37 @@ async def _fetch(
 ) -> None:
     for request in requests:
         try:
-            answer = await _answer(dialogue, request)
+            begin, octets, end = await _answer(dialogue, request)
         except (BadSyntax, Refusal):  # RFC 4467 §7: nobody learns why
-            answer = format_urlfetch(request.url, None)
-        dialogue.send(answer)
+            begin, octets, end = format_urlfetch(request.url, None), memoryview(b""), b""
+        dialogue.send(begin)
+        for at in range(0, len(octets), SLICE):  # a client may take a large one slowly
+            dialogue.send(bytes(octets[at : at + SLICE]))
+            await dialogue.flush()
+        dialogue.send(end)
         await dialogue.flush()
     await dialogue.finish(command)
 
 
-async def _answer(dialogue: BackendImap, request: UrlFetchRequest) -> bytes:
+Answer = tuple[bytes, memoryview, bytes]  # what is told is all three, the middle may be large
+
+
+async def _answer(dialogue: BackendImap, request: UrlFetchRequest) -> Answer:
     """What one URL names. Raises BadSyntax, Refusal."""
     url = parse_url(request.url)
     if url.access is None or not url.access.token:
         raise BadSyntax("the URL has no token")
     async with message_of(dialogue, url) as reader:
         if not request.items:
-            return format_urlfetch(request.url, await section_of(reader, url))
+            octets = await section_of(reader, url)
+            if len(octets) >= SLICE:
+                begin, end = format_urlfetch_around(request.url, len(octets))
+                return begin, octets, end
+            return format_urlfetch(request.url, bytes(octets)), memoryview(b""), b""
         return await _extended(reader, url, request)
 
 
-async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> bytes:
+async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> Answer:
     """RFC 5524 §3: a part's structure, and its octets as they are or decoded."""
     item, octets, structure = None, None, None
     original = None
@@ -141,16 +155,28 @@ async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> b
             octets = None
         if original is not None and octets is not None and not original.children:
             structure = _decoded(original, octets)
-    return format_urlfetch_extended(request.url, item, octets, structure)
+    if item is not None and octets is not None and len(octets) >= SLICE:
+        binary = item is UrlFetchItem.BINARY and has_nul(octets)
+        begin, end = format_urlfetch_around(
+            request.url, len(octets), item, structure, has_nul=binary
+        )
+        return begin, octets, end
+    small = None if octets is None else bytes(octets)
+    whole = format_urlfetch_extended(request.url, item, small, structure)
+    return whole, memoryview(b""), b""
 
 
-def _decoded(part: Part, octets: bytes) -> Part:
+def _decoded(part: Part, octets: memoryview) -> Part:
     """The part as it is with its encoding undone: what is told with BINARY (RFC 5524 §3.2). RFC 3501 counts the lines of the
     encoded part alone: where something was undone there are none, as Dovecot has it."""
     is_undone = part.encoding.upper() in (b"BASE64", b"QUOTED-PRINTABLE")
-    encoding = b"BINARY" if b"\x00" in octets else b"7BIT" if octets.isascii() else b"8BIT"
+    encoding = b"BINARY" if has_nul(octets) else b"7BIT" if _is_ascii(octets) else b"8BIT"
     lines = 0 if part.media[0] == b"TEXT" and is_undone else part.lines
     return replace(part, encoding=encoding, body_end=part.body_start + len(octets), lines=lines)
+
+
+def _is_ascii(octets: memoryview) -> bool:
+    return all(bytes(octets[at : at + SLICE]).isascii() for at in range(0, len(octets), SLICE))
 
 
 async def _structure(reader: Reader, url: ImapUrl) -> Part | None:

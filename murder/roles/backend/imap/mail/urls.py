@@ -21,7 +21,7 @@ from murder.wire.url import parse_url
 INTERNAL: Final = "INTERNAL"  # the mechanism of our tokens
 
 
-async def octets_of_url(dialogue: BackendImap, raw_url: bytes) -> bytes:
+async def octets_of_url(dialogue: BackendImap, raw_url: bytes) -> memoryview:
     """The octets of a message, a section or a part of it, of any mailbox that the client may read.
 
     Raises Refusal(BAD_URL) with the URL, whatever is wrong with it.
@@ -103,8 +103,8 @@ def check_token(dialogue: BackendImap, name: MailboxName, owner: str, access: Ur
         raise BadSyntax("the URL's token is not valid")
 
 
-async def section_of(reader: Reader, url: ImapUrl, form: Form = Form.BODY) -> bytes:
-    """The octets that a URL names of its message. Raises Refusal."""
+async def section_of(reader: Reader, url: ImapUrl, form: Form = Form.BODY) -> memoryview:
+    """The octets that a URL names of its message: a mapping of the store's, no copy. Raises Refusal."""
     section = url.section or Section()
     if form is Form.BINARY and section.text is not SectionText.WHOLE:
         raise Refusal(Code.CANNOT, "A header has no transfer encoding")
@@ -114,4 +114,4 @@ async def section_of(reader: Reader, url: ImapUrl, form: Form = Form.BODY) -> by
     if url.partial is not None:
         first, most = url.partial
         octets = octets[first:] if most is None else octets[first : first + most]
-    return bytes(octets)
+    return memoryview(octets)

@@ -1,0 +1,64 @@
+"""What is made of a large message is in memory a piece at a time, and waits for whoever reads slowly in a file."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from murder.errors import Refusal
+from murder.mime.nul import PIECE_OCTETS, told_pieces, told_size, without_nul
+from murder.mime.structure import parse_structure
+from murder.roles.backend.imap.mail import made as made_octets
+from murder.roles.backend.imap.mail.made import IN_MEMORY, Made, keep_made_in
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path) -> Iterator[None]:
+    before = made_octets._Place.folder
+    keep_made_in(tmp_path)
+    yield
+    made_octets._Place.folder = before
+
+
+@pytest.mark.parametrize("pieces", [[b""], [b"a", b"b"], [b"x" * IN_MEMORY], [b"y" * 70_000] * 9])
+def test_octets_are_what_was_written(pieces: list[bytes], tmp_path: Path) -> None:
+    made = Made()
+    for piece in pieces:
+        made.write(piece)
+    octets = made.octets()
+    assert bytes(octets) == b"".join(pieces)
+    assert isinstance(octets.obj, bytes) == (len(octets) <= IN_MEMORY)
+    assert list(tmp_path.iterdir()) == []  # nothing is left, whenever we die
+
+
+def test_what_is_read_is_one_open_file_each_and_goes_with_it() -> None:
+    def one() -> memoryview:
+        made = Made()
+        made.write(b"x" * (IN_MEMORY + 1))
+        return made.octets()
+
+    held = [one() for _ in range(3)]
+    before = len(os.listdir("/proc/self/fd"))
+    del held
+    assert len(os.listdir("/proc/self/fd")) == before - 3  # a mapping's own
+
+
+def test_where_no_file_can_be_made_the_client_hears_of_it(tmp_path: Path) -> None:
+    keep_made_in(tmp_path / "gone")
+    made = Made()
+    with pytest.raises((Refusal, OSError)):
+        made.write(b"x" * (IN_MEMORY + 1))
+
+
+def test_a_message_with_nul_is_told_a_piece_at_a_time() -> None:
+    for size in (100, PIECE_OCTETS + 17):
+        for encoding in (b"8bit", b"quoted-printable", b"base64"):
+            for end in (b"", b"\r\n"):
+                head = b"A: \x00\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n"
+                octets = head + b"QUJD" * size + b"\x00x" + end
+                root = parse_structure(octets)
+                pieces = list(told_pieces(memoryview(octets), root))
+                assert max(map(len, pieces)) <= 2 * PIECE_OCTETS
+                assert b"".join(pieces) == without_nul(octets, root)
+                assert told_size(memoryview(octets)) == sum(map(len, pieces))
