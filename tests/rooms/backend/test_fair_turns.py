@@ -20,7 +20,7 @@ from murder.roles.backend import pop3
 from murder.roles.backend.changes.updates import FEW, View
 from murder.roles.backend.delivery.addressee import Addressee
 from murder.roles.backend.delivery.arrival import BEGUN_AT_ONCE, Arrival
-from murder.roles.backend.imap.flags import FlagForms
+from murder.roles.backend.imap.flags import KEPT_FORM_OCTETS, KEPT_FORMS, FlagForms
 from murder.roles.backend.imap.mail import append
 from murder.roles.backend.imap.mail import qresync as missed
 from murder.roles.backend.imap.mailboxes import list as listing
@@ -319,3 +319,14 @@ async def test_thousands_of_removals_are_told_without_holding_the_loop(tmp_path:
         assert turns.longest < MOST_LINES
         await peer.close()
         await other.close()
+
+
+def test_a_session_keeps_no_long_forms_of_flags() -> None:
+    """Five hundred sets of a thousand keywords each would be 50 MB, for each session."""
+    forms = FlagForms(frozenset())
+    many = frozenset(f"keyword{number}" for number in range(1000))
+    assert forms.form(many) == forms.form(many)
+    for number in range(2000):
+        forms.form(frozenset({"a", f"b{number}"}))
+    assert many not in forms.formed and len(forms.formed) <= KEPT_FORMS
+    assert sum(map(len, forms.formed.values())) <= KEPT_FORMS * KEPT_FORM_OCTETS

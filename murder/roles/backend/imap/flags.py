@@ -27,6 +27,9 @@ MOST_KEYWORDS: Final = (
     1000  # of one mailbox are named at SELECT: some 20 kB, and more than any client shows
 )
 KEPT_FORMS: Final = 512  # different sets of flags in one mailbox; more are formatted anew
+KEPT_FORM_OCTETS: Final = (
+    512  # a longer one is made each time: a message may have a thousand keywords
+)
 
 
 ALL_NEEDED: Final = frozenset("stw")  # who has them may change any flag
@@ -52,14 +55,16 @@ class FlagForms:
         known = forms.get(flags)
         if known is not None:
             return known
-        if len(forms) >= KEPT_FORMS:
-            forms.clear()
         new = {flag for flag in flags if is_keyword(flag)} - self.keywords
         if new and len(self.keywords) < MOST_KEYWORDS:  # each announcement names them all
             self.keywords |= new
             self._fresh = True
         tells = is_recent and self.tells_recent
-        made = forms[flags] = format_flags(flags | {RECENT} if tells else flags)
+        made = format_flags(flags | {RECENT} if tells else flags)
+        if len(made) <= KEPT_FORM_OCTETS:
+            if len(forms) >= KEPT_FORMS:
+                forms.clear()
+            forms[flags] = made
         return made
 
     def fresh_words(self) -> bytes:

@@ -14,6 +14,7 @@ from murder.model.message import Uid
 from murder.model.name import MailboxName
 
 MAX_ROWS: Final = 100_000  # that wait; what comes then is not seen by scripts
+MAX_ROWS_OF_USER: Final = 5000  # so that nobody takes the others' room
 CHUNK: Final = 500  # messages of a row
 COLUMNS: Final = "user,mailbox,mailbox_id,uids,cause,origin,flags,script"
 TABLES: Final = (
@@ -22,6 +23,7 @@ TABLES: Final = (
     "mailbox_id TEXT NOT NULL, uids TEXT NOT NULL, "
     "cause TEXT NOT NULL, origin BLOB, flags TEXT NOT NULL, script TEXT NOT NULL) STRICT",
     "CREATE INDEX IF NOT EXISTS caused_due ON caused (next_at)",
+    "CREATE INDEX IF NOT EXISTS caused_user ON caused (user)",
 )
 
 
@@ -46,8 +48,17 @@ class Caused:
 
 def put(db: sqlite3.Connection, caused: Sequence[Caused]) -> int:
     """How many of them find room."""
-    count: int = db.execute("SELECT count(*) FROM caused").fetchone()[0]
-    room = list(caused[: max(0, MAX_ROWS - count)])
+    left: int = MAX_ROWS - db.execute("SELECT count(*) FROM caused").fetchone()[0]
+    own: dict[str, int] = {}
+    room: list[Caused] = []
+    for waiting in caused:
+        user = waiting.user
+        if user not in own:
+            of_user = db.execute("SELECT count(*) FROM caused WHERE user=?", (user,))
+            own[user] = of_user.fetchone()[0]
+        if len(room) < left and own[user] < MAX_ROWS_OF_USER:
+            own[user] += 1
+            room.append(waiting)
     db.executemany(
         f"INSERT INTO caused (next_at,tries,done,{COLUMNS}) VALUES (?,0,0,?,?,?,?,?,?,?,?)",
         [

@@ -294,3 +294,23 @@ async def test_a_long_row_goes_on_after_others_had_their_turn(
         await client.do("COPY 1:3 INBOX")
         await client.settled()
         assert [flags for _, flags in await client.messages()] == [["$seen-it"]] * 3
+
+
+async def test_one_users_rows_take_nobodys_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caused, "MAX_ROWS", 5)
+    monkeypatch.setattr(caused, "MAX_ROWS_OF_USER", 3)
+    deliveries = Deliveries(tmp_path)
+    try:
+        rows = {
+            user: [Caused(user, inbox_of(user), "id", [Uid(1)], "COPY")] for user in ("ana", "bob")
+        }
+        assert await deliveries.put_caused(rows["ana"] * 2) == 2
+        assert await deliveries.put_caused(rows["ana"] * 2) == 1
+        assert await deliveries.put_caused(rows["bob"] * 3) == 2  # all that is left
+        first = await deliveries.due_caused(10)
+        await deliveries.end_caused(first[0])
+        assert await deliveries.put_caused([*rows["ana"] * 2, *rows["bob"]]) == 1
+    finally:
+        deliveries.close()
