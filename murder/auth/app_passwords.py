@@ -5,6 +5,7 @@ of a password is a salted digest. That needs no slow hash: 100 random bits are g
 the time of an empty file beside it, on each node its own.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -21,6 +22,7 @@ from typing import Final
 from murder.api.auth import LoginAttempt
 from murder.durable import replace_file
 from murder.errors import Code, Refusal
+from murder.net.turns import Turn
 
 FILE: Final = "app_passwords"
 USED: Final = "app_passwords.used"
@@ -80,6 +82,29 @@ class AppPasswords:
         self._stamp: tuple[int, int, int] | None = None
         self._by_user: dict[str, list[AppPassword]] = {}
         self._said: dict[str, float] = {}
+        self._reading = asyncio.Lock()
+
+    async def look_again(self, turn: Turn | None = None) -> None:
+        """Before `find`, where others wait for their turn: the file may be long, and changes with each password made. Who
+        comes meanwhile waits for what it has now."""
+        if self._stamp_of_file() == self._stamp:
+            return
+        async with self._reading:
+            stamp = self._stamp_of_file()
+            if stamp is None or stamp == self._stamp or stamp[1] > MAX_FILE:
+                return  # `find` sees to it, in no time
+            turn = turn or Turn()
+            by_user: dict[str, list[AppPassword]] = {}
+            with (
+                contextlib.suppress(OSError, ValueError),
+                self._file.open(encoding="utf-8") as file,
+            ):
+                for line in file:
+                    _take_line(line, by_user)
+                    if turn.is_over:
+                        await turn.rest()
+                self._by_user, self._said = by_user, {}
+            self._stamp = stamp
 
     def find(
         self, attempt: LoginAttempt, user: str, password: bytes, *, is_trial: bool = False
@@ -178,14 +203,18 @@ class AppPasswords:
             (self._used / password.id).touch(mode=FILE_MODE)
             os.utime(self._used / password.id, (now, now))
 
-    def _refresh(self) -> None:
+    def _stamp_of_file(self) -> tuple[int, int, int] | None:
         try:
             status = self._file.stat()
         except OSError:
+            return None
+        return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+    def _refresh(self) -> None:
+        stamp = self._stamp_of_file()
+        if stamp is None:
             self._stamp, self._by_user = None, {}
-            return
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if stamp != self._stamp and status.st_size <= MAX_FILE:
+        elif stamp != self._stamp and stamp[1] <= MAX_FILE:
             # what cannot be read leaves all as it was
             with contextlib.suppress(OSError, ValueError):
                 self._by_user = _parsed(self._file.read_text(encoding="utf-8"))
@@ -216,10 +245,15 @@ class AppPasswords:
 def _parsed(text: str) -> dict[str, list[AppPassword]]:
     by_user: dict[str, list[AppPassword]] = {}
     for line in text.splitlines():
-        if line.strip():
-            password = parse_line(line)
-            by_user.setdefault(password.user, []).append(password)
+        _take_line(line, by_user)
     return by_user
+
+
+def _take_line(line: str, by_user: dict[str, list[AppPassword]]) -> None:
+    """Raises ValueError."""
+    if line.strip():
+        password = parse_line(line)
+        by_user.setdefault(password.user, []).append(password)
 
 
 def shown(passwords: AppPasswords, password: AppPassword) -> Mapping[str, object]:

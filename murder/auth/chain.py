@@ -161,6 +161,7 @@ class Chain:
     ) -> Decision | None:
         """Ask; None where it is a wrong password, or nobody's. Raises what the plugins raise."""
         if self._apps is not None:
+            await self._apps.look_again()
             app = self._apps.find(attempt, user, password)
             if app is not None:
                 return await self._by_app(app)

@@ -1,15 +1,18 @@
 """Application passwords: asked first, for their protocols, until they end or are revoked, the same on every node."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from murder.api.auth import Identity, LoginAttempt
-from murder.auth.app_passwords import FILE, PROTOCOLS, AppPasswords
+from murder.auth import app_passwords
+from murder.auth.app_passwords import FILE, PROTOCOLS, AppPassword, AppPasswords
 from murder.auth.chain import Chain
 from murder.auth.mechanisms import LOGIN
 from murder.errors import Code, Refusal
+from murder.net.turns import Turn
 from tests.rooms.auth.test_chain import Directory
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
@@ -103,3 +106,37 @@ def test_a_file_that_cannot_be_read_leaves_all_as_it_was(tmp_path: Path) -> None
     assert apps.find(HERE, "ana", password) is not None
     (tmp_path / FILE).write_text("{broken")
     assert apps.find(HERE, "ana", password) is not None
+
+
+async def test_thousands_are_read_in_turns_and_once_for_all_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = AppPasswords(tmp_path)
+    password = maker.add("ana", "phone").encode()
+    (line,) = (tmp_path / FILE).read_text("utf-8").splitlines(keepends=True)
+    others = (line.replace('"ana"', f'"user{number}"') for number in range(2000))
+    (tmp_path / FILE).write_text("".join([*others, line]), "utf-8")
+    worker, taken = AppPasswords(tmp_path), []
+    whole = app_passwords.parse_line
+
+    def counted(line: str) -> AppPassword:
+        taken.append(line)
+        return whole(line)
+
+    monkeypatch.setattr(app_passwords, "parse_line", counted)
+    turns = [Turn(clock=iter(range(10**6)).__next__) for _ in range(3)]  # each is over at once
+    await asyncio.gather(*(worker.look_again(turn) for turn in turns))
+    assert len(taken) == 2001 and turns[0].rests >= 2001
+    assert worker.find(HERE, "ana", password) is not None
+    assert len(taken) == 2001
+
+
+async def test_a_file_that_is_none_changes_nothing_for_a_login(tmp_path: Path) -> None:
+    apps = AppPasswords(tmp_path)
+    password = apps.add("ana", "phone").encode()
+    chain = Chain([("users", Directory({"ana": b"main"}))], apps=AppPasswords(tmp_path))
+    assert await chain.decide(HERE, "ana", password) is not None
+    (tmp_path / FILE).write_text("this is none\n", "utf-8")
+    assert await chain.decide(HERE, "ana", password) is not None  # what was known stays
+    (tmp_path / FILE).unlink()
+    assert await chain.decide(HERE, "ana", password) is None
