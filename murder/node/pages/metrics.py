@@ -1,7 +1,7 @@
 """Figures of a node for a monitoring system, in OpenMetrics; whether it lives, and is ready.
 
 At each question all processes of the node are asked over their control sockets, so that what is told is exact, and nothing
-is counted in shared memory. Each series carries role and worker.
+is counted in shared memory; who asks while they are asked shares the next question. Each series carries role and worker.
 
 Names are those of OpenTelemetry's semantic conventions where there are some (`process.cpu.time`, as Prometheus writes that).
 `system.*` is for figures of a whole host alone, so what `node.data` has left is murder's own; commands of mail protocols,
@@ -10,9 +10,9 @@ commits of a store and loops of asyncio have no convention.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -32,6 +32,7 @@ from murder.wire.nodes.control_words import AskFigures, AskStatus
 ANSWER_S: Final = 5.0
 WHO: Final = ("role", "worker")
 Answer = Mapping[str, Any]
+T = TypeVar("T")
 
 # What `status` tells: its key, the metric, its unit, what it means
 GAUGES: Final = (
@@ -92,22 +93,45 @@ def pages(folder: Path) -> "Pages":
     return Pages(folder)
 
 
+class Together(Generic[T]):
+    """A question that is asked once at a time, for all who came before it was begun: so many more may ask at once as like,
+    and it costs no more."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[T] | None = None
+
+    async def answer(self) -> T:
+        """Of a question that begins now, or when the one before is answered. Raises what that raises."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._run())
+        return await asyncio.shield(self._next)
+
+    async def _run(self) -> T:
+        async with self._turn:
+            self._next = None
+            return await self._ask()
+
+
 class Pages:
     """`/metrics`, `/healthz`, `/readyz`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._metrics = Together(self._told)
+        self._readiness = Together(self._ready)
 
     async def __call__(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return Response(405, b"GET it\n", headers={"Allow": "GET, HEAD"})
         match request.path.partition("?")[0]:
             case "/metrics":
-                return await self._metrics()
+                return await self._metrics.answer()
             case "/healthz":  # that this was answered says it
                 return Response(200, b"It lives\n")
             case "/readyz":
-                return await self._ready()
+                return await self._readiness.answer()
         return Response(404, b"/metrics, /healthz and /readyz are here\n")
 
     async def _ask(self, request: AskStatus | AskFigures) -> list[Answer]:
@@ -121,7 +145,7 @@ class Pages:
             pass  # a process hangs: the others' figures are told
         return answers
 
-    async def _metrics(self) -> Response:
+    async def _told(self) -> Response:
         status, figures = await asyncio.gather(self._ask(AskStatus()), self._ask(AskFigures()))
         text = await asyncio.to_thread(exposed, status, figures, time.time())
         return Response(200, text, CONTENT_TYPE_LATEST)

@@ -1,5 +1,6 @@
 """What a monitoring system sees of a node: a real one, asked over HTTP."""
 
+import asyncio
 import re
 import socket
 import urllib.error
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from murder.node.pages.metrics import FORMER, exposed
+from murder.node.pages.metrics import FORMER, Together, exposed
 from murder.trail.figures import CLASSES_S, Figures
 from tests.kit.demo import Demo, running_demo
+from tests.kit.waiting import until_soon
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +159,28 @@ def test_durations_are_told_by_class_and_in_sum() -> None:
     assert 'le="0.0001",' in page or 'le="0.0001"}' in page
     told = dict(re.findall(r'le="([^"]+)"[^}]*\} (\S+)', page))
     assert float(told["0.0001"]) == 2 and float(told["0.005"]) == 3 and float(told["+Inf"]) == 4
+
+
+async def test_however_many_ask_at_once_two_questions_are_asked() -> None:
+    asked: list[asyncio.Event] = []
+
+    async def ask() -> int:
+        asked.append(asyncio.Event())
+        await asked[-1].wait()
+        return len(asked)
+
+    together = Together(ask)
+    first = asyncio.ensure_future(together.answer())
+    await until_soon(lambda: len(asked) == 1, "it is asked")
+    others = [asyncio.ensure_future(together.answer()) for _ in range(300)]
+    others[0].cancel()
+    await asyncio.sleep(0)
+    asked[0].set()
+    assert await first == 1
+    await until_soon(lambda: len(asked) == 2, "it is asked for all others")
+    asked[1].set()
+    assert set(await asyncio.gather(*others[1:])) == {2} and len(asked) == 2
+    last = asyncio.ensure_future(together.answer())
+    await until_soon(lambda: len(asked) == 3, "it is asked anew")
+    asked[2].set()
+    assert await last == 3
