@@ -193,32 +193,32 @@ WATCHED: Final = {
         "rooms/backend/delivery/test_managesieve.py::test_a_script_that_is_too_big_costs_nothing_and_the_session_goes_on",
     ),
     "large mails and the scripts that see them": (
-        "sieve/test_large_messages.py::test_dozens_of_versions_have_one_body",
-        "sieve/test_large_messages.py::test_a_message_without_an_end_of_its_header_is_looked_through_in_steps",
-        "sieve/test_large_messages.py::test_an_edit_for_each_part_moves_them_all_at_once",
-        "sieve/test_large_messages.py::test_large_messages_are_put_together_anew_a_few_times",
-        "backend/delivery/test_submission.py::test_a_large_mail_is_put_down_and_read_as_it_is_and_few_at_a_time",
-        "backend/delivery/test_submission.py::test_what_deliveries_have_put_on_top_is_taken_off_at_once",
-        "backend/delivery/test_imap_scripts.py::test_one_users_rows_take_nobodys_room",
+        "rooms/sieve/test_large_messages.py::test_dozens_of_versions_have_one_body",
+        "rooms/sieve/test_large_messages.py::test_a_message_without_an_end_of_its_header_is_looked_through_in_steps",
+        "rooms/sieve/test_large_messages.py::test_an_edit_for_each_part_moves_them_all_at_once",
+        "rooms/sieve/test_large_messages.py::test_large_messages_are_put_together_anew_a_few_times",
+        "rooms/backend/delivery/test_submission.py::test_a_large_mail_is_put_down_and_read_as_it_is_and_few_at_a_time",
+        "rooms/backend/delivery/test_submission.py::test_what_deliveries_have_put_on_top_is_taken_off_at_once",
+        "rooms/backend/delivery/test_imap_scripts.py::test_one_users_rows_take_nobodys_room",
     ),
     "large mails that many read slowly: decoded, without NUL, by URL": (
-        "backend/mail/test_made.py::test_octets_are_what_was_written",
-        "backend/mail/test_made.py::test_a_message_with_nul_is_told_a_piece_at_a_time",
-        "wire/imap/test_extensions.py::test_what_stands_around_octets_that_are_sent_in_pieces",
+        "rooms/backend/mail/test_made.py::test_octets_are_what_was_written",
+        "rooms/backend/mail/test_made.py::test_a_message_with_nul_is_told_a_piece_at_a_time",
+        "rooms/wire/imap/test_extensions.py::test_what_stands_around_octets_that_are_sent_in_pieces",
     ),
     "headers of a million fields, or without an end": (
-        "mime/test_section_bounds.py::test_a_million_fields_are_no_million_objects",
-        "mime/test_section_bounds.py::test_a_message_without_a_blank_line_is_looked_through_piece_by_piece",
-        "mime/test_structure.py::test_what_is_searched_a_window_at_a_time_is_found_wherever_it_stands",
+        "rooms/mime/test_section_bounds.py::test_a_million_fields_are_no_million_objects",
+        "rooms/mime/test_section_bounds.py::test_a_message_without_a_blank_line_is_looked_through_piece_by_piece",
+        "rooms/mime/test_structure.py::test_what_is_searched_a_window_at_a_time_is_found_wherever_it_stands",
     ),
     "a thousand keywords on a message": (
-        "backend/test_fair_turns.py::test_a_session_keeps_no_long_forms_of_flags",
+        "rooms/backend/test_fair_turns.py::test_a_session_keeps_no_long_forms_of_flags",
     ),
     "thousands of application passwords": (
-        "auth/test_app_passwords.py::test_thousands_are_read_in_turns_and_once_for_all_who_wait",
+        "rooms/auth/test_app_passwords.py::test_thousands_are_read_in_turns_and_once_for_all_who_wait",
     ),
     "hundreds who ask for figures at once": (
-        "node/test_metrics.py::test_however_many_ask_at_once_two_questions_are_asked",
+        "rooms/node/test_metrics.py::test_however_many_ask_at_once_two_questions_are_asked",
     ),
 }
 

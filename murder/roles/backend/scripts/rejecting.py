@@ -53,7 +53,7 @@ def notification_of(
 
 def _composed(host: str, sender: str, recipient: str, text: str, outcome: Outcome) -> bytes:
     """RFC 5429 §2.2.1, RFC 8098 §3: the message as it came, whatever the script has made of it; of that the header."""
-    original = bytes(outcome.messages[0][:MAX_HEADER])
+    original = bytes(outcome.messages[0].pieces[0][:MAX_HEADER])
     message = Message(original)
     for _ in message.read():
         pass
