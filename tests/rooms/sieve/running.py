@@ -93,7 +93,7 @@ class Books:
             case OwnAddresses():
                 return self.addresses
             case RunProgram(kind=kind, program=program, arguments=arguments, octets=octets):
-                return self.run_program(kind, program, arguments, octets)
+                return self.run_program(kind, program, arguments, bytes(octets))
             case _:
                 raise AssertionError(question)
 
