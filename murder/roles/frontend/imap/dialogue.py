@@ -39,6 +39,7 @@ from murder.wire.nodes.control_answers import SessionShown
 IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
 FIRST_LOOK_S: Final = 1.0  # what a login waits for backends that nobody has been at yet
 LOOK_AGAIN_S: Final = 30.0
+WAITING_OCTETS: Final = 64 * 1024  # for a client that takes nothing: TLS keeps more beside them
 
 
 # A SELECT on its way without a task (`lobby`): where, what, as it came
@@ -93,6 +94,7 @@ class FrontendImap(ImapDialogue, Client):
         # a DONE may come behind the end of an IDLE that was not the client's
         self._late_done = False
         self._following: asyncio.Task[None] | None = None
+        connection.transport.set_write_buffer_limits(WAITING_OCTETS, WAITING_OCTETS // 4)
         frontend.sessions.add(self)
 
     @property
