@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 import structlog
 
@@ -41,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Before a test's module is imported. Where no test is named, those that an engine matters to."""
     memory.use_memory()
+    # examples take what they take: a machine may be busy (in CI Hypothesis's own profile has none either)
+    hypothesis.settings.register_profile("unhurried", hypothesis.settings(deadline=None))
+    hypothesis.settings.load_profile("unhurried")
     if engine := config.getoption("--engine"):
         os.environ["MURDER_TEST_ENGINE"] = engine
         if config.args_source is not pytest.Config.ArgsSource.ARGS:

@@ -367,7 +367,7 @@ async def test_who_stops_listening_gives_it_up(tmp_path: Path, log: Settings) ->
     assert one.ledger is not None
     stages = one.movable.move("etcd", one.ledger)
     await anext(stages)
-    with pytest.raises(Refusal, match="just being moved"):
+    with pytest.raises(Refusal, match="being moved to another engine"):
         await anext(one.movable.move("etcd", one.ledger))
     await stages.aclose()
     assert one.movable.kind == "embedded"
