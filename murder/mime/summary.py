@@ -42,6 +42,8 @@ def _dump_pairs(pairs: tuple[tuple[bytes, bytes], ...]) -> list[str]:
 
 
 def _load_pairs(flat: list[str]) -> tuple[tuple[bytes, bytes], ...]:
+    if not flat:
+        return ()
     words = [text.encode("latin-1") for text in flat]
     return tuple(zip(words[0::2], words[1::2], strict=True))
 
@@ -77,15 +79,17 @@ def _load_part(fields: list[Any]) -> Part:
         body_start=int(fields[4]),
         body_end=int(fields[5]),
         lines=int(fields[6]),
-        content_id=_octets(fields[7]),
-        description=_octets(fields[8]),
+        content_id=None if fields[7] is None else fields[7].encode("latin-1"),
+        description=None if fields[8] is None else fields[8].encode("latin-1"),
         encoding=fields[9].encode("latin-1"),
-        md5=_octets(fields[10]),
+        md5=None if fields[10] is None else fields[10].encode("latin-1"),
         disposition=None
         if disposition is None
         else (disposition[0].encode("latin-1"), _load_pairs(disposition[1])),
-        languages=tuple(language.encode("latin-1") for language in fields[12]),
-        location=_octets(fields[13]),
+        languages=tuple([language.encode("latin-1") for language in fields[12]])
+        if fields[12]
+        else (),
+        location=None if fields[13] is None else fields[13].encode("latin-1"),
         children=tuple(map(_load_part, fields[14])),
         envelope=None if fields[15] is None else _load_envelope(fields[15]),
     )
@@ -99,7 +103,7 @@ def _dump_addresses(addresses: tuple[Address, ...]) -> list[list[str | None]]:
 
 
 def _load_addresses(rows: list[list[Any]]) -> tuple[Address, ...]:
-    return tuple(Address(*map(_octets, row)) for row in rows)
+    return tuple([Address(*map(_octets, row)) for row in rows])
 
 
 def _dump_envelope(envelope: Envelope) -> list[Any]:
@@ -121,17 +125,20 @@ def _dump_envelope(envelope: Envelope) -> list[Any]:
 
 
 def _load_envelope(fields: list[Any]) -> Envelope:
-    from_ = _load_addresses(fields[2])
+    """Lists that are empty, as most are, cost no call."""
+    date, subject, of_from, of_sender, of_reply_to, to, cc, bcc, *texts = fields
+    in_reply_to, message_id, references = texts[:3]
+    from_ = _load_addresses(of_from) if of_from else ()
     return Envelope(
-        date=_octets(fields[0]),
-        subject=_octets(fields[1]),
+        date=None if date is None else date.encode("latin-1"),
+        subject=None if subject is None else subject.encode("latin-1"),
         from_=from_,
-        sender=from_ if fields[3] == 0 else _load_addresses(fields[3]),
-        reply_to=from_ if fields[4] == 0 else _load_addresses(fields[4]),
-        to=_load_addresses(fields[5]),
-        cc=_load_addresses(fields[6]),
-        bcc=_load_addresses(fields[7]),
-        in_reply_to=_octets(fields[8]),
-        message_id=_octets(fields[9]),
-        references=_octets(fields[10]),
+        sender=from_ if of_sender == 0 else _load_addresses(of_sender),
+        reply_to=from_ if of_reply_to == 0 else _load_addresses(of_reply_to),
+        to=_load_addresses(to) if to else (),
+        cc=_load_addresses(cc) if cc else (),
+        bcc=_load_addresses(bcc) if bcc else (),
+        in_reply_to=None if in_reply_to is None else in_reply_to.encode("latin-1"),
+        message_id=None if message_id is None else message_id.encode("latin-1"),
+        references=None if references is None else references.encode("latin-1"),
     )

@@ -25,6 +25,10 @@ MOST: Final = {  # Python calls of ours: where nothing has changed since the com
     b"fetch 1:* FLAGS": 145,
     b"FETCH 1:5 BODY.PEEK[]": 215,
     b"UID SEARCH UNSEEN": 155,
+    b"SEARCH TEXT zebra": 440,
+    b"SEARCH BODY zebra": 395,
+    b"SEARCH SUBJECT zebra": 385,
+    b"SEARCH FROM zebra": 355,
     b"SELECT INBOX": 210,
     b"UID FETCH 2 (UID FLAGS RFC822.SIZE)": 165,
     # `?`: + and - in turn, so that each is a change
