@@ -269,17 +269,7 @@ class Mover:
             raise _NotBegun(refusal.code, refusal.text) from refusal
         finally:
             peer.close()
-        ended = outgoing.move
-        self._log.info(
-            "move.done",
-            move=move.id,
-            mailbox=display(move.root),
-            target=move.server,
-            messages=ended.messages,
-            octets=ended.octets,
-            stop_ms=round(1000 * ended.stop_s, 1),
-        )
-        return ended
+        return outgoing.move
 
     def _acl_of(self, name: MailboxName) -> bytes:
         entry = self.backend.mailboxes.find(name)

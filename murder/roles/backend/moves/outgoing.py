@@ -327,11 +327,18 @@ class Outgoing:
 
     async def finished(self, stop_s: float = 0.0) -> None:
         """It is over; what has left is kept for a while."""
+        log = logger(role="backend", move=self.move.id, mailbox=display(self.move.root))
         if self._stays:
-            facts = {"move": self.move.id, "mailbox": display(self.move.root)}
-            log = logger(role="backend")
-            log.warning("move.expunged_stay", **facts, backend=self._peer.server)
+            log.warning("move.expunged_stay", backend=self._peer.server)
         await self._save(state=State.DONE, finished_at=time.time(), stop_s=stop_s, problem="")
+        move = self.move
+        log.info(
+            "move.done",
+            target=move.server,
+            messages=move.messages,
+            octets=move.octets,
+            stop_ms=round(1000 * move.stop_s, 1),
+        )
 
     async def thaw(self) -> None:
         """Undo a stop that a crash left."""
