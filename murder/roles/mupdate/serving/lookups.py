@@ -2,22 +2,19 @@
 that in few steps. `master` decides whether it may."""
 
 from murder.model.name import collation_key
-from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.stream import format_rows
 from murder.wire.mupdate import PLAIN_FIND
 
 
-def answer_to(data: bytes, mailboxes: MailboxList) -> bytes | None:
-    """To a FIND in its commonest spelling, of a name that the list has; None of whatever else has come."""
+def plain_find(data: bytes) -> tuple[bytes, bytes] | None:
+    """Tag and name of a FIND in its commonest spelling; None of whatever else has come."""
     plain = PLAIN_FIND.fullmatch(data)
     if plain is None:
         return None
     tag, size, literal, quoted = plain.groups()
     if literal is not None and int(size) != len(literal):
         return None
-    name = quoted if literal is None else literal
-    row = mailboxes.row(name)
-    return None if row is None else format_found(tag, name, row)
+    return tag, quoted if literal is None else literal
 
 
 def format_found(tag: bytes, name: bytes, row: bytes | None) -> bytes:

@@ -24,7 +24,7 @@ from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.commits.owner import peer_of
 from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.mboxlist import MailboxList
-from murder.roles.mupdate.serving.lookups import answer_to, format_found
+from murder.roles.mupdate.serving.lookups import format_found, plain_find
 from murder.roles.mupdate.serving.pages import LISTS, pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows
@@ -204,17 +204,17 @@ class MupdateDialogue(ClientDialogue):
 
     def _tell_found(self, data: bytes) -> bool:
         """Answer a FIND at once, where nothing else is on its way; whether it is answered."""
-        ledger, is_due = self.service.ledger, self._pump_is_due or self._pumping
-        if is_due or self._held is not None or self.is_closing or not self._writes.is_idle:
+        ledger, is_closing = self.service.ledger, self.is_closing or self.connection.writing_paused
+        is_due = self._pump_is_due or self._pumping or self._held is not None or is_closing
+        is_plain = not is_due and self.session.may_be_plain(data)
+        is_free = is_plain and self._writes.is_idle and (not ledger or ledger.is_ready)
+        if not is_free or (asked := plain_find(data)) is None:
             return False
-        is_plain = not self.connection.writing_paused and self.session.may_be_plain(data)
-        if not is_plain or not (ledger is None or ledger.is_ready):
-            return False
-        lines = answer_to(data, self.service.mailboxes)
-        if lines is not None:
-            self.bad_commands = 0
-            self.tell(lines)
-        return lines is not None
+        if not (row := self.service.mailboxes.row(asked[1])) and ledger and ledger.is_shared:
+            return False  # another master may know of it already
+        self.bad_commands = 0
+        self.tell(format_found(*asked, row))
+        return True
 
     def begin(self) -> None:
         super().begin()
