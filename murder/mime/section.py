@@ -16,7 +16,7 @@ from murder.model.query.fetch import Section, SectionText
 
 MAX_SELECTED_OCTETS: Final = 4 * 1024 * 1024  # of a header in which fields are looked for
 MAX_FIELDS: Final = (
-    20_000  # of one header that are known by their names: each takes some 150 octets
+    10_000  # of one header that are known by their names: each takes some 300 octets
 )
 
 
