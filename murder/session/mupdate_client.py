@@ -12,6 +12,7 @@ from typing import Final
 from murder.errors import BadSyntax, Misuse
 from murder.wire.fragment import Fragmenter, Literal
 from murder.wire.mupdate import (
+    LISTS,
     Banner,
     Kind,
     Response,
@@ -43,9 +44,7 @@ class State(Enum):
 _READS_AND_WRITES: Final = frozenset(
     {
         Verb.FIND,
-        Verb.LIST,
-        Verb.BELOW,
-        Verb.HEADS,
+        *LISTS,
         Verb.NOOP,
         Verb.RESERVE,
         Verb.ACTIVATE,

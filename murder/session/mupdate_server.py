@@ -12,6 +12,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.wire.fragment import STEPS, Fragmenter, Literal
 from murder.wire.mupdate import (
     GO_AHEAD,
+    LISTS,
     PLAIN_COMMAND,
     Command,
     Verb,
@@ -47,7 +48,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.LOGOUT: frozenset({State.LOGOUT}),
 }
 
-READS: Final = frozenset({Verb.FIND, Verb.LIST, Verb.BELOW, Verb.HEADS, Verb.NOOP})
+READS: Final = frozenset({Verb.FIND, *LISTS, Verb.NOOP})
 WRITES: Final = frozenset(
     {
         *(Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE),

@@ -90,6 +90,9 @@ ARITY: Final = {
     # our extension: so many rows behind a name ("": from the first one on), all with empty access lists
     Verb.HEADS: Arity(2, 2),
 }
+# answered by rows, as many as there are
+LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS})
+TELLING: Final = frozenset({Verb.FIND, *LISTS, Verb.UPDATE, Verb.FOLLOW})
 _VERBS: Final = {verb.value: verb for verb in Verb}
 
 

@@ -9,7 +9,7 @@ from murder.roles.mupdate.database.environment import Environment
 from murder.roles.mupdate.database.record import Head, unpack_head
 from murder.roles.mupdate.database.snapshot import Table, Viewing
 
-FIRST_BATCH: Final = 64  # most walks end here
+FIRST_BATCH: Final = 64  # rows: most walks end here
 BATCH: Final = 400  # half a millisecond
 
 

@@ -23,7 +23,7 @@ from murder.roles.mupdate.database.ahead import Draft
 from murder.roles.mupdate.database.anew import build_anew
 from murder.roles.mupdate.database.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.roles.mupdate.database.environment import MAP_BYTES, Environment, open_environment
-from murder.roles.mupdate.database.heads import heads
+from murder.roles.mupdate.database.heads import FIRST_BATCH, heads
 from murder.roles.mupdate.database.holding import Holding
 from murder.roles.mupdate.database.indexing import SERVER
 from murder.roles.mupdate.database.record import (
@@ -55,7 +55,6 @@ from murder.roles.mupdate.database.transaction import (
 
 T = TypeVar("T")
 
-FIRST_BATCH: Final = 64  # rows: most walks end here
 BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond,
 PAGE_OCTETS: Final = 128 * 1024  # or about so many octets of rows: access lists may be long
 _LOOK_ROWS: Final = 8  # read between two looks at how much they are, behind a row that is not long

@@ -14,9 +14,8 @@ from murder.model.name import MAX_NAME_OCTETS, MailboxName
 from murder.roles.mupdate.remote.link import Link, Target
 from murder.roles.mupdate.remote.masters import Masters
 from murder.session.mupdate_client import Event, Rows, is_answer
-from murder.wire.mupdate import UNAVAILABLE, Kind, Response, Verb
+from murder.wire.mupdate import LISTS, UNAVAILABLE, Kind, Response, Verb
 
-LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS})
 MAX_LIST_ROWS: Final = 10_000_000  # of a LIST: several times the largest murder known
 MAX_LIST_OCTETS: Final = 1 << 30  # and of that; a million rows have 120 MiB
 MAX_ROWS: Final = 16  # of any other answer: a FIND has one

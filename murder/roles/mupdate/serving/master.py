@@ -25,7 +25,7 @@ from murder.roles.mupdate.commits.owner import peer_of
 from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.lookups import format_found, plain_find
-from murder.roles.mupdate.serving.pages import LISTS, pages
+from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows
 from murder.roles.mupdate.serving.untaken import Untaken
@@ -45,6 +45,7 @@ from murder.trail.figures import Figures
 from murder.wire.base64line import decode_response
 from murder.wire.mupdate import (
     MASTER,
+    TELLING,
     UNAVAILABLE,
     Banner,
     Command,
@@ -67,7 +68,6 @@ PIECE_OCTETS: Final = 16 * 1024  # of a page
 NOTED_OCTETS: Final = 4096  # what is written less at a time is not worth counting
 READ_OCTETS: Final = 32 * 1024  # at a time
 UNREAD_OCTETS: Final = 16 * 1024  # of TLS records that are not yet decrypted
-TELLING: Final = frozenset({Verb.FIND, *LISTS, Verb.UPDATE, Verb.FOLLOW})
 NEVER_S: Final = 10 * 365 * 86400.0
 
 Running = Coroutine[Any, Any, None] | None

@@ -11,7 +11,6 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.record import SEQ_OCTETS, Head, location_of_row, pack_row
 from murder.wire.mupdate import Command, Verb
 
-LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS})
 MOST_HEADS: Final = 10_000  # of one command
 HEADS: Final = 200  # of a page
 
