@@ -16,7 +16,7 @@ from murder.log import logger
 from murder.net.own_folder import make_own_folder
 from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer, user_behind
 from murder.trail.audit import NODE, audit_log
-from murder.wire.nodes.control_answers import OwnPorts, Reloaded
+from murder.wire.nodes.control_answers import OwnPorts, Reloaded, shown_of
 from murder.wire.nodes.control_words import Request, format_request, parse_control_request
 
 SOCKET: Final = "node"  # without `.sock`: it is none of those that `status` asks
@@ -74,7 +74,7 @@ class NodeSocket:
             if isinstance(result, Reloaded):
                 facts = {"user": user_behind(writer), "arguments": ",".join(result.changed)}
                 self._audit.note("reload", {**facts, "problems": len(result.problems)})
-            writer.write(format_answer(result.shown()))
+            writer.write(format_answer(shown_of(result)))
         except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
             writer.write(format_answer({"no": str(problem)}))
         finally:

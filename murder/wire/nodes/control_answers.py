@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from murder.wire.nodes.json_fields import Fields
@@ -336,11 +336,6 @@ class Reloaded:
     waiting: tuple[str, ...] = ()
     problems: tuple[ReloadProblem, ...] = ()
 
-    def shown(self) -> dict[str, object]:
-        """As JSON has it."""
-        problems = [{"file": it.file, "key": it.key, "problem": it.problem} for it in self.problems]
-        return {"changed": self.changed, "waiting": self.waiting, "problems": problems}
-
 
 @dataclass(frozen=True, slots=True)
 class OwnPorts:
@@ -354,14 +349,12 @@ class OwnPorts:
         """Without the keys."""
         return {port.partition(" ")[2] for port in self.ports}
 
-    def shown(self) -> dict[str, object]:
-        """As JSON has it."""
-        return {"pid": self.pid, "ports": self.ports}
 
-
-def shown_of(value: ProcessFacts | ListFacts | Traced) -> dict[str, object]:
+def shown_of(
+    value: ProcessFacts | ListFacts | Traced | Reloaded | OwnPorts,
+) -> dict[str, object]:
     """Its fields, as JSON has them."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    return asdict(value)
 
 
 def parse_node_status(answer: Words) -> Status:

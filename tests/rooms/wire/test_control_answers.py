@@ -132,9 +132,9 @@ def test_a_line_of_a_log_comes_back_as_it_went() -> None:
 def test_what_came_of_a_reload_comes_back_as_it_went() -> None:
     problems = (ReloadProblem("/etc/murder.toml", "tls", "it has ended"),)
     for reloaded in (Reloaded(("log.level",), ("node.name",)), Reloaded(problems=problems)):
-        assert parse_reloaded(over_the_wire(reloaded.shown())) == reloaded
+        assert parse_reloaded(over_the_wire(shown_of(reloaded))) == reloaded
     ports = OwnPorts(7, ("frontend.imap 127.0.0.1:143", "mupdate.listen [::1]:3905"))
-    assert parse_own_ports(over_the_wire(ports.shown())) == ports
+    assert parse_own_ports(over_the_wire(shown_of(ports))) == ports
     assert ports.endpoints == {"127.0.0.1:143", "[::1]:3905"}
     nothing: dict[str, Any] = {"changed": [], "waiting": [], "problems": []}
     wrongs: list[dict[str, Any]] = [{"changed": [], "waiting": []}, {**nothing, "changed": 5}]
