@@ -61,9 +61,12 @@ class _Health:
 
 
 class Upstreams:
-    """One a worker: all its ways to other servers. `within`: the one that runs in this process, where there is one."""
+    """One a worker: all its ways to other servers. `within`: the one that runs in this process, where there is one;
+    `figures`: of a role that counts what it opens."""
 
-    def __init__(self, config: Config, within: Within | None = None) -> None:
+    def __init__(
+        self, config: Config, within: Within | None = None, figures: Figures | None = None
+    ) -> None:
         self._config = config
         self._within = within
         self._tickets = Tickets(config.node.keytab)
@@ -74,7 +77,7 @@ class Upstreams:
         self._addresses: dict[tuple[str, ProtocolSpec], Address] = {}
         self._versions: dict[str, str] = {}  # of backends, as they greeted last
         self._log = logger()
-        self.figures: Figures | None = None  # of a role that counts
+        self._figures = figures
 
     def met(self, server: str, greeting: str) -> None:
         """What a server says in its greeting. A version that was not tried beside this one is told, once."""
@@ -178,9 +181,9 @@ class Upstreams:
                 connection.write(format_header(int(version[1]), source, target))
                 if address.tls == "implicit":
                     await self.starttls(connection, address)
-            if self.figures is not None:
+            if self._figures is not None:
                 took_s = time.perf_counter() - began
-                self.figures.took("upstream_connects", took_s, address.server)
+                self._figures.took("upstream_connects", took_s, address.server)
             return connection
         except UpstreamFailure as failure:
             self.failed(failure)

@@ -17,6 +17,7 @@ from murder.model.protocol import LMTP
 from murder.net.connection import Connection
 from murder.net.outgoing.lines import LineUpstream, open_lines, prove
 from murder.roles.frontend.lmtp_transaction import LmtpTransaction
+from murder.roles.frontend.origin import checked_hops
 from murder.roles.frontend.shared import Frontend
 from murder.serve.addressing import candidates_of
 from murder.serve.lmtp import LmtpDialogue, shown_reply
@@ -179,13 +180,7 @@ class FrontendLmtp(LmtpDialogue):
 
     def _origin_told(self) -> dict[bytes, bytes]:
         """Who our client is, for a backend that wants to know. Raises UpstreamFailure at the end of too long a chain."""
-        hops = self.hops_left - 1
-        if hops < 0:
-            raise UpstreamFailure(
-                UpstreamKind.PROTOCOL,
-                self.service.server_name,
-                "a proxy loop",
-            )
+        hops = checked_hops(self.hops_left - 1, self.service.server_name)
         return {
             b"ADDR": self.peer_address.encode(),
             b"PORT": str(self.peer_port).encode(),

@@ -123,8 +123,7 @@ class FrontendRole(ClientRole):
     def _make_frontend(self, mailboxes: MailboxList, ping: Ping) -> Frontend:
         config = self._config
         locator = Locator(mailboxes, ping, config.mupdate.command_timeout_s)
-        upstreams = Upstreams(config, self._within)
-        upstreams.figures = self.figures
+        upstreams = Upstreams(config, self._within, self.figures)
         multiplexor = None
         if config.frontend.mode == "multiplexor":
             multiplexor = Multiplexor(config, mailboxes, locator, upstreams)

@@ -21,6 +21,7 @@ from murder.net.outgoing.pool import open_imap
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.arbiter import Arbiter, Correct
 from murder.roles.frontend.imap.selected import Moved, Selected
+from murder.roles.frontend.origin import checked_hops
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
 from murder.roles.frontend.visible import find, may_know_of, may_know_of_new
@@ -229,10 +230,11 @@ class FrontendImap(ImapDialogue, Client):
 
     async def _open(self, server: str) -> ImapUpstream:
         config, login = self.frontend.config, self.user
+        hops = checked_hops(self.connection.hops_left, self.service.server_name)
         identity = [
             (ORIGIN_FIELD, self.connection.peer),
             (SESSION_FIELD, self.connection.cid),
-            (HOPS_FIELD, str(self.hops_left())),
+            (HOPS_FIELD, str(hops)),
             (FOLLOWS_FIELD, WATCHES_TOO),
         ]
         opened = await open_imap(
@@ -267,17 +269,6 @@ class FrontendImap(ImapDialogue, Client):
             yield extra
         finally:
             self._close(extra)
-
-    def hops_left(self) -> int:
-        """A proxy that is a client of itself must come to an end."""
-        left = self.connection.hops_left
-        if left < 0:
-            raise UpstreamFailure(
-                UpstreamKind.PROTOCOL,
-                self.service.server_name,
-                "a proxy loop",
-            )
-        return left
 
     async def relay_at(self, server: str, command: Command) -> Reply:
         """A command as it came, at one backend; all answers, the tagged one too, untouched to the client."""

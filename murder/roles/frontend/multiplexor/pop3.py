@@ -46,7 +46,7 @@ async def _log_in(
     upstreams: Upstreams, upstream: LineUpstream, visitor: Visitor, offers: Offers
 ) -> Welcome:
     if visitor.facts and XCLIENT in offers.words:
-        upstream.send(b"XCLIENT " + visitor.xclient() + b"\r\n")
+        upstream.send(visitor.xclient())
         await upstream.line()  # who is not believed may go on all the same
     if visitor.utf8:
         upstream.send(b"UTF8\r\n")

@@ -19,6 +19,7 @@ from murder.net.outgoing.upstream import Address, Upstreams
 from murder.roles.frontend.locate import Locator
 from murder.roles.frontend.multiplexor.find import Finder
 from murder.roles.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome
+from murder.roles.frontend.origin import checked_hops
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.wire.imap.id import HOPS_FIELD, ORIGIN_FIELD, PORT_FIELD, SESSION_FIELD
 
@@ -209,8 +210,7 @@ class Multiplexor:
         self, place: Place, visitor: Visitor, caller: Caller, speech: Speech
     ) -> tuple[LineUpstream, Welcome]:
         """Connect and log in. Raises UpstreamFailure, of the kind AUTH where they are not let in."""
-        if caller.hops < 0:
-            raise UpstreamFailure(UpstreamKind.PROTOCOL, place.server, "a proxy loop")
+        checked_hops(caller.hops, place.server)
         upstreams, address = self._upstreams, self._address_of(place, speech.protocol)
         origin = (caller.address, caller.port)
         known = self._offers.get(address)

@@ -24,7 +24,7 @@ async def _log_in(
     upstreams: Upstreams, upstream: LineUpstream, visitor: Visitor, offers: Offers
 ) -> Welcome:
     if visitor.facts and XCLIENT in offers.words:
-        await tell(upstream, b"XCLIENT " + visitor.xclient() + b"\r\n")
+        await tell(upstream, visitor.xclient())
     await enter(upstream, visitor.proof(upstreams, upstream))
     return Welcome(format_status(Kind.OK), UNAUTHENTICATE in offers.words)
 

@@ -12,6 +12,7 @@ from murder.model.protocol import ProtocolSpec
 from murder.net.outgoing.lines import LineUpstream
 from murder.net.outgoing.proving import Proof
 from murder.net.outgoing.upstream import Upstreams
+from murder.roles.frontend.origin import format_xclient
 from murder.session.sasl import plain_response
 from murder.wire.imap.id import HOPS_FIELD, ORIGIN_FIELD, PORT_FIELD, SESSION_FIELD
 
@@ -27,13 +28,11 @@ class Visitor:
     utf8: bool = False
 
     def xclient(self) -> bytes:
-        """The arguments of XCLIENT, as Dovecot reads them in POP3 and ManageSieve."""
-        fields = dict(self.facts)
-        named = (
-            *(("ADDR", ORIGIN_FIELD), ("PORT", PORT_FIELD)),
-            *(("SESSION", SESSION_FIELD), ("TTL", HOPS_FIELD)),
+        """The facts as XCLIENT."""
+        facts = dict(self.facts)
+        return format_xclient(
+            *(facts[name] for name in (ORIGIN_FIELD, PORT_FIELD, SESSION_FIELD, HOPS_FIELD))
         )
-        return " ".join(f"{word}={fields[name]}" for word, name in named if name in fields).encode()
 
     def proof(self, upstreams: Upstreams, upstream: LineUpstream) -> Proof:
         """What shows that we may come in for them. Raises UpstreamFailure."""
