@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,6 +91,32 @@ async def test_nothing_is_said_within_a_response(tmp_path: Path) -> None:
         assert dialogue.connection.gathered == [STILL]
         store.may.set()
         assert (await client.until(b"a "))[-1].startswith(b"a OK")
+        await client.close()
+
+
+async def test_nothing_is_said_to_a_backend_that_speaks_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An INPROGRESS between them would end a RENAME of several backends that takes longer than it takes to say so."""
+    async with running_backend(tmp_path) as running:
+        client = await logged_in(*running.address)
+        (dialogue,) = running.backend.sessions
+        assert isinstance(dialogue, BackendImap)
+        connection, gathered, heard = dialogue.connection, [], asyncio.Event()
+
+        async def serve(*_: object) -> None:
+            connection.send_gathered()
+            dialogue.look(dialogue.loop.time() + 2 * SLOT_S)
+            gathered.append(list(connection.gathered))
+            await heard.wait()
+
+        monkeypatch.setattr(type(dialogue.renames.parts), "serve", serve)
+        certificate = SimpleNamespace(name="be2.test", roles=("backend",))
+        monkeypatch.setattr(connection, "certificate", certificate)
+        client.send(b"x XPART\r\n")
+        assert await client.line() == b"x OK Frames now"
+        heard.set()
+        assert gathered == [[]]
         await client.close()
 
 

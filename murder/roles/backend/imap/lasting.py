@@ -34,6 +34,11 @@ class Lasting(ImapDialogue):
         finally:
             self.took(command, began)
 
+    def leave_imap(self) -> bytes:
+        """From here on the peer speaks something else: what of that has come already."""
+        self.is_inside = True
+        return self.session.take_rest()
+
     def took(self, command: Command, began: float) -> None:
         """It is done; `began` by `time.monotonic`."""
         took_s = time.monotonic() - began

@@ -93,7 +93,7 @@ def run_xpart(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _serve(dialogue: BackendImap, command: Command, server: str) -> None:
-    dialogue.session.take_rest()  # it speaks only when it has read the OK
+    dialogue.leave_imap()  # it speaks only when it has read the OK
     dialogue.send_ok(command, "Frames now")
     channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
     try:

@@ -206,8 +206,7 @@ def run_xbackup(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _read_all(dialogue: BackendImap, command: Command) -> None:
-    dialogue.session.take_rest()  # it speaks only when it has read the OK
-    dialogue.is_inside = True
+    dialogue.leave_imap()  # it speaks only when it has read the OK
     channel = FrameChannel(dialogue.connection, "a backup", PEER_TIMEOUT_S)
     reading = Reading(dialogue.backend, channel)
     dialogue.send_ok(command, "Frames now")
@@ -220,8 +219,7 @@ async def _read_all(dialogue: BackendImap, command: Command) -> None:
 
 
 async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
-    dialogue.session.take_rest()  # it speaks only when it has read the OK
-    dialogue.is_inside = True
+    dialogue.leave_imap()  # it speaks only when it has read the OK
     dialogue.send_ok(command, "Frames now")
     channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
     facts = dialogue.log_facts()
@@ -258,8 +256,7 @@ def run_sync(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _sync(dialogue: BackendImap, command: Command) -> None:
-    rest = dialogue.session.take_rest()
-    dialogue.is_inside = True
+    rest = dialogue.leave_imap()
     connection = dialogue.connection
     channel = OctetChannel(connection, connection.peer, PEER_TIMEOUT_S)
     arriving = dialogue.mover.take_from_cyrus(connection.peer)
