@@ -10,6 +10,7 @@ from murder.model.name import MailboxName
 from murder.net.sweep import SLOT_S
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.lasting import STILL, Lasting
+from murder.roles.backend.imap.mail import fetch
 from plugins.store_memory import MemoryStore
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import running_backend
@@ -91,6 +92,51 @@ async def test_nothing_is_said_within_a_response(tmp_path: Path) -> None:
         assert dialogue.connection.gathered == [STILL]
         store.may.set()
         assert (await client.until(b"a "))[-1].startswith(b"a OK")
+        await client.close()
+
+
+async def test_nothing_is_said_behind_the_head_of_a_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which has just filled what is sent at once; the rest of the response waits for more."""
+    monkeypatch.setattr(fetch, "GATHER", 25)
+    async with running_backend(tmp_path) as running:
+        client = await logged_in(*running.address)
+        (dialogue,) = running.backend.sessions
+        assert isinstance(dialogue, BackendImap)
+        await client.ok("APPEND INBOX {5+}\r\n\r\nabc")
+        await client.ok("SELECT INBOX")
+        flush, seen = dialogue.flush, list[bool]()
+
+        async def watched() -> None:
+            seen.append(dialogue.is_inside)
+            await flush()
+
+        dialogue.flush = watched  # type: ignore[method-assign]
+        await client.ok("FETCH 1 (UID INTERNALDATE BODY.PEEK[TEXT]<0.2>)")
+        assert seen[0] and not dialogue.is_inside
+        await client.close()
+
+
+async def test_nothing_is_said_within_the_octets_of_a_url(tmp_path: Path) -> None:
+    async with running_backend(tmp_path) as running:
+        client = await logged_in(*running.address)
+        (dialogue,) = running.backend.sessions
+        assert isinstance(dialogue, BackendImap)
+        client.send(b"t APPEND INBOX {%d+}\r\n%s\r\n" % (len(LONG), LONG))
+        assert (await client.until(b"t "))[-1].startswith(b"t OK")
+        url = "imap://ana@be1.test/INBOX/;uid=1;urlauth=anonymous"
+        (told,) = await client.ok(f'GENURLAUTH "{url}" INTERNAL')
+        flush, loop = dialogue.flush, dialogue.loop
+
+        async def long_after() -> None:
+            await flush()
+            dialogue.look(loop.time() + 2 * SLOT_S)
+
+        dialogue.flush = long_after  # type: ignore[method-assign]
+        answer, *behind = await client.ok(f'URLFETCH "{told.split(b" ")[2].decode()}"')
+        assert answer.endswith(b"{%d}\r\n%s" % (len(LONG), LONG))
+        assert set(behind) == {SAID}
         await client.close()
 
 

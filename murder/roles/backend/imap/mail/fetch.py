@@ -137,6 +137,15 @@ async def _small_octets(mailbox: Mailbox, message: Message) -> bytes | None:
     return None if len(octets) != message.size or b"\x00" in octets else octets
 
 
+async def send_in_slices(dialogue: BackendImap, octets: memoryview) -> None:
+    """Within a response (`is_inside`): a client may take large ones as slowly as it likes."""
+    for at in range(0, len(octets), SLICE):
+        dialogue.send(bytes(octets[at : at + SLICE]))
+        if dialogue.connection.writing_paused:
+            let_go(octets)
+        await dialogue.flush()
+
+
 class _Fetch:
     """One FETCH under way."""
 
@@ -369,8 +378,8 @@ class _Fetch:
                 if piece is None:
                     continue
                 if not begun:
-                    self._put(head + b"".join(fact + b" " for fact in facts))
                     begun = self._is_inside = True
+                    self._put(head + b"".join(fact + b" " for fact in facts))
                 else:
                     self._put(b" ")
                 begin, body = piece
@@ -439,12 +448,7 @@ class _Fetch:
             self._put(bytes(octets))
             return
         self._send()
-        view = memoryview(octets)
-        for at in range(0, len(view), SLICE):
-            self._dialogue.send(bytes(view[at : at + SLICE]))
-            if self._dialogue.connection.writing_paused:
-                let_go(view)
-            await self._dialogue.flush()
+        await send_in_slices(self._dialogue, memoryview(octets))
 
     async def _flush(self) -> None:
         if self._out_octets >= GATHER // 2:

@@ -12,7 +12,7 @@ from murder.model.query.fetch import Form, SectionText
 from murder.model.url import ImapUrl
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mail.content import Reader
-from murder.roles.backend.imap.mail.fetch import SLICE
+from murder.roles.backend.imap.mail.fetch import SLICE, send_in_slices
 from murder.roles.backend.imap.mail.urls import INTERNAL, message_of, section_of
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
@@ -112,11 +112,11 @@ async def _fetch(
             begin, octets, end = await _answer(dialogue, request)
         except (BadSyntax, Refusal):  # RFC 4467 §7: nobody learns why
             begin, octets, end = format_urlfetch(request.url, None), memoryview(b""), b""
+        dialogue.is_inside = True
         dialogue.send(begin)
-        for at in range(0, len(octets), SLICE):  # a client may take a large one slowly
-            dialogue.send(bytes(octets[at : at + SLICE]))
-            await dialogue.flush()
+        await send_in_slices(dialogue, octets)
         dialogue.send(end)
+        dialogue.is_inside = False
         await dialogue.flush()
     await dialogue.finish(command)
 
