@@ -1,6 +1,8 @@
 """What is made of a large message is in memory a piece at a time, and waits for whoever reads slowly in a file."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from murder.mime.nul import PIECE_OCTETS, told_pieces, told_size, without_nul
 from murder.mime.structure import parse_structure
 from murder.roles.backend.imap.mail import made as made_octets
 from murder.roles.backend.imap.mail.made import IN_MEMORY, Made, keep_made_in
+from tests.kit.peer import Peer
+from tests.rooms.backend.server import running_backend
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +66,34 @@ def test_a_message_with_nul_is_told_a_piece_at_a_time() -> None:
                 assert max(map(len, pieces)) <= 2 * PIECE_OCTETS
                 assert b"".join(pieces) == without_nul(octets, root)
                 assert told_size(memoryview(octets)) == sum(map(len, pieces))
+
+
+async def test_a_disk_that_takes_no_more_leaves_a_response_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands before it is with the client already: the rest of that response must still be read as one."""
+    plain, coded = b"x" * 78 + b"\r\n", b"QUJD" * 19 + b"\r\n"
+    parts = (b"\r\n" + plain * 2000, b"Content-Transfer-Encoding: base64\r\n\r\n" + coded * 6000)
+    head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    mail = head + b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + b"--b--\r\n"
+    async with running_backend(tmp_path) as running:
+        client = await Peer.at(*running.address)
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        client.send(b"t APPEND INBOX {%d+}\r\n%s\r\n" % (len(mail), mail))
+        assert (await client.until(b"t "))[-1].startswith(b"t OK")
+        await client.ok("SELECT INBOX")
+
+        def full(**_: object) -> None:
+            raise OSError(errno.ENOSPC, "no room")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", full)
+        asked = "BODY.PEEK[1] BINARY.PEEK[2] BODY.PEEK[HEADER]"
+        answer, status = await client.command(f"FETCH 1 ({asked})")
+        assert answer == b"* 1 FETCH (BODY[1] {%d}\r\n%s BINARY[2] NIL BODY[HEADER] {%d}\r\n%s)" % (
+            *(len(plain) * 2000, plain * 2000),
+            *(len(head), head),
+        )
+        assert status.startswith(b"t NO [OVERQUOTA]")
+        assert (await client.command("NOOP"))[-1].startswith(b"t OK")
+        await client.close()

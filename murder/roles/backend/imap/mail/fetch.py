@@ -178,7 +178,7 @@ class _Fetch:
         self._lines: bytes | None = None
         self._told: tuple[int, int] = 0, 0  # of how many messages, up to which UID, they are
         self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
-        self._damage: DamagedMessageError | None = None
+        self._damage: Refusal | None = None  # of some; the others are told
         self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
         self._whole = _name_of_whole(self._items)
 
@@ -374,7 +374,8 @@ class _Fetch:
             facts = self._facts(message, flags_too)
             self._put(self._dialogue.forms.fresh_words())
             for item in self._items:
-                piece = await self._octet_piece(reader, item)
+                make = self._later_piece if begun else self._octet_piece
+                piece = await make(reader, item)
                 if piece is None:
                     continue
                 if not begun:
@@ -389,7 +390,7 @@ class _Fetch:
         except DamagedMessageError as damage:
             if begun:
                 raise
-            self._damage = damage  # the others are told
+            self._damage = damage
             return
         except Refusal as refusal:
             if refusal.code is not Code.EXPUNGE_ISSUED or begun:
@@ -404,6 +405,18 @@ class _Fetch:
         else:
             self._put(b"%s%s)\r\n" % (head, b" ".join(facts)))
         await self._flush()
+
+    async def _later_piece(
+        self, reader: Reader, item: FetchItem
+    ) -> tuple[bytes, memoryview | bytes] | None:
+        """Behind the first one, which the client may have: what cannot be told is NIL, and the end says why."""
+        try:
+            return await self._octet_piece(reader, item)
+        except Refusal as refusal:
+            if not isinstance(item, BodyItem):
+                raise
+            self._damage = refusal
+            return format_body(item, None), b""
 
     async def _octet_piece(
         self, reader: Reader, item: FetchItem
