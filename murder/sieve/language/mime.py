@@ -54,7 +54,8 @@ class Loop:
         return self._moved[2]
 
     def settle(self) -> None:
-        """All of them are where they are said to be."""
+        """All of them are where they are said to be, for who changes them."""
+        self._moved = None
         if self.by:
             self.parts[:] = [_moved_by(part, self.by) for part in self.parts]
             self.by = 0

@@ -146,3 +146,19 @@ def test_parts_that_are_looked_at_together_are_bounded() -> None:
     assert isinstance(action, Discard)
     (action,) = run(script, message=message, limits=Limits(body_octets=8)).actions
     assert isinstance(action, Keep)
+
+
+def test_a_part_is_where_it_is_after_it_was_replaced_between_two_edits() -> None:
+    """The same part, moved by as many octets as before, and elsewhere."""
+    script = """require ["foreverypart", "mime", "editheader", "replace", "variables", "extracttext"];
+        foreverypart {
+            if header :mime "x-part" "0" {
+                addheader "X-A" "b";
+                if header :mime "x-part" "0" { replace :mime "X-Part: 7\r\n\r\nwords\r\n"; }
+                addheader "X-A" "c";
+                if header :mime "x-part" "7" { extracttext "text"; }
+            }
+        }
+        if string "${text}" "words" { discard; }"""
+    (action,) = run(script, message=parts_of(3)).actions
+    assert isinstance(action, Discard)
