@@ -67,6 +67,8 @@ def _composed(host: str, sender: str, recipient: str, text: str, outcome: Outcom
         *[("Original-Message-ID", message_id) for message_id in ids],
         ("Disposition", "automatic-action/MDN-sent-automatically; deleted"),
     ]
+    # also of what such a part is in (RFC 2045 §6.4)
+    in_8bit = ("Content-Transfer-Encoding", "8bit")
     fields = [
         ("Message-ID", f"<reject-{digest.hexdigest()[:32]}@{host}>"),
         ("Date", format_date(datetime.now(UTC))),
@@ -76,22 +78,21 @@ def _composed(host: str, sender: str, recipient: str, text: str, outcome: Outcom
         *[("In-Reply-To", message_id) for message_id in ids],
         ("Auto-Submitted", "auto-replied (rejected)"),
         ("MIME-Version", "1.0"),
+        in_8bit,
         (
             "Content-Type",
             f'multipart/report; report-type=disposition-notification; boundary="{boundary}"',
         ),
     ]
-    utf8 = [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Transfer-Encoding", "8bit"),
-    ]
+    utf8 = [("Content-Type", "text/plain; charset=utf-8"), in_8bit]
+    of_headers = [("Content-Type", "text/rfc822-headers"), in_8bit]
     head = original.replace(b"\r\n", b"\n").partition(b"\n\n")[0] + b"\n"
     parts = (
         format_message(utf8, format_lines(BEFORE + text)),
         format_message(
             [("Content-Type", "message/disposition-notification")], format_message(report, b"")
         ),
-        format_message([("Content-Type", "text/rfc822-headers")], head.replace(b"\n", b"\r\n")),
+        format_message(of_headers, head.replace(b"\n", b"\r\n")),
     )
     line = f"--{boundary}".encode()
     body = b"".join(line + b"\r\n" + part + b"\r\n" for part in parts)

@@ -40,6 +40,8 @@ async def test_words_that_are_not_ascii_come_in_a_notification_once(tmp_path: Pa
     assert message.get_content_type() == "multipart/report"
     assert message.get_param("report-type") == "disposition-notification"
     text, report, header = message.iter_parts()
+    for entity in (message, text, header):  # a part in 8bit is in nothing less (RFC 2045 §6.4)
+        assert entity["Content-Transfer-Encoding"] == "8bit"
     assert "Bitte nicht: größer als nötig" in text.get_content()
     assert report.get_content_type() == "message/disposition-notification"
     for fact in (
