@@ -303,7 +303,9 @@ class Deliveries:
         """All that waits, in one transaction; whoever comes behind and finds nothing left has been taken along."""
         works: list[tuple[Callable[[], Any], Future[Any]]] = []
         while not self._waiting.empty():
-            works.append(self._waiting.get())
+            work, done = self._waiting.get()
+            done.set_running_or_notify_cancel()  # who waits may leave; not while this is told to them
+            works.append((work, done))
         if not works:
             return
         results: list[Any] = []
@@ -315,7 +317,8 @@ class Deliveries:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             for _, done in works:
-                done.set_exception(error)
+                if not done.cancelled():
+                    done.set_exception(error)
             return
         for (_, done), result in zip(works, results, strict=True):
             if not done.cancelled():

@@ -1,6 +1,8 @@
 """What scripts remember: found again within its period, and no more of it than there is room for."""
 
+import asyncio
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +85,27 @@ async def test_what_is_over_is_forgotten_in_both_tables(tmp_path: Path) -> None:
         database.close()
     finally:
         books.close()
+
+
+async def test_who_leaves_takes_no_answer_from_those_that_failed_with_it(books: Deliveries) -> None:
+    """All that is done in one transaction hears of its error, also where one of them waits no more."""
+    begun, may = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        may.wait()
+
+    def fail() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    held = asyncio.create_task(books._do(hold))
+    await asyncio.to_thread(begun.wait)
+    left, waits = (asyncio.create_task(books._do(fail)) for _ in range(2))
+    await asyncio.sleep(0)  # both are behind the first now
+    left.cancel()
+    await asyncio.wait([left])
+    may.set()
+    async with asyncio.timeout(10):
+        with pytest.raises(sqlite3.OperationalError):
+            await waits
+    await held
