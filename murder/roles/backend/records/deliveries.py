@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
-from murder.durable import replace_file
+from murder.durable import replace_file, sync_folder
 from murder.roles.backend.records import caused as caused_rows
 from murder.roles.backend.records import remembered
 from murder.roles.backend.records.caused import Caused
@@ -248,6 +248,7 @@ class Deliveries:
     def lay_aside(self, mail: Mail) -> Path:
         """The file in which it is now, for the operator: nobody else has it. Blocks. Raises OSError."""
         self._undelivered.mkdir(exist_ok=True)
+        sync_folder(self._undelivered.parent)
         file = self._undelivered / f"{mail.key.hex()}.eml"
         replace_file(file, mail.octets)
         return file

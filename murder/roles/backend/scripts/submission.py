@@ -138,8 +138,11 @@ class Submitter:
         give_up_s = self.config.submission.give_up_s
         # longer than a deleted user can be had back, by default
         if time.time() - mail.at > give_up_s + max(give_up_s, DAY_S):
-            with suppress(OSError):
+            try:
                 file = await asyncio.to_thread(self._deliveries.lay_aside, mail)
+            except OSError as error:
+                sent.problem += f"; nor as a file: {error}"
+            else:
                 facts = {"user": mail.user, "sender": mail.sender, "to": sent.refused}
                 self._log.error(
                     "outgoing.undelivered", **facts, file=str(file), problem=sent.problem

@@ -210,6 +210,22 @@ async def test_what_can_be_kept_nowhere_is_a_file_in_the_end(tmp_path: Path) -> 
         assert (file.read_bytes(), file.stat().st_mode & 0o777) == (octets, 0o600)
 
 
+async def test_where_no_file_can_be_made_it_waits_and_its_row_says_why(tmp_path: Path) -> None:
+    async with sending(tmp_path, ONE, *[b"554 no"] * 9, give_up_s=86_400.0) as (client, _):
+        folder = tmp_path / "backend/deliveries"
+        (folder / "undelivered").write_bytes(b"")
+        mail = Mail(b"key", "gone", "", ("x@y.example",), b"S: x\r\n\r\n", keep=b"user.gone")
+        await client.one.backend.deliveries.end(b"", [mail])
+        with sqlite3.connect(folder / "deliveries.db") as database:  # two days ago
+            database.execute("UPDATE outgoing SET at=at-2*86400-1")
+        client.one.backend.events.publish(MailQueued())
+        tried = "SELECT state, problem FROM outgoing WHERE tries>0"
+        await until_soon(lambda: database.execute(tried).fetchone(), "it is tried")
+        state, problem = database.execute(tried).fetchone()
+        database.close()
+        assert state == PENDING and "nor as a file" in problem and "undelivered" in problem
+
+
 async def test_what_was_taken_is_not_sent_again_where_no_file_can_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
