@@ -101,6 +101,8 @@ async def _run(
     words = [os.fsencode(word) for word in command]
     environment = {name: os.fsencode(text) for name, text in known.items() if "\0" not in text}
     pipe = asyncio.subprocess.PIPE
+    # from before it began, as sudo's `timeout` counts from behind that: else which of the two ends it is chance
+    ends_at = asyncio.get_running_loop().time() + program.timeout_s
     try:
         process = await asyncio.create_subprocess_exec(
             *words,
@@ -118,7 +120,7 @@ async def _run(
     except (OSError, ValueError) as error:
         return b"", str(error)
     try:
-        async with asyncio.timeout(program.timeout_s):
+        async with asyncio.timeout_at(ends_at):
             said, complaint = await _converse(process, pieces, program.max_output_bytes)
             code = await process.wait()
     except TimeoutError:

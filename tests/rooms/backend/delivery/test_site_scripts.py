@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog import get_logger
@@ -25,7 +26,7 @@ from murder.roles.backend.scripts.site import flaws_of_site
 from murder.roles.backend.scripts.srs import RedirectSenders
 from tests.kit.dialogue import Player, Streams
 from tests.kit.process import ROOT
-from tests.kit.waiting import turns, until_soon
+from tests.kit.waiting import pause, turns, until_soon
 from tests.rooms.backend.delivery.test_sieve_delivery import MESSAGE, delivering, sending
 from tests.rooms.backend.server import OnePassword, Parts, config_in, running_backend, spool_store
 
@@ -347,6 +348,31 @@ def test_a_node_that_is_not_root_runs_a_program_as_another_user_by_sudo(tmp_path
         "None ['it takes longer than 0.5 s']",
         "None ['exit code 3: oh']",
     ], done.stderr
+
+
+async def test_a_program_that_sudo_has_ended_by_its_time_is_said_to_take_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others have the processor, that one has begun before it is looked at here, and ends before."""
+    sudo = written(
+        tmp_path, "sudo", '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n'
+    )
+    sudo.chmod(0o700)
+    begin = asyncio.create_subprocess_exec
+
+    async def begun_late(*words: bytes, **named: Any) -> asyncio.subprocess.Process:
+        process = await begin(*words, **named)
+        pause(0.5, "the processor is somebody else's")
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", begun_late)
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    monkeypatch.setattr("murder.roles.backend.scripts.programs.PATH", f"{tmp_path}:{PATH}")
+    one = ProgramConfig(("/bin/sleep", "60"), ("execute",), "users", "daemon", timeout_s=0.2)
+    with capture_logs() as logged:
+        programs = Programs({"one": one})
+        assert not await programs.run("execute", "one", (), (), {}, get_logger(), for_user=True)
+    assert logged[-1]["problem"] == "it takes longer than 0.2 s"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")
