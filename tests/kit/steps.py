@@ -262,19 +262,31 @@ def lines_run(function: Callable[..., object], *arguments: object) -> int:
     return count
 
 
-@contextlib.contextmanager
-def counting_calls(calls: Counter[str]) -> Iterator[None]:
+class Profiled:
+    """While this is entered, `note` hears of each call in this thread and of each return, as `sys.setprofile` tells it: the
+    frame, the event and its object. No function of a library is called for it, which would be counted."""
+
+    def __init__(self, note: Callable[[FrameType, str, Any], None]) -> None:
+        self._note = note
+        self._garbage = garbage_kept()
+
+    def __enter__(self) -> None:
+        self._garbage.__enter__()
+        sys.setprofile(self._note)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+        self._garbage.__exit__(None, None, None)
+
+
+def counting_calls(calls: Counter[str]) -> Profiled:
     """Add up the calls of murder's own functions in this thread, by where they lead."""
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(OURS):
             calls[f"{frame.f_code.co_filename[len(OURS) :]}:{frame.f_code.co_name}"] += 1
 
-    sys.setprofile(note)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
+    return Profiled(note)
 
 
 class Turns:

@@ -7,7 +7,6 @@ import asyncio
 import heapq
 import itertools
 import mmap
-import sys
 from dataclasses import dataclass
 from types import FrameType
 
@@ -19,7 +18,7 @@ from murder.config.value import parse_network
 from murder.errors import Code, Refusal
 from murder.model.identity import Identity
 from murder.net.shared_counter import PART_OCTETS, TABLES, Counts
-from tests.kit.steps import garbage_kept
+from tests.kit.steps import Profiled
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
@@ -340,10 +339,8 @@ def test_a_machine_that_has_just_started_looks_for_nobody_who_failed() -> None:
 
         for _ in range(2):  # what is kept of the first time
             steps.clear()
-            with garbage_kept():
-                sys.setprofile(note)
+            with Profiled(note):
                 penalties.at_once(HERE, "ana", b"right", lambda user, _: Identity(user))
-                sys.setprofile(None)
         called.append(steps)
     assert called[0] == called[1]
     assert "rows" not in called[0]

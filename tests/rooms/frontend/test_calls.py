@@ -11,7 +11,6 @@ import functools
 import logging
 import re
 import socket
-import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from murder.log import set_up
 from murder.net.listener import Bounds
 from murder.net.shared_counter import Counts, allocate
 from tests.kit.sections import server_section
-from tests.kit.steps import garbage_kept
+from tests.kit.steps import Profiled
 from tests.kit.waiting import pause_here
 from tests.rooms.frontend.server import Parts, running_frontend
 
@@ -121,12 +120,8 @@ def counting(loop: CountingLoop) -> Iterator[Count]:
                 count.functions[f"{where}:{code.co_firstlineno} {code.co_name}"] += 1
 
     before = Counter(loop.made)
-    with garbage_kept():
-        sys.setprofile(note)
-        try:
-            yield count
-        finally:
-            sys.setprofile(None)
+    with Profiled(note):
+        yield count
     count.made = loop.made - before
 
 

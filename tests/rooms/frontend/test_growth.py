@@ -4,7 +4,6 @@ LMDB that ours make, which no neighbour on the machine disturbs."""
 import asyncio
 import contextlib
 import socket
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -18,10 +17,10 @@ from murder.model.name import MailboxName
 from murder.roles.mupdate.database.change import PutEntry
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from tests.kit.sections import server_section
+from tests.kit.steps import OURS, Profiled
 from tests.rooms.frontend.server import running_frontend
 from tests.rooms.frontend.test_calls import USER, Backend, Client
 
-OURS: Final = str(Path(__file__).parent.parent.parent.parent / "murder")
 SIZES: Final = (10, 3_000)
 TIMES: Final = 3
 TRIES: Final = 3
@@ -121,12 +120,9 @@ async def counted(
             if done >= TRIES and (few is None or is_within(fewest, few)):
                 break
             counting.calls.clear()
-            sys.setprofile(counting.note)
-            try:
+            with Profiled(counting.note):
                 for act, kind in ((read, "imap"), (mail, "lmtp")):
                     await loop.run_in_executor(None, act, running.ports[kind], counting)
-            finally:
-                sys.setprofile(None)
             for doing in (*DOINGS, "RCPT"):
                 calls = counting.calls[doing]
                 fewest[doing] = min(fewest.get(doing, calls), calls)
