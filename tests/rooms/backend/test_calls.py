@@ -3,6 +3,8 @@ left out."""
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -43,6 +45,9 @@ NEW: Final = 60  # of a STATUS of a mailbox that nobody has asked for
 _signs: Final = cycle(b"+ -".split())
 
 
+Ask = Callable[[bytes], Awaitable[None]]
+
+
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> None:
     if b"?" in line:
         line = line.replace(b"?", next(_signs))
@@ -52,89 +57,84 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: 
     assert said.startswith(b"x OK"), said
 
 
+@asynccontextmanager
+async def sessions(folder: Path, count: int = 1) -> AsyncIterator[list[Ask]]:
+    """How each of so many, of one user at one backend, asks for something that succeeds."""
+    async with running_backend(folder, partial(spool_store, folder)) as running:
+        streams = [await asyncio.open_connection(*running.address) for _ in range(count)]
+        asks = [partial(ask, reader, writer) for reader, writer in streams]
+        for (reader, _), one in zip(streams, asks, strict=True):
+            await reader.readline()
+            await one(b"LOGIN %b secret" % USERS[0].encode())
+        yield list(asks)
+        for _, writer in streams:
+            writer.close()
+
+
 async def test_a_command_is_so_many_calls(tmp_path: Path) -> None:
     calls: Counter[str] = Counter()
-    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
-        reader, writer = await asyncio.open_connection(*running.address)
-        await reader.readline()
-        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+    async with sessions(tmp_path) as (tell,):
         for _ in range(5):
-            await ask(reader, writer, b"APPEND INBOX {4+}\r\na: b")
-        await ask(reader, writer, b"SELECT INBOX")
+            await tell(b"APPEND INBOX {4+}\r\na: b")
+        await tell(b"SELECT INBOX")
         for command, most in MOST.items():
             for _ in range(2):  # what is kept is so from then on
-                await ask(reader, writer, command)
+                await tell(command)
             for _ in range(TRIES):
                 calls.clear()
                 with counting_calls(calls):
                     for _ in range(TIMES):
-                        await ask(reader, writer, command)
+                        await tell(command)
                 found = sum(calls.values()) / TIMES
                 if found <= most:
                     break
             assert found <= most, f"{found} calls of {command!r}: {calls}"
-        writer.close()
 
 
 async def test_a_status_of_what_has_changed_is_no_walk(tmp_path: Path) -> None:
     """The counters stand in one row: nothing but that is read anew."""
     calls: Counter[str] = Counter()
-    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
-        streams = [await asyncio.open_connection(*running.address) for _ in range(2)]
-        for reader, writer in streams:
-            await reader.readline()
-            await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
-        (reader, writer), other = streams
+    async with sessions(tmp_path, 2) as (tell, other):
         status = b"STATUS INBOX (MESSAGES UIDNEXT UNSEEN)"
-        await ask(reader, writer, status)
+        await tell(status)
         for _ in range(TIMES):
-            await ask(*other, b"APPEND INBOX {4+}\r\na: b")
+            await other(b"APPEND INBOX {4+}\r\na: b")
             with counting_calls(calls):
-                await ask(reader, writer, status)
+                await tell(status)
         assert sum(calls.values()) / TIMES <= CHANGED, calls
-        for _, one in streams:
-            one.close()
 
 
 async def test_a_status_of_a_mailbox_that_was_not_asked_for_is_few_calls(tmp_path: Path) -> None:
     """Its row of the list and its row of counters are read, and no mailbox is opened."""
     calls: Counter[str] = Counter()
-    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
-        reader, writer = await asyncio.open_connection(*running.address)
-        await reader.readline()
-        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+    async with sessions(tmp_path) as (tell,):
         for number in range(TIMES):
-            await ask(reader, writer, b"CREATE INBOX/%d" % number)
+            await tell(b"CREATE INBOX/%d" % number)
         fewest = NEW + 1.0
         for items in (b"MESSAGES", b"UIDNEXT UNSEEN", b"MESSAGES RECENT UNSEEN"):
             calls.clear()
             with counting_calls(calls):
                 for number in range(TIMES):
-                    await ask(reader, writer, b"STATUS INBOX/%d (%b)" % (number, items))
+                    await tell(b"STATUS INBOX/%d (%b)" % (number, items))
             fewest = min(fewest, sum(calls.values()) / TIMES)
         assert fewest <= NEW, calls
-        writer.close()
 
 
 async def test_a_list_by_another_pattern_is_no_walk(tmp_path: Path) -> None:
     """All that the user may see is known from the LIST before."""
     calls: Counter[str] = Counter()
-    async with running_backend(tmp_path, partial(spool_store, tmp_path)) as running:
-        reader, writer = await asyncio.open_connection(*running.address)
-        await reader.readline()
-        await ask(reader, writer, b"LOGIN %b secret" % USERS[0].encode())
+    async with sessions(tmp_path) as (tell,):
         for number in range(5):
-            await ask(reader, writer, b"CREATE INBOX/%d" % number)
+            await tell(b"CREATE INBOX/%d" % number)
         fewest = OTHER_PATTERN + 1.0
         for attempt in range(TRIES):  # whatever is written into the list is a reason to look
             pattern = (b"INBOX*%d", b"I%%%d", b"INBOX/%%/%d")[attempt % 3]
-            await ask(reader, writer, b'LIST "" *')
+            await tell(b'LIST "" *')
             calls.clear()
             with counting_calls(calls):
                 for number in range(TIMES):
-                    await ask(reader, writer, b'LIST "" ' + pattern % (TIMES * attempt + number))
+                    await tell(b'LIST "" ' + pattern % (TIMES * attempt + number))
             fewest = min(fewest, sum(calls.values()) / TIMES)
             if fewest <= OTHER_PATTERN:
                 break
         assert fewest <= OTHER_PATTERN, calls
-        writer.close()
