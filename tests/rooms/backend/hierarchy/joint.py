@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from murder.api.store import MailboxStore, NewMessage
 from murder.config import BackendConfig
-from murder.errors import UpstreamFailure, UpstreamKind
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import Location
 from murder.model.name import MailboxName, Namespace, moved
@@ -219,6 +219,43 @@ async def three(
 def note_of(owner: str) -> bytes:
     """A mailbox's own annotations of its owner."""
     return json.dumps({owner: {"/specialuse": "\\Sent"}}).encode()
+
+
+async def until_killed(
+    nodes: Nodes, victim: str, step: int, change: Awaitable[tuple[str, ...]]
+) -> tuple[list[str], bool | None]:
+    """A change that be1.test is asked for, and a victim that dies behind so many of its steps. Those that it has begun; and
+    whether the client has been told that it is done, None where nobody has told."""
+    seen: list[str] = []
+
+    def die(at: str) -> None:
+        seen.append(at)
+        if len(seen) > step:
+            raise KilledError
+
+    nodes[victim].on_step = die
+    is_done: bool | None = None
+    try:
+        late = await change
+        is_done = True
+        assert set(late) <= {victim}
+    except (Refusal, UpstreamFailure) as error:
+        is_done = False
+        assert victim in str(error) and victim != "be1.test"
+    except KilledError:
+        assert victim == "be1.test"
+    return seen, is_done
+
+
+async def outcomes_of(play: Callable[[int], Awaitable[str]]) -> list[str]:
+    """Of a kill at every step; `play` says "" where there are no more."""
+    outcomes: list[str] = []
+    for step in range(MOST_STEPS):
+        outcome = await play(step)
+        if not outcome:
+            return outcomes
+        outcomes.append(outcome)
+    raise AssertionError("it has more steps")
 
 
 async def settle(nodes: Nodes) -> None:

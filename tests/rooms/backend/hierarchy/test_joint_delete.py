@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from murder.config import BackendConfig
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, deleted_name
 from murder.roles.backend.renames.tree import Tree
 from murder.roles.mupdate.database.change import PutNote
@@ -14,13 +14,13 @@ from murder.wire.nodes.rename_words import Act
 from tests.rooms.backend.hierarchy.joint import (
     ACL,
     HOMES,
-    MOST_STEPS,
     OLD,
     SUBSCRIBED,
-    KilledError,
     Nodes,
+    outcomes_of,
     settle,
     three,
+    until_killed,
 )
 
 AT = 1_700_000_000
@@ -124,24 +124,8 @@ async def test_a_kill_at_any_step_leaves_all_or_nothing(
             await annotate(nodes)
             tree = await begin(nodes, way)
             before = state(nodes)
-            seen: list[str] = []
-
-            def die(at: str) -> None:
-                seen.append(at)
-                if len(seen) > step:
-                    raise KilledError
-
-            nodes[victim].on_step = die
-            is_done: bool | None = None
-            try:
-                late = await nodes["be1.test"].change(tree)
-                is_done = True
-                assert set(late) <= {victim}
-            except (Refusal, UpstreamFailure) as error:
-                is_done = False
-                assert victim in str(error) and victim != "be1.test"
-            except KilledError:
-                assert victim == "be1.test"
+            changed = nodes["be1.test"].change(tree)
+            _, is_done = await until_killed(nodes, victim, step, changed)
             if not nodes[victim].is_dead:
                 return ""
             config = nodes[victim].backend.config
@@ -153,14 +137,7 @@ async def test_a_kill_at_any_step_leaves_all_or_nothing(
             await check(nodes, set_of(nodes, after == "resting", after == "gone"))
             return "new" if after != before else "old"
 
-    outcomes = []
-    for step in range(MOST_STEPS):
-        outcome = await play(step)
-        if not outcome:
-            break
-        outcomes.append(outcome)
-    else:
-        raise AssertionError("it has more steps")
+    outcomes = await outcomes_of(play)
     assert set(outcomes) == {"old", "new"} and len(outcomes) > 6, outcomes
 
 

@@ -30,8 +30,10 @@ from tests.rooms.backend.hierarchy.joint import (
     KilledError,
     Wire,
     check,
+    outcomes_of,
     settle,
     three,
+    until_killed,
     worker,
 )
 from tests.rooms.mupdate.nodes import run
@@ -54,24 +56,8 @@ async def test_a_kill_at_any_step_leaves_all_or_nothing(
 ) -> None:
     async def play(step: int) -> str:
         async with three(tmp_path / str(step), store) as (_, nodes):
-            seen: list[str] = []
-
-            def die(at: str) -> None:
-                seen.append(at)
-                if len(seen) > step:
-                    raise KilledError
-
-            nodes[victim].on_step = die
-            outcome: bool | None = None
-            try:
-                late = await nodes["be1.test"].rename()
-                outcome = True  # the client has been told so
-                assert set(late) <= {victim}
-            except (Refusal, UpstreamFailure) as error:
-                outcome = False
-                assert victim in str(error) and victim != "be1.test"
-            except KilledError:
-                assert victim == "be1.test"
+            renamed = nodes["be1.test"].rename()
+            seen, outcome = await until_killed(nodes, victim, step, renamed)
             if not nodes[victim].is_dead:
                 return ""
             await nodes[victim].reborn()
@@ -79,14 +65,7 @@ async def test_a_kill_at_any_step_leaves_all_or_nothing(
             is_new = await check(nodes, outcome)
             return f"{seen[-1]} {'new' if is_new else 'old'}"
 
-    outcomes = []
-    for step in range(MOST_STEPS):
-        outcome = await play(step)
-        if not outcome:
-            break
-        outcomes.append(outcome)
-    else:
-        raise AssertionError("it has more steps")
+    outcomes = await outcomes_of(play)
     assert {one.rpartition(" ")[2] for one in outcomes} == {"old", "new"}
     assert len(outcomes) > 8, outcomes
 
