@@ -1,16 +1,17 @@
 """NUL in a message: base IMAP is told of an encoded part, in sizes, structure and octets alike; BINARY has it as it is."""
 
-import asyncio
 import base64
 import re
 import smtplib
+from functools import partial
 from pathlib import Path
 
 import pytest
-import uvloop
 
+from tests.kit.peer import Peer
 from tests.rooms.backend.delivery.test_lmtp_and_pop3 import against, deliver, pop
-from tests.rooms.backend.server import maildir_store, memory_store, running_backend, spool_store
+from tests.rooms.backend.server import running_backend
+from tests.rooms.backend.test_transcripts import STORES
 
 BODY = b"a\x00b\r\n" * 40
 MAIL = (
@@ -21,20 +22,15 @@ MAIL = (
 )
 
 
-async def ask(folder: Path, make_store: object, commands: list[bytes]) -> list[bytes]:
+async def ask(folder: Path, kind: str, commands: list[bytes]) -> list[bytes]:
     """What each of the commands is answered, whole."""
-    answers = []
-    async with running_backend(folder, make_store) as running:  # type: ignore[arg-type]
-        reader, writer = await asyncio.open_connection(*running.address)
-        await reader.readline()
-        for command in [b"LOGIN ana secret", *commands]:
-            writer.write(b"t " + command + b"\r\n")
-            answer = b""
-            while not re.search(rb"(?:^|\n)t [A-Z]+[^\n]*\n\Z", answer):
-                answer += await asyncio.wait_for(reader.read(65536), 10)
-            answers.append(answer)
-        writer.close()
-    return answers[1:]
+    async with running_backend(folder, partial(STORES[kind], folder)) as running:
+        peer = await Peer.at(*running.address)
+        await peer.line()
+        await peer.ok(b"LOGIN ana secret")
+        answers = [b"\r\n".join([*await peer.command(words), b""]) for words in commands]
+        await peer.close()
+    return answers
 
 
 def strings(answer: bytes) -> dict[bytes, bytes]:
@@ -45,13 +41,8 @@ def strings(answer: bytes) -> dict[bytes, bytes]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["memory", "spool", "maildir"])
-def test_a_part_with_nul(tmp_path: Path, kind: str) -> None:
-    make_store = {
-        "memory": memory_store,
-        "spool": lambda: spool_store(tmp_path),
-        "maildir": lambda: maildir_store(tmp_path),
-    }[kind]
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_part_with_nul(tmp_path: Path, kind: str) -> None:
     commands = [
         b"APPEND INBOX ~{%d+}\r\n%b" % (len(MAIL), MAIL),
         b"SELECT INBOX",
@@ -60,8 +51,7 @@ def test_a_part_with_nul(tmp_path: Path, kind: str) -> None:
         b"FETCH 1 (BODYSTRUCTURE)",
         b"SEARCH TEXT plain",
     ]
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        answers = runner.run(asyncio.wait_for(ask(tmp_path, make_store, commands), 30))
+    answers = await ask(tmp_path, kind, commands)
     assert b"OK [APPENDUID" in answers[0]
     whole, binary, structure = answers[2:5]
     assert b"\x00" not in whole
@@ -83,14 +73,9 @@ def test_a_part_with_nul(tmp_path: Path, kind: str) -> None:
 NULS = b"Subject: odd\r\nContent-Type: application/x-y\r\n\r\n" + b"\x00" * 3000
 
 
-@pytest.mark.parametrize("kind", ["memory", "spool", "maildir"])
-def test_its_size_is_the_same_before_and_after_it_was_read(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", STORES)
+async def test_its_size_is_the_same_before_and_after_it_was_read(tmp_path: Path, kind: str) -> None:
     """Appended, delivered, copied; asked alone, with the octets, and once more; searched, sorted and counted by it."""
-    make_store = {
-        "memory": memory_store,
-        "spool": lambda: spool_store(tmp_path),
-        "maildir": lambda: maildir_store(tmp_path),
-    }[kind]
     commands = [
         b"APPEND INBOX ~{%d+}\r\n%b" % (len(NULS), NULS),
         b"CREATE INBOX/copies",
@@ -105,8 +90,7 @@ def test_its_size_is_the_same_before_and_after_it_was_read(tmp_path: Path, kind:
         b"FETCH 1 (RFC822.SIZE)",
         b"SEARCH SMALLER 3500",
     ]
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        answers = runner.run(asyncio.wait_for(ask(tmp_path, make_store, commands), 30))
+    answers = await ask(tmp_path, kind, commands)
     alone, larger, status, whole, both, again, smaller = answers[5:]
     size = len(strings(whole)[b"BODY[]"])
     assert size > 4000
@@ -118,7 +102,7 @@ def test_its_size_is_the_same_before_and_after_it_was_read(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("name", ["1.from.elsewhere", "1.from.elsewhere,S=%d,W=%d"])
-def test_so_is_that_of_what_other_software_has_put_there(tmp_path: Path, name: str) -> None:
+async def test_so_is_that_of_what_other_software_has_put_there(tmp_path: Path, name: str) -> None:
     commands = [
         b"SELECT INBOX",
         b"FETCH 1 (RFC822.SIZE)",
@@ -132,9 +116,7 @@ def test_so_is_that_of_what_other_software_has_put_there(tmp_path: Path, name: s
     stored = NULS.replace(b"\r\n", b"\n")
     file = name % (len(stored), len(NULS)) if "%" in name else name
     (folder / "new" / file).write_bytes(stored)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        work = ask(tmp_path, lambda: maildir_store(tmp_path), commands)
-        answers = runner.run(asyncio.wait_for(work, 30))
+    answers = await ask(tmp_path, "maildir", commands)
     size = len(strings(answers[3])[b"BODY[]"])
     assert b"RFC822.SIZE %d" % size in answers[1]
     assert answers[2].startswith(b"* SORT 1\r\n")
