@@ -1,6 +1,9 @@
 """What has moved away is kept for a while, and never let go of while it is on its way back."""
 
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,13 @@ from murder.roles.backend.moves.verify import format_handed
 from murder.wire.nodes.carry_words import Prepare
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.kit.peer import Peer
-from tests.rooms.backend.server import config_in, running_backend, spool_store
+from tests.rooms.backend.server import Running, config_in, running_backend, spool_store
 
 GONE = inbox_of("zoe")
+STORES: dict[str, Callable[[Path], MailboxStore]] = {
+    "spool": spool_store,
+    "maildir": lambda folder: MaildirStore(Settings(), folder),
+}
 
 
 async def look_at(mover: Mover, move: Move) -> None:
@@ -25,15 +32,47 @@ async def look_at(mover: Mover, move: Move) -> None:
     await mover._look_at(move, _arriving(mover.journal.moves()))
 
 
+@asynccontextmanager
+async def kept(
+    folder: Path, make: Callable[[Path], MailboxStore] = spool_store, grace_s: float = 0.0
+) -> AsyncIterator[tuple[Running, Mover]]:
+    """A backend that keeps for so long what has moved away, whose moves nobody else looks at."""
+    config = config_in(folder, move_grace_s=grace_s)
+    async with running_backend(folder, partial(make, folder), config=config) as one:
+        await one.mover.stop()
+        yield one, one.mover
+
+
+async def hand_over(mover: Mover, left_at: int) -> Move:
+    """The move of `GONE` is done: of what was there at this modification."""
+    move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+    await mover.journal.save(move)
+    handed = format_handed(Prepare([], {}, []), {GONE: left_at})
+    await mover.journal.save_handed(move, handed)
+    return move
+
+
+async def beside_what_left(one: Running, name: str) -> Peer:
+    """Ana, whose mailbox of that name has left, and is kept; she has a new one with a message."""
+    left = MailboxName(inbox_of("ana") + b"." + name.encode())
+    await one.backend.store.create(left, "default")
+    move = Move("a1", Side.OUT, left, "be2.test", state=State.DONE, names=(left,))
+    await one.mover.journal.save(move, finished_at=time.time())
+    peer = await Peer.at(*one.address)
+    await peer.until(b"* OK")
+    await peer.ok("LOGIN ana secret")
+    await peer.ok("CREATE INBOX/new")
+    await peer.ok("APPEND INBOX/new {3+}\r\na:b")
+    return peer
+
+
 async def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
 
     async def names(store: object) -> set[MailboxName]:
         return {box.name for box in await store.mailboxes()}  # type: ignore[attr-defined] # any store
 
-    config = config_in(tmp_path, move_grace_s=0.0)
-    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-        mover, store = one.mover, one.backend.store
-        await mover.stop()  # nobody else looks
+    async with kept(tmp_path) as (one, mover):
+        store = one.backend.store
         await store.create(GONE, "default")
         left = await mover.journal.save(
             Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
@@ -53,10 +92,7 @@ async def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
 
 
 async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:
-    config = config_in(tmp_path, move_grace_s=0.0)
-    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-        mover = one.mover
-        await mover.stop()
+    async with kept(tmp_path) as (one, mover):
         stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
         await mover.journal.save(stuck, started_at=1.0)  # and nothing is prepared
         await one.backend.store.create(GONE, "default")
@@ -71,10 +107,7 @@ async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path)
 async def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_owed_that(
     tmp_path: Path,
 ) -> None:
-    config = config_in(tmp_path, move_grace_s=3600.0)
-    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-        mover = one.mover
-        await mover.stop()
+    async with kept(tmp_path, grace_s=3600.0) as (_, mover):
         failed = Move("a1", Side.OUT, GONE, "be2.test", state=State.FAILED, names=(GONE,))
         await look_at(mover, await mover.journal.save(failed, finished_at=time.time()))
         assert mover._known("a1").state is State.FAILED, "its time is not over"
@@ -101,27 +134,17 @@ async def test_what_was_given_up_takes_nothing_more_in(tmp_path: Path) -> None:
         assert "committed" in refused.value.text
 
 
-@pytest.mark.parametrize("kind", ["spool", "maildir"])
+@pytest.mark.parametrize("kind", STORES)
 async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: str) -> None:
     """Other software may go on delivering into a Maildir that has moved away."""
-
-    def store() -> MailboxStore:
-        return spool_store(tmp_path) if kind == "spool" else MaildirStore(Settings(), tmp_path)
-
-    config = config_in(tmp_path, move_grace_s=0.0)
-    async with running_backend(tmp_path, store, config=config) as one:
-        mover, kept = one.mover, one.backend.store
-        await mover.stop()
-        await kept.create(GONE, "default")
-        box = await kept.open(GONE, "zoe")
-        incoming = kept.incoming()
+    async with kept(tmp_path, STORES[kind]) as (one, mover):
+        store = one.backend.store
+        await store.create(GONE, "default")
+        box = await store.open(GONE, "zoe")
+        incoming = store.incoming()
         await incoming.write(b"Subject: x\r\n\r\nx\r\n")
         await box.append([NewMessage(incoming)])
-        left_at = {GONE: int((await box.status()).highest_modseq)}
-        words = Prepare([], {}, [])
-        move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
-        await mover.journal.save(move)
-        await mover.journal.save_handed(move, format_handed(words, left_at))
+        move = await hand_over(mover, (await box.status()).highest_modseq)
         if kind == "maildir":
             late = b"Subject: late\n\nx\n"
             (tmp_path / "maildir/users/zoe/new/1700000000.M1P1.host").write_bytes(late)
@@ -138,33 +161,20 @@ async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, 
 
 
 async def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
-    config = config_in(tmp_path, move_grace_s=0.0)
-    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-        mover, kept = one.mover, one.backend.store
-        await mover.stop()
-        await kept.create(GONE, "default")
-        box = await kept.open(GONE, "zoe")
-        left_at = {GONE: int((await box.status()).highest_modseq)}
+    async with kept(tmp_path) as (one, mover):
+        store = one.backend.store
+        await store.create(GONE, "default")
+        box = await store.open(GONE, "zoe")
+        left_at = (await box.status()).highest_modseq
         box.close()
-        words = Prepare([], {}, [])
-        move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
-        await mover.journal.save(move)
-        await mover.journal.save_handed(move, format_handed(words, left_at))
+        move = await hand_over(mover, left_at)
         await look_at(mover, move)
         assert mover._known("a1").state is State.REMOVED
 
 
 async def test_a_mailbox_may_have_the_name_of_one_that_is_kept(tmp_path: Path) -> None:
     async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
-        kept = MailboxName(inbox_of("ana") + b".kept")
-        await one.backend.store.create(kept, "default")
-        move = Move("a1", Side.OUT, kept, "be2.test", state=State.DONE, names=(kept,))
-        await one.mover.journal.save(move, finished_at=time.time())
-        peer = await Peer.at(*one.address)
-        await peer.until(b"* OK")
-        await peer.ok("LOGIN ana secret")
-        await peer.ok("CREATE INBOX/new")
-        await peer.ok("APPEND INBOX/new {3+}\r\na:b")
+        peer = await beside_what_left(one, "kept")
         await peer.ok("RENAME INBOX/new INBOX/kept")
         assert (await peer.ok("STATUS INBOX/kept (MESSAGES)"))[0].endswith(b"(MESSAGES 1)")
         await peer.close()
@@ -175,15 +185,7 @@ async def test_a_rename_onto_a_mailbox_that_has_left_is_refused_and_holds_nobody
 ) -> None:
     """It is elsewhere, says the master; what is kept of it here is not taken for what was renamed."""
     async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
-        left = MailboxName(inbox_of("ana") + b".left")
-        await one.backend.store.create(left, "default")
-        move = Move("a1", Side.OUT, left, "be2.test", state=State.DONE, names=(left,))
-        await one.mover.journal.save(move, finished_at=time.time())
-        peer = await Peer.at(*one.address)
-        await peer.until(b"* OK")
-        await peer.ok("LOGIN ana secret")
-        await peer.ok("CREATE INBOX/new")
-        await peer.ok("APPEND INBOX/new {3+}\r\na:b")
+        peer = await beside_what_left(one, "left")
 
         async def refuse(*_: object) -> None:
             raise Refusal(Code.ALREADY_EXISTS, "It is active at be2.test")
