@@ -42,8 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Before a test's module is imported. Where no test is named, those that an engine matters to."""
     memory.use_memory()
-    # examples take what they take: a machine may be busy (in CI Hypothesis's own profile has none either)
-    hypothesis.settings.register_profile("unhurried", hypothesis.settings(deadline=None))
+    # examples take what they take, and so does making them: a machine may be busy (Hypothesis has it so in CI)
+    hypothesis.settings.register_profile(
+        "unhurried",
+        hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]),
+    )
     hypothesis.settings.load_profile("unhurried")
     if engine := config.getoption("--engine"):
         os.environ["MURDER_TEST_ENGINE"] = engine

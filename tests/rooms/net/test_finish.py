@@ -9,7 +9,10 @@ from tests.rooms.backend.server import running_backend
 
 
 @pytest.mark.parametrize("closes_first", [False, True])
-async def test_a_session_that_has_logged_out_is_over(tmp_path: Path, closes_first: bool) -> None:
+async def test_a_session_that_has_logged_out_is_over(
+    tmp_path: Path, closes_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murder.net.dialogue.CLOSE_GRACE_S", 600.0)
     async with running_backend(tmp_path) as one:
         ended = asyncio.Event()
         for _ in range(3):
@@ -30,6 +33,6 @@ async def test_a_session_that_has_logged_out_is_over(tmp_path: Path, closes_firs
             said = await reader.read()
             assert b"\r\nb OK" in said, said
             writer.close()
-            await asyncio.wait_for(ended.wait(), 4)  # a peer that stays is waited for longer
+            await asyncio.wait_for(ended.wait(), 60)  # a peer that stays is waited for longer
             assert not one.listener.connections and not one.backend.sessions
         assert not one.backend.gate.connections.counter._of.get("ana")

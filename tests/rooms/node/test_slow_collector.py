@@ -121,6 +121,7 @@ async def exporting(
 async def test_what_a_role_had_under_way_at_its_end_is_sent_again(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("murder.node.process.otlp.LAST_S", 60.0)
     deaf, count = Deaf(wakes=True), 2 * MAX_BATCH + 1
     async with exporting(deaf, count, monkeypatch) as (exporter, figures, ids):
         await exporter.stop()

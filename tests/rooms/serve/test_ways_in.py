@@ -347,7 +347,10 @@ TICKETS = make_mechanisms(GssapiSettings(realms=("EXAMPLE.ORG",)))  # where the 
     seed=st.integers(0, 2**64 - 1),
     initial=st.booleans(),
 )
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_odd_octets_end_in_a_refusal(
     mechanism: str, seed: int, initial: bool, tmp_path: Path
 ) -> None:
