@@ -4,6 +4,8 @@ protocol, also where the frontend goes the short way, and where it uses a connec
 import base64
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,31 +19,40 @@ SAID = {
     "pop3": ["USER {user}", "PASS {password}"],
     "sieve": ['AUTHENTICATE "PLAIN" "{plain}"'],
 }
-ENDS = {"imap": ("a ", "b "), "pop3": ("+OK",), "sieve": ("OK",)}
+ENDS = {"imap": ("a ", "b "), "pop3": ("+OK", "-ERR"), "sieve": ("OK", "NO")}
+BYE = {"imap": b"z LOGOUT\r\n", "pop3": b"QUIT\r\n", "sieve": b"LOGOUT\r\n"}
 
 
-def entered(demo: Demo, kind: str, number: int) -> socket.socket:
-    """A client that has come in from `CLIENT`."""
+@contextmanager
+def entered(demo: Demo, kind: str, number: int) -> Iterator[None]:
+    """A client that has come in from `CLIENT`; in the end it is heard that it is out, or a maildrop were in use yet."""
     user, password = demo.user(number), demo.password
     plain = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
     node = demo.frontend
-    sock = socket.create_connection((node["host"], node[kind]), 60, source_address=(CLIENT, 0))
-    stream = sock.makefile("rb")
+    where = (node["host"], node[kind])
+    with (
+        socket.create_connection(where, 60, source_address=(CLIENT, 0)) as sock,
+        sock.makefile("rb") as stream,
+    ):
 
-    def until_end(*ends: str) -> str:
-        while not (line := stream.readline().decode()).startswith(ends):
-            assert line
-        return line
+        def until_end(*ends: str) -> str:
+            while not (line := stream.readline().decode()).startswith(ends):
+                assert line
+            return line
 
-    until_end("* OK", "+OK", "OK")
-    for command in SAID[kind]:
-        sock.sendall(command.format(user=user, password=password, plain=plain).encode() + b"\r\n")
-        assert "OK" in until_end(*ENDS[kind])
-    return sock
+        until_end("* OK", "+OK", "OK")
+        for command in SAID[kind]:
+            said = command.format(user=user, password=password, plain=plain)
+            sock.sendall(said.encode() + b"\r\n")
+            assert "OK" in until_end(*ENDS[kind])
+        yield
+        sock.sendall(BYE[kind])
+        assert stream.read()
 
 
 def logins(file: Path, kind: str, user: str) -> list[dict[str, str]]:
-    lines = [line for line in file.read_text().splitlines() if "login.succeeded" in line]
+    whole, _, _ = file.read_text().rpartition("\n")  # behind it one may be half written
+    lines = [line for line in whole.splitlines() if "login.succeeded" in line]
     found = [dict(re.findall(r"([a-z]+)=(\S*)", line)) for line in lines]
     return [line for line in found if (line["protocol"], line["user"]) == (kind, user)]
 
