@@ -14,7 +14,6 @@ import secrets
 import shutil
 import sqlite3
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from tests.kit.demo import Demo, message, wanted
 from tests.kit.ports import free_port
 from tests.kit.process import until_open
 from tests.kit.programs.browser import PROGRAM, browsing
+from tests.kit.threads import in_a_thread
 from tests.kit.waiting import until
 from tests.plugins.auth.test_auth_oauth import Handler, Provider
 
@@ -101,15 +101,10 @@ def fields(text: str) -> Form:
 
 @contextmanager
 def door() -> Iterator[Provider]:
-    with Provider() as server:
-        server.RequestHandlerClass = Door
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = Provider()
+    server.RequestHandlerClass = Door
+    with in_a_thread(server):
+        yield server
 
 
 def tokens_of(issuer: Provider) -> dict[str, Any]:

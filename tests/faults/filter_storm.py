@@ -24,6 +24,7 @@ from typing import Final
 
 from tests.kit.demo import Demo, message, reconfigure, running_demo
 from tests.kit.managesieve import ManageSieve
+from tests.kit.threads import in_a_thread
 from tests.kit.waiting import pause, until
 
 USERS: Final = 6
@@ -227,19 +228,11 @@ class Storm:
 @contextmanager
 def storm(seed: int) -> Iterator[Storm]:
     """One that is ready."""
-    sink = Sink()
-    thread = threading.Thread(target=sink.serve_forever, args=(0.05,))
-    thread.start()
     options = ("--backends", str(BACKENDS), "--users", str(USERS), "--no-tls-required")
-    try:
-        with running_demo(*options) as demo:
-            made = Storm(demo, sink, seed)
-            made.prepare()
-            yield made
-    finally:
-        sink.shutdown()
-        thread.join()
-        sink.server_close()
+    with in_a_thread(Sink()) as sink, running_demo(*options) as demo:
+        made = Storm(demo, sink, seed)
+        made.prepare()
+        yield made
 
 
 if __name__ == "__main__":

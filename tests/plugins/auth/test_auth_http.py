@@ -5,7 +5,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from plugins.auth_http import AuthHttp, Settings, escaped
 from tests.conftest import cannot_run
 from tests.kit.ports import free_port
+from tests.kit.threads import in_a_thread
 from tests.kit.waiting import until_soon
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True, number=2)
@@ -71,14 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def script() -> Iterator[Script]:
-    with Script() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with in_a_thread(Script()) as server:
+        yield server
 
 
 async def test_a_script_says_who_is_who_and_where() -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from plugins import auth_oauth
 from plugins.auth_oauth import OAuth, Settings
 from tests.conftest import cannot_run
+from tests.kit.threads import in_a_thread
 from tests.rooms.frontend.server import Parts, running_frontend
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
@@ -113,14 +113,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def provider() -> Iterator[Provider]:
-    with Provider() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with in_a_thread(Provider()) as server:
+        yield server
 
 
 def checking(server: Provider, **keys: Any) -> OAuth:
