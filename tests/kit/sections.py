@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from murder.config import MupdateConfig
 from murder.config.sections import FrontendConfig, ServerConfig
+from murder.config.value import parse_endpoint
 
 
 def server_section(**keys: Any) -> ServerConfig:
@@ -13,6 +15,19 @@ def server_section(**keys: Any) -> ServerConfig:
 def frontend_section(**keys: Any) -> FrontendConfig:
     """`[frontend]`."""
     return FrontendConfig(**keys)
+
+
+def near_master(address: str, user: str) -> MupdateConfig:
+    """`[mupdate]` of who follows a master in this process, which lets them in with the password `secret`."""
+    return MupdateConfig(
+        master=parse_endpoint(address),
+        master_auth="plain",
+        master_user=user,
+        master_password="secret",
+        master_tls="none",
+        retry_min_s=0.02,
+        retry_max_s=0.1,
+    )
 
 
 def key_of(section: object, name: str) -> Any:

@@ -14,7 +14,6 @@ from murder.api.service import Service
 from murder.api.store import MailboxStore
 from murder.config import BackendConfig, Config, MupdateConfig
 from murder.config.sections import NamespaceConfig, NodeConfig
-from murder.config.value import parse_endpoint
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import IMAP, SIEVE
@@ -26,6 +25,7 @@ from plugins import store_memory
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_spool.store import Settings, SpoolStore
+from tests.kit.sections import near_master
 
 USERS = ("ana", "bob")
 
@@ -70,25 +70,13 @@ def config_in(
     **backend: Any,
 ) -> Config:
     """A configuration with plain passwords and the admin `admin`."""
-    mupdate = MupdateConfig()
-    if master:
-        mupdate = replace(
-            mupdate,
-            master=parse_endpoint(master),
-            master_auth="plain",
-            master_user="be1",
-            master_password="secret",
-            master_tls="none",
-            retry_min_s=0.02,
-            retry_max_s=0.1,
-        )
     section = BackendConfig(
         admins=("admin",), submitters=("post",), allow_plaintext=True, workers=1
     )
     return Config(
         file=folder / "murder.toml",
         node=NodeConfig(name="be1.test", data=folder, drain_timeout_s=0.5),
-        mupdate=mupdate,
+        mupdate=near_master(master, "be1") if master else MupdateConfig(),
         backend=replace(section, **backend),
         namespace=namespace or NamespaceConfig(),
     )

@@ -14,16 +14,15 @@ from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
 from murder.api.service import Service
 from murder.api.store import MailboxStore
-from murder.config import Config, FrontendConfig, MupdateConfig
+from murder.config import Config, FrontendConfig
 from murder.config.sections import MultiplexorConfig, NamespaceConfig, NodeConfig
-from murder.config.value import parse_endpoint
 from murder.model.entry import Location
 from murder.model.protocol import IMAP, SIEVE
 from murder.net.listener import Bounds, Listener
 from murder.roles.frontend.role import FrontendRole
 from murder.roles.frontend.shared import Frontend
 from tests.kit.dialogue import Streams
-from tests.kit.sections import server_section
+from tests.kit.sections import near_master, server_section
 from tests.rooms.backend.server import (
     OnePassword,
     Running,
@@ -175,15 +174,6 @@ class Cluster:
         self, number: int, settings: Mapping[str, Any], multiplexor: MultiplexorConfig | None
     ) -> Config:
         folder = self.folder / f"fe{number}"
-        mupdate = MupdateConfig(
-            master=parse_endpoint(f"127.0.0.1:{self.master.port}"),
-            master_auth="plain",
-            master_user="murder",
-            master_password="secret",
-            master_tls="none",
-            retry_min_s=0.02,
-            retry_max_s=0.1,
-        )
         section = FrontendConfig(
             admins=("admin",),
             allow_plaintext=True,
@@ -196,7 +186,7 @@ class Cluster:
         return Config(
             file=folder / "murder.toml",
             node=NodeConfig(name=f"fe{number}.test", data=folder, drain_timeout_s=0.5),
-            mupdate=mupdate,
+            mupdate=near_master(f"127.0.0.1:{self.master.port}", "murder"),
             frontend=replace(section, **settings),
             multiplexor=multiplexor or MultiplexorConfig(),
             namespace=self.namespace,

@@ -10,9 +10,8 @@ from typing import Any
 
 from murder.api.delivery import DeliveryFilter
 from murder.api.store import MailboxStore
-from murder.config import BackendConfig, Config, FrontendConfig, MupdateConfig
+from murder.config import BackendConfig, Config, FrontendConfig
 from murder.config.sections import NamespaceConfig, NodeConfig, ServerConfig
-from murder.config.value import parse_endpoint
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
 from murder.model.protocol import IMAP, LMTP, POP3, SIEVE
@@ -23,7 +22,7 @@ from murder.roles.frontend.role import FrontendRole
 from murder.roles.frontend.shared import Frontend
 from murder.roles.unified.role import UnifiedRole
 from tests.kit.dialogue import Streams
-from tests.kit.sections import server_section
+from tests.kit.sections import near_master, server_section
 from tests.rooms.backend.server import memory_store
 from tests.rooms.frontend.cluster import PROXY, Anybody, Policy
 from tests.rooms.mupdate.nodes import Server, master
@@ -92,15 +91,6 @@ def _config(
     namespace: NamespaceConfig,
     frontend: Mapping[str, Any],
 ) -> Config:
-    mupdate = MupdateConfig(
-        master=parse_endpoint(f"127.0.0.1:{port}"),
-        master_auth="plain",
-        master_user=name.partition(".")[0],
-        master_password="secret",
-        master_tls="none",
-        retry_min_s=0.02,
-        retry_max_s=0.1,
-    )
     clients = FrontendConfig(
         admins=("admin",),
         allow_plaintext=True,
@@ -121,7 +111,7 @@ def _config(
     return Config(
         file=folder / "murder.toml",
         node=NodeConfig(name=name, data=folder, drain_timeout_s=0.5),
-        mupdate=mupdate,
+        mupdate=near_master(f"127.0.0.1:{port}", name.partition(".")[0]),
         frontend=replace(clients, **frontend),
         backend=kept,
         namespace=namespace,
