@@ -28,11 +28,6 @@ def demo() -> Iterator[Demo]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def ctl(demo: Demo) -> Ctl:
-    return Ctl(demo)
-
-
 def offline(*words: str, code: int = 0) -> Any:
     """What needs no murder: what it says as JSON."""
     done = subprocess.run(

@@ -1,22 +1,7 @@
 """`murder ctl user rename` and `delete` in other people's access lists, on a running murder."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from tests.kit.demo import Demo, running_demo
+from tests.kit.demo import Demo
 from tests.rooms.cli.ctl.test_ctl_mailboxes import Ctl
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
-    with running_demo("--users", "4", "--no-tls-required") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def ctl(demo: Demo) -> Ctl:
-    return Ctl(demo)
 
 
 def give(demo: Demo, user: str) -> None:

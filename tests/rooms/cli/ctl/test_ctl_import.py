@@ -5,7 +5,6 @@ import mailbox
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,6 @@ from tests.kit.process import ROOT, murder_command
 from tests.rooms.cli.ctl.test_ctl_mailboxes import Ctl
 
 DATE = '"02-Jan-2020 03:04:05 +0100"'
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
-    with running_demo("--users", "4", "--no-tls-required") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def ctl(demo: Demo) -> Ctl:
-    return Ctl(demo)
 
 
 def rows(demo: Demo, user: str, folder: str) -> list[bytes]:

@@ -46,11 +46,6 @@ class Ctl:
         return json.loads(self(*words, "--json", code=code, given=given).splitlines()[0])
 
 
-@pytest.fixture(scope="module")
-def ctl(demo: Demo) -> Ctl:
-    return Ctl(demo)
-
-
 def place(ctl: Ctl, name: str) -> str:
     return ctl("mailbox", "find", name).partition("!")[0]
 

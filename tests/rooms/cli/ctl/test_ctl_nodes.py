@@ -9,30 +9,18 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from murder.pki.authority import init_authority, issue
-from tests.kit.demo import Demo, reconfigure, running_demo
+from tests.kit.demo import Demo, reconfigure
 from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
 from tests.kit.process import ROOT, murder_command, serving
 from tests.kit.programs.collector import Collector, Span, collecting
 from tests.kit.waiting import LIMIT_S, until
 from tests.rooms.cli.ctl.test_ctl_mailboxes import Ctl
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
-    with running_demo("--users", "4", "--no-tls-required") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def ctl(demo: Demo) -> Ctl:
-    return Ctl(demo)
 
 
 def test_status_shows_every_node_and_that_all_is_well(ctl: Ctl, demo: Demo) -> None:

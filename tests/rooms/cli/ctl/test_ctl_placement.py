@@ -27,11 +27,6 @@ def demo() -> Iterator[Demo]:
         yield running
 
 
-@pytest.fixture
-def ctl(demo: Demo) -> Ctl:
-    return Ctl(demo)
-
-
 def set_policy(demo: Demo, ctl: Ctl, folder: Path) -> None:
     """Restart the frontend with one more plugin."""
     (folder / "placement_last.py").write_text(LAST)

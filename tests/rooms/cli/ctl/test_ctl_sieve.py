@@ -29,11 +29,6 @@ def demo() -> Iterator[Demo]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def ctl(demo: Demo) -> Ctl:
-    return Ctl(demo)
-
-
 @pytest.fixture
 def eml(tmp_path: Path) -> Path:
     file = tmp_path / "message.eml"
