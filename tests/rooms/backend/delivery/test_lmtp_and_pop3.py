@@ -13,36 +13,40 @@ import pytest
 
 from murder.model.protocol import protocol_named
 from murder.net.listener import Bounds, Listener
-from tests.rooms.backend.server import config_in, running_backend
+from tests.rooms.backend.server import Running, config_in, running_backend
 
 T = TypeVar("T")
 NOTHING: dict[str, Any] = {}
 
 
 @asynccontextmanager
-async def ports(folder: Path, **backend: Any) -> AsyncIterator[tuple[int, int]]:
+async def ports(running: Running) -> AsyncIterator[tuple[int, int]]:
     """An LMTP and a POP3 port of one backend."""
-    async with running_backend(folder, config=config_in(folder, **backend)) as running:
-        found, listeners = [], []
-        for kind in ("lmtp", "pop3"):
-            sock = socket.create_server(("127.0.0.1", 0))
-            listener = Listener(sock, running.role.services()[protocol_named(kind)], Bounds())
-            await listener.start()
-            listeners.append(listener)
-            found.append(sock.getsockname()[1])
-        try:
-            yield found[0], found[1]
-        finally:
-            for listener in listeners:
-                listener.stop_accepting()
-                listener.abort()
+    found, listeners = [], []
+    for kind in ("lmtp", "pop3"):
+        sock = socket.create_server(("127.0.0.1", 0))
+        listener = Listener(sock, running.role.services()[protocol_named(kind)], Bounds())
+        await listener.start()
+        listeners.append(listener)
+        found.append(sock.getsockname()[1])
+    try:
+        yield found[0], found[1]
+    finally:
+        for listener in listeners:
+            listener.stop_accepting()
+            listener.abort()
 
 
 def against(folder: Path, client: Callable[[int, int], T], backend: dict[str, Any] = NOTHING) -> T:
     """Run a blocking client in a thread against a backend in this process."""
 
     async def run() -> T:
-        async with ports(folder, **backend) as (lmtp, pop3), asyncio.timeout(60):
+        config = config_in(folder, **backend)
+        async with (
+            running_backend(folder, config=config) as running,
+            ports(running) as (lmtp, pop3),
+            asyncio.timeout(60),
+        ):
             return await asyncio.to_thread(client, lmtp, pop3)
 
     return asyncio.run(run())

@@ -2,7 +2,6 @@
 
 import asyncio
 import imaplib
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,10 +12,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from murder.model.protocol import protocol_named
-from murder.net.listener import Bounds, Listener
 from murder.roles.backend.records.duplicates import Duplicates, key_of
-from tests.rooms.backend.delivery.test_lmtp_and_pop3 import dialogue, pop
+from tests.rooms.backend.delivery.test_lmtp_and_pop3 import dialogue, pop, ports
 from tests.rooms.backend.server import Running, config_in, running_backend, spool_store
 
 T = TypeVar("T")
@@ -56,19 +53,8 @@ class Ports:
 
 @asynccontextmanager
 async def listening(running: Running) -> AsyncIterator[Ports]:
-    listeners, found = [], []
-    for kind in ("lmtp", "pop3"):
-        sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, running.role.services()[protocol_named(kind)], Bounds())
-        await listener.start()
-        listeners.append(listener)
-        found.append(sock.getsockname()[1])
-    try:
-        yield Ports(running.address[1], *found)
-    finally:
-        for listener in listeners:
-            listener.stop_accepting()
-            listener.abort()
+    async with ports(running) as (lmtp, pop3):
+        yield Ports(running.address[1], lmtp, pop3)
 
 
 def against(folder: Path, client: Callable[[Ports], T], **backend: Any) -> T:
