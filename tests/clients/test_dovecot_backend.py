@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.roundcube import make_a_filter
 from tests.clients.sieve_programs import PROGRAMS, Where
 from tests.kit.demo import Demo, message, reconfigure, running_demo
 from tests.kit.managesieve import ManageSieve
@@ -101,6 +102,16 @@ def test_its_users_scripts_are_kept_through_the_frontend(demo: Demo) -> None:
 def test_its_user_keeps_scripts_with_a_program(program: str, demo: Demo, tmp_path: Path) -> None:
     where = ("localhost", demo.frontend["sieve"], "dora", demo.password)
     PROGRAMS[program](Where(*where, tmp_path, str(demo.info["ca"])))
+
+
+def test_its_user_makes_a_filter_with_roundcubes_plugin(demo: Demo, tmp_path: Path) -> None:
+    fe = demo.frontend
+    imap, sieve = ((fe["host"], fe[protocol]) for protocol in ("imap", "sieve"))
+    make_a_filter(tmp_path, imap, sieve, "dora", demo.password, "filters-dovecot")
+    with ManageSieve(*sieve) as client:
+        assert client.login("dora", demo.password).is_ok
+        ((script, is_active),) = client.scripts().items()
+        assert is_active and "[list]" in client.ask(f'GETSCRIPT "{script}"')
 
 
 def test_the_other_backends_users_are_where_they_were(demo: Demo) -> None:

@@ -7,14 +7,10 @@ import asyncio
 import base64
 import hashlib
 import html
-import json
 import os
 import re
 import secrets
-import shutil
-import sqlite3
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -23,18 +19,14 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
+from tests.clients.roundcube import configured, make_a_filter, webmail
 from tests.clients.test_tokens import SUBJECT, with_mail
-from tests.conftest import cannot_run
 from tests.kit.demo import Demo, message, wanted
-from tests.kit.ports import free_port
-from tests.kit.process import until_open
 from tests.kit.programs.browser import PROGRAM, browsing
 from tests.kit.threads import in_a_thread
 from tests.kit.waiting import until
 from tests.plugins.auth.test_auth_oauth import Handler, Provider
 
-ROUNDCUBE = Path("/usr/share/roundcube")
-DEFAULTS = Path("/etc/roundcube/defaults.inc.php")
 PAGE = """<!doctype html><title>Who are you?</title><main><h1>Identity provider</h1><p>%s</p>
 <form method="post" action="/authorize"><input name="user" autofocus><input name="password" type="password">
 <input name="asked" type="hidden" value="%s"><button>Log in</button></form></main>"""
@@ -122,56 +114,6 @@ def tokens_of(issuer: Provider) -> dict[str, Any]:
     }
 
 
-def configured(folder: Path, imap: tuple[str, int], more: Mapping[str, Any]) -> Path:
-    """A folder of its own, in place of /etc/roundcube, with more settings."""
-    if shutil.which("php") is None or not DEFAULTS.exists():
-        cannot_run("Roundcube (Debian: roundcube-core roundcube-sqlite3 php-cli) is not installed")
-    place = folder / "roundcube"
-    place.mkdir()
-    shutil.copy(DEFAULTS, place)
-    shutil.copy(DEFAULTS.with_name("mimetypes.php"), place)
-    with sqlite3.connect(place / "db") as database:
-        database.executescript((ROUNDCUBE / "SQL/sqlite.initial.sql").read_text())
-    database.close()
-    settings: dict[str, Any] = {
-        "db_dsnw": f"sqlite:///{place / 'db'}?mode=0600",
-        "imap_host": f"{imap[0]}:{imap[1]}",
-        "des_key": "24 letters, and no more!",
-        "log_dir": str(place),
-        "temp_dir": str(place),
-        "plugins": [],
-        **more,
-    }
-    lines = [
-        f"$config[{json.dumps(key)}] = {json.dumps(value)};" for key, value in settings.items()
-    ]
-    (place / "config.inc.php").write_text("<?php\n" + "\n".join(lines) + "\n")
-    return place
-
-
-@contextmanager
-def webmail(place: Path) -> Iterator[str]:
-    """Its address."""
-    port = free_port()
-    with (place / "web.log").open("wb") as log:
-        running = subprocess.Popen(
-            ["php", "-S", f"127.0.0.1:{port}", "-t", str(ROUNDCUBE)],
-            env={
-                "PATH": "/usr/bin:/bin",
-                "ROUNDCUBE_CONFIG_DIR": str(place),
-                "PHP_CLI_SERVER_WORKERS": "4",
-            },
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            until_open("127.0.0.1", port)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            running.terminate()
-            running.wait()
-
-
 async def test_roundcube_reads_by_a_token(tmp_path: Path) -> None:
     with ExitStack() as stack:
         issuer = stack.enter_context(door())
@@ -195,38 +137,15 @@ async def test_roundcube_reads_by_a_token(tmp_path: Path) -> None:
             assert SUBJECT in listed.text
 
 
-PLUGIN = ROUNDCUBE / "plugins/managesieve/managesieve.php"
-EDIT, FILTERS = "plugin.managesieve-action&_framed=1&_nav=hide", "plugin.managesieve"
-DISCARD = """{ const one = document.querySelector("#action_type0"); one.value = "discard";
-one.dispatchEvent(new Event("change", {bubbles: true})); }"""
-
-
-def test_a_person_makes_a_filter_with_its_plugin(demo: Demo, number: int, tmp_path: Path) -> None:
-    if not PLUGIN.exists() or wanted(PROGRAM):
-        cannot_run("Debian: roundcube-plugins, php-net-sieve, chromium are not installed")
-    user, frontend = demo.user(number), demo.frontend
-    sieve = f"{frontend['host']}:{frontend['sieve']}"
-    plugin = {"plugins": ["managesieve"], "managesieve_host": sieve}
-    place = configured(tmp_path, (frontend["host"], frontend["imap"]), plugin)
-    with webmail(place) as url, browsing() as browser:
-        browser.size(1200)
-        browser.go(url)
-        browser.fill("#rcmloginuser", user)
-        browser.fill("#rcmloginpwd", demo.password)
-        browser.press("#rcmloginsubmit")
-        browser.go(f"{url}?_task=settings&_action={EDIT}")
-        browser.fill("#_name", "Lists")
-        browser.fill("[name='_rule_target[0][]']", "[list]")
-        browser.run(DISCARD)
-        browser.press(".formbuttons button")
-        browser.go(f"{url}?_task=settings&_action={FILTERS}")
-        assert browser.text("#filterslist").strip() == "Lists"
-        picture = Path(os.environ.get("MURDER_PICTURES", tmp_path)) / "roundcube-filters.png"
-        browser.picture(picture)
-        assert picture.stat().st_size > 10_000
+def test_a_person_makes_a_filter_with_its_plugin(
+    kind: str, demo: Demo, number: int, tmp_path: Path
+) -> None:
+    user, server = demo.user(number), demo.server(kind, number)
+    imap, sieve = ((server["host"], server[protocol]) for protocol in ("imap", "sieve"))
+    make_a_filter(tmp_path, imap, sieve, user, demo.password, f"filters-{kind}")
     for subject in ("[list] news", "plain"):
-        assert demo.deliver(frontend, user, message(subject)).startswith("250")
-    with demo.imap(frontend, user) as client:
+        assert demo.deliver(demo.frontend, user, message(subject)).startswith("250")
+    with demo.imap(demo.frontend, user) as client:
         assert client.select("INBOX")[1] == [b"1"]
         assert client.search(None, "SUBJECT", "plain")[1] == [b"1"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.roundcube import make_a_filter
 from tests.clients.sieve_programs import PROGRAMS, Where
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_roles import (
@@ -70,6 +71,21 @@ def check_programs(frontend: str, user: str, folder: Path) -> None:
         program(Where(frontend, 4190, user, "secret", folder))
 
 
+def check_webmail(frontend: str, user: str, folder: Path) -> None:
+    """A person makes a filter, by which mail is thrown away then."""
+    places = (frontend, 143), (frontend, 4190)
+    make_a_filter(folder, *places, user, "secret", "filters-cyrus")
+    client = logged_in(frontend, user)
+    before = subjects(client, "INBOX")
+    for subject in ("[list]", "kept"):
+        assert deliver(frontend, subject, user)[user][0] == 250
+    assert subjects(client, "INBOX") == [*before, "kept"]
+    client.ask("SELECT INBOX")
+    client.ask(r"STORE * +FLAGS (\Deleted)")
+    client.ask("EXPUNGE")
+    client.logout()
+
+
 def check_scripts(frontend: str, user: str) -> None:
     with ManageSieve(frontend) as client:
         assert client.login(user).is_ok
@@ -98,6 +114,7 @@ def test_a_whole_murder_behind_it(frontend: str, tmp_path: Path) -> None:
     for user in ("user1", "user2"):
         check_scripts(frontend, user)
     check_programs(frontend, "user1", tmp_path)
+    check_webmail(frontend, "user1", tmp_path)
     check_idle(frontend, two)
     share(one, "user1", "user2")
     share(two, "user2", "user1")
