@@ -351,6 +351,8 @@ class MemoryMailbox:
         return {flag for flag in flags if not flag.startswith("\\")}
 
     async def claim_recent(self) -> Collection[Uid]:
+        if self._box.frozen:
+            return ()
         recent = await self.recent()
         self._box.recent_from = self._box.uid_next
         return recent

@@ -50,7 +50,7 @@ class CarriesMailboxes(Protocol):
 
     async def freeze(self, name: MailboxName, frozen: bool) -> None:
         """Refuse (IN_USE) every change but those below, in every process, from the moment of return; or no longer.
-        Survives a crash."""
+        Survives a crash. `claim_recent` of a frozen mailbox claims nothing."""
         ...
 
     async def is_frozen(self, name: MailboxName) -> bool: ...

@@ -28,6 +28,7 @@ from murder.kit.rows import (
     MOST_KEYWORDS,
     Box,
     as_list,
+    claim_recent,
     insert_body,
     known_keywords,
     load_box,
@@ -324,18 +325,10 @@ class RowMailbox:
         if recent_from >= uid_next:
             return ()
 
-        def claim(db: sqlite3.Connection) -> list[Uid]:
-            (first,) = db.execute(
-                "SELECT recent_from FROM mailbox WHERE id=?", (self.box_id,)
-            ).fetchone() or (0,)
-            db.execute("UPDATE mailbox SET recent_from=uid_next WHERE id=?", (self.box_id,))
-            cursor = db.execute(
-                "SELECT uid FROM message WHERE mailbox=? AND uid>=?", (self.box_id, first)
-            )
-            return [Uid(uid) for (uid,) in cursor]
-
         try:
-            return frozenset(await self.write(claim, durable=False))
+            return frozenset(
+                await self.write(lambda db: claim_recent(db, self.box_id), durable=False)
+            )
         except Refusal as refusal:
             if refusal.code not in (Code.OVER_QUOTA, Code.UNAVAILABLE):
                 raise

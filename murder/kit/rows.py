@@ -83,6 +83,21 @@ def load_box(db: sqlite3.Connection, box_id: int, *, even_frozen: bool = False) 
     return Box(*row[:7])
 
 
+def claim_recent(db: sqlite3.Connection, box_id: int) -> list[Uid]:
+    """What no session has been told is `\\Recent`. None where it is frozen: whoever follows it to its next server claims
+    there, which does not hear any more of what is claimed here."""
+    row = db.execute(
+        "SELECT recent_from FROM mailbox WHERE id=? "
+        "AND NOT EXISTS (SELECT 1 FROM meta WHERE key=? || mailbox_id)",
+        (box_id, FROZEN),
+    ).fetchone()
+    if row is None:
+        return []
+    db.execute("UPDATE mailbox SET recent_from=uid_next WHERE id=?", (box_id,))
+    rows = db.execute("SELECT uid FROM message WHERE mailbox=? AND uid>=?", (box_id, *row))
+    return [Uid(uid) for (uid,) in rows]
+
+
 def spelled(
     db: sqlite3.Connection, box_id: int, keywords: Iterable[str], *, most: int | None = None
 ) -> str:

@@ -11,7 +11,7 @@ from tests.kit.demo import Demo, message, running_demo
 from tests.kit.peer import BlockingPeer
 from tests.kit.waiting import pause
 
-USERS = 12
+USERS = 13
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,16 @@ def test_the_next_mail_is_seen_by_who_asks(demo: Demo) -> None:
     assert wire.ok("NOOP") == []
     assert wire.ok("FETCH 1:2 (UID)") == ["* 1 FETCH (UID 1)", "* 2 FETCH (UID 2)"]
     wire.close()
+
+
+def test_what_was_recent_to_a_session_is_so_to_none_behind_a_move(demo: Demo) -> None:
+    """RFC 3501 §2.3.2. The backend that it comes back to has kept all of it: nothing else has changed meanwhile."""
+    fill(demo, 13, 2)
+    move(demo, 13)
+    assert "* 2 RECENT" in client(demo, 13).ok("SELECT INBOX")
+    for _ in range(2):
+        move(demo, 13)
+        assert "* 0 RECENT" in client(demo, 13).ok("SELECT INBOX")
 
 
 def test_numbers_stay_right_and_removals_are_told_when_they_may_be(demo: Demo) -> None:

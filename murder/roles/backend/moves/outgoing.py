@@ -72,11 +72,12 @@ HIGHEST: Final = ModSeq(2**63 - 1)  # above all that a client can be told (RFC 7
 @dataclass(slots=True)
 class _Known:
     """What the target has of a mailbox: all that happened up to `modseq`, the octets of these messages, and of these that
-    were expunged and may come back; None: it takes none of those."""
+    were expunged and may come back; None: it takes none of those. What is `\\Recent` changes without a mod-sequence."""
 
     modseq: ModSeq
     uids: Ranges
     kept: Ranges | None
+    recent_from: Uid | None = None
 
     def has(self, uid: Uid) -> bool:
         return holds(self.uids, uid)
@@ -197,21 +198,26 @@ class Outgoing:
             if known is None:
                 known = self._known[name] = await self._hold(name, portrait)
                 portrait = await self._store.portrait(name, known.modseq)
-            if portrait.highest_modseq == known.modseq:
+            mailbox = None
+            if portrait.highest_modseq != known.modseq:
+                mailbox = await self._backend.store.open(name, owner_of(name) or "")
+            elif portrait.recent_from == known.recent_from:
                 return 0
-            mailbox = await self._backend.store.open(name, owner_of(name) or "")
         except Refusal as refusal:
             if refusal.code is Code.NONEXISTENT:  # deleted or renamed since
                 return 0
             raise
+        brought = await self._carry_mail(mailbox, name, known) if mailbox is not None else 0
+        await self._peer.do(Complete(name, portrait))
+        known.modseq, known.recent_from = portrait.highest_modseq, portrait.recent_from
+        return brought
+
+    async def _carry_mail(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
         try:
             brought = await self._carry_messages(mailbox, name, known)
-            brought += await self._carry_kept(mailbox, name, known)
+            return brought + await self._carry_kept(mailbox, name, known)
         finally:
             mailbox.close()
-        await self._peer.do(Complete(name, portrait))
-        known.modseq = portrait.highest_modseq
-        return brought
 
     async def _hold(self, name: MailboxName, portrait: Portrait) -> "_Known":
         """Let the target make the mailbox; what it has of it (of an earlier try, or from before it moved away)."""
