@@ -467,7 +467,7 @@ class NamespaceConfig:
 
     def namespace(self) -> Namespace:
         """The value that translates names."""
-        return Namespace(unix_hierarchy=self.unix_hierarchy, alternative=self.alternative)
+        return Namespace(self.unix_hierarchy, self.alternative, self.domains)
 
 
 @dataclass(frozen=True, slots=True)

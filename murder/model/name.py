@@ -288,11 +288,14 @@ class Namespace:
 
     Not alternative: own mailboxes below `INBOX`, other users below `user`, shared ones at the top.
     Alternative: own mailboxes at the top, others below `Other Users`, shared below `Shared Folders`.
+    With `domains` an `@` in another user's or a shared mailbox's name stands before its domain; who is of that domain
+    leaves it out.
     Octets in and out are modified UTF-7 (RFC 3501 §5.1.3); a session that speaks UTF-8 converts before.
     """
 
     unix_hierarchy: bool = True
     alternative: bool = False
+    domains: bool = False
 
     @property
     def separator(self) -> bytes:
@@ -340,12 +343,19 @@ class Namespace:
         return self._place(explicit, domain, user)
 
     def _explicit_domain(self, stem: bytes, user: str) -> tuple[bytes, bytes]:
-        """Cut `@domain` off `user/name@domain` (an administrator's way to name another domain)."""
+        """Cut `@domain` off `user/name@domain` (an administrator's way to name another domain), and off a shared one.
+        Without domains an @ is a letter as any."""
         own = user.partition("@")[2].encode()
-        if stem.startswith(self.users_prefix) and b"@" in stem:
+        if self.domains and b"@" in stem and not self.is_own(stem):
             rest, _, domain = stem.rpartition(b"@")
             return rest, domain
         return stem, own
+
+    def is_own(self, stem: bytes) -> bool:
+        """Whether what a client calls so is the client's own mailbox."""
+        if self.alternative:
+            return not stem.startswith((self.users_prefix, self.shared_prefix))
+        return stem.partition(self.separator)[0].upper() == b"INBOX"
 
     def _place(self, stem: bytes, domain: bytes, user: str) -> MailboxName:
         users, shared = self.users_prefix, self.shared_prefix
@@ -374,8 +384,11 @@ class Namespace:
         foreign = domain != user.partition("@")[2].encode()
         if rest.startswith(USER_ROOT + b"."):
             written = self.users_prefix + self._outward(rest[len(USER_ROOT) + 1 :])
-            return written + b"@" + domain if foreign else written
-        return self.shared_prefix + self._outward(rest)
+        else:
+            written = self.shared_prefix + self._outward(rest)
+        if self.domains and (foreign or b"@" in rest):
+            return written + b"@" + domain
+        return written
 
     def inward(self, octets: bytes) -> bytes:
         """A part of an external name in canonical octets (for searching by prefix)."""

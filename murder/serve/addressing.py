@@ -32,16 +32,20 @@ def candidates_of(
     local = str(recipient.local, "utf-8", "surrogateescape")
     tail = "@" + str(recipient.domain, "ascii", "replace") if domains and recipient.domain else ""
     users = dict.fromkeys((local + tail, local.lower() + tail)) if local else ("",)
-    return [Candidate(user, _folder_of(recipient, user, namespace)) for user in users]
+    return [Candidate(user, _folder_of(recipient, user, tail, namespace)) for user in users]
 
 
-def _folder_of(recipient: Recipient, user: str, namespace: Namespace) -> MailboxName | None:
+def _folder_of(
+    recipient: Recipient, user: str, tail: str, namespace: Namespace
+) -> MailboxName | None:
+    """`tail` is the domain of a shared one, with its @."""
     if not recipient.detail:
         return None
     try:
         text = unicodedata.normalize("NFC", str(recipient.detail, "utf-8"))
         prefix = namespace.personal_prefix if user else namespace.shared_prefix
-        name = namespace.internal(prefix + mutf7.encode(text), user)
+        written = prefix + mutf7.encode(text) + (b"" if user else tail.encode("ascii", "replace"))
+        name = namespace.internal(written, user)
     except (Refusal, UnicodeDecodeError):
         return None
     return None if user and not name.startswith(inbox_of(user)) else name

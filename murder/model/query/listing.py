@@ -147,10 +147,14 @@ class ListQuery:
         users, shared = namespace.users_prefix, namespace.shared_prefix
         separator = namespace.separator
         before, mark_at, named = pattern.rpartition(b"@")
-        if mark_at and before.startswith(users) and literal_head(named) == named:
-            stem = literal_head(before)[len(users) :]
-            yield named + b"!" + USER_ROOT + b"." + namespace.inward(stem)
-            return
+        if mark_at and namespace.domains and literal_head(named) == named:
+            of_domain = named + b"!" if named else b""
+            if before.startswith(users):
+                stem = literal_head(before)[len(users) :]
+                yield of_domain + USER_ROOT + b"." + namespace.inward(stem)
+                return
+            if before.startswith(shared):  # or anything, where shared ones are at the top
+                yield of_domain + namespace.inward(literal_head(before)[len(shared) :])
         if INBOX.startswith(head.upper()):
             yield own
         if head == INBOX and INBOX == pattern:

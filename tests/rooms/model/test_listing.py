@@ -92,7 +92,12 @@ def test_prefixes_bound_the_search() -> None:
     assert ListQuery(UNIX, "ana", b"", [b"user/bo.b/%"]).prefixes == (b"user.bo^b.",)
     assert ListQuery(UNIX, "ana", b"", [b"*"]).prefixes == (b"",)
     assert ListQuery(UNIX, "a@x.org", b"", [b"news*"]).prefixes == (b"x.org!news",)
-    assert ListQuery(UNIX, "adm", b"", [b"user/c%@y.org"]).prefixes == (b"y.org!user.c",)
+    domains = Namespace(domains=True)
+    assert ListQuery(domains, "adm", b"", [b"user/c%@y.org"]).prefixes == (b"y.org!user.c",)
+    assert b"y.org!news" in ListQuery(domains, "adm", b"", [b"news%@y.org"]).prefixes
+    assert b"y.org!" in ListQuery(domains, "a@x.org", b"", [b"*@y.org"]).prefixes
+    apart = Namespace(True, True, True)
+    assert ListQuery(apart, "a@x.org", b"", [b"n@y.org"]).prefixes == (b"x.org!user.a.n@y^org",)
 
 
 def test_recursive_matching_shows_what_has_a_chosen_mailbox_below() -> None:

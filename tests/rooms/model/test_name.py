@@ -22,7 +22,13 @@ from murder.model.name import (
 from murder.wire.mutf7 import encode
 
 N = MailboxName
-LAYOUTS = [Namespace(unix, alternative) for unix in (True, False) for alternative in (True, False)]
+LAYOUTS = [
+    Namespace(unix, alternative, domains)
+    for unix in (True, False)
+    for alternative in (True, False)
+    for domains in (True, False)
+]
+DOMAINS = Namespace(domains=True)
 
 SEEN = [  # namespace, user, what the client sees, canonical
     (Namespace(), "ana", b"INBOX", b"user.ana"),
@@ -33,12 +39,25 @@ SEEN = [  # namespace, user, what the client sees, canonical
     (Namespace(), "ana", b"shared/z", b"shared.z"),
     (Namespace(), "ana@ex.org", b"INBOX/z", b"ex.org!user.ana.z"),
     (Namespace(), "ana@ex.org", b"shared/z", b"ex.org!shared.z"),
-    (Namespace(), "ana@ex.org", b"user/bob@other.org", b"other.org!user.bob"),
+    (DOMAINS, "ana@ex.org", b"user/bob@other.org", b"other.org!user.bob"),
+    (DOMAINS, "ana@ex.org", b"user/bob/a@b@ex.org", b"ex.org!user.bob.a@b"),
+    (Namespace(), "ana", b"user/bob/a@b.org", b"user.bob.a@b^org"),  # an @ is a letter there
     (Namespace(True, True), "ana", b"Drafts", b"user.ana.Drafts"),
     (Namespace(True, True), "ana", b"Other Users/bob/z", b"user.bob.z"),
     (Namespace(True, True), "ana", b"Shared Folders/z", b"z"),
     (Namespace(False), "ana", b"INBOX.Drafts", b"user.ana.Drafts"),
     (Namespace(False), "ana", b"user.bob", b"user.bob"),
+    (DOMAINS, "admin", b"news@ex.org", b"ex.org!news"),
+    (DOMAINS, "admin", b"shared/z.1@ex.org", b"ex.org!shared.z^1"),
+    (DOMAINS, "admin", b"news", b"news"),
+    (DOMAINS, "ana@ex.org", b"news", b"ex.org!news"),
+    (DOMAINS, "ana@ex.org", b"news@other.org", b"other.org!news"),
+    (DOMAINS, "ana@ex.org", b"news@", b"news"),  # of no domain
+    (DOMAINS, "ana@ex.org", b"INBOX/a@b", b"ex.org!user.ana.a@b"),
+    (DOMAINS, "ana@ex.org", b"a@b@ex.org", b"ex.org!a@b"),  # made before `@` meant anything
+    (Namespace(True, True, True), "admin", b"Shared Folders/news@ex.org", b"ex.org!news"),
+    (Namespace(True, True, True), "ana@ex.org", b"a@b", b"ex.org!user.ana.a@b"),
+    (Namespace(), "admin", b"news@ex.org", b"news@ex^org"),
 ]
 
 
@@ -61,7 +80,7 @@ def test_what_no_mailbox_can_be_called_is_refused(external: bytes) -> None:
         Namespace().internal(external, "ana")
 
 
-PART = st.text("abcXYZ-_ &+~=", min_size=1, max_size=8).map(str.encode)
+PART = st.text("abcXYZ-_ &+~=@", min_size=1, max_size=8).map(str.encode)
 USERS = st.sampled_from(["ana", "ana.b", "ana@ex.org", "a.b@ex.org"])
 PARTS = st.lists(PART, min_size=1, max_size=5).filter(
     lambda parts: parts[0].upper() != b"INBOX" and parts[0] != b"user"

@@ -270,8 +270,9 @@ class Lobby(FrontendImap):
         ):
             return False
         try:
-            namespace = self.service.namespace
-            name = _internal(namespace.unix_hierarchy, namespace.alternative, external, login.user)
+            seen = self.service.namespace
+            ways = seen.unix_hierarchy, seen.alternative, seen.domains
+            name = _internal(*ways, external, login.user)
         except Refusal:
             return False
         row = frontend.mailboxes.row(name)
@@ -465,9 +466,11 @@ class Lobby(FrontendImap):
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)
-def _internal(unix_hierarchy: bool, alternative: bool, external: bytes, user: str) -> MailboxName:
+def _internal(
+    unix_hierarchy: bool, alternative: bool, domains: bool, external: bytes, user: str
+) -> MailboxName:
     """Raises Refusal."""
-    return Namespace(unix_hierarchy, alternative).internal(external, user)
+    return Namespace(unix_hierarchy, alternative, domains).internal(external, user)
 
 
 @functools.lru_cache(maxsize=16)
