@@ -273,12 +273,15 @@ def everything_is_well(site: Site, config: str) -> None:
     until(lambda: "Everything is well." in said(), report, every_s=0.2)
 
 
+WRITES = ("--user", "vmail", "--writes", "/var/vmail")
+
+
 def test_the_unit_is_one_that_systemd_takes(archive: Path, tmp_path: Path) -> None:
     if missing := wanted("systemd-analyze"):
         cannot_run(missing)
     unit = tmp_path / "murder.service"
     said = subprocess.run(
-        [sys.executable, archive, "system-unit", "backend", "--program", "/bin/true"],
+        [sys.executable, archive, "system-unit", "backend", *WRITES, "--program", "/bin/true"],
         capture_output=True,
         text=True,
         check=True,
@@ -287,6 +290,10 @@ def test_the_unit_is_one_that_systemd_takes(archive: Path, tmp_path: Path) -> No
     assert "written by `murder system-unit backend`\n" in said
     assert "ExecReload=/bin/true reload --config /etc/murder/murder.toml\n" in said
     assert "KillMode=mixed\n" in said
+    # whoever it runs as, the lists are where murder.toml has them; and mail that lies elsewhere can be written
+    assert "User=vmail\n" in said
+    assert "StateDirectory=murder\n" in said
+    assert "ReadWritePaths=/var/vmail\n" in said
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True,

@@ -94,6 +94,7 @@ class Prepared:
 @click.option(
     "--etcd", multiple=True, metavar="URL", help="A server of the etcd that several masters share."
 )
+@click.option("--domains", is_flag=True, help="Users are user@domain, of several domains.")
 @click.option(
     "--json",
     "as_json",
@@ -108,6 +109,7 @@ def init(
     admins: tuple[str, ...],
     operator: str,
     etcd: tuple[str, ...],
+    domains: bool,
     as_json: bool,
 ) -> int:
     """Write certificates, configurations and units for all hosts of a murder: a folder each, ready to copy.
@@ -136,6 +138,7 @@ def init(
         admins=admins or site.admins,
         operator=operator or site.operator,
         etcd=etcd or site.etcd,
+        domains=domains or site.domains,
     )
     if wrong := list(flaws(site)):
         raise ConfigError(Problem(folder / SITE, key, text) for key, text in wrong)

@@ -2,11 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import asyncclick as click
 
 from murder.__main__ import archive_path
+from murder.admin.cli.options import PATH
 from murder.config import ROLES
 
 UNIT: Final = """\
@@ -36,9 +38,9 @@ AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 # where the archive unpacks its native parts, and where lists and mail are
 CacheDirectory={user}
-StateDirectory={user}
+StateDirectory=murder
 StateDirectoryMode=0700
-LimitNOFILE=262144
+{writes}LimitNOFILE=262144
 NoNewPrivileges=true
 ProtectSystem=strict
 ProtectHome=true
@@ -74,10 +76,23 @@ WantedBy=multi-user.target
     help="Default: /etc/murder/murder.toml; of a template %i.toml there.",
 )
 @click.option("--user", default="murder", show_default=True, help="The user that it runs as.")
+@click.option(
+    "--writes",
+    multiple=True,
+    type=PATH,
+    metavar="DIR",
+    help="A folder outside of /var/lib/murder that it writes: mail in /var/vmail, a [node] data of its own. All others are "
+    "read-only to it, and it sees nothing of /home and /tmp.",
+)
 @click.option("--program", default="", help="Default: this file, else /usr/local/bin/murder.")
 @click.option("--template", is_flag=True, help="For several nodes on a host: murder@.service.")
 def system_unit(
-    roles: tuple[str, ...], config_file: str, user: str, program: str, template: bool
+    roles: tuple[str, ...],
+    config_file: str,
+    user: str,
+    writes: tuple[Path, ...],
+    program: str,
+    template: bool,
 ) -> None:
     """Print a hardened systemd unit for this node: own user, watchdog, no more rights than it needs.
 
@@ -87,8 +102,13 @@ def system_unit(
     murder system-unit backend > /etc/systemd/system/murder.service
     systemctl daemon-reload && systemctl enable --now murder
     murder system-unit --template > /etc/systemd/system/murder@.service
+    murder system-unit --user vmail --writes /var/vmail > murder.service
     """
-    click.echo(format_unit(roles, config_file, user, program, template=template), nl=False)
+    for folder in writes:
+        if not folder.is_absolute():
+            raise click.UsageError(f"--writes {folder}: systemd wants the whole path, from / on")
+    text = format_unit(roles, config_file, user, program, writes=writes, template=template)
+    click.echo(text, nl=False)
 
 
 def format_unit(
@@ -97,6 +117,7 @@ def format_unit(
     user: str = "murder",
     program: str = "",
     *,
+    writes: Sequence[Path] = (),
     template: bool = False,
 ) -> str:
     """The text of a unit."""
@@ -110,6 +131,7 @@ def format_unit(
         flags=flags,
         config=shlex.quote(config_file or default),
         user=user,
+        writes="".join(f"ReadWritePaths={shlex.quote(str(folder))}\n" for folder in writes),
     )
 
 

@@ -1,8 +1,10 @@
-"""`murder plugin`: list, new, check."""
+"""`murder plugin`: list, new, api, check."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from murder.api.contract.check import Finding, run_checks
 from murder.api.kinds.kind import Kind
 from murder.api.kinds.table import BY_NAME, KINDS
 from murder.config import Config, ConfigError, NodeConfig, Problem, load_config
+from murder.config.load import unknown
 from murder.config.sections import PluginsConfig
 from murder.errors import Code, Refusal
 from murder.hooks import (
@@ -36,15 +39,17 @@ from murder.hooks import (
 )
 
 DEFAULT_FOLDER: Final = Path(".")
+OPEN_ROOMS: Final = ("api", "model", "kit")  # whose modules plugins may import
+OPEN_MODULES: Final = ("errors", "durable")
 
 
 @click.group(cls=Group)
 def plugin() -> None:
-    """List plugins, start a new one, check one.
+    """List plugins, start a new one, check one, show what it may use.
 
     \b
-    murder plugin new auth ldap          # writes auth_ldap.py, with comments
-    murder plugin check auth_ldap.py     # holds it to its contract
+    murder plugin new auth campus        # writes auth_campus.py, with comments
+    murder plugin check auth_campus.py   # holds it to its contract
     """
 
 
@@ -107,12 +112,16 @@ def new(kind: str, name: str, folder: Path, as_json: bool) -> int:
     """Write KIND_NAME.py: a plugin that works, with comments on what to change.
 
     \b
-    murder plugin new auth ldap
+    murder plugin new auth campus
     """
     name = name.removeprefix(f"{kind}_")
     if not name.isidentifier():
         raise Refusal(Code.CANNOT, f"{name!r}: letters, digits and _ make a plugin's name")
-    file = folder / f"{kind}_{name}.py"
+    module = f"{kind}_{name}"
+    if any(bundled.name == module for bundled in bundled_plugins()):
+        text = f"{module} comes with murder, which starts with no second one of that name; choose another name"
+        raise Refusal(Code.ALREADY_EXISTS, text)
+    file = folder / f"{module}.py"
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(format_plugin(BY_NAME[kind], name))
@@ -120,6 +129,37 @@ def new(kind: str, name: str, folder: Path, as_json: bool) -> int:
         raise Refusal(Code.ALREADY_EXISTS, f"{file} exists; it was not touched") from None
     text = f"{file}: written; follow its comments, then `murder plugin check {file}`"
     return say(as_json, {"file": str(file)}, text)
+
+
+@plugin.command("api")
+@click.argument("module", default="hookspecs")
+@json_option("module, text")
+def show_api(module: str, as_json: bool) -> int:
+    """Print what plugins may use of murder: all hooks, or the MODULE (of murder.api, where nothing stands before its name).
+
+    \b
+    murder plugin api
+    murder plugin api auth
+    murder plugin api model.entry
+    """
+    known = _open_modules()
+    name = module.removeprefix("murder.").removeprefix("api.")
+    if name not in known:
+        raise Refusal(Code.NONEXISTENT, f"{module}: {unknown('module', name, known)}")
+    text = known[name].read_text(encoding="utf-8")
+    return say(as_json, {"module": name, "text": text}, text.rstrip("\n"))
+
+
+def _open_modules() -> Mapping[str, Traversable]:
+    """The files of what plugins may import: `auth` (of murder.api), `model.entry`, `errors`."""
+    root = files("murder")
+    known = {name: root / f"{name}.py" for name in OPEN_MODULES}
+    for room in OPEN_ROOMS:
+        for file in (root / room).iterdir():
+            name = file.name.removesuffix(".py")
+            if file.name.endswith(".py") and not name.startswith("_"):
+                known[name if room == "api" else f"{room}.{name}"] = file
+    return known
 
 
 @plugin.command()
@@ -141,7 +181,7 @@ async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
     makes goes into a new folder that is removed afterwards.
 
     \b
-    murder plugin check auth_ldap.py
+    murder plugin check auth_campus.py
     murder plugin check store_maildir
     """
     with tempfile.TemporaryDirectory(prefix="murder-check-") as folder:

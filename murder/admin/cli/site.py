@@ -43,12 +43,14 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """All hosts, who administers mail, who runs `murder ctl`; `etcd` where several masters share their list."""
+    """All hosts, who administers mail, who runs `murder ctl`; `etcd` where several masters share their list; whether users
+    are `user@domain`."""
 
     hosts: Mapping[str, Host]
     admins: tuple[str, ...] = ("admin",)
     operator: str = "operator"
     etcd: tuple[str, ...] = ()
+    domains: bool = False
 
     def of(self, role: str) -> list[Host]:
         """Those of a role, in order."""
@@ -139,13 +141,17 @@ def site_from(table: Mapping[str, object], file: Path) -> Site:
         if not isinstance(address, str):
             problems.append(Problem(file, f"{key}.address", "must be a text"))
         hosts[name] = Host(name, given["role"], str(address), names)
-    if unknown := sorted(table.keys() - {"hosts", "admins", "operator", "etcd"}):
+    domains = table.get("domains", False)
+    if not isinstance(domains, bool):
+        problems.append(Problem(file, "domains", "must be true or false"))
+    if unknown := sorted(table.keys() - {"hosts", "admins", "operator", "etcd", "domains"}):
         problems.append(Problem(file, unknown[0], "is no key of a site"))
     site = Site(
         hosts,
         texts("admins", table.get("admins", ["admin"])),
         str(table.get("operator", "operator")),
         texts("etcd", table.get("etcd", [])),
+        bool(domains),
     )
     problems += [Problem(file, key, text) for key, text in flaws(site)]
     if problems:
@@ -208,6 +214,8 @@ def format_site(site: Site) -> str:
     lines.append(f"operator = {format_value(site.operator)}")
     if site.etcd:
         lines.append(f"etcd = {format_value(site.etcd)}")
+    if site.domains:
+        lines.append("domains = true")
     blocks = ["\n".join(lines)]
     for host in site.hosts.values():
         keys: dict[str, object] = {"role": host.role}
@@ -240,6 +248,7 @@ def format_host(site: Site, host: Host) -> str:
         )
     if "mupdate" not in roles:
         blocks.append(_table("mupdate", master=_masters(site)))
+    blocks += _namespace(site)
     blocks += ROLES[host.role].blocks(site, host)
     if host.role != "mupdate":
         blocks += _servers(site)
@@ -248,12 +257,17 @@ def format_host(site: Site, host: Host) -> str:
 
 def format_operator(site: Site) -> str:
     """The murder.toml of who runs `murder ctl`."""
+    # else they are learnt, by their names, which DNS may not have where addresses were told
+    nodes = [host.address or host.name for host in site.hosts.values()]
+    reached = {"nodes": nodes} if any(host.address for host in site.hosts.values()) else {}
+    own = {"certificate": f"{site.operator}.pem", "key": f"{site.operator}.key"}
     blocks = [
         "# Written by `murder init`. For `murder ctl`: export MURDER_CONFIG=…/murder.toml",
         _table("node", name=site.operator, data="/tmp"),
         _table("tls", ca="ca.pem", crl="crl.pem"),
-        _table("operator", certificate=f"{site.operator}.pem", key=f"{site.operator}.key"),
+        _table("operator", **own, **reached),
         _table("mupdate", master=_masters(site)),
+        *_namespace(site),
         *_servers(site),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -266,6 +280,12 @@ def _masters(site: Site) -> object:
 
 def _places(site: Site) -> list[str]:
     return [host.address or host.name for host in site.of("mupdate")]
+
+
+def _namespace(site: Site) -> Iterator[str]:
+    """The same on every node."""
+    if site.domains:
+        yield _table("namespace", domains=True)
 
 
 def _servers(site: Site) -> Iterator[str]:

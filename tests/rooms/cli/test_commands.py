@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,33 @@ def test_a_new_plugin_keeps_its_contract_as_it_is(
     assert "FAILED" not in capsys.readouterr().out
     assert main(["plugin", "new", kind, "mine", "--dir", str(tmp_path)]) == 1
     assert "was not touched" in capsys.readouterr().err
+
+
+def test_a_new_plugin_is_not_called_as_one_that_murder_brings(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """Two of one name stop the start, long after it was written."""
+    assert main(["plugin", "new", "auth", "ldap", "--dir", str(tmp_path)]) == 1
+    assert "auth_ldap comes with murder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_plugins_may_use_is_printed_where_there_are_no_sources(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["plugin", "api"]) == 0
+    assert "def make_auth_backend(" in capsys.readouterr().out
+    for kind in BY_NAME:  # whatever a new plugin imports can be looked up
+        assert main(["plugin", "new", kind, "mine", "--dir", str(tmp_path)]) == 0
+        text = (tmp_path / f"{kind}_mine.py").read_text()
+        for module in re.findall(r"^from murder\.([\w.]+) import", text, re.M):
+            assert main(["plugin", "api", module if module != "api" else "hookspecs"]) == 0, module
+    capsys.readouterr()
+    assert main(["plugin", "api", "murder.api.auth", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["module"], "class AuthBackend" in answer["text"]) == ("auth", True)
+    assert main(["plugin", "api", "model.entri"]) == 1
+    assert "did you mean `model.entry`?" in capsys.readouterr().err
 
 
 def test_a_plugin_that_breaks_its_contract_is_told_where(tmp_path: Path, capsys: Capture) -> None:

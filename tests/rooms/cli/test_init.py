@@ -85,6 +85,9 @@ def test_a_host_comes_in_and_nobody_gets_another_authority_or_key(tmp_path: Path
         assert after[file] == before[file] or file.endswith((".toml", "issued.jsonl")), file
     made = tomli.loads((tmp_path / "site/fe1.example.org/murder.toml").read_text())
     assert made["servers"]["be2.example.org"] == {"address": "10.0.0.4"}
+    operator = tomli.loads((tmp_path / "site/operator/murder.toml").read_text())
+    asked = [*(host.partition("=")[0] for host in THREE), "10.0.0.4"]
+    assert operator["operator"]["nodes"] == asked  # be2's name need not be in DNS
     certificate = tmp_path / "site/be2.example.org/be2.example.org.pem"
     assert set(names_of(read_certificate(certificate))) == {"be2.example.org", "10.0.0.4"}
 
@@ -99,6 +102,20 @@ def test_a_configuration_that_was_changed_by_hand_stays(tmp_path: Path) -> None:
     assert file.read_text() == mine
     assert "be2.example.org" in file.with_name("murder.toml.new").read_text()
     assert f"{file} was changed by hand and stays" in done.stdout
+
+
+def test_users_of_domains_are_users_of_domains_on_all_nodes_and_for_the_operator(
+    tmp_path: Path,
+) -> None:
+    init(tmp_path, "--domains", *with_hosts(*THREE))
+    init(tmp_path, "--host", "be2.example.org=backend")  # what was said stays said
+    files = sorted((tmp_path / "site").glob("*/murder.toml"))
+    assert len(files) == 5
+    for file in files:
+        assert tomli.loads(file.read_text())["namespace"] == {"domains": True}, file
+    plan = tmp_path / "site/site.toml"
+    plan.write_text(plan.read_text().replace("domains = true", 'domains = "yes"'))
+    assert "domains: must be true or false" in init(tmp_path, code=2).stderr
 
 
 def test_what_was_revoked_gets_another_certificate_and_all_are_told(tmp_path: Path) -> None:
