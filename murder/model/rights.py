@@ -1,6 +1,7 @@
 """Who may do what in a mailbox, by its row of the list: both roles ask here (RFC 4314)."""
 
 import functools
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from murder.errors import Code, Refusal
@@ -59,6 +60,14 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
     if is_admin:
         rights |= ADMIN_RIGHTS
     return rights
+
+
+def of_own_domain(entries: Iterable[MailboxEntry], identity: Identity) -> Iterator[MailboxEntry]:
+    """Of what an index by rights tells somebody, what they may know of: in other domains `anyone` and groups are others."""
+    domain = identity.user.partition("@")[2].encode("utf-8", "surrogateescape")
+    for entry in entries:
+        if split_domain(entry.name)[0] == domain or LOOKUP in rights_in(entry, identity):
+            yield entry
 
 
 def takes_mail(entry: MailboxEntry, sender: str = ANONYMOUS) -> bool:

@@ -84,7 +84,10 @@ class Settings:
     )
     shared: str = field(
         default="maildir/shared/%n",
-        metadata={"doc": "The same for shared mailboxes: %n is the first part of their names."},
+        metadata={
+            "doc": "The same for shared mailboxes: %n is the first part of their names; without %d their domain "
+            "stands before it."
+        },
     )
     look_every_s: float = field(
         default=5.0,
@@ -196,10 +199,11 @@ class MaildirStore(KeepingStore, EpochStore):
     # --- trees
 
     def _folder_of(self, top: MailboxName) -> Path:
-        """Where the tree of a top mailbox is. Raises Refusal for a name that no folder can have."""
+        """Where the tree of a top mailbox is: of a shared one the domain, where it has no place of its own, stands before
+        the name, as in the name itself. Raises Refusal for a name that no folder can have."""
         owner = owner_of(top)
         domain, rest = split_domain(top)
-        user = owner if owner is not None else os.fsdecode(rest)
+        user = owner if owner is not None else os.fsdecode(rest if "%d" in self._shared else top)
         local, _, at = user.partition("@")
         for part in (user, local, at, domain.decode("latin-1")):
             if "/" in part or "\0" in part or part.startswith(".") or len(part) > MAX_PART:
@@ -223,7 +227,8 @@ class MaildirStore(KeepingStore, EpochStore):
                 if is_user:
                     yield inbox_of(user)
                 else:
-                    yield MailboxName(os.fsencode(parts.get("n") or user))
+                    mark = parts["d"] + "!" if "d" in parts else ""
+                    yield MailboxName(os.fsencode(mark + (parts.get("n") or parts["u"])))
 
     def keys(self) -> Iterator[str]:
         """Of all trees there are, for `_tree_of`."""

@@ -14,7 +14,7 @@ from murder.model.acl import identifiers_of
 from murder.model.name import MailboxName, inbox_of, name_of_key
 from murder.model.query.listing import ListRow, ListWalk
 from murder.model.query.status import StatusItem
-from murder.model.rights import rights_in
+from murder.model.rights import of_own_domain, rights_in
 from murder.net.outgoing.relay import ImapUpstream
 from murder.net.turns import Turn, in_turns
 from murder.roles.frontend.imap.dialogue import FrontendImap
@@ -167,6 +167,8 @@ class _Answer(ListAnswer):
         rows = self._dialogue.frontend.mailboxes.shown_to(
             None if login.is_admin else identifiers, self.query.prefixes
         )
+        if self._dialogue.namespace.domains and not login.is_admin:
+            rows = of_own_domain(rows, login.identity)
         return (row.name for row in rows)
 
     def uses(self, name: MailboxName) -> tuple[str, ...]:

@@ -1,0 +1,32 @@
+"""Shared mailboxes of several domains as Maildirs: each has a tree of its own, and is found again by its name."""
+
+from pathlib import Path
+
+import pytest
+
+from murder.api import NewMessage
+from murder.model.name import MailboxName
+from plugins.store_maildir.store import MaildirStore, Settings
+
+ONE = b"Subject: one\r\n\r\nhello\r\n"
+
+
+@pytest.mark.parametrize("shared", ["mail/+%n", "mail/%d/+%n"])
+async def test_shared_mailboxes_of_two_domains_are_two(tmp_path: Path, shared: str) -> None:
+    names = [MailboxName(b"x.org!news"), MailboxName(b"y.org!news")]
+    settings = Settings(users="mail/%u/Maildir", shared=shared)
+    store = MaildirStore(settings, tmp_path)
+    await store.start()
+    for name in names:
+        await store.create(name, "default")
+    incoming = store.incoming()
+    await incoming.write(ONE)
+    await (await store.open(names[1], "ana")).append([NewMessage(incoming, frozenset())])
+    await incoming.close()
+    await store.stop()
+    again = MaildirStore(settings, tmp_path)
+    await again.start()
+    assert sorted(stored.name for stored in await again.mailboxes()) == names
+    counts = [len(await (await again.open(name, "ana")).messages()) for name in names]
+    assert counts == [0, 1]
+    await again.stop()
