@@ -163,7 +163,8 @@ def _host(text: str) -> Host:
     name, is_there, rest = text.partition("=")
     role, _, address = rest.partition("@")
     if not is_there or role not in ROLES:
-        raise click.UsageError(f"--host {text}: want NAME=ROLE, ROLE one of {', '.join(ROLES)}")
+        want = f"want NAME=ROLE or NAME=ROLE@ADDRESS, ROLE one of {', '.join(ROLES)}"
+        raise click.UsageError(f"--host {text}: {want}")
     return Host(name, role, address)
 
 

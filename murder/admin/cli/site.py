@@ -69,7 +69,7 @@ def _master(site: Site, _host: Host) -> Iterator[str]:
     shared = {"engine": "etcd"} if site.etcd else {}
     yield _table("mupdate", listen=["*:3905"], **shared)
     if site.etcd:
-        yield _table("plugins.list_etcd", endpoints=list(site.etcd))
+        yield _etcd(site.etcd)
 
 
 def _all(site: Site, host: Host) -> Iterator[str]:
@@ -79,10 +79,20 @@ def _all(site: Site, host: Host) -> Iterator[str]:
         yield _table("mupdate", listen=["*:3905"], engine="etcd", master=masters)
         own = {urlsplit(url).hostname or "": url for url in site.etcd}
         nearest = {own[name] for name in (host.name, host.address) if name in own}
-        yield _table("plugins.list_etcd", endpoints=_own_first(site.etcd, nearest))
+        yield _etcd(_own_first(site.etcd, nearest))
     else:
         yield _table("mupdate", listen=["*:3905"])
     yield from _unified(site, host)
+
+
+def _etcd(endpoints: Sequence[str]) -> str:
+    text = _table("plugins.list_etcd", endpoints=list(endpoints))
+    if not any(url.startswith("https:") for url in endpoints):
+        return text
+    return text + (
+        "\n# etcd's certificates are of an authority of its own: `murder help masters`"
+        '\n#ca = "etcd-ca.pem"\n#certificate = "etcd.pem"\n#key = "etcd.key"'
+    )
 
 
 def _own_first(places: Sequence[str], own: Collection[str]) -> list[str]:

@@ -149,12 +149,17 @@ class ListQuery:
         before, mark_at, named = pattern.rpartition(b"@")
         if mark_at and namespace.domains and literal_head(named) == named:
             of_domain = named + b"!" if named else b""
+            stem = literal_head(before)
             if before.startswith(users):
-                stem = literal_head(before)[len(users) :]
-                yield of_domain + USER_ROOT + b"." + namespace.inward(stem)
+                yield of_domain + USER_ROOT + b"." + namespace.inward(stem[len(users) :])
                 return
             if before.startswith(shared):  # or anything, where shared ones are at the top
-                yield of_domain + namespace.inward(literal_head(before)[len(shared) :])
+                yield of_domain + namespace.inward(stem[len(shared) :])
+            elif stem != before and (users.startswith(stem) or shared.startswith(stem)):
+                yield of_domain
+        elif namespace.domains and not domain and self._reaches_domains(pattern, head):
+            yield b""
+            return
         if INBOX.startswith(head.upper()):
             yield own
         if head == INBOX and INBOX == pattern:
@@ -176,6 +181,16 @@ class ListQuery:
                 yield mark + USER_ROOT + b"."
             if shared.startswith(head):
                 yield mark
+
+    def _reaches_domains(self, pattern: bytes, head: bytes) -> bool:
+        """Whether who is of no domain, an administrator, may see mailboxes of every domain so: their names end with it."""
+        namespace = self.namespace
+        users, shared = namespace.users_prefix, namespace.shared_prefix
+        if head == pattern or not (b"@" in pattern or pattern.endswith((b"*", b"%"))):
+            return False
+        if namespace.alternative:
+            return head.startswith((users, shared))
+        return not head.startswith(INBOX + namespace.separator)
 
     def _without_domain(self, head: bytes) -> bytes:
         """`user/name@do*` may mean any mailbox of the name."""

@@ -14,6 +14,7 @@ import tomli
 
 from murder.admin.cli import main
 from murder.admin.cli.site import site_from
+from murder.admin.manual.pages import page
 from murder.config import ConfigError
 from murder.config.load import read_table
 from murder.pki.authority import names_of, read_certificate, roles_of
@@ -178,6 +179,17 @@ def test_three_equal_machines(tmp_path: Path) -> None:
     assert changed(tmp_path) == {}
 
 
+def test_where_etcd_has_certificates_three_lines_name_them(tmp_path: Path) -> None:
+    """As `murder help masters` calls the files; until they are there, they are comments."""
+    init(tmp_path, *with_hosts("n1=mupdate+unified"), "--etcd", "https://n1:2379")
+    text = (tmp_path / "site/n1/murder.toml").read_text()
+    assert "ca" not in tomli.loads(text)["plugins"]["list_etcd"]
+    for key, file in (("ca", "etcd-ca.pem"), ("certificate", "etcd.pem"), ("key", "etcd.key")):
+        text = text.replace(f'\n#{key} = "{file}"\n', f'\n{key} = "{file}"\n')
+        assert tomli.loads(text)["plugins"]["list_etcd"][key] == file
+        assert f'= "/etc/murder/{file}"' in page("masters")
+
+
 def test_one_machine_may_be_all_of_a_murder_and_others_join_it(tmp_path: Path) -> None:
     init(tmp_path, *with_hosts("n1=mupdate+unified", "n2=unified"))
     made = tomli.loads((tmp_path / "site" / "n1" / "murder.toml").read_text())
@@ -190,7 +202,7 @@ def test_one_machine_may_be_all_of_a_murder_and_others_join_it(tmp_path: Path) -
         ([], "name the hosts: --host NAME=ROLE, or --from FILE"),
         (
             with_hosts("a=master"),
-            "want NAME=ROLE, ROLE one of mupdate, frontend, backend, unified, mupdate+unified",
+            "want NAME=ROLE or NAME=ROLE@ADDRESS, ROLE one of mupdate, frontend, backend, unified, mupdate+unified",
         ),
         (with_hosts("../../etc=backend"), 'hosts."../../etc": is no host name'),
         (with_hosts("-oProxyCommand=backend"), "is no host name"),

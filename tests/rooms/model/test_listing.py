@@ -98,6 +98,11 @@ def test_prefixes_bound_the_search() -> None:
     assert b"y.org!" in ListQuery(domains, "a@x.org", b"", [b"*@y.org"]).prefixes
     apart = Namespace(True, True, True)
     assert ListQuery(apart, "a@x.org", b"", [b"n@y.org"]).prefixes == (b"x.org!user.a.n@y^org",)
+    assert b"y.org!" in ListQuery(apart, "a@x.org", b"", [b"*@y.org"]).prefixes
+    for namespace, pattern in ((domains, b"user/c%"), (domains, b"n*"), (apart, b"Other Users/c*")):
+        assert ListQuery(namespace, "adm", b"", [pattern]).prefixes == (b"",)  # of all domains
+    assert ListQuery(domains, "adm", b"", [b"user/*/Sent"]).prefixes == (b"user.",)  # of none
+    assert ListQuery(domains, "adm", b"", [b"INBOX/*"]).prefixes == (b"user.adm.",)
 
 
 def test_recursive_matching_shows_what_has_a_chosen_mailbox_below() -> None:
