@@ -1,7 +1,7 @@
 """A connection taken over from its dialogue, for a protocol that reads and writes in order, with its own coroutine.
 
 Reading stops while octets wait to be taken; writing waits for the peer. Every wait has the timeout given. Who takes much
-that has come already has a turn of the loop, then the others have theirs.
+that has come already, or sends much, has short turns of the loop, and the others have theirs in between.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
-from murder.net.turns import TURN_S, line_up
+from murder.net.turns import SHORT_TURN_S, line_up
 
 HELD_OCTETS: Final = 4 * 1024 * 1024  # received and not yet taken: reading stops
 
@@ -57,10 +57,10 @@ class TakenOver(ABC):
     # --- what the protocols use
 
     async def _taken(self) -> None:
-        """Something has been taken from what had come: the end of a turn, where this one is over."""
+        """Something has been taken from what had come, or sent: the end of a turn, where this one is over."""
         if time.perf_counter() >= self._turn_ends:
             await line_up()
-            self._turn_ends = time.perf_counter() + TURN_S
+            self._turn_ends = time.perf_counter() + SHORT_TURN_S
 
     async def _more(self) -> None:
         """Until more has come. Raises UpstreamFailure: LOST, TIMEOUT."""
@@ -85,3 +85,4 @@ class TakenOver(ABC):
             await self._connection.drain(self._timeout_s)
         except ConnectionError as error:
             raise UpstreamFailure(UpstreamKind.LOST, self._server, str(error)) from error
+        await self._taken()  # the kernel may have room for all of it

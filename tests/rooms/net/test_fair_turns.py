@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import socket
 import zlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -253,26 +253,44 @@ class Frames:
         pass
 
 
-async def test_frames_that_have_come_are_taken_a_turn_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(takeover, "time", Ticking())
-
+@asynccontextmanager
+async def framing() -> AsyncIterator[tuple[FrameChannel, Callable[[], int]]]:
+    """A channel whose other end takes what comes, and how many turns of the loop there have been."""
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     _, connection = await loop.connect_accepted_socket(lambda: Connection(lambda _: Frames()), ours)
-    channel = FrameChannel(connection, "be2.test", 5.0)
-    channel.received(format_words({}) * 500)
     turns = 0
 
     def free() -> None:
         nonlocal turns
         turns += 1
-        loop.call_soon(free)
+        if not connection.is_lost:
+            loop.call_soon(free)
 
     free()
-    for _ in range(500):
-        await channel.receive()
-    assert turns >= 500 // 12
-    connection.abort()
-    theirs.close()
+    try:
+        yield FrameChannel(connection, "be2.test", 5.0), lambda: turns
+    finally:
+        connection.abort()
+        theirs.close()
+
+
+async def test_frames_that_have_come_are_taken_a_short_turn_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(takeover, "time", Ticking())
+    async with framing() as (channel, turns):
+        channel.received(format_words({}) * 500)
+        for _ in range(500):
+            await channel.receive()
+        assert turns() >= 500 // 4
+
+
+async def test_frames_that_are_sent_are_so_too_where_the_peer_takes_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(takeover, "time", Ticking())
+    async with framing() as (channel, turns):
+        for _ in range(500):
+            await channel.send_octets(b"x" * 40)
+        assert turns() >= 500 // 4

@@ -15,14 +15,13 @@ from murder.errors import Code, Refusal
 from murder.model.carried import digest_line
 from murder.model.message import Message, Uid
 from murder.net.frames import FrameChannel
-from murder.net.turns import Turn, line_up
+from murder.net.turns import SHORT_TURN_S, Turn, line_up
 from murder.roles.backend.imap.mail.content import size_told
 from murder.wire.nodes.carry import OCTETS
 
 BATCH_MESSAGES: Final = 250
 BATCH_OCTETS: Final = 4 * 1024 * 1024  # about so much is made durable at once
 AHEAD: Final = 3  # batches on their way before the first is answered for: one comes, two are stored
-IN_A_ROW: Final = 50  # messages read before others have their turn
 MAX_HELD: Final = 4 * BATCH_OCTETS  # of one batch in memory, whatever a source puts into it
 LARGE_OCTETS: Final = 1024 * 1024  # written piece by piece as it comes, in place of at once
 
@@ -52,14 +51,16 @@ async def read(
 ) -> list[tuple[Message, memoryview | None]]:
     """Rows with the octets of those that are wanted; without those whose octets have gone since."""
     batch: list[tuple[Message, memoryview | None]] = []
-    for at, row in enumerate(rows):
-        if at % IN_A_ROW == 0:
-            await line_up()
+    await line_up()
+    turn = Turn(SHORT_TURN_S)
+    for row in rows:
         try:
             batch.append((row, await mailbox.octets(row.uid) if wants(row) else None))
         except Refusal as refusal:
             if refusal.code is not Code.EXPUNGE_ISSUED:
                 raise
+        if turn.is_over:
+            await turn.rest()
     return batch
 
 
@@ -76,7 +77,10 @@ def digest(rows: Sequence[tuple[Message, memoryview | None]]) -> str:
 async def with_sizes(carried: Sequence[CarriedMessage]) -> list[CarriedMessage]:
     """What comes with its octets, as `NewMessage` would have it: `told_size` does not travel."""
     messages: list[CarriedMessage] = []
+    turn = Turn(SHORT_TURN_S)
     for message in carried:
+        if turn.is_over:
+            await turn.rest()
         size = await size_told(message.incoming.octets()) if message.incoming is not None else 0
         messages.append(
             replace(message, message=replace(message.message, told_size=size)) if size else message
@@ -122,7 +126,7 @@ class Taken:
 
     async def write(self) -> None:
         """What has been kept in memory so far. Raises Refusal."""
-        turn = Turn()
+        turn = Turn(SHORT_TURN_S)
         while self._unwritten:
             incoming, pieces = self._unwritten.pop()
             for piece in pieces:
@@ -136,7 +140,7 @@ class Taken:
 
     async def close(self) -> None:
         """Stored or not; may be done twice."""
-        turn = Turn()
+        turn = Turn(SHORT_TURN_S)
         for message in self.carried:
             if message.incoming is not None:
                 await message.incoming.close()
