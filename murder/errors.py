@@ -133,13 +133,15 @@ _REPLIES = {
 
 
 class UpstreamFailure(Exception):
-    """A server that we depend on failed us. `server` is its name in the mailbox list."""
+    """A server that we depend on failed us. `server` is its name in the mailbox list. `cure` is for the operator, and stands
+    behind `text`, too; `problem` is what goes before."""
 
-    def __init__(self, kind: UpstreamKind, server: str, text: str) -> None:
-        super().__init__(f"{server}: {text}")
+    def __init__(self, kind: UpstreamKind, server: str, text: str, cure: str = "") -> None:
+        self.problem, self.cure = text, cure
+        self.text = f"{text}; {cure}" if cure else text
+        super().__init__(f"{server}: {self.text}")
         self.kind = kind
         self.server = server
-        self.text = text
 
 
 class Misuse(Exception):

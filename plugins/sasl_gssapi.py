@@ -174,7 +174,7 @@ def make_mechanisms(settings: Settings) -> Sequence[Mechanism]:
                 Fault(what, "is it running? a firewall between? is it named in /etc/krb5.conf?")
             ]
 
-    return (Mechanism("GSSAPI", start, needs_tls=False, diagnose=diagnose),)
+    return (Mechanism("GSSAPI", start, needs_tls=False, diagnose=diagnose, guessable=False),)
 
 
 def look(library: Library, keytab: Path) -> Sequence[Fault]:

@@ -50,6 +50,8 @@ class Mechanism:
     `needs_tls`: who overhears it could log in as the user, so it is offered under TLS only (or with `allow_plaintext`).
     `needs_certificate`: it is for who has shown a certificate of this murder. `protocols`: where it is offered, by
     their names; empty: everywhere. `diagnose` looks whether what it depends on works, as `Diagnoses` of an auth backend.
+    `guessable`: whether a wrong attempt counts as a guess, against its user and its address; not where nobody comes upon
+    what is right by trying.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Mechanism:
     needs_certificate: bool = False
     protocols: frozenset[str] = frozenset()
     diagnose: Callable[[], Awaitable[Sequence[Fault]]] | None = None
+    guessable: bool = True
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -314,8 +314,11 @@ class Gate:
         """When it is this attempt's turn; see `Penalties.begin`."""
         return await self.penalties.begin(connection, user, password)
 
-    async def attempt_of(self, claimed: str, connection: Connection) -> Attempt:
+    async def attempt_of(self, row: Mechanism, claimed: str, connection: Connection) -> Attempt:
         """The same for an exchange in which no password passes."""
+        if not row.guessable:
+            is_node = connection.certificate is not None
+            return self.penalties.begin_unguessable(connection, is_node=is_node)
         return await self.attempt(self.known_as(claimed)[0], None, connection)
 
     async def refuse_late(self, attempt: Attempt, connection: Connection) -> None:
@@ -500,7 +503,7 @@ async def run_sasl(
             if initial:
                 exchange.step(initial)  # for the name in it
             raise _not_offered(row)
-        credentials = await _run(gate, exchange, initial, ask, connection)
+        credentials = await _run(gate, row, exchange, initial, ask, connection)
         final = credentials.final if isinstance(credentials, ProvenCredentials) else b""
         return await gate.admit(credentials, connection, protocol, how), final
     except Refusal as refusal:
@@ -518,7 +521,12 @@ def _not_offered(row: Mechanism) -> Refusal:
 
 
 async def _run(
-    gate: Gate, exchange: Exchange, initial: bytes | None, ask: Ask, connection: Connection
+    gate: Gate,
+    row: Mechanism,
+    exchange: Exchange,
+    initial: bytes | None,
+    ask: Ask,
+    connection: Connection,
 ) -> Credentials:
     """All steps up to credentials. What is proven in the exchange is a password as well: who breaks off behind a claim has
     tried one, for all we know; and who is refused without a claim, too."""
@@ -529,7 +537,7 @@ async def _run(
             step = exchange.step(response)
         except (Refusal, BadSyntax) as error:
             if attempt is None and isinstance(error, Refusal):
-                attempt = await gate.attempt_of(exchange.claimed, connection)
+                attempt = await gate.attempt_of(row, exchange.claimed, connection)
             await _failed(gate, attempt, connection)
             raise
         except BaseException:
@@ -537,7 +545,7 @@ async def _run(
                 attempt.wrong()
             raise
         if isinstance(step, Claim):
-            attempt = attempt or await gate.attempt_of(step.user, connection)
+            attempt = attempt or await gate.attempt_of(row, step.user, connection)
             step = await _judged(gate, step, attempt, connection)
         if not isinstance(step, Challenge):
             if attempt is not None:

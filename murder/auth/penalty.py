@@ -14,7 +14,8 @@ guesses rare is who is looked at at all:
 Not held up by that second rule is a user who has got in from this address within a day, until they fail. The same wrong
 password again (a telephone with an old one) tells nothing new: it weighs nothing, and waits in a line of its own, by the
 first rule, where it holds up nobody with another password. A right password pardons this user at this address, nobody
-else. A minute of peace does, too. Who hangs up has been counted already.
+else. A minute of peace does, too. Who hangs up has been counted already. A ticket that is refused is no guess: it is
+answered late, and that is all.
 
 All workers count together: wrong passwords on boards, attempts under way by giving each worker its share of what is
 allowed, at least one.
@@ -144,6 +145,7 @@ class Attempt:
     __slots__ = (
         "_address",
         "_decided",
+        "_late_s",
         "_lines",
         "_pair",
         "_peer",
@@ -153,8 +155,17 @@ class Attempt:
         "known",
     )
 
-    def __init__(self, penalties: "Penalties", peer: "Peer", address: str, pair: str) -> None:
+    def __init__(
+        self,
+        penalties: "Penalties",
+        peer: "Peer",
+        address: str = "",
+        pair: str = "",
+        late_s: float = 0.0,
+    ) -> None:
+        """`late_s`: how late it is answered if it is wrong, where nothing is counted (no `pair`)."""
         self._penalties = penalties
+        self._late_s = late_s
         self._peer = peer
         self._address, self._pair = address, pair
         self._lines: list[str] = []  # it stands in, to be left
@@ -170,8 +181,10 @@ class Attempt:
     def wrong(self) -> float:
         """Counted from here on; in how many seconds it is to be answered: so many after its turn began, however long it was
         looked at. How long that took would tell who guesses whether there is such a user."""
-        if not self._leave() or not self._pair:
+        if not self._leave():
             return 0.0
+        if not self._pair:
+            return self._late_s
         return self._penalties.count(
             self._address, self._pair, self.known, self.began, is_again=self.is_again
         )
@@ -255,7 +268,7 @@ class Penalties:
         """Wait for this attempt's turn. Raises Refusal(UNAVAILABLE) where that would take too long, and ConnectionResetError
         where the client has not waited. `password` is None where it does not pass here (SCRAM)."""
         if not self.first_s or (self.trusted and contains(self.trusted, peer.peer)):
-            return Attempt(self, peer, "", "")
+            return Attempt(self, peer)
         place = place_of(peer.peer)
         pair = f"{place}\0{_folded(user)}"
         attempt = Attempt(self, peer, place, pair)
@@ -268,6 +281,12 @@ class Penalties:
             attempt.void()
             raise
         return attempt
+
+    def begin_unguessable(self, peer: Peer, *, is_node: bool) -> Attempt:
+        """Of what nobody comes upon by trying, a ticket: who shows an old one is no guesser, and names nobody. So it waits
+        for nobody's mistakes and nobody for it; a wrong one is answered late, if not to a node."""
+        is_free = is_node or bool(self.trusted and contains(self.trusted, peer.peer))
+        return Attempt(self, peer, late_s=0.0 if is_free else self.first_s)
 
     def at_once(self, peer: str, user: str, password: bytes, recall: Recall) -> Identity | None:
         """Who is known at once, where an attempt would not wait: counted as a right one. Of anybody else nothing is counted

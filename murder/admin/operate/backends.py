@@ -24,6 +24,7 @@ class Answer:
     software: str = ""
     problem: str = ""
     kind: UpstreamKind = UpstreamKind.PROTOCOL
+    cure: str = ""
 
 
 async def look(reach: Reach, server: str) -> Answer:
@@ -39,7 +40,7 @@ async def look(reach: Reach, server: str) -> Answer:
                 weight = float(word[len(WEIGHT_WORD) :])
         return Answer(weight, took, _software(data_of(reply, b"ID")))
     except UpstreamFailure as failure:
-        return Answer(weight, problem=failure.text, kind=failure.kind)
+        return Answer(weight, problem=failure.problem, kind=failure.kind, cure=failure.cure)
     except (Refusal, ValueError) as problem:
         return Answer(weight, problem=str(problem))
 

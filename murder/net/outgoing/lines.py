@@ -75,8 +75,8 @@ class LineUpstream:
 
     # --- lines
 
-    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
-        return UpstreamFailure(kind, self.server, text)
+    def failure(self, kind: UpstreamKind, text: str, cure: str = "") -> UpstreamFailure:
+        return UpstreamFailure(kind, self.server, text, cure)
 
     async def line(self) -> bytes:
         """The next reply line, without its end."""

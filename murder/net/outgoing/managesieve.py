@@ -78,7 +78,7 @@ async def enter(upstream: LineUpstream, proof: Proof) -> None:
     status = await _status(upstream, proof)
     if status.kind is not Kind.OK:
         kind = UpstreamKind.AUTH_TEMPORARY if status.code == b"TRYLATER" else UpstreamKind.AUTH
-        raise upstream.failure(kind, "it does not let the user in")
+        raise upstream.failure(kind, "it does not let the user in", proof.cure)
 
 
 async def _status(upstream: LineUpstream, proof: Proof | None = None) -> Status:

@@ -21,7 +21,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client, Reply
-from murder.net.outgoing.proving import GSSAPI, Proof
+from murder.net.outgoing.proving import CURES, GSSAPI, Proof, cure_of
 from murder.net.outgoing.relay import ImapUpstream
 from murder.net.outgoing.upstream import Address, Upstreams
 from murder.session.sasl import plain_response
@@ -274,7 +274,8 @@ async def _log_in(
         secret = plain_response("", user, password)
         reply = await upstream.execute(b"AUTHENTICATE PLAIN " + base64.b64encode(secret))
     if not reply.is_ok:
-        raise upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {reply.text}")
+        cure = cure_of(CURES.get(address.auth, ""), reply.octets) if password is None else ""
+        raise upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {reply.text}", cure)
     words = reply.code
     if not words.startswith(TOLD):
         answer = await upstream.execute(b"CAPABILITY")

@@ -5,8 +5,9 @@ long in coming: in threads of its own, `AT_ONCE` at a time, so that a KDC that i
 """
 
 import asyncio
+import re
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +20,27 @@ from murder.session.sasl import plain_response
 AT_ONCE: Final = 8
 GSSAPI: Final = "gssapi"
 SERVICES: Final = {"pop3": "pop"}  # as Kerberos calls them, where that is not the protocol's name
+MASTER: Final = "mupdate"
+CURES: Final[Mapping[str, str]] = {  # of a refusal, by what was shown
+    GSSAPI: "its log says why: a clock (NTP), a key that is not in its keytab (`klist -k`), or this node's principal, to be "
+    "named in its backend.proxies (Cyrus: proxyservers), one with an instance in plugins.sasl_gssapi.nodes, too",
+    "plain": "is proxy_user named in its backend.proxies (Cyrus: proxyservers), and is that his password there?",
+    MASTER: "its log says why: a clock (NTP), a key that is not in its keytab (`klist -k`), or this node's principal, to be "
+    "named in its mupdate.users (Cyrus: admins), one with an instance in plugins.sasl_gssapi.nodes, too",
+}
+_CODE: Final = re.compile(rb"\[([A-Z-]+)")
+_OF_US: Final = frozenset({b"AUTHENTICATIONFAILED", b"AUTHORIZATIONFAILED", b"AUTH"})
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
     """A client's side of one exchange. `initial`: None where the server must ask first. `answer` takes a challenge; None
-    where there are none. It raises UpstreamFailure."""
+    where there are none. It raises UpstreamFailure. `cure`: where to look if it is refused."""
 
     mechanism: bytes
     initial: bytes | None
     answer: Callable[[bytes], Awaitable[bytes]] | None = None
+    cure: str = ""
 
     @property
     def first(self) -> bytes:
@@ -46,9 +58,15 @@ def by_certificate(user: str) -> Proof:
     return Proof(b"EXTERNAL", user.encode())
 
 
-def by_password(user: str, own: str, password: str) -> Proof:
+def by_password(user: str, own: str, password: str, cure: str = "") -> Proof:
     """As `own`, on behalf of the user."""
-    return Proof(b"PLAIN", plain_response(user, own, password.encode()))
+    return Proof(b"PLAIN", plain_response(user, own, password.encode()), cure=cure)
+
+
+def cure_of(cure: str, line: bytes) -> str:
+    """That of a proof, where the line that refuses it is about this node; "" where its code says it is about the user."""
+    match = _CODE.search(line)
+    return cure if match is None or match[1] in _OF_US else ""
 
 
 def ticket_problem(keytab: Path | None) -> str:
@@ -94,12 +112,12 @@ class Tickets:
                     self._threads, step, challenge
                 )
             except KerberosError as error:
-                text = f"no Kerberos ticket for {service}/{host}: {error}"
-                raise UpstreamFailure(UpstreamKind.AUTH, server, text) from error
+                text = f"no Kerberos ticket for {service}/{host}: {error.said}"
+                raise UpstreamFailure(UpstreamKind.AUTH, server, text, error.cure) from error
             except OSError as error:
-                text = f"no GSSAPI: {error}; install libgssapi-krb5-2"
-                raise UpstreamFailure(UpstreamKind.AUTH, server, text) from error
+                text, cure = f"no GSSAPI: {error}", "install libgssapi-krb5-2"
+                raise UpstreamFailure(UpstreamKind.AUTH, server, text, cure) from error
             except BadSyntax as error:
                 raise UpstreamFailure(UpstreamKind.PROTOCOL, server, str(error)) from error
 
-        return Proof(b"GSSAPI", None, answer)
+        return Proof(b"GSSAPI", None, answer, CURES.get(protocol, CURES[GSSAPI]))

@@ -496,8 +496,8 @@ class ImapUpstream:
         self.connection.reset()  # should it only sleep: what it was asked has been refused
         return None
 
-    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
-        return UpstreamFailure(kind, self.server, text)
+    def failure(self, kind: UpstreamKind, text: str, cure: str = "") -> UpstreamFailure:
+        return UpstreamFailure(kind, self.server, text, cure)
 
     def _end(self, kind: UpstreamKind, text: str) -> None:
         if self.is_lost:

@@ -24,7 +24,14 @@ from murder.model.protocol import ProtocolSpec
 from murder.model.versions import misfit
 from murder.net.connection import Connection, Receiver
 from murder.net.outgoing.connect import connect, why
-from murder.net.outgoing.proving import GSSAPI, Proof, Tickets, by_certificate, by_password
+from murder.net.outgoing.proving import (
+    CURES,
+    GSSAPI,
+    Proof,
+    Tickets,
+    by_certificate,
+    by_password,
+)
 from murder.net.outgoing.within import Within, open_within
 from murder.net.tls import calling_context
 from murder.trail.figures import Figures
@@ -137,7 +144,8 @@ class Upstreams:
         if address.auth == GSSAPI:
             words = (address.server, address.protocol, address.tls_name, user, address.proxy_user)
             return self._tickets.proof(*words)
-        return by_password(user, address.proxy_user, address.proxy_password)
+        own, password = address.proxy_user, address.proxy_password
+        return by_password(user, own, password, CURES["plain"])
 
     def context(self, ca: Path | None = None) -> ssl.SSLContext:
         """The client side of TLS, with this node's certificate; `ca` is in place of the nodes' authority. Raises OSError,

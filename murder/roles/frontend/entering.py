@@ -105,8 +105,8 @@ class Entering(Receiver):
 
     # --- its end
 
-    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
-        return UpstreamFailure(kind, self.address.server, text)
+    def failure(self, kind: UpstreamKind, text: str, cure: str = "") -> UpstreamFailure:
+        return UpstreamFailure(kind, self.address.server, text, cure)
 
     def give_up(self) -> None:
         """The client has gone or is going, or the login has no good end."""

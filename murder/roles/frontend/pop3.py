@@ -171,7 +171,8 @@ class FrontendPop3(Pop3Dialogue):
             proof = self.frontend.upstreams.proof(address, user)
         answer = await prove(upstream, proof, b"+ ")
         if not answer.startswith(b"+OK") and b"[AUTH]" in answer:
-            raise upstream.failure(UpstreamKind.AUTH, answer.decode("utf-8", "replace"))
+            text = answer.decode("utf-8", "replace")
+            raise upstream.failure(UpstreamKind.AUTH, text, proof.cure)
         return answer
 
     # --- in few steps

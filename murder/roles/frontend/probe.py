@@ -31,6 +31,7 @@ CURES: Final[Mapping[UpstreamKind, str]] = MappingProxyType(
         UpstreamKind.RESOLVE: 'write its address into [servers."NAME"] address, or mend its name where it comes from',
         UpstreamKind.CONNECT: 'does it run? are [servers."NAME"] address and imap right? a firewall?',
         UpstreamKind.TLS: 'set tls, tls_name, or ca (who signs its certificate) in [servers."NAME"]',
+        UpstreamKind.AUTH: "is this node's certificate (`murder ca issue NODE --role frontend`) of that server's authority?",
         UpstreamKind.TIMEOUT: "look at its log; a firewall may swallow what is sent to it",
         UpstreamKind.PROTOCOL: 'is [servers."NAME"] imap the port of its IMAP? implicit TLS there is tls = "implicit"',
         UpstreamKind.LOST: "look at its log: it takes no connection from here, or is full",
@@ -110,8 +111,9 @@ async def _passed_on(upstreams: Upstreams, server: str) -> Probed:
             finally:
                 upstream.connection.abort()
     except UpstreamFailure as failure:
-        problem = f"{failure.server}: {failure.text}"
-        return Probed(server, problem, kind=failure.kind.value, cure=CURES.get(failure.kind, ""))
+        problem = f"{failure.server}: {failure.problem}"
+        cure = failure.cure or CURES.get(failure.kind, "")
+        return Probed(server, problem, kind=failure.kind.value, cure=cure)
     except TimeoutError:
         cure = CURES[UpstreamKind.TIMEOUT]
         return Probed(server, f"{server}: no answer in {BACKEND_S:g} s", kind="timeout", cure=cure)
@@ -141,8 +143,10 @@ async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Pro
             )
             knocked.close()
     except UpstreamFailure as failure:
-        problem = f"{failure.server}: {failure.text}"
-        probed = replace(probed, problem=problem, kind=failure.kind.value)
+        problem, cure = f"{failure.server}: {failure.problem}", failure.cure
+        if failure.kind is UpstreamKind.AUTH:
+            cure = cure or CURES[failure.kind]
+        probed = replace(probed, problem=problem, kind=failure.kind.value, cure=cure)
     except TimeoutError:
         problem = f"{server}: no answer in {BACKEND_S:g} s"
         probed = replace(probed, problem=problem, kind="timeout")

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,17 @@ from hypothesis import strategies as st
 
 from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
-from murder.auth.gate import Gate
+from murder.auth.gate import Gate, NotAdmitted, run_sasl
 from murder.auth.penalty import Penalties
 from murder.config.sections import MultiplexorConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.kerberos import KerberosError, Library, principals_of
+from murder.log import set_up
 from murder.net.listener import Bounds, Listener
 from murder.net.outgoing.proving import Tickets
+from murder.net.tls import PeerCertificate
 from murder.roles.frontend.multiplexor.pipe import Pipe
+from murder.roles.frontend.probe import probe
 from murder.serve.role import probe_auth
 from plugins.sasl_gssapi import Exchange, Settings, look, make_mechanisms
 from tests.conftest import cannot_run
@@ -31,8 +35,9 @@ from tests.kit.peer import Peer
 from tests.kit.programs.kdc import REALM, Realm, kdc_in
 from tests.kit.sections import server_section
 from tests.kit.toml import Sections, write_config
-from tests.kit.waiting import until_soon
-from tests.rooms.frontend.server import Parts, running_frontend
+from tests.kit.waiting import Naps, until_soon
+from tests.rooms.auth.test_gate import Peer as Stub
+from tests.rooms.frontend.server import Parts, Running, running_frontend
 from tests.rooms.serve.test_client import KINDS, dialogue_of
 from tests.rooms.serve.test_ways_in import Old, is_challenge, is_good, listening
 
@@ -207,6 +212,38 @@ class Anybody(Old):
         return Identity(user)
 
 
+async def test_a_ticket_that_is_refused_is_no_guess_and_holds_up_nobody(realm: Path) -> None:
+    """A clock that is wrong, a key that is old: whoever has one shows it again and again, beside others at that address."""
+    naps = Naps()
+    gate = Gate(
+        Anybody(),
+        mechanisms=make_mechanisms(Settings(keytab=realm / "keytab", realms=(REALM,))),
+        penalties=Penalties(sleep=naps.sleep, clock=naps.clock, per_address=5),
+        allow_plaintext=True,
+    )
+
+    async def none(challenge: bytes) -> bytes:
+        raise AssertionError(challenge)
+
+    async def show_an_old_one(peer: Stub) -> None:
+        with pytest.raises(NotAdmitted, match="refused"):
+            await run_sasl(gate, "GSSAPI", b"\x60\x03abc", none, peer, "imap")  # type: ignore[arg-type]
+
+    for _ in range(20):
+        await show_an_old_one(Stub())
+    assert naps.taken == [2.0] * 20
+    node = Stub()
+    node.certificate = PeerCertificate(("fe1.test",), frozenset({"frontend"}))  # type: ignore[assignment]
+    await show_an_old_one(node)
+    proof = Tickets(None).proof("be1.test", "imap", "localhost", "", "")
+    assert proof.answer is not None
+    first = await proof.answer(b"")
+    login, _ = await run_sasl(gate, "GSSAPI", first, proof.answer, Stub(), "imap")  # type: ignore[arg-type]
+    assert login.user == "anna"
+    (await gate.attempt("anna", b"secret", Stub())).right()  # type: ignore[arg-type]
+    assert len(naps.taken) == 20
+
+
 async def by_ticket(kind: str, keytab: Path, tickets: Tickets, user: str, name: str) -> bytes:
     """The last line of what a server of this kind says to it."""
     taken = make_mechanisms(Settings(keytab=keytab, realms=(REALM,), nodes=(NODE,)))
@@ -255,27 +292,38 @@ async def test_every_protocol_takes_a_ticket_and_shows_one(
         assert not is_good(kind, await by_ticket(kind, keytab, Tickets(None), "ben", ""))
 
 
-async def test_a_multiplexor_enters_a_server_by_its_ticket(kdc: Realm, tmp_path: Path) -> None:
-    """Each login by all steps: a ticket is no single word."""
-    taken = make_mechanisms(Settings(keytab=kdc.folder / "keytab", realms=(REALM,), nodes=(NODE,)))
-    gate = Gate(Anybody(), mechanisms=taken, proxies=["murder/be1.test"], allow_plaintext=True)
+@contextlib.asynccontextmanager
+async def before_a_backend(
+    gate: Gate, kdc: Realm, folder: Path, mode: str
+) -> AsyncIterator[Running]:
+    """A frontend of a mode; be1.test, with this gate, is anna's, and to be entered by the node's ticket."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server = Listener(sock, lambda one: dialogue_of("imap", one, gate, tmp_path), Bounds())
+    server = Listener(sock, lambda one: dialogue_of("imap", one, gate, folder), Bounds())
     await server.start()
     port = sock.getsockname()[1]
     be1 = server_section(
         address="127.0.0.1", imap=port, tls="none", auth="gssapi", tls_name="localhost"
     )
     async with running_frontend(
-        tmp_path,
+        folder,
         {},
-        {},
+        {"anna": "be1.test"} if mode == "murder" else {},
         sections={"be1.test": be1},
-        mode="multiplexor",
+        mode=mode,
         multiplexor=MultiplexorConfig(find=("hash",), hash_servers=("be1.test",)),
         keytab=kdc.folder / "node.keytab",
         proxy_user="",
     ) as running:
+        yield running
+    server.stop_accepting()
+    server.abort()
+
+
+async def test_a_multiplexor_enters_a_server_by_its_ticket(kdc: Realm, tmp_path: Path) -> None:
+    """Each login by all steps: a ticket is no single word."""
+    taken = make_mechanisms(Settings(keytab=kdc.folder / "keytab", realms=(REALM,), nodes=(NODE,)))
+    gate = Gate(Anybody(), mechanisms=taken, proxies=["murder/be1.test"], allow_plaintext=True)
+    async with before_a_backend(gate, kdc, tmp_path, "multiplexor") as running:
         for _ in range(2):
             peer = await Peer.at(running.ports["imap"])
             await peer.line()
@@ -287,8 +335,31 @@ async def test_a_multiplexor_enters_a_server_by_its_ticket(kdc: Realm, tmp_path:
             assert (await peer.until(b"z "))[-1] == b"z OK Completed"
             await until_soon(lambda: not running.role.frontend.sessions)  # type: ignore[union-attr]
             await peer.close()
-    server.stop_accepting()
-    server.abort()
+
+
+@pytest.mark.parametrize("mode", ["murder", "multiplexor"])
+async def test_a_server_that_takes_no_ticket_of_ours_is_told_with_the_cure(
+    mode: str, kdc: Realm, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In the log when a session wants to go there, and to `murder ctl doctor`."""
+    set_up("info", "json")
+    taken = make_mechanisms(Settings(keytab=kdc.folder / "keytab", realms=("OTHER.ORG",)))
+    gate = Gate(Anybody(), mechanisms=taken, penalties=Penalties(0, 0), allow_plaintext=True)
+    async with before_a_backend(gate, kdc, tmp_path, mode) as running:
+        peer = await Peer.at(running.ports["imap"])
+        await peer.line()
+        peer.send(b"a LOGIN anna secret\r\nb SELECT INBOX\r\n")
+        assert b"UNAVAILABLE" in (await peer.until(b"a " if mode == "multiplexor" else b"b "))[-1]
+        await peer.close()
+        frontend = running.role.frontend
+        assert frontend is not None
+        (seen,) = [one async for one in probe(frontend) if one.what == "be1.test"]
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    (problem, *_) = [one["problem"] for one in lines if one["event"] == "upstream.failed"]
+    assert "ticket was refused" in problem or "is no user here" in problem
+    assert "its log says why: a clock (NTP)" in problem
+    if mode == "murder":  # a multiplexor's servers may be anybody's: none logs in there to look
+        assert (seen.kind, seen.cure[:13]) == ("auth", "its log says "), seen
 
 
 async def refused(tickets: Tickets, host: str = "localhost", name: str = "") -> str:

@@ -32,7 +32,7 @@ from murder.net.outgoing.pool import (
     capabilities_of,
     proxy_login,
 )
-from murder.net.outgoing.proving import GSSAPI
+from murder.net.outgoing.proving import CURES, GSSAPI, cure_of
 from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.imap.dialogue import FrontendImap, Opening
@@ -346,7 +346,8 @@ class Lobby(FrontendImap):
         _, word, text = line.split(b" ", 2) if line.count(b" ") > 1 else (b"", b"", b"")
         if word.upper() != b"OK":
             said = text.strip().decode("utf-8", "replace")
-            why = upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {said}")
+            cure = cure_of(CURES.get(upstream.address.auth, ""), line)
+            why = upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {said}", cure)
             self.not_let_in(opening, why)
             upstream.abandon()
             return

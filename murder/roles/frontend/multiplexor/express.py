@@ -15,6 +15,7 @@ from murder.model.address import MAX_HOPS
 from murder.model.identity import Login
 from murder.net.connection import Connection
 from murder.net.outgoing.pool import proxy_login
+from murder.net.outgoing.proving import CURES
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
 from murder.roles.frontend.multiplexor.imap import IMAP_SPEECH, UNAUTHENTICATE, refused, words_in
@@ -72,7 +73,8 @@ class Express(Entering):
             elif match[1] == b"OK":
                 self._let_in(held[: match.end()], match[0][match.start(1) :], held[match.end() :])
             else:
-                self._fail(refused(self.failure, b"a " + match[0][match.start(1) :].rstrip()))
+                line = b"a " + match[0][match.start(1) :].rstrip()
+                self._fail(refused(self.failure, line, CURES.get(self.address.auth, "")))
         elif held[-1:] == b"\n":
             self._ask(held)
         elif len(held) > MOST_OCTETS:

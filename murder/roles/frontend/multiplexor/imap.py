@@ -8,7 +8,7 @@ from typing import Final
 from murder.errors import Code, UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP
 from murder.net.outgoing.lines import LineUpstream
-from murder.net.outgoing.proving import Proof
+from murder.net.outgoing.proving import Proof, cure_of
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome, shown
 from murder.wire.imap.id import PIPE_FIELD
@@ -53,11 +53,12 @@ async def _log_in_imap(
         client_id = f'i ID ({fields} "{PIPE_FIELD}" "1")\r\n'.encode()
     if visitor.password is not None and b"AUTH=PLAIN" not in words:
         await _say_login(upstream, visitor, client_id)
-        answer = await _answer(upstream, b"a")
+        answer, cure = await _answer(upstream, b"a"), ""
     else:
-        answer = await _authenticate(upstream, visitor.proof(upstreams, upstream), words, client_id)
+        proof = visitor.proof(upstreams, upstream)
+        answer, cure = await _authenticate(upstream, proof, words, client_id), proof.cure
     if answer[-1][:4].upper() != b"A OK":
-        raise refused(upstream.failure, answer[-1])
+        raise refused(upstream.failure, answer[-1], cure)
     after = next((of_line for line in reversed(answer) if (of_line := words_in(line))), None)
     line = answer[-1].partition(b" ")[2]
     if after is None:
@@ -136,11 +137,11 @@ def words_in(line: bytes) -> frozenset[bytes]:
 
 
 def refused(
-    failure: Callable[[UpstreamKind, str], UpstreamFailure], line: bytes
+    failure: Callable[[UpstreamKind, str, str], UpstreamFailure], line: bytes, cure: str = ""
 ) -> UpstreamFailure:
-    """Why somebody is not let in, by the line that says so."""
+    """Why somebody is not let in, by the line that says so; `cure` is that of the proof."""
     kind = UpstreamKind.AUTH_TEMPORARY if _TEMPORARY.search(line) else UpstreamKind.AUTH
-    return failure(kind, f"it does not let the user in: {shown(line)}")
+    return failure(kind, f"it does not let the user in: {shown(line)}", cure_of(cure, line))
 
 
 def _bye_of_imap(text: str, code: Code) -> bytes:

@@ -6,6 +6,7 @@ from typing import Final
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.protocol import POP3
 from murder.net.outgoing.lines import LineUpstream, prove
+from murder.net.outgoing.proving import cure_of
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.frontend.multiplexor.speech import Offers, Speech, Visitor, Welcome, shown
 from murder.serve.pop3 import CODES
@@ -66,15 +67,16 @@ async def _log_in(
         upstream.send(b"PASS " + words[1] + b"\r\n")
         answer = await upstream.line()
     if not answer.startswith(b"+OK"):
-        raise _refused(upstream, answer)
+        raise _refused(upstream, answer, proof.cure)
     return Welcome(answer)
 
 
-def _refused(upstream: LineUpstream, answer: bytes) -> UpstreamFailure | Refusal:
+def _refused(upstream: LineUpstream, answer: bytes, cure: str = "") -> UpstreamFailure | Refusal:
     if answer.upper().startswith(b"-ERR [IN-USE]"):
         return Refusal(Code.IN_USE, "Another session has your maildrop open")
     kind = UpstreamKind.AUTH_TEMPORARY if _TEMPORARY.match(answer) else UpstreamKind.AUTH
-    return upstream.failure(kind, f"it does not let the user in: {shown(answer)}")
+    text = f"it does not let the user in: {shown(answer)}"
+    return upstream.failure(kind, text, cure_of(cure, answer))
 
 
 def _bye(text: str, code: Code) -> bytes:

@@ -94,8 +94,8 @@ class Link:
         self._paused = False
         self._pump_is_due = False  # its turn is over, the next one is asked for
 
-    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
-        return UpstreamFailure(kind, self.target.name, text)
+    def failure(self, kind: UpstreamKind, text: str, cure: str = "") -> UpstreamFailure:
+        return UpstreamFailure(kind, self.target.name, text, cure)
 
     # Receiver
 
@@ -265,11 +265,11 @@ class Link:
         )
 
     async def _authenticate(self) -> None:
-        target, offered = self.target, self.banner.mechanisms
+        target, offered, cure = self.target, self.banner.mechanisms, ""
         in_the_clear = target.tls is None
         if target.tickets is not None:
             proof = target.tickets.proof(target.name, SERVICE, target.host, "", target.user)
-            answer = await self._exchange("GSSAPI", None, proof.answer)
+            answer, cure = await self._exchange("GSSAPI", None, proof.answer), proof.cure
         elif not target.user:
             answer = await self._exchange("EXTERNAL", b"", None)
         elif SCRAM in offered and (in_the_clear or "PLAIN" not in offered):
@@ -283,7 +283,8 @@ class Link:
             response = plain_response(target.user, target.user, target.password.encode())
             answer = await self._exchange("PLAIN", response, None)
         if answer.kind is not Kind.OK:
-            raise self.failure(UpstreamKind.AUTH, f"the master refuses our login: {answer.text}")
+            text = f"the master refuses our login: {answer.text}"
+            raise self.failure(UpstreamKind.AUTH, text, cure)
 
     async def _exchange(
         self,

@@ -159,7 +159,7 @@ async def _master(reach: Reach, findings: Findings) -> list[MailboxEntry]:
         findings.wrong(problem.text, "set it in murder.toml")
         return []
     except UpstreamFailure as failure:
-        findings.wrong(f"the master {failure.server}: {failure.text}", cure_of(failure))
+        findings.wrong(f"the master {failure.server}: {failure.problem}", cure_of(failure))
         return []
     findings.good(
         f"the master {target.name} accepts our login and has {count(len(rows), 'mailbox', 'mailboxes')}"
@@ -205,7 +205,7 @@ async def _backend(reach: Reach, server: str, findings: Findings) -> None:
         )
     answer = await look(reach, server)
     if answer.problem:
-        failure = UpstreamFailure(answer.kind, server, answer.problem)
+        failure = UpstreamFailure(answer.kind, server, answer.problem, answer.cure)
         if answer.kind is not UpstreamKind.CONNECT:  # the port has said so
             findings.wrong(f"{server}: {answer.problem}", cure_of(failure))
     else:
@@ -238,7 +238,7 @@ _CURES: Final = {
 
 def cure_of(failure: UpstreamFailure) -> str:
     """The mending step."""
-    return _CURES.get(failure.kind.value, "its log tells more")
+    return failure.cure or _CURES.get(failure.kind.value, "its log tells more")
 
 
 async def _nodes(reach: Reach, findings: Findings) -> None:
