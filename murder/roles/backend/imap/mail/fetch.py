@@ -14,7 +14,7 @@ from typing import Final
 
 from murder.api.disk import DamagedMessageError
 from murder.api.store import Mailbox, Numbers, TellsFlags, TellsSummaries
-from murder.errors import BadSyntax, Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.mime.mapped import let_go
 from murder.mime.nul import has_nul
 from murder.model.flag import SEEN, FlagChange
@@ -178,7 +178,8 @@ class _Fetch:
         self._lines: bytes | None = None
         self._told: tuple[int, int] = 0, 0  # of how many messages, up to which UID, they are
         self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
-        self._damage: Refusal | None = None  # of some; the others are told
+        # of some; the others are told
+        self._damage: Refusal | UpstreamFailure | None = None
         self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
         self._whole = _name_of_whole(self._items)
 
@@ -226,9 +227,13 @@ class _Fetch:
     async def tell(self, uids: Sequence[Uid]) -> None:
         """Send the responses."""
         size = BODY_BATCH if self._request.needs_octets else 1000
-        for batch in batches(uids, size):
-            await self._batch(batch)
-        self._send()
+        try:
+            for batch in batches(uids, size):
+                await self._batch(batch)
+            self._send()
+        finally:
+            if self._dialogue.is_inside:  # a fault of ours: no reply would be understood
+                self._dialogue.connection.abort()
 
     async def _batch(self, uids: Sequence[Uid]) -> None:
         mailbox = self._view.mailbox
@@ -409,14 +414,13 @@ class _Fetch:
     async def _later_piece(
         self, reader: Reader, item: FetchItem
     ) -> tuple[bytes, memoryview | bytes] | None:
-        """Behind the first one, which the client may have: what cannot be told is NIL, and the end says why."""
+        """Behind the first one, which the client may have: octets that cannot be told are NIL, anything else is left out
+        (a client would keep an ENVELOPE without fields), and the end says why."""
         try:
             return await self._octet_piece(reader, item)
-        except Refusal as refusal:
-            if not isinstance(item, BodyItem):
-                raise
-            self._damage = refusal
-            return format_body(item, None), b""
+        except (Refusal, UpstreamFailure) as failure:
+            self._damage = failure
+            return (format_body(item, None), b"") if isinstance(item, BodyItem) else None
 
     async def _octet_piece(
         self, reader: Reader, item: FetchItem
