@@ -62,7 +62,7 @@ async def _serve(folder: Path, master: int | None, *, is_shared: bool = False) -
     else:
         follower = Follower(folder, Target("127.0.0.1", master, None, "murder", "secret", 5.0, 5.0))
         await follower.follow()
-        await follower.replica.until_synchronised(20)
+        await follower.replica.until_synchronised(60)
         print("port 0", flush=True)
     await asyncio.Event().wait()
 

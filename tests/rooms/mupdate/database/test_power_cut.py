@@ -5,8 +5,10 @@ at all, indexes and log are whole, and the list can be written and followed on.
 """
 
 import asyncio
+import itertools
 import os
 import random
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.transfer import check
 from murder.roles.mupdate.remote.dump import FOLLOWED
 from tests.kit.powercut import MISSING, Disk, Story
+from tests.kit.waiting import EVERY_S, until_soon
 from tests.rooms.mupdate.alone import Alone
 from tests.rooms.mupdate.nodes import Raw, Server, follower
 
@@ -25,10 +28,37 @@ CUTS = int(os.environ.get("POWER_CUTS", "120"))
 FOLLOWED_ON = 12  # copies of a replica that go on following
 PEERS = 4
 BURSTS = 25
+METAS_OCTETS = 2 * 4096  # of LMDB: they have the number of its last commit
 SEED = 20  # what is chosen is the same each time; when the master commits is not
+
+pytestmark = pytest.mark.limit_s(300)  # a process that is traced is slow to begin on a busy machine
 
 Step = tuple[str, int | None]
 """A name and the number in its ACL, None where it was deleted."""
+
+
+async def nothing() -> None:
+    pass
+
+
+def settling(file: Path, every: int) -> Callable[[], Awaitable[None]]:
+    """What waits behind a change, each so many times, until something has come from the journal into LMDB: else all might
+    be over before anything has."""
+    times = itertools.count(1)
+
+    def commits() -> bytes:
+        with file.open("rb") as octets:
+            return octets.read(METAS_OCTETS)
+
+    seen = commits()
+
+    async def wait() -> None:
+        nonlocal seen
+        if next(times) % every == 0:
+            await until_soon(lambda: commits() != seen, "it settles", every_s=EVERY_S)
+            seen = commits()
+
+    return wait
 
 
 class Talker:
@@ -39,7 +69,10 @@ class Talker:
         self.steps: list[Step] = []
         self.address = ""
 
-    async def talk(self, port: int, bursts: int) -> None:
+    async def talk(
+        self, port: int, bursts: int, between: Callable[[], Awaitable[None]] = nothing
+    ) -> None:
+        """`between` is waited for behind each burst that has changed something."""
         raw = await Raw.connect(port)
         host, own = raw.writer.get_extra_info("sockname")[:2]
         self.address = f"{host}:{own}"
@@ -58,8 +91,10 @@ class Talker:
                     acl = f"acl{count}\tlr{long}\t"
                     lines.append(f't ACTIVATE "{name}" "be1!p" {{{len(acl)}+}}\r\n{acl}\r\n')
             raw.send("".join(lines).encode())
-            for _ in lines:
-                assert (await raw.message()).startswith((b"t OK", b"t NO"))
+            answers = [(await raw.message())[:4] for _ in lines]
+            assert set(answers) <= {b"t OK", b"t NO"}
+            if b"t OK" in answers:
+                await between()
         await raw.close()
 
     def answered(self, disk: Disk) -> int:
@@ -127,8 +162,12 @@ async def test_a_master_of_several_has_what_it_did_up_to_some_commit(tmp_path: P
     """The log has the rest. Nothing is missing in between: it could not tell."""
     story = recorded(tmp_path / "disk")
     master = Alone(tmp_path / "disk" / "data" / "list", "shared", wrap=story.traced)
+    file = tmp_path / "disk" / "data" / "list" / "data.mdb"
     talkers = [Talker(number) for number in range(PEERS)]
-    await asyncio.gather(*(one.talk(master.port, BURSTS) for one in talkers))
+    waits = [settling(file, one.number + 1) for one in talkers]
+    await asyncio.gather(
+        *(one.talk(master.port, BURSTS, wait) for one, wait in zip(talkers, waits, strict=True))
+    )
     master.end()
     choose = random.Random(SEED)
     found = set()
@@ -174,8 +213,8 @@ async def test_a_replica_follows_on_from_what_its_disk_kept(tmp_path: Path) -> N
         if at % (CUTS // FOLLOWED_ON) == 0:
             followed += 1
             async with follower(copy, server.target) as one:
-                await one.replica.until_synchronised(10)
-                await one.replica.ping(10)
+                await one.replica.until_synchronised(60)
+                await one.replica.ping(60)
                 assert list(one.mailboxes.walk()) and [
                     (row.name, row.raw_location, row.raw_acl) for row in one.mailboxes.walk()
                 ] == [(row.name, row.raw_location, row.raw_acl) for row in server.mailboxes.walk()]
