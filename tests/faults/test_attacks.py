@@ -182,6 +182,9 @@ WATCHED: Final = {
     ),
     "programs of filters that take their time": (
         "rooms/backend/delivery/test_site_scripts.py::test_one_users_programs_leave_another_his_turn",
+        "rooms/backend/delivery/test_hostile_programs.py::test_a_program_need_not_read_what_it_is_given",
+        "rooms/backend/delivery/test_hostile_programs.py::test_who_says_too_much_is_no_longer_listened_to",
+        "rooms/backend/delivery/test_hostile_programs.py::test_what_a_program_leaves_behind_holds_none_of_our_pipes",
     ),
     "the page for operators, and metrics": (
         "rooms/node/test_metrics.py::test_what_is_no_request_is_told_and_ends_the_connection",

@@ -34,10 +34,6 @@ except OSError as error:
 """
 
 
-class _TooMuch(Exception):
-    """It says more than it may."""
-
-
 class Programs:
     """See the module."""
 
@@ -102,9 +98,13 @@ async def _run(
     environment = {name: os.fsencode(text) for name, text in known.items() if "\0" not in text}
     pipe = asyncio.subprocess.PIPE
     # from before it began, as sudo's `timeout` counts from behind that: else which of the two ends it is chance
-    ends_at = asyncio.get_running_loop().time() + program.timeout_s
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + program.timeout_s
+    streams = asyncio.subprocess.SubprocessStreamProtocol
     try:
-        process = await asyncio.create_subprocess_exec(
+        # as create_subprocess_exec, which keeps to itself what closes the pipes
+        transport, protocol = await loop.subprocess_exec(
+            lambda: streams(limit=PIECE, loop=loop),
             *words,
             stdin=pipe,
             stdout=pipe,
@@ -119,16 +119,17 @@ async def _run(
         return b"", f"there is no sudo, by which it would run as {program.user}"
     except (OSError, ValueError) as error:
         return b"", str(error)
+    process = asyncio.subprocess.Process(transport, protocol, loop)
     try:
         async with asyncio.timeout_at(ends_at):
             said, complaint = await _converse(process, pieces, program.max_output_bytes)
+            if said is None:
+                return b"", f"it says more than {program.max_output_bytes} octets"
             code = await process.wait()
     except TimeoutError:
         return b"", f"it takes longer than {program.timeout_s:g} s"
-    except _TooMuch:
-        return b"", f"it says more than {program.max_output_bytes} octets"
     finally:
-        await _end(process)
+        await _end(process, transport)
     if code:
         complained = complaint.decode("utf-8", "replace").strip()
         return b"", f"exit code {code}" + (f": {complained}" if complained else "")
@@ -154,36 +155,44 @@ def _as_user(user: str) -> Sequence[str]:
 
 async def _converse(
     process: asyncio.subprocess.Process, pieces: Sequence[bytes | memoryview], most: int
-) -> tuple[bytes, bytes]:
-    """Raises _TooMuch."""
+) -> tuple[bytes | None, bytes]:
+    """What it says, None where that is too much, and what it complains of."""
     assert process.stdout is not None and process.stderr is not None
-    said, complaint, _ = await asyncio.gather(
-        _read(process.stdout, most),
-        _read_some(process.stderr),
-        _write(process, pieces),
-    )
-    return said, complaint
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(_write(process, pieces))
+        complaining = tasks.create_task(_read_some(process.stderr))
+        said = await _read(process.stdout, most)
+        if said is None:
+            writing.cancel()
+            complaining.cancel()
+    return said, b"" if said is None else complaining.result()
 
 
 async def _write(process: asyncio.subprocess.Process, pieces: Sequence[bytes | memoryview]) -> None:
     """A program need not read it."""
     writer = process.stdin
     assert writer is not None
+    if writer.transport.is_closing():  # uvloop's raises what is no OSError
+        return
+    writer.transport.set_write_buffer_limits(0)  # so that nothing waits in it when it is closed
     with suppress(OSError):
         for piece in pieces:
             for start in range(0, len(piece), PIECE):
+                if writer.transport.is_closing():
+                    return
                 writer.write(piece[start : start + PIECE])
                 await writer.drain()
     writer.close()
 
 
-async def _read(reader: asyncio.StreamReader, most: int) -> bytes:
+async def _read(reader: asyncio.StreamReader, most: int) -> bytes | None:
+    """None: it is more than that."""
     pieces: list[bytes] = []
     size = 0
     while piece := await reader.read(PIECE):
         size += len(piece)
         if size > most:
-            raise _TooMuch
+            return None
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -196,10 +205,14 @@ async def _read_some(reader: asyncio.StreamReader) -> bytes:
     return kept
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """With whatever it has started."""
+async def _end(process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport) -> None:
+    """With whatever it has started. What has left its group may hold the other ends of its pipes for as long as it likes."""
     with suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
+    if process.stdin is not None and not process.stdin.transport.is_closing():
+        process.stdin.transport.abort()  # with what it has not read; closed, it would wait for that
+    with suppress(OSError):
+        transport.close()
     with suppress(TimeoutError):
         async with asyncio.timeout(5):  # of another user: it ends by itself
             await process.wait()

@@ -358,14 +358,13 @@ async def test_a_program_that_sudo_has_ended_by_its_time_is_said_to_take_longer(
         tmp_path, "sudo", '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n'
     )
     sudo.chmod(0o700)
-    begin = asyncio.create_subprocess_exec
+    begun = asyncio.subprocess.Process
 
-    async def begun_late(*words: bytes, **named: Any) -> asyncio.subprocess.Process:
-        process = await begin(*words, **named)
+    def begun_late(*of_it: Any) -> asyncio.subprocess.Process:
         pause(0.5, "the processor is somebody else's")
-        return process
+        return begun(*of_it)
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", begun_late)
+    monkeypatch.setattr(asyncio.subprocess, "Process", begun_late)
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     monkeypatch.setattr("murder.roles.backend.scripts.programs.PATH", f"{tmp_path}:{PATH}")
     one = ProgramConfig(("/bin/sleep", "60"), ("execute",), "users", "daemon", timeout_s=0.2)
