@@ -14,6 +14,7 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, ancestors_of, owner_of
+from murder.net.outgoing.connect import why
 from murder.wire.nodes.control_words import (
     AskPlace,
     Candidate,
@@ -97,37 +98,54 @@ class Placing:
     async def _ask(self, question: AskPlace) -> Placement | None:
         """Its answer: of the first that has one. None where no frontend can be asked. Raises Refusal."""
         places = await nodes.learn(self._reach) if self._place is None else [self._place]
-        tasks = [asyncio.ensure_future(self._ask_one(place, question)) for place in places if place]
-        try:
-            for answer in asyncio.as_completed(tasks):
-                place, decision = await answer
-                if decision is not None:
+        silent: list[str] = []
+        with nodes.waiting(self._reach, filter(None, places)) as heard:
+            asked = (self._ask_one(place, question) for place in places if place)
+            tasks = [asyncio.ensure_future(task) for task in asked]
+            try:
+                for answer in asyncio.as_completed(tasks):
+                    place, decision = await answer
+                    heard(place)
+                    if isinstance(decision, str):
+                        silent += [decision] if decision else []
+                        continue
                     self._place = place
                     if isinstance(decision, NotPlaced):
                         raise Refusal(Code.CANNOT, decision.problem)
                     return decision
-        finally:
-            for task in tasks:
-                task.cancel()
+            finally:
+                for task in tasks:
+                    task.cancel()
         if self._place is None:
-            self._warn(
-                "no frontend could be asked where it would go ([operator] nodes): decided by the plugins of "
-                f"{self._reach.config.file}"
-            )
+            self._warn(self._nobody_asked(silent))
         self._place = ""
         return None
 
     async def _ask_one(
         self, place: str, question: AskPlace
-    ) -> tuple[str, Placement | NotPlaced | None]:
+    ) -> tuple[str, Placement | NotPlaced | str]:
+        """Of a node that is no frontend an empty text; of one that cannot be asked why."""
+        is_there = False
         try:
             async with asyncio.timeout(nodes.TIMEOUT_S):
                 async for answer in nodes.ask(self._reach, place, question):
+                    is_there = True
                     if (placed := parse_placement(answer)) is not None:
                         return place, placed
-        except (OSError, ValueError, TimeoutError, BadSyntax):
-            pass
-        return place, None
+        except TimeoutError:
+            return place, f"{place}: no answer in {nodes.TIMEOUT_S:g} s"
+        except OSError as error:
+            return place, f"{place}: {why(error)}"
+        except (ValueError, BadSyntax) as error:
+            return place, f"{place}: {error}"
+        return place, "" if is_there else f"{place}: it does not run"
+
+    def _nobody_asked(self, silent: Sequence[str]) -> str:
+        reason = "; ".join(silent) or "none is known: [operator] nodes, or the master's followers"
+        return (
+            f"no frontend could be asked where it would go ({reason}; has it just been started?): decided by the "
+            f"plugins of {self._reach.config.file}"
+        )
 
 
 def _load(server: str, mailboxes: int, weight: float) -> BackendLoad:

@@ -58,6 +58,9 @@ class Reach:
         self.namespace: Namespace = config.namespace.namespace()
         self.learned: Sequence[str] | None = None  # nodes that nobody had to name (operate.nodes)
         self.tls_names: dict[str, str] = {}  # of those, what each certificate must carry, by place
+        self.notice: Callable[[str], None] | None = (
+            None  # told who is waited for; None: nobody looks
+        )
         self.upstreams = Upstreams(config)
         self._open: dict[tuple[str, str], ImapUpstream] = {}
         self._master: MasterClient | None = None

@@ -19,11 +19,13 @@ from murder.admin.operate.running.nodes import (
     learn,
     places,
     problems_of,
+    waiting,
 )
 from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
 from murder.wire.nodes.control_answers import parse_node_status
 from murder.wire.nodes.control_words import AskStatus, Request
+from tests.kit.waiting import until_soon
 
 
 def reach(folder: Path, *named: str) -> Reach:
@@ -175,3 +177,16 @@ def test_a_node_of_this_host_that_may_not_be_asked_tells_who_may(
     monkeypatch.setattr(control, "sockets_in", refuse)
     (told,) = asyncio.run(ask_all(reach(tmp_path), AskStatus()))
     assert "Permission denied" in told.problem and "sudo -u murder" in told.cure
+
+
+async def test_who_looks_is_told_who_is_waited_for(tmp_path: Path) -> None:
+    """A node whose port is open and which does not answer yet, as one that was just started."""
+    asking = reach(tmp_path)
+    said: list[str] = []
+    asking.notice = said.append
+    with waiting(asking, ["fe1:3906", "be1:3906", "m:3906"]) as heard:
+        heard("m:3906")
+        await until_soon(lambda: bool(said))
+        heard("fe1:3906")
+        heard("be1:3906")
+    assert said == ["no answer yet from fe1:3906, be1:3906: waiting for 10 s at most"]

@@ -13,9 +13,9 @@ import asyncclick as click
 from murder.admin.cli.options import config_option
 from murder.admin.operate.backends import backends_of as backends_of
 from murder.admin.operate.backends import need_backend as need_backend
-from murder.admin.operate.reach import reaching
+from murder.admin.operate.reach import Reach, reaching
 from murder.config import load_config
-from murder.errors import Code, Refusal
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 
 
 def ask_password(user: str, otherwise: str = "[operator] password_file, or a certificate") -> str:
@@ -42,7 +42,12 @@ def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
             )
             config = replace(config, operator=operator)
         async with reaching(config, ask_password) as reach:
-            return await command(reach, *args, **more)
+            if sys.stderr.isatty():
+                reach.notice = functools.partial(click.echo, err=True)
+            try:
+                return await command(reach, *args, **more)
+            except UpstreamFailure as failure:
+                raise _of_master(reach, failure) from failure
 
     named = click.option(
         "--as",
@@ -52,6 +57,21 @@ def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Log in with the password of this administrator in place of [operator].",
     )
     return config_option()(named(run))
+
+
+def _of_master(reach: Reach, failure: UpstreamFailure) -> UpstreamFailure:
+    """The same; where it is the master that cannot be reached, with that, and what to do."""
+    if failure.kind not in (UpstreamKind.CONNECT, UpstreamKind.TIMEOUT, UpstreamKind.RESOLVE):
+        return failure
+    target = reach.target
+    masters = {f"{host}:{port}" for host, port in ((target.host, target.port), *target.others)}
+    if failure.server not in masters:
+        return failure
+    text = (
+        f"{failure.text}\n[mupdate] master of {reach.config.file} names it; just started, it needs some seconds; "
+        "`murder ctl doctor` looks at what is in the way"
+    )
+    return UpstreamFailure(failure.kind, f"the master, {failure.server}", text)
 
 
 def yes_option(what: str) -> Callable[..., Any]:

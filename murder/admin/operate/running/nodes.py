@@ -6,7 +6,8 @@ import shlex
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -40,6 +41,7 @@ from murder.wire.nodes.control_words import (
 )
 
 TIMEOUT_S: Final = 10.0
+PATIENCE_S: Final = 2.0  # then it is said who is waited for
 CONNECT_S: Final = 5.0
 FOLLOW_EVERY_S: Final = 0.05
 DEFAULT_PORT: Final = CONTROL.keys[0].port
@@ -177,8 +179,33 @@ async def need_nodes(reach: Reach) -> None:
 
 async def ask_all(reach: Reach, request: Request) -> list[NodeAnswers]:
     """Ask every node at once; those that do not answer say why."""
-    asked = (_ask_one(reach, place, request) for place in await learn(reach))
-    return list(await asyncio.gather(*asked))
+    places = await learn(reach)
+    with waiting(reach, places) as heard:
+
+        async def asked(place: str) -> NodeAnswers:
+            answers = await _ask_one(reach, place, request)
+            heard(place)
+            return answers
+
+        return list(await asyncio.gather(*map(asked, places)))
+
+
+@contextmanager
+def waiting(reach: Reach, places: Iterable[str]) -> Iterator[Callable[[str], None]]:
+    """Whoever looks is told who has not answered in a while; takes those that have."""
+    missing = dict.fromkeys(places)
+
+    def say() -> None:
+        if missing and reach.notice is not None:
+            reach.notice(
+                f"no answer yet from {', '.join(missing)}: waiting for {TIMEOUT_S:g} s at most"
+            )
+
+    note = asyncio.get_running_loop().call_later(PATIENCE_S, say)
+    try:
+        yield lambda place: missing.pop(place, None)
+    finally:
+        note.cancel()
 
 
 async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
@@ -244,8 +271,8 @@ def clock_off(at: float, asked: float, heard: float) -> float:
 
 START: Final = "start it (`systemctl start murder`); its log says why it ended"
 RESTART: Final = "`systemctl restart murder` there, when it suits"
-CLOSED: Final = f"{START}. If it runs: set `control` in its [node], and open that port"
-HANGS: Final = "it is up and does not answer: its log, its load, its disk; or a firewall between"
+CLOSED: Final = f"{START}; just started, it needs some seconds. If it runs: set `control` in its [node], and open that port"
+HANGS: Final = "has it just been started? else: its log, its load, its disk; or a firewall between"
 CERTIFICATE: Final = (
     "`murder ca issue NAME --role operator` for [operator], at the authority of the nodes (tls.ca)"
 )

@@ -64,6 +64,7 @@ def test_all_ask_the_frontends(demo: Demo, ctl: Ctl, tmp_path: Path) -> None:
     for number in ("1", "2", "3"):
         ctl("backend", "weight", f"be{number}", "--configured")
     demo.node("stop", "fe1")
-    assert "no frontend could be asked" in ctl("user", "create", "odd6")
+    said = ctl("user", "create", "odd6")
+    assert "no frontend could be asked" in said and "/fe1/data: it does not run;" in said
     assert place(ctl, "user/odd6") != "be3.murder.test", "emptiest: be3 has two"
     demo.node("start", "fe1")

@@ -200,6 +200,7 @@ async def top(reach: Reach, every: float, most: int) -> int:
     meter = Meter()
     live = sys.stdout.isatty()
     if live:
+        reach.notice = None
         sys.stdout.write("\x1b[?1049h\x1b[?25l")  # a screen of its own, without the cursor
     screens = 0
     try:
