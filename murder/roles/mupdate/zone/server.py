@@ -24,6 +24,7 @@ CURES: Final[Mapping[str, str]] = MappingProxyType(
         "SERVFAIL": "look at its log: often it may not write the zone's journal",
     }
 )
+IS_IT_THERE: Final = "does it run? is [dns] server the zone's primary, by TCP too? a firewall?"
 
 
 class ZoneServer:
@@ -166,7 +167,8 @@ class ZoneServer:
         try:
             return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]), port
         except OSError as error:
-            raise self._failure(UpstreamKind.RESOLVE, f"{host} has no address") from error
+            cure = "look at [dns] server, and /etc/resolv.conf"
+            raise self._failure(UpstreamKind.RESOLVE, f"{host} has no address", cure) from error
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
@@ -182,22 +184,21 @@ class ZoneServer:
             text = f"{what}: its clock and ours differ by minutes; set both by NTP"
             raise self._failure(UpstreamKind.AUTH, text) from error
         except (dns.tsig.PeerError, dns.tsig.BadSignature, dns.message.UnknownTSIGKey) as error:
-            text = (
-                f"{what}: it does not know the TSIG key; look at [dns] key_name, key, key_algorithm"
-            )
-            raise self._failure(UpstreamKind.AUTH, text) from error
+            text = f"{what}: it does not know the TSIG key"
+            cure = "look at [dns] key_name, key, key_algorithm; Knot says so, too, where no acl of the zone has it"
+            raise self._failure(UpstreamKind.AUTH, text, cure) from error
         except dns.query.TransferError as error:
             word = dns.rcode.to_text(error.rcode)
             text = f"{what}: it says {word}; {CURES.get(word, 'look at its log')}"
             raise self._failure(UpstreamKind.AUTH, text) from error
         except dns.exception.Timeout as error:
             text = f"{what}: no answer in {self._config.timeout_s:g} s"
-            raise self._failure(UpstreamKind.TIMEOUT, text) from error
+            raise self._failure(UpstreamKind.TIMEOUT, text, IS_IT_THERE) from error
         except dns.exception.DNSException as error:
             raise self._failure(UpstreamKind.PROTOCOL, f"{what}: {error}") from error
         except (EOFError, OSError) as error:
-            text = f"{what}: {error or 'it closed the connection'}"
-            raise self._failure(UpstreamKind.CONNECT, text) from error
+            said = getattr(error, "strerror", None) or str(error) or "it closed the connection"
+            raise self._failure(UpstreamKind.CONNECT, f"{what}: {said}", IS_IT_THERE) from error
 
-    def _failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
-        return UpstreamFailure(kind, f"[dns] server {self._config.server}", text)
+    def _failure(self, kind: UpstreamKind, text: str, cure: str = "") -> UpstreamFailure:
+        return UpstreamFailure(kind, f"[dns] server {self._config.server}", text, cure)
