@@ -158,10 +158,13 @@ class FrontendLmtp(LmtpDialogue):
             words = await self._ask(upstream, hello, b"2")
         is_told, words = await self._tell_origin(upstream, words, hello)
         if address.auth != "external" and b"AUTH" in _words_of(words):
-            line = await prove(upstream, self.frontend.upstreams.proof(address, ""), b"334 ")
+            proof = self.frontend.upstreams.proof(address, "")
+            line = await prove(upstream, proof, b"334 ")
             if not line.startswith(b"2"):
-                text = f"it says {line.decode('utf-8', 'replace')}"
-                raise upstream.failure(UpstreamKind.PROTOCOL, text)
+                text = f"it refuses our login: {line.decode('utf-8', 'replace')}"
+                if line.startswith(b"4"):
+                    raise upstream.failure(UpstreamKind.AUTH_TEMPORARY, text)
+                raise upstream.failure(UpstreamKind.AUTH, text, proof.cure)
             if not is_told:  # who knows us now may believe us
                 words = await self._ask(upstream, hello, b"2")
                 _, words = await self._tell_origin(upstream, words, hello)

@@ -1,6 +1,7 @@
 """LMTP at a frontend, over real sockets: what each backend says reaches its own recipients, and only them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.log import set_up
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import inbox_of
 from murder.roles.mupdate.database.change import PutEntry
@@ -25,6 +27,7 @@ class Backend:
     def __init__(self, *offers: bytes, **replies: bytes) -> None:
         self.offers = offers
         self.replies = replies
+        self.offers_who_is_known = offers  # behind AUTH
         self.told: list[bytes] = []
         self.texts: list[bytes] = []
         self.connections = 0
@@ -39,6 +42,8 @@ class Backend:
             self.told.append(line.rstrip())
             self.asked.set()
             verb = line.split()[0].decode().upper()
+            if verb == "AUTH":
+                self.offers = self.offers_who_is_known
             said = self.replies.get(verb, b"")
             for who in (b"ana", b"bob", b"cid", b"eve"):
                 if verb == "RCPT" and b"<" + who in line:
@@ -202,6 +207,38 @@ async def test_a_backend_that_wants_to_know_is_told_who_the_client_is(tmp_path: 
         assert await client.replied(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
         port = client.writer.get_extra_info("sockname")[1]
         assert b"XCLIENT ADDR=127.0.0.1 PORT=%d HELO=mta.test TTL=4" % port in first.told
+
+
+async def test_a_backend_that_believes_nobody_before_a_login_is_told_the_client_behind_it(
+    tmp_path: Path,
+) -> None:
+    first = Backend(b"AUTH PLAIN", AUTH=b"235 2.7.0 in")
+    first.offers_who_is_known = (b"XCLIENT ADDR TTL", b"SMTPUTF8")
+
+    async with with_backends(tmp_path, first) as (_, client):
+        assert await client.replied(b"RCPT TO:<ana@x>\r\n") == b"250 2.0.0 RCPT"
+        words = [line.split()[0] for line in first.told]
+        assert words == [b"LHLO", b"AUTH", b"LHLO", b"XCLIENT", b"LHLO", b"MAIL", b"RCPT"]
+        assert b"XCLIENT ADDR=127.0.0.1 TTL=4" in first.told
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "cure"),
+    [
+        (b"535 5.7.8 who?", "auth", "is proxy_user named"),
+        (b"454 4.7.0 later", "auth-temporary", ""),
+    ],
+)
+async def test_a_backend_that_does_not_let_this_node_deliver_says_why_in_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], reply: bytes, kind: str, cure: str
+) -> None:
+    set_up("info", "json")
+    async with with_backends(tmp_path, Backend(b"AUTH PLAIN", AUTH=reply)) as (_, client):
+        assert (await client.replied(b"RCPT TO:<ana@x>\r\n")).startswith(b"451 4.")
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    problems = [(one["kind"], one["problem"]) for one in lines if one["event"] == "upstream.failed"]
+    assert problems and problems[0][0] == kind
+    assert reply.decode() in problems[0][1] and cure in problems[0][1]
 
 
 async def test_a_circle_of_proxies_comes_to_an_end(tmp_path: Path) -> None:
