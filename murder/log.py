@@ -131,6 +131,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "notify.incomplete": "A backend does not answer; a NOTIFY of a client lacks its mailboxes.",
     "outgoing.deferred": "Mail of a user's script could not be sent now; it is tried again.",
     "outgoing.failed": "Mail of a user's script was refused, or not accepted in time: given up, or kept if nothing else is.",
+    "outgoing.full": "Too much mail of users' scripts waits to be sent: what is to be redirected is refused for now.",
     "outgoing.sent": "Mail of a user's script was sent.",
     "outgoing.undelivered": "Redirected mail that nobody takes, and whose user has gone, lies in a file now.",
     "page.crashed": "A request over HTTP met a bug of murder; the traceback is in the line. Report it.",

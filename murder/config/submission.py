@@ -35,6 +35,21 @@ class SubmissionConfig:
         least=0.01,
     )
     give_up_s: float = option(432000.0, "How long that is tried.", least=0)
+    max_waiting: int = option(
+        100_000,
+        "How many mails may wait to be sent; then what is to be redirected is refused for now (451), and replies and "
+        "notifications are left out. 0: any number.",
+        least=0,
+    )
+    max_waiting_bytes: int = option(
+        8 * 1024**3, "Likewise, their octets in sum. 0: any number.", least=0
+    )
+    max_waiting_per_user: int = option(
+        5000, "Of one user, or shared mailbox. 0: any number.", least=0
+    )
+    max_waiting_bytes_per_user: int = option(
+        1024**3, "Likewise, their octets in sum. 0: any number.", least=0
+    )
     redirect_sender: Literal["sender", "recipient", "srs"] = option(
         "sender",
         "The envelope's sender of what is redirected: `sender` as it came, `recipient` the address it came to (whose domain "

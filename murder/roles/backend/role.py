@@ -53,7 +53,7 @@ from murder.roles.backend.reconcile.epoch import Epochs
 from murder.roles.backend.reconcile.master import Comparer
 from murder.roles.backend.reconcile.store import AT_ONCE, Matcher
 from murder.roles.backend.records.annotations import Annotations, Bounds
-from murder.roles.backend.records.deliveries import Deliveries
+from murder.roles.backend.records.deliveries import Deliveries, Room
 from murder.roles.backend.records.duplicates import Duplicates
 from murder.roles.backend.records.quota import Quotas
 from murder.roles.backend.records.totals import Totals
@@ -115,6 +115,15 @@ def _bounds_of(config: BackendConfig) -> Bounds:
 
 def _redirect_senders(config: SubmissionConfig) -> RedirectSenders:
     return RedirectSenders(config.redirect_sender, config.srs_domain, config.srs_secret)
+
+
+def _room(config: SubmissionConfig) -> Room:
+    return Room(
+        config.max_waiting,
+        config.max_waiting_bytes,
+        config.max_waiting_per_user,
+        config.max_waiting_bytes_per_user,
+    )
 
 
 def _script_limits(config: BackendConfig) -> ScriptLimits:
@@ -315,10 +324,12 @@ class BackendRole(ClientRole):
     def _make_deliveries(self) -> Deliveries:
         folder = self._config.node.data / ROLE / DELIVERIES_FOLDER
         try:
-            return Deliveries(folder)
+            deliveries = Deliveries(folder)
         except (OSError, sqlite3.Error) as error:
             text = f"{folder}: {error}; deliveries by scripts cannot be noted there"
             raise Refusal(Code.UNAVAILABLE, text) from error
+        deliveries.room = _room(self._config.submission)
+        return deliveries
 
     def _make_duplicates(self) -> Duplicates | None:
         keep_s = self._config.backend.suppress_duplicates_s
@@ -369,6 +380,7 @@ class BackendRole(ClientRole):
         backend.scripts.limits = _script_limits(config.backend)
         backend.sends_mail = config.submission.server is not None
         backend.redirect_senders = _redirect_senders(config.submission)
+        backend.deliveries.room = _room(config.submission)
         if self._submitter is not None:
             self._submitter.config = config
         try:

@@ -12,6 +12,7 @@ from typing import Final
 
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.roles.backend.records import tallies
 
 MAX_ROWS: Final = 100_000  # that wait; what comes then is not seen by scripts
 MAX_ROWS_OF_USER: Final = 5000  # so that nobody takes the others' room
@@ -48,14 +49,13 @@ class Caused:
 
 def put(db: sqlite3.Connection, caused: Sequence[Caused]) -> int:
     """How many of them find room."""
-    left: int = MAX_ROWS - db.execute("SELECT count(*) FROM caused").fetchone()[0]
+    left = MAX_ROWS - tallies.entries_of(db, "caused")[0]
     own: dict[str, int] = {}
     room: list[Caused] = []
     for waiting in caused:
         user = waiting.user
         if user not in own:
-            of_user = db.execute("SELECT count(*) FROM caused WHERE user=?", (user,))
-            own[user] = of_user.fetchone()[0]
+            own[user] = tallies.entries_of(db, "caused", user)[0]
         if len(room) < left and own[user] < MAX_ROWS_OF_USER:
             own[user] += 1
             room.append(waiting)

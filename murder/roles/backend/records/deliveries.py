@@ -21,12 +21,13 @@ from typing import Any, Final, TypeVar
 
 from murder.durable import replace_file, sync_folder
 from murder.roles.backend.records import caused as caused_rows
-from murder.roles.backend.records import remembered
+from murder.roles.backend.records import remembered, tallies
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.records.database import open_database
 from murder.roles.backend.records.duplicates import Turns
 from murder.roles.backend.records.remembered import Entry
 from murder.roles.backend.records.taken import Taken
+from murder.roles.backend.records.tallies import Counted
 
 T = TypeVar("T")
 BUSY_MS: Final = 10_000
@@ -45,6 +46,16 @@ TABLES: Final = (
     "CREATE INDEX IF NOT EXISTS outgoing_due ON outgoing (state, next_at)",
     *caused_rows.TABLES,
 )
+COUNTED: Final = (
+    Counted("outgoing", "$whose", "$size", f"$state={PENDING}"),
+    Counted("books", "$book", all=False),
+    Counted("caused", "$user"),
+)
+COLUMNS: Final = {
+    "keep": "BLOB NOT NULL DEFAULT x''",
+    "whose": "TEXT NOT NULL DEFAULT ''",
+    "size": "INTEGER NOT NULL DEFAULT 0",
+}
 
 
 def key_of(*facts: str) -> bytes:
@@ -54,7 +65,8 @@ def key_of(*facts: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A message to send. `key` names it: what has been put down is never put down again. `pieces`: in place of `octets`,
+    """A message to send. `key` names it: what has been put down is never put down again. `whose`: in whose name it waits,
+    where that is no user's. `pieces`: in place of `octets`,
     where they are to be put down, and need not be joined. `once`: only where this was not seen within its period, and seen
     then. `keep`: the mailbox in which it is kept where it cannot be sent, b"" for what is safe elsewhere, or worth nothing
     then."""
@@ -70,6 +82,36 @@ class Mail:
     tries: int = 0
     keep: bytes = b""
     pieces: Sequence[bytes | memoryview] = field(default=(), repr=False)
+    whose: str = ""
+
+    @property
+    def size(self) -> int:
+        """Its octets, where it is to be put down."""
+        return sum(map(len, self.pieces)) or len(self.octets)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What may wait to be sent: mails and octets, of all and of one user; 0 is no bound."""
+
+    mails: int = 0
+    octets: int = 0
+    mails_of_user: int = 0
+    octets_of_user: int = 0
+
+    def has(
+        self, waiting: tuple[int, int], waiting_of_user: tuple[int, int], mails: int, octets: int
+    ) -> bool:
+        """Whether so much more finds place. What comes where nothing waits always does: it might never else."""
+        for (entries, size), most, most_octets in (
+            (waiting, self.mails, self.octets),
+            (waiting_of_user, self.mails_of_user, self.octets_of_user),
+        ):
+            if entries and most and entries + mails > most:
+                return False
+            if entries and most_octets and size + octets > most_octets:
+                return False
+        return True
 
 
 class Deliveries:
@@ -85,15 +127,25 @@ class Deliveries:
         self._writer = ThreadPoolExecutor(1, "deliveries")
         self.taken = Taken(folder / "taken")
         self._undelivered = folder / "undelivered"
+        self.room = Room()
         self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
         self._add_columns()
 
     def _add_columns(self) -> None:
         """To what an older version has made, which reads and writes it still."""
-        self._db.execute("BEGIN IMMEDIATE")  # other workers look, too
-        if "keep" not in {row[1] for row in self._db.execute("PRAGMA table_info(outgoing)")}:
-            self._db.execute("ALTER TABLE outgoing ADD COLUMN keep BLOB NOT NULL DEFAULT x''")
-        self._db.execute("COMMIT")
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")  # other workers look, too
+        there = {row[1] for row in db.execute("PRAGMA table_info(outgoing)")}
+        for name, kind in COLUMNS.items():
+            if name not in there:
+                db.execute(f"ALTER TABLE outgoing ADD COLUMN {name} {kind}")
+        if not tallies.are_made(db):
+            db.execute("UPDATE outgoing SET size=length(octets), whose=user")
+            db.execute(tallies.TABLE)
+            for counted in COUNTED:
+                for statement in counted.statements():
+                    db.execute(statement)
+        db.execute("COMMIT")
 
     def close(self) -> None:
         self._writer.shutdown()
@@ -115,6 +167,25 @@ class Deliveries:
                 "INSERT INTO begun VALUES (?,?,?)", (key, time.time(), json.dumps(places))
             )
             return None
+
+        return await self._do(work)
+
+    async def has_room(self, mails: Sequence[Mail]) -> bool:
+        """Whether all of them find place among what waits; what has been put down needs none. A little more than the bound
+        comes to wait, of what is delivered at the same time."""
+
+        def work() -> bool:
+            known = "SELECT 1 FROM outgoing WHERE key=?"
+            new = [mail for mail in mails if not self._db.execute(known, (mail.key,)).fetchone()]
+            if not new:
+                return True
+            whose = new[0].whose or new[0].user
+            return self.room.has(
+                tallies.entries_of(self._db, "outgoing"),
+                tallies.entries_of(self._db, "outgoing", whose),
+                len(new),
+                sum(mail.size for mail in new),
+            )
 
         return await self._do(work)
 
@@ -142,14 +213,15 @@ class Deliveries:
                 return False
             remembered.see(self._db, mail.once, now)
         pieces = mail.pieces or (mail.octets,)
-        size = sum(map(len, pieces))
+        size = mail.size
         is_large = size > LARGE_OCTETS
         row = self._db.execute(
-            "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets,keep) "
-            f"VALUES (?,?,?,?,0,?,?,?,{'zeroblob(?)' if is_large else '?'},?)",
+            "INSERT INTO outgoing (key,state,at,next_at,tries,user,sender,recipients,octets,keep,whose,size) "
+            f"VALUES (?,?,?,?,0,?,?,?,{'zeroblob(?)' if is_large else '?'},?,?,?)",
             (
                 *(mail.key, PENDING, now, now, mail.user, mail.sender),
                 *(json.dumps(mail.recipients), size if is_large else b"".join(pieces), mail.keep),
+                *(mail.whose or mail.user, size),
             ),
         ).lastrowid
         if is_large and row is not None:

@@ -9,6 +9,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from murder.roles.backend.records import tallies
+
 MAX_ENTRIES: Final = 10_000  # of one kind and user: a reply to as many senders; RFC 5230 wants 1000
 TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL) STRICT, WITHOUT ROWID",
@@ -26,9 +28,9 @@ class Entry:
     book: str
 
 
-def book_of(kind: str, user: str) -> str:
-    """The book of such entries of that user."""
-    return f"{kind} {user}"
+def book_of(kind: str, whose: str) -> str:
+    """The book of such entries of that user, or shared mailbox."""
+    return f"{kind} {whose}"
 
 
 def see(db: sqlite3.Connection, entry: Entry, now: float) -> None:
@@ -40,9 +42,11 @@ def see(db: sqlite3.Connection, entry: Entry, now: float) -> None:
     )
     db.execute("INSERT OR REPLACE INTO seen VALUES (?,?,?)", (entry.key, now, until))
     db.execute("INSERT INTO books VALUES (?,?,?,?)", (entry.book, now, entry.key, until))
+    too_many = tallies.entries_of(db, "books", entry.book)[0] - MAX_ENTRIES
+    if too_many <= 0:
+        return
     oldest = db.execute(
-        "SELECT at, key FROM books WHERE book=? ORDER BY at DESC, key DESC LIMIT -1 OFFSET ?",
-        (entry.book, MAX_ENTRIES),
+        "SELECT at, key FROM books WHERE book=? ORDER BY at, key LIMIT ?", (entry.book, too_many)
     ).fetchall()
     for at, key in oldest:
         db.execute("DELETE FROM books WHERE book=? AND at=? AND key=?", (entry.book, at, key))

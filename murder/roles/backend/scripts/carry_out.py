@@ -22,7 +22,13 @@ from murder.roles.backend.records.remembered import Entry, book_of
 from murder.roles.backend.scripts.copies import Copies, write_in_turns
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
 from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
-from murder.roles.backend.scripts.run import Chosen, environment_of, own_addresses, seen_entry
+from murder.roles.backend.scripts.run import (
+    Chosen,
+    environment_of,
+    own_addresses,
+    seen_entry,
+    whose,
+)
 from murder.roles.backend.scripts.telling import facts_of
 from murder.roles.backend.shared import Backend
 from murder.sieve import (
@@ -46,6 +52,7 @@ REDIRECTED: Final = b"X-Sieve-Redirected-From: "
 ON_TOP_OCTETS: Final = 64 * 1024  # in which they are looked for; a sender may put any number there
 _ON_TOP: Final = re.compile(rb"(?:(?:Return-Path|Delivered-To):[^\n]*+\n)*+")
 NO_WAY: Final = "This server sends no mail; try again later"
+NO_ROOM: Final = "Too much mail of this mailbox's filter waits to be sent, try again later"
 NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
 
 
@@ -78,6 +85,7 @@ class Delivery:
         self._upstreams = upstreams
         self._arriving = arriving
         self._user: str = arriving.user or ""
+        self._whose = whose(arriving)
         self._outcome = outcome
         self._scripts = scripts
         self._own: frozenset[str] = frozenset()  # addresses of the user
@@ -99,9 +107,12 @@ class Delivery:
             self._own = frozenset(address.lower() for address in own)
         steps = await self._steps()
         mails = self._mails(keep=b"" if steps or self.stays else bytes(self._arriving.mailbox))
+        if mails and not await self._backend.deliveries.has_room(mails):
+            self._refuse_for_now(mails)
+            mails = []
         pipes = [action for action in self._outcome.actions if isinstance(action, Pipe)]
         seen = [
-            seen_entry(self._user, action.once.handle, action.once.period_s)
+            seen_entry(self._whose, action.once.handle, action.once.period_s)
             for action in self._outcome.actions
             if isinstance(action, Remember)
         ]
@@ -252,8 +263,8 @@ class Delivery:
         )
 
     def _entry(self, kind: str, *facts: str, period_s: float = KEEP_S) -> Entry:
-        """What was done for this user, and is not done again for so long."""
-        return Entry(key_of(kind, self._user, *facts), period_s, book_of(kind, self._user))
+        """What was done in this name, and is not done again for so long."""
+        return Entry(key_of(kind, self._whose, *facts), period_s, book_of(kind, self._whose))
 
     # --- programs
 
@@ -384,11 +395,19 @@ class Delivery:
             return []
         return mails
 
+    def _refuse_for_now(self, mails: Sequence[Mail]) -> None:
+        """Too many wait. A message that is to be redirected comes again (raises Refusal); a reply is left out."""
+        to = [recipient for mail in mails for recipient in mail.recipients]
+        self._log.warning("outgoing.full", user=self._user, to=to)
+        if any(mail.pieces for mail in mails):
+            raise Refusal(Code.UNAVAILABLE, NO_ROOM)
+
     def _mail(self, key: str, sender: str, recipients: tuple[str, ...], octets: bytes) -> Mail:
-        return Mail(self._mail_key(key), self._user, sender, recipients, octets)
+        named = (self._mail_key(key), self._user, sender, recipients, octets)
+        return Mail(*named, whose=self._whose)
 
     def _mail_key(self, key: str) -> bytes:
-        return key_of("mail", self._user, self._message_key, key)
+        return key_of("mail", self._whose, self._message_key, key)
 
     def _sender(self) -> str:
         """Of the envelope of what is redirected."""

@@ -5,11 +5,13 @@ them (RFC 5429 §2.2), `ereject` refuses it in other words (§2.1.1).
 
 import hashlib
 from datetime import UTC, datetime
+from email.header import Header
 from typing import Final
 
 from murder import __version__
 from murder.api.delivery import Arriving
 from murder.roles.backend.records.deliveries import Mail, key_of
+from murder.roles.backend.scripts.run import whose
 from murder.roles.backend.shared import Backend
 from murder.sieve import Outcome, Reject
 from murder.sieve.run.compose import format_lines, format_message
@@ -48,7 +50,27 @@ def notification_of(
     recipient = arriving.recipient.decode("utf-8", "surrogateescape")
     octets = _composed(backend.server_name, sender, recipient, rejection.text, outcome)
     key = key_of("mail", user, outcome.key, rejection.key, recipient)
-    return Mail(key, user, "", (sender,), octets)
+    return Mail(key, user, "", (sender,), octets, whose=whose(arriving))
+
+
+def _typed(address: str) -> str:
+    """As a report names it; where it is not ASCII, in the form for a report that is (RFC 6533 §3)."""
+    if address.isascii():
+        return f"rfc822; {address}"
+    plain = "".join(
+        letter if "!" <= letter <= "~" and letter not in "\\+=" else f"\\x{{{ord(letter):02X}}}"
+        for letter in address
+    )
+    return f"utf-8; {plain}"
+
+
+def _mailbox(address: str) -> str:
+    """For a header in ASCII; what is not is the name of a group of nobody (RFC 6857 §3.1.8), for no encoded word is an
+    address."""
+    if address.isascii():
+        return f"<{address}>"
+    name = address.encode("utf-8", "replace").decode()
+    return f"{Header(name, 'utf-8').encode(linesep=' ')} :;"
 
 
 def _composed(host: str, sender: str, recipient: str, text: str, outcome: Outcome) -> bytes:
@@ -63,7 +85,7 @@ def _composed(host: str, sender: str, recipient: str, text: str, outcome: Outcom
     boundary = f"={digest.hexdigest()[:40]}"
     report = [
         ("Reporting-UA", f"{host}; murder {__version__}"),
-        ("Final-Recipient", f"rfc822; {recipient}"),
+        ("Final-Recipient", _typed(recipient)),
         *[("Original-Message-ID", message_id) for message_id in ids],
         ("Disposition", "automatic-action/MDN-sent-automatically; deleted"),
     ]
@@ -72,8 +94,8 @@ def _composed(host: str, sender: str, recipient: str, text: str, outcome: Outcom
     fields = [
         ("Message-ID", f"<reject-{digest.hexdigest()[:32]}@{host}>"),
         ("Date", format_date(datetime.now(UTC))),
-        ("From", f"<{recipient}>"),
-        ("To", f"<{sender}>"),
+        ("From", _mailbox(recipient)),
+        ("To", _mailbox(sender)),
         ("Subject", f"Rejected: {subject}" if subject else "Rejected message"),
         *[("In-Reply-To", message_id) for message_id in ids],
         ("Auto-Submitted", "auto-replied (rejected)"),

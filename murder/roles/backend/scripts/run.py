@@ -217,6 +217,7 @@ class Answers:
         self._scripts = scripts
         self._log = log
         self._user: str = message.user or ""
+        self._whose = whose(message)
 
     async def answer(self, question: Question) -> Answer:
         """Raises UpstreamFailure, Refusal."""
@@ -229,7 +230,7 @@ class Answers:
             case ScriptNamed(name=name, is_global=is_global):
                 return self._of_site(name) if is_global else await self._script(name)
             case SeenBefore(handle=handle, period_s=period_s, renew=renew):
-                entry = seen_entry(self._user, handle, period_s)
+                entry = seen_entry(self._whose, handle, period_s)
                 return await backend.deliveries.was_seen(entry, renew=renew)
             case OwnAddresses():
                 return await own_addresses(backend, self._message)
@@ -307,9 +308,15 @@ class Answers:
             return None
 
 
-def seen_entry(user: str, handle: str, period_s: float) -> Entry:
+def whose(message: Arriving) -> str:
+    """In whose name scripts remember and send: their user's; else the mailbox's own, behind a `+` as in an address, where no
+    user's name is."""
+    return f"+{display(message.mailbox)}" if message.user is None else message.user
+
+
+def seen_entry(whose: str, handle: str, period_s: float) -> Entry:
     """What `duplicate` remembers."""
-    return Entry(key_of("seen", user, handle), float(period_s), book_of("seen", user))
+    return Entry(key_of("seen", whose, handle), float(period_s), book_of("seen", whose))
 
 
 def environment_of(message: Arriving) -> Mapping[str, str]:
