@@ -55,6 +55,11 @@ _BUSY: Final = _Trouble(
 _FAILING: Final = _Trouble(
     Code.UNAVAILABLE, "The disk of this server cannot be used now", "see to the disk"
 )
+_GONE: Final = _Trouble(
+    Code.UNAVAILABLE,
+    "The mail of this server cannot be reached now",
+    "see whether its file system is mounted there, or bring the folder back; no restart is needed",
+)
 _told_at: dict[tuple[_Trouble, Path], float] = {}
 MAX_TOLD: Final = 1000
 
@@ -82,7 +87,12 @@ _OF_SQLITE: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-_OF_ERRNO: Final = {errno.EROFS: _READ_ONLY, errno.EIO: _FAILING, errno.EACCES: _FAILING}
+_OF_ERRNO: Final = {
+    errno.EROFS: _READ_ONLY,
+    errno.EIO: _FAILING,
+    errno.EACCES: _FAILING,
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE), _GONE),
+}
 
 
 def disk_error(error: BaseException, file: Path) -> BaseException:

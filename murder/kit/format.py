@@ -3,6 +3,8 @@ is looked for. Each root's database has its own besides (`schema`), and becomes 
 """
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 from typing import Final
 
@@ -33,3 +35,12 @@ def check_format(folder: Path, name: str = FILE) -> None:
             replace_file(path, b"%d\n" % FORMAT, FILE_MODE)
     except OSError as error:
         raise disk_error(error, path) from error
+
+
+def need_store(folder: Path) -> None:
+    """Asked before anybody hears that a mailbox is not there, or a new one is made. Raises Refusal where the whole store has
+    gone since `check_format`, as a file system that is not mounted any more: that it has no mail, a client would believe."""
+    path = folder / FILE
+    if not path.exists():
+        gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        raise disk_error(gone, path)

@@ -43,7 +43,7 @@ from murder.kit.epoch import (
     write_epoch,
 )
 from murder.kit.expunged import Keeper, KeepingStore
-from murder.kit.format import check_format
+from murder.kit.format import check_format, need_store
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
 from murder.kit.mailbox import RowMailbox
 from murder.kit.numbers import NUMBERS, numbers_now
@@ -190,6 +190,7 @@ class SpoolStore(KeepingStore, EpochStore):
             self._open.move_to_end(folder)
             return root
         assert self._pool is not None
+        need_store(self.folder)
         root = Root.in_folder(self._path_of(folder), self._pool)
         self._renew(root)
         self._open[folder] = root
@@ -233,7 +234,10 @@ class SpoolStore(KeepingStore, EpochStore):
                 return
 
     def _exists(self, name: MailboxName) -> bool:
-        return self._path_of(folder_name(root_of(name))).is_dir()
+        there = self._path_of(folder_name(root_of(name))).is_dir()
+        if not there:
+            need_store(self.folder)
+        return there
 
     def _find(self, name: MailboxName) -> tuple[Root, int, str] | None:
         """Root, row number and id of a mailbox."""
@@ -243,6 +247,7 @@ class SpoolStore(KeepingStore, EpochStore):
     def _row_of(self, columns: str, name: MailboxName) -> tuple[Root, tuple[Any, ...]] | None:
         folder = folder_name(root_of(name))
         if not os.path.isdir(self._place_of(folder)):  # for each message: no path is made
+            need_store(self.folder)
             return None
         root = self._root_in(folder)
         row = root.reader.one(f"SELECT {columns} FROM mailbox WHERE name=?", (name,))
@@ -250,6 +255,7 @@ class SpoolStore(KeepingStore, EpochStore):
 
     def keys(self) -> Iterator[str]:
         """The folders of all roots there are."""
+        need_store(self.folder)
         top = self.folder / "roots"
         for spread in sorted(os.listdir(top)) if top.is_dir() else []:
             yield from sorted(os.listdir(top / spread))

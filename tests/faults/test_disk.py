@@ -219,6 +219,40 @@ def test_a_disk_that_takes_nothing_refuses_and_recovers(
     ended_well(server, workers)
 
 
+# --- gone
+
+
+def test_a_spool_that_is_gone_is_not_taken_for_an_empty_one(started: Start, tmp_path: Path) -> None:
+    """As where its file system is not mounted any more: a client that hears "no such mailbox" forgets what it has, and
+    what is made in its place would be hidden when it is back."""
+    server = started(Alone(tmp_path, workers=1))
+    workers = children(server)
+    bob = server.imap("bob")
+    answered(bob, "create", "box")
+    client = Client(server)
+    client.append()
+    client.deliver()
+    spool, away = tmp_path / "data" / "spool", tmp_path / "away"
+    spool.rename(away)
+    for name, *arguments in (("select", "box"), ("append", "box", "", "", LARGE)):
+        with pytest.raises(Refused) as told:
+            answered(bob, name, *arguments)
+        assert "[UNAVAILABLE] The mail of this server cannot be reached now" in str(told.value)
+    eve = server.imap("eve")
+    for name, *arguments in (("select", "INBOX"), ("create", "box")):
+        with pytest.raises(Refused) as told:
+            answered(eve, name, *arguments)
+        assert "SERVERBUG" not in str(told.value)
+    client.refused("append", "INBOX", "", "", LARGE)
+    assert server.deliver("bob", octets_of("lost")).startswith("45")
+    assert not spool.exists()
+    until(lambda: "see whether its file system is mounted" in server.node.said(), server.said)
+    away.rename(spool)
+    client.works()
+    answered(bob, "select", "box")
+    ended_well(server, workers)
+
+
 # --- too many open files
 
 
