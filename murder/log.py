@@ -224,80 +224,114 @@ class Recent:
 recent: Final = Recent()
 
 
-class PlainLog:
-    """What is said at each login, without structlog's dozen of steps: where lines are JSON, the same line in one step. All
-    but the facts is written once for each event with facts of these names, and the time of day once a second."""
+_quoted: Final = json.encoder.encode_basestring_ascii
 
-    __slots__ = ("_day", "_second", "_shapes", "constants", "encode", "priority", "threshold")
+
+def encoder(*, ascii_only: bool = True) -> Callable[[object], str]:
+    """JSON as `json.dumps` writes it, in one step of C where there is one."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(default=readable, ensure_ascii=ascii_only).encode
+    quoted = _quoted if ascii_only else json.encoder.encode_basestring
+    pieces = make(None, readable, quoted, None, ": ", ", ", False, False, True)
+    return lambda line: "".join(pieces(line, 0))
+
+
+def readable(value: object) -> str:
+    """How JSON shows what it has no form for: octets as text, never a failure."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+_json: Final = encoder()
+
+
+class PlainLog:
+    """What is said at each login and of each message, without structlog's dozen of steps: where lines are JSON, the same
+    line in one step. All but the facts is written once for each event with facts of these names, and the time of day once a
+    second."""
+
+    __slots__ = (
+        "_day",
+        "_says",
+        "_second",
+        "_shapes",
+        "constants",
+        "is_json",
+        "priority",
+        "threshold",
+    )
 
     def __init__(self) -> None:
         self.threshold = logging.INFO
-        self.encode: Callable[[object], str] | None = None  # where lines are JSON
+        self.is_json = False
         self.constants: Mapping[str, object] = {}
         self.priority = ""
-        self._shapes: dict[tuple[str, ...], str] = {}
+        self._says = False
+        self._shapes: dict[tuple[str, ...], tuple[str, str]] = {}
         self._second, self._day = 0, ""
 
     def set_up(
-        self,
-        threshold: int,
-        encode: Callable[[object], str] | None,
-        constants: Mapping[str, object],
-        priority: str,
+        self, threshold: int, is_json: bool, constants: Mapping[str, object], priority: str
     ) -> None:
         """See the attributes; `constants` stand in every line."""
-        self.threshold, self.encode = threshold, encode
+        self.threshold, self.is_json = threshold, is_json
         self.constants, self.priority = dict(constants), priority
+        self._says = is_json and threshold <= logging.INFO
         self._shapes.clear()
 
-    def info(self, event: str, facts: Mapping[str, object]) -> None:
-        """As `logger(**facts).info(event)`. None of the facts is a secret."""
-        encode = self.encode
-        if encode is None:
+    def info(
+        self, event: str, facts: Mapping[str, object], *, is_kept: bool = False
+    ) -> tuple[str, str]:
+        """As `logger(**facts).info(event)`. None of the facts is a secret. Where somebody keeps it elsewhere, too: its time,
+        and what stands in the braces of the facts as JSON, in letters of ASCII. No call more than there must be: this is
+        the way of every session."""
+        if not self.is_json:
             logger(**facts).info(event)
-        elif self.threshold <= logging.INFO:
-            names = (event, *facts)
-            shape = self._shapes.get(names) or self._shape(names, encode)
-            now = time.time()
-            second = int(now)
-            if second != self._second:
-                self._day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-                self._second = second
-            values: list[object] = []
-            for value in facts.values():
-                if type(value) is str:
-                    values.append(_quoted(value))
-                elif type(value) is int:
-                    values.append(value)
-                elif value is False:
-                    values.append("false")
-                elif type(value) is bytes:
-                    values.append(_quoted(readable(value)))
-                else:
-                    values.append(encode(value))
-            values.append(f'"{self._day}.{int((now - second) * 1e6):06d}Z"')
-            text = shape % tuple(values)
-            # `recent.note`, without a call: this is the way of every session
-            recent.lines.append((now, "info", text[:RECENT_CHARACTERS]))
+        if not (self._says or is_kept):
+            return "", ""
+        names = (event, *facts)
+        shape, end = self._shapes.get(names) or self._shape(names)
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second
+        values: list[object] = []
+        for value in facts.values():
+            if type(value) is str:
+                values.append(_quoted(value))
+            elif type(value) is int:
+                values.append(value)
+            elif value is False:
+                values.append("false")
+            elif type(value) is bytes:
+                values.append(_quoted(readable(value)))
+            else:
+                values.append(_json(value))
+        text = shape % tuple(values)
+        at = f"{self._day}.{int((now - second) * 1e6):06d}Z"
+        if self._says:
+            line = f'{{{text}{end}{at}"}}'
+            recent.lines.append((now, "info", line[:RECENT_CHARACTERS]))  # as `note` does
             try:
-                os.write(STDERR, f"{self.priority}{text}\n".encode())
+                os.write(STDERR, f"{self.priority}{line}\n".encode())
             except OSError:
                 pass  # as `_Sink`
+        return at, text
 
-    def _shape(self, names: tuple[str, ...], encode: Callable[[object], str]) -> str:
-        """The line of this event with facts of these names, with a place for each and one for the time."""
+    def _shape(self, names: tuple[str, ...]) -> tuple[str, str]:
+        """Of this event with facts of these names: a place for each of those, and what follows, as far as the time."""
         event, *facts = names
         bound = {name: value for name, value in self.constants.items() if name not in facts}
-        fixed = encode({"event": event, **bound, "level": "info"})[1:-1].replace("%", "%%")
-        places = "".join(_quoted(name).replace("%", "%%") + ": %s, " for name in facts)
-        shape = f'{{{places}{fixed}, "timestamp": %s}}'
+        fixed = _json({"event": event, **bound, "level": "info"})[1:-1]
+        places = ", ".join(_quoted(name).replace("%", "%%") + ": %s" for name in facts)
+        shape = places, f'{", " if facts else ""}{fixed}, "timestamp": "'
         if len(self._shapes) >= MOST_SHAPES:
             self._shapes.clear()
         self._shapes[names] = shape
         return shape
 
 
-_quoted: Final = json.encoder.encode_basestring_ascii
 plain_log: Final = PlainLog()
 
 Listener = Callable[[str, str, Mapping[str, object]], None]
@@ -377,21 +411,10 @@ def set_up(level: str, form: str, **bound: object) -> None:
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,  # a reload may change the level
     )
-    encode = None if as_text or listeners else encoder()
-    plain_log.set_up(threshold, encode, bound, priority_of("info"))
+    plain_log.set_up(threshold, not (as_text or listeners), bound, priority_of("info"))
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
     root.setLevel(max(threshold, logging.WARNING))
-
-
-def encoder(*, ascii_only: bool = True) -> Callable[[object], str]:
-    """JSON as `json.dumps` writes it, in one step of C where there is one."""
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return json.JSONEncoder(default=readable, ensure_ascii=ascii_only).encode
-    quoted = _quoted if ascii_only else json.encoder.encode_basestring
-    pieces = make(None, readable, quoted, None, ": ", ", ", False, False, True)
-    return lambda line: "".join(pieces(line, 0))
 
 
 def mask_secrets(
@@ -401,11 +424,6 @@ def mask_secrets(
     for name in SECRETS & event.keys():
         event[name] = MASK
     return event
-
-
-def readable(value: object) -> str:
-    """How JSON shows what it has no form for: octets as text, never a failure."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 class _Constants:

@@ -82,9 +82,9 @@ def is_one_of_several(config: pytest.Config) -> bool:
 def own_log() -> Iterator[None]:
     """What a test makes of this process's log ends with it: the short way writes past `capture_logs`."""
     yield
-    if plain_log.encode is not None:
+    if plain_log.is_json:
         structlog.reset_defaults()
-        plain_log.set_up(logging.INFO, None, {}, "")
+        plain_log.set_up(logging.INFO, False, {}, "")
 
 
 @pytest.fixture(scope="session")

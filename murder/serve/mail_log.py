@@ -30,8 +30,8 @@ class MailLog:
     def info(self, event: str, facts: Mapping[str, object]) -> None:
         """None of the facts is a secret."""
         if self._trail is not None:
-            _say(event, facts)
-            self._trail.write(event, facts)
+            at, text = _say(event, facts, is_kept=True)
+            self._trail.append(f'{{"at": "{at}", "event": "{event}", {text}}}')
 
 
 def new_id(cid: str, number: int) -> str:

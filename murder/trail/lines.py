@@ -38,6 +38,7 @@ FOLDER: Final = "trail"
 ENDING: Final = ".jsonl"
 MAX_LATE: Final = 1000  # lines that wait for another process; beyond it they are left out
 SETTLE_S: Final = 5.0
+LOOK_S: Final = 1.0  # a file that is taken away takes the lines of so long with it
 MAX_FOUND: Final = 2000  # lines of one answer, the newest
 
 _json: Final = encoder(ascii_only=False)
@@ -73,6 +74,7 @@ class Trail:
         self._limit = 0
         self._file = -1
         self._size = 0
+        self._looked_at = 0.0  # whether the file is still the one of its name
         self._is_broken = False
         self._lock = threading.Lock()  # a store's threads write, too
 
@@ -84,9 +86,13 @@ class Trail:
         """A line with `at` (ISO 8601, UTC) and `event`. None of the facts is a secret. Never raises for the disk."""
         if not self._limit:
             return
-        text = _encode({"at": _stamped(datetime.now(UTC)), "event": event, **facts})
-        with self._lock:
-            self._try(self._append_in_turn if self._is_chained else self._append, text)
+        self.append(_encode({"at": _stamped(datetime.now(UTC)), "event": event, **facts}))
+
+    def append(self, text: str) -> None:
+        """A line as `write` makes it, by who has one."""
+        if self._limit:
+            with self._lock:
+                self._try(self._append_in_turn if self._is_chained else self._append, text)
 
     def settle(self, within_s: float = SETTLE_S) -> bool:
         """Wait for what another process is in the way of; whether all is written. Blocks: for a process that ends."""
@@ -109,9 +115,25 @@ class Trail:
         self._is_broken = True
 
     def _append(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_S and self._file >= 0:
+            self._looked_at = now
+            if self._current_size() < 0:  # somebody has taken it away, or renamed it
+                self.close()
         if self._file < 0 or self._size + len(text) + LINK_OCTETS > self._limit:
             self._open(len(text) + LINK_OCTETS)
-        self._size += os.write(self._file, f"{text}\n".encode("utf-8", "replace"))
+        line = f"{text}\n".encode("utf-8", "replace")
+        written = os.write(self._file, line)
+        if written < len(line):
+            self._take_back(written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
+
+    def _take_back(self, octets: int) -> None:
+        """What a full disk has taken of a line, unless another process has written behind it."""
+        end = os.lseek(self._file, 0, os.SEEK_CUR)
+        if os.fstat(self._file).st_size == end:
+            os.ftruncate(self._file, end - octets)
 
     def _append_in_turn(self, text: str) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -236,7 +258,10 @@ def find(
     row of a list where it is `list.key`; in the order of the files. Without words: all. `since` is an `at`. Letters of ASCII
     count alike in upper and lower case. Blocks: for a thread. Linear in the size of the files."""
     wanted = {word.lower() for word in words}
-    encoded = [_encode(word)[1:-1].encode().lower() for word in words]
+    forms = {
+        form(word)[1:-1] for word in words for form in (_encode, json.dumps)
+    }  # both are written
+    encoded = [form.encode().lower() for form in forms]
     exact = [key for key in keys if not key.endswith("*") and "." not in key]
     listed = [tuple(key.split(".")) for key in keys if "." in key]
     within = [key[:-1] for key in keys if key.endswith("*")]

@@ -1,5 +1,6 @@
-"""What it costs a frontend to be watched: one that logs and tells figures, which are fetched each second, beside one that
-logs errors alone and tells nothing, in front of the same backend: `build.py bench watching [--turns N] [--write]`.
+"""What it costs a frontend to be watched: one that logs, keeps a mail log and tells figures, which are fetched each second,
+beside one that logs errors alone, keeps nothing and tells nothing, in front of the same backend:
+`build.py bench watching [--turns N] [--write]`.
 
 CPU of the whole process tree for each operation, in turns of both (ABAB), so that both meet the same neighbours; the goal
 is of the median of the turns' ratios. System calls are counted beside it: these no neighbour changes.
@@ -48,7 +49,7 @@ class Frontend:
 
 
 WATCHED: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, object]]]]] = {
-    "silent": ("127.0.0.62", {"log": {"level": "error", "format": "json"}}),
+    "silent": ("127.0.0.62", {"log": {"level": "error", "format": "json", "mail": "off"}}),
     "watched": (
         "127.0.0.63",
         {"log": {"level": "info", "format": "json"}, "metrics": {"listen": [METRICS]}},

@@ -111,12 +111,12 @@ def test_without_a_listener_nothing_is_in_the_way() -> None:
     before = structlog.get_config()
     listen([("events_toy", heard_by([]))])
     assert len(structlog.get_config()["processors"]) == len(before["processors"]) + 1
-    assert plain_log.encode is None
+    assert not plain_log.is_json
     listen([])
     after = structlog.get_config()
     assert len(after["processors"]) == len(before["processors"])
     assert after["wrapper_class"] is before["wrapper_class"]
-    assert plain_log.encode is not None
+    assert plain_log.is_json
 
 
 @pytest.mark.parametrize("workers", [1, 2])

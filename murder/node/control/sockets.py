@@ -77,6 +77,7 @@ FOLDER: Final = "control"
 MAX_REQUEST: Final = 64 * 1024
 LOOK_EVERY_S: Final = 0.1  # a trace is told so often, and looks for new connections of its user
 ANSWER_S: Final = 10.0
+MEMORY_EVERY_S: Final = 10.0
 OPERATOR_ROLE: Final = "operator"
 FIRST_WORKER: Final = 0
 _CREDENTIALS: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
@@ -196,6 +197,7 @@ class ControlServer:
             config.node.data, f"{role}-control", worker, config.log.audit_keep_bytes
         )
         self._traces = Traces()
+        self._memory = _Memory()
         self._path = control_folder(config) / f"{role}-{worker}.sock"
 
     async def start(self) -> None:
@@ -251,8 +253,10 @@ class ControlServer:
                     await self._subject.look()
                 yield self._status().shown()
             case AskFigures():
-                if isinstance(self._subject, Counted):
-                    yield self._subject.figures.shown()
+                if isinstance(self._subject, Looks):
+                    await self._subject.look()
+                counted = self._subject.figures if isinstance(self._subject, Counted) else Figures()
+                yield {**self._status().shown(), **counted.shown()}
             case AskSessions(wanted):
                 for _, session in self._sessions(wanted):
                     yield session.shown()
@@ -352,7 +356,7 @@ class ControlServer:
             uptime_s=round(time.time() - self._began, 1),
             connections=sum(len(listener.connections) for listener in listeners),
             cpu_s=round(time.process_time(), 3),
-            memory_kib=_memory_kib(),
+            memory_kib=self._memory.kib(),
             descriptors=_descriptors(),
             descriptors_most=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             disk_free=usage.free,
@@ -446,6 +450,21 @@ def user_behind(writer: asyncio.StreamWriter) -> str:
 def _descriptors() -> int:
     """Open now, where the system tells."""
     return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+
+
+class _Memory:
+    """What this process needs, read again when it is a while old: the kernel walks through all of its pages, which takes a
+    process of a gigabyte milliseconds."""
+
+    def __init__(self) -> None:
+        self._read_at = -MEMORY_EVERY_S
+        self._kib = 0
+
+    def kib(self) -> int:
+        now = time.monotonic()
+        if now - self._read_at >= MEMORY_EVERY_S:
+            self._read_at, self._kib = now, _memory_kib()
+        return self._kib
 
 
 def _memory_kib() -> int:

@@ -146,8 +146,8 @@ class Pages:
         return answers
 
     async def _told(self) -> Response:
-        status, figures = await asyncio.gather(self._ask(AskStatus()), self._ask(AskFigures()))
-        text = await asyncio.to_thread(exposed, status, figures, time.time())
+        answers = await self._ask(AskFigures())
+        text = await asyncio.to_thread(exposed, answers, time.time())
         return Response(200, text, CONTENT_TYPE_LATEST)
 
     async def _ready(self) -> Response:
@@ -176,10 +176,10 @@ class _Told(Collector):
         return iter(self._families)
 
 
-def exposed(status: Sequence[Answer], figures: Sequence[Answer], now: float) -> bytes:
-    """The page."""
+def exposed(answers: Sequence[Answer], now: float) -> bytes:
+    """The page, of what each process has answered."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Told([*_of_status(status, now), *_of_figures(figures)]))
+    registry.register(_Told([*_of_status(answers, now), *_of_figures(answers)]))
     text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library tells none
     return text
 
@@ -219,9 +219,11 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
         "murder_build", "1: a process of this version runs.", labels=[*WHO, "version"]
     )
     for status in answers:
-        for memory in memories:
-            memory.add_metric(_who(status), int(status["memory_kib"]) * 1024)
-        versions.add_metric([*_who(status), str(status["version"])], 1)
+        if "memory_kib" in status:
+            for memory in memories:
+                memory.add_metric(_who(status), int(status["memory_kib"]) * 1024)
+        if "version" in status:
+            versions.add_metric([*_who(status), str(status["version"])], 1)
         if "certificate_until" in status:
             until.add_metric(_who(status), float(status["certificate_until"]) - now)
         if "synchronised" in status:

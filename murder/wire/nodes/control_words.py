@@ -47,7 +47,7 @@ class AskStatus:
 
 @dataclass(frozen=True, slots=True)
 class AskFigures:
-    """How often things have happened in each process, and how long they took."""
+    """What `status` tells of each process, and beside it how often things have happened there, and how long they took."""
 
     word: ClassVar[str] = "figures"
 

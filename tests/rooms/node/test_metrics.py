@@ -155,7 +155,7 @@ def test_durations_are_told_by_class_and_in_sum() -> None:
     mine = Figures()
     for seconds in (0.0, CLASSES_S[0], 0.002, 99.0):
         mine.took("commands", seconds, "imap", "NOOP")
-    page = exposed([], [{"role": "backend", "worker": 0, **mine.shown()}], 0.0).decode()
+    page = exposed([{"role": "backend", "worker": 0, **mine.shown()}], 0.0).decode()
     assert 'le="0.0001",' in page or 'le="0.0001"}' in page
     told = dict(re.findall(r'le="([^"]+)"[^}]*\} (\S+)', page))
     assert float(told["0.0001"]) == 2 and float(told["0.005"]) == 3 and float(told["+Inf"]) == 4

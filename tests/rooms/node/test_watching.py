@@ -40,7 +40,7 @@ def told() -> dict[str, set[str]]:
         figures.took(name, 1.0, *labels)
     keys = ("certificate_until", "synchronised", *(row[0] for row in (*GAUGES, *COUNTERS)))
     status = {**STATUS, **dict.fromkeys(keys, 1)}
-    page = exposed([status], [{"role": "backend", "worker": 0, **figures.shown()}], 0.0).decode()
+    page = exposed([{**status, **figures.shown()}], 0.0).decode()
     found: dict[str, set[str]] = {}
     for name, labels in re.findall(r"^((?:murder|process)_\w+)\{(.*)\} ", page, re.MULTILINE):
         found.setdefault(name, {"instance", "job"}).update(re.findall(r'(\w+)="', labels))

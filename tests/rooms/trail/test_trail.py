@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from murder.log import set_up
 from murder.serve.imap import shown_arguments
-from murder.serve.mail_log import HEAD_OCTETS, HeadOf
+from murder.serve.mail_log import HEAD_OCTETS, HeadOf, MailLog
+from murder.trail import lines as trail_lines
 from murder.trail.chain import ENDS, breaks_in, ends_file
 from murder.trail.lines import MAX_LATE, Trail, chains_of, files_of, find, newest, stamp
 from murder.wire.imap.command import Command
@@ -93,6 +95,77 @@ def test_a_disk_that_takes_nothing_costs_the_lines_and_nothing_else(
     for _ in range(3):
         trail.write("x.y", {"id": "1"})
     assert "".join(capfd.readouterr()).count("trail.not_written") == 1
+
+
+@pytest.mark.parametrize("taken", [0, 30])
+def test_what_a_full_disk_takes_of_a_line_spoils_no_other(
+    taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write, trail = os.write, kept(tmp_path)
+
+    def full(file: int, octets: bytes) -> int:
+        if octets.startswith(b'{"at"'):
+            if not taken:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(file, octets[:taken])
+        return write(file, octets)
+
+    trail.write("x.y", {"id": "1"})
+    monkeypatch.setattr("os.write", full)
+    trail.write("x.y", {"id": "lost"})
+    trail.write("x.y", {"id": "lost"})
+    monkeypatch.setattr("os.write", write)
+    trail.write("x.y", {"id": "2"})
+    assert found(tmp_path) == ["1", "2"]
+    assert len(trail.path.read_bytes().splitlines()) == 2
+    assert "".join(capfd.readouterr()).count("trail.not_written") == 1
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_a_file_that_is_taken_away_under_a_writer_is_begun_anew(
+    is_renamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By logrotate, or a hand."""
+    monkeypatch.setattr(trail_lines, "LOOK_S", 0.0)
+    trail = kept(tmp_path)
+    trail.write("x.y", {"id": "1"})
+    if is_renamed:
+        trail.path.rename(f"{trail.path}-20261130")
+    else:
+        trail.path.unlink()
+    trail.write("x.y", {"id": "2"})
+    assert sorted(map(str, found(tmp_path))) == (["1", "2"] if is_renamed else ["2"])
+    assert b'"2"' in trail.path.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_line_of_the_mail_log_is_in_the_log_and_in_its_file(
+    form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("info", form, node="be1")
+    trail, mail_log = kept(tmp_path), MailLog()
+    mail_log.keep(trail)
+    facts = {
+        "id": "i",
+        "to": "Ä\u202e%s@x",
+        "from": b"\xff",
+        "tls": False,
+        "admin": True,
+        "rows": [{"uid": 7}],
+        "size": 3,
+        "none": None,
+    }
+    mail_log.info("message.refused", facts)
+    (line,) = newest(find(files_of(tmp_path, "mail", "backend"), (), KEYS))
+    assert line.pop("event") == "message.refused" and str(line.pop("at")).endswith("Z")
+    assert line == {**facts, "from": "\\xff"}
+    assert found(tmp_path, "Ä\u202e%s@x") == ["i"]
+    assert trail.path.read_text("ascii").rstrip("\n").isprintable()
+    said = capfd.readouterr().err
+    assert "message.refused" in said and "be1" in said
+    if form == "json":
+        logged = json.loads(said)
+        assert {key: logged[key] for key in line} == line
 
 
 def test_nobody_else_may_read_it(tmp_path: Path) -> None:
