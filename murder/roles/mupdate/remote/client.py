@@ -75,6 +75,11 @@ class MasterClient:
     def target(self, target: Target) -> None:
         self._masters = Masters(target)
 
+    @property
+    def at(self) -> str:
+        """Who answers: of several masters, the one that is connected."""
+        return (self.target if self._link is None else self._link.target).name
+
     async def reserve(self, name: bytes, raw_location: bytes) -> None:
         """Take the name. Raises Refusal(ALREADY_EXISTS) where another has it, UpstreamFailure."""
         _, answer = await self._command(Verb.RESERVE, name, raw_location)

@@ -21,7 +21,7 @@ from murder.roles.mupdate.database.transaction import ListTransaction
 from murder.roles.mupdate.serving.pulse import Pulse
 from murder.wire.mupdate import UNAVAILABLE, Command, Kind, Verb, format_status
 
-AWAY: Final = f"{UNAVAILABLE}temporary failure, try again later"
+AWAY: Final = f"{UNAVAILABLE}the mailbox list does not answer now, try again later"
 MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
 # Of access lists that one connection has waiting, and one more; or more, where all connections together have no more than
 # so many: long ones are cheaper together

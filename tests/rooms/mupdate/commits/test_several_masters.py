@@ -255,5 +255,6 @@ async def test_where_one_master_does_not_answer_the_next_one_is_asked(tmp_path: 
     await masters[1].stop()
     await client.activate(b"user.b", b"be1!p", b"")
     assert masters[2].mailboxes.find(b"user.a") and masters[2].mailboxes.find(b"user.b")
+    assert (client.target.name, client.at) == (targets[0].name, targets[2].name)
     await client.close()
     await masters[2].stop()

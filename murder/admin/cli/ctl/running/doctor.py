@@ -152,7 +152,8 @@ def _certificates(reach: Reach, findings: Findings) -> list[Problem]:
 async def _master(reach: Reach, findings: Findings) -> list[MailboxEntry]:
     try:
         target = reach.target
-        if not await _resolves(target.host, findings):
+        hosts = dict.fromkeys([target.host, *(host for host, _ in target.others)])
+        if not any([await _resolves(host, findings) for host in hosts]):
             return []
         rows = await reach.rows()
     except Refusal as problem:
@@ -162,7 +163,7 @@ async def _master(reach: Reach, findings: Findings) -> list[MailboxEntry]:
         findings.wrong(f"the master {failure.server}: {failure.problem}", cure_of(failure))
         return []
     findings.good(
-        f"the master {target.name} accepts our login and has {count(len(rows), 'mailbox', 'mailboxes')}"
+        f"the master {reach.master.at} accepts our login and has {count(len(rows), 'mailbox', 'mailboxes')}"
     )
     stuck = [row for row in rows if not row.is_active]
     if stuck:
