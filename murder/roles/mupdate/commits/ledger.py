@@ -22,6 +22,7 @@ from murder.roles.mupdate.commits.proposal import Delete, Proposal
 from murder.roles.mupdate.commits.waiting import ROW_COST, Batch, Waiting
 from murder.roles.mupdate.database.change import Change, PutEntry
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
+from murder.roles.mupdate.database.pages import MOST_PAGES
 from murder.roles.mupdate.database.transaction import ListTransaction
 
 T = TypeVar("T")
@@ -345,7 +346,7 @@ def _outcomes(proposals: Sequence[Work], transaction: ListTransaction) -> list[o
             outcomes.append(proposal(transaction))
         except Refusal as refusal:
             outcomes.append(refusal)
-        if transaction.pages.are_many:
+        if transaction.pages.count >= MOST_PAGES:
             break
     return outcomes
 

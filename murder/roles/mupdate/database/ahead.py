@@ -24,7 +24,7 @@ TABLE_OCTETS: Final = 5  # and of each table
 class Layer:
     """What is put and removed, in all tables. `stands_on`: LMDB's number of the commit below."""
 
-    __slots__ = ("_highest", "_orders", "keys", "more", "octets", "stands_on", "tables")
+    __slots__ = ("_highest", "keys", "more", "octets", "orders", "stands_on", "tables")
 
     def __init__(self, tables: Iterable[Table], stands_on: int) -> None:
         self.tables: dict[Table, Changed] = {table: {} for table in tables}
@@ -32,22 +32,22 @@ class Layer:
         self.stands_on = stands_on
         self.keys = 0  # that have been put or removed, some more than once
         self.octets = 0
-        self._highest: dict[Table, bytes] = {}  # key ever put
-        self._orders: dict[Table, list[bytes]] = {}  # keys, of tables that were walked through
+        self._highest: dict[Table, bytes] = {}  # key that was put, by those taken
+        self.orders: dict[Table, list[bytes]] = {}  # keys, of tables that were walked through
 
     def set(self, table: Table, key: bytes, value: bytes | None) -> None:
         """Have this value for a key; None removes it."""
         changed = self.tables[table]
-        order = self._orders.get(table)
+        order = self.orders.get(table)
         if order is not None and key not in changed:
             insort(order, key)
         changed[key] = value
 
     def order_of(self, table: Table) -> list[bytes]:
         """The changed keys, sorted, and kept so: to begin a walk costs no more where much is ahead. Not to be changed."""
-        order = self._orders.get(table)
+        order = self.orders.get(table)
         if order is None:
-            order = self._orders[table] = sorted(self.tables[table])
+            order = self.orders[table] = sorted(self.tables[table])
         return order
 
     def take(self, other: "Layer") -> None:
@@ -55,25 +55,28 @@ class Layer:
         for table, changed in other.tables.items():
             if not changed:
                 continue
-            mine, order = self.tables[table], self._orders.get(table)
+            mine, order = self.tables[table], self.orders.get(table)
             if order is not None:
                 order += [key for key in changed if key not in mine]
                 order.sort()  # which is two runs: a merge
             mine.update(changed)
+            self._highest[table] = max(self._highest.get(table, b""), _highest_put(changed))
         for table, more in other.more.items():
             self.more[table] = self.more.get(table, 0) + more
-        for table, key in other._highest.items():
-            self.note_key(table, key)
         self.keys += other.keys
         self.octets += other.octets
 
-    def note_key(self, table: Table, key: bytes) -> None:
-        if key > self._highest.get(table, b""):
-            self._highest[table] = key
-
     def highest(self, table: Table) -> bytes:
-        """The highest key that was put, b"" where none was."""
-        return self._highest.get(table, b"")
+        """The highest key that was put, b"" where none was; it may have been removed since."""
+        highest = self._highest.get(table)
+        return _highest_put(self.tables[table]) if highest is None else highest
+
+
+def _highest_put(changed: Changed) -> bytes:
+    highest = max(changed, default=b"")
+    if changed.get(highest) is None:  # that one was removed
+        return max((key for key, value in changed.items() if value is not None), default=b"")
+    return highest
 
 
 class View:
@@ -135,8 +138,10 @@ class Draft(View):
         own = self.own
         if db in self._counted and self.get(key, db=db) is None:
             own.more[db] = own.more.get(db, 0) + 1
-        own.set(db, key, value)
-        own.note_key(db, key)
+        if own.orders:
+            own.set(db, key, value)
+        else:  # the same
+            own.tables[db][key] = value
         own.keys += 1
         if own.keys > self._most:
             raise TooMany

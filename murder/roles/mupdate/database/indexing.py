@@ -5,13 +5,25 @@ holds for those behind it. Written in key order, a whole index takes a fraction 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import Final
 
-from murder.roles.mupdate.database.record import HEAD_OCTETS, SEQ_OCTETS, Block, digest, lookers
+from murder.roles.mupdate.database.record import (
+    ACTIVE,
+    FLAGS_AT,
+    HEAD_OCTETS,
+    SEQ_OCTETS,
+    Block,
+    acl_of_row,
+    digest,
+    lookers,
+    lookers_by,
+    owner_octets,
+)
 from murder.roles.mupdate.database.snapshot import Table, WriteTransaction
 
-LOOKER, SERVER = b"L", b"S"
+_LOOKER, _SERVER = b"L", b"S"
 USER_KEY: Final = b"user\x1f"
 NOTHING: Final = b""
 ROW_HEAD_OCTETS: Final = HEAD_OCTETS - SEQ_OCTETS  # of an unnumbered row
@@ -19,6 +31,36 @@ COMMON_ROW_OCTETS: Final = 600  # what is worked out for longer rows is not reme
 MOST_KNOWN: Final = 20_000
 _LINE_OCTETS: Final = 8  # a reference: the key itself is in the block, and shared
 _HEAD_OCTETS: Final = 200  # an identifier's list, and what stands in front of its lines
+
+
+def head_of_looker(identifier: bytes) -> bytes:
+    """What stands in front of the keys of all mailboxes that this identifier may look up."""
+    return _LOOKER + digest(identifier)
+
+
+def head_of_server(server: bytes) -> bytes:
+    """What stands in front of the keys of all mailboxes of a server."""
+    return _SERVER + digest(server)
+
+
+known_head_of_server: Final = lru_cache(maxsize=256)(head_of_server)
+
+
+def heads_of_lookers(key: bytes, row: bytes) -> frozenset[bytes]:
+    """Of all who may look up a stored row of common length. What is taken away has no line: it is read from the row."""
+    if not row[FLAGS_AT] & ACTIVE:
+        return frozenset()
+    return _known_heads(acl_of_row(row), owner_octets(key))
+
+
+@lru_cache(maxsize=1024)  # a user's mailboxes have one access list mostly
+def _known_heads(acl: bytes, owner: bytes) -> frozenset[bytes]:
+    return frozenset(
+        head_of_looker(identifier)
+        for identifier in lookers_by(acl, owner)
+        if not identifier.startswith(b"-")
+    )
+
 
 Places = Sequence[Callable[[bytes], None]]
 
@@ -69,7 +111,7 @@ class IndexLines:
         lookers_of = known.get(rights)
         if lookers_of is None:
             lookers_of = [
-                self._keys_of(LOOKER + digest(looker)).append
+                self._keys_of(head_of_looker(looker)).append
                 for looker in lookers(key, bytes(SEQ_OCTETS) + row)
                 if not looker.startswith(b"-")
             ]
@@ -77,7 +119,7 @@ class IndexLines:
                 known[rights] = lookers_of
         keys = self._servers.get(server)
         if keys is None:
-            keys = self._servers[server] = self._keys_of(SERVER + digest(server))
+            keys = self._servers[server] = self._keys_of(head_of_server(server))
         return [keys.append, *lookers_of]
 
     def _keys_of(self, head: bytes) -> list[bytes]:

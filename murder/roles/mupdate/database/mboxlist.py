@@ -25,14 +25,13 @@ from murder.roles.mupdate.database.change import Change, PutEntry, PutNote, Remo
 from murder.roles.mupdate.database.environment import MAP_BYTES, Environment, open_environment
 from murder.roles.mupdate.database.heads import FIRST_BATCH, heads
 from murder.roles.mupdate.database.holding import Holding
-from murder.roles.mupdate.database.indexing import SERVER
+from murder.roles.mupdate.database.indexing import head_of_server
 from murder.roles.mupdate.database.record import (
     ACTIVE,
     FLAGS_AT,
     NUMBER,
     SEQ_OCTETS,
     Head,
-    digest,
     entry_of,
     is_deleted_key,
     is_listable,
@@ -227,7 +226,7 @@ class MailboxList:
 
     def rows_at_server(self, server: bytes, after: bytes = b"") -> Page:
         """Stored rows of a server behind the collation key `after`, as `rows`."""
-        prefix = SERVER + digest(server)
+        prefix = head_of_server(server)
         start = prefix + (after + b"\0" if after else b"")
 
         def look_up(transaction: Snapshot) -> Page:

@@ -20,16 +20,11 @@ _LINE_OCTETS: Final = 64  # twice what is in a line beside the mailbox's key: pa
 
 
 class Pages:
-    """Those of one commit. `count`: so far."""
+    """Those of one commit. `count`: so far; from `MOST_PAGES` on, what is to come had better be in the next one."""
 
     def __init__(self) -> None:
         self.count = 0
         self._last: dict[int, bytes] = {}  # by their identifiers, the last mailbox
-
-    @property
-    def are_many(self) -> bool:
-        """Whether what is to come had better be in the next commit."""
-        return self.count >= MOST_PAGES
 
     def add(
         self, snapshot: Snapshot, entries: Table, key: bytes, identifiers: Collection[bytes]

@@ -125,7 +125,8 @@ def unpack_head(key: bytes, row: memoryview | bytes) -> Head:
 
 def server_of_row(row: bytes) -> bytes:
     """The server part of a stored row's location."""
-    return location_of_row(row).partition(b"!")[0]
+    length = int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big")
+    return row[HEAD_OCTETS : HEAD_OCTETS + length].partition(b"!")[0]
 
 
 def location_of_row(row: bytes) -> bytes:
@@ -183,10 +184,11 @@ def lookers(key: bytes, row: bytes) -> frozenset[bytes]:
     acl, owner = acl_of_row(row), owner_octets(key)
     if len(acl) <= _COMMON_ACL_OCTETS:
         return _lookers_remembered(acl, owner)
-    return _lookers(acl, owner)
+    return lookers_by(acl, owner)
 
 
-def _lookers(acl: bytes, owner: bytes) -> frozenset[bytes]:
+def lookers_by(acl: bytes, owner: bytes) -> frozenset[bytes]:
+    """`lookers` of an active row in pieces."""
     fields = acl.split(b"\t")
     # the last one counts, as in `model.acl`
     granted = dict(zip(fields[0::2], fields[1::2], strict=False))
@@ -231,7 +233,7 @@ _FEW: Final = 8  # identifiers of one user, groups included, that are looked for
 _MISSES: Final = 4
 _COMMON_ACL_OCTETS: Final = 200
 # a user's mailboxes have one ACL mostly; of 50 identifiers a list they are 6 MiB
-_lookers_remembered: Final = lru_cache(maxsize=1024)(_lookers)
+_lookers_remembered: Final = lru_cache(maxsize=1024)(lookers_by)
 
 
 def takes_rights_away(row: bytes) -> bool:

@@ -13,9 +13,8 @@ from typing import Final
 from murder.model.entry import MailboxEntry
 from murder.model.name import is_non_imap
 from murder.roles.mupdate.database.environment import Environment
-from murder.roles.mupdate.database.indexing import LOOKER
+from murder.roles.mupdate.database.indexing import head_of_looker
 from murder.roles.mupdate.database.record import (
-    digest,
     is_deleted_key,
     may_look_up,
     takes_rights_away,
@@ -107,7 +106,7 @@ def _scan(
     limit: int,
 ) -> list[bytes]:
     """At most `limit` collation keys that the index has for an identifier."""
-    head = LOOKER + digest(identifier)
+    head = head_of_looker(identifier)
     prefix = head + key_prefix
     cursor = transaction.cursor(db=environment.tables[b"index"])
     if not cursor.set_range(head + last + b"\0" if last else prefix):

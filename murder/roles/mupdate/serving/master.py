@@ -204,11 +204,12 @@ class MupdateDialogue(ClientDialogue):
 
     def _tell_found(self, data: bytes) -> bool:
         """Answer a FIND at once, where nothing else is on its way; whether it is answered."""
+        if (asked := plain_find(data)) is None:
+            return False
         ledger, is_closing = self.service.ledger, self.is_closing or self.connection.writing_paused
         is_due = self._pump_is_due or self._pumping or self._held is not None or is_closing
-        is_plain = not is_due and self.session.may_be_plain(data)
-        is_free = is_plain and self._writes.is_idle and (not ledger or ledger.is_ready)
-        if not is_free or (asked := plain_find(data)) is None:
+        is_free = not is_due and self._writes.is_idle and (not ledger or ledger.is_ready)
+        if not (is_free and self.session.may_be_plain(data)):
             return False
         if not (row := self.service.mailboxes.row(asked[1])) and ledger and ledger.is_shared:
             return False  # another master may know of it already
