@@ -5,12 +5,14 @@ version did not write is not read, and the caller parses the message again.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 from murder.model.part import Address, Envelope, Part
 
 VERSION: Final = 2
 MAX_SUMMARY_OCTETS: Final = 64 * 1024  # above it parsing again is the better deal than keeping
+_EMPTY: Final = Envelope()
 
 
 def dump_structure(root: Part) -> bytes | None:
@@ -20,11 +22,13 @@ def dump_structure(root: Part) -> bytes | None:
     return octets if len(octets) <= MAX_SUMMARY_OCTETS else None
 
 
-def load_structure(summary: bytes) -> Part | None:
-    """The structure, or None where these octets are no summary of this version."""
+def load_structure(summary: bytes, *, envelopes: bool = True) -> Part | None:
+    """The structure, or None where these octets are no summary of this version. Without `envelopes` these are empty where
+    they are: to read them is most of the work."""
     try:
         version, root = json.loads(summary)
-        return _load_part(root) if version == VERSION else None
+        load = _load_envelope if envelopes else _no_envelope
+        return _load_part(root, load) if version == VERSION else None
     except (ValueError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 
@@ -70,7 +74,7 @@ def _dump_part(part: Part) -> list[Any]:
     ]
 
 
-def _load_part(fields: list[Any]) -> Part:
+def _load_part(fields: list[Any], load_envelope: Callable[[list[Any]], Envelope]) -> Part:
     disposition = fields[11]
     return Part(
         media=(fields[0].encode("latin-1"), fields[1].encode("latin-1")),
@@ -90,8 +94,10 @@ def _load_part(fields: list[Any]) -> Part:
         if fields[12]
         else (),
         location=None if fields[13] is None else fields[13].encode("latin-1"),
-        children=tuple(map(_load_part, fields[14])),
-        envelope=None if fields[15] is None else _load_envelope(fields[15]),
+        children=tuple([_load_part(child, load_envelope) for child in fields[14]])
+        if fields[14]
+        else (),
+        envelope=None if fields[15] is None else load_envelope(fields[15]),
     )
 
 
@@ -122,6 +128,10 @@ def _dump_envelope(envelope: Envelope) -> list[Any]:
         _text(envelope.message_id),
         _text(envelope.references),
     ]
+
+
+def _no_envelope(_: list[Any]) -> Envelope:
+    return _EMPTY
 
 
 def _load_envelope(fields: list[Any]) -> Envelope:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
@@ -90,16 +91,27 @@ def one_spaced(text: str) -> str:
     return " ".join(text.split())
 
 
+class Needs(Enum):
+    """What has to be known of a message before texts are looked for in it: where its header ends; its parts, too; and
+    its envelope, too."""
+
+    HEADER = 1
+    PARTS = 2
+    ENVELOPE = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The texts that a search looks for, folded once: `fields` and `addresses` by the field's name in lower case, as
-    they were written and as they are compared. `is_little`: so few that a piece is looked through for all in one step."""
+    they were written and as they are compared. `is_little`: so few that a piece is looked through for all in one step.
+    `needs`: what has to be known of a message."""
 
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     addresses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     bodies: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     is_little: bool = False
+    needs: Needs = Needs.ENVELOPE
 
 
 def wanted_texts(
@@ -119,7 +131,8 @@ def wanted_texts(
     within = {text: fold(text) for text in (*bodies, *anywhere)}
     of_fields = [*by_field.values(), *by_address.values()]
     is_little = len(within) + sum(map(len, of_fields)) <= TEXTS_AT_ONCE
-    return Wanted(by_field, by_address, within, anywhere, is_little)
+    needs = Needs.ENVELOPE if by_address else Needs.PARTS if within else Needs.HEADER
+    return Wanted(by_field, by_address, within, anywhere, is_little, needs)
 
 
 _ONE_STEP: Final = (None,)

@@ -5,7 +5,7 @@ Here is only what passes. Whatever is odd goes the long way (`pop3`) from the be
 """
 
 import functools
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from murder.errors import UpstreamFailure
 from murder.model.identity import Login
@@ -17,25 +17,40 @@ from murder.net.outgoing.lines import LineUpstream
 from murder.net.outgoing.pool import proxy_login
 from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.upstream import Address
-from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
+from murder.roles.frontend.entering import MOST_REMEMBERED, Dialogue, Entering
 from murder.roles.frontend.locate import server_in
 from murder.roles.frontend.origin import xclient_line
-
-if TYPE_CHECKING:  # which knows this one
-    from murder.roles.frontend.pop3 import FrontendPop3
 
 MOST_OCTETS: Final = 1000  # of a greeting, and of the answer to a login
 MARK: Final = b"[XCLIENT]"  # in a greeting: the server believes us
 
 
+class Pop3Client(Dialogue, Protocol):
+    """What is wanted of the client's dialogue. The last three end the login, each once and no other with it."""
+
+    active_at: float
+    connection: Connection
+    is_closing: bool
+    utf8: bool  # the client has said so
+
+    def let_in(self, upstream: LineUpstream, login: Login, early: bytes) -> None:
+        """`early`: what the backend has said behind the login."""
+        ...
+
+    def not_let_in(self, failure: UpstreamFailure) -> None: ...
+    def enter_anew(self, login: Login) -> None:
+        """The long way."""
+        ...
+
+
 class Pop3Express(Entering, LineUpstream):
     """One login on its way; from its end on one end of the pipe."""
 
-    dialogue: "FrontendPop3"
+    dialogue: Pop3Client
     connection: Connection
     writable = LineUpstream.writable
 
-    def __init__(self, dialogue: "FrontendPop3", login: Login, address: Address) -> None:
+    def __init__(self, dialogue: Pop3Client, login: Login, address: Address) -> None:
         LineUpstream.__init__(self, address, dialogue.frontend.config.upstream_timeout_s)
         self.dialogue = dialogue
         self.login = login
@@ -115,7 +130,7 @@ class Pop3Express(Entering, LineUpstream):
         self.dialogue.enter_anew(self.login)
 
 
-def way_of(dialogue: "FrontendPop3", login: Login) -> Address | None:
+def way_of(dialogue: Pop3Client, login: Login) -> Address | None:
     """Where their backend is reached, if nothing is to be asked on the way; else None."""
     frontend = dialogue.frontend
     upstreams = frontend.upstreams

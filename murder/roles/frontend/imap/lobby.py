@@ -177,7 +177,8 @@ class Lobby(FrontendImap):
             if login is None or gate.own_passwords:  # or it is to be carried on
                 return False
             self.bad_commands = 0
-            if not enter_at_once(self, match[0], login):
+            may_refer = frontend.refers_unable and self.would_refer(login.user)
+            if may_refer or not enter_at_once(self, match[0], login):
                 command = parse_command(match[0])
                 self.go_on(command, let_in(self, command, login))
             return True
@@ -189,12 +190,9 @@ class Lobby(FrontendImap):
                 or self._is_all_known(seen)
             )
             or (frontend.refers_unable and self.would_refer(login.user))
+            or not self.count_at_once(login.user)
         ):
             return False
-        connections = gate.connections
-        if not connections.counter.enter(login.user, connections.most):
-            return False  # to be refused again, and told
-        self._counted_as = login.user
         session = self.session
         self.login, self._log = login, None
         session.logged_in()

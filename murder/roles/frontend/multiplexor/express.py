@@ -7,7 +7,7 @@ the beginning, which tells it; a server that is odd each time is not tried here 
 
 import functools
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from murder.errors import UpstreamFailure
 from murder.log import plain_log
@@ -18,14 +18,12 @@ from murder.net.outgoing.pool import proxy_login
 from murder.net.outgoing.proving import CURES
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
+from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.multiplexor.imap import IMAP_SPEECH, UNAUTHENTICATE, refused, words_in
 from murder.roles.frontend.multiplexor.pipe import Pipe, ServerEnd
 from murder.serve.imap_commands import let_in
 from murder.wire.imap.command import parse_command
 from murder.wire.imap.id import HOPS_FIELD, ORIGIN_FIELD, PIPE_FIELD, PORT_FIELD, SESSION_FIELD
-
-if TYPE_CHECKING:  # which knows this one
-    from murder.roles.frontend.imap.lobby import Lobby
 
 MOST_OCTETS: Final = 4096  # of a greeting, and of the answer to a login
 # Group: how a login ended
@@ -41,11 +39,11 @@ class Express(Entering):
     """One login on its way; the receiver of the connection to the server until that is a pipe's. It stands as the client's
     `opening`, so that what they say meanwhile is held."""
 
-    dialogue: "Lobby"
+    dialogue: FrontendImap
     connection: Connection
 
     def __init__(
-        self, dialogue: "Lobby", octets: bytes, login: Login, address: Address, user: str
+        self, dialogue: FrontendImap, octets: bytes, login: Login, address: Address, user: str
     ) -> None:
         """`octets` are the client's command, whose user is counted already; `user` is what the server calls them."""
         self.dialogue = dialogue
@@ -168,29 +166,21 @@ class Express(Entering):
         dialogue.count_out()
         multiplexor = dialogue.frontend.multiplexor
         if multiplexor is not None:
-            multiplexor.is_odd(self.address)
+            multiplexor.note_odd(self.address)
         if not dialogue.connection.is_lost:
             command = parse_command(self.octets)
             dialogue.go_on(command, let_in(dialogue, command, self.login))
 
 
-def enter_at_once(dialogue: "Lobby", octets: bytes, login: Login) -> bool:
-    """Whether this login, which is right, is on its way to its server; where not, nothing has been counted or said."""
-    frontend = dialogue.frontend
-    multiplexor = frontend.multiplexor
-    if (
-        multiplexor is None
-        or HOPS_FIELD in dialogue.client_id
-        or (frontend.refers_unable and dialogue.would_refer(login.user))
-    ):
+def enter_at_once(dialogue: FrontendImap, octets: bytes, login: Login) -> bool:
+    """Whether this login, which is right and not referred, is on its way to its server; where not, nothing has been counted
+    or said."""
+    multiplexor = dialogue.frontend.multiplexor
+    if multiplexor is None or HOPS_FIELD in dialogue.client_id:
         return False
     way = multiplexor.at_once(login)
-    if way is None:
+    if way is None or not dialogue.count_at_once(login.user):
         return False
-    connections = dialogue.service.gate.connections
-    if not connections.counter.enter(login.user, connections.most):
-        return False  # to be refused again, and told
-    dialogue._counted_as = login.user
     Express(dialogue, octets, login, *way)
     return True
 

@@ -122,7 +122,7 @@ class Multiplexor:
         offers = self._offers.get(address)
         return offers.words if offers is not None else frozenset()
 
-    def is_odd(self, address: Address) -> None:
+    def note_odd(self, address: Address) -> None:
         """It has to be entered by all steps."""
         if len(self._odd) >= REMEMBERED:
             self._odd.clear()

@@ -19,7 +19,7 @@ from murder.mime.preview import preview_of
 from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
-from murder.mime.text import Looking, Wanted
+from murder.mime.text import Looking, Needs, Wanted
 from murder.model.message import UNSEEN_SIZE, Message, Uid
 from murder.model.part import Envelope, Part
 from murder.model.query.fetch import BodyItem, Form, Section, SectionText
@@ -33,6 +33,7 @@ SUMMARY_VERSION: Final = 3  # never 0x5b, with which the first version's summari
 SUMMARY_HEAD: Final = struct.Struct("!BII")
 SMALL_OCTETS: Final = 64 * 1024  # looked through in some microseconds
 LOOK_OCTETS: Final = 1024 * 1024  # looked through before others may have their turn
+_PLAIN_TEXT: Final = ((b"TEXT", b"PLAIN"), ())  # a part's media and parameters
 ASIDE_OCTETS: Final = 16 * 1024  # of a message: more can be some thousand parts, and milliseconds
 
 
@@ -175,6 +176,17 @@ class Reader:
             known = load_structure(kept.structure) if kept and kept.structure else None
             self._structure = known or (await self._parse())[0]
         return self._structure
+
+    async def part_for(self, needs: Needs) -> Part:
+        """As much of the structure as a search needs. Raises Refusal(EXPUNGE_ISSUED)."""
+        if self._structure is not None or needs is Needs.ENVELOPE:
+            return await self.part()
+        if needs is Needs.HEADER:
+            octets = await self.octets()
+            return Part(*_PLAIN_TEXT, 0, await self._find_body(octets), len(octets), 0)
+        kept = await self._look()
+        known = load_structure(kept.structure, envelopes=False) if kept and kept.structure else None
+        return known or await self.part()
 
     async def _look(self) -> "Kept | None":
         """What the store keeps of it."""
@@ -357,7 +369,7 @@ async def read_content(
     or is damaged: that is logged."""
     reader = Reader(mailbox, message, turn=turn)
     try:
-        return MessageContent(await reader.octets(), await reader.part(), wanted)
+        return MessageContent(await reader.octets(), await reader.part_for(wanted.needs), wanted)
     except Refusal as refusal:
         if refusal.code is Code.EXPUNGE_ISSUED or isinstance(refusal, DamagedMessageError):
             return None

@@ -7,12 +7,12 @@ asked twice is asked once. Knows no protocol and waits for nothing.
 
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import chain
 from typing import Final, Protocol, assert_never
 
-from murder.mime.text import Wanted, wanted_texts
+from murder.mime.text import Needs, Wanted, wanted_texts
 from murder.model.flag import RECENT, SYSTEM_FLAGS, has_flag
 from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.query.search import (
@@ -278,11 +278,12 @@ def _containing(key: HeaderHas | AddressHas | BodyHas | TextHas) -> Test:
 
 
 def texts_in(key: SearchKey) -> Wanted:
-    """All texts that the criteria look for."""
+    """All texts that the criteria look for in messages, and what they must know of these."""
     fields: list[tuple[str, str]] = []
     addresses: list[tuple[str, str]] = []
     bodies: list[str] = []
     texts: list[str] = []
+    is_dated = False
     for inner in walk(key):
         match inner:
             case HeaderHas(field, text):
@@ -293,9 +294,12 @@ def texts_in(key: SearchKey) -> Wanted:
                 bodies.append(text)
             case TextHas(text):
                 texts.append(text)
+            case DateIs(DateOf.SENT):
+                is_dated = True
             case _:
                 pass
-    return wanted_texts(fields, addresses, bodies, texts)
+    wanted = wanted_texts(fields, addresses, bodies, texts)
+    return replace(wanted, needs=Needs.ENVELOPE) if is_dated else wanted
 
 
 def needs_messages(key: SearchKey) -> bool:
