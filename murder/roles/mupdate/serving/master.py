@@ -199,22 +199,21 @@ class MupdateDialogue(ClientDialogue):
     def received(self, data: bytes) -> None:
         pulse = self.service.pulse
         if pulse is None or self.service.is_awake(pulse):
-            if not (self._task is None and self._tell_found(data)):
+            asked = plain_find(data) if self._task is None else None
+            if asked is None or not self._tell_found(data, *asked):
                 super().received(data)
 
-    def _tell_found(self, data: bytes) -> bool:
+    def _tell_found(self, data: bytes, tag: bytes, name: bytes) -> bool:
         """Answer a FIND at once, where nothing else is on its way; whether it is answered."""
-        if (asked := plain_find(data)) is None:
-            return False
         ledger, is_closing = self.service.ledger, self.is_closing or self.connection.writing_paused
         is_due = self._pump_is_due or self._pumping or self._held is not None or is_closing
         is_free = not is_due and self._writes.is_idle and (not ledger or ledger.is_ready)
         if not (is_free and self.session.may_be_plain(data)):
             return False
-        if not (row := self.service.mailboxes.row(asked[1])) and ledger and ledger.is_shared:
+        if not (row := self.service.mailboxes.row(name)) and ledger and ledger.is_shared:
             return False  # another master may know of it already
         self.bad_commands = 0
-        self.tell(format_found(*asked, row))
+        self.tell(format_found(tag, name, row))
         return True
 
     def begin(self) -> None:
