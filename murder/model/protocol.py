@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+LITTLE_OCTETS: Final = 16 * 1024
+
 FRONTEND: Final = "frontend"
 BACKEND: Final = "backend"
 
@@ -40,6 +42,7 @@ class ProtocolSpec:
     """`keys`: the one without TLS at first (STARTTLS, STLS, or none) stands before the one with. `refusal`: the octets for
     who is one too many. `served_by`: by role the service, as `module:name`, called with the connection, the role's
     ClientService, and its Frontend or Backend. `has_clients`: whether they are counted as the role's clients.
+    `receive_octets`: of one connection's that the kernel keeps until they are read; 0: as it likes.
     """
 
     name: str
@@ -47,6 +50,7 @@ class ProtocolSpec:
     refusal: bytes
     served_by: Mapping[str, str] = field(default_factory=dict)
     has_clients: bool = True
+    receive_octets: int = 0
 
     @property
     def implicit_key(self) -> PortKey | None:
@@ -130,6 +134,7 @@ MUPDATE: Final = ProtocolSpec(
     (PortKey("listen", 3905), PortKey("mupdate", 3905)),
     b'* BYE "Too many connections, try again later"\r\n',
     has_clients=False,
+    receive_octets=LITTLE_OCTETS,  # a node has many connections, and may send much ahead on each
 )
 CONTROL: Final = ProtocolSpec(
     "control",
@@ -142,12 +147,14 @@ METRICS: Final = ProtocolSpec(
     (PortKey("metrics", 9190, section="metrics"),),
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     has_clients=False,
+    receive_octets=LITTLE_OCTETS,
 )
 WEB: Final = ProtocolSpec(
     "web",
     (PortKey("web", 9443, is_implicit=True, section="web"),),
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     has_clients=False,
+    receive_octets=LITTLE_OCTETS,
 )
 BY_KEY: Final[Mapping[str, tuple[ProtocolSpec, PortKey]]] = MappingProxyType(
     {key.name: (spec, key) for spec in (*PROTOCOLS, MUPDATE, CONTROL) for key in spec.keys}

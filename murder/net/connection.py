@@ -323,14 +323,10 @@ class Connection(asyncio.Protocol):
             self._limit_tls(STRANGER_TLS_OCTETS)
 
     def read_at_most(self, octets: int) -> None:
-        """From now on about so many octets in one turn, and so many that TLS has not decrypted: for a role whose peers have
-        many connections and send much on each. The loop reads 256 KiB otherwise, and has a buffer of that size for each."""
+        """From now on about so many octets that TLS has not decrypted: for a role whose peers have many connections and send
+        much on each. The loop has a buffer of 256 KiB for each otherwise. What it reads in one turn is all that the kernel
+        has kept: see `Bounds.receive_octets`."""
         self.most_unread = octets
-        sock = None if self._lost else self.transport.get_extra_info("socket")
-        # one read is all that the kernel has kept; it takes twice what is said
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets // 2)
         if self.on_known is None:
             self._limit_tls(octets)
 

@@ -33,7 +33,7 @@ log = logger()
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a listener allows: `max_connections` in all, `max_per_address` from one address (0: no limit), and of those
-    `max_strangers` who have not logged in. `refusal` is sent to whoever comes beyond."""
+    `max_strangers` who have not logged in. `refusal` is sent to whoever comes beyond. `receive_octets`: see ProtocolSpec."""
 
     max_connections: int = 10_000
     max_per_address: int = 0
@@ -42,6 +42,7 @@ class Bounds:
     balancers: tuple[Network, ...] = ()  # who must begin with a PROXY header
     max_strangers: int = 0
     trusted: tuple[Network, ...] = ()  # whom limits by address do not bind
+    receive_octets: int = 0
 
 
 def came_from(connection: Connection) -> str:
@@ -171,6 +172,10 @@ class Listener:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._bounds.receive_octets:
+            # Connections have it from this socket. Were it set on theirs, the peer would have been promised more already:
+            # on the loopback it then sends segments that find no room, and each waits for a timer
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._bounds.receive_octets)
         if self.tls is not None or self.balancers:
             self._doorway = Doorway(self._sock, self, self._bounds.backlog)
             self._doorway.open()

@@ -8,6 +8,8 @@ one of them alone.
 import asyncio
 import contextlib
 import re
+import socket
+import struct
 import threading
 from collections.abc import Coroutine
 from enum import Enum
@@ -166,3 +168,9 @@ class Wires:
 
     def set(self, wire: Wire, mode: Mode, caller: str = "") -> None:
         self._run(wire.set(mode, caller))
+
+
+def segment_octets(sock: socket.socket) -> int:
+    """The most that this end sends in one segment, by what the other end has promised to take: `tcpi_snd_mss`."""
+    told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)  # linux/tcp.h
+    return int(struct.unpack_from("=I", told, 16)[0])

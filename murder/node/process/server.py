@@ -421,6 +421,7 @@ class RoleServer:
                 web.max_connections,
                 refusal=protocol.refusal,
                 max_strangers=web.max_strangers_per_address,
+                receive_octets=protocol.receive_octets,
             )
         if section is None or protocol is MUPDATE:
             mupdate = self._config.mupdate
@@ -428,6 +429,7 @@ class RoleServer:
                 mupdate.max_connections,
                 refusal=protocol.refusal,
                 max_strangers=mupdate.max_strangers_per_address,
+                receive_octets=protocol.receive_octets,
             )
         return Bounds(
             section.max_connections,
@@ -436,6 +438,7 @@ class RoleServer:
             balancers=section.proxy_protocol_from,
             max_strangers=section.max_strangers_per_address,
             trusted=self._config.auth.trusted,
+            receive_octets=protocol.receive_octets,
         )
 
     async def reload(self, config: Config) -> None:

@@ -17,6 +17,7 @@ from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.config import MupdateConfig
 from murder.errors import UpstreamFailure
+from murder.model.protocol import MUPDATE
 from murder.net.listener import Bounds, Listener
 from murder.roles.mupdate.commits.engine import Ordered
 from murder.roles.mupdate.commits.ledger import Ledger
@@ -128,7 +129,8 @@ class Server:
         sock.bind(("127.0.0.1", self.port))
         sock.listen(1000)
         self.port = sock.getsockname()[1]
-        self.listener = Listener(sock, self.service, Bounds())
+        bounds = Bounds(receive_octets=MUPDATE.receive_octets)
+        self.listener = Listener(sock, self.service, bounds)
         await self.listener.start()
 
     async def stop(self) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from murder.model.protocol import LITTLE_OCTETS
 from murder.node.pages.metrics import FORMER, Together, exposed
 from murder.trail.figures import CLASSES_S, Figures
 from tests.kit.demo import Demo, running_demo
 from tests.kit.waiting import until_soon
+from tests.kit.wires import segment_octets
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,12 @@ def test_what_clients_do_is_counted_over_all_workers(demo: Demo) -> None:
     for now, former in FORMER.items():  # what alert rules of before look at
         kind = "_total" if "cpu" in now else ""
         assert f"{now}{kind}" in told and f"{former}{kind}" in told
+
+
+@pytest.mark.parametrize("port", ["port", "metrics"])
+def test_ports_of_nodes_take_little_at_a_time(demo: Demo, port: str) -> None:
+    with socket.create_connection(("127.0.0.1", demo.info["mupdate"][port])) as sock:
+        assert 0 < segment_octets(sock) <= LITTLE_OCTETS
 
 
 def test_a_master_tells_its_list_and_every_node_that_it_lives(demo: Demo) -> None:

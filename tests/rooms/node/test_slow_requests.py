@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from murder.model.protocol import METRICS
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
 from murder.node.pages import http
@@ -38,7 +39,10 @@ async def test_who_drips_is_let_go_amid_their_request(
         while not ended.done():  # for ever, if nobody ends it: the test's own limit would
             writer.write(b"a")
             await pause_here(0.02, "a client that is slow on purpose")
-        assert b"whole" not in await ended
+        with contextlib.suppress(
+            ConnectionResetError
+        ):  # an octet that it had not read when it closed
+            assert b"whole" not in await ended
         writer.close()
     finally:
         listener.stop_accepting()
@@ -61,7 +65,7 @@ async def test_of_who_is_refused_nothing_is_kept_and_little_is_read() -> None:
         return made[-1]
 
     sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve_measured, Bounds())
+    listener = Listener(sock, serve_measured, Bounds(receive_octets=METRICS.receive_octets))
     await listener.start()
     try:
         for _ in range(5):

@@ -66,7 +66,6 @@ STREAMING: Final = "streaming"  # a session that follows the list
 UNTAKEN_OCTETS: Final = 16 * 1024
 PIECE_OCTETS: Final = 16 * 1024  # of a page
 NOTED_OCTETS: Final = 4096  # what is written less at a time is not worth counting
-READ_OCTETS: Final = 32 * 1024  # at a time
 UNREAD_OCTETS: Final = 16 * 1024  # of TLS records that are not yet decrypted
 NEVER_S: Final = 10 * 365 * 86400.0
 
@@ -224,8 +223,6 @@ class MupdateDialogue(ClientDialogue):
         # who is silent for ever, as a backend may be, is asked by TCP whether it is there
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            # less would be smaller than a segment of the loopback, and that waits for a timer
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_OCTETS // 2)
 
     def greet(self) -> None:
         """Nobody is greeted where there is no list to speak of (any more): who has other masters goes there at once. A Cyrus

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from murder.model.protocol import MUPDATE
 from murder.net.connection import Receiver
 from murder.roles.mupdate.serving import writes
-from murder.roles.mupdate.serving.master import READ_OCTETS
 from murder.roles.mupdate.serving.untaken import COUNTED_AGAIN_S, PATIENCE_S, Untaken
 from tests.kit.peer import Deflate
 from tests.kit.waiting import pause_here, until_soon
+from tests.kit.wires import segment_octets
 from tests.rooms.mupdate.nodes import Raw, Server, master
 
 
@@ -100,7 +101,22 @@ async def test_little_is_read_at_a_time_whatever_a_node_sends_ahead(tmp_path: Pa
         for i in range(100):
             raw.send(b'a%d ACTIVATE "u.m%d" "be!p" {%d+}\r\n%b\r\n' % (i, i, len(acl), acl))
         await raw.until(b"a99 ")
-        assert 0 < measured.most <= 2 * READ_OCTETS
+        assert 0 < measured.most <= 4 * MUPDATE.receive_octets
+        await raw.close()
+
+
+async def test_no_segment_is_larger_than_what_the_master_has_room_for(tmp_path: Path) -> None:
+    """One that is would wait for a timer, and so would each access list of 100 kB."""
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port)
+        acl = b"".join(b"u%015d\tlrs\t" % number for number in range(5000))
+        raw.send(b'a ACTIVATE "u.m" "be!p" {%d+}\r\n%b\r\n' % (len(acl), acl))
+        assert await raw.message() == b'a OK "done"'
+        (dialogue,) = server.service.dialogues
+        sock = dialogue.connection.transport.get_extra_info("socket")
+        room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert room == 2 * MUPDATE.receive_octets  # Linux takes twice what is said
+        assert 0 < segment_octets(raw.transport.get_extra_info("socket")) <= room // 2
         await raw.close()
 
 
