@@ -43,7 +43,8 @@ MAX_KEYS: Final = 100
 MAX_KEY_TEXT: Final = 2800  # characters of one number; 16,384 bits of RSA have 2,731
 MAX_TOKEN_HEADER: Final = 4096  # characters; who is not known may send it
 AWAY_S: Final = 5.0  # a provider whose keys could not be had is not asked again for so long
-AGAIN_S: Final = 30.0  # a key that is not there is not asked for more often
+AGAIN_S: Final = 5.0  # a key that is not there is not asked for more often; a token that has a new one waits so long
+STALE_S: Final = 30.0  # keys that are old are not asked for more often
 HEADERS: Final = MappingProxyType({"Accept": "application/json", "Accept-Encoding": "identity"})
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 ON_THIS_HOST: Final = frozenset(("http", host) for host in ("127.0.0.1", "::1", "localhost"))
@@ -187,8 +188,8 @@ class OAuth:
         self._domains = frozenset(domain.lower() for domain in settings.domains)
         self._keys: dict[str, Any] = {}  # of jwt.PyJWK, by their names
         self._keys_at = float("-inf")
-        self._tried_at = float("-inf")
-        self._away: UpstreamFailure | None = None  # why there are no keys
+        self._looked_at = self._tried_at = float("-inf")  # the last look's beginning, and end
+        self._away: UpstreamFailure | None = None  # why that had no keys
         self._fetching = asyncio.Lock()
         self._made: tuple[object, httpx.AsyncClient] | None = None
         self._provider_ahead_s = 0.0  # by the last answer's Date
@@ -312,36 +313,55 @@ class OAuth:
             raise _NotTaken("its signature cannot be checked") from None
         return claims
 
-    async def _key(self, name: str) -> Any:
-        """The issuer's key of that name; None where it has none."""
-        now = time.monotonic()
-        is_old = now - self._keys_at > self._settings.keys_s
-        if is_old or name not in self._keys:
-            self._client()  # of this loop, and its lock
-            async with self._fetching:
-                await self._fetch(name)
+    def _known(self, name: str) -> Any:
+        """A key that is here; without a name, the only one."""
         if not name and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(name)
 
-    async def _fetch(self, name: str) -> None:
-        """Get the keys, unless somebody else just has. Where they cannot be had those that are known go on counting."""
-        now = time.monotonic()
-        is_old = now - self._keys_at > self._settings.keys_s
-        if now - self._tried_at < AGAIN_S and self._keys:
-            return  # a token with a key that nobody knows is no reason to ask for each
-        if now - self._tried_at < AWAY_S and self._away is not None:
+    async def _key(self, name: str) -> Any:
+        """The issuer's key of that name; None where it has none. Raises UpstreamFailure where that cannot be known now."""
+        asked_at = time.monotonic()
+        known = self._known(name)
+        believed_s = self._settings.keys_s if name else min(self._settings.keys_s, STALE_S)
+        if known is not None and asked_at - self._keys_at <= believed_s:
+            return known
+        if not name and len(self._keys) > 1 and asked_at - self._keys_at <= believed_s:
+            return None  # which one it is, it does not say
+        self._client()  # of this loop, and its lock
+        if known is not None:
+            # one looks, for the others it goes on counting; for all where the provider is away
+            if not self._fetching.locked() and asked_at - self._tried_at >= STALE_S:
+                async with self._fetching:
+                    with contextlib.suppress(UpstreamFailure):
+                        await self._fetch()
+            return self._known(name)
+        async with self._fetching:
+            if self._looked_at < asked_at:
+                await self._look_for_new()
+            elif self._away is not None:
+                raise self._away
+        return self._known(name)
+
+    async def _look_for_new(self) -> None:
+        """A look for a key that nobody knew, not before its time: whoever asks meanwhile waits for the same one."""
+        left_s = self._tried_at - time.monotonic()
+        if self._away is not None and left_s + AWAY_S > 0:
             raise self._away  # nobody waits in line for the same silence
-        if not is_old and name in self._keys:
-            return
+        if left_s + AGAIN_S > 0:
+            await asyncio.sleep(left_s + AGAIN_S)
+        await self._fetch()
+
+    async def _fetch(self) -> None:
+        """Get the keys. Where they cannot be had those that are known stay."""
+        self._looked_at = time.monotonic()
         try:
             self._keys = await self._keys_of_issuer()
             self._keys_at = time.monotonic()
             self._away = None
         except UpstreamFailure as failure:
-            if not self._keys:
-                self._away = failure
-                raise
+            self._away = failure
+            raise
         finally:
             self._tried_at = time.monotonic()
 

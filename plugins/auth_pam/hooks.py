@@ -13,6 +13,7 @@ from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 
 SERVER: Final = "PAM"
+IN_ITS_LOG: Final = "its modules say more in the log (auth.log)"
 MAX_OCTETS: Final = 512  # of a name or a password: more PAM does not take
 FORBIDDEN: Final = frozenset(' /%*"\\\0')
 
@@ -81,9 +82,9 @@ class Pam:
         is_fit = 0 < len(octets) < MAX_OCTETS and FORBIDDEN.isdisjoint(name) and name[0] != "-"
         if not is_fit or not 0 < len(password) < MAX_OCTETS or b"\0" in password:
             return Denied.UNKNOWN
-        word, _, text = (
-            await self._ask(self._service(attempt), octets, password, attempt.address)
-        ).partition(" ")
+        service = self._service(attempt)
+        answer = await self._ask(service, octets, password, attempt.address)
+        word, _, text = answer.partition(" ")
         match word:
             case "OK":
                 return Identity(text.lower() if self._settings.lower_case else text)
@@ -93,7 +94,8 @@ class Pam:
                 return Denied.UNKNOWN
             case "DENIED":
                 raise Refusal(Code.CONTACT_ADMIN, text)
-        raise UpstreamFailure(UpstreamKind.AUTH_TEMPORARY, SERVER, text or "no answer")
+        cure = self._cure(service)
+        raise UpstreamFailure(UpstreamKind.AUTH_TEMPORARY, SERVER, text or "no answer", cure)
 
     async def verify(self, user: str, password: bytes) -> Identity | None:
         """See AuthBackend."""
@@ -107,19 +109,23 @@ class Pam:
     async def diagnose(self) -> Sequence[Fault]:
         """See Diagnoses: whether PAM answers about somebody whom there cannot be."""
         service = self._service(LoginAttempt("imap", "", "", False))
-        folder = self._settings.folder or Path("/etc/pam.d")
-        if not await asyncio.to_thread((folder / service).exists):
-            what = f"{folder / service} is missing: PAM's `other` rules, which mostly deny"
+        file = self._file(service)
+        if not await asyncio.to_thread(file.exists):
+            what = f"{file} is missing: PAM's `other` rules, which mostly deny"
             return [Fault(what, "write it, or set plugins.auth_pam.service to one that there is")]
         try:
             answer = await self._ask(service, b"murder-looks", b"x", "")
         except UpstreamFailure as failure:
-            return [Fault(f"PAM: {failure.text}", "its modules say more in the log (auth.log)")]
+            return [Fault(f"PAM: {failure.problem}", failure.cure)]
         if answer.startswith("AWAY"):
-            what = f"PAM, service {service}: {answer[5:]}"
-            cure = f"look at {folder / service}: are its modules there, may the node's user read their files?"
-            return [Fault(what, cure)]
+            return [Fault(f"PAM, service {service}: {answer[5:]}", self._cure(service))]
         return []
+
+    def _file(self, service: str) -> Path:
+        return (self._settings.folder or Path("/etc/pam.d")) / service
+
+    def _cure(self, service: str) -> str:
+        return f"look at {self._file(service)}: are it and its modules there, may the node's user read their files?"
 
     def _service(self, attempt: LoginAttempt) -> str:
         service = {"pop3": "pop", "managesieve": "sieve"}.get(attempt.protocol, attempt.protocol)
@@ -141,14 +147,15 @@ class Pam:
             _end(helper)
             if isinstance(error, TimeoutError):
                 text = f"no answer in {self._settings.timeout_s:g} s"
-                raise UpstreamFailure(UpstreamKind.TIMEOUT, SERVER, text) from None
+                cure = f"a module of {self._file(service)} waits for something: the log (auth.log) may say for what"
+                raise UpstreamFailure(UpstreamKind.TIMEOUT, SERVER, text, cure) from None
             if isinstance(error, OSError):
                 text = f"its helper ended ({error})"
-                raise UpstreamFailure(UpstreamKind.LOST, SERVER, text) from None
+                raise UpstreamFailure(UpstreamKind.LOST, SERVER, text, IN_ITS_LOG) from None
             raise
         if not line.endswith(b"\n"):
             _end(helper)
-            raise UpstreamFailure(UpstreamKind.LOST, SERVER, "its helper ended")
+            raise UpstreamFailure(UpstreamKind.LOST, SERVER, "its helper ended", IN_ITS_LOG)
         self._idle.append(helper)
         return line.decode("utf-8", "replace").rstrip("\n")
 

@@ -214,19 +214,46 @@ async def test_a_provider_whose_clock_is_apart_is_told() -> None:
 
 
 async def test_keys_are_fetched_again_for_one_that_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right behind the last look, too: all who come with keys that nobody knows wait for the same one."""
+    monkeypatch.setattr(auth_oauth, "AGAIN_S", 0.1)
     with provider() as server:
         users = checking(server)
         old = server.token()
         assert isinstance(await users.check_token(HERE, "", old), Identity)
+        server.turn("other")
+        odd = server.token()
         server.turn("two")
         new = server.token()
-        assert await users.check_token(HERE, "", new) is Denied.UNKNOWN  # not asked so often
-        assert server.asked.count("/keys") == 1
-        monkeypatch.setattr(auth_oauth, "AGAIN_S", 0.0)
-        assert isinstance(await users.check_token(HERE, "", new), Identity)
+        came = [users.check_token(HERE, "", token) for token in (odd, new) * 20]
+        for number, answer in enumerate(await asyncio.gather(*came)):
+            assert isinstance(answer, Identity) if number % 2 else answer is Denied.UNKNOWN
+        # a look that began before somebody came says nothing to them
+        assert server.asked.count("/keys") <= 3
         assert await users.check_token(HERE, "", old) is Denied.UNKNOWN
         server.is_broken = True  # what is known goes on counting
         assert isinstance(await users.check_token(HERE, "", new), Identity)
+
+
+async def test_a_new_key_of_a_provider_that_is_away_is_no_wrong_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(auth_oauth, "AGAIN_S", 0.0)
+    monkeypatch.setattr(auth_oauth, "AWAY_S", 3600.0)
+    with provider() as server:
+        users = checking(server, keys_s=0.0)  # so that all are old at once
+        old = server.token()
+        assert isinstance(await users.check_token(HERE, "", old), Identity)
+        server.turn("two")
+        new, server.is_broken = server.token(), True
+        for _ in range(2):
+            with pytest.raises(UpstreamFailure, match="is the URL right"):
+                await users.check_token(HERE, "", new)
+            assert isinstance(await users.check_token(HERE, "", old), Identity)
+        assert len(server.asked) == 3  # it was not asked for each
+        server.is_broken = False
+        monkeypatch.setattr(auth_oauth, "AWAY_S", 0.0)
+        assert isinstance(await users.check_token(HERE, "", new), Identity)
+        assert await users.check_token(HERE, "", old) is Denied.UNKNOWN
 
 
 async def test_a_scope_that_is_missing_is_told() -> None:

@@ -65,10 +65,14 @@ async def test_a_module_that_hangs_is_left_and_holds_up_nobody(tmp_path: Path) -
     with pytest.raises(UpstreamFailure) as failed:
         await waiting
     assert failed.value.kind is UpstreamKind.TIMEOUT
+    assert f"a module of {tmp_path / 'pop'} waits" in failed.value.text
 
 
 async def test_rules_that_are_not_there_are_told(tmp_path: Path) -> None:
     users = make_auth_backend(Settings(folder=tmp_path, service="nothing"))
+    with pytest.raises(UpstreamFailure) as failed:
+        await users.check(HERE, "anna", b"secret")
+    assert failed.value.cure.startswith(f"look at {tmp_path / 'nothing'}")
     (fault,) = await users.diagnose()
     assert "is missing" in fault.what
     assert "plugins.auth_pam.service" in fault.cure
