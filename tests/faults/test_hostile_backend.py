@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import pytest
 
@@ -293,6 +293,53 @@ async def test_what_never_ends_is_read_no_faster_than_the_client_reads(
             most = max(most, connection.pending())
         assert most < WRITE_HIGH_OCTETS + 2 * MIB
         eve.writer.close()
+
+
+LONG: Final = 24 * MIB  # of an answer to a URL
+
+
+async def long_answer_to_a_url(reader: Reader, writer: Writer) -> None:
+    """And its end never."""
+    await enter(reader, writer)
+    while line := await reader.readline():
+        tag, verb, *words = line.split()
+        if verb == b"URLFETCH":
+            writer.write(b"* URLFETCH %b {%d}\r\n" % (words[0], LONG))
+            for _ in range(LONG // 65536 - 1):
+                writer.write(b"x" * 65536)
+                await writer.drain()
+            await reader.read()
+        writer.write(tag + b" OK\r\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "is_told"),
+    [
+        ("URLFETCH {url} {nothing}", True),
+        ("APPEND INBOX CATENATE (URL {url})", False),
+    ],
+)
+async def test_what_a_url_names_is_not_collected(
+    tmp_path: Path, command: str, is_told: bool
+) -> None:
+    async with hostile(tmp_path, long_answer_to_a_url) as cluster:
+        ana = await logged_in(cluster, "ana")
+        name = cluster.frontends[0].frontend.server_name
+        token = ";UID=1;URLAUTH=anonymous:internal:" + "91" * 16
+        urls = {"url": f"imap://eve@{name}/INBOX/{token}", "nothing": f"imap://x@{name}/y/{token}"}
+        tracemalloc.start()
+        try:
+            ana.writer.write(f"t {command.format(**urls)}\r\n".encode())
+            if is_told:  # octets; the connection ends in the middle of them
+                octets = 0
+                while piece := await ana.reader.read(65536):
+                    octets += len(piece)
+                assert octets > LONG - MIB
+            else:
+                assert (await ana.line()).startswith(b"t NO [BADURL ")
+            assert tracemalloc.get_traced_memory()[1] < LONG / 2
+        finally:
+            tracemalloc.stop()
 
 
 async def endless_reply(_: Reader, writer: Writer) -> None:

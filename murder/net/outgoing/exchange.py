@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from murder.errors import UpstreamFailure
 from murder.net.connection import Connection
-from murder.wire.fragment import Fragmenter
+from murder.wire.fragment import Chunk, Fragmenter, Literal
 
 if TYPE_CHECKING:
     from murder.net.outgoing.relay import ImapUpstream
@@ -44,16 +44,38 @@ def parse_reply(line: bytes, untagged: list[bytes] | None = None) -> Reply:
     return Reply(word.upper(), code, text.strip().decode("utf-8", "replace"), line, untagged or [])
 
 
+Untagged = Callable[[bytes], None] | None
+Into = Callable[[Literal], Callable[[bytes], object] | None]
+"""Asked about a literal of an answer: who takes its octets as they come; None: it is collected. Behind one that was taken,
+the rest of its response is a response of its own. May raise BadSyntax: the connection ends."""
+
+
 class InternalCommand:
     """An own command under way."""
 
-    __slots__ = ("began_at", "collected", "fragmenter", "future", "size", "tag", "untagged")
+    __slots__ = (
+        "_into",
+        "_taker",
+        "began_at",
+        "collected",
+        "fragmenter",
+        "future",
+        "size",
+        "tag",
+        "untagged",
+    )
 
     def __init__(
-        self, tag: bytes, untagged: Callable[[bytes], None] | None, max_message: int
+        self,
+        tag: bytes,
+        untagged: Untagged,
+        max_message: int,
+        into: Into | None = None,
     ) -> None:
         self.tag = tag
         self.untagged = untagged
+        self._into = into
+        self._taker: Callable[[bytes], object] | None = None
         self.collected: list[bytes] = []
         self.size = 0
         self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -61,6 +83,18 @@ class InternalCommand:
         line = MAX_LINE if tag else MAX_GREETING
         self.fragmenter = Fragmenter(line, most + line if tag else line, 0)
         self.began_at = 0.0  # set with the first wait
+
+    def meet(self, literal: Literal) -> None:
+        """Raises BadSyntax."""
+        self._taker = self._into(literal) if self._into is not None else None
+        if self._taker is None:
+            self.fragmenter.accept()
+        else:
+            self.fragmenter.stream()
+
+    def take(self, chunk: Chunk) -> None:
+        if self._taker is not None:
+            self._taker(chunk.data)
 
 
 Hears = Callable[[bytes | UpstreamFailure], None]

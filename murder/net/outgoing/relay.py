@@ -11,7 +11,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
@@ -24,8 +24,10 @@ from murder.net.outgoing.exchange import (
     Client,
     Hears,
     InternalCommand,
+    Into,
     Keeper,
     Reply,
+    Untagged,
     parse_reply,
     unanswered_of,
 )
@@ -93,6 +95,7 @@ class ImapUpstream:
         self.outlasting: re.Pattern[bytes] | None = None  # ends that; None, too, once it was said
         self.times: Durations | None = None  # where relayed commands are counted
         self._relayed_at = 0.0  # the first of those in flight
+        self._withheld = b""  # the tag of a command whose tagged line does not pass
 
     # --- Receiver
 
@@ -222,15 +225,16 @@ class ImapUpstream:
         except ConnectionError as error:
             raise self.failure(UpstreamKind.LOST, str(error)) from error
 
-    async def relayed(self, tag: bytes) -> Reply:
-        """After `write` of a command with the client's tag: all answers pass to the client, the tagged one too.
-        Returns it. Raises UpstreamFailure (then the client has not been answered)."""
+    async def relayed(self, tag: bytes, *, is_last: bool = True) -> Reply:
+        """After `write` of a command with the client's tag: all answers pass to the client, the tagged one too where that
+        is the last of it. Returns it. Raises UpstreamFailure (then the client has not been answered)."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         future: asyncio.Future[Reply] = self.loop.create_future()
         if not self.flight:
             self.watch()
         self.flight.append((tag, future))
+        self._withheld = b"" if is_last else tag
         return await future
 
     def _pass_on(self, octets: bytes) -> None:
@@ -242,6 +246,8 @@ class ImapUpstream:
             if self._cutter.left:
                 self._tell_left(self._cutter.left)
                 self._cutter.left = b""
+            if line is not None and tag == self._withheld:
+                passed, self._withheld = passed[: -len(line)], b""
             # without a tag nobody asked: it is passed to who has this backend's mailbox selected
             if passed and (tag or self.passes_unsolicited):
                 gathered = gathered + passed if gathered else passed
@@ -286,24 +292,28 @@ class ImapUpstream:
     # --- own commands
 
     async def execute(
-        self, command: bytes, *, untagged: Callable[[bytes], None] | None = None
+        self,
+        command: bytes,
+        *,
+        untagged: Untagged = None,
+        into: Into | None = None,
     ) -> Reply:
-        """An own command, without tag and line end; nothing of its answer passes to the client.
-
-        Each untagged response goes, whole, to `untagged`, or into the Reply. Raises UpstreamFailure.
-        """
+        """An own command, without tag and line end; nothing of its answer passes to the client. Each untagged response
+        goes, whole but for what `into` takes, to `untagged`, or into the Reply. Raises UpstreamFailure."""
         tag = self.next_tag()
         self.write(tag + b" " + command + b"\r\n")
-        return await self.answer(tag, untagged)
+        return await self.answer(tag, untagged, into)
 
     def next_tag(self) -> bytes:
         return next(self.tags)
 
-    async def answer(self, tag: bytes, untagged: Callable[[bytes], None] | None = None) -> Reply:
+    async def answer(
+        self, tag: bytes, untagged: Untagged = None, into: Into | None = None
+    ) -> Reply:
         """After `write` of an own command: its end. Raises UpstreamFailure."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
-        own = self._own = InternalCommand(tag, untagged, self._max_message)
+        own = self._own = InternalCommand(tag, untagged, self._max_message, into)
         self.watch()
         try:
             return await own.future
@@ -359,7 +369,7 @@ class ImapUpstream:
         tag: bytes,
         pieces: AsyncIterator[bytes],
         *,
-        untagged: Callable[[bytes], None] | None = None,
+        untagged: Untagged = None,
     ) -> Reply:
         """An own command, tag and line end included, that comes in pieces, no faster than the backend takes them.
 
@@ -408,26 +418,26 @@ class ImapUpstream:
         while (fragment := own.fragmenter.next()) is not None:
             match fragment:
                 case Literal():
-                    own.fragmenter.accept()
+                    own.meet(fragment)
+                    continue
                 case Chunk():
-                    pass
-                case bytes():
-                    if self._took(own, fragment):
-                        rest = own.fragmenter.take_rest()
-                        self._own = None
-                        if rest and self.awaits_tls:
-                            raise BadSyntax("octets behind the answer to STARTTLS")
-                        if rest:
-                            self._pass_on(rest)
-                        return
-                    if own.untagged is not None and self.client.is_full:
-                        self._waits_for_client = True
-                        self.connection.pause_reading()
-                        return
-                    if time.perf_counter() >= turn_ends:
-                        self.connection.pause_reading()
-                        self.loop.call_soon(self._collect_again, own)
-                        return
+                    own.take(fragment)
+                case bytes() if self._took(own, fragment):
+                    rest = own.fragmenter.take_rest()
+                    self._own = None
+                    if rest and self.awaits_tls:
+                        raise BadSyntax("octets behind the answer to STARTTLS")
+                    if rest:
+                        self._pass_on(rest)
+                    return
+            if own.untagged is not None and self.client.is_full:
+                self._waits_for_client = True
+                self.connection.pause_reading()
+                return
+            if time.perf_counter() >= turn_ends:
+                self.connection.pause_reading()
+                self.loop.call_soon(self._collect_again, own)
+                return
 
     def _collect_again(self, own: InternalCommand) -> None:
         if self._own is not own or self.is_lost:
@@ -536,16 +546,8 @@ class ImapUpstream:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, and nothing is half said."""
-        cutter = self._cutter
-        return not (
-            self.is_lost
-            or self.flight
-            or self._own is not None
-            or self._asker is not None
-            or cutter.held
-            or cutter.inside
-            or cutter.literal
-        )
+        is_asked = self.flight or self._own is not None or self._asker is not None
+        return not (self.is_lost or is_asked) and self._cutter.is_between
 
     def serve(self, client: Client, timeout_s: float, max_message: int) -> None:
         """From now on for this client, with nothing of the one before, and with the limits of now."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal
-from murder.net.outgoing.exchange import MAX_COLLECTED, RESPONSE_OCTETS, Reply
+from murder.net.outgoing.exchange import MAX_COLLECTED, RESPONSE_OCTETS, Into, Reply
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.session.imap_client import non_synchronising
@@ -55,10 +55,14 @@ async def as_it_came(dialogue: FrontendImap, upstream: ImapUpstream, command: Co
 
 
 async def execute(
-    dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes, take: Taker | None = None
+    dialogue: FrontendImap,
+    upstream: ImapUpstream,
+    octets: bytes,
+    take: Taker | None = None,
+    into: Into | None = None,
 ) -> Reply:
     """An own command, without tag and line end. Raises UpstreamFailure."""
-    return await upstream.execute(octets, untagged=passing(dialogue, upstream, take))
+    return await upstream.execute(octets, untagged=passing(dialogue, upstream, take), into=into)
 
 
 async def collect(

@@ -5,7 +5,7 @@ wrong with it.
 """
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import IO, Final
@@ -17,6 +17,7 @@ from murder.model.url import ImapUrl
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import execute, refusal_of
+from murder.wire.fragment import Literal
 from murder.wire.imap.mail.append import (
     AppendForm,
     parse_append_end,
@@ -32,6 +33,7 @@ from murder.wire.url import format_url, parse_url
 PIECE_OCTETS: Final = 512 * 1024
 IN_MEMORY: Final = 1024 * 1024  # of one text; beyond it waits in a file
 WORD: Final = b"CATENATE"
+ANSWER: Final = b"* URLFETCH "
 
 
 class Texts:
@@ -173,22 +175,39 @@ async def _fetch_by_url(
     name = dialogue.namespace.internal(url.mailbox, url.server.user or "")
     entry = await dialogue.frontend.locator.find_by_token(name)  # its token gives the right
     upstream = await dialogue.upstream(entry.server)
-    texts: list[bytes | None] = []
+    most = dialogue.frontend.config.max_message_bytes
+    has_text = False
 
     def take(response: bytes) -> bool:
-        if response[:11].upper() != b"* URLFETCH ":
+        """What is not told in a literal, and what stands behind one."""
+        nonlocal has_text
+        if response == b"\r\n":
+            return True
+        if response[:11].upper() != ANSWER:
             return False
-        scanner = Scanner(response, 10)
-        scanner.space()
+        scanner = Scanner(response, len(ANSWER))
         scanner.astring()
         scanner.space()
-        texts.append(scanner.nstring())
+        octets = scanner.nstring()
+        if octets is not None:
+            text.write(octets)
+            has_text = True
         return True
 
-    reply = await execute(dialogue, upstream, b"URLFETCH " + client_astring(raw_url), take)
-    if not reply.is_ok or not texts or texts[0] is None:
+    def into(literal: Literal) -> Callable[[bytes], object] | None:
+        nonlocal has_text
+        head = literal.head
+        if head[:11].upper() != ANSWER or head[len(ANSWER) :].startswith(b"{%d" % literal.size):
+            return None  # the URL itself
+        if has_text or literal.size > most:
+            raise BadSyntax(f"an answer to one URL of more than {most} octets")
+        has_text = True
+        return text.write
+
+    octets = b"URLFETCH " + client_astring(raw_url)
+    reply = await execute(dialogue, upstream, octets, take, into)
+    if not reply.is_ok or not has_text:
         raise Refusal(Code.CANNOT, "The URL yields no data")
-    text.write(texts[0])
 
 
 async def fetch_text(dialogue: FrontendImap, url: ImapUrl, text: IO[bytes]) -> None:
@@ -204,7 +223,7 @@ async def fetch_text(dialogue: FrontendImap, url: ImapUrl, text: IO[bytes]) -> N
     async with dialogue.spare_upstream(entry.server) as upstream:
         await _examine(dialogue, upstream, entry.name, url)
         try:
-            await _fetch(upstream, url, text)
+            await _fetch(upstream, url, text, dialogue.frontend.config.max_message_bytes)
         finally:
             if not upstream.is_lost:
                 await upstream.execute(b"UNSELECT")
@@ -222,7 +241,7 @@ async def _examine(
         raise Refusal(Code.NONEXISTENT, "The URL is of an earlier mailbox of this name")
 
 
-async def _fetch(upstream: ImapUpstream, url: ImapUrl, text: IO[bytes]) -> None:
+async def _fetch(upstream: ImapUpstream, url: ImapUrl, text: IO[bytes], most_octets: int) -> None:
     section = format_section(url.section or Section())
     offset, most = url.partial or (0, None)
     while most is None or most > 0:
@@ -234,6 +253,8 @@ async def _fetch(upstream: ImapUpstream, url: ImapUrl, text: IO[bytes]) -> None:
             most -= len(octets)
         if len(octets) < asked:
             return
+        if text.tell() > most_octets:
+            raise Refusal(Code.LIMIT, f"The URL yields more than {most_octets} octets")
 
 
 async def _piece(

@@ -9,7 +9,7 @@ from murder.model.name import MailboxName
 from murder.net.outgoing.exchange import Reply
 from murder.roles.frontend.imap.basic import at_mailbox
 from murder.roles.frontend.imap.dialogue import FrontendImap
-from murder.roles.frontend.imap.internal import execute, passing, under_tag
+from murder.roles.frontend.imap.internal import execute, under_tag
 from murder.roles.frontend.placement import servers
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
@@ -147,17 +147,11 @@ async def _fetch(
         if server is None:
             dialogue.send(b"".join(format_urlfetch(request.url, None) for request in asked))
             continue
+        # as it comes: it may be as long as a message, or several of them
         upstream = await dialogue.upstream(server)
-
-        def tell(response: bytes) -> bool:
-            is_answer = response[:11].upper() == b"* URLFETCH "
-            if is_answer:
-                dialogue.send(response)
-            return is_answer
-
-        handler = passing(dialogue, upstream, tell)
         words = b" ".join(map(_format_request, asked))
-        await upstream.execute(b"URLFETCH " + words, untagged=handler)
+        upstream.write(b"%s URLFETCH %s\r\n" % (command.tag, words))
+        await upstream.relayed(command.tag, is_last=False)
         await dialogue.flush()
     dialogue.send_ok(command)
 
