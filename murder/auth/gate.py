@@ -65,7 +65,9 @@ class NotAdmitted(Refusal):
 
 
 def as_given(name: str) -> str:
-    """What somebody calls themselves, for a log: no longer than a line, and with nothing that a terminal would obey."""
+    """What somebody calls themselves, for a log: no longer than a line, and with nothing that a terminal would obey. Of what
+    PLAIN says, sent as a name (LOGIN with an initial response), the name alone: behind it is a password."""
+    name = name.lstrip("\0").partition("\0")[0]
     cut = name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "..."
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in cut
