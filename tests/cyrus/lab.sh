@@ -17,13 +17,15 @@
 #   be9.murder.test     127.0.0.13  a name for a backend of ours
 #
 # Environment: LAB_ROOT (default /tmp/murder-cyrus-lab), LAB_USERS (default 20), LAB_MUPDATE (another master for be/fe:
-# host or host:port), LAB_EXTRA (lines added to every imapd.conf), LAB_PATIENCE (tenths of a second until a stop gets stronger).
+# host or host:port), LAB_EXTRA (lines added to every imapd.conf), LAB_VIRTDOMAINS (off),
+# LAB_PATIENCE (tenths of a second until a stop gets stronger).
 set -u
 HERE=$(cd "$(dirname "$0")" && pwd)
 LAB_ROOT=${LAB_ROOT:-/tmp/murder-cyrus-lab}
 LAB_USERS=${LAB_USERS:-20}
 LAB_MUPDATE=${LAB_MUPDATE:-mupdate.murder.test}
 LAB_EXTRA=${LAB_EXTRA:-}
+LAB_VIRTDOMAINS=${LAB_VIRTDOMAINS:-off}
 LAB_PATIENCE=${LAB_PATIENCE:-50}
 LAB_TMPFS=${LAB_TMPFS:-/dev/shm/murder-cyrus-lab}   # Debian keeps proc/ and lock/ on tmpfs (/run/cyrus) too
 DOMAIN=murder.test
@@ -81,7 +83,7 @@ idlesocket: $d/conf/socket/idle
 notifysocket: $d/conf/socket/notify
 altnamespace: no
 unixhierarchysep: yes
-virtdomains: off
+virtdomains: $LAB_VIRTDOMAINS
 hashimapspool: yes
 allowplaintext: yes
 allowanonymouslogin: no

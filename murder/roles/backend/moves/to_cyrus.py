@@ -53,6 +53,9 @@ MAX_LINE: Final = 512 * 1024 * 1024
 DELETED: Final = "\\Deleted"
 SEEN: Final = "\\Seen"
 TYPES: Final = {b"#sieve": "f", b"#calendars": "c", b"#addressbooks": "a", b"#drive": "b"}
+SCRIPTS: Final = {"MBOXTYPE": TYPES[b"#sieve"]}
+MAX_SCRIPT_HEADER: Final = 8192
+_SCRIPT_FILE: Final = re.compile(rb'(?i)\bfilename="?[^\s";]{1,200}\.sieve"?')
 _NON_IMAP: Final = re.compile(rb"[.](#[a-z]+)(?=[.]|\Z)")
 
 
@@ -136,6 +139,8 @@ class CyrusTarget:
         for message, has_octets in batch.rows:
             octets = next(pending) if has_octets else None
             if octets is not None:
+                if _type_of(batch.name) == SCRIPTS:
+                    _check_script(octets)
                 guid = hashlib.sha1(octets, usedforsecurity=False).hexdigest()
                 box.digests[message.uid] = guid
                 files.append(
@@ -317,6 +322,17 @@ def _type_of(name: bytes) -> dict[str, str]:
     match = _NON_IMAP.search(name)
     kind = TYPES.get(match[1]) if match is not None else None
     return {"MBOXTYPE": kind} if kind is not None else {}
+
+
+def _check_script(octets: bytearray) -> None:
+    """A Cyrus (3.6.1) dies of a script whose file's name has no `.sieve`, as older versions of ours have written it. Raises
+    Refusal."""
+    header = bytes(octets[:MAX_SCRIPT_HEADER]).partition(b"\r\n\r\n")[0]
+    if _SCRIPT_FILE.search(header) is None:
+        subject = re.search(rb"(?i)^Subject: *(.*?)\r?$", header, re.MULTILINE)
+        name = display(subject[1][:100]) if subject is not None else "a script"
+        problem = "is stored in a form that no Cyrus takes: put this script once more, then move"
+        raise Refusal(Code.CANNOT, f"{name} {problem} (murder ctl sieve get, put)")
 
 
 def number_of_record(record: Told) -> int:

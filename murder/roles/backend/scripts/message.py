@@ -27,7 +27,8 @@ _HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
 
 @dataclass(frozen=True, slots=True)
 class ScriptMessage:
-    """What is read of one. `id` is Cyrus' own name for it, which a change keeps; `begin`: where the script begins."""
+    """What is read of one. `id` is Cyrus' own name for it, which a change keeps, and of whose file it is the name less
+    `.sieve`; `begin`: where the script begins."""
 
     name: str
     id: str
@@ -55,7 +56,8 @@ def format_script(
         f"Message-ID: <{digest}@{server_name}>".encode(),
         b"Content-Type: application/sieve; charset=utf-8",
         b"Content-Length: %d" % len(script),
-        b'Content-Disposition: attachment;\r\n\tfilename="%b"' % (id or str(uuid.uuid4())).encode(),
+        b'Content-Disposition: attachment;\r\n\tfilename="%b.sieve"'
+        % (id or str(uuid.uuid4())).encode(),
         b"MIME-Version: 1.0",
     )
     return b"".join(field + b"\r\n" for field in fields) + b"\r\n"

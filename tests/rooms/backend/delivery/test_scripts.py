@@ -178,6 +178,7 @@ def test_a_script_of_cyrus_is_read_as_it_wrote_it() -> None:
     assert (told.name, told.id, octets[told.begin :]) == ("Äpfel", "0a-1b", b"keep;")
     for name in ("a", "a  b", " a ", "=?x?=", "日本" * 60, "a" * 300):
         again = format_script(name, b"keep;", "ana", "be1.test", "0a-1b")
+        assert b'\tfilename="0a-1b.sieve"\r\n' in again  # of another name a Cyrus dies
         assert all(len(line) <= 76 for line in again.split(b"\r\n") if b"Subject" in line)
         assert replace(parse_script(memoryview(again)), begin=0) == replace(
             told, name=name, begin=0
