@@ -167,7 +167,8 @@ class Connection(asyncio.Protocol):
             text = f"{failure.text}, asked for StartTLS; is {self.server.port} its port for ldaps://? Say so, then"
             raise UpstreamFailure(failure.kind, failure.server, text) from None
         if result.code != messages.SUCCESS:
-            text = f"it does no StartTLS: {result}; use ldaps://, or give the server a certificate"
+            cure = "use ldaps://, give the server a certificate, or, on this host alone, starttls = false"
+            text = f"it does no StartTLS: {result}; {cure}"
             raise UpstreamFailure(UpstreamKind.TLS, str(self.server), text)
         if self._data or self._transport is None:  # in plain text behind it: injected
             raise UpstreamFailure(UpstreamKind.TLS, str(self.server), "more came before TLS began")
