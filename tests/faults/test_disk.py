@@ -139,6 +139,8 @@ def test_a_full_disk_refuses_and_recovers(
             assert "OVERQUOTA" in str(refused) and "full" in str(refused)
             break
     assert "full" in client.refused("append", "INBOX", "", "", LARGE)
+    kind, answer = server.imap("admin").xatom("XFER", '"Other Users/ana"', "be2.test")
+    assert kind == "NO" and b"full" in answer[0], answer
     said = client.deliver()
     assert said.startswith(("452", "451")), said
     for name, *arguments in (("create", "new"), ("setacl", "INBOX", "bob", "lr")):

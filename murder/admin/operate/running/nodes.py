@@ -499,7 +499,8 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
         said.append(
             Problem(
                 f"its disk has {process.disk_free >> 20} MiB left",
-                "make room, or move users away (`murder ctl mailbox move`)",
+                "make room, or move users away while some KiB are left (`murder ctl mailbox move`); what they leave "
+                "goes with `murder ctl move forget`",
             )
         )
     if 0 < process.descriptors_most < 1.25 * process.descriptors:

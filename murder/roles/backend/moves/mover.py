@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from murder.api import CarriesMailboxes
+from murder.api.disk import disk_error
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.name import MailboxName, display, is_below, no_such_mailbox
@@ -112,7 +113,10 @@ class Mover:
             if begun is None:
                 now = time.time()
                 new = Move(secrets.token_hex(6), Side.OUT, root, server, partition, started_at=now)
-                move = await self.journal.save(new, process=self._process, by=by)
+                try:
+                    move = await self.journal.save(new, process=self._process, by=by)
+                except OSError as error:  # a full disk, of all things, is a reason to move
+                    raise disk_error(error, self.journal.folder) from error
         if begun is not None:
             return await self.resume(begun.id, progress)
         self._log.info("move.begun", move=move.id, mailbox=display(root), target=server, user=by)
