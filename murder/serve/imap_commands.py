@@ -83,7 +83,7 @@ def run_login(dialogue: ImapDialogue, command: Command) -> Running:
     """RFC 3501 §6.2.3. The gate refuses it without TLS, unless the site allows it."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
-    user = scanner.astring()
+    user = scanner.login_name()
     scanner.space()
     password = scanner.astring()
     scanner.end()

@@ -177,6 +177,11 @@ class Scanner:
         """list-mailbox: like astring, with the wildcards `%` and `*`."""
         return self.string() if self.is_string_next() else self._take(_LIST_MAILBOX, "a pattern")
 
+    def login_name(self) -> bytes:
+        """LOGIN's userid: an astring, or an atom with `*`, as `anna*boss` is typed and as Python's imaplib sends it, which
+        quotes no name (3.11 to 3.14); Dovecot takes that, too."""
+        return self.string() if self.is_string_next() else self._take(_LIST_MAILBOX, "an astring")
+
     def nstring(self) -> bytes | None:
         return None if self.accept_word(b"NIL") else self.string()
 

@@ -280,6 +280,7 @@ class WithMaster(New):
     [
         *product(("imap", "pop3", "lmtp", "sieve"), ("PLAIN", "authzid")),
         *product(("imap", "pop3"), ("COMMAND",)),
+        ("imap", "as imaplib"),
     ],
 )
 async def test_a_master_user_is_in_as_another_by_every_protocol_and_each_time_in_the_log(
@@ -296,10 +297,11 @@ async def test_a_master_user_is_in_as_another_by_every_protocol_and_each_time_in
     async with listening(kind, gate, tmp_path) as connect:
         for password in (b"guess", b"master"):
             peer = await connect()
-            if way == "COMMAND":
+            if way in ("COMMAND", "as imaplib"):
                 line = b""
                 for command in commands(kind, password):
-                    name = b'"anna*boss"' if kind == "imap" else b"anna*boss"
+                    is_quoted = kind == "imap" and way == "COMMAND"
+                    name = b'"anna*boss"' if is_quoted else b"anna*boss"
                     peer.send(command.replace(b"anna", name))
                     line = await peer.line()
             else:
