@@ -81,7 +81,8 @@ class MupdateConfig:
     )
     max_connections_per_node: int = option(
         100,
-        "Master: connections at once with one node's certificate; 0: no limit. A backend has one for each worker.",
+        "Master: connections at once with one certificate, a node's or an operator's; 0: no limit. A backend has one for "
+        "each worker.",
         least=0,
     )
     max_line_bytes: int = option(8192, "Longest line a peer may send.", least=512)

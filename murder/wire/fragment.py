@@ -27,6 +27,9 @@ MAX_COLLECTED: Final = (
     2000  # literals of one message that are not: five milliseconds; real messages of a MULTIAPPEND
     # fill `MAX_MESSAGE_OCTETS` with fewer
 )
+MAX_LOOSE: Final = (
+    500  # pieces that wait as they came: of an octet each they take fifty times as much
+)
 KEPT_OCTETS: Final = 16 * 1024  # of a block that has been given out, until the next one comes
 UNBOUNDED: Final = 1 << 62
 STEPS: Final = (
@@ -84,6 +87,7 @@ class Fragmenter:
         "_discarded",
         "_lenient",
         "_literal_left",
+        "_loose",
         "_newline",
         "_pending",
         "_pending_octets",
@@ -119,6 +123,7 @@ class Fragmenter:
         self._stream_empty = False  # a streamed literal of size 0 still owes its last Chunk
         self._pending: list[bytes] = []  # fed, and not yet joined to the buffer
         self._pending_octets = 0
+        self._loose = 0  # so many of them, the last ones, are as they came
         self._newline = False  # whether one of these holds an LF
         self._discard = False  # the rest of this message is thrown away
         self._discarded = 0  # how much of it was
@@ -136,6 +141,10 @@ class Fragmenter:
         octets = bytes(data)
         self._pending.append(octets)
         self._pending_octets += len(octets)
+        self._loose += 1
+        if self._loose == MAX_LOOSE:
+            self._pending[-MAX_LOOSE:] = [b"".join(self._pending[-MAX_LOOSE:])]
+            self._loose = 0
         self._newline = self._newline or b"\n" in octets
 
     def _join(self) -> None:
@@ -148,7 +157,7 @@ class Fragmenter:
             begin = self._begin
             self._buffer = b"".join((self._buffer[begin:], *self._pending))
             self._pending.clear()
-            self._pending_octets = 0
+            self._pending_octets = self._loose = 0
             self._newline = False
             self._at -= begin
             self._scan -= begin
@@ -175,7 +184,7 @@ class Fragmenter:
         """Give up cutting: all octets not yet given out (the caller changes protocol: COMPRESS, a relay)."""
         rest = b"".join((self._buffer[self._begin :], *self._pending))
         self._pending.clear()
-        self._pending_octets = 0
+        self._pending_octets = self._loose = 0
         self._buffer = b""
         self._begin = self._at = self._scan = 0
         return rest

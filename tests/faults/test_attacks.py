@@ -163,6 +163,10 @@ WATCHED: Final = {
         "rooms/mupdate/serving/test_bounds.py::test_a_subscriber_is_written_a_few_long_rows_at_a_time",
         "rooms/mupdate/serving/test_limits.py::test_a_subscriber_that_does_not_read_is_dropped_and_the_others_never_notice",
     ),
+    "half-lines and literals that drip in, from nodes and operators, too": (
+        "rooms/wire/test_fragment.py::test_what_drips_in_takes_little_more_than_its_octets",
+        "rooms/mupdate/serving/test_nodes_by_certificate.py::test_a_certificate_has_so_many_connections_and_others_their_own",
+    ),
     "a master's journal that fills, on a disk that is full": (
         "rooms/mupdate/database/test_journal.py::test_the_journal_stays_within_its_bound_and_large_changes_pass_it_by",
         "rooms/mupdate/database/test_journal.py::test_a_disk_that_takes_no_more_keeps_what_was_acknowledged_in_the_journal",

@@ -239,3 +239,21 @@ def test_a_turn_cuts_so_many_literals_and_goes_on_in_the_next(literals: int) -> 
     assert found[-1] == b"b NOOP\r\n"
     assert literals // 101 <= behind <= literals // 100 + 1
     assert fragmenter.next() is None and not fragmenter.is_behind
+
+
+@pytest.mark.parametrize("stands_in", ["a line", "a literal"])
+def test_what_drips_in_takes_little_more_than_its_octets(stands_in: str) -> None:
+    octets = 64 * 1024
+    fragmenter = Fragmenter(octets * 2, octets * 4, octets * 2)
+    if stands_in == "a literal":
+        fragmenter.feed(b"t X {%d+}\r\n" % (octets * 2))
+    tracemalloc.start()
+    try:
+        for number in range(octets // 2):
+            fragmenter.feed(b"%02d" % (number % 100))
+            if number % 100 == 0:
+                assert fragmenter.next() is None
+        assert tracemalloc.get_traced_memory()[1] < 3 * octets
+    finally:
+        tracemalloc.stop()
+    assert fragmenter.held >= octets

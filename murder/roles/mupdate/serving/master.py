@@ -544,9 +544,10 @@ class MupdateDialogue(ClientDialogue):
         self.send(format_status(command.tag, Kind.OK, "Authenticated"))
 
     def _check_connections(self, peer: Peer) -> None:
-        """Raises Refusal where the node has as many as it may have: a key that was stolen does not take all there are."""
+        """Raises Refusal where a node or an operator has as many as they may have: a key that was stolen does not take all
+        there are."""
         most = self.service.config.max_connections_per_node
-        if not most or not peer.servers:
+        if not most or not (peer.servers or self.connection.certificate is not None):
             return
         present = sum(
             1

@@ -194,20 +194,23 @@ async def test_a_peer_that_goes_away_in_the_middle_of_the_handshake_leaves_nothi
             await until_soon(lambda: not server.service.dialogues)
 
 
-async def test_a_node_has_so_many_connections_and_others_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "role"), [("be1.test", "backend"), ("anna", "operator")])
+async def test_a_certificate_has_so_many_connections_and_others_their_own(
+    name: str, role: str, tmp_path: Path
+) -> None:
     cluster = Cluster(tmp_path / "ca")
-    for name in ("be1.test", "be2.test"):
-        cluster.issue(name, "backend")
+    cluster.issue(name, role)
+    cluster.issue("be2.test", "backend")
 
     async with master_of(cluster, tmp_path / "m") as server:
         server.service.config = replace(server.service.config, max_connections_per_node=2)
-        mine = [await open_link(cluster.target(server, "be1.test")) for _ in range(2)]
+        mine = [await open_link(cluster.target(server, name)) for _ in range(2)]
         with pytest.raises(UpstreamFailure) as refused:
-            await open_link(cluster.target(server, "be1.test"))
+            await open_link(cluster.target(server, name))
         assert "max_connections_per_node" in refused.value.text
         await (other := MasterClient(cluster.target(server, "be2.test"))).ping()
         mine[0].abort()
         await until_soon(lambda: len([one for one in server.service.dialogues if one.peer]) <= 2)
-        (await open_link(cluster.target(server, "be1.test"))).abort()
+        (await open_link(cluster.target(server, name))).abort()
         mine[1].abort()
         await other.close()
