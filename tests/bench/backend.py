@@ -279,13 +279,13 @@ ROWS: Final = (
             "FETCH FLAGS": b"FETCH 1:* (FLAGS)",
         }.items()
     ),
-    *(  # in a spelling that our backend does not answer from memory: what each costs that is asked for the first time
+    *(  # in a spelling that no client has, which our backend does not answer from memory
         Row(f"CPU us, {title}, read anew", functools.partial(cpu_us, command), more_is_better=False)
         for title, command in {
-            "NOOP": b"noop",
-            "LIST": b'list "" *',
-            "STATUS": b"status INBOX (MESSAGES UNSEEN UIDNEXT)",
-            "FETCH FLAGS": b"fetch 1:* (FLAGS)",
+            "NOOP": b"Noop",
+            "LIST": b'List "" *',
+            "STATUS": b"Status INBOX (MESSAGES UNSEEN UIDNEXT)",
+            "FETCH FLAGS": b"Fetch 1:* (FLAGS)",
         }.items()
     ),
     Row(

@@ -2,12 +2,14 @@
 left out."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from tests.kit.steps import counting_calls
@@ -20,11 +22,16 @@ MOST: Final = {  # Python calls of ours: where nothing has changed since the com
     b'LIST "" "*"': 17,
     b"STATUS INBOX (MESSAGES UIDNEXT UNSEEN)": 20,
     b"FETCH 1:* FLAGS": 21,
+    # as Thunderbird spells it
+    b"noop": 16,
+    b'list "" "*"': 17,
+    b"status INBOX (MESSAGES UIDNEXT UNSEEN)": 20,
+    b"UID fetch 1:* (FLAGS)": 21,
     # and by the dialogue, which looks into the store each time
-    b"noop": 62,
-    b'list "" "*"': 105,
-    b"status INBOX (MESSAGES UIDNEXT UNSEEN)": 165,
-    b"fetch 1:* FLAGS": 145,
+    b"Noop": 62,
+    b'List "" "*"': 105,
+    b"Status INBOX (MESSAGES UIDNEXT UNSEEN)": 165,
+    b"Fetch 1:* FLAGS": 145,
     b"FETCH 1:5 BODY.PEEK[]": 215,
     b"UID SEARCH UNSEEN": 155,
     b"SEARCH TEXT zebra": 440,
@@ -138,3 +145,26 @@ async def test_a_list_by_another_pattern_is_no_walk(tmp_path: Path) -> None:
             if fewest <= OTHER_PATTERN:
                 break
         assert fewest <= OTHER_PATTERN, calls
+
+
+async def test_no_command_looks_through_a_protocol_for_what_a_mailbox_can_do(
+    tmp_path: Path,
+) -> None:
+    """`isinstance` of one takes as long as a small command: each class of mailboxes is asked once."""
+    asked: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "__instancecheck__":
+            asked[frame.f_locals["cls"].__name__] += 1
+
+    async with sessions(tmp_path) as (tell,):
+        await tell(b"APPEND INBOX {4+}\r\na: b")
+        for _ in range(2):  # what is kept is so from then on
+            asked.clear()
+            sys.setprofile(note)
+            try:
+                for command in (b"SELECT INBOX", *MOST, b"FETCH 1 (ENVELOPE)", b"SELECT INBOX"):
+                    await tell(command.replace(b" 2 ", b" 1 ").replace(b"1:5", b"1"))
+            finally:
+                sys.setprofile(None)
+    assert not asked

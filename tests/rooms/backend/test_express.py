@@ -1,6 +1,6 @@
 """What a backend answers in few steps is what the dialogue answers: after each change, whichever worker has made it.
 
-Capital letters go the short way where they may, small ones never do: the same command is asked both ways.
+Capital letters go the short way where they may, and small ones; `Status` never does: the same command is asked both ways.
 """
 
 import random
@@ -39,11 +39,16 @@ ASKED: Final = (
     "STATUS INBOX/a (MESSAGES RECENT UIDNEXT UIDVALIDITY UNSEEN)",
     "STATUS INBOX/b (UNSEEN)",
     'STATUS "INBOX/a" (HIGHESTMODSEQ UIDNEXT)',
+    'list "" "*"',
+    "status INBOX/a (messages unseen)",
+    "STATUS INBOX/b&APw- (MESSAGES UNSEEN)",
 )
 OF_SELECTED: Final = (
     "FETCH 1:* FLAGS",
     "FETCH 1:* (FLAGS)",
     "UID FETCH 1:* (FLAGS)",
+    "UID fetch 1:* (FLAGS)",
+    "fetch 1:* flags",
 )
 CHANGES: Final = (
     "",  # nothing: it is told again
@@ -61,6 +66,9 @@ CHANGES: Final = (
     "CREATE INBOX/a",
     "CREATE INBOX/b",
     "CREATE INBOX/c#",
+    "CREATE INBOX/b&APw-",
+    "APPEND INBOX/b&APw- {4+}\r\na: b",
+    "DELETE INBOX/b&APw-",
     "DELETE INBOX/a",
     "DELETE INBOX/b",
     "RENAME INBOX/a INBOX/b",
@@ -107,16 +115,16 @@ async def at(port: int, user: str) -> Peer:
 
 async def asked_twice(peer: Peer, command: str) -> None:
     """The short way and the long way."""
-    short, long = await peer.command(command), await peer.command(lower(command))
+    short, long = await peer.command(command), await peer.command(odd(command))
     answer = b"* LIST", b"* STATUS", b"t "
     told = [line for line in short if line.startswith(answer)]
     assert told == [line for line in long if line.startswith(answer)]
 
 
-def lower(command: str) -> str:
-    """Its first word."""
+def odd(command: str) -> str:
+    """Its first word, as no client has it."""
     word, blank, rest = command.partition(" ")
-    return word.lower() + blank + rest
+    return word.capitalize() + blank + rest
 
 
 async def compare(peer: Peer, beside: Peer, bob: Peer) -> None:
@@ -129,7 +137,7 @@ async def compare(peer: Peer, beside: Peer, bob: Peer) -> None:
     await peer.ok("NOOP")  # what the others have done is told
     for _ in range(2):
         for command in OF_SELECTED:
-            short, long = await peer.command(command), await peer.command(lower(command))
+            short, long = await peer.command(command), await peer.command(odd(command))
             assert short == long
         assert await peer.command("NOOP") == [b"t OK Completed"]
 
@@ -226,7 +234,7 @@ async def test_what_was_listed_before_changes_no_list_of_several_domains(tmp_pat
     store = partial(spool_store, tmp_path)
     async with running_backend(tmp_path, store, users, config) as running:
         peer = await at(running.address[1], "admin")
-        asked = [lower(f'LIST "" {pattern}') for pattern in ("user/%", "user/*@y.org", "*@x.org")]
+        asked = [odd(f'LIST "" {pattern}') for pattern in ("user/%", "user/*@y.org", "*@x.org")]
         before = [await peer.ok(words) for words in asked]
         assert len(await peer.ok('LIST "" *')) == len(users)
         assert [await peer.ok(words) for words in asked] == before
@@ -354,7 +362,8 @@ def test_what_has_been_told_of_late_stays() -> None:
     ("octets", "is_plain"),
     [
         (b"a NOOP\r\n", True),
-        (b"a noop\r\n", False),
+        (b"a noop\r\n", True),
+        (b"a Noop\r\n", False),
         (b"a NOOP\n", False),
         (b"a NOOP \r\n", False),
         (b"a NOOP\r\nb NOOP\r\n", False),
@@ -367,7 +376,11 @@ def test_what_has_been_told_of_late_stays() -> None:
         (b"a STATUS a b (MESSAGES)\r\n", False),
         (b'a STATUS "a\\"b" (MESSAGES)\r\n', False),
         (b"a STATUS {5}\r\n", False),
+        (b"a STATUS Entw&APw-rfe (MESSAGES)\r\n", True),
+        (b'a status "a b" (messages unseen)\r\n', True),
+        (b"a STATUS a (Messages)\r\n", False),
         (b"a FETCH 1:* (FLAGS)\r\n", True),
+        (b"a UID fetch 1:* (FLAGS)\r\n", True),
         (b"a UID FETCH 1:* FLAGS\r\n", True),
         (b"a FETCH 1:* (FLAGS UID)\r\n", False),
     ],

@@ -3,10 +3,11 @@
 import asyncio
 from typing import Final, Protocol
 
-from murder.api.store import Mailbox, TellsExpunged
+from murder.api.store import Mailbox
 from murder.model.message import ModSeq
 from murder.roles.backend.changes.events import Events, MailboxChanged
 from murder.roles.backend.changes.news import EVERYTHING, NO_NAME, Kind, News, parse_news
+from murder.roles.backend.changes.powers import TELLS_EXPUNGED
 from murder.roles.backend.changes.presence import Presence
 from murder.roles.backend.changes.updates import View
 
@@ -60,8 +61,8 @@ class Tracker:
             self._presence.leave(mailbox_id)
         if not views:
             del self._views[mailbox_id]
-            if isinstance(view.mailbox, TellsExpunged):
-                view.mailbox.let_go(MAX_MODSEQ, self._bit)
+            if (keeping := TELLS_EXPUNGED.of(view.mailbox)) is not None:
+                keeping.let_go(MAX_MODSEQ, self._bit)
         elif view.gone or view.is_dirty:
             self.told(view)
 
@@ -89,9 +90,9 @@ class Tracker:
         for mailbox_id in waiting:
             views = self._views.get(mailbox_id)
             if views:
-                mailbox = next(iter(views)).mailbox
-                if isinstance(mailbox, TellsExpunged):
-                    mailbox.let_go(min(view.told_up_to for view in views), self._bit)
+                keeping = TELLS_EXPUNGED.of(next(iter(views)).mailbox)
+                if keeping is not None:
+                    keeping.let_go(min(view.told_up_to for view in views), self._bit)
 
     # --- what happens
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, cast
 
-from murder.api.store import Mailbox, TellsExpunged, TellsFlags, TellsRecent
+from murder.api.store import Mailbox, TellsFlags, TellsRecent
 from murder.model.message import (
     Changes,
     Flagged,
@@ -27,7 +27,7 @@ from murder.model.message import (
 )
 from murder.model.name import MailboxName
 from murder.net.turns import Turn, aside
-from murder.roles.backend.changes.at_once import at_once
+from murder.roles.backend.changes.powers import TELLS_EXPUNGED, at_once
 
 MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
 A_FEW: Final = 256  # changes that are taken up without looking at the clock
@@ -218,11 +218,11 @@ class View:
         self, uids: Iterable[Uid], but_for: Collection[Uid] = ()
     ) -> Sequence[Message]:
         """Those of these messages that the client counts and the store keeps although they were expunged."""
-        mailbox = self.mailbox
-        if not isinstance(mailbox, TellsExpunged):
+        keeping = TELLS_EXPUNGED.of(self.mailbox)
+        if keeping is None:
             return ()
         counted = [uid for uid in uids if uid not in but_for and self.seq_of(uid) is not None]
-        return await mailbox.expunged(counted) if counted else ()
+        return await keeping.expunged(counted) if counted else ()
 
     def with_arrived(self) -> Sequence[int]:
         """All UIDs, also those that the client has still to be told of."""

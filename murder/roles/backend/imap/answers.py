@@ -31,14 +31,15 @@ LONGEST: Final = 64 * 1024  # an answer that is kept
 NODE_OCTETS: Final = 400  # of a mailbox in a `Tree`
 ENTRY_OCTETS: Final = 1000  # of one beside its octets: its key, numbers and objects
 
-# What clients ask, as they mostly spell it: tag, then NOOP or CHECK, LIST, STATUS, or FETCH. Whatever else comes is read
-# by the dialogue.
+# What clients ask, as they mostly spell it: tag, then NOOP or CHECK, LIST, STATUS, or FETCH; in capitals, or as Thunderbird
+# does (`noop`, `UID fetch`). Whatever else comes is read by the dialogue.
 PLAIN_OCTETS: Final = 200
 PLAIN: Final = re.compile(
-    rb"([A-Za-z0-9.]{1,32}) (?:(NOOP|CHECK)"
-    rb'|(LIST "" (?:[A-Za-z0-9*%./_-]{1,80}|"[A-Za-z0-9*%./_ -]{1,80}"))'
-    rb'|(STATUS (?:[A-Za-z0-9./_-]{1,100}|"[A-Za-z0-9./_ -]{1,100}") \([A-Z ]{1,100}\))'
-    rb"|((?:UID )?FETCH 1:\* (?:FLAGS|\(FLAGS\)))"
+    rb"([A-Za-z0-9.]{1,32}) (?:(NOOP|CHECK|noop|check)"
+    rb'|((?:LIST|list) "" (?:[A-Za-z0-9*%./_-]{1,80}|"[A-Za-z0-9*%./_ -]{1,80}"))'
+    rb'|((?:STATUS|status) (?:[A-Za-z0-9./_&+,-]{1,100}|"[A-Za-z0-9./_&+, -]{1,100}")'
+    rb" \((?:[A-Z ]{1,100}|[a-z ]{1,100})\))"
+    rb"|((?:UID |uid )?(?:FETCH|fetch) 1:\* (?:FLAGS|\(FLAGS\)|flags|\(flags\)))"
     rb")\r\n"
 )
 NOOP, LIST, STATUS, FETCH = 2, 3, 4, 5  # the group that matches
@@ -233,7 +234,7 @@ class Counters(NamedTuple):
 @lru_cache(maxsize=256)
 def counters_in(octets: bytes) -> Counters | None:
     """By what stands between the parentheses. None: it asks for more than numbers tell, or is not spelled so."""
-    words = dict.fromkeys(octets.split(b" "))
+    words = dict.fromkeys(octets.upper().split(b" "))
     if not _BY_WORD.keys() >= words.keys():
         return None
     return counters_of(tuple([_BY_WORD[word] for word in words]))

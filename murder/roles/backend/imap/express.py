@@ -33,6 +33,7 @@ from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, entry_of
 from murder.wire.imap.mailboxes.status import StatusRequest
 from murder.wire.token import astring
 
+CHECK: Final = frozenset({b"CHECK", b"check"})
 NOBODY: Final[Who] = ("", False, frozenset(), False)
 
 
@@ -69,7 +70,7 @@ class Express(BackendImap):
                 else:
                     connection.write(octets)
                 self.backend.answers.told += 1
-                name = _NAMES.get(kind) or plain[kind].partition(b" 1:*")[0].decode()
+                name = _NAMES.get(kind) or plain[kind].partition(b" 1:*")[0].upper().decode()
                 durations = self.service.figures.durations("commands", self.protocol, name)
                 durations.note(monotonic() - began)
                 return
@@ -80,7 +81,7 @@ class Express(BackendImap):
         view = self.view
         stamp = self.backend.mailboxes.list.stamp_now()
         if view is None:
-            if kind == FETCH or octets == b"CHECK":
+            if kind == FETCH or octets in CHECK:
                 return None
         elif not self._knows_all(view, stamp):
             return None
@@ -166,6 +167,8 @@ class Express(BackendImap):
         if count is None or counters is None or login is None:
             return None
         if counters.asks_modseq and not self.manner.condstore:
+            return None
+        if self.manner.utf8 and b"&" in written:  # which is no more than that there
             return None
         written = written.strip(b'"')
         mailboxes = self.backend.mailboxes

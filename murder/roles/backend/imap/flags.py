@@ -6,7 +6,7 @@ before the FETCH that has it.
 
 from typing import Final
 
-from murder.api.store import Mailbox, TellsKeywords
+from murder.api.store import Mailbox
 from murder.model.acl import Rights
 from murder.model.flag import (
     ANSWERED,
@@ -20,6 +20,7 @@ from murder.model.flag import (
     in_order,
     is_keyword,
 )
+from murder.roles.backend.changes.powers import TELLS_KEYWORDS
 from murder.wire.imap.flag import format_flags
 from murder.wire.imap.response import status_line, untagged
 
@@ -88,9 +89,10 @@ class FlagForms:
 
 async def known_keywords(mailbox: Mailbox) -> set[str]:
     """The keywords that FLAGS names at SELECT (RFC 3501 §7.2.6); such as come later are announced when they do."""
-    if not isinstance(mailbox, TellsKeywords):
+    telling = TELLS_KEYWORDS.of(mailbox)
+    if telling is None:
         return set()
-    return set(sorted(await mailbox.keywords())[:MOST_KEYWORDS])
+    return set(sorted(await telling.keywords())[:MOST_KEYWORDS])
 
 
 def permanent_flags(rights: Rights, read_only: bool) -> frozenset[str]:

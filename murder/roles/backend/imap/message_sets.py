@@ -9,6 +9,7 @@ from murder.api.store import FindsByFlag, Mailbox
 from murder.model.message import Uid
 from murder.model.seqset import Ranges, SeqSet, indexes_of_seqnums, indexes_of_uids
 from murder.net.turns import Turn, aside_if
+from murder.roles.backend.changes.powers import FINDS_BY_FLAG
 from murder.roles.backend.imap.dialogue import BackendImap
 
 Number = TypeVar("Number", bound=int)
@@ -54,8 +55,8 @@ async def marked(
     most: int | None = None,
 ) -> list[Uid]:
     """Those of these messages (ascending) that have a system flag, or lack it; by the store's own power, if it has it."""
-    if isinstance(mailbox, FindsByFlag):
-        return await found_by_flag(mailbox, flag, among, present=present, most=most)
+    if (finding := FINDS_BY_FLAG.of(mailbox)) is not None:
+        return await found_by_flag(finding, flag, among, present=present, most=most)
     chosen: list[Uid] = []
     for batch in batches(among):
         messages = await mailbox.messages(batch)

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Final
 
 from murder.api.disk import DamagedMessageError
-from murder.api.store import Mailbox, Numbers, TellsFlags, TellsSummaries
+from murder.api.store import Mailbox, Numbers
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.mime.mapped import let_go
 from murder.mime.nul import has_nul
@@ -29,6 +29,7 @@ from murder.model.query.fetch import (
     Preview,
 )
 from murder.model.seqset import EVERYTHING
+from murder.roles.backend.changes.powers import TELLS_FLAGS, TELLS_SUMMARIES
 from murder.roles.backend.imap.answers import FETCH, Flags, flags_key, plain
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import MOST_KEYWORDS, FlagForms
@@ -237,10 +238,10 @@ class _Fetch:
 
     async def _batch(self, uids: Sequence[Uid]) -> None:
         mailbox = self._view.mailbox
-        if self._flags_only and isinstance(mailbox, TellsFlags):
+        if self._flags_only and (telling := TELLS_FLAGS.of(mailbox)) is not None:
             tell = self._view.tell_numbers if len(uids) == len(self._view.uids) else None
             self._numbers = tell() if tell is not None else None
-            await self._tell_flags(uids, await self._view.flagged(mailbox, uids))
+            await self._tell_flags(uids, await self._view.flagged(telling, uids))
             return
         if self._request.vanished:  # they are told as gone
             messages = await mailbox.messages(uids)
@@ -267,8 +268,8 @@ class _Fetch:
             await self._flush()
             return
         summaries: Mapping[Uid, bytes] = {}
-        if self._needs_structure and isinstance(mailbox, TellsSummaries):
-            summaries = await mailbox.summaries(uids)
+        if self._needs_structure and (summing := TELLS_SUMMARIES.of(mailbox)) is not None:
+            summaries = await summing.summaries(uids)
         for number, message in enumerate(messages):
             seq = self._view.seq_of(message.uid)
             if seq is None:

@@ -7,7 +7,7 @@ from murder.api.store import KeepsToldSize, Mailbox
 from murder.model.flag import DELETED
 from murder.model.message import MailboxStatus
 from murder.model.query.status import StatusItem
-from murder.roles.backend.changes.at_once import at_once
+from murder.roles.backend.changes.powers import at_once
 from murder.roles.backend.imap.answers import STATUS, counted, plain, who_of
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.message_sets import batches, marked

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, ParamSpec, TypeVar
 
-from murder.api.store import FindsByFlag
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.charset import US_ASCII, UTF_8
 from murder.model.message import ModSeq, Uid
@@ -26,6 +25,7 @@ from murder.model.query.search import (
 )
 from murder.model.seqset import Ranges, compress, compress_in_order
 from murder.net.turns import Turn, aside_if
+from murder.roles.backend.changes.powers import FINDS_BY_FLAG
 from murder.roles.backend.changes.updates import Happened, View
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.message_sets import batches, found_by_flag, window
@@ -292,10 +292,10 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
     uids = await aside_if(is_heavy, bounds, key, scene, view.uids)
     flags, rest = split_flags(key)
     mailbox = view.mailbox
-    if flags and isinstance(mailbox, FindsByFlag):
+    if flags and (finding := FINDS_BY_FLAG.of(mailbox)) is not None:
         key = rest
         for flag, present in flags:
-            uids = await found_by_flag(mailbox, flag, uids, present=present)  # type: ignore[arg-type] # UIDs
+            uids = await found_by_flag(finding, flag, uids, present=present)  # type: ignore[arg-type] # UIDs
     results = Found()
     if is_bounds_only(key):
         results.uids = array("I", uids)
