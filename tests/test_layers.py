@@ -98,7 +98,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
             "flags",
             "settings",
         ),
-        *("mailbox", "transfer", "carry", "check"),
+        *("mailbox", "transfer", "store", "carry", "check"),
     ),
     "pki": ("authority", "trust"),
     "node.control": ("sockets", "node"),

@@ -5,13 +5,15 @@ The counters of a mailbox change with its messages in the same transaction, so S
 
 import json
 import sqlite3
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.kit.schema import DELETED_BIT, SEEN_BIT
-from murder.model.message import MAX_UID, Uid
+from murder.model.message import MAX_UID, Uid, UidValidity
+from murder.model.name import MailboxName, exists_already
 
 WAS: Final = "was:"  # with a mailbox's former id: its row number
 FROZEN: Final = (
@@ -236,6 +238,18 @@ def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:
         "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
         (box_id,),
     )
+
+
+def new_box(db: sqlite3.Connection, name: MailboxName, mailbox_id: str) -> UidValidity:
+    """An empty mailbox with this id; the UIDVALIDITY that it got. Raises Refusal(ALREADY_EXISTS)."""
+    if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
+        raise exists_already(name)
+    validity = next_uid_validity(db, int(time.time()))
+    db.execute(
+        f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES ({NEW_BOX_ID},?,?,?)",
+        (name, mailbox_id, validity),
+    )
+    return UidValidity(validity)
 
 
 def next_uid_validity(db: sqlite3.Connection, now: int) -> int:

@@ -7,7 +7,6 @@ import re
 import secrets
 import sqlite3
 import time
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,20 +21,18 @@ from murder.api import (
     Incoming,
     MailboxStore,
     StoredMailbox,
-    StoreListener,
     hookimpl,
 )
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.kit.check import Checked, check_mailboxes
-from murder.kit.epoch import Epoch, EpochStore, is_renewed, read_epoch, write_epoch
-from murder.kit.expunged import Keeper, KeepingStore
+from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
 from murder.kit.format import check_format
-from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area
+from murder.kit.incoming import FileIncoming
 from murder.kit.root import make_folder, root_of
-from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
+from murder.kit.rows import new_box, remove_mailbox
 from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
-from murder.kit.transfer import INTENTS, finish_intent, intents_of
+from murder.kit.store import RootStore
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
@@ -110,21 +107,17 @@ def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
     return MaildirStore(settings, data_dir)
 
 
-class MaildirStore(KeepingStore, EpochStore):
+class MaildirStore(RootStore[Tree]):
     """See murder.api.store.MailboxStore."""
 
     def __init__(self, settings: Settings, data: Path) -> None:
+        super().__init__(settings.expunged_bytes, settings.max_open)
         self._settings = settings
         self._data = self.epoch_folder = data
         self._users = str(data / settings.users)
         self._shared = str(data / settings.shared)
-        self._open: OrderedDict[str, Tree] = OrderedDict()
         self._boxes: WeakSet[MaildirMailbox] = WeakSet()
-        self._listeners: list[StoreListener] = []
-        self._pool: ThreadPoolExecutor | None = None
-        self._area: IncomingArea | None = None
         self._transfers: MaildirTransfers | None = None
-        self._keeper = Keeper(settings.expunged_bytes, self._tree_of)
         self._looking: asyncio.Task[None] | None = None
         self._carrier = MaildirCarrier(lambda name: _row(self._tree(name), name), self._tree)
 
@@ -149,44 +142,16 @@ class MaildirStore(KeepingStore, EpochStore):
     async def start(self) -> None:
         incoming = self._data / "maildir-incoming"
         check_format(self._data, "maildir-format")
-        try:
-            self._area = IncomingArea(incoming)
-        except OSError as error:
-            raise Refusal(
-                Code.UNAVAILABLE, f"{error.filename}: {error.strerror}; mail cannot be kept there"
-            ) from error
-        self._pool = ThreadPoolExecutor(self._settings.writers, "maildir")
-        self._transfers = MaildirTransfers(self._area)
-        for area in dead_areas(incoming):
-            try:
-                with contextlib.suppress(FileNotFoundError):
-                    for key in dict.fromkeys((area / INTENTS).read_text().split("\n")):
-                        await self._finish_intents(key, area.name)
-            except Refusal:
-                continue  # has been logged; the folder stays for the next start
-            remove_area(area)
+        area = self.begin(incoming, self._settings.writers, "maildir")
+        self._transfers = MaildirTransfers(area)
+        await self.recover(incoming)
         self._looking = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
-        self._keeper.stop()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.shutdown)
-        for tree in self._open.values():
-            tree.close()
-        self._open.clear()
-        if self._area is not None:
-            self._area.close()
-
-    async def _finish_intents(self, key: str, area: str) -> None:
-        if not key:
-            return
-        target = self._tree_of(key)
-        for identifier, what in intents_of(target, area):
-            with target.in_use():
-                await finish_intent(target, identifier, what, self._tree_of(what["root"]))
+        await super().stop()
 
     async def _look(self) -> None:
         """For sessions that wait in IDLE."""
@@ -231,35 +196,24 @@ class MaildirStore(KeepingStore, EpochStore):
                     yield MailboxName(os.fsencode(mark + (parts.get("n") or parts["u"])))
 
     def keys(self) -> Iterator[str]:
-        """Of all trees there are, for `_tree_of`."""
+        """Of all trees there are."""
         return (_key_of(top) for top in self._tops())
 
     def _tree(self, name: MailboxName) -> Tree:
         """The tree of a mailbox, opened; its folder is made where there is none."""
-        return self._tree_of(_key_of(name))
+        return self.root_in(_key_of(name))
 
-    def _tree_of(self, key: str) -> Tree:
-        tree = self._open.get(key)
-        if tree is not None:
-            self._open.move_to_end(key)
-            return tree
-        assert self._pool is not None
+    def open_root(self, key: str, pool: ThreadPoolExecutor) -> Tree:
         top = MailboxName(key.encode("latin-1"))
         folder = self._folder_of(top)
         try:
             make_folder(folder)
-            tree = Tree(folder, self._pool, top, key)
+            tree = Tree(folder, pool, top, key)
             renewed = read_epoch(self._data).renewed
             if renewed and not is_renewed(tree.reader, renewed):
                 tree.write_now(lambda db: renew_tree(db, tree, renewed))
         except (OSError, sqlite3.Error) as error:
             raise disk_error(error, folder) from error
-        self._open[key] = tree
-        self._keeper.opened(tree)
-        for other, opened in list(self._open.items())[:-1]:
-            if len(self._open) > self._settings.max_open and opened.is_idle:
-                del self._open[other]
-                opened.close()
         return tree
 
     async def _find(self, name: MailboxName) -> tuple[Tree, int, str] | None:
@@ -283,10 +237,6 @@ class MaildirStore(KeepingStore, EpochStore):
         else:
             return row
         return _row(tree, name)
-
-    def _tell(self, mailbox_id: str) -> None:
-        for listener in self._listeners:
-            listener.mailbox_changed(mailbox_id)
 
     # --- the contract
 
@@ -341,19 +291,12 @@ class MaildirStore(KeepingStore, EpochStore):
             raise exists_already(name)
         tree = self._tree(name)
 
-        def work(db: sqlite3.Connection) -> int:
-            if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
-                raise exists_already(name)
-            validity = next_uid_validity(db, int(time.time()))
-            db.execute(
-                f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES ({NEW_BOX_ID},?,?,?)",
-                (name, identifier, validity),
-            )
+        def work(db: sqlite3.Connection) -> UidValidity:
+            validity = new_box(db, name, identifier)
             add_todo(db, "", tree.path_of(name))
             return validity
 
-        validity = await tree.write(work)
-        return StoredMailbox(name, identifier, UidValidity(validity))
+        return StoredMailbox(name, identifier, await tree.write(work))
 
     async def delete(self, name: MailboxName) -> None:
         row = await self._find(name)
@@ -369,7 +312,7 @@ class MaildirStore(KeepingStore, EpochStore):
                 add_todo(db, path, "")
 
         await tree.write(work)
-        self._tell(mailbox_id)
+        self.tell(mailbox_id)
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
         _check_name(new)
@@ -386,12 +329,10 @@ class MaildirStore(KeepingStore, EpochStore):
         elif there is not None:  # begun, and not finished
             await source.write(lambda db: remove_mailbox(db, source_row[1]))
         else:
-            await self._move(source, source_row[1], old, target, new)
-        self._tell(source_row[2])
+            await self._move(source, old, target, new)
+        self.tell(source_row[2])
 
-    async def _move(
-        self, source: Tree, box_id: int, old: MailboxName, target: Tree, new: MailboxName
-    ) -> None:
+    async def _move(self, source: Tree, old: MailboxName, target: Tree, new: MailboxName) -> None:
         """Into another tree: its rows first, with all that is to be renamed, then the source lets go of its own."""
         if os.stat(source.top).st_dev != os.stat(target.top).st_dev:
             raise Refusal(
@@ -415,7 +356,7 @@ class MaildirStore(KeepingStore, EpochStore):
             mailbox_id,
             reader,
             is_own,
-            self._tell,
+            self.tell,
             self._transfers,
             self._keeper,
         )
@@ -425,13 +366,6 @@ class MaildirStore(KeepingStore, EpochStore):
     def incoming(self) -> Incoming:
         assert self._area is not None
         return FileIncoming(self._area, 256 * 1024)
-
-    def watch(self, listener: StoreListener) -> None:
-        self._listeners.append(listener)
-
-    def journal_octets(self) -> int:
-        """See murder.api.store.TellsJournals."""
-        return sum(tree.journal_octets for tree in self._open.values())
 
     # --- murder.api.CarriesMailboxes
 

@@ -5,13 +5,10 @@ percent-encoded (hashed where that is too long), HH two digits of its hash. `FOL
 """
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import secrets
 import sqlite3
-import time
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,31 +23,29 @@ from murder.api import (
     Incoming,
     MailboxStore,
     StoredMailbox,
-    StoreListener,
     hookimpl,
 )
 from murder.api.store import Numbers, NumbersOf
 from murder.api.turns import rest
-from murder.errors import Code, Refusal
+from murder.errors import Refusal
 from murder.kit.carry import Carrier
 from murder.kit.epoch import (
     Epoch,
-    EpochStore,
     is_renewed,
     read_epoch,
     renew_boxes,
     renew_rows,
     write_epoch,
 )
-from murder.kit.expunged import Keeper, KeepingStore
 from murder.kit.format import check_format, need_store
-from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
+from murder.kit.incoming import FileIncoming, witnesses
 from murder.kit.mailbox import RowMailbox
 from murder.kit.numbers import NUMBERS, numbers_now
 from murder.kit.root import Root, make_folder, root_of
-from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
+from murder.kit.rows import new_box, remove_mailbox
 from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
-from murder.kit.transfer import INTENTS, Transfers, finish_intent, intents_of
+from murder.kit.store import RootStore, not_kept
+from murder.kit.transfer import Transfers
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
@@ -102,19 +97,15 @@ def folder_name(root: bytes) -> str:
     return "~" + hashlib.sha256(root).hexdigest()[:40]
 
 
-class SpoolStore(KeepingStore, EpochStore):
+class SpoolStore(RootStore[Root]):
     """See murder.api.store.MailboxStore."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
+        super().__init__(settings.expunged_bytes, settings.max_open)
         self._settings = settings
         self.folder = self.epoch_folder = folder
         self._roots = f"{folder}/roots"
-        self._open: OrderedDict[str, Root] = OrderedDict()
-        self._listeners: list[StoreListener] = []
-        self._pool: ThreadPoolExecutor | None = None
-        self._area: IncomingArea | None = None
         self._transfers: Transfers | None = None
-        self._keeper = Keeper(settings.expunged_bytes, self._root_in)
         self._carrier = Carrier(self._find, self._root)
 
     # --- life
@@ -123,57 +114,28 @@ class SpoolStore(KeepingStore, EpochStore):
         try:
             make_folder(self.folder)
             check_format(self.folder)
-            self._area = IncomingArea(self.folder / "incoming")
         except OSError as error:
-            raise Refusal(
-                Code.UNAVAILABLE, f"{error.filename}: {error.strerror}; mail cannot be kept there"
-            ) from error
-        self._pool = ThreadPoolExecutor(self._settings.writers, "spool")
-        self._transfers = Transfers(self._area)
-        await self._recover()
+            raise not_kept(error) from error
+        incoming = self.folder / "incoming"
+        self._transfers = Transfers(self.begin(incoming, self._settings.writers, "spool"))
+        await self.recover(incoming)
 
-    async def stop(self) -> None:
-        self._keeper.stop()
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.shutdown)
-        for root in self._open.values():
-            root.close()
-        self._open.clear()
-        if self._area is not None:
-            self._area.close()
-
-    async def _recover(self) -> None:
-        """Finish what dead processes had begun. What a damaged root has begun waits for its repair."""
-        for area in dead_areas(self.folder / "incoming"):
-            try:
-                await self._recover_area(area)
-            except Refusal:
-                continue  # has been logged; the folder stays for the next start
-            remove_area(area)
-
-    async def _recover_area(self, area: Path) -> None:
+    async def recover_area(self, area: Path) -> None:
         for folder, names in witnesses(area):
             self._drop_unnamed(folder, names)
-        with contextlib.suppress(FileNotFoundError):
-            for folder in dict.fromkeys((area / INTENTS).read_text().split("\n")):
-                await self._finish_intents(folder, area.name)
+        await super().recover_area(area)
 
     def _drop_unnamed(self, folder: str, names: list[str]) -> None:
-        root = self._root_in(folder)
+        root = self.root_in(folder)
         for name in names:
             known = root.reader.execute("SELECT 1 FROM body WHERE file=?", (name,)).fetchone()
             if not known:
                 root.file_of(name).unlink(missing_ok=True)
 
-    async def _finish_intents(self, folder: str, area: str) -> None:
-        if not folder or not self._path_of(folder).is_dir():
-            return
-        target = self._root_in(folder)
-        for identifier, what in intents_of(target, area):
-            with target.in_use():
-                await finish_intent(target, identifier, what, self._root_in(what["root"]))
-
     # --- roots
+
+    def has_root(self, key: str) -> bool:
+        return self._path_of(key).is_dir()
 
     def _path_of(self, folder: str) -> Path:
         return Path(self._place_of(folder))
@@ -182,20 +144,12 @@ class SpoolStore(KeepingStore, EpochStore):
         return f"{self._roots}/{_spread_of(folder)}/{folder}"
 
     def _root(self, name: MailboxName) -> Root:
-        return self._root_in(folder_name(root_of(name)))
+        return self.root_in(folder_name(root_of(name)))
 
-    def _root_in(self, folder: str) -> Root:
-        root = self._open.get(folder)
-        if root is not None:
-            self._open.move_to_end(folder)
-            return root
-        assert self._pool is not None
+    def open_root(self, key: str, pool: ThreadPoolExecutor) -> Root:
         need_store(self.folder)
-        root = Root.in_folder(self._path_of(folder), self._pool)
+        root = Root.in_folder(self._path_of(key), pool)
         self._renew(root)
-        self._open[folder] = root
-        self._keeper.opened(root)
-        self._close_unused()
         return root
 
     def _renew(self, root: Root) -> None:
@@ -220,19 +174,6 @@ class SpoolStore(KeepingStore, EpochStore):
         with root.in_use():
             return len(await root.write(renew_boxes))
 
-    def journal_octets(self) -> int:
-        """See murder.api.store.TellsJournals."""
-        return sum(root.journal_octets for root in self._open.values())
-
-    def _close_unused(self) -> None:
-        if len(self._open) <= self._settings.max_open:
-            return
-        for folder, root in list(self._open.items())[:-1]:
-            if root.is_idle:
-                del self._open[folder]
-                root.close()
-                return
-
     def _exists(self, name: MailboxName) -> bool:
         there = self._path_of(folder_name(root_of(name))).is_dir()
         if not there:
@@ -249,7 +190,7 @@ class SpoolStore(KeepingStore, EpochStore):
         if not os.path.isdir(self._place_of(folder)):  # for each message: no path is made
             need_store(self.folder)
             return None
-        root = self._root_in(folder)
+        root = self.root_in(folder)
         row = root.reader.one(f"SELECT {columns} FROM mailbox WHERE name=?", (name,))
         return (root, row) if row else None
 
@@ -260,17 +201,13 @@ class SpoolStore(KeepingStore, EpochStore):
         for spread in sorted(os.listdir(top)) if top.is_dir() else []:
             yield from sorted(os.listdir(top / spread))
 
-    def _tell(self, mailbox_id: str) -> None:
-        for listener in self._listeners:
-            listener.mailbox_changed(mailbox_id)
-
     # --- the contract
 
     async def mailboxes(self) -> Sequence[StoredMailbox]:
         stored = []
         for folder in self.keys():
             try:
-                rows = self._root_in(folder).reader.execute(
+                rows = self.root_in(folder).reader.execute(
                     "SELECT name, mailbox_id, uid_validity FROM mailbox"
                 )
             except Refusal:
@@ -286,19 +223,8 @@ class SpoolStore(KeepingStore, EpochStore):
         self, name: MailboxName, partition: str, mailbox_id: str = ""
     ) -> StoredMailbox:
         identifier = mailbox_id or secrets.token_hex(10)
-
-        def work(db: sqlite3.Connection) -> int:
-            if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
-                raise exists_already(name)
-            validity = next_uid_validity(db, int(time.time()))
-            db.execute(
-                f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES ({NEW_BOX_ID},?,?,?)",
-                (name, identifier, validity),
-            )
-            return validity
-
-        validity = await self._root(name).write(work)
-        return StoredMailbox(name, identifier, UidValidity(validity))
+        validity = await self._root(name).write(lambda db: new_box(db, name, identifier))
+        return StoredMailbox(name, identifier, validity)
 
     async def delete(self, name: MailboxName) -> None:
         row = self._find(name)
@@ -306,7 +232,7 @@ class SpoolStore(KeepingStore, EpochStore):
             return
         root, box_id, mailbox_id = row
         await root.write(lambda db: remove_mailbox(db, box_id))
-        self._tell(mailbox_id)
+        self.tell(mailbox_id)
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
         source_row, there = self._find(old), self._find(new)
@@ -326,7 +252,7 @@ class SpoolStore(KeepingStore, EpochStore):
             assert self._transfers is not None
             with source.in_use(), target.in_use():
                 await self._transfers.move_mailbox(source, old, target, new)
-        self._tell(source_row[2])
+        self.tell(source_row[2])
 
     async def open(self, name: MailboxName, reader: str) -> RowMailbox:
         row = self._find(name)
@@ -342,7 +268,7 @@ class SpoolStore(KeepingStore, EpochStore):
             mailbox_id,
             reader,
             is_own,
-            self._tell,
+            self.tell,
             self._transfers,
             self._keeper,
         )
@@ -391,9 +317,6 @@ class SpoolStore(KeepingStore, EpochStore):
         if subscribed:
             sql = "INSERT OR IGNORE INTO subscription VALUES (?)"
         await self._root(inbox_of(user)).write(lambda db: db.execute(sql, (name,)))
-
-    def watch(self, listener: StoreListener) -> None:
-        self._listeners.append(listener)
 
     async def check(self, repair: bool) -> Sequence[str]:
         """See murder.api.store.CanCheck."""

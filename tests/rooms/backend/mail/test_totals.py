@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -66,10 +67,9 @@ class Opening(SpoolStore):
         super().__init__(settings, folder)
         self.opened: list[str] = []
 
-    def _root_in(self, folder: str) -> Root:
-        if folder not in self._open:
-            self.opened.append(folder)
-        return super()._root_in(folder)
+    def open_root(self, key: str, pool: ThreadPoolExecutor) -> Root:
+        self.opened.append(key)
+        return super().open_root(key, pool)
 
 
 class Over(Exception):

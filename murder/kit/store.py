@@ -1,0 +1,139 @@
+"""What every store of roots has while it runs: the roots that are open, the threads that make changes durable, the place of
+what comes in, what a start after a crash finishes, and who is told of changes. Where a root is, and how it is opened, is the
+store's own.
+"""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from murder.api.store import StoreListener
+from murder.errors import Code, Refusal
+from murder.kit.epoch import EpochStore
+from murder.kit.expunged import Keeper, KeepingStore
+from murder.kit.incoming import IncomingArea, dead_areas, remove_area
+from murder.kit.root import Root
+from murder.kit.transfer import INTENTS, finish_intent, intents_of
+
+R = TypeVar("R", bound=Root)
+
+
+class RootStore(KeepingStore, EpochStore, Generic[R]):
+    """A store whose mailboxes are in roots, each of which has a key. `most_open`: roots that stay open."""
+
+    def __init__(self, expunged_bytes: int, most_open: int) -> None:
+        self._most_open = most_open
+        self._open: OrderedDict[str, R] = OrderedDict()
+        self._listeners: list[StoreListener] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._area: IncomingArea | None = None
+        self._keeper = Keeper(expunged_bytes, self.root_in)
+
+    # --- the store's own
+
+    def keys(self) -> Iterator[str]:
+        """Of all roots there are."""
+        raise NotImplementedError
+
+    def open_root(self, key: str, pool: ThreadPoolExecutor) -> R:
+        """Raises Refusal."""
+        raise NotImplementedError
+
+    def has_root(self, key: str) -> bool:
+        """Whether it is still there."""
+        return True
+
+    # --- life
+
+    def begin(self, incoming: Path, writers: int, threads: str) -> IncomingArea:
+        """Have a place for what comes in, and threads of this name. Raises Refusal."""
+        try:
+            self._area = IncomingArea(incoming)
+        except OSError as error:
+            raise not_kept(error) from error
+        self._pool = ThreadPoolExecutor(writers, threads)
+        return self._area
+
+    async def recover(self, incoming: Path) -> None:
+        """Finish what dead processes had begun. What a damaged root has begun waits for its repair."""
+        for area in dead_areas(incoming):
+            try:
+                await self.recover_area(area)
+            except Refusal:
+                continue  # has been logged; the folder stays for the next start
+            remove_area(area)
+
+    async def recover_area(self, area: Path) -> None:
+        """What one process has left. Raises Refusal."""
+        with contextlib.suppress(FileNotFoundError):
+            for key in dict.fromkeys((area / INTENTS).read_text().split("\n")):
+                if key and self.has_root(key):
+                    await self._finish_intents(key, area.name)
+
+    async def _finish_intents(self, key: str, area: str) -> None:
+        target = self.root_in(key)
+        for identifier, what in intents_of(target, area):
+            with target.in_use():
+                await finish_intent(target, identifier, what, self.root_in(what["root"]))
+
+    async def stop(self) -> None:
+        """See murder.api.store.MailboxStore."""
+        self._keeper.stop()
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.shutdown)
+        for root in self._open.values():
+            root.close()
+        self._open.clear()
+        if self._area is not None:
+            self._area.close()
+
+    # --- roots
+
+    def root_in(self, key: str) -> R:
+        """Opened where it is not. Raises Refusal."""
+        root = self._open.get(key)
+        if root is not None:
+            self._open.move_to_end(key)
+            return root
+        assert self._pool is not None
+        root = self._open[key] = self.open_root(key, self._pool)
+        self._keeper.opened(root)
+        self._close_unused()
+        return root
+
+    def _close_unused(self) -> None:
+        """Those that nobody has wanted for longest, above `most_open`."""
+        if len(self._open) <= self._most_open:
+            return
+        for key, root in list(self._open.items())[:-1]:
+            if root.is_idle:
+                del self._open[key]
+                root.close()
+                if len(self._open) <= self._most_open:
+                    return
+
+    def journal_octets(self) -> int:
+        """See murder.api.store.TellsJournals."""
+        return sum(root.journal_octets for root in self._open.values())
+
+    # --- who is told
+
+    def watch(self, listener: StoreListener) -> None:
+        """See murder.api.store.MailboxStore."""
+        self._listeners.append(listener)
+
+    def tell(self, mailbox_id: str) -> None:
+        """Something has changed in this mailbox."""
+        for listener in self._listeners:
+            listener.mailbox_changed(mailbox_id)
+
+
+def not_kept(error: OSError) -> Refusal:
+    """A folder of the store's cannot be made or written."""
+    return Refusal(
+        Code.UNAVAILABLE, f"{error.filename}: {error.strerror}; mail cannot be kept there"
+    )
