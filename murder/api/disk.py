@@ -17,7 +17,6 @@ from murder.errors import Code, Refusal
 LOG_EVERY_S: Final = 60.0
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 PRIMARY: Final = 0xFF  # SQLite's extended codes carry the primary one in their low octet
 
 

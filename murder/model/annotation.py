@@ -5,8 +5,6 @@ from typing import Final
 
 PRIVATE: Final = "/private/"
 SHARED: Final = "/shared/"
-COMMENT: Final = "/shared/comment"
-PRIVATE_COMMENT: Final = "/private/comment"
 LASTPOP: Final = "/shared/vendor/cmu/cyrus-imapd/lastpop"
 SPECIAL_USE: Final = "/private/specialuse"  # RFC 6154 §4
 SITE_SCRIPTS: Final = "/shared/vendor/murder/sieve"  # of a backend, for administrators; read only

@@ -88,7 +88,7 @@ def _file_problems(file: Path, roles: Sequence[str]) -> list[Problem]:
     """The file and those it names, for the user that looks."""
     try:
         loaded = load_config(file)
-        return check_plugins(loaded, check_start(loaded, roles), roles)
+        return check_plugins(check_start(loaded, roles), roles)
     except ConfigError as error:
         return list(error.problems)
 

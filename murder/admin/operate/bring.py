@@ -78,7 +78,7 @@ class Import:
                 await self._bring(name, folder, message)
             else:
                 self.brought.present += 1
-                await self._follow(name, present, message)
+                await self._follow(present, message)
             self._tell(self.brought)
 
     def _name(self, folder: tuple[str, ...]) -> bytes:
@@ -121,9 +121,7 @@ class Import:
         self.brought.messages += 1
         self.brought.octets += len(octets)
 
-    async def _follow(
-        self, name: bytes, present: tuple[bytes, frozenset[str]], message: Found
-    ) -> None:
+    async def _follow(self, present: tuple[bytes, frozenset[str]], message: Found) -> None:
         uid, flags = present
         more = message.flags - flags
         if more:

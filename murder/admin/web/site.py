@@ -81,13 +81,13 @@ class Site:
                 parse_form(request.headers.get("content-type", ""), request.body) if is_post else {}
             )
         except BadSyntax as problem:
-            return self._plain(request, 400, str(problem))
+            return self._plain(400, str(problem))
         page = self._pages.get((path, "GET" if request.method == "HEAD" else request.method))
         session = self._session_of(request, is_active=page is None or not page.is_part)
         if session is not None and not await self._still_opens(session, request.connection):
             session = None
         if is_post and not _is_from_here(request):
-            return self._plain(request, 403, "This form came from another page, and was not taken")
+            return self._plain(403, "This form came from another page, and was not taken")
         if path == LOGIN:
             return await self._login(request, form, session)
         if session is None:
@@ -97,9 +97,8 @@ class Site:
         if is_post and not hmac.compare_digest(
             form.get(FORM_TOKEN, "").encode(), session.form_token.encode()
         ):
-            return self._plain(
-                request, 403, "This form is not of your session: load its page anew", session
-            )
+            text = "This form is not of your session: load its page anew"
+            return self._plain(403, text, session)
         if path == LOGOUT and is_post:
             return self._logout(request, session)
         if path == "/":
@@ -109,9 +108,9 @@ class Site:
             if known:
                 by_form = "This is done by a form of another page, not by its address alone"
                 text = "This page takes no form" if is_post else by_form
-                refused = self._plain(request, 405, text, session)
+                refused = self._plain(405, text, session)
                 return replace(refused, headers={"Allow": ", ".join(sorted(known))})
-            return self._plain(request, 404, "There is no such page", session)
+            return self._plain(404, "There is no such page", session)
         return await self._run(page, request, session, fields, form)
 
     # --- a page
@@ -121,7 +120,7 @@ class Site:
     ) -> Response:
         """To its end, also where the browser goes: what was begun is not left half done."""
         if len(session.tasks) >= MAX_REQUESTS:
-            return self._plain(request, 503, "Too many of your requests are under way")
+            return self._plain(503, "Too many of your requests are under way")
         desk = Desk(
             page.path,
             fields,
@@ -175,9 +174,7 @@ class Site:
         }
         return render(self._environment, name, {**frame, **words})
 
-    def _plain(
-        self, request: Request, status: int, problem: str, session: Session | None = None
-    ) -> Response:
+    def _plain(self, status: int, problem: str, session: Session | None = None) -> Response:
         """A page with no more than a sentence."""
         words: Mapping[str, object] = {
             "node": self._config.node.name,

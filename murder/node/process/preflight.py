@@ -189,7 +189,7 @@ def acting_as(account: pwd.struct_passwd) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> list[Problem]:
+def check_plugins(plugins: Plugins, roles: Sequence[str]) -> list[Problem]:
     """Whether the auth backend and the store can be made."""
     makers: list[Callable[[], object]] = [plugins.auth_backends]
     makers += [plugins.store] if "backend" in parts_of(roles) else []

@@ -74,7 +74,7 @@ async def probe(frontend: Frontend) -> AsyncIterator[Probed]:
         async with places:
             if server in passed_on:
                 return await _passed_on(upstreams, server)
-            return await _backend(frontend, upstreams, server)
+            return await _backend(upstreams, server)
 
     wanted = sorted((listed | passed_on) - {frontend.upstreams.home})
     tasks = [asyncio.ensure_future(one(server)) for server in wanted]
@@ -122,7 +122,7 @@ async def _passed_on(upstreams: Upstreams, server: str) -> Probed:
     return Probed(server, took_ms=round(1000 * (time.monotonic() - began), 1))
 
 
-async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Probed:
+async def _backend(upstreams: Upstreams, server: str) -> Probed:
     """Log in with IMAP as this node, then knock where mail goes."""
     began = time.monotonic()
     probed = Probed(server)

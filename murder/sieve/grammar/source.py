@@ -43,11 +43,6 @@ class Source:
             self.is_full = True
             self._problems.append(Problem(*self.place(at), FURTHER))
 
-    @property
-    def has_problems(self) -> bool:
-        """Whether the script cannot be used."""
-        return bool(self._problems)
-
     def raise_problems(self) -> None:
         """Raises BadScript if anything was reported."""
         if self._problems:

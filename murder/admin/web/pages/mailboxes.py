@@ -215,9 +215,7 @@ async def set_quota(desk: Desk) -> Response:
 # --- deleted, and brought back
 
 
-async def _doomed(
-    desk: Desk, reach: Reach, name: MailboxName
-) -> tuple[list[MailboxEntry], list[Grant]]:
+async def _doomed(reach: Reach, name: MailboxName) -> tuple[list[MailboxEntry], list[Grant]]:
     rows = await reach.rows()
     condemned = await asyncio.to_thread(mailboxes.doomed, rows, name)
     if not condemned:
@@ -236,7 +234,7 @@ async def plan_deletion(desk: Desk) -> Response:
     """What goes, and with a user the rights that others have given them."""
     reach = await desk.reach()
     name = reach.name(desk.field("name"))
-    doomed, grants = await _doomed(desk, reach, name)
+    doomed, grants = await _doomed(reach, name)
     return desk.page(
         "delete.html",
         name=reach.shown(name),
@@ -256,7 +254,7 @@ async def delete(desk: Desk) -> Response:
     """What was shown."""
     reach = await desk.reach()
     given = desk.field("name")
-    doomed, grants = await _doomed(desk, reach, reach.name(given))
+    doomed, grants = await _doomed(reach, reach.name(given))
     check_digest(desk, _digest(doomed, grants))
     async with desk.doing("delete", given):
         said = await mailboxes.delete(reach, doomed)

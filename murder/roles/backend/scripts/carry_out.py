@@ -158,7 +158,7 @@ class Delivery:
                     place = Place(self._arriving.mailbox)
                 case FileInto(target=target, flags=flags, version=version):
                     place = await self._place(target)
-                case Redirect(version=version) if self._is_loop(version):
+                case Redirect(version=version) if self._goes_round:
                     place, flags = Place(self._arriving.mailbox), None
                 case _:
                     continue
@@ -355,7 +355,8 @@ class Delivery:
         assert original is not None  # of every run
         return original
 
-    def _is_loop(self, version: int) -> bool:
+    @property
+    def _goes_round(self) -> bool:
         """A message that has been redirected from here before, or has come a long way, is kept and goes no further."""
         message = self._original
         if self._marks is None:
@@ -374,7 +375,7 @@ class Delivery:
         for action in self._outcome.actions:
             match action:
                 case Redirect(address=address, version=version):
-                    if self._is_loop(version):
+                    if self._goes_round:
                         continue
                     mail = self._mail(action.key, self._sender(), (address,), b"")
                     mails.append(replace(mail, pieces=self._redirected(version), keep=keep))

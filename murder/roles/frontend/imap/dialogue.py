@@ -26,7 +26,7 @@ from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
 from murder.roles.frontend.visible import find, may_know_of, may_know_of_new
 from murder.serve.client import Running
-from murder.serve.imap import ImapDialogue, Row
+from murder.serve.imap import ImapDialogue
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
@@ -535,10 +535,10 @@ class FrontendImap(ImapDialogue, Client):
                 return None
         if isinstance(event, Command) and self.in_flight():
             if event.name not in self.RELAYED:
-                return self._after(event, self.TABLE.get(event.name))
+                return self._after(event)
         return super().handle(event)
 
-    async def _after(self, command: Command, row: Row | None) -> None:
+    async def _after(self, command: Command) -> None:
         """Carry out a command behind those that are in flight."""
         await self.settle()
         running: Any = super().handle(command)

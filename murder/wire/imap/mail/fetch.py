@@ -1,11 +1,10 @@
 """FETCH and UID FETCH: arguments and answers (RFC 3501 §6.4.5 and §7.4.2, RFC 3516, 7162, 8474, 8514, 8970, 9394)."""
 
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from murder.model.message import ModSeq, SeqNum, Uid
+from murder.model.message import ModSeq
 from murder.model.query.fetch import (
     ALL,
     FAST,
@@ -20,7 +19,6 @@ from murder.model.query.fetch import (
     SectionText,
 )
 from murder.wire.imap.date import format_date_time
-from murder.wire.imap.flag import format_flags
 from murder.wire.imap.partial import parse_partial
 from murder.wire.imap.seqset import parse_seqset
 from murder.wire.token import Scanner, astring, literal, nstring
@@ -259,26 +257,6 @@ def format_body(item: BodyItem, octets: bytes | memoryview | None) -> bytes:
     return item_name(item) + b" " + literal(octets)
 
 
-def format_flags_piece(flags: Iterable[str]) -> bytes:
-    return b"FLAGS " + format_flags(flags)
-
-
-def format_uid_piece(uid: Uid) -> bytes:
-    return b"UID %d" % uid
-
-
-def format_date_piece(moment: datetime) -> bytes:
-    return b"INTERNALDATE " + format_date_time(moment)
-
-
-def format_size_piece(size: int) -> bytes:
-    return b"RFC822.SIZE %d" % size
-
-
-def format_modseq_piece(modseq: ModSeq) -> bytes:
-    return b"MODSEQ (%d)" % modseq
-
-
 def format_save_date_piece(moment: datetime | None) -> bytes:
     return b"SAVEDATE " + (b"NIL" if moment is None else format_date_time(moment))
 
@@ -291,8 +269,3 @@ def format_id_piece(attribute: Attribute, object_id: str) -> bytes:
 
 def format_preview_piece(text: str | None) -> bytes:
     return b"PREVIEW " + nstring(None if text is None else text.encode("utf-8", "replace"))
-
-
-def format_fetch(number: SeqNum, pieces: Iterable[bytes | memoryview]) -> bytes:
-    """`* n FETCH (…)CRLF` of pieces made by `format_*_piece`, `format_body`, `format_body_structure` …"""
-    return b"* %d FETCH (%s)\r\n" % (number, b" ".join(pieces))
