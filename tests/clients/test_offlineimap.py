@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.offlineimap import write_configuration
 from tests.kit.demo import Demo, message, wanted
 
 pytestmark = pytest.mark.skipif(bool(wanted("offlineimap")), reason=wanted("offlineimap"))
@@ -13,32 +14,8 @@ EACH = 150
 
 
 def configuration(demo: Demo, server: dict[str, object], user: str, folder: Path) -> Path:
-    file = folder / "offlineimaprc"
-    file.write_text(f"""
-[general]
-accounts = a
-metadata = {folder}/metadata
-ui = quiet
-socktimeout = 60
-[Account a]
-localrepository = near
-remoterepository = far
-[Repository near]
-type = Maildir
-localfolders = {folder}/mail
-sep = /
-[Repository far]
-type = IMAP
-remotehost = {server["host"]}
-remoteport = {server["imap"]}
-remoteuser = {user}
-remotepass = {demo.password}
-ssl = no
-starttls = no
-auth_mechanisms = PLAIN
-maxconnections = 2
-""")
-    return file
+    proof = f"remotepass = {demo.password}\nauth_mechanisms = PLAIN"
+    return write_configuration(folder, str(server["host"]), server["imap"], user, proof)
 
 
 def sync(file: Path) -> str:

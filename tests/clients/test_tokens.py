@@ -12,6 +12,7 @@ import pytest
 
 from murder.api import AuthBackend
 from murder.pki.authority import init_authority, issue
+from tests.clients.offlineimap import write_configuration
 from tests.clients.test_readers import screen_with, tmux
 from tests.kit.demo import message, wanted
 from tests.kit.peer import Peer
@@ -19,29 +20,6 @@ from tests.plugins.auth.test_auth_oauth import Provider, checking, provider
 from tests.rooms.backend.server import Parts, memory_store, running_backend
 
 SUBJECT = "by a token"
-OFFLINEIMAP = """
-[general]
-accounts = a
-metadata = {folder}/metadata
-ui = quiet
-socktimeout = 30
-[Account a]
-localrepository = near
-remoterepository = far
-[Repository near]
-type = Maildir
-localfolders = {folder}/mail
-sep = /
-[Repository far]
-type = IMAP
-remotehost = 127.0.0.1
-remoteport = {port}
-remoteuser = anna
-ssl = no
-starttls = no
-auth_mechanisms = XOAUTH2
-oauth2_access_token = {token}
-"""
 
 
 class ByTokens(Parts):
@@ -129,8 +107,8 @@ async def test_offlineimap_fetches_by_a_token_and_says_that_one_has_expired(tmp_
         async with with_mail(tmp_path / "be", issuer) as place:
 
             def sync(token: str) -> "subprocess.CompletedProcess[str]":
-                file = tmp_path / "offlineimaprc"
-                file.write_text(OFFLINEIMAP.format(folder=tmp_path, port=place[1], token=token))
+                proof = f"auth_mechanisms = XOAUTH2\noauth2_access_token = {token}"
+                file = write_configuration(tmp_path, "127.0.0.1", place[1], "anna", proof)
                 return subprocess.run(
                     ["offlineimap", "-o", "-1", "-u", "basic", "-c", str(file)],
                     capture_output=True,

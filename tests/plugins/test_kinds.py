@@ -2,15 +2,13 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from murder.api.hookspecs import HookSpecs
 from murder.api.kinds.table import KINDS
+from tests.kit.checkout import copy_sources, replace_in, run_in
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "plugins" / "README.md"
@@ -44,31 +42,19 @@ GREETING = Kind("greeting", "greet", "Greets.", (names_whom_it_greets,), TEMPLAT
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout of murder with the toy."""
-    home = tmp_path_factory.mktemp("copy")
-    for folder in ("murder", "plugins"):
-        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (home / "murder" / "api" / "kinds" / "greeting.py").write_text(TOY)
-    table = home / "murder" / "api" / "kinds" / "table.py"
-    text = table.read_text()
-    assert text.count("(AUTH, ") == 1
-    text = text.replace("(AUTH, ", "(GREETING, AUTH, ")
-    entry = "from murder.api.kinds.greeting import GREETING\n"
-    place = text.index("from murder.")
-    table.write_text(text[:place] + entry + text[place:])
+    home = copy_sources(tmp_path_factory.mktemp("copy"))
+    kinds = home / "murder" / "api" / "kinds"
+    (kinds / "greeting.py").write_text(TOY)
+    first = "from murder.api.kinds.auth import AUTH\n"
+    replace_in(
+        kinds / "table.py", first, f"{first}from murder.api.kinds.greeting import GREETING\n"
+    )
+    replace_in(kinds / "table.py", "(AUTH, ", "(GREETING, AUTH, ")
     return home
 
 
 def run(copy: Path, *arguments: str) -> str:
-    ran = subprocess.run(
-        [sys.executable, "-m", "murder", *arguments],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+    return run_in(copy, "-m", "murder", *arguments)
 
 
 def test_a_kind_is_one_value(copy: Path, tmp_path: Path) -> None:

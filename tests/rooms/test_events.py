@@ -9,9 +9,8 @@ import structlog
 
 from murder import log as logs
 from murder.log import listen, logger, plain_log, set_up
-from tests.kit.ports import free_port
 from tests.kit.process import serving
-from tests.rooms.node.test_plugin_life import CONFIG
+from tests.rooms.node.test_plugin_life import write_site
 
 Heard = list[tuple[str, str, Mapping[str, object]]]
 PLUGIN = """
@@ -121,14 +120,9 @@ def test_without_a_listener_nothing_is_in_the_way() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_plugin_hears_every_process(tmp_path: Path, workers: int) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "life.py").write_text(PLUGIN)
-    (tmp_path / "users").touch(mode=0o600)
-    file = tmp_path / "murder.toml"
-    file.write_text(CONFIG.format(workers=workers, port=free_port()))
+    file, noted = write_site(tmp_path, PLUGIN, workers)
     with serving(file, "--role", "backend") as node:
         node.until_said("server.ready")
-    told = (site / "told").read_text().splitlines()
+    told = noted.read_text().splitlines()
     assert {f"role.started {worker}" for worker in range(workers)} <= set(told)
     assert {"server.ready ", "server.stopped "} <= set(told)

@@ -39,15 +39,20 @@ file = "users"
 """
 
 
+def write_site(folder: Path, plugin: str, workers: int) -> tuple[Path, Path]:
+    """A backend with this plugin: its murder.toml, and the file where the plugin notes what it is told."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "life.py").write_text(plugin)
+    (folder / "users").touch(mode=0o600)
+    file = folder / "murder.toml"
+    file.write_text(CONFIG.format(workers=workers, port=free_port()))
+    return file, site / "told"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_plugin_is_told_in_every_process(tmp_path: Path, workers: int) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "life.py").write_text(PLUGIN)
-    (tmp_path / "users").touch(mode=0o600)
-    file = tmp_path / "murder.toml"
-    file.write_text(CONFIG.format(workers=workers, port=free_port()))
-    told = site / "told"
+    file, told = write_site(tmp_path, PLUGIN, workers)
     with serving(file, "--role", "backend") as node:
         node.until_said("server.ready")
         started = [f"backend {worker} starts" for worker in range(workers)]

@@ -5,12 +5,12 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kit.checkout import copy_sources, replace_in, run_in
 from tests.kit.ports import free_ports
 from tests.kit.process import ROOT, Program
 
@@ -42,29 +42,10 @@ file = "users"
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout of murder with the toy."""
-    home = tmp_path_factory.mktemp("copy")
-    for folder in ("murder", "plugins"):
-        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    home = copy_sources(tmp_path_factory.mktemp("copy"))
     shutil.copy(Path(__file__).with_name("toy_echo.py"), home / "murder" / "roles" / "backend")
-    table = home / "murder" / "model" / "protocol.py"
-    text = table.read_text()
-    assert text.count(LAST) == 1
-    table.write_text(text.replace(LAST, LAST + ENTRY))
+    replace_in(home / "murder" / "model" / "protocol.py", LAST, LAST + ENTRY)
     return home
-
-
-def run(copy: Path, *arguments: str) -> str:
-    """What a program in the copy says."""
-    ran = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
 
 
 def write_config(folder: Path, imap: int, echo: int, room: int = 0) -> Path:
@@ -75,12 +56,12 @@ def write_config(folder: Path, imap: int, echo: int, room: int = 0) -> Path:
 
 
 def test_it_has_its_keys_in_the_configuration(copy: Path, tmp_path: Path) -> None:
-    example = run(copy, "-m", "murder", "config", "example")
+    example = run_in(copy, "-m", "murder", "config", "example")
     keys = '# Echo (RFC 862).\n#echo = ["*:7"]\n# Echo over TLS.\n#echos = []\n'
     assert example.count(keys) == 2  # [frontend] and [backend]
     assert "# Its echo port.\n#echo = 7\n# Its echo-over-TLS port.\n#echos = 1007\n" in example
     file = write_config(tmp_path, 10143, 10007)
-    shown = run(copy, "-m", "murder", "config", "show", "--config", str(file))
+    shown = run_in(copy, "-m", "murder", "config", "show", "--config", str(file))
     assert 'echo = ["127.0.0.1:10007"]' in shown
     ours = (ROOT / "murder.toml.example").read_text()
     assert [line for line in example.splitlines() if "cho" not in line] == [
@@ -89,7 +70,7 @@ def test_it_has_its_keys_in_the_configuration(copy: Path, tmp_path: Path) -> Non
 
 
 def test_a_demo_has_ports_for_it(copy: Path, tmp_path: Path) -> None:
-    said = run(
+    said = run_in(
         copy,
         "-c",
         "import json, pathlib, sys\n"
@@ -107,14 +88,14 @@ def test_a_demo_has_ports_for_it(copy: Path, tmp_path: Path) -> None:
     assert list(frontend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "sieve", "mupdate"]
     assert list(backend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "echo", "echos", "sieve"]
     assert "pop3s, lmtp, echo, echos, sieve." in " ".join(
-        run(copy, "-m", "murder", "demo", "--help").split()
+        run_in(copy, "-m", "murder", "demo", "--help").split()
     )
     assert frontend["mupdate"] == 20000 + 6 + 8 + 1 < last
     assert (listened, called) == (f"127.0.0.1:{backend['echo']}", backend["echos"])
 
 
 def test_operators_and_frontends_reach_it(copy: Path) -> None:
-    said = run(
+    said = run_in(
         copy,
         "-c",
         "import json\n"

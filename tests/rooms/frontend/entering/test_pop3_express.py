@@ -62,11 +62,17 @@ async def asked(peer: Peer, line: bytes) -> bytes:
     return await peer.line()
 
 
-async def entered(running: Running) -> tuple[Peer, bytes]:
-    """One word at a time, as clients do."""
+async def named(running: Running) -> Peer:
+    """Somebody who has said who they are."""
     peer = await Peer.at("127.0.0.1", running.ports["pop3"])
     await peer.line()
     assert await asked(peer, b"USER ana") == b"+OK Now the password"
+    return peer
+
+
+async def entered(running: Running) -> tuple[Peer, bytes]:
+    """One word at a time, as clients do."""
+    peer = await named(running)
     return peer, await asked(peer, b"PASS secret")
 
 
@@ -173,9 +179,7 @@ async def test_what_is_said_meanwhile_goes_to_the_backend(tmp_path: Path) -> Non
     backend = Backend((GREETING, IN))
     async with serving(tmp_path, backend) as running:
         first, _ = await entered(running)
-        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
-        await peer.line()
-        await asked(peer, b"USER ana")
+        peer = await named(running)
         peer.send(b"PASS secret\r\n")
         peer.send(b"STAT\r\nNOOP\r\n")
         assert await peer.line() == b"+OK Logged in"
@@ -189,9 +193,7 @@ async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
     backend = Backend((GREETING, SILENT))
     async with serving(tmp_path, backend) as running:
         first, _ = await entered(running)
-        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
-        await peer.line()
-        await asked(peer, b"USER ana")
+        peer = await named(running)
         peer.send(b"PASS secret\r\n")
         await until_soon(lambda: len(backend.said) == 2 and backend.said[1] == [b"AUTH"])
         assert counted(running) == {USER: 2}
