@@ -118,6 +118,8 @@ def load_module(plugin: Found) -> ModuleType:
 
 def why(error: BaseException) -> str:
     """An exception in one line, with the place in the plugin's own file."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} (line {error.lineno} of {error.filename})"
     frames = traceback.extract_tb(error.__traceback__)
     where = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"

@@ -170,7 +170,7 @@ def test_a_wrong_argument_stops_the_start(tmp_path: Path) -> None:
     ("source", "says"),
     [
         ("1 / 0\n", "ZeroDivisionError: division by zero (line 1 of "),
-        ("def broken(:\n", "SyntaxError"),
+        ("\ndef broken(:\n", "SyntaxError: invalid syntax (line 2 of "),
         ("import no_such_module\n", "ModuleNotFoundError"),
         ("raise SystemExit(3)\n", "SystemExit: 3"),
         ("def choose_backend(mailbox): return None\n", "has no hook"),

@@ -196,6 +196,8 @@ async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
         if finding.problem:
             click.echo(f"{'':8}{finding.problem}")
     click.echo(f"{file}: {len(findings) - len(broken)} of {len(findings)} checks passed")
+    if broken and config_file is None:
+        click.echo("Its settings were their defaults: --config FILE takes them from a murder.toml.")
     return 1 if broken else 0
 
 

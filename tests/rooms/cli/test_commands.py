@@ -192,6 +192,8 @@ def test_a_plugin_that_breaks_its_contract_is_told_where(tmp_path: Path, capsys:
     answer = json.loads(capsys.readouterr().out)
     broken = [check["promise"] for check in answer["checks"] if check["problem"]]
     assert "A placement is one of the candidates, or None." in broken
+    assert main(["plugin", "check", str(file)]) == 1
+    assert "--config FILE takes them" in capsys.readouterr().out  # it may want settings
 
 
 def test_a_plugin_that_does_not_load_is_one_line(tmp_path: Path, capsys: Capture) -> None:
