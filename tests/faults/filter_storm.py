@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -43,7 +43,8 @@ _TOLD: Final = re.compile(rb"(?im)^subject: told of <([^>]+)>")  # a notificatio
 
 
 class Sink(socketserver.ThreadingTCPServer):
-    """A mail server: which messages it has taken, by recipient and Message-ID."""
+    """A mail server: which messages it has taken, by recipient and Message-ID; `deeds`: what is done, once, behind taking a
+    message for this recipient and before its word; `says`: what those are told that it does not take, `tries`: how often."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -51,6 +52,9 @@ class Sink(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Session)
         self.taken: Counter[tuple[str, str]] = Counter()
+        self.deeds: dict[str, Callable[[], object]] = {}
+        self.says: dict[str, bytes] = {}
+        self.tries: Counter[str] = Counter()
 
 
 class _Session(socketserver.StreamRequestHandler):
@@ -67,6 +71,10 @@ class _Session(socketserver.StreamRequestHandler):
             word = line[:4].upper()
             if word == b"RCPT":
                 recipient = line.split(b"<")[1].split(b">")[0].decode()
+                if said := self.server.says.get(recipient):
+                    self.server.tries[recipient] += 1
+                    self.wfile.write(said)
+                    continue
             if word != b"DATA":
                 self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
                 continue
@@ -77,6 +85,8 @@ class _Session(socketserver.StreamRequestHandler):
             found = _TOLD.search(octets) or _ID.search(octets)
             if line and found is not None:
                 self.server.taken[recipient, found[1].decode()] += 1
+                if deed := self.server.deeds.pop(recipient, None):
+                    deed()
                 self.wfile.write(b"250 taken\r\n")
 
 
@@ -97,7 +107,7 @@ class Storm:
 
     def __init__(self, demo: Demo, sink: Sink, seed: int) -> None:
         self.demo = demo
-        self._sink = sink
+        self.sink = sink
         self._chance = random.Random(seed)
         users = [demo.user(number) for number in range(1, USERS + 1)]
         self._senders = [Sender(user, user, "INBOX", user) for user in users]
@@ -107,7 +117,7 @@ class Storm:
 
     def prepare(self) -> None:
         """Mailboxes and scripts; backends know where to send mail."""
-        host, port = self._sink.server_address[:2]
+        host, port = self.sink.server_address[:2]
         folder = self.demo.folder / "named"
         folder.mkdir()
         script = SCRIPT.format(name=SHARED, mailbox=SHARED)
@@ -196,16 +206,16 @@ class Storm:
             for sender in self._senders
             for identifier in sender.acknowledged
         }
-        until(lambda: wanted <= self._sink.taken.keys(), "all is redirected", 60)
-        sent_again = sum(self._sink.taken[one] - 1 for one in wanted)
+        until(lambda: wanted <= self.sink.taken.keys(), "all is redirected", 60)
+        sent_again = sum(self.sink.taken[one] - 1 for one in wanted)
         if sent_again > 4 * self.kills:  # as many as a backend sends at once
             faults.append(f"{sent_again} redirects were sent again, with {self.kills} kills")
-        notes = {one: n for one, n in self._sink.taken.items() if ".note@" in one[0]}
+        notes = {one: n for one, n in self.sink.taken.items() if ".note@" in one[0]}
         faults += [f"{n} notifications of {one}" for one, n in notes.items() if n > 1]
 
         def unsent() -> int:
             return sum(
-                (to.replace("@", ".note@"), one) not in self._sink.taken for to, one in wanted
+                (to.replace("@", ".note@"), one) not in self.sink.taken for to, one in wanted
             )
 
         until(lambda: unsent() <= 4 * self.kills, "others are notified", 60)
