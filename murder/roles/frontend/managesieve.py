@@ -19,7 +19,7 @@ from murder.model.protocol import SIEVE
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.outgoing.lines import LineUpstream, open_lines
-from murder.net.outgoing.managesieve import ANNOUNCED, begin, enter, tell
+from murder.net.outgoing.managesieve import ANNOUNCED, MAX_SHOWN, begin, enter, execute, tell
 from murder.net.outgoing.proving import Proof
 from murder.roles.frontend.multiplexor.become import enter_as_pipe
 from murder.roles.frontend.multiplexor.sieve import SIEVE_SPEECH, XCLIENT
@@ -31,9 +31,11 @@ from murder.serve.line import LOGGED_IN
 from murder.serve.managesieve import COMMON, Capability, Row, SieveDialogue
 from murder.serve.service import ClientService
 from murder.session.sasl import plain_response
-from murder.wire.managesieve import Command, Kind, format_string, parse_status
+from murder.wire.managesieve import Command, Kind, client_string, format_string, parse_status
 
 MOST_ASKED: Final = 20  # of the servers that a table names
+LARGE_OCTETS: Final = 64 * 1024  # of a command: what is longer is asked about first
+MAX_NAME: Final = 1024
 FIRST_LOOK_S: Final = 1.0  # what the greeting waits for backends that nobody has been at yet
 TOLD: Final = (b"SIEVE", b"NOTIFY", b"EXTLISTS", b"MAXREDIRECTS")  # of a backend's, to clients
 _RELAYED: Final = (
@@ -192,12 +194,32 @@ class FrontendSieve(SieveDialogue):
             self._drop()
             upstream = await self._connect()
         try:
+            if len(command.octets) > LARGE_OCTETS and await self._is_refused(upstream, command):
+                return
             upstream.send(command.octets)
             await upstream.drain()
             await self._pass_answer(upstream)
         except BaseException:
             self._drop()
             raise
+
+    async def _is_refused(self, upstream: LineUpstream, command: Command) -> bool:
+        """Whether the backend has no room for so large a script: it is asked first, and its answer is the client's. A server
+        may end the connection else, in the middle of it."""
+        if command.name not in (b"CHECKSCRIPT", b"PUTSCRIPT") or not command.args:
+            return False
+        size = len(command.args[-1])
+        asked = b"HAVESPACE %b %d\r\n" % (client_string(command.args[0][:MAX_NAME]), size)
+        if command.name == b"CHECKSCRIPT":  # which has no name, and is not kept
+            asked = b'HAVESPACE "checked" %d\r\n' % size
+        answer = await execute(upstream, asked, MAX_SHOWN)
+        code = answer.status.code
+        if answer.status.kind is not Kind.NO or not code.startswith(b"QUOTA"):
+            return False
+        if command.name == b"CHECKSCRIPT" and code != b"QUOTA/MAXSIZE":
+            return False
+        self.send(b"NO (%b) %b\r\n" % (code, format_string(answer.text.encode())))
+        return True
 
     async def _pass_answer(self, upstream: LineUpstream) -> None:
         """Up to and with its status. What a backend says as BYE is the end of it, not of the client."""

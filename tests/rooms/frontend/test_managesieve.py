@@ -82,6 +82,51 @@ async def test_a_backend_that_is_lost_costs_one_command(dies_at: bytes, tmp_path
         )
 
 
+class Small(Backend):
+    """It has no room for more than 100,000 octets, and ends the connection where they come."""
+
+    async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'"SIEVE" ""\r\n"SASL" "PLAIN"\r\nOK\r\n')
+        while line := await reader.readline():
+            words = line.split()
+            self.heard.append(words[0])
+            size = int(words[-1].strip(b"{+}")) if words[0] in BY_SIZE else 0
+            if size > 100_000 and words[0] != b"HAVESPACE":
+                writer.write(b'BYE "too much"\r\n')
+                writer.close()
+                return
+            if words[0] != b"HAVESPACE":
+                await reader.readexactly(size + 2 if size else 0)
+            no = b'NO (QUOTA/MAXSIZE) "100000 octets at most"\r\n'
+            writer.write(no if size > 100_000 else b"OK\r\n")
+
+
+BY_SIZE = (b"HAVESPACE", b"PUTSCRIPT", b"CHECKSCRIPT")
+
+
+async def test_a_script_for_which_the_backend_has_no_room_is_refused_in_its_words(
+    tmp_path: Path,
+) -> None:
+    backend = Small()
+    async with (
+        running_frontend(tmp_path, {"be1": ("sieve", backend.speak)}, {"ana": "be1"}) as running,
+        asyncio.timeout(20),
+    ):
+        reader, writer = await greeted(("127.0.0.1", running.ports["sieve"]))
+        writer.write(LOGIN)
+        assert [await reader.readline() for _ in range(2)] == [b"OK\r\n"] * 2
+        for command in (b'PUTSCRIPT "x"', b"CHECKSCRIPT"):
+            for size, answer in (
+                (200_000, b'NO (QUOTA/MAXSIZE) "100000 octets at most"\r\n'),
+                (90_000, b"OK\r\n"),
+                (9, b"OK\r\n"),
+            ):
+                writer.write(b"%b {%d+}\r\n%b\r\n" % (command, size, b"#" * size))
+                assert await reader.readline() == answer, (command, size)
+        writer.close()
+    assert backend.heard.count(b"HAVESPACE") == 4 and backend.heard.count(b"PUTSCRIPT") == 2
+
+
 async def test_before_a_login_it_tells_what_all_backends_understand(tmp_path: Path) -> None:
     one, two = Backend(sieve=b"fileinto body copy"), Backend(sieve=b"copy regex fileinto")
     scripts: dict[str, tuple[str, Speak]] = {
