@@ -3,14 +3,18 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from murder.admin.operate.reach import Reach
 from murder.admin.web.pages import walks
+from murder.admin.web.pages.mailboxes import plan_deletion, plan_return
+from murder.admin.web.pages.moving import show_plan
 from murder.admin.web.pages.walks import mailboxes_behind, short_list, users_behind
 from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, Namespace, deleted_name
 from murder.roles.mupdate.remote.client import MasterClient
 from tests.rooms.mupdate.nodes import master
 
@@ -102,3 +106,68 @@ async def test_a_page_that_finds_little_goes_over_so_many_rows_and_says_where_to
         assert not lines and after and sum(counted.asked) == 10
         lines, _ = await users_behind(reach, after, "")
         assert lines[0].mailboxes == len(FOLDERS)
+
+
+# --- what pages that act fetch
+
+
+class Counted(Reached):
+    """What a part of the list was asked for, and that nobody asks for all of it."""
+
+    def __init__(self, client: MasterClient) -> None:
+        super().__init__(client)
+        self.config = SimpleNamespace(servers={"be1.test": None, "be2.test": None})
+        self.namespace = Namespace()
+
+    async def below(self, name: bytes) -> list[MailboxEntry]:
+        rows = await self._client.below(name)
+        assert rows is not None
+        self.asked.append(len(rows))
+        return rows
+
+    def name(self, external: str) -> MailboxName:
+        return self.namespace.internal(external.encode(), "")
+
+    def external(self, name: MailboxName) -> bytes:
+        return self.namespace.external(name, "")
+
+    def shown(self, name: MailboxName) -> str:
+        return self.external(name).decode()
+
+
+class Asking(SimpleNamespace):
+    """Who asks for a page, and gets what it would show."""
+
+    async def reach(self) -> Any:
+        return self.reached
+
+    def field(self, name: str) -> str:
+        return str(self.fields[name])
+
+    def page(self, _: str, **words: Any) -> dict[str, Any]:
+        return words
+
+
+@pytest.mark.parametrize(
+    ("handler", "fields", "shows", "most"),
+    [
+        (plan_deletion, {"name": "user/u15/a"}, {"total": 1}, 1),
+        (plan_return, {"name": "user/u15/gone"}, {"total": 2}, 3),
+        (show_plan, {"what": "u15", "to": "be2.test"}, {"to": "be2.test"}, 3),
+        (show_plan, {"what": "user/u15/a", "to": "be2.test"}, {"to": "be2.test"}, 1),
+    ],
+)
+async def test_a_page_that_acts_fetches_what_it_shows_and_no_more(
+    handler: Any, fields: dict[str, str], shows: dict[str, Any], most: int, tmp_path: Path
+) -> None:
+    async with reached(tmp_path) as (reach, _):
+        client = cast(Any, reach)._client
+        place = b"be1.test!default"
+        for gone, at in ((b"gone", 2), (b"gone.x", 2), (b"gone", 1)):
+            name = deleted_name(MailboxName(b"user.u15." + gone), at)
+            await client.activate(name, place, b"x\tl\t")
+        counted = Counted(client)
+        desk = Asking(reached=counted, fields=fields, form={}, path="/x")
+        words = await handler(desk)
+        assert shows.items() <= words.items()
+        assert 0 < sum(counted.asked) <= most

@@ -220,18 +220,15 @@ def _need_restic() -> str:
     return program
 
 
+def _restic_command(repository: str, folder: Path) -> list[str]:
+    """Restic brings a folder back under the path as it was told."""
+    words = ["-r", repository, "backup", "--quiet", "--tag", "murder"]
+    return [_need_restic(), *words, str(folder.absolute())]
+
+
 async def _to_restic(repository: str, folder: Path) -> None:
     """Raises Refusal with what restic says. Its own lock is on the repository; ours is not held: objects never change."""
-    command = [
-        _need_restic(),
-        "-r",
-        repository,
-        "backup",
-        "--quiet",
-        "--tag",
-        "murder",
-        str(folder),
-    ]
+    command = _restic_command(repository, folder)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # noqa: ASYNC221 - the end of the command
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"

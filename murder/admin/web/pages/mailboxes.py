@@ -18,6 +18,8 @@ from murder.admin.web.pages.walks import (
     after_in,
     mailboxes_behind,
     part,
+    rows_below,
+    rows_deleted,
     short_list,
     users_behind,
 )
@@ -60,12 +62,6 @@ def check_digest(desk: Desk, digest: str) -> None:
     if desk.form.get("plan") != digest:
         text = "What there is has changed since the plan was shown: look at it again"
         raise Refusal(Code.IN_USE, text)
-
-
-async def rows_below(reach: Reach, name: MailboxName) -> Sequence[MailboxEntry]:
-    """A mailbox with all below it."""
-    rows = await reach.master.below(name)
-    return rows if rows is not None else await reach.heads()
 
 
 # --- found
@@ -216,11 +212,12 @@ async def set_quota(desk: Desk) -> Response:
 
 
 async def _doomed(reach: Reach, name: MailboxName) -> tuple[list[MailboxEntry], list[Grant]]:
-    rows = await reach.rows()
+    user = owner_of(name) if is_inbox(name) else None
+    # what others have given a user may stand in any access list: for that all of them come
+    rows = await rows_below(reach, name) if user is None else await reach.rows()
     condemned = await asyncio.to_thread(mailboxes.doomed, rows, name)
     if not condemned:
         raise Refusal(Code.NONEXISTENT, f"The master knows no mailbox {reach.shown(name)}")
-    user = owner_of(name) if is_inbox(name) else None
     if user is None:
         return condemned, []
     return condemned, await asyncio.to_thread(grants_of, rows, user)
@@ -271,7 +268,8 @@ async def plan_return(desk: Desk) -> Response:
     """What comes back."""
     reach = await desk.reach()
     name = reach.name(desk.field("name"))
-    back = await asyncio.to_thread(mailboxes.resting, reach, await reach.heads(), name)
+    rows = await rows_deleted(reach, name)
+    back = await asyncio.to_thread(mailboxes.resting, reach, rows, name)
     return desk.page(
         "undelete.html",
         name=reach.shown(name),
@@ -286,7 +284,8 @@ async def undelete(desk: Desk) -> Response:
     """What was shown."""
     reach = await desk.reach()
     given = desk.field("name")
-    name, rows = reach.name(given), await reach.heads()
+    name = reach.name(given)
+    rows = await rows_deleted(reach, name)
     back = await asyncio.to_thread(mailboxes.resting, reach, rows, name)
     check_digest(desk, digest_of([row for _, row in back]))
     async with desk.doing("undelete", given):

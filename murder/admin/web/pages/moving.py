@@ -19,6 +19,7 @@ from murder.admin.operate.reach import Reach
 from murder.admin.operate.wording import count
 from murder.admin.web.desk import Desk, Page
 from murder.admin.web.pages.mailboxes import check_digest, digest_of, known_backends
+from murder.admin.web.pages.walks import rows_below, rows_meant
 from murder.admin.web.rendering import paged
 from murder.admin.web.sessions import MAX_KEPT_MOVES
 from murder.errors import BadSyntax
@@ -77,15 +78,17 @@ async def part(desk: Desk) -> Response:
 
 
 async def _backends(reach: Reach) -> list[str]:
-    return await known_backends(reach, await reach.heads())
+    return await known_backends(reach, ())
 
 
 async def _planned(desk: Desk, reach: Reach) -> list[Planned]:
     """Of `what` to `to`. Raises Refusal."""
-    rows, what, to = await reach.heads(), desk.field("what"), desk.field("to")
+    what, to = desk.field("what"), desk.field("to")
+    rows = await rows_meant(reach, what)
+    known = [] if to in reach.config.servers else await reach.heads()
 
     def made() -> list[Planned]:
-        target = need_backend(reach, rows, to)
+        target = need_backend(reach, known, to)
         return plan(chosen(reach, rows, what), target, "", rows)
 
     return await asyncio.to_thread(made)
@@ -158,10 +161,9 @@ async def do(desk: Desk) -> Response:
     if verb not in VERBS:
         raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
     reach = await desk.reach()
-    rows = await reach.heads()
-    record, _ = await find_record(reach, await known_backends(reach, rows), move_id)
+    record, _ = await find_record(reach, await _backends(reach), move_id)
     if verb == "undo":
-        planned = await undoing(reach, rows, record)
+        planned = await undoing(reach, await rows_below(reach, record.root), record)
         _start(desk, planned, f"undo {move_id}")
         return desk.go("/moves")
     async with desk.doing(f"move.{verb}", move_id):

@@ -11,7 +11,7 @@ from murder.admin.web.desk import Desk
 from murder.admin.web.forms import format_query
 from murder.admin.web.rendering import PER_PAGE, Paged
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, owner_of
+from murder.model.name import DELETED_ROOT, MailboxName, inbox_of, owner_of, split_domain
 
 MOST_AT_ONCE: Final = 5000  # rows of a list that is short
 BATCH: Final = 1000  # rows that are here at one time
@@ -30,6 +30,32 @@ async def short_list(reach: Reach) -> list[MailboxEntry] | None:
     if rows is None:
         return await reach.heads()
     return rows if len(rows) <= MOST_AT_ONCE else None
+
+
+async def rows_below(reach: Reach, name: MailboxName) -> list[MailboxEntry]:
+    """A mailbox with all below it, without access lists; of a master that tells no part of its list (Cyrus) all there is.
+    Raises UpstreamFailure."""
+    rows = await reach.master.below(name)
+    return rows if rows is not None else await reach.heads()
+
+
+async def rows_deleted(reach: Reach, name: MailboxName) -> list[MailboxEntry]:
+    """Likewise what was called so, or was below, and rests since it was deleted. Raises UpstreamFailure."""
+    domain, rest = split_domain(name)
+    root = DELETED_ROOT + b"." + rest
+    return await rows_below(reach, MailboxName(domain + b"!" + root if domain else root))
+
+
+async def rows_meant(reach: Reach, what: str) -> list[MailboxEntry]:
+    """Those among which `operate.moves.chosen` finds what is meant; of a pattern all. Raises Refusal, UpstreamFailure."""
+    if "*" in what or "%" in what:
+        return await reach.heads()
+    rows = await rows_below(reach, reach.name(what))
+    if "/" not in what and "!" not in what:
+        rows = list(
+            {row.name: row for row in (*rows, *await rows_below(reach, inbox_of(what)))}.values()
+        )
+    return rows
 
 
 async def mailboxes_behind(
