@@ -9,6 +9,7 @@ for where nobody else wants the processors.
 
 import argparse
 import asyncio
+import gc
 import resource
 import sys
 import tempfile
@@ -42,9 +43,22 @@ class Holds:
 
     def __init__(self) -> None:
         self.took: list[float] = []
+        self.garbage: list[float] = []  # of that, each look for cycles
         self._loop = asyncio.get_running_loop()
-        self._last = time.thread_time()
+        self._last = self._began = time.thread_time()
+        gc.callbacks.append(self._look)
         self._tick()
+
+    def _look(self, phase: str, info: object) -> None:
+        now = time.thread_time()
+        if phase == "start":
+            self._began = now
+        else:
+            self.garbage.append(1000 * (now - self._began))
+
+    def say(self) -> None:
+        told("one turn of the loop, of processor time", self.took)
+        told("one look for garbage in it", self.garbage or [0.0])
 
     def _tick(self) -> None:
         now = time.thread_time()
@@ -90,7 +104,7 @@ async def serve(latency_s: float) -> None:
             _tune_interpreter()
             holds = Holds()
             await asyncio.to_thread(sys.stdin.read)
-            told("one turn of the loop, of processor time", holds.took)
+            holds.say()
             print(slow.most, threading.active_count(), flush=True)
 
 
@@ -120,7 +134,7 @@ async def serve_bare(latency_s: float) -> None:
     _tune_interpreter()
     holds = Holds()
     await asyncio.to_thread(sys.stdin.read)
-    told("one turn of the loop, of processor time", holds.took)
+    holds.say()
     print(0, threading.active_count(), flush=True)
 
 
@@ -205,7 +219,8 @@ async def all_of_it(sessions: int, latency_s: float, *words: str) -> None:
         watcher.stdin.close()
         print((await watcher.stdout.read()).decode(), end="")
         server.stdin.close()
-        print((await server.stdout.readline()).decode(), end="")
+        for _ in range(2):
+            print((await server.stdout.readline()).decode(), end="")
         most, threads = (await server.stdout.readline()).split()
         print(f"asked at once: {int(most)}; threads: {int(threads)}")
         for peer in peers:
