@@ -456,6 +456,9 @@ class UserFile:
         self._stamp = stamp
         try:
             self._take(*_read(self._file))
+            if not self._lines and not may_be_missing:
+                text = "%s has no users: nobody can log in by it; `murder auth add` makes them"
+                log.warning(text, self._file)
         except FileNotFoundError:
             self._lines = {}
             if not may_be_missing:

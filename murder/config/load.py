@@ -112,7 +112,8 @@ def read_table(file: Path) -> Table:
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise ConfigError([Problem(file, "", f"is not TOML: {error}")]) from None
+        quotes = "; a text stands in quotes" if "Invalid value" in str(error) else ""
+        raise ConfigError([Problem(file, "", f"is not TOML: {error}{quotes}")]) from None
 
 
 def config_from(table: Table, file: Path) -> Config:

@@ -49,7 +49,8 @@ def parse_endpoint(text: str, default_port: int | None = None) -> Endpoint:
     if not port and default_port is not None:
         return Endpoint(host, default_port)
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
-        raise ValueError(f"{expected}, not {text!r}")
+        most = f": a port is 1 to {MAX_PORT}" if port.isdigit() else ""
+        raise ValueError(f"{expected}, not {text!r}{most}")
     return Endpoint(host, int(port))
 
 

@@ -344,7 +344,12 @@ def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
 
 def data_problems(config: Config) -> Iterator[Problem]:
     """Whether the data folder can be used by who looks (the effective user)."""
-    folder = config.node.data
+    folder, user = config.node.data, config.node.user
+    if user and os.geteuid() == 0:
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            yield Problem(config.file, "node.user", f"no such user {user!r}")
     try:
         folder.exists()
     except PermissionError as error:  # a folder above it

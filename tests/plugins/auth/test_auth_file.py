@@ -155,3 +155,12 @@ def test_a_spoilt_file_leaves_the_users_as_they_were(
     assert "line 1" in caplog.text
     with pytest.raises(Refusal, match="mend it by hand"):
         run(backend.set_passwords({"bert": b"x"}))
+
+
+def test_a_file_without_users_is_told_as_one_that_is_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = made(tmp_path)
+    (tmp_path / "users").touch()
+    assert run(backend.verify("anna", b"secret")) is None
+    assert "users has no users: nobody can log in by it" in caplog.text

@@ -230,6 +230,8 @@ def test_root_looks_as_the_user_that_the_node_runs_as(capsys: Capture) -> None:
         code, lines = check(folder, text, capsys)
         assert code == 2
         assert lines == [f"node.data: {folder}/data cannot be written by user nobody; chown it"]
+        text = good(folder).replace("[node]\n", '[node]\nuser = "nowhere"\n')
+        assert check(folder, text, capsys) == (2, ["node.user: no such user 'nowhere'"])
         assert os.geteuid() == 0
 
 

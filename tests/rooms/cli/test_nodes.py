@@ -14,16 +14,18 @@ from murder.admin.operate.reach import Reach
 from murder.admin.operate.running import nodes
 from murder.admin.operate.running.nodes import (
     Answer,
+    NodeAnswers,
     ask_all,
     clock_off,
     learn,
+    namesakes,
     places,
     problems_of,
     waiting,
 )
 from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
-from murder.wire.nodes.control_answers import parse_node_status
+from murder.wire.nodes.control_answers import ProcessFacts, RoleFacts, Status, parse_node_status
 from murder.wire.nodes.control_words import AskStatus, Request
 from tests.kit.waiting import until_soon
 
@@ -190,3 +192,30 @@ async def test_who_looks_is_told_who_is_waited_for(tmp_path: Path) -> None:
         heard("fe1:3906")
         heard("be1:3906")
     assert said == ["no answer yet from fe1:3906, be1:3906: waiting for 10 s at most"]
+
+
+def test_two_nodes_of_one_name_are_told_and_one_that_is_asked_twice_is_not() -> None:
+    def answers(place: str, pid: int, uptime_s: float) -> NodeAnswers:
+        shown = Status(ProcessFacts(pid=pid, now=1000.0, uptime_s=uptime_s), RoleFacts()).shown()
+        return NodeAnswers(place, [{"node": "be1", "role": "backend", "worker": 0, **shown}])
+
+    assert namesakes([answers("/srv/be1", 7, 60.0), answers("be1:3906", 7, 60.2)]) == []
+    for other in (answers("b:3906", 8, 60.0), answers("b:3906", 7, 300.0)):  # 7: in a container
+        ((whose, problem),) = namesakes([answers("a:3906", 7, 60.0), other])
+        assert (whose, problem.what) == (
+            "be1",
+            "two nodes call themselves so, at a:3906 and b:3906",
+        )
+
+
+def test_few_descriptors_are_told_before_they_are_used_up() -> None:
+    def said(most: int) -> list[str]:
+        status = Status(
+            ProcessFacts(__version__, descriptors=20, descriptors_most=most), RoleFacts()
+        )
+        return [problem.what for problem in problems_of({"frontend": [status]}, 0.0, "fe1:3906")]
+
+    assert said(256) == [
+        "it may have 256 file descriptors, of which each connection takes one or two"
+    ]
+    assert said(1024) == []

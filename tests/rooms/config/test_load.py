@@ -198,6 +198,11 @@ def test_what_is_no_endpoint_is_refused(text: str) -> None:
         parse_endpoint(text)
 
 
+def test_a_port_that_is_none_is_told_so() -> None:
+    with pytest.raises(ValueError, match="a port is 1 to 65535"):
+        parse_endpoint("*:143000")
+
+
 @pytest.mark.parametrize("text", ["127.0.0.1:143", "[::1]:143", "*:143", "a.example.org:1"])
 def test_an_endpoint_reads_as_it_was_written(text: str) -> None:
     assert str(parse_endpoint(text)) == text

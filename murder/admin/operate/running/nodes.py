@@ -423,11 +423,34 @@ def findings(
     """Whose problem, and which; those that do not answer first."""
     problems = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
     problems += [(line.node, problem) for line in lines for problem in line.problems]
+    problems += namesakes(told_by)
     versions = sorted({line.version for line in lines})
     if len(versions) > 1:
         what = f"different versions run: {', '.join(versions)}"
         problems.append(("", Problem(what, "bring all nodes to one, backends first")))
     return list(dict.fromkeys(problems))
+
+
+def namesakes(told_by: Sequence[NodeAnswers]) -> list[tuple[str, Problem]]:
+    """Nodes that call themselves as another one does: what the list says of one is taken for the other."""
+    seen: dict[str, NodeAnswers] = {}
+    problems = []
+    for node in told_by:
+        if node.answers and (other := seen.setdefault(node.name, node)) is not node:
+            begun, others = _begun(node), _begun(other)
+            if not any(
+                abs(at - others.get(pid, at + DAY_S)) < CLOCK_S for pid, at in begun.items()
+            ):
+                what = f"two nodes call themselves so, at {other.place} and {node.place}"
+                cure = "give one of them a name of its own (`name` in its [node]), and a certificate for that"
+                problems.append((node.name, Problem(what, cure)))
+    return problems
+
+
+def _begun(node: NodeAnswers) -> dict[int, float]:
+    """When each of its processes began, by their numbers."""
+    facts = [status.process for status in node.statuses]
+    return {process.pid: (process.now or 0.0) - process.uptime_s for process in facts}
 
 
 class Meter:
@@ -451,6 +474,8 @@ class Meter:
 DAY_S: Final = 86400.0
 CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
 FREE_PART: Final = 0.05
+# Linux gives 1,024 to whoever does not ask, and 4,096 or more to who does
+FEW_DESCRIPTORS: Final = 1000
 
 
 def problems_of(statuses: Mapping[str, Sequence[Status]], now: float, place: str) -> list[Problem]:
@@ -505,6 +530,9 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
         )
     if 0 < process.descriptors_most < 1.25 * process.descriptors:
         said.append(Problem("it runs out of file descriptors", "raise LimitNOFILE in its unit"))
+    elif 0 < process.descriptors_most < FEW_DESCRIPTORS:
+        what = f"it may have {process.descriptors_most} file descriptors, of which each connection takes one or two"
+        said.append(Problem(what, "raise LimitNOFILE in its unit (`ulimit -Hn` in a shell)"))
     if number := role.conflicts:
         what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
         said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))

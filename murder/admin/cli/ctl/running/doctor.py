@@ -36,6 +36,7 @@ from murder.admin.operate.running.nodes import (
     ask_all,
     certificate_problem,
     learn,
+    namesakes,
     problems_of,
 )
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
@@ -261,6 +262,8 @@ async def _nodes(reach: Reach, findings: Findings) -> None:
             findings.wrong(f"{node.name}: {problem.what}", problem.cure)
         if not problems:
             findings.good(f"{node.name} is well")
+    for whose, problem in namesakes(told_by):
+        findings.wrong(f"{whose}: {problem.what}", problem.cure)
     _engine(told_by, findings)
     await _seats(reach, findings)
 
