@@ -78,6 +78,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "list.journal_failed": "The journal of the master's list cannot be written; changes go straight into the list.",
     "list.journal_replayed": "The node was killed, or lost power; what it had acknowledged was read from the journal.",
     "list.not_settled": "The journal of the list cannot be copied into the list's file (`problem`); nothing is lost.",
+    "log.lost": "The log was not read for a while (a journal that stood still), and so many `lines` are missing.",
     "login.by_master": "A master user logged in as another user; `master` is who.",
     "login.expired": "A session's token, password or certificate has expired; `cut_off`: a command was running.",
     "login.failed": "A login was refused.",
@@ -316,7 +317,7 @@ class PlainLog:
             try:
                 os.write(STDERR, f"{self.priority}{line}\n".encode())
             except OSError:
-                pass  # as `_Sink`
+                _unwritten.append(1)  # as `_Sink`
         return at, text
 
     def _shape(self, names: tuple[str, ...]) -> tuple[str, str]:
@@ -398,6 +399,8 @@ def set_up(level: str, form: str, **bound: object) -> None:
     listeners, heard = _told.listeners, min(threshold, logging.INFO)
     _told.threshold = threshold
     sink = _Sink({level: priority_of(level) for level in PRIORITIES})
+    if is_journal():  # which may stand still: nobody waits for it
+        os.set_blocking(STDERR, False)
     structlog.configure(
         processors=[
             _Constants(bound),
@@ -507,6 +510,9 @@ def priority_of(level: str) -> str:
     return f"<{PRIORITIES[level]}>" if is_journal() else ""
 
 
+_unwritten: Final[deque[int]] = deque(maxlen=1_000_000)  # a 1 for each line
+
+
 class _Sink:
     """Where rendered lines go: one write each. `priorities` has what each level's lines begin with."""
 
@@ -520,7 +526,13 @@ class _Sink:
         try:
             os.write(STDERR, line.encode("utf-8", "backslashreplace") + b"\n")
         except OSError:
-            pass  # the log's reader has gone; mail goes on
+            _unwritten.append(1)  # the log's reader has gone, or stands still; mail goes on
+            return
+        if _unwritten:
+            lines = sum(_unwritten)
+            _unwritten.clear()
+            own_log = logger()
+            own_log.warning("log.lost", lines=lines)
 
     def debug(self, line: str) -> None:
         self._write("debug", line)

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -192,3 +193,53 @@ def test_the_journal_learns_each_lines_level(tmp_path: Path) -> None:
             assert {line[:3] for line in lines[8:]} == {"<3>"}  # a traceback's lines too
         else:
             assert not any(line.startswith("<") for line in lines)
+
+
+UNREAD = """
+from murder.log import logger, plain_log, set_up
+set_up("info", "json")
+for number in range(20_000):
+    plain_log.info("x.y", {"n": number})
+    logger().info("x.y", n=number)
+print("done", flush=True)
+input()
+logger().info("y.z")
+"""
+
+
+def test_a_journal_that_stands_still_stops_nothing_and_what_it_missed_is_told() -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        seen = os.fstat(its.fileno())
+        stream = f"{seen.st_dev}:{seen.st_ino}"
+        with subprocess.Popen(
+            [sys.executable, "-c", UNREAD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=its.fileno(),
+            env=os.environ | {"JOURNAL_STREAM": stream},
+            cwd=ROOT,
+        ) as process:
+            its.close()
+            assert process.stdin is not None and process.stdout is not None
+            assert process.stdout.readline() == b"done\n"
+            ours.setblocking(False)
+            said = b""
+            while octets := _received(ours):
+                said += octets
+            written = said.count(b"\n")
+            ours.setblocking(True)
+            process.stdin.write(b"\n")
+            process.stdin.close()
+            while octets := ours.recv(65536):
+                said += octets
+    last = [json.loads(line.partition(b">")[2]) for line in said.splitlines()[written:]]
+    assert [line["event"] for line in last] == ["y.z", "log.lost"]
+    assert 0 < written < 40_000 and last[1]["lines"] == 40_000 - written
+
+
+def _received(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(65536)
+    except BlockingIOError:
+        return b""
