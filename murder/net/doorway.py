@@ -19,7 +19,7 @@ from murder.errors import BadSyntax
 from murder.log import logger
 from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
 from murder.net.handshakes import HANDSHAKES
-from murder.net.seldom import TLS_FAILURES
+from murder.net.seldom import TLS_FAILURES, why_no_tls
 from murder.wire.haproxy import octets_wanted, parse_header
 
 HEADER_S: Final = 5.0  # for the header to come
@@ -225,7 +225,7 @@ class Arrival:
         except TimeoutError:
             self._note("too many handshakes from there at once")
         except OSError as error:
-            self._note(str(error))
+            self._note(why_no_tls(error))
         finally:
             self._end(is_socket_ours=is_ours)
 

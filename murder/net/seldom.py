@@ -38,3 +38,11 @@ class Seldom:
 
 
 TLS_FAILURES: Final = Seldom()  # of this process
+
+
+def why_no_tls(error: OSError) -> str:
+    """What a handshake has failed of. Who only hangs up says nothing, and that has one cause more often than others."""
+    return (
+        str(error)
+        or "the other side has ended the connection: it does not trust our certificate, or went away"
+    )

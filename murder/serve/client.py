@@ -19,7 +19,7 @@ from murder.model.identity import Login
 from murder.model.protocol import ProtocolSpec, protocol_named
 from murder.net.dialogue import OVERDUE_S, Dialogue
 from murder.net.listener import Service
-from murder.net.seldom import TLS_FAILURES
+from murder.net.seldom import TLS_FAILURES, why_no_tls
 from murder.net.tap import Tap
 from murder.serve.watched import BackendSession
 from murder.trail.audit import AuditLog
@@ -280,7 +280,7 @@ class ClientDialogue(Dialogue):
         except OSError as error:
             facts = TLS_FAILURES.facts()
             if facts is not None:
-                self.log.info("tls.failed", problem=str(error), **facts)
+                self.log.info("tls.failed", problem=why_no_tls(error), **facts)
             raise ConnectionResetError("no TLS") from error
         self._told_nothing()
 

@@ -289,7 +289,9 @@ def _problem_of(problem: Exception, place: str) -> tuple[str, str]:
         return str(problem), "is that port a murder's `control`?"
     if isinstance(problem, ssl.SSLCertVerificationError):
         return why(problem), NODE_TLS
-    if isinstance(problem, ssl.SSLError | ConnectionResetError):
+    if isinstance(problem, ConnectionResetError):
+        return why(problem), f"is it just starting, or ending? else {CERTIFICATE}"
+    if isinstance(problem, ssl.SSLError):
         return why(problem), CERTIFICATE
     return why(problem), DNS if isinstance(problem, socket.gaierror) else CLOSED
 
