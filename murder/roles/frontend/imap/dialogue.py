@@ -20,7 +20,7 @@ from murder.net.outgoing.exchange import Client, Reply
 from murder.net.outgoing.pool import open_imap
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.arbiter import Arbiter, Correct
-from murder.roles.frontend.imap.selected import Moved, Selected
+from murder.roles.frontend.imap.selected import LEFT, Moved, Selected
 from murder.roles.frontend.origin import checked_hops
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
@@ -397,6 +397,10 @@ class FrontendImap(ImapDialogue, Client):
         selected, (view, is_idling) = self.selected, view_in(upstream.last_word)
         if selected is None or selected.upstream is not upstream or not view:
             return False
+        if isinstance(self.opening, tuple):  # another, which it has not begun
+            self.deselect()
+            self.send(LEFT)
+            return True
         sent = upstream.unanswered(tags)
         if sent is None:
             return False
@@ -404,6 +408,11 @@ class FrontendImap(ImapDialogue, Client):
         if self._task is None or self._settled is not None:
             self._start_following()
         return True  # else behind the handler that runs: it may be in the middle of something at the other backend
+
+    @property
+    def is_to_follow(self) -> bool:
+        """Whether the selected mailbox has moved, and the handler that runs is waited for."""
+        return self._moved is not None
 
     def upstream_left(self, upstream: ImapUpstream, name: bytes) -> None:
         if self.is_watching and not self.connection.is_lost:
@@ -496,10 +505,10 @@ class FrontendImap(ImapDialogue, Client):
         self.session.selected()
 
     def deselect(self) -> None:
-        """As CLOSE leaves it; does nothing where no mailbox is selected."""
+        """As CLOSE leaves it; does nothing where no mailbox is selected. One that has moved is followed no more."""
         if self.selected is not None:
             self.selected.upstream.passes_unsolicited = self.arbiter is not None
-            self.selected = None
+            self.selected = self._moved = None
         if self.session.state is State.SELECTED:
             self.session.deselected()
 

@@ -44,10 +44,10 @@ from murder.roles.frontend.placement import servers
 from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.serve.imap_commands import let_in
 from murder.session.imap_server import State
-from murder.wire.imap.command import COMMAND, parse_command
+from murder.wire.imap.command import COMMAND, Command, parse_command
 from murder.wire.imap.id import HOPS_FIELD
 from murder.wire.imap.mailboxes.moved import FIELD as FOLLOWS_FIELD
-from murder.wire.imap.mailboxes.moved import WATCHES_TOO
+from murder.wire.imap.mailboxes.moved import WATCHES_TOO, view_in
 from murder.wire.imap.response import clean
 
 MOST_OCTETS: Final = 1000  # of such a command
@@ -381,11 +381,22 @@ class Lobby(FrontendImap):
             self.select(opening[0], opening[1], is_read_only=True)
 
     def lost_behind_login(self, opening: Opening, failure: UpstreamFailure) -> None:
-        """The backend has gone, with the SELECT: what was to be said of that has been said, but for this."""
+        """The backend has gone, with the SELECT: what was to be said of that has been said, but for this. Where it has said
+        that the mailbox before has moved, it has not begun it."""
         self.opening = None
-        if not self.connection.is_lost:
-            self.failed(parse_command(opening[2]), failure)
-            self.resume()
+        if self.connection.is_lost:
+            return
+        command = parse_command(opening[2])
+        if view_in(opening[0].last_word)[0]:
+            self.go_on(command, self._open_again(command))
+            return
+        self.failed(command, failure)
+        self.resume()
+
+    async def _open_again(self, command: Command) -> None:
+        """Where the list has it now. Raises UpstreamFailure."""
+        await self.frontend.locator.catch_up()
+        await self.carry_out(command)
 
     def not_let_in(self, opening: Opening, failure: UpstreamFailure) -> None:
         """The backend has not let the user in on this connection: the dialogue opens the mailbox, by another; where the time

@@ -1,9 +1,13 @@
 """The mailbox that a session of a frontend has selected, and what is kept of it when it moves."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from murder.model.name import MailboxName
 from murder.net.outgoing.relay import ImapUpstream
+from murder.wire.imap.response import status_line
+
+LEFT: Final = status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED")
 
 
 # as if it were frozen: every session makes one, and a frozen one takes thrice the steps

@@ -1,16 +1,16 @@
 """SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
 
-from murder.errors import BadSyntax
+from murder.errors import BadSyntax, UpstreamFailure
 from murder.model.name import MailboxName
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import execute, want_modseqs
 from murder.roles.frontend.imap.refer import find_or_refer
+from murder.roles.frontend.imap.selected import LEFT
 from murder.serve.arguments import arguments
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailboxes.select import parse_select
-from murder.wire.imap.response import status_line
+from murder.wire.imap.mailboxes.select import SelectRequest, parse_select
 from murder.wire.token import Scanner
 
 
@@ -23,6 +23,13 @@ async def _select(dialogue: FrontendImap, command: Command) -> None:
     request = await arguments(command, parse_select)
     if request.view is not None:
         raise BadSyntax("CONDSTORE or QRESYNC is expected")  # that is ours to say
+    if not await _select_at_home(dialogue, command, request):
+        await dialogue.frontend.locator.catch_up()
+        await _select_at_home(dialogue, command, request)
+
+
+async def _select_at_home(dialogue: FrontendImap, command: Command, request: SelectRequest) -> bool:
+    """False where the backend has not begun it: the mailbox that was selected before has just moved from there."""
     try:
         entry = await find_or_refer(dialogue, dialogue.name_of(request.mailbox), command)
         upstream = await dialogue.upstream(entry.server)
@@ -34,11 +41,19 @@ async def _select(dialogue: FrontendImap, command: Command) -> None:
     if request.condstore:
         await want_modseqs(dialogue, entry.server)
     dialogue.select(upstream, MailboxName(entry.name))
-    reply = await dialogue.relay_at(entry.server, command)
+    try:
+        reply = await dialogue.relay_at(entry.server, command)
+    except UpstreamFailure:
+        if not dialogue.is_to_follow:
+            raise
+        dialogue.deselect()
+        dialogue.send(LEFT)
+        return False
     if not reply.is_ok:
         dialogue.deselect()
     elif reply.code.upper() == b"READ-ONLY":
         dialogue.select(upstream, MailboxName(entry.name), is_read_only=True)
+    return True
 
 
 async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
@@ -47,10 +62,11 @@ async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
     if selected is None:
         return
     dialogue.deselect()
-    if selected.upstream is staying or selected.upstream.is_lost:
-        return
-    dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
-    await execute(dialogue, selected.upstream, b"UNSELECT")
+    if selected.upstream is staying:
+        return  # which says so
+    dialogue.send(LEFT)
+    if not selected.upstream.is_lost:  # as where it has just moved
+        await execute(dialogue, selected.upstream, b"UNSELECT")
 
 
 def run_close(dialogue: FrontendImap, command: Command) -> Running:

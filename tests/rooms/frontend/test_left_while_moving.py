@@ -1,0 +1,118 @@
+"""A client leaves its mailbox in the moment in which that moves: it is in the one it has asked for, and in no other."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from murder.model.entry import EntryState, MailboxEntry
+from murder.roles.mupdate.database.change import PutEntry
+from tests.kit.peer import Peer
+from tests.rooms.frontend.server import RIGHTS, Speak, named, running_frontend
+
+WORDS = b"IMAP4rev1 SASL-IR AUTH=PLAIN UNSELECT"
+BYE = b"* BYE [X-MOVED 1700000001 90 41 57 1] The selected mailbox has moved\r\n"
+CHANGED = [
+    b"* OK [CLOSED] The previous mailbox is closed",
+    b"* 3 EXISTS",
+    b"t OK [READ-WRITE] Completed",
+]
+
+
+class Backend:
+    """A scripted one; what it has been asked for. `before`: what is waited for before it greets."""
+
+    leaves_at = b""  # and does not answer
+
+    def __init__(self, before: asyncio.Event | None = None) -> None:
+        self.heard: list[bytes] = []
+        self.before = before
+        self.moves: Callable[[], object] = lambda: None
+        self.asked, self.left, self.gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.set()
+        if self.before is not None:
+            await self.before.wait()
+        writer.write(b"* OK [CAPABILITY " + WORDS + b"] here\r\n")
+        leaving = asyncio.create_task(self._leave(writer))
+        while line := await reader.readline():
+            tag, _, command = line.rstrip().partition(b" ")
+            self.heard.append(command)
+            if command == self.leaves_at:
+                self.left.set()
+            elif command.startswith(b"SELECT"):
+                writer.write(b"* 3 EXISTS\r\n" + tag + b" OK [READ-WRITE] Completed\r\n")
+            else:
+                writer.write(tag + b" OK Completed\r\n")
+        self.gone.set()
+        leaving.cancel()
+
+    async def _leave(self, writer: asyncio.StreamWriter) -> None:
+        await self.left.wait()
+        self.moves()
+        writer.write(BYE)
+        writer.write_eof()
+
+
+async def test_who_selects_another_is_not_taken_back_to_what_has_moved(tmp_path: Path) -> None:
+    """Else a STORE and EXPUNGE that were meant for this one would have been carried out in that one."""
+    old = Backend()
+    new = Backend(before=old.gone)
+    scripts: dict[str, tuple[str, Speak]] = {
+        "be1": ("imap", old.speak),
+        "be2": ("imap", new.speak),
+    }
+    users = {"ana": "be1", "ana/Other": "be2"}
+    async with running_frontend(tmp_path, scripts, users) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        assert b"* 3 EXISTS" in await client.ok("SELECT INBOX")
+        client.send(b"t SELECT INBOX/Other\r\n")
+        await new.asked.wait()  # the frontend is on its way there
+        home = MailboxEntry(named("ana"), EntryState.ACTIVE, b"be2!default", RIGHTS)
+        running.mailboxes.commit([PutEntry(home)])
+        old.left.set()
+        assert await client.until(b"t ") == CHANGED
+        await client.ok("STORE 1 +FLAGS (\\Deleted)")
+        await client.ok("EXPUNGE")
+        at = new.heard.index(b"SELECT INBOX/Other")
+        assert new.heard[at:] == [
+            b"SELECT INBOX/Other",
+            b"STORE 1 +FLAGS (\\Deleted)",
+            b"EXPUNGE",
+        ]
+        await client.close()
+
+
+@pytest.mark.parametrize("first", ["NOOP", "ENABLE QRESYNC"])  # the ways of a SELECT here
+async def test_what_is_selected_in_place_of_what_has_moved_is_looked_for_again(
+    first: str, tmp_path: Path
+) -> None:
+    """The backend has begun nothing: it has said that the mailbox before has left, and with it, here, all of this user's."""
+    old, new = Backend(), Backend()
+    old.leaves_at = b"SELECT INBOX/Other"
+    scripts: dict[str, tuple[str, Speak]] = {
+        "be1": ("imap", old.speak),
+        "be2": ("imap", new.speak),
+    }
+    async with running_frontend(
+        tmp_path, scripts, dict.fromkeys(("ana", "ana/Other"), "be1")
+    ) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        await client.ok(first)
+        await client.ok("SELECT INBOX")
+        old.moves = lambda: running.mailboxes.commit(
+            [
+                PutEntry(MailboxEntry(named(one), EntryState.ACTIVE, b"be2!default", RIGHTS))
+                for one in ("ana", "ana/Other")
+            ]
+        )
+        assert await client.command("SELECT INBOX/Other") == CHANGED
+        await client.ok("EXPUNGE")
+        assert new.heard[-2:] == [b"SELECT INBOX/Other", b"EXPUNGE"]
+        await client.close()
