@@ -309,6 +309,11 @@ class Journal:
             self._read_at = written_at if is_settled else -1
         return next((move for move in self._keeping if move.holds(name)), None)
 
+    def kept_for_others(self, move: Move) -> frozenset[MailboxName]:
+        """What the store keeps for the sake of other moves."""
+        others = (other for other in self.moves() if other.id != move.id and _keeps(other))
+        return frozenset(name for other in others for name in other.names)
+
 
 def _replace(path: Path, octets: bytes, check: Callable[[], None]) -> None:
     """No other worker replaces a file meanwhile."""

@@ -378,15 +378,17 @@ class Mover:
     # --- what the store still has
 
     async def forget(self, move: Move) -> Move:
-        """Remove what has left; nothing that the list shows. Raises Refusal(IN_USE) while it is on its way back: what is
-        kept is then part of what arrives."""
+        """Remove what has left; nothing that the list shows, or that has left again since and is kept for that. Raises
+        Refusal(IN_USE) while it is on its way back: what is kept is then part of what arrives."""
         # `begin` of an arriving move takes it too
         async with self.backend.announcer.locked(move.root):
             if self._is_coming_back(move):
                 raise Refusal(Code.IN_USE, f"What the move {move.id} keeps is on its way back")
-            back = self.backend.mailboxes.list.find(move.root) is not None
+            find = self.backend.mailboxes.list.find
+            others = self.journal.kept_for_others(move)
+            back = find(move.root) is not None or move.root in others
             for name in sorted(move.names, key=len, reverse=True):
-                if self.backend.mailboxes.list.find(name) is None:
+                if find(name) is None and name not in others:
                     await self.backend.store.delete(name)
             state = State.UNDONE if back else State.REMOVED
             move = await self.journal.save(move, state=state)

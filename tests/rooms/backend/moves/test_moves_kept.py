@@ -91,6 +91,28 @@ async def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
         assert not one.backend.mailboxes.list.intents()
 
 
+async def test_what_has_left_again_is_kept_for_the_move_that_took_it_last(tmp_path: Path) -> None:
+    """It was back; before what was kept until then was let go of, the next move had the tree."""
+
+    async def names(store: MailboxStore) -> set[MailboxName]:
+        return {box.name for box in await store.mailboxes()}
+
+    below = MailboxName(GONE + b".once")
+    async with kept(tmp_path) as (one, mover):
+        store = one.backend.store
+        for name in (GONE, below):
+            await store.create(name, "default")
+        former = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE, below))
+        last = Move("b2", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        for move in (former, last):
+            await mover.journal.save(move)
+        assert (await mover.forget(former)).state is State.UNDONE
+        assert await names(store) & {GONE, below} == {GONE}
+        assert one.backend.mailboxes.has_left(GONE)
+        assert (await mover.forget(last)).state is State.REMOVED
+        assert GONE not in await names(store)
+
+
 async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:
     async with kept(tmp_path) as (one, mover):
         stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
