@@ -316,15 +316,6 @@ class ClientDialogue(Dialogue):
             self.service.gate.connections.enter(login.user)
             self._counted_as = login.user
 
-    def count_at_once(self, user: str) -> bool:
-        """As `count_in` where nobody has been counted; False where they have as many as they may: they are to be refused
-        by it, and told."""
-        connections = self.service.gate.connections
-        if not connections.counter.enter(user, connections.most):
-            return False
-        self._counted_as = user
-        return True
-
     def count_out(self) -> None:
         """The user has one connection less (again)."""
         if self._counted_as is not None:

@@ -203,9 +203,10 @@ class FrontendPop3(Pop3Dialogue):
         address = way_of(self, login) if login is not None else None
         if login is None or address is None:
             return False
-        if not self.count_at_once(login.user):
-            return False
-        self._user = None
+        connections = gate.connections  # as `count_in`, in a call less
+        if not connections.counter.enter(login.user, connections.most):
+            return False  # to be refused again, and told
+        self._counted_as, self._user = login.user, None
         self._opening = Pop3Express(self, login, address)
         return True
 

@@ -39,7 +39,7 @@ from murder.roles.frontend.imap.dialogue import FrontendImap, Opening
 from murder.roles.frontend.imap.mail.modseqs import MAY_ASK, SHORTEST
 from murder.roles.frontend.imap.selected import Selected
 from murder.roles.frontend.locate import server_of
-from murder.roles.frontend.multiplexor.express import Express, enter_at_once
+from murder.roles.frontend.multiplexor.express import Express, way_of
 from murder.roles.frontend.placement import servers
 from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.serve.imap_commands import let_in
@@ -178,7 +178,12 @@ class Lobby(FrontendImap):
                 return False
             self.bad_commands = 0
             may_refer = frontend.refers_unable and self.would_refer(login.user)
-            if may_refer or not enter_at_once(self, match[0], login):
+            way = None if may_refer else way_of(self, login)
+            connections = gate.connections  # as `count_in`, in a call less
+            if way is not None and connections.counter.enter(login.user, connections.most):
+                self._counted_as = login.user
+                Express(self, match[0], login, *way)
+            else:
                 command = parse_command(match[0])
                 self.go_on(command, let_in(self, command, login))
             return True
@@ -190,9 +195,12 @@ class Lobby(FrontendImap):
                 or self._is_all_known(seen)
             )
             or (frontend.refers_unable and self.would_refer(login.user))
-            or not self.count_at_once(login.user)
         ):
             return False
+        connections = gate.connections
+        if not connections.counter.enter(login.user, connections.most):
+            return False  # to be refused again, and told
+        self._counted_as = login.user
         session = self.session
         self.login, self._log = login, None
         session.logged_in()

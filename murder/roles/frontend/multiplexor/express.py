@@ -172,17 +172,13 @@ class Express(Entering):
             dialogue.go_on(command, let_in(dialogue, command, self.login))
 
 
-def enter_at_once(dialogue: FrontendImap, octets: bytes, login: Login) -> bool:
-    """Whether this login, which is right and not referred, is on its way to its server; where not, nothing has been counted
-    or said."""
+def way_of(dialogue: FrontendImap, login: Login) -> tuple[Address, str] | None:
+    """How the server of a user, who is not referred, is reached, and who they are there, if nothing is to be asked on the
+    way; else None."""
     multiplexor = dialogue.frontend.multiplexor
     if multiplexor is None or HOPS_FIELD in dialogue.client_id:
-        return False
-    way = multiplexor.at_once(login)
-    if way is None or not dialogue.count_at_once(login.user):
-        return False
-    Express(dialogue, octets, login, *way)
-    return True
+        return None
+    return multiplexor.at_once(login)
 
 
 @functools.lru_cache(maxsize=64)  # a server says the same at every login
