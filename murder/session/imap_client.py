@@ -35,11 +35,6 @@ class ResponseCutter:
         self.left = b""  # the line that says that a watched mailbox has moved away
 
     @property
-    def is_between(self) -> bool:
-        """Whether all responses so far are whole."""
-        return not (self.held or self.inside or self.literal)
-
-    @property
     def is_inside(self) -> bool:
         """Whether what was given out ends in the middle of a response."""
         return self.inside or bool(self.literal)

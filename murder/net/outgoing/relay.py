@@ -546,8 +546,8 @@ class ImapUpstream:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, and nothing is half said."""
-        is_asked = self.flight or self._own is not None or self._asker is not None
-        return not (self.is_lost or is_asked) and self._cutter.is_between
+        busy = self.is_lost or self.flight or self._own is not None or self._asker is not None
+        return not (busy or (cutter := self._cutter).held or cutter.inside or cutter.literal)
 
     def serve(self, client: Client, timeout_s: float, max_message: int) -> None:
         """From now on for this client, with nothing of the one before, and with the limits of now."""

@@ -157,18 +157,16 @@ class Lobby(FrontendImap):
     def _enter_at_once(self, match: re.Match[bytes]) -> bool:
         """Where the dialogue would admit the user without waiting, count them and refer them nowhere."""
         tag, quoted_user, user, quoted_password, password, plain, _ = match.groups()
-        name, secret = user or quoted_user, password or quoted_password or b""
+        name, secret, authzid = user or quoted_user, password or quoted_password or b"", b""
         if plain is not None:
             try:
                 authzid, name, secret = a2b_base64(plain, strict_mode=True).split(b"\0")
             except (NoBase64, ValueError):
                 return False
-            if authzid:
-                return False
-        if not name or not name.isascii():
+        if authzid or not name or not name.isascii():
             return False
         service, connection, frontend = self.service, self.connection, self.frontend
-        gate, limits = service.gate, service.limits
+        gate, limits, connections = service.gate, service.limits, service.gate.connections
         mechanism = "LOGIN" if plain is None else "PLAIN"
         login = gate.admit_at_once(
             name.decode("ascii"), secret, connection, self.protocol, mechanism
@@ -179,7 +177,6 @@ class Lobby(FrontendImap):
             self.bad_commands = 0
             may_refer = frontend.refers_unable and self.would_refer(login.user)
             way = None if may_refer else way_of(self, login)
-            connections = gate.connections  # as `count_in`, in a call less
             if way is not None and connections.counter.enter(login.user, connections.most):
                 self._counted_as = login.user
                 Express(self, match[0], login, *way)
@@ -197,7 +194,6 @@ class Lobby(FrontendImap):
             or (frontend.refers_unable and self.would_refer(login.user))
         ):
             return False
-        connections = gate.connections
         if not connections.counter.enter(login.user, connections.most):
             return False  # to be refused again, and told
         self._counted_as = login.user
