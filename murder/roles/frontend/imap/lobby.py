@@ -39,7 +39,7 @@ from murder.roles.frontend.imap.dialogue import FrontendImap, Opening
 from murder.roles.frontend.imap.mail.modseqs import MAY_ASK, SHORTEST
 from murder.roles.frontend.imap.selected import Selected
 from murder.roles.frontend.locate import server_of
-from murder.roles.frontend.multiplexor.express import Express, way_of
+from murder.roles.frontend.multiplexor.express import Express
 from murder.roles.frontend.placement import servers
 from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.serve.imap_commands import let_in
@@ -171,12 +171,12 @@ class Lobby(FrontendImap):
         login = gate.admit_at_once(
             name.decode("ascii"), secret, connection, self.protocol, mechanism
         )
-        if frontend.multiplexor is not None:
+        if (multiplexor := frontend.multiplexor) is not None:
             if login is None or gate.own_passwords:  # or it is to be carried on
                 return False
             self.bad_commands = 0
-            may_refer = frontend.refers_unable and self.would_refer(login.user)
-            way = None if may_refer else way_of(self, login)
+            is_odd = frontend.refers_unable and self.would_refer(login.user)
+            way = None if is_odd or HOPS_FIELD in self.client_id else multiplexor.at_once(login)
             if way is not None and connections.counter.enter(login.user, connections.most):
                 self._counted_as = login.user
                 Express(self, match[0], login, *way)

@@ -172,15 +172,6 @@ class Express(Entering):
             dialogue.go_on(command, let_in(dialogue, command, self.login))
 
 
-def way_of(dialogue: FrontendImap, login: Login) -> tuple[Address, str] | None:
-    """How the server of a user, who is not referred, is reached, and who they are there, if nothing is to be asked on the
-    way; else None."""
-    multiplexor = dialogue.frontend.multiplexor
-    if multiplexor is None or HOPS_FIELD in dialogue.client_id:
-        return None
-    return multiplexor.at_once(login)
-
-
 @functools.lru_cache(maxsize=64)  # a server says the same at every login
 def _words(octets: bytes) -> frozenset[bytes]:
     of_lines = (words_in(line) for line in reversed(octets.split(b"\r\n")))
