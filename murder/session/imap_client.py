@@ -65,6 +65,7 @@ class ResponseCutter:
             ):
                 return data, data[end:], b""
         at, size, plain = 0, len(data), 0
+        worth: _Worth | None = None
         while at < size:
             if self.literal:
                 step = min(self.literal, size - at)
@@ -94,7 +95,8 @@ class ResponseCutter:
             at = end
             plain = 0 if self.inside else plain + 1
             if plain > 1 and size - at > _WORTH_SKIPPING:
-                at, plain = _skip(data, at), 0
+                worth = worth or _Worth(data)
+                at, plain = worth.skip(at), 0
         return data, None, b""
 
     def _hold(self, data: bytes, at: int) -> bytes:
@@ -118,13 +120,25 @@ def _is_smuggled(data: bytes, at: int, tag: bytes) -> bool:
     return _TAGGED.match(data, at) is not None or (data[at] == _PLUS and not tag)
 
 
-def _skip(data: bytes, at: int) -> int:
-    """From the beginning of a line on: where the first line begins that may be no untagged response or a BYE, announce a
-    literal, or be unfinished. A FETCH of all flags has thousands of others."""
-    announced = data.find(b"}\r\n", at)
-    last = data.rfind(b"\n", at - 1, announced if announced >= 0 else len(data)) + 1
-    match = _WORTH_A_LOOK.search(data, at - 1, last)
-    return match.start() + 1 if match is not None else last
+class _Worth:
+    """Where a block of lines is worth a look. It is searched once, however often it is asked."""
+
+    __slots__ = ("_announced", "_data", "_last")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._announced = self._last = -1
+
+    def skip(self, at: int) -> int:
+        """From the beginning of a line on: where the first line begins that may be no untagged response or a BYE, announce
+        a literal, or be unfinished. A FETCH of all flags has thousands of others."""
+        data = self._data
+        if self._announced < at:
+            announced = data.find(b"}\r\n", at)
+            self._announced = announced if announced >= 0 else len(data)
+            self._last = data.rfind(b"\n", at - 1, self._announced) + 1
+        match = _WORTH_A_LOOK.search(data, at - 1, self._last)
+        return match.start() + 1 if match is not None else self._last
 
 
 def non_synchronising(octets: bytes) -> bytes:

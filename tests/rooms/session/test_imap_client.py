@@ -1,5 +1,7 @@
 """What passes through a frontend: the tagged line is found wherever it is, BYE is kept back, literals are only counted."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +25,16 @@ def run(pieces: list[bytes]) -> tuple[bytes, list[bytes]]:
             if line is not None:
                 ends.append(line)
     return passed, ends
+
+
+class Searched(bytes):
+    """Octets that count how often all of them are searched for a literal."""
+
+    times = 0
+
+    def find(self, what: Any, *within: Any) -> int:
+        self.times += what == b"}\r\n"
+        return super().find(what, *within)
 
 
 LINES = (
@@ -78,3 +90,13 @@ def test_unasked_comes_nothing_but_untagged_responses() -> None:
     for octets in (b"A1 OK\r\n", b"+ go\r\n", b"* 1 EXISTS\r\n" * 90 + b"A1 OK\r\n* 1 EXISTS\r\n"):
         with pytest.raises(BadSyntax):
             ResponseCutter().feed(octets, b"")
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b"x\r\n"])
+def test_however_many_lines_are_worth_a_look_a_block_is_searched_once(line: bytes) -> None:
+    """Without end, they are sent by somebody who means ill; and the last one is not whole."""
+    stream = Searched(line * 2000 + b"* " + b"1" * 6000)
+    cutter = ResponseCutter()
+    passed, end, rest = cutter.feed(stream, b"A1")
+    assert (passed + cutter.held, end, rest) == (stream, None, b"")
+    assert stream.times < 5
