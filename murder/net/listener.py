@@ -69,6 +69,8 @@ class Guests:
         self._strangers: dict[
             Stranger, tuple[str, float]
         ] = {}  # place and time; the longest here first
+        # the client has logged in; in a step, as each session comes here
+        self.known: Callable[[Connection], None] = functools.partial(self.no_stranger, is_in=True)
 
     def enter(self, who: Stranger, peer: str, bounds: Bounds) -> str:
         """One more, a stranger as yet; or the key of the limit that forbids it."""
@@ -119,15 +121,8 @@ class Guests:
         self._total.leave()
         self._from_address.leave(place_of(peer) if ":" in peer else peer)
 
-    def known(self, who: Connection) -> None:
-        """The client has logged in."""
-        self.no_stranger(who)
-        certificate = who.certificate
-        if certificate is not None and certificate.roles:
-            self.is_nodes(came_from(who))
-
-    def no_stranger(self, who: Stranger) -> None:
-        """The client has logged in, or has gone."""
+    def no_stranger(self, who: Stranger, is_in: bool = False) -> None:
+        """The client has logged in (`is_in`), or has gone."""
         noted = self._strangers.pop(who, None)
         if noted is not None:
             place = noted[0]
@@ -136,6 +131,10 @@ class Guests:
                 self._strangers_from[place] = left
             else:
                 self._strangers_from.pop(place, None)
+        if is_in and isinstance(who, Connection):
+            certificate = who.certificate
+            if certificate is not None and certificate.roles:
+                self.is_nodes(came_from(who))
 
     def publish(self) -> None:
         """There is a limit by address (now)."""

@@ -20,7 +20,7 @@ from typing import Final, cast
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP
 from murder.net.connection import Connection
-from murder.net.outgoing.exchange import Client, Reply
+from murder.net.outgoing.exchange import LASTING_PARTS, LASTING_WORDS, Client, Reply
 from murder.net.outgoing.proving import CURES, GSSAPI, Proof, cure_of
 from murder.net.outgoing.relay import ImapUpstream
 from murder.net.outgoing.upstream import Address, Upstreams
@@ -30,9 +30,8 @@ from murder.wire.token import string
 UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
 UNSELECT: Final = b"UNSELECT"
 SAME_USER_S: Final = 600.0  # of one login: a server looks at a user's groups then only
-# Beyond the mailbox: CONDSTORE once it was used (RFC 7162 §3.1), what ENABLE, NOTIFY and COMPRESS began
 OUTLASTING: Final = re.compile(
-    rb"(?i)CONDSTORE|QRESYNC|MODSEQ|CHANGEDSINCE|\b(?:ENABLE|NOTIFY|COMPRESS|LANGUAGE)\b"
+    rb"(?i)" + b"|".join(LASTING_PARTS) + rb"|\b(?:" + b"|".join(LASTING_WORDS) + rb")\b"
 )
 TOLD: Final = b"CAPABILITY "
 OURS: Final = b"X-XFER"  # backends of murder tell it

@@ -18,8 +18,11 @@ from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.bulk import BULK_OCTETS, SLICE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import (
+    LASTING,
     MAX_COLLECTED,
     RESPONSE_OCTETS,
+    SEARCHED_OCTETS,
+    STRAY,
     Asker,
     Client,
     Hears,
@@ -44,12 +47,8 @@ MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its en
 ANSWER_TIMES: Final = 4  # the wait for octets, of a whole answer that is kept
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
-SEARCHED_OCTETS: Final = 4096  # of one write, for what outlasts a mailbox
 KEPT_OCTETS: Final = 2048  # of one write, to be sent again: no more than 2 MiB a connection
 MAX_KEPT: Final = 2 * MAX_IN_FLIGHT  # such writes; those of commands in flight are among the last
-
-# A line that ends a command, and is neither an untagged response nor one to a command of our own (`_prefix`)
-_STRAY: Final = re.compile(rb"(?im)^(?!\* |\+|M[0-9a-f]{8}-)[^ \r\n]++ ++(?:OK|NO|BAD)\b")
 
 _numbers = itertools.count(1)
 
@@ -90,8 +89,7 @@ class ImapUpstream:
         self.has_no_hurry = False  # IDLE: silence is no failure
         # its next answer waits until the last one is acknowledged (Nagle), which takes a kernel 40 ms: Cyrus, most likely
         self.holds_answers_back = True
-        self.user = ""  # for whom alone it is kept (`pool`)
-        self.entered_at = 0.0  # likewise: when they were let in
+        self.user, self.entered_at = "", 0.0  # for whom alone it is kept (`pool`), let in then
         self.outlasting: re.Pattern[bytes] | None = None  # ends that; None, too, once it was said
         self.times: Durations | None = None  # where relayed commands are counted
         self._relayed_at = 0.0  # the first of those in flight
@@ -194,7 +192,9 @@ class ImapUpstream:
             if not self.sweep_slot:
                 self.watch()
         if self.outlasting is not None:
-            self._look_for_outlasting(octets)
+            upper = octets.upper() if len(octets) <= SEARCHED_OCTETS else LASTING[0]
+            if any(map(upper.__contains__, LASTING)):
+                self._look_for_outlasting(octets)
         for tag in tags:
             self.flight.append((tag, None))
         self._sent.append((tags, octets if len(octets) <= KEPT_OCTETS else b""))
@@ -213,7 +213,6 @@ class ImapUpstream:
         self.connection.write(octets)
 
     def _look_for_outlasting(self, octets: bytes) -> None:
-        """Of what is long, nobody knows."""
         outlasting = self.outlasting
         if outlasting is None or len(octets) > SEARCHED_OCTETS or outlasting.search(octets):
             self.outlasting = None
@@ -353,7 +352,7 @@ class ImapUpstream:
                 raise BadSyntax("an endless answer to a login")
             self._heard = data
             return
-        if begin and _STRAY.search(data, 0, begin):
+        if begin and STRAY.search(data, 0, begin):
             raise BadSyntax("a tagged response to what nobody asked")
         self._asker, self._heard = None, b""
         if asker is not None:

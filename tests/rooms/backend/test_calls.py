@@ -2,7 +2,6 @@
 left out."""
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from tests.kit.steps import counting_calls
+from tests.kit.steps import Profiled, counting_calls
 from tests.rooms.backend.server import USERS, running_backend, spool_store
 
 TIMES: Final = 20
@@ -161,10 +160,7 @@ async def test_no_command_looks_through_a_protocol_for_what_a_mailbox_can_do(
         await tell(b"APPEND INBOX {4+}\r\na: b")
         for _ in range(2):  # what is kept is so from then on
             asked.clear()
-            sys.setprofile(note)
-            try:
+            with Profiled(note):
                 for command in (b"SELECT INBOX", *MOST, b"FETCH 1 (ENVELOPE)", b"SELECT INBOX"):
                     await tell(command.replace(b" 2 ", b" 1 ").replace(b"1:5", b"1"))
-            finally:
-                sys.setprofile(None)
     assert not asked

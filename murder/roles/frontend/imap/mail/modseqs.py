@@ -22,8 +22,9 @@ from murder.wire.imap.mail.search import parse_search, parse_sort, parse_thread
 from murder.wire.imap.mail.store import parse_store
 from murder.wire.token import Scanner
 
-MAY_ASK: Final = re.compile(rb"MODSEQ|CHANGEDSINCE", re.IGNORECASE)
-SHORTEST: Final = len(b"a FETCH 1 MODSEQ\r\n")  # of such a command
+MARKS: Final = (b"MODSEQ", b"CHANGEDSINCE")  # of such a command, in capitals
+MAY_ASK: Final = re.compile(b"|".join(MARKS), re.IGNORECASE)
+SHORTEST: Final = len(b"a FETCH 1 MODSEQ\r\n")  # such a command
 
 
 def run(dialogue: FrontendImap, command: Command) -> Running:
