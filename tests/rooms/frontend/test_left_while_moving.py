@@ -116,3 +116,31 @@ async def test_what_is_selected_in_place_of_what_has_moved_is_looked_for_again(
         await client.ok("EXPUNGE")
         assert new.heard[-2:] == [b"SELECT INBOX/Other", b"EXPUNGE"]
         await client.close()
+
+
+@pytest.mark.parametrize("first", ["NOOP", "ENABLE QRESYNC"])
+async def test_a_backend_that_says_each_time_that_it_has_moved_is_not_asked_for_ever(
+    first: str, tmp_path: Path
+) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"* OK [CAPABILITY " + WORDS + b"] here\r\n")
+        while line := await reader.readline():
+            tag, _, command = line.rstrip().partition(b" ")
+            if command == b"SELECT INBOX/Other":
+                writer.write(BYE)
+                writer.write_eof()
+            else:
+                writer.write(tag + b" OK [READ-WRITE] Completed\r\n")
+
+    users = dict.fromkeys(("ana", "ana/Other"), "be1")
+    async with running_frontend(tmp_path, {"be1": ("imap", speak)}, users) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        await client.ok(first)
+        await client.ok("SELECT INBOX")
+        answer = await client.command("SELECT INBOX/Other")
+        assert answer[-1].startswith(b"t NO [UNAVAILABLE] ")
+        assert b"* OK [CLOSED] The previous mailbox is closed" in answer
+        await client.ok("SELECT INBOX")
+        await client.close()

@@ -25,11 +25,14 @@ async def _select(dialogue: FrontendImap, command: Command) -> None:
         raise BadSyntax("CONDSTORE or QRESYNC is expected")  # that is ours to say
     if not await _select_at_home(dialogue, command, request):
         await dialogue.frontend.locator.catch_up()
-        await _select_at_home(dialogue, command, request)
+        await _select_at_home(dialogue, command, request, is_again=True)
 
 
-async def _select_at_home(dialogue: FrontendImap, command: Command, request: SelectRequest) -> bool:
-    """False where the backend has not begun it: the mailbox that was selected before has just moved from there."""
+async def _select_at_home(
+    dialogue: FrontendImap, command: Command, request: SelectRequest, *, is_again: bool = False
+) -> bool:
+    """False where the backend has not begun it: the mailbox that was selected before has just moved from there. Raises
+    UpstreamFailure, where `is_again` for that, too."""
     try:
         entry = await find_or_refer(dialogue, dialogue.name_of(request.mailbox), command)
         upstream = await dialogue.upstream(entry.server)
@@ -47,6 +50,8 @@ async def _select_at_home(dialogue: FrontendImap, command: Command, request: Sel
         if not dialogue.is_to_follow:
             raise
         dialogue.deselect()
+        if is_again:
+            raise
         dialogue.send(LEFT)
         return False
     if not reply.is_ok:
