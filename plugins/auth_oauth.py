@@ -188,7 +188,8 @@ class OAuth:
         self._domains = frozenset(domain.lower() for domain in settings.domains)
         self._keys: dict[str, Any] = {}  # of jwt.PyJWK, by their names
         self._keys_at = float("-inf")
-        self._looked_at = self._tried_at = float("-inf")  # the last look's beginning, and end
+        self._looked_at = float("-inf")  # the beginning of the last look that told something
+        self._tried_at = float("-inf")  # the last one's end
         self._away: UpstreamFailure | None = None  # why that had no keys
         self._fetching = asyncio.Lock()
         self._made: tuple[object, httpx.AsyncClient] | None = None
@@ -353,14 +354,15 @@ class OAuth:
         await self._fetch()
 
     async def _fetch(self) -> None:
-        """Get the keys. Where they cannot be had those that are known stay."""
-        self._looked_at = time.monotonic()
+        """Get the keys. Where they cannot be had those that are known stay. Whoever waits for a look that was broken off
+        has learned nothing by it, and looks."""
+        began = time.monotonic()
         try:
             self._keys = await self._keys_of_issuer()
-            self._keys_at = time.monotonic()
+            self._looked_at, self._keys_at = began, time.monotonic()
             self._away = None
         except UpstreamFailure as failure:
-            self._away = failure
+            self._looked_at, self._away = began, failure
             raise
         finally:
             self._tried_at = time.monotonic()

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ class Provider(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.is_broken = False
         self.apart_s = 0  # its clock, from ours
+        self.asked_for_keys, self.may_answer = threading.Event(), threading.Event()
+        self.may_answer.set()
         self.turn("one")
 
     @property
@@ -75,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         server.asked.append(self.path)
         if self.path == auth_oauth.WELL_KNOWN:
             return self.answer({"issuer": server.url, "jwks_uri": server.url + "/keys"})
+        server.asked_for_keys.set()
+        server.may_answer.wait(60)
         keys = []
         for name, key in server.keys.items():
             made = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
@@ -232,6 +237,24 @@ async def test_keys_are_fetched_again_for_one_that_is_new(monkeypatch: pytest.Mo
         assert await users.check_token(HERE, "", old) is Denied.UNKNOWN
         server.is_broken = True  # what is known goes on counting
         assert isinstance(await users.check_token(HERE, "", new), Identity)
+
+
+async def test_a_look_that_is_broken_off_makes_no_token_of_others_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(auth_oauth, "AGAIN_S", 0.1)
+    with provider() as server:
+        users = checking(server)
+        assert isinstance(await users.check_token(HERE, "", server.token()), Identity)
+        server.turn("two")
+        new, server.asked_for_keys = server.token(), threading.Event()
+        server.may_answer.clear()
+        first = asyncio.create_task(users.check_token(HERE, "", new))
+        second = asyncio.create_task(users.check_token(HERE, "", new))
+        assert await asyncio.to_thread(server.asked_for_keys.wait, 60)
+        first.cancel()
+        server.may_answer.set()
+        assert isinstance(await second, Identity)
 
 
 async def test_a_new_key_of_a_provider_that_is_away_is_no_wrong_token(
