@@ -3,7 +3,6 @@ is looked for. Each root's database has its own besides (`schema`), and becomes 
 """
 
 import contextlib
-import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -41,6 +40,7 @@ def need_store(folder: Path) -> None:
     """Asked before anybody hears that a mailbox is not there, or a new one is made. Raises Refusal where the whole store has
     gone since `check_format`, as a file system that is not mounted any more: that it has no mail, a client would believe."""
     path = folder / FILE
-    if not path.exists():
-        gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        raise disk_error(gone, path)
+    try:
+        os.stat(path)
+    except OSError as error:  # whatever it is: a server of files that does not answer, too
+        raise disk_error(error, path) from error
