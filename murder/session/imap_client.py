@@ -17,16 +17,20 @@ _STAR, _PLUS = b"*+"
 _TAGGED: Final = re.compile(rb"(?i)[^ \r\n]++ ++(?:OK|NO|BAD)\b")
 _WORTH_A_LOOK: Final = re.compile(rb"\n(?:[^*]|\* (?:[Bb]|OK \[X))")
 _WORTH_SKIPPING: Final = 256  # octets
+STEPS: Final = 1000  # lines and literals looked at in one turn of a loop: some milliseconds
+COPIED_OCTETS: Final = 16 * 1024  # copied in the time of such a step
 _TAIL: Final = 40  # octets of an unfinished line that could announce a literal
 
 
 class ResponseCutter:
     """Octets in by `feed`; out come octets to pass on, up to and with a tagged line each time."""
 
-    __slots__ = ("bye", "held", "inside", "left", "literal")
+    __slots__ = ("bye", "held", "inside", "is_behind", "left", "literal", "steps")
 
     def __init__(self) -> None:
-        self.held = b""  # an unfinished line
+        self.held = b""  # an unfinished line, or (`is_behind`) all that has not been looked at
+        self.steps = 0  # of this turn: who feeds begins one with 0
+        self.is_behind = False  # the last `feed` has stopped before the end, for this turn
         self.inside = (
             False  # the next line continues a response (behind a literal, or a long line's rest)
         )
@@ -41,14 +45,14 @@ class ResponseCutter:
 
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
         """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out, and what
-        goes into `left`: the frontend's own business.
+        goes into `left`: the frontend's own business. Where it `is_behind` then, feed b"" in the next turn (`steps`).
 
         `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for a line with another tag (a server
         that is not the client's could answer for one that is), and for a literal that the client may read otherwise.
         """
         if self.held:
             data = self.held + data
-            self.held = b""
+            self.held, self.is_behind = b"", False
         elif not self.literal and not self.inside and tag and data.startswith(tag):
             end = data.find(b"\r\n") + 2  # the common case: one tagged line and no more
             if end == len(data) and data[len(tag) : len(tag) + 1] == b" ":
@@ -67,6 +71,10 @@ class ResponseCutter:
         at, size, plain = 0, len(data), 0
         worth: _Worth | None = None
         while at < size:
+            self.steps += 1
+            if self.steps > STEPS:
+                self.held, self.is_behind = data[at:], True
+                return data[:at], None, b""
             if self.literal:
                 step = min(self.literal, size - at)
                 self.literal -= step
@@ -76,12 +84,15 @@ class ResponseCutter:
             if not end:
                 return self._hold(data, at), None, b""
             if not self.inside and tag and data.startswith(tag + b" ", at):
+                self.steps += (size - end) // COPIED_OCTETS
                 return data[:end], data[at:end], data[end:]
             if not self.inside and data[at : at + 5].upper() == b"* BYE":
-                self.bye = data[at:end]
-                return data[:at], None, data[end:]  # the backend leaves; the client does not
+                self.bye = data[at:end]  # the backend leaves; the client does not
+                self.steps += (size - end) // COPIED_OCTETS
+                return data[:at], None, data[end:]
             if not self.inside and data.startswith(LEFT, at):
                 self.left = data[at:end]
+                self.steps += (size - end) // COPIED_OCTETS
                 return data[:at], None, data[end:]
             if not self.inside and data[at] != _STAR and _is_smuggled(data, at, tag):
                 raise BadSyntax("a tagged response to what nobody asked")

@@ -131,7 +131,7 @@ WATCHED: Final = {
         "faults/test_hostile_backend.py::test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reaches_the_client",
         "rooms/frontend/entering/test_multiplexor.py::test_what_nobody_reads_is_not_read_at_the_other_end",
         "faults/test_hostile_backend.py::test_what_a_url_names_is_not_collected",
-        "rooms/session/test_imap_client.py::test_however_many_lines_are_worth_a_look_a_block_is_searched_once",
+        "rooms/session/test_imap_client.py::test_lines_that_are_worth_a_look_are_looked_at_a_turn_at_a_time_and_once",
     ),
     "an import from a malicious server": (
         "rooms/cli/test_import_sources.py::test_an_answer_without_end_is_broken_off",

@@ -54,7 +54,7 @@ def parse_reply(line: bytes, untagged: list[bytes] | None = None) -> Reply:
 
 
 Untagged = Callable[[bytes], None] | None
-Into = Callable[[Literal], Callable[[bytes], object] | None]
+Into = Callable[[Literal], Callable[[bytes], object] | None] | None
 """Asked about a literal of an answer: who takes its octets as they come; None: it is collected. Behind one that was taken,
 the rest of its response is a response of its own. May raise BadSyntax: the connection ends."""
 
@@ -79,7 +79,7 @@ class InternalCommand:
         tag: bytes,
         untagged: Untagged,
         max_message: int,
-        into: Into | None = None,
+        into: Into = None,
     ) -> None:
         self.tag = tag
         self.untagged = untagged

@@ -1,22 +1,21 @@
 """A frontend's connection to one backend as one user: commands out, answers passed to the client or read here.
 
 The hot path: `relay` writes a command and queues its tag; answers go through a `ResponseCutter` to the client's
-connection, untouched. Own commands (`ask`) run only while nothing is in flight. Back-pressure goes both ways.
+connection, untouched (`passing`). Own commands (`ask`) run only while nothing is in flight. Back-pressure goes both ways.
 """
 
 import asyncio
+import functools
 import itertools
 import re
 import secrets
 import time
 from bisect import bisect_left
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
-from murder.net.bulk import BULK_OCTETS, SLICE_OCTETS, took_much, write_much
-from murder.net.connection import Connection
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.outgoing.exchange import (
     LASTING,
     MAX_COLLECTED,
@@ -25,7 +24,6 @@ from murder.net.outgoing.exchange import (
     STRAY,
     Asker,
     Client,
-    Hears,
     InternalCommand,
     Into,
     Keeper,
@@ -34,11 +32,12 @@ from murder.net.outgoing.exchange import (
     parse_reply,
     unanswered_of,
 )
+from murder.net.outgoing.passing import PassesOn
 from murder.net.outgoing.upstream import Address
 from murder.net.sweep import NOWHERE, SLOT_S, here
-from murder.net.turns import TURN_S
-from murder.session.imap_client import ResponseCutter, is_tagged
-from murder.trail.figures import CLASSES_S, Durations
+from murder.net.turns import LATE_TURN_S, TURN_S, stand_in_line
+from murder.session.imap_client import is_tagged
+from murder.trail.figures import CLASSES_S
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.mailboxes.moved import LEFT
 from murder.wire.imap.response import LASTS
@@ -53,25 +52,18 @@ MAX_KEPT: Final = 2 * MAX_IN_FLIGHT  # such writes; those of commands in flight 
 _numbers = itertools.count(1)
 
 
-class ImapUpstream:
+class ImapUpstream(PassesOn):
     """See the module. Made by `pool.open_imap`."""
 
     def __init__(
         self, address: Address, client: Client, timeout_s: float, max_message: int
     ) -> None:
+        super().__init__(client)
         self.address = address
         self.server = address.server
-        self.client = client
         self.capabilities: frozenset[bytes] = frozenset()
-        self.connection: Connection
-        self.is_lost = False
-        self.passes_unsolicited = False  # the client has a mailbox selected here
         self._timeout_s = timeout_s
         self._max_message = max_message
-        self._cutter = ResponseCutter()
-        self.flight: deque[tuple[bytes, asyncio.Future[Reply] | Hears | None]] = deque()
-        self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
-        self._own: InternalCommand | None = None
         # of whose question `_asked` is the tag, and `_heard` what has come of the answer
         self._asker: Asker | None = None
         self._asked, self._heard, self._asked_until = b"", b"", 0.0
@@ -84,16 +76,12 @@ class ImapUpstream:
         self._active_at = 0.0
         self.keeper: Keeper | None = None  # while it waits for its next user
         self._kept_until = 0.0
-        self._waits_for_client = False
         self.awaits_tls = False  # what comes now in plain text was injected (CVE-2011-0411)
         self.has_no_hurry = False  # IDLE: silence is no failure
         # its next answer waits until the last one is acknowledged (Nagle), which takes a kernel 40 ms: Cyrus, most likely
         self.holds_answers_back = True
         self.user, self.entered_at = "", 0.0  # for whom alone it is kept (`pool`), let in then
         self.outlasting: re.Pattern[bytes] | None = None  # ends that; None, too, once it was said
-        self.times: Durations | None = None  # where relayed commands are counted
-        self._relayed_at = 0.0  # the first of those in flight
-        self._withheld = b""  # the tag of a command whose tagged line does not pass
 
     # --- Receiver
 
@@ -131,7 +119,9 @@ class ImapUpstream:
                 return
         self._active_at = self.loop.time()
         try:
-            if self._own is not None:
+            if cutter.is_behind:
+                self._pass_on(data)
+            elif self._own is not None:
                 self._collect(data)
             elif self._asker is not None:
                 self._hear(data)
@@ -155,7 +145,11 @@ class ImapUpstream:
         self.client.upstream_idle(self)
 
     def lost(self, error: Exception | None) -> None:
-        self._end(UpstreamKind.LOST, str(error or "it closed the connection"))
+        why = str(error or "it closed the connection")
+        if self._cutter.is_behind and not self.is_lost:
+            self._ends_with = why  # behind all that came before
+        else:
+            self._end(UpstreamKind.LOST, why)
 
     # --- relaying
 
@@ -236,67 +230,9 @@ class ImapUpstream:
         self._withheld = b"" if is_last else tag
         return await future
 
-    def _pass_on(self, octets: bytes) -> None:
-        client, flight = self.client.connection, self.flight
-        gathered = b""
-        while octets:
-            tag = flight[0][0] if flight else b""
-            passed, line, octets = self._cutter.feed(octets, tag)
-            if self._cutter.left:
-                self._tell_left(self._cutter.left)
-                self._cutter.left = b""
-            if line is not None and tag == self._withheld:
-                passed, self._withheld = passed[: -len(line)], b""
-            # without a tag nobody asked: it is passed to who has this backend's mailbox selected
-            if passed and (tag or self.passes_unsolicited):
-                gathered = gathered + passed if gathered else passed
-            if line is None:
-                continue
-            _, future = flight.popleft()
-            if future is None and flight:
-                continue
-            if gathered:
-                if client.is_plain and not client.gathered and len(gathered) <= SLICE_OCTETS:
-                    client.transport.write(gathered)
-                else:
-                    write_much(client, gathered)
-                gathered = b""
-            if callable(future):
-                future(line)
-            elif future is not None and not future.done():
-                future.set_result(parse_reply(line))
-            if not flight:
-                self._sent.clear()
-                if future is None and self.times is not None:
-                    self.times.note(self.loop.time() - self._relayed_at)
-                if not self.client.is_flowing:
-                    self.client.upstream_idle(self)
-        if gathered:
-            if client.is_plain and not client.gathered and len(gathered) <= SLICE_OCTETS:
-                client.transport.write(gathered)
-            else:
-                write_much(client, gathered)
-        if client.writing_paused:
-            self._waits_for_client = True
-            self.connection.pause_reading()
-
-    def client_writable(self) -> None:
-        """The client takes octets again."""
-        if self._waits_for_client:
-            self._waits_for_client = False
-            self.connection.resume_reading()
-            if self._own is not None:
-                self.loop.call_soon(self._collect_again, self._own)
-
     # --- own commands
 
-    async def execute(
-        self,
-        command: bytes,
-        *,
-        untagged: Untagged = None,
-        into: Into | None = None,
-    ) -> Reply:
+    async def execute(self, command: bytes, untagged: Untagged = None, into: Into = None) -> Reply:
         """An own command, without tag and line end; nothing of its answer passes to the client. Each untagged response
         goes, whole but for what `into` takes, to `untagged`, or into the Reply. Raises UpstreamFailure."""
         tag = self.next_tag()
@@ -306,9 +242,7 @@ class ImapUpstream:
     def next_tag(self) -> bytes:
         return next(self.tags)
 
-    async def answer(
-        self, tag: bytes, untagged: Untagged = None, into: Into | None = None
-    ) -> Reply:
+    async def answer(self, tag: bytes, untagged: Untagged = None, into: Into = None) -> Reply:
         """After `write` of an own command: its end. Raises UpstreamFailure."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
@@ -413,7 +347,9 @@ class ImapUpstream:
         assert own is not None
         if octets:
             own.fragmenter.feed(octets)
-        turn_ends = time.perf_counter() + TURN_S
+        begins = time.perf_counter()  # as `turns.share_of`, without a call
+        late = begins - self.loop.time() >= TURN_S
+        turn_ends = begins + (LATE_TURN_S if late else TURN_S)
         while (fragment := own.fragmenter.next()) is not None:
             match fragment:
                 case Literal():
@@ -435,7 +371,7 @@ class ImapUpstream:
                 return
             if time.perf_counter() >= turn_ends:
                 self.connection.pause_reading()
-                self.loop.call_soon(self._collect_again, own)
+                stand_in_line(self.loop, functools.partial(self._collect_again, own))
                 return
 
     def _collect_again(self, own: InternalCommand) -> None:
@@ -466,9 +402,6 @@ class ImapUpstream:
                 raise BadSyntax(f"an answer of more than {MAX_COLLECTED} octets")
             own.collected.append(response)
         return False
-
-    def _tell_left(self, line: bytes) -> None:
-        self.client.upstream_left(self, line[len(LEFT) :].rstrip(b"\r\n"))
 
     # --- timeouts and the end
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
-from murder.session.imap_client import ResponseCutter
+from murder.session.imap_client import COPIED_OCTETS, STEPS, ResponseCutter
 
 STREAM = (
     b"* 1 FETCH (BODY[] {18}\r\nA1 OK\r\n* BYE no\r\n\r\n FLAGS ())\r\n* 3 EXISTS\r\n"
@@ -19,7 +19,8 @@ PASSED = STREAM.replace(b"* BYE draining\r\n", b"")
 def run(pieces: list[bytes]) -> tuple[bytes, list[bytes]]:
     cutter, passed, ends = ResponseCutter(), b"", []
     for piece in pieces:
-        while piece:
+        while piece or cutter.is_behind:
+            cutter.steps = 0
             octets, line, piece = cutter.feed(piece, b"A1")
             passed += octets
             if line is not None:
@@ -92,11 +93,27 @@ def test_unasked_comes_nothing_but_untagged_responses() -> None:
             ResponseCutter().feed(octets, b"")
 
 
-@pytest.mark.parametrize("line", [b"\r\n", b"x\r\n"])
-def test_however_many_lines_are_worth_a_look_a_block_is_searched_once(line: bytes) -> None:
+@pytest.mark.parametrize("line", [b"\r\n", b"x\r\n", b"* 1 FETCH (BODY[] {1}\r\nx)\r\n"])
+def test_lines_that_are_worth_a_look_are_looked_at_a_turn_at_a_time_and_once(line: bytes) -> None:
     """Without end, they are sent by somebody who means ill; and the last one is not whole."""
-    stream = Searched(line * 2000 + b"* " + b"1" * 6000)
+    stream = Searched(line * 20_000 + b"* " + b"1" * 60_000)
     cutter = ResponseCutter()
     passed, end, rest = cutter.feed(stream, b"A1")
-    assert (passed + cutter.held, end, rest) == (stream, None, b"")
+    assert cutter.is_behind and len(passed) <= STEPS * len(line) and (end, rest) == (None, b"")
     assert stream.times < 5
+    assert cutter.feed(b"", b"A1") == (b"", None, b"")  # the turn is over
+    while cutter.is_behind:
+        cutter.steps = 0
+        octets, _, _ = cutter.feed(b"", b"A1")
+        passed += octets
+    assert passed + cutter.held == stream
+
+
+@pytest.mark.parametrize("line", [b"* BYE bye\r\n", b"A1 OK done\r\n"])
+def test_what_is_copied_for_a_line_counts_too(line: bytes) -> None:
+    cutter, stream, lines = ResponseCutter(), line * 20_000, 0
+    while not cutter.is_behind:
+        _, _, stream = cutter.feed(stream, b"A1")
+        lines += not cutter.is_behind
+    copied = lines * len(line) * 20_000
+    assert copied < 2 * STEPS * COPIED_OCTETS

@@ -59,7 +59,7 @@ async def execute(
     upstream: ImapUpstream,
     octets: bytes,
     take: Taker | None = None,
-    into: Into | None = None,
+    into: Into = None,
 ) -> Reply:
     """An own command, without tag and line end. Raises UpstreamFailure."""
     return await upstream.execute(octets, untagged=passing(dialogue, upstream, take), into=into)
