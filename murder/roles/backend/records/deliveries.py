@@ -46,8 +46,11 @@ TABLES: Final = (
     "CREATE INDEX IF NOT EXISTS outgoing_due ON outgoing (state, next_at)",
     *caused_rows.TABLES,
 )
+# of what an older version has put down `whose` and `size` are the defaults; to fill them in would write all mail anew
+WHOSE: Final = "coalesce(nullif($whose, ''), $user)"
+OCTETS: Final = "max($size, length($octets))"
 COUNTED: Final = (
-    Counted("outgoing", "$whose", "$size", f"$state={PENDING}"),
+    Counted("outgoing", WHOSE, OCTETS, f"$state={PENDING}"),
     Counted("books", "$book", all=False),
     Counted("caused", "$user"),
 )
@@ -140,7 +143,6 @@ class Deliveries:
             if name not in there:
                 db.execute(f"ALTER TABLE outgoing ADD COLUMN {name} {kind}")
         if not tallies.are_made(db):
-            db.execute("UPDATE outgoing SET size=length(octets), whose=user")
             db.execute(tallies.TABLE)
             for counted in COUNTED:
                 for statement in counted.statements():
