@@ -34,13 +34,10 @@ class Counted:
         """Which count what there is, and from then on."""
         made = []
         for whose in self.whose():
-            sums = f"count(*), coalesce(sum({self.octets}), 0)"
-            made.append(
-                _of(
-                    f"INSERT INTO tallies SELECT {whose}, {sums} FROM {self.table} WHERE {self.only} GROUP BY 1",
-                    "",
-                )
-            )
+            # the bound that is none has SQLite sort these two, in place of whole rows with their octets
+            rows = f"SELECT {whose} AS who, {self.octets} AS size FROM {self.table} WHERE {self.only} LIMIT -1"
+            sums = f"SELECT who, count(*), coalesce(sum(size), 0) FROM ({rows}) GROUP BY who"
+            made.append(_of(f"INSERT INTO tallies {sums}", ""))
         more = "".join(
             f"INSERT INTO tallies VALUES ({whose}, 1, {self.octets}) ON CONFLICT (whose) DO UPDATE "
             "SET entries=entries+1, octets=octets+excluded.octets; "

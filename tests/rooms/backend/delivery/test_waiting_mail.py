@@ -15,7 +15,14 @@ from murder.model.annotation import SHARED_SCRIPT
 from murder.model.name import MailboxName
 from murder.roles.backend.records import remembered
 from murder.roles.backend.records.annotations import SHARED
-from murder.roles.backend.records.deliveries import PENDING, SENT, Deliveries, Mail, Room
+from murder.roles.backend.records.deliveries import (
+    COUNTED,
+    PENDING,
+    SENT,
+    Deliveries,
+    Mail,
+    Room,
+)
 from murder.roles.backend.records.remembered import Entry
 from murder.roles.backend.records.tallies import entries_of
 from murder.roles.backend.scripts.rejecting import IN_ASCII
@@ -27,6 +34,7 @@ COPY = b'require "copy"; redirect :copy "else@example.org";'
 AWAY = b'require "vacation"; vacation :addresses "sender" "I am away";'
 REJECT = 'require "reject"; reject "größer als nötig";'.encode()
 LATER = [b"451 later"] * 99
+LONG = 1_000_000
 
 
 def full(logged: list[MutableMapping[str, Any]]) -> list[object]:
@@ -165,6 +173,24 @@ async def test_mail_that_waits_is_not_written_anew_by_a_newer_version(tmp_path: 
         assert books._db.total_changes < 10
     finally:
         books.close()
+
+
+def test_neither_is_it_read(tmp_path: Path) -> None:
+    Deliveries(tmp_path).close()
+    with sqlite3.connect(tmp_path / "deliveries.db") as database:
+        for number in range(9):
+            of = f"zeroblob({LONG + number})"
+            database.execute(OLDER[1].replace("x'01'", f"x'{number:04x}'").replace("x'41'", of))
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONG // 2)
+        with pytest.raises(sqlite3.DataError, match="too big"):
+            database.execute("SELECT octets FROM outgoing").fetchall()
+        for made in COUNTED[0].statements():
+            if made.startswith("INSERT"):
+                database.execute("DELETE FROM tallies")
+                database.execute(made)
+                ((entries, octets),) = database.execute("SELECT entries, octets FROM tallies")
+                assert (entries, octets) == (9, 9 * LONG + 36)
+    database.close()
 
 
 def steps_of(database: sqlite3.Connection, work: Callable[[], object]) -> int:
