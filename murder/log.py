@@ -318,6 +318,9 @@ class PlainLog:
                 os.write(STDERR, f"{self.priority}{line}\n".encode())
             except OSError:
                 _unwritten.append(1)  # as `_Sink`
+            else:
+                if _unwritten:
+                    _tell_lost_log()
         return at, text
 
     def _shape(self, names: tuple[str, ...]) -> tuple[str, str]:
@@ -510,7 +513,17 @@ def priority_of(level: str) -> str:
     return f"<{PRIORITIES[level]}>" if is_journal() else ""
 
 
-_unwritten: Final[deque[int]] = deque(maxlen=1_000_000)  # a 1 for each line
+_unwritten: Final[deque[int]] = deque(maxlen=1_000_000)  # a 1 for each line, or how many those are
+
+
+def _tell_lost_log() -> None:
+    """A line has been written where others were not."""
+    lines = sum(_unwritten)
+    _unwritten.clear()
+    own_log = logger()
+    own_log.warning("log.lost", lines=lines)
+    if _unwritten:  # there was room for that line and not for this
+        _unwritten.append(lines)
 
 
 class _Sink:
@@ -529,10 +542,7 @@ class _Sink:
             _unwritten.append(1)  # the log's reader has gone, or stands still; mail goes on
             return
         if _unwritten:
-            lines = sum(_unwritten)
-            _unwritten.clear()
-            own_log = logger()
-            own_log.warning("log.lost", lines=lines)
+            _tell_lost_log()
 
     def debug(self, line: str) -> None:
         self._write("debug", line)

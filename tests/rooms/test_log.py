@@ -7,12 +7,12 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from murder.log import EVENTS, MASK, mask_secrets
+from murder.log import EVENTS, MASK, logger, mask_secrets, plain_log, set_up
 
 ROOT = Path(__file__).parent.parent.parent
 METHODS = {"debug", "info", "warning", "error", "exception"}
@@ -236,6 +236,31 @@ def test_a_journal_that_stands_still_stops_nothing_and_what_it_missed_is_told() 
     last = [json.loads(line.partition(b">")[2]) for line in said.splitlines()[written:]]
     assert [line["event"] for line in last] == ["y.z", "log.lost"]
     assert 0 < written < 40_000 and last[1]["lines"] == 40_000 - written
+
+
+@pytest.mark.parametrize(
+    "say", [plain_log.info, lambda event, facts: logger().info(event, **facts)]
+)
+def test_what_could_not_be_told_of_is_told_with_what_comes(
+    say: Callable[[str, dict[str, int]], object],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A journal that was full takes a line, is full again, and then takes all."""
+    write, takes = os.write, iter([False, False, True, False])
+
+    def some(file: int, octets: bytes) -> int:
+        if not next(takes, True):
+            raise BlockingIOError
+        return write(file, octets)
+
+    set_up("info", "json")
+    monkeypatch.setattr("os.write", some)
+    for number in range(4):
+        say("x.y", {"n": number})
+    said = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line.get("n") for line in said] == [2, 3, None]
+    assert said[-1]["event"] == "log.lost" and said[-1]["lines"] == 3  # its own line, too
 
 
 def _received(sock: socket.socket) -> bytes:
