@@ -188,12 +188,8 @@ def follow(
 
 
 def run_cancelupdate(dialogue: BackendImap, command: Command) -> Running:
-    """RFC 5267 §4.3.5."""
-    tags = parse_cancelupdate(Scanner(command.octets, command.start))
-    for tag in tags:
-        if dialogue.contexts.find(tag) is None:
-            raise BadSyntax(f"No search {tag.decode('ascii', 'replace')} is kept up to date")
-    dialogue.contexts.cancel(tags)
+    """RFC 5267 §4.3.5. OK for a search that is not kept up to date, too: NOUPDATE may cross this on its way."""
+    dialogue.contexts.cancel(parse_cancelupdate(Scanner(command.octets, command.start)))
     return dialogue.conclude(command, "No further updates")
 
 
