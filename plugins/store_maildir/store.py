@@ -54,6 +54,7 @@ from plugins.store_maildir.files import (
     read_subscriptions,
 )
 from plugins.store_maildir.mailbox import MaildirMailbox, MaildirTransfers
+from plugins.store_maildir.place import Place
 from plugins.store_maildir.sync import (
     discover,
     forget,
@@ -116,6 +117,7 @@ class MaildirStore(RootStore[Tree]):
         self._data = self.epoch_folder = data
         self._users = str(data / settings.users)
         self._shared = str(data / settings.shared)
+        self._places = {True: Place(self._users), False: Place(self._shared)}  # of users, shared
         self._boxes: WeakSet[MaildirMailbox] = WeakSet()
         self._transfers: MaildirTransfers | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -131,7 +133,7 @@ class MaildirStore(RootStore[Tree]):
 
     async def renew_below(self, name: MailboxName) -> int:
         """See murder.api.store.RenewsMailboxes."""
-        if not self._folder_of(MailboxName(root_of(name))).is_dir():
+        if not self._has_tree(MailboxName(root_of(name))):
             raise no_such_mailbox(name)
         tree = self._tree(name)
         with tree.in_use():
@@ -142,6 +144,8 @@ class MaildirStore(RootStore[Tree]):
     async def start(self) -> None:
         incoming = self._data / "maildir-incoming"
         check_format(self._data, "maildir-format")
+        for place in self._places.values():
+            place.note()
         area = self.begin(incoming, self._settings.writers, "maildir")
         self._transfers = MaildirTransfers(area)
         await self.recover(incoming)
@@ -177,9 +181,16 @@ class MaildirStore(RootStore[Tree]):
         template = self._users if owner is not None else self._shared
         return Path(re.sub("%([und%])", lambda match: values[match.group(1)], template))
 
+    def _place_of(self, top: MailboxName) -> Place:
+        return self._places[owner_of(top) is not None]
+
+    def _has_tree(self, top: MailboxName) -> bool:
+        return self._place_of(top).has(self._folder_of(top))
+
     def _tops(self) -> Iterator[MailboxName]:
         """The top mailboxes of all trees there are."""
         for template, is_user in ((self._users, True), (self._shared, False)):
+            self._places[is_user].need()
             pattern = pattern_of(template)
             shape = re.sub("%[und]", "*", template).replace("%%", "%")
             for folder in sorted(Path("/").glob(shape.lstrip("/"))):
@@ -205,9 +216,11 @@ class MaildirStore(RootStore[Tree]):
 
     def open_root(self, key: str, pool: ThreadPoolExecutor) -> Tree:
         top = MailboxName(key.encode("latin-1"))
-        folder = self._folder_of(top)
+        folder, place = self._folder_of(top), self._place_of(top)
+        place.has(folder)
         try:
             make_folder(folder)
+            place.note()
             tree = Tree(folder, pool, top, key)
             renewed = read_epoch(self._data).renewed
             if renewed and not is_renewed(tree.reader, renewed):
@@ -218,8 +231,7 @@ class MaildirStore(RootStore[Tree]):
 
     async def _find(self, name: MailboxName) -> tuple[Tree, int, str] | None:
         """Tree, row number and id; what other software made or removed meanwhile is noticed."""
-        folder = self._folder_of(MailboxName(root_of(name)))
-        if not folder.is_dir():
+        if not self._has_tree(MailboxName(root_of(name))):
             return None
         tree = self._tree(name)
         if tree.reader.execute("SELECT 1 FROM todo LIMIT 1").fetchone():
@@ -425,7 +437,7 @@ class MaildirStore(RootStore[Tree]):
 
     async def subscriptions(self, user: str) -> Collection[MailboxName]:
         inbox = inbox_of(user)
-        if not self._folder_of(inbox).is_dir():
+        if not self._has_tree(inbox):
             return ()
         tree = self._tree(inbox)
         rows = tree.reader.execute("SELECT name FROM subscription").fetchall()

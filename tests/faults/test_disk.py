@@ -224,17 +224,20 @@ def test_a_disk_that_takes_nothing_refuses_and_recovers(
 # --- gone
 
 
-def test_a_spool_that_is_gone_is_not_taken_for_an_empty_one(started: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_that_is_gone_is_not_taken_for_an_empty_one(
+    started: Start, store: str, tmp_path: Path
+) -> None:
     """As where its file system is not mounted any more: a client that hears "no such mailbox" forgets what it has, and
     what is made in its place would be hidden when it is back."""
-    server = started(Alone(tmp_path, workers=1))
+    server = started(Alone(tmp_path, store, workers=1))
     workers = children(server)
     bob = server.imap("bob")
     answered(bob, "create", "box")
     client = Client(server)
     client.append()
     client.deliver()
-    spool, away = tmp_path / "data" / "spool", tmp_path / "away"
+    spool, away = tmp_path / "data" / store.removeprefix("store_"), tmp_path / "away"
     spool.rename(away)
     for name, *arguments in (("select", "box"), ("append", "box", "", "", LARGE)):
         with pytest.raises(Refused) as told:
