@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,10 +10,12 @@ from typing import Any, cast
 import pytest
 
 from murder.admin.operate.reach import Reach
-from murder.admin.web.pages import walks
+from murder.admin.web.pages import moving, walks
 from murder.admin.web.pages.mailboxes import plan_deletion, plan_return
-from murder.admin.web.pages.moving import show_plan
+from murder.admin.web.pages.moving import confirm, do, show_plan
+from murder.admin.web.pages.moving import show as show_moves
 from murder.admin.web.pages.walks import mailboxes_behind, short_list, users_behind
+from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, deleted_name
 from murder.roles.mupdate.remote.client import MasterClient
@@ -171,3 +174,23 @@ async def test_a_page_that_acts_fetches_what_it_shows_and_no_more(
         words = await handler(desk)
         assert shows.items() <= words.items()
         assert 0 < sum(counted.asked) <= most
+
+
+@pytest.mark.parametrize("handler", [show_moves, confirm, do])
+async def test_a_move_of_a_backend_that_no_configuration_names_is_there(
+    handler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration need not name all of them."""
+
+    async def told(_: Any, servers: list[str], move_id: str = "") -> Any:
+        raise Refusal(Code.NONEXISTENT, " ".join(servers))
+
+    monkeypatch.setattr(moving, "records", told)
+    monkeypatch.setattr(moving, "find_record", told)
+    async with reached(tmp_path) as (_, counted):
+        names = SimpleNamespace(servers={"be2.test": None})
+        reach = SimpleNamespace(config=names, heads=partial(counted._client.list_all, acls=False))
+        fields = {"verb": "undo", "id": "a1"}
+        desk = Asking(reached=reach, fields=fields, form={}, path="/moves")
+        with pytest.raises(Refusal, match=r"be1.test be2.test"):
+            await handler(desk)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from murder.admin.operate.backends import need_backend
+from murder.admin.operate.backends import backends_of, need_backend
 from murder.admin.operate.moves import (
     Planned,
     act,
@@ -18,7 +18,7 @@ from murder.admin.operate.moves import (
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.wording import count
 from murder.admin.web.desk import Desk, Page
-from murder.admin.web.pages.mailboxes import check_digest, digest_of, known_backends
+from murder.admin.web.pages.mailboxes import check_digest, digest_of
 from murder.admin.web.pages.walks import rows_below, rows_meant
 from murder.admin.web.rendering import paged
 from murder.admin.web.sessions import MAX_KEPT_MOVES
@@ -78,7 +78,8 @@ async def part(desk: Desk) -> Response:
 
 
 async def _backends(reach: Reach) -> list[str]:
-    return await known_backends(reach, ())
+    """All: a move is known to its two alone, and a configuration names some (a Cyrus, one with an address of its own)."""
+    return await asyncio.to_thread(backends_of, reach, await reach.heads())
 
 
 async def _planned(desk: Desk, reach: Reach) -> list[Planned]:
