@@ -1,10 +1,11 @@
 """A backend that means ill, behind a frontend: it costs its own users their sessions, and nobody else anything."""
 
 import asyncio
+import resource
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -340,6 +341,43 @@ async def test_what_a_url_names_is_not_collected(
             assert tracemalloc.get_traced_memory()[1] < LONG / 2
         finally:
             tracemalloc.stop()
+
+
+@contextmanager
+def files_of_at_most(octets: int) -> Iterator[None]:
+    """Of this process, as on a disk that is full then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_what_a_url_names_and_finds_no_room_costs_no_connection(tmp_path: Path) -> None:
+    entered = 0
+
+    async def answer(reader: Reader, writer: Writer) -> None:
+        nonlocal entered
+        await enter(reader, writer)
+        entered += 1
+        while line := await reader.readline():
+            tag, verb, *words = line.split()
+            if verb == b"URLFETCH":
+                writer.write(b"* URLFETCH %b {%d}\r\n" % (words[0], 3 * MIB))
+                writer.write(b"x" * 3 * MIB + b"\r\n")
+            writer.write(tag + b" OK\r\n")
+
+    async with hostile(tmp_path, answer) as cluster:
+        ana = await logged_in(cluster, "ana")
+        host = cluster.frontends[0].frontend.server_name
+        url = f"imap://eve@{host}/INBOX/;UID=1;URLAUTH=anonymous:internal:" + "91" * 16
+        for _ in range(2):
+            with files_of_at_most(2 * MIB):
+                said = await ana.command(f"APPEND INBOX CATENATE (URL {url})")
+            assert said[-1].startswith(b"t NO [BADURL ") and b"disk" in said[-1]
+        await ana.ok("NOOP")
+        assert entered == 1
 
 
 async def endless_reply(_: Reader, writer: Writer) -> None:

@@ -5,11 +5,13 @@ wrong with it.
 """
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, Final
 
+from murder.api.disk import disk_error
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.name import MailboxName
 from murder.model.query.fetch import Section
@@ -153,18 +155,33 @@ class Texts:
     @asynccontextmanager
     async def _text(self, raw_url: bytes, url: ImapUrl) -> AsyncIterator[IO[bytes] | None]:
         """The octets; None where there are none to be had."""
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as text:
+        text: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)
+        try:
             try:
                 if url.access is None:
                     await fetch_text(self._dialogue, url, text)
                 else:
                     await _fetch_by_url(self._dialogue, url, raw_url, text)
+                with _on_disk():
+                    text.flush()
             except (Refusal, UpstreamFailure) as error:
                 why = error.text if isinstance(error, Refusal) else str(error)
                 self.refusal = Refusal(Code.BAD_URL, why, raw_url.decode("ascii", "replace"))
                 yield None
                 return
             yield text
+        finally:
+            with suppress(OSError):  # it writes what has found no room once more
+                text.close()
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Raises Refusal where the disk takes no more."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, Path(tempfile.gettempdir())) from error
 
 
 async def _fetch_by_url(
@@ -177,6 +194,7 @@ async def _fetch_by_url(
     upstream = await dialogue.upstream(entry.server)
     most = dialogue.frontend.config.max_message_bytes
     has_text = False
+    problem: Refusal | None = None
 
     def take(response: bytes) -> bool:
         """What is not told in a literal, and what stands behind one."""
@@ -190,9 +208,19 @@ async def _fetch_by_url(
         scanner.space()
         octets = scanner.nstring()
         if octets is not None:
-            text.write(octets)
+            keep(octets)
             has_text = True
         return True
+
+    def keep(octets: bytes) -> None:
+        """A full disk is told at the end: from here it would end the backend's connection, and what is selected there."""
+        nonlocal problem
+        if problem is None:
+            try:
+                with _on_disk():
+                    text.write(octets)
+            except Refusal as refusal:
+                problem = refusal
 
     def into(literal: Literal) -> Callable[[bytes], object] | None:
         nonlocal has_text
@@ -202,10 +230,12 @@ async def _fetch_by_url(
         if has_text or literal.size > most:
             raise BadSyntax(f"an answer to one URL of more than {most} octets")
         has_text = True
-        return text.write
+        return keep
 
     octets = b"URLFETCH " + client_astring(raw_url)
     reply = await execute(dialogue, upstream, octets, take, into)
+    if problem is not None:
+        raise problem
     if not reply.is_ok or not has_text:
         raise Refusal(Code.CANNOT, "The URL yields no data")
 
@@ -247,7 +277,8 @@ async def _fetch(upstream: ImapUpstream, url: ImapUrl, text: IO[bytes], most_oct
     while most is None or most > 0:
         asked = PIECE_OCTETS if most is None else min(PIECE_OCTETS, most)
         octets = await _piece(upstream, url, section, offset, asked)
-        text.write(octets)
+        with _on_disk():
+            text.write(octets)
         offset += len(octets)
         if most is not None:
             most -= len(octets)
