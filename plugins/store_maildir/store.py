@@ -173,7 +173,8 @@ class MaildirStore(RootStore[Tree]):
         owner = owner_of(top)
         domain, rest = split_domain(top)
         user = owner if owner is not None else os.fsdecode(rest if "%d" in self._shared else top)
-        local, _, at = user.partition("@")
+        # an @ in a shared one's name is a letter: what stands behind it is no domain
+        local, _, at = user.partition("@") if owner is not None else (user, "", "")
         for part in (user, local, at, domain.decode("latin-1")):
             if "/" in part or "\0" in part or part.startswith(".") or len(part) > MAX_PART:
                 raise Refusal(Code.CANNOT, f"No folder can be named {part!r}")
