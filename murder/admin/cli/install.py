@@ -11,6 +11,7 @@ from murder.__main__ import archive_path
 from murder.admin.cli.options import PATH
 from murder.config import ROLES
 
+HOMES: Final = tuple(map(Path, ("/home", "/root", "/run/user")))  # what ProtectHome hides
 UNIT: Final = """\
 # /etc/systemd/system/{unit}.service, written by `murder system-unit{named}`
 [Unit]
@@ -43,7 +44,7 @@ StateDirectoryMode=0700
 {writes}LimitNOFILE=262144
 NoNewPrivileges=true
 ProtectSystem=strict
-ProtectHome=true
+ProtectHome={home}
 PrivateTmp=true
 PrivateDevices=true
 ProtectKernelTunables=true
@@ -82,7 +83,7 @@ WantedBy=multi-user.target
     type=PATH,
     metavar="DIR",
     help="A folder outside of /var/lib/murder that it writes: mail in /var/vmail, a [node] data of its own. All others are "
-    "read-only to it, and it sees nothing of /home and /tmp.",
+    "read-only to it; it sees nothing of /tmp, nor of /home unless one of them is there.",
 )
 @click.option("--program", default="", help="Default: this file, else /usr/local/bin/murder.")
 @click.option("--template", is_flag=True, help="For several nodes on a host: murder@.service.")
@@ -121,6 +122,8 @@ def format_unit(
     template: bool = False,
 ) -> str:
     """The text of a unit."""
+    # systemd opens nothing below what it hides; read-only it is all the same
+    is_home_seen = any(folder.is_relative_to(home) for folder in writes for home in HOMES)
     flags = "".join(f"--role {role} " for role in roles)
     default = f"/etc/murder/{'%i' if template else 'murder'}.toml"
     return UNIT.format(
@@ -131,8 +134,13 @@ def format_unit(
         flags=flags,
         config=shlex.quote(config_file or default),
         user=user,
-        writes="".join(f"ReadWritePaths={shlex.quote(str(folder))}\n" for folder in writes),
+        writes="".join(f"ReadWritePaths={_in_unit(folder)}\n" for folder in writes),
+        home="false" if is_home_seen else "true",
     )
+
+
+def _in_unit(folder: Path) -> str:
+    return shlex.quote(str(folder)).replace("%", "%%")
 
 
 @click.command()

@@ -34,6 +34,20 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out == f"murder {__version__}\n"
 
 
+def test_a_unit_hides_home_unless_mail_is_there(capsys: Capture) -> None:
+    """systemd opens no folder below one that it hides."""
+    for folder, is_hidden, named in (
+        ("/var/vmail", "true", "/var/vmail"),
+        ("/homes/mail", "true", "/homes/mail"),
+        ("/home/vmail", "false", "/home/vmail"),
+        ("/root", "false", "/root"),
+        ("/srv/%h mail", "true", "'/srv/%%h mail'"),  # a % has a meaning there
+    ):
+        assert main(["system-unit", "backend", "--writes", folder]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert f"ProtectHome={is_hidden}" in lines and f"ReadWritePaths={named}" in lines, folder
+
+
 def test_a_usage_error_is_code_2(capsys: Capture) -> None:
     assert main(["no-such-command"]) == 2
     assert main(["serve", "--role", "king"]) == 2
