@@ -58,7 +58,7 @@ async def run_and_carry_out(
         words = (backend, arriving, rejection, ran.outcome)
         answer = None if session.tells_utf8 else notification_of(*words)
         if answer is not None and not await backend.deliveries.has_room([answer]):
-            session.log.warning("outgoing.full", user=answer.user, to=list(answer.recipients))
+            session.log.warning("outgoing.full", user=answer.whose, to=list(answer.recipients))
             answer = None
         if answer is not None:
             await backend.deliveries.end(answer.key, [answer])

@@ -399,7 +399,7 @@ class Delivery:
     def _refuse_for_now(self, mails: Sequence[Mail]) -> None:
         """Too many wait. A message that is to be redirected comes again (raises Refusal); a reply is left out."""
         to = [recipient for mail in mails for recipient in mail.recipients]
-        self._log.warning("outgoing.full", user=self._user, to=to)
+        self._log.warning("outgoing.full", user=self._whose, to=to)
         if any(mail.pieces for mail in mails):
             raise Refusal(Code.UNAVAILABLE, NO_ROOM)
 

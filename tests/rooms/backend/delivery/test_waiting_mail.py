@@ -239,6 +239,12 @@ async def test_shared_mailboxes_remember_and_send_each_for_itself(tmp_path: Path
         await until_soon(lambda: went(client, [SENT] * 2), "each sends it on, once")
         marks = sorted(octets.partition(b"\r\n")[0] for _, _, octets in sink.taken)
         assert [mark.rpartition(b" ")[2] for mark in marks] == [b"+one", b"+two"]
+        sink.at_rcpt[b"x@y.example"] = LATER
+        backend.deliveries.room = Room(mails=1)
+        await backend.deliveries.end(b"", [Mail(b"k", "bob", "", ("x@y.example",), b"S: x\r\n")])
+        with capture_logs() as logged:
+            assert (await client.deliver("more", "+two"))[0].startswith(b"451 ")
+        assert [one["user"] for one in logged if one["event"] == "outgoing.full"] == ["+two"]
 
 
 async def test_an_address_that_is_not_ascii_is_reported_as_such(tmp_path: Path) -> None:
