@@ -51,6 +51,8 @@ class Backend:
 
     async def _leave(self, writer: asyncio.StreamWriter) -> None:
         await self.left.wait()
+        self.left.clear()
+        self.leaves_at = b""
         self.moves()
         writer.write(BYE)
         writer.write_eof()
@@ -115,6 +117,35 @@ async def test_what_is_selected_in_place_of_what_has_moved_is_looked_for_again(
         assert await client.command("SELECT INBOX/Other") == CHANGED
         await client.ok("EXPUNGE")
         assert new.heard[-2:] == [b"SELECT INBOX/Other", b"EXPUNGE"]
+        await client.close()
+
+
+async def test_who_watches_and_selects_another_goes_on_watching(tmp_path: Path) -> None:
+    """The backend has gone with what it was to tell of the mailboxes that have stayed there."""
+    old, new = Backend(), Backend()
+    old.leaves_at = b"SELECT INBOX/Other"
+    scripts: dict[str, tuple[str, Speak]] = {
+        "be1": ("imap", old.speak),
+        "be2": ("imap", new.speak),
+    }
+    users = dict.fromkeys(("ana", "ana/Other", "ana/Third"), "be1")
+    async with running_frontend(tmp_path, scripts, users) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        await client.ok("NOTIFY SET (personal (MessageNew MessageExpunge))")
+        await client.ok("SELECT INBOX")
+        asked = list(old.heard)
+        old.moves = lambda: running.mailboxes.commit(
+            [
+                PutEntry(MailboxEntry(named(one), EntryState.ACTIVE, b"be2!default", RIGHTS))
+                for one in ("ana", "ana/Other")
+            ]
+        )
+        assert await client.command("SELECT INBOX/Other") == CHANGED
+        await client.ok("NOOP")
+        again = old.heard[len(asked) + 1 :]
+        assert [command for command in again if command.startswith(b"NOTIFY SET STATUS ")]
         await client.close()
 
 

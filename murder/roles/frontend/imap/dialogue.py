@@ -20,7 +20,7 @@ from murder.net.outgoing.exchange import Client, Reply
 from murder.net.outgoing.pool import open_imap
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.arbiter import Arbiter, Correct
-from murder.roles.frontend.imap.selected import LEFT, Moved, Selected
+from murder.roles.frontend.imap.selected import ALL, LEFT, Moved, Selected
 from murder.roles.frontend.origin import checked_hops
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
@@ -508,6 +508,8 @@ class FrontendImap(ImapDialogue, Client):
         """As CLOSE leaves it; does nothing where no mailbox is selected. One that has moved is followed no more."""
         if self.selected is not None:
             self.selected.upstream.passes_unsolicited = self.arbiter is not None
+            if self._moved is not None:
+                self._left = (ALL,)
             self.selected = self._moved = None
         if self.session.state is State.SELECTED:
             self.session.deselected()

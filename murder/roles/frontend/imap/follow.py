@@ -12,7 +12,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName, display
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
-from murder.roles.frontend.imap.selected import Moved, Selected
+from murder.roles.frontend.imap.selected import ALL, Moved, Selected
 from murder.wire.imap.command import parse_command
 from murder.wire.imap.response import status_for, status_line
 from murder.wire.token import client_astring
@@ -60,6 +60,9 @@ async def _watch_on(dialogue: FrontendImap) -> None:
 async def watch_elsewhere(dialogue: FrontendImap, left: tuple[Left, ...]) -> None:
     """What is watched has left these backends, each with the name: their new ones tell of them from now on."""
     if not dialogue.is_watching or dialogue.watch_at is None:
+        return
+    if ALL in left:
+        await _watch_on(dialogue)
         return
     try:
         for server, raw_name in left:

@@ -8,6 +8,7 @@ from murder.net.outgoing.relay import ImapUpstream
 from murder.wire.imap.response import status_line
 
 LEFT: Final = status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED")
+ALL: Final = ("", b"")  # in place of a backend and of what has left it: its connection has gone
 
 
 # as if it were frozen: every session makes one, and a frozen one takes thrice the steps
