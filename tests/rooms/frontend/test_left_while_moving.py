@@ -23,7 +23,9 @@ CHANGED = [
 class Backend:
     """A scripted one; what it has been asked for. `before`: what is waited for before it greets."""
 
-    leaves_at = b""  # and does not answer
+    leaves_at = b""  # and does not answer, nor what comes behind
+    knows_views = True
+    bye = BYE
 
     def __init__(self, before: asyncio.Event | None = None) -> None:
         self.heard: list[bytes] = []
@@ -40,8 +42,10 @@ class Backend:
         while line := await reader.readline():
             tag, _, command = line.rstrip().partition(b" ")
             self.heard.append(command)
-            if command == self.leaves_at:
+            if command == self.leaves_at or self.left.is_set():
                 self.left.set()
+            elif b"X-VIEW" in command and not self.knows_views:
+                writer.write(tag + b" NO [CANNOT] Not known here\r\n")
             elif command.startswith(b"SELECT"):
                 writer.write(b"* 3 EXISTS\r\n" + tag + b" OK [READ-WRITE] Completed\r\n")
             else:
@@ -54,7 +58,7 @@ class Backend:
         self.left.clear()
         self.leaves_at = b""
         self.moves()
-        writer.write(BYE)
+        writer.write(self.bye)
         writer.write_eof()
 
 
@@ -174,4 +178,38 @@ async def test_a_backend_that_says_each_time_that_it_has_moved_is_not_asked_for_
         assert answer[-1].startswith(b"t NO [UNAVAILABLE] ")
         assert b"* OK [CLOSED] The previous mailbox is closed" in answer
         await client.ok("SELECT INBOX")
+        await client.close()
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_an_idle_that_is_not_followed_is_over_only_where_it_was_begun(
+    is_begun: bool, tmp_path: Path
+) -> None:
+    """A client that has had no continuation waits for that, or for NO (RFC 2177)."""
+    old, new = Backend(), Backend()
+    old.leaves_at = b"IDLE"
+    if is_begun:
+        old.bye = b"+ idling\r\n" + BYE.replace(b"X-MOVED", b"X-MOVED IDLING")
+    new.knows_views = False
+    scripts: dict[str, tuple[str, Speak]] = {
+        "be1": ("imap", old.speak),
+        "be2": ("imap", new.speak),
+    }
+    async with running_frontend(tmp_path, scripts, {"ana": "be1"}) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        await client.ok("SELECT INBOX")
+        home = MailboxEntry(named("ana"), EntryState.ACTIVE, b"be2!default", RIGHTS)
+        old.moves = lambda: running.mailboxes.commit([PutEntry(home)])
+        client.send(b"i IDLE\r\n")
+        said = await client.until(b"i ")
+        closed = b"* OK [CLOSED] The mailbox has moved: select it again"
+        if is_begun:
+            assert said == [b"+ idling", closed, b"i OK The mailbox has moved"]
+            client.send(b"DONE\r\n")
+        else:
+            text = b"The mailbox has moved, and this was not done: select it again"
+            assert said == [closed, b"i NO [UNAVAILABLE] " + text]
+        await client.ok("NOOP")
         await client.close()

@@ -34,7 +34,7 @@ async def follow(dialogue: FrontendImap, moved: Moved) -> None:
         upstream = await _take_up(dialogue, selected, moved.view)
     except (Refusal, UpstreamFailure) as problem:
         dialogue.log.info("mailbox.not_followed", backend=selected.server, problem=str(problem))
-        close(dialogue, moved.sent)
+        close(dialogue, moved)
         await _watch_on(dialogue)
         return
     dialogue.log.info("mailbox.followed", backend=upstream.server, mailbox=display(selected.name))
@@ -130,13 +130,14 @@ async def _new_home(
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def close(dialogue: FrontendImap, sent: list[Sent]) -> None:
-    """The client may select it again."""
+def close(dialogue: FrontendImap, moved: Moved) -> None:
+    """The client may select it again. An IDLE that it has had the continuation of is over; no other command was done."""
     dialogue.deselect()
     dialogue.send(status_line(b"*", b"OK", "The mailbox has moved: select it again", b"CLOSED"))
-    for tag, _ in sent:
-        if dialogue.idle is not None:
+    for number, (tag, octets) in enumerate(moved.sent):
+        if parse_command(octets).name == b"IDLE":
             dialogue.end_idle()
+        if moved.is_idling and number == 0:
             dialogue.send(status_line(tag, b"OK", "The mailbox has moved"))
             continue
         text = "The mailbox has moved, and this was not done: select it again"
