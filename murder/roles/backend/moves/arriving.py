@@ -241,11 +241,12 @@ class Arriving:
             names = (*self._now.names, name)
             self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
         called = self._named.get(identity.mailbox_id)
-        if called is not None and called != name:  # renamed at the source meanwhile
-            await self._backend.store.rename(called, name)
-        if identity.mailbox_id not in self._named:
-            await self._backend.announcer.make_room_for(name, identity.mailbox_id)
+        if called != name:
+            await self._make_room_for(name, identity.mailbox_id)
+        if called is None:
             await self._take_back(name, identity.mailbox_id)
+        elif called != name:  # renamed at the source meanwhile
+            await self._backend.store.rename(called, name)
         held = await self._store.hold(name, self._now.partition, identity)
         self._named[identity.mailbox_id] = name
         move = self._journal.find(Side.IN, self._now.id)
@@ -296,6 +297,17 @@ class Arriving:
             return Stored(sum_of_all)
         finally:
             await taken.close()
+
+    async def _make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
+        """What has come under this name has been deleted at the source meanwhile, or renamed, and comes anew."""
+        other = await self._id_of(name)
+        if other is None or other == mailbox_id:
+            return
+        if self._named.get(other) == name and self._backend.mailboxes.list.find(name) is None:
+            del self._named[other]
+            await self._backend.store.delete(name)
+        else:
+            await self._backend.announcer.make_room_for(name, mailbox_id)
 
     async def _take_back(self, name: MailboxName, mailbox_id: str) -> None:
         """What is kept here of it, since it left, has the name that it had then."""

@@ -74,6 +74,7 @@ class _Known:
     """What the target has of a mailbox: all that happened up to `modseq`, the octets of these messages, and of these that
     were expunged and may come back; None: it takes none of those. What is `\\Recent` changes without a mod-sequence."""
 
+    mailbox_id: str  # another may have the name since
     modseq: ModSeq
     uids: Ranges
     kept: Ranges | None
@@ -195,7 +196,7 @@ class Outgoing:
         known = self._known.get(name)
         try:
             portrait = await self._store.portrait(name, known.modseq if known else NEVER)
-            if known is None:
+            if known is None or known.mailbox_id != portrait.identity.mailbox_id:
                 known = self._known[name] = await self._hold(name, portrait)
                 portrait = await self._store.portrait(name, known.modseq)
             mailbox = None
@@ -222,7 +223,7 @@ class Outgoing:
     async def _hold(self, name: MailboxName, portrait: Portrait) -> "_Known":
         """Let the target make the mailbox; what it has of it (of an earlier try, or from before it moved away)."""
         held = await self._peer.hold(Hold(name, portrait))
-        return _Known(held.modseq, held.uids, held.kept)
+        return _Known(portrait.identity.mailbox_id, held.modseq, held.uids, held.kept)
 
     async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
         last, brought = Uid(0), 0

@@ -1,0 +1,96 @@
+"""What is renamed, deleted and made anew while the tree moves arrives under the names of the end."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.message import ModSeq, Uid, UidValidity
+from murder.model.name import MailboxName, inbox_of
+from murder.net.frames import FrameChannel
+from murder.roles.backend.moves.arriving import Arriving
+from murder.roles.backend.moves.journal import Move, Side, State
+from murder.roles.backend.moves.outgoing import Outgoing, Pace
+from murder.wire.nodes.carry_words import Begin, Hold
+from tests.kit.peer import Peer
+from tests.rooms.backend.server import Running, running_backend, spool_store
+
+ROOT = inbox_of("zoe")
+A, B, C = (MailboxName(ROOT + b"." + part) for part in (b"a", b"b", b"c"))
+CHANGES: dict[str, dict[MailboxName, str]] = {
+    "one takes the place of another": {B: "ida"},
+    "the names are swapped": {A: "idb", B: "ida"},
+    "all go on": {A: "new", B: "ida", C: "idb"},
+    "one is made anew": {A: "ida", B: "new"},
+}
+
+
+def hold(name: MailboxName, mailbox_id: str) -> Hold:
+    identity = CarriedIdentity(mailbox_id, UidValidity(7))
+    return Hold(name, Portrait(identity, Uid(1), ModSeq(1)))
+
+
+async def begun(one: Running) -> Arriving:
+    """The same move, by a new connection of its source."""
+    arriving = Arriving(one.backend, one.mover.journal, cast(FrameChannel, None), "be2.test")
+    await arriving._begin(Begin("b1", ROOT, ""))
+    return arriving
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("is_again", [True, False])
+async def test_a_name_that_another_had_when_it_came_is_taken(
+    is_again: bool, change: str, tmp_path: Path
+) -> None:
+    """Else the move would have failed, and each time that it was tried again."""
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        arriving = await begun(one)
+        for name, mailbox_id in ((ROOT, "root"), (A, "ida"), (B, "idb")):
+            await arriving._hold(hold(name, mailbox_id))
+        if is_again:
+            arriving = await begun(one)
+        wanted = CHANGES[change]
+        for name, mailbox_id in wanted.items():
+            await arriving._hold(hold(name, mailbox_id))
+        here = {box.name: box.mailbox_id for box in await one.backend.store.mailboxes()}
+        assert here.items() >= {ROOT: "root", **wanted}.items()
+        assert len(set(here.values())) == len(here)
+
+
+class Target:
+    """What it is asked to hold."""
+
+    server = "be2.test"
+
+    def __init__(self) -> None:
+        self.holds: list[tuple[MailboxName, str]] = []
+
+    async def hold(self, request: Hold) -> Any:
+        self.holds.append((request.name, request.identity.mailbox_id))
+        return type("Answer", (), {"modseq": ModSeq(0), "uids": (), "kept": None})
+
+    async def do(self, request: object) -> None:
+        pass
+
+
+async def test_another_that_has_the_name_now_is_carried_from_its_beginning(tmp_path: Path) -> None:
+    """What the target has of the one that had the name before is nothing of this one."""
+    target, root = Target(), inbox_of("ana")
+    old, new = MailboxName(root + b".a"), MailboxName(root + b".b")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        peer = await Peer.at(*one.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        for name in ("a", "b"):
+            await peer.ok(f"CREATE INBOX/{name}")
+        ids = {box.name: box.mailbox_id for box in await one.backend.store.mailboxes()}
+        move = Move("a1", Side.OUT, root, "be2.test", state=State.COPYING)
+        outgoing = Outgoing(one.backend, one.mover.journal, move, cast(Any, target), Pace(0))
+        await outgoing.copy()
+        target.holds.clear()
+        await peer.ok("DELETE INBOX/b")
+        await peer.ok("RENAME INBOX/a INBOX/b")
+        await outgoing._round([root, new])
+        assert target.holds == [(new, ids[old])]
+        await peer.close()
