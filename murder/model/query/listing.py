@@ -186,10 +186,12 @@ class ListQuery:
         """Whether who is of no domain, an administrator, may see mailboxes of every domain so: their names end with it."""
         namespace = self.namespace
         users, shared = namespace.users_prefix, namespace.shared_prefix
-        if head == pattern or not (b"@" in pattern or pattern.endswith((b"*", b"%"))):
+        tail = WILDCARDS.split(pattern)[-1]
+        in_domain = namespace.separator not in tail or not namespace.unix_hierarchy
+        if head == pattern or not (b"@" in pattern or in_domain):  # a domain has no / in it
             return False
         if namespace.alternative:
-            return head.startswith((users, shared))
+            return head.startswith((users, shared)) or users.startswith(head)
         return not head.startswith(INBOX + namespace.separator)
 
     def _without_domain(self, head: bytes) -> bytes:

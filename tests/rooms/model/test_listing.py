@@ -99,7 +99,15 @@ def test_prefixes_bound_the_search() -> None:
     apart = Namespace(True, True, True)
     assert ListQuery(apart, "a@x.org", b"", [b"n@y.org"]).prefixes == (b"x.org!user.a.n@y^org",)
     assert b"y.org!" in ListQuery(apart, "a@x.org", b"", [b"*@y.org"]).prefixes
-    for namespace, pattern in ((domains, b"user/c%"), (domains, b"n*"), (apart, b"Other Users/c*")):
+    everywhere = [
+        (domains, b"user/c%"),
+        (domains, b"n*"),
+        (domains, b"user/*.org"),
+        (Namespace(unix_hierarchy=False, domains=True), b"user.c*.org"),
+        (apart, b"Other Users/c*"),
+        (apart, b"Other U*"),
+    ]
+    for namespace, pattern in everywhere:
         assert ListQuery(namespace, "adm", b"", [pattern]).prefixes == (b"",)  # of all domains
     assert ListQuery(domains, "adm", b"", [b"user/*/Sent"]).prefixes == (b"user.",)  # of none
     assert ListQuery(domains, "adm", b"", [b"INBOX/*"]).prefixes == (b"user.adm.",)
