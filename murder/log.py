@@ -78,6 +78,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "list.journal_failed": "The journal of the master's list cannot be written; changes go straight into the list.",
     "list.journal_replayed": "The node was killed, or lost power; what it had acknowledged was read from the journal.",
     "list.not_settled": "The journal of the list cannot be copied into the list's file (`problem`); nothing is lost.",
+    "list.not_written": "The file of the mailbox list (`path`) cannot be written (`problem`); the change was refused.",
     "log.lost": "The log was not read for a while (a journal that stood still), and so many `lines` are missing.",
     "login.by_master": "A master user logged in as another user; `master` is who.",
     "login.expired": "A session's token, password or certificate has expired; `cut_off`: a command was running.",

@@ -23,6 +23,9 @@ from murder.wire.mupdate import (
 )
 
 MAX_LINE_OCTETS: Final = 64 * 1024
+# a line costs LINE_OCTETS more than it has; ours has ten lines, of some hundred octets together
+MAX_BANNER_OCTETS: Final = 64 * 1024
+LINE_OCTETS: Final = 64
 # a name, a location, and the longest ACL a server may keep
 MAX_MESSAGE_OCTETS: Final = 4 * 1024 * 1024
 _BATCH: Final = 2000  # rows in one event: some milliseconds of work for whoever takes them
@@ -92,6 +95,7 @@ class MupdateClientSession:
 
     __slots__ = (
         "_banner",
+        "_banner_octets",
         "_fragmenter",
         "_line_mode",
         "_number",
@@ -104,6 +108,7 @@ class MupdateClientSession:
     def __init__(self) -> None:
         self.state = State.CONNECTED
         self._banner = Banner()
+        self._banner_octets = 0
         self._fragmenter = Fragmenter(MAX_LINE_OCTETS, MAX_MESSAGE_OCTETS, MAX_MESSAGE_OCTETS)
         self._line_mode = False
         self._number = 0
@@ -126,6 +131,7 @@ class MupdateClientSession:
         """TLS stands: forget the banner, it comes again (RFC 3656 §4.10)."""
         self.state = State.CONNECTED
         self._banner = Banner()
+        self._banner_octets = 0
         self._fragmenter.take_rest()
 
     def expect_lines(self, expected: bool = True) -> None:
@@ -177,6 +183,9 @@ class MupdateClientSession:
                 raise Misuse("literals are not streamed here")
             if self.state is not State.CONNECTED or fragment[:6].upper() == b"* BYE ":
                 break
+            self._banner_octets += len(fragment) + LINE_OCTETS
+            if self._banner_octets > MAX_BANNER_OCTETS:
+                raise BadSyntax(f"a banner of more than {MAX_BANNER_OCTETS} octets")
             self._banner, is_last = parse_banner_line(self._banner, fragment)
             if is_last:
                 self.state = State.GREETED

@@ -217,7 +217,7 @@ def test_a_master_whose_own_disk_is_full_says_so_and_comes_to_the_present_later(
             until(lambda: activate(peer, "user.room").startswith("t OK"), "room", every_s=0.1)
         assert third.names() == two[0].names()
         assert {*told, "user.elsewhere", "user.room"} <= third.names().keys()
-        assert "Traceback" not in third.log() and "cannot be written" in third.log()
+        assert "Traceback" not in third.log() and "list.not_written" in third.log()
     finally:
         third.stop()
 

@@ -1,9 +1,17 @@
 """MUPDATE from the client's side: however a dump is cut and mixed, its rows come out as they were sent, in order."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murder.session.mupdate_client import MupdateClientSession, Rows, State
+from murder.errors import BadSyntax
+from murder.session.mupdate_client import (
+    LINE_OCTETS,
+    MAX_BANNER_OCTETS,
+    MupdateClientSession,
+    Rows,
+    State,
+)
 from murder.wire.mupdate import Kind, Response, Verb, parse_response
 
 TEXT = st.sampled_from(
@@ -68,3 +76,13 @@ def test_rows_come_out_as_they_were_sent(messages: list[bytes], sizes: list[int]
                 assert isinstance(event, Response)
                 found.append(event)
     assert found == [parse_response(message) for message in messages]
+
+
+@pytest.mark.parametrize("line", [b"*\r\n", b'* XFOO "%s"\r\n' % (b"x" * 1000)])
+def test_a_banner_that_never_ends_is_broken_off(line: bytes) -> None:
+    session, lines = MupdateClientSession(), 0
+    with pytest.raises(BadSyntax, match="a banner of more than"):
+        while session.next_event() is None:
+            session.receive(line)
+            lines += 1
+    assert 10 < lines <= MAX_BANNER_OCTETS // LINE_OCTETS + 1

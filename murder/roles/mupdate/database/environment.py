@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar, cast
 import lmdb
 
 from murder.errors import Code, Misuse, Refusal
+from murder.log import logger
 from murder.roles.mupdate.database.ahead import View
 from murder.roles.mupdate.database.journal import Journal
 from murder.roles.mupdate.database.resident import Resident
@@ -229,12 +230,15 @@ class Environment:
     def full(self) -> Refusal:
         return Refusal(
             Code.LIMIT,
-            f"The mailbox list {self.path} has the {self._map_bytes} octets that it may have (mupdate.max_list_bytes); "
+            f"The mailbox list has the {self._map_bytes} octets that it may have (mupdate.max_list_bytes); "
             "what is deleted makes room",
         )
 
     def _unwritable(self, error: Exception) -> Refusal:
-        return Refusal(Code.UNAVAILABLE, f"The mailbox list {self.path} cannot be written: {error}")
+        """What is asked of a master may come from a user of a backend, whom no path of ours concerns: the log has it."""
+        list_log = logger(role="mupdate")
+        list_log.warning("list.not_written", path=str(self.path), problem=str(error))
+        return Refusal(Code.UNAVAILABLE, "The mailbox list cannot be written")
 
     def _begin_write(self) -> lmdb.Transaction:
         try:

@@ -245,7 +245,8 @@ class Settling:
             journal.flush()
         except OSError as error:
             self._may_begin = False
-            raise Refusal(Code.UNAVAILABLE, f"The journal cannot be written: {error}") from error
+            self._log.warning("list.journal_failed", problem=str(error))
+            raise Refusal(Code.UNAVAILABLE, "The journal of the list cannot be written") from error
 
     def _put_on(self, journal: Journal, before: bytes, stands_on: int) -> None:
         layer = Layer(self._below.layered_tables, stands_on)

@@ -17,6 +17,7 @@ from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.versions import misfit
+from murder.net.bulk import BULK_OCTETS
 from murder.net.connection import Connection
 from murder.net.outgoing.connect import connect, why
 from murder.net.outgoing.proving import GSSAPI, Tickets
@@ -108,8 +109,11 @@ class Link:
         if self._sink is not None:
             if not self._pump_is_due:
                 self._pump()
-        elif self._waiter is not None and not self._waiter.done():
+            return
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self.connection is not None and self.session.held >= BULK_OCTETS:
+            self.connection.pause_reading()  # until `_next` has looked at it
 
     def writable(self) -> None:
         pass
@@ -128,6 +132,8 @@ class Link:
         """From now on every event goes to `sink`."""
         self._sink = sink
         self._on_lost = on_lost
+        if self.connection is not None:
+            self.connection.resume_reading()
         if self.is_lost:
             on_lost(self.failure(UpstreamKind.LOST, "the connection was lost"))
             return
@@ -210,6 +216,8 @@ class Link:
             if self.is_lost:
                 raise self.failure(UpstreamKind.LOST, "the connection was lost before login")
             self._waiter = asyncio.get_running_loop().create_future()
+            if self.connection is not None:
+                self.connection.resume_reading()
             await self._waiter
         return event
 

@@ -461,6 +461,7 @@ def test_a_disk_that_takes_no_more_keeps_what_was_acknowledged_in_the_journal(
                 acknowledged.pop()
                 break
         assert "cannot be written" in failure and len(acknowledged) > 3
+        assert str(tmp_path) not in failure  # users are told it
         assert set(acknowledged) <= set(rows(mailboxes))
         copy = killed(folder, mailboxes)
         reader = opened(copy)  # as after a kill: it can be read, and takes nothing

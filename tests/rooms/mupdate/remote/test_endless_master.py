@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from murder.roles.mupdate.database.record import Block, pack_row
 from murder.roles.mupdate.remote import client as client_module
 from murder.roles.mupdate.remote import dump as dump_module
 from murder.roles.mupdate.remote.client import MasterClient
-from murder.roles.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.link import Target, open_link
 from murder.roles.mupdate.remote.parts import PIECE_COST, parts_of
 from murder.roles.mupdate.remote.replica import Replica, Timing
 from tests.kit.waiting import until_soon
@@ -62,6 +62,24 @@ async def endless(row: bytes, *verbs: bytes) -> AsyncIterator[tuple[EndlessMaste
         yield master, Target("127.0.0.1", port, None, "murder", "secret", 5, 5)
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("line", [b"*\r\n", b'* XFOO "%s"\r\n' % (b"x" * 1000), b"* AUTH"])
+async def test_an_endless_banner_ends(line: bytes) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.write(line * 1000)
+                await writer.drain()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = int(server.sockets[0].getsockname()[1])
+    target = Target("127.0.0.1", port, None, "murder", "secret", 5, 5)
+    with pytest.raises(
+        UpstreamFailure, match=r"a (banner of more than|line may have) 65536 octets"
+    ):
+        await open_link(target)
+    server.close()
 
 
 @pytest.mark.parametrize("row", [QUOTED, LITERAL])
