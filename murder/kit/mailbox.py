@@ -114,17 +114,19 @@ class RowMailbox:
         return numbers_now(self.root, self.box_id, self._name, self.is_own)
 
     async def status(self) -> MailboxStatus:
+        """Each figure of the same moment: what another process adds between two reads is in none."""
         validity, uid_next, modseq, recent_from, messages, unseen, deleted, octets = self._numbers()
         if not self.is_own:
-            (seen,) = self.root.reader.execute(
-                "SELECT count(*) FROM seen WHERE mailbox=? AND reader=?", (self.box_id, self.reader)
-            ).fetchone()
+            (seen,) = self.root.reader.one(
+                "SELECT count(*) FROM seen WHERE mailbox=? AND reader=? AND uid<?",
+                (self.box_id, self.reader, uid_next),
+            )
             unseen = messages - seen
         recent = 0
         if recent_from < uid_next:
             (recent,) = self.root.reader.one(
-                "SELECT count(*) FROM message WHERE mailbox=? AND uid>=?",
-                (self.box_id, recent_from),
+                "SELECT count(*) FROM message WHERE mailbox=? AND uid>=? AND uid<?",
+                (self.box_id, recent_from, uid_next),
             )
         return MailboxStatus(
             messages,

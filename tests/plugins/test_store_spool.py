@@ -486,6 +486,28 @@ async def test_a_mailbox_has_a_bounded_number_of_keywords(tmp_path: Path) -> Non
         assert len(found) == MOST_KEYWORDS and "another" in found and "k7" not in found
 
 
+async def test_what_another_worker_adds_between_two_reads_is_in_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`STATUS (MESSAGES 1 RECENT 4)` was seen, and UNSEEN would have been less than nothing."""
+    news = MailboxName(b"news")
+    async with stored(tmp_path) as store:
+        await store.create(news, "default")
+        box = await store.open(news, "bert")
+        await append(store, box, 1, SMALL)
+        before = await box.status()
+        with monkeypatch.context() as patch:
+            numbers = spool.read_numbers(box.root, box.box_id)  # type: ignore[attr-defined]
+            patch.setattr(spool, "read_numbers", lambda *_: numbers)
+            more = [await append(store, box, number, SMALL) for number in (2, 3, 4)]
+            await box.change_flags(more, FlagChange.ADD, frozenset({"\\Seen"}))
+            assert await box.status() == before
+        assert (before.messages, before.unseen, before.recent) == (1, 1, 1)
+        after = await box.status()
+        assert (after.messages, after.unseen, after.recent) == (4, 1, 4)
+        box.close()
+
+
 async def _count_turns(turns: list[int]) -> None:
     while True:
         turns.append(1)
