@@ -579,6 +579,7 @@ class Connection(asyncio.Protocol):
             handshake.cancel()  # where who waited was cancelled
             self._handshake = None
         self.transport = transport
+        self.is_held_back = False  # this one reads
         transport.set_write_buffer_limits(self._most_unwritten, self._most_unwritten // 4)
         self._note_tls()
 

@@ -10,7 +10,7 @@ import time
 from heapq import heappop, heappush
 from typing import Final, Protocol
 
-from murder.net.turns import TURN_S
+from murder.net.turns import TURN_S, began_of
 
 SLOT_S: Final = 0.1
 NOWHERE: Final = 0  # a slot that nothing stands in
@@ -31,6 +31,7 @@ class Sweep:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.began = began_of(loop)
         self._slots: dict[int, set[Watched]] = {}
         self._order: list[int] = []  # a heap of their numbers
         self._timer: asyncio.TimerHandle | None = None

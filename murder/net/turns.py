@@ -32,14 +32,33 @@ T = TypeVar("T")
 
 
 def is_late(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this turn of the loop has lasted for TURN_S already: uvloop's time is that of its beginning. (It is anew where
-    a timer is set meanwhile: then the turn is shorter than it seems here. Other loops have no such time.)"""
-    return time.perf_counter() - loop.time() >= TURN_S
+    """Whether this turn of the loop has lasted for TURN_S since somebody asked first, or since who `has_held` it began. No
+    loop tells when its turn has begun: its time, uvloop's too, is that of now."""
+    began = began_of(loop)
+    now = time.perf_counter()
+    if began:
+        return now - began[0] >= TURN_S
+    began.append(now)
+    loop.call_soon(began.clear)
+    return False
 
 
 def share_of(loop: asyncio.AbstractEventLoop) -> float:
     """How long who begins now may hold the loop."""
-    return LATE_TURN_S if time.perf_counter() - loop.time() >= TURN_S else TURN_S
+    return LATE_TURN_S if is_late(loop) else TURN_S
+
+
+def has_held(loop: asyncio.AbstractEventLoop, since: float) -> None:
+    """Somebody has had a whole turn, since then (`perf_counter`): who begins in the same turn of the loop has a moment."""
+    began = began_of(loop)
+    if not began:
+        began.append(since)
+        loop.call_soon(began.clear)
+
+
+def began_of(loop: asyncio.AbstractEventLoop) -> list[float]:
+    """Empty, or when this turn of the loop began, as far as is known; for who must ask without a call."""
+    return _line_of(loop).began
 
 
 class Turn:
@@ -82,6 +101,7 @@ class _Line:
     """Who rests in one event loop, in order."""
 
     def __init__(self) -> None:
+        self.began: list[float] = []  # see `began_of`
         self._waiting: deque[asyncio.Future[None] | Callable[[], None]] = deque()
         self._is_moving = False
 

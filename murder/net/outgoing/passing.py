@@ -15,7 +15,8 @@ from murder.errors import UpstreamKind
 from murder.net.bulk import SLICE_OCTETS, write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client, Hears, InternalCommand, Reply, parse_reply
-from murder.net.turns import TURN_S, stand_in_line
+from murder.net.sweep import here
+from murder.net.turns import TURN_S, has_held, stand_in_line
 from murder.session.imap_client import STEPS, ResponseCutter
 from murder.trail.figures import Durations
 from murder.wire.imap.mailboxes.moved import LEFT
@@ -27,9 +28,10 @@ class PassesOn:
     """The half of an `ImapUpstream` that answers a client's commands."""
 
     connection: Connection
-    loop: asyncio.AbstractEventLoop
 
     def __init__(self, client: Client) -> None:
+        self._sweep = here()
+        self.loop = self._sweep.loop
         self.client = client
         self.is_lost = False
         self.passes_unsolicited = False  # the client has a mailbox selected here
@@ -55,8 +57,9 @@ class PassesOn:
     def _pass_on(self, octets: bytes) -> None:
         """For one turn; what is left waits in the cutter, and nothing is read meanwhile."""
         client, flight, cutter = self.client.connection, self.flight, self._cutter
-        is_late = time.perf_counter() - self.loop.time() >= TURN_S  # see `turns.is_late`
-        gathered, cutter.steps = b"", LATE_STEPS if is_late else 0
+        begins, began = time.perf_counter(), self._sweep.began
+        late = began and begins - began[0] >= TURN_S
+        gathered, cutter.steps = b"", LATE_STEPS if late else 0
         while octets or cutter.is_behind:
             tag = flight[0][0] if flight else b""
             passed, line, octets = cutter.feed(octets, tag)
@@ -100,14 +103,14 @@ class PassesOn:
             self._waits_for_client = True
             self.connection.pause_reading()
         elif cutter.is_behind:
+            has_held(self.loop, begins)
             self.connection.pause_reading()
             stand_in_line(self.loop, self._go_on)
 
     def _go_on(self) -> None:
         """The next turn of what has come."""
-        if not self._may_go_on():
-            return
-        self.received(b"")
+        if self._may_go_on():
+            self.received(b"")
         if self._cutter.is_behind or self.is_lost or self._waits_for_client:
             return
         if self._ends_with:

@@ -34,8 +34,8 @@ from murder.net.outgoing.exchange import (
 )
 from murder.net.outgoing.passing import PassesOn
 from murder.net.outgoing.upstream import Address
-from murder.net.sweep import NOWHERE, SLOT_S, here
-from murder.net.turns import LATE_TURN_S, TURN_S, stand_in_line
+from murder.net.sweep import NOWHERE, SLOT_S
+from murder.net.turns import LATE_TURN_S, TURN_S, has_held, stand_in_line
 from murder.session.imap_client import is_tagged
 from murder.trail.figures import CLASSES_S
 from murder.wire.fragment import Chunk, Literal
@@ -67,8 +67,6 @@ class ImapUpstream(PassesOn):
         # of whose question `_asked` is the tag, and `_heard` what has come of the answer
         self._asker: Asker | None = None
         self._asked, self._heard, self._asked_until = b"", b"", 0.0
-        self._sweep = here()
-        self.loop = self._sweep.loop
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         # `next_tag` without a call of Python
         self.tags: Iterator[bytes] = map((self._prefix + b"%d").__mod__, _numbers)
@@ -347,8 +345,8 @@ class ImapUpstream(PassesOn):
         assert own is not None
         if octets:
             own.fragmenter.feed(octets)
-        begins = time.perf_counter()  # as `turns.share_of`, without a call
-        late = begins - self.loop.time() >= TURN_S
+        begins, began = time.perf_counter(), self._sweep.began
+        late = began and begins - began[0] >= TURN_S
         turn_ends = begins + (LATE_TURN_S if late else TURN_S)
         while (fragment := own.fragmenter.next()) is not None:
             match fragment:
@@ -370,15 +368,17 @@ class ImapUpstream(PassesOn):
                 self.connection.pause_reading()
                 return
             if time.perf_counter() >= turn_ends:
+                has_held(self.loop, begins)
                 self.connection.pause_reading()
                 stand_in_line(self.loop, functools.partial(self._collect_again, own))
                 return
 
     def _collect_again(self, own: InternalCommand) -> None:
-        if self._own is not own or self.is_lost:
-            return
-        self.connection.resume_reading()
-        self.received(b"")
+        if self._own is own and not self.is_lost:
+            self.connection.resume_reading()
+            self.received(b"")
+        elif not (self.is_lost or self._waits_for_client or self._cutter.is_behind):
+            self.connection.resume_reading()  # it has ended meanwhile
 
     def _took(self, own: InternalCommand, response: bytes) -> bool:
         """Whether this was the tagged line."""

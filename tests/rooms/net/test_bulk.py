@@ -16,6 +16,8 @@ from murder.net.bulk import (
     write_much,
 )
 from murder.net.connection import Connection
+from murder.net.tls import client_context, server_context
+from murder.pki.authority import init_authority, issue
 from tests.kit.waiting import turns, until_soon
 from tests.rooms.frontend.cluster import running_cluster
 from tests.rooms.frontend.entering.test_multiplexor import entered
@@ -140,3 +142,29 @@ async def test_much_is_written_a_slice_at_a_time_under_tls(monkeypatch: pytest.M
         while len(came) < 2 * len(octets) + 6:
             came += await loop.sock_recv(peer, 1 << 20)
         assert came == 2 * octets + b"little"
+
+
+async def test_behind_starttls_who_stood_in_line_is_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading is put off until the handshake; that nobody wants to read any more is not what it says of what comes then."""
+    monkeypatch.setattr(bulk, "is_late", lambda _: True)
+    init_authority(tmp_path)
+    issue(tmp_path, "be1.test", ["backend"])
+    context = server_context(tmp_path / "be1.test.pem", tmp_path / "be1.test.key", None)
+    async with connected() as (connection, peer):
+        caller = client_context(None, None, None, verify=False)
+        _, writer = await asyncio.open_connection(sock=peer)
+        await asyncio.gather(
+            connection.start_tls(context, server_side=True),
+            writer.start_tls(caller, server_hostname="be1.test"),
+        )
+        heard = connection.receiver
+        assert isinstance(heard, Hears)
+        for number in range(1, 4):
+            writer.write(b"x" * 10)
+            await until_soon(lambda number=number: heard.octets == 10 * number)  # type: ignore[misc]
+            took_much(connection)
+            assert not connection.transport.is_reading()
+            await until_soon(connection.transport.is_reading)
+        writer.close()

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from murder.api.turns import _sleep, rest, set_rest
 from murder.net.turns import (
@@ -13,6 +15,7 @@ from murder.net.turns import (
     TURN_S,
     Turn,
     aside,
+    has_held,
     in_turns,
     is_late,
     line_up,
@@ -132,6 +135,31 @@ async def test_who_has_no_task_stands_in_the_same_line() -> None:
         tasks.append(asyncio.create_task(work()))
     await until_soon(lambda: len(went_on) == 40)
     assert len(set(went_on)) == 40 and went_on == sorted(went_on)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_turn_of_the_loop_is_late_in_which_somebody_has_had_a_whole_one(
+    run: Callable[[Coroutine[None, None, None]], None],
+) -> None:
+    """With the loop of production, whose time is no beginning of anything; and the next turn is not."""
+
+    def work() -> float:
+        begins = time.perf_counter()
+        while time.perf_counter() < begins + TURN_S:
+            pass
+        return begins
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for notes in (lambda: is_late(loop), lambda: has_held(loop, time.perf_counter() - TURN_S)):
+            assert not is_late(loop)
+            await line_up()
+            assert not notes()
+            work()
+            assert is_late(loop) and share_of(loop) == LATE_TURN_S
+            await line_up()
+
+    run(main())
 
 
 async def test_of_a_turn_of_the_loop_that_is_late_who_begins_has_a_moment(
