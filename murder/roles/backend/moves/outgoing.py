@@ -129,6 +129,9 @@ class Outgoing:
         self.has_begun = False  # the target has answered that it takes the tree
         self._left_at: dict[MailboxName, int] = {}  # mod-sequences at the stop
         self._known: dict[MailboxName, _Known] = {}  # what the target has of each mailbox
+        self._named: dict[
+            str, MailboxName
+        ] = {}  # by mailbox id: the name that the target has it under
         self._stays = False  # something that might come back: the target takes none of that
 
     async def _save(self, **changed: Any) -> None:
@@ -181,7 +184,7 @@ class Outgoing:
             if refusal.code is not Code.NONEXISTENT:  # deleted or renamed since
                 raise
             return
-        self._known[name] = await self._hold(name, portrait)
+        await self._hold(name, portrait)
 
     async def _round(self, names: Sequence[MailboxName]) -> int:
         """Every mailbox once; how many messages went over."""
@@ -197,7 +200,7 @@ class Outgoing:
         try:
             portrait = await self._store.portrait(name, known.modseq if known else NEVER)
             if known is None or known.mailbox_id != portrait.identity.mailbox_id:
-                known = self._known[name] = await self._hold(name, portrait)
+                known = await self._hold(name, portrait)
                 portrait = await self._store.portrait(name, known.modseq)
             mailbox = None
             if portrait.highest_modseq != known.modseq:
@@ -222,8 +225,14 @@ class Outgoing:
 
     async def _hold(self, name: MailboxName, portrait: Portrait) -> "_Known":
         """Let the target make the mailbox; what it has of it (of an earlier try, or from before it moved away)."""
+        mailbox_id = portrait.identity.mailbox_id
         held = await self._peer.hold(Hold(name, portrait))
-        return _Known(portrait.identity.mailbox_id, held.modseq, held.uids, held.kept)
+        was = self._named.get(mailbox_id, name)
+        if was in self._known and self._known[was].mailbox_id == mailbox_id:
+            del self._known[was]  # the target has nothing more under that name
+        self._named[mailbox_id] = name
+        known = self._known[name] = _Known(mailbox_id, held.modseq, held.uids, held.kept)
+        return known
 
     async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
         last, brought = Uid(0), 0

@@ -1,5 +1,7 @@
 """What is renamed, deleted and made anew while the tree moves arrives under the names of the end."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +20,8 @@ from tests.rooms.backend.server import Running, running_backend, spool_store
 
 ROOT = inbox_of("zoe")
 A, B, C = (MailboxName(ROOT + b"." + part) for part in (b"a", b"b", b"c"))
+ANA = inbox_of("ana")
+BELOW_A, BELOW_B = (MailboxName(ANA + b"." + part) for part in (b"a", b"b"))
 CHANGES: dict[str, dict[MailboxName, str]] = {
     "one takes the place of another": {B: "ida"},
     "the names are swapped": {A: "idb", B: "ida"},
@@ -59,38 +63,79 @@ async def test_a_name_that_another_had_when_it_came_is_taken(
 
 
 class Target:
-    """What it is asked to hold."""
+    """What it is asked to hold, and has under which name, as a murder backend has it."""
 
     server = "be2.test"
 
     def __init__(self) -> None:
         self.holds: list[tuple[MailboxName, str]] = []
+        self.here: dict[MailboxName, str] = {}
 
     async def hold(self, request: Hold) -> Any:
-        self.holds.append((request.name, request.identity.mailbox_id))
+        name, mailbox_id = request.name, request.identity.mailbox_id
+        self.holds.append((name, mailbox_id))
+        self.here = {was: other for was, other in self.here.items() if other != mailbox_id}
+        self.here[name] = mailbox_id
         return type("Answer", (), {"modseq": ModSeq(0), "uids": (), "kept": None})
 
     async def do(self, request: object) -> None:
         pass
 
 
-async def test_another_that_has_the_name_now_is_carried_from_its_beginning(tmp_path: Path) -> None:
-    """What the target has of the one that had the name before is nothing of this one."""
-    target, root = Target(), inbox_of("ana")
-    old, new = MailboxName(root + b".a"), MailboxName(root + b".b")
-    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+@asynccontextmanager
+async def copied(folder: Path) -> AsyncIterator[tuple[Peer, Outgoing, Target]]:
+    """Ana's INBOX, `a` and `b` have been copied; she is logged in."""
+    target = Target()
+    async with running_backend(folder, lambda: spool_store(folder)) as one:
         peer = await Peer.at(*one.address)
         await peer.until(b"* OK")
         await peer.ok("LOGIN ana secret")
         for name in ("a", "b"):
             await peer.ok(f"CREATE INBOX/{name}")
-        ids = {box.name: box.mailbox_id for box in await one.backend.store.mailboxes()}
-        move = Move("a1", Side.OUT, root, "be2.test", state=State.COPYING)
+        move = Move("a1", Side.OUT, ANA, "be2.test", state=State.COPYING)
         outgoing = Outgoing(one.backend, one.mover.journal, move, cast(Any, target), Pace(0))
         await outgoing.copy()
         target.holds.clear()
+        yield peer, outgoing, target
+        await peer.close()
+
+
+async def ids_of(outgoing: Outgoing) -> dict[MailboxName, str]:
+    """What the source has of the tree."""
+    names = {entry.name for entry in outgoing._rows()}
+    boxes = await outgoing._backend.store.mailboxes()
+    return {box.name: box.mailbox_id for box in boxes if box.name in names}
+
+
+async def next_round(outgoing: Outgoing) -> None:
+    await outgoing._round([entry.name for entry in outgoing._rows()])
+
+
+async def test_another_that_has_the_name_now_is_carried_from_its_beginning(tmp_path: Path) -> None:
+    """What the target has of the one that had the name before is nothing of this one."""
+    async with copied(tmp_path) as (peer, outgoing, target):
+        ids = await ids_of(outgoing)
         await peer.ok("DELETE INBOX/b")
         await peer.ok("RENAME INBOX/a INBOX/b")
-        await outgoing._round([root, new])
-        assert target.holds == [(new, ids[old])]
-        await peer.close()
+        await next_round(outgoing)
+        assert target.holds == [(BELOW_B, ids[BELOW_A])]
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        (("RENAME INBOX/a INBOX/c",), ("RENAME INBOX/c INBOX/a",)),
+        (("DELETE INBOX/a", "RENAME INBOX/b INBOX/a"), ("RENAME INBOX/a INBOX/b",)),
+    ],
+)
+async def test_a_mailbox_that_has_its_former_name_again_is_moved_to_it(
+    rounds: tuple[tuple[str, ...], ...], tmp_path: Path
+) -> None:
+    """The target had it under the name between, and the move failed as nothing was found there."""
+    async with copied(tmp_path) as (peer, outgoing, target):
+        for commands in rounds:
+            for command in commands:
+                await peer.ok(command)
+            await next_round(outgoing)
+            ours = await ids_of(outgoing)
+            assert {name: target.here.get(name) for name in ours} == ours
