@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.roles.mupdate.database.change import PutEntry
 from tests.kit.peer import Peer
@@ -93,11 +94,17 @@ async def test_who_selects_another_is_not_taken_back_to_what_has_moved(tmp_path:
         await client.close()
 
 
+async def away(_: float) -> None:
+    raise UpstreamFailure(UpstreamKind.LOST, "the master", "it is away")
+
+
+@pytest.mark.parametrize("has_master", [True, False])
 @pytest.mark.parametrize("first", ["NOOP", "ENABLE QRESYNC"])  # the ways of a SELECT here
 async def test_what_is_selected_in_place_of_what_has_moved_is_looked_for_again(
-    first: str, tmp_path: Path
+    first: str, has_master: bool, tmp_path: Path
 ) -> None:
-    """The backend has begun nothing: it has said that the mailbox before has left, and with it, here, all of this user's."""
+    """The backend has begun nothing: it has said that the mailbox before has left, and with it, here, all of this user's.
+    What the list knows is enough where its master is away."""
     old, new = Backend(), Backend()
     old.leaves_at = b"SELECT INBOX/Other"
     scripts: dict[str, tuple[str, Speak]] = {
@@ -112,6 +119,9 @@ async def test_what_is_selected_in_place_of_what_has_moved_is_looked_for_again(
         await client.ok("LOGIN ana secret")
         await client.ok(first)
         await client.ok("SELECT INBOX")
+        if not has_master:
+            assert running.role.frontend is not None
+            running.role.frontend.locator._ping = away
         old.moves = lambda: running.mailboxes.commit(
             [
                 PutEntry(MailboxEntry(named(one), EntryState.ACTIVE, b"be2!default", RIGHTS))

@@ -401,8 +401,8 @@ class Lobby(FrontendImap):
         self.resume()
 
     async def _open_again(self, command: Command) -> None:
-        """Where the list has it now. Raises UpstreamFailure."""
-        await self.frontend.locator.catch_up()
+        """Where the list has it now."""
+        await self.catch_up()
         await self.carry_out(command)
 
     def not_let_in(self, opening: Opening, failure: UpstreamFailure) -> None:

@@ -24,7 +24,7 @@ async def _select(dialogue: FrontendImap, command: Command) -> None:
     if request.view is not None:
         raise BadSyntax("CONDSTORE or QRESYNC is expected")  # that is ours to say
     if not await _select_at_home(dialogue, command, request):
-        await dialogue.frontend.locator.catch_up()
+        await dialogue.catch_up()
         await _select_at_home(dialogue, command, request, is_again=True)
 
 
