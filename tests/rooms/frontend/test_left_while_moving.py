@@ -32,6 +32,8 @@ class Backend:
         self.heard: list[bytes] = []
         self.before = before
         self.moves: Callable[[], object] = lambda: None
+        # meanwhile another leaves, at this command
+        self.waits_at, self.other = b"", self
         self.asked, self.left, self.gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,6 +45,9 @@ class Backend:
         while line := await reader.readline():
             tag, _, command = line.rstrip().partition(b" ")
             self.heard.append(command)
+            if command == self.waits_at:
+                self.other.left.set()
+                await self.other.gone.wait()
             if command == self.leaves_at or self.left.is_set():
                 self.left.set()
             elif b"X-VIEW" in command and not self.knows_views:
@@ -128,6 +133,79 @@ async def test_what_is_selected_in_place_of_what_has_moved_is_looked_for_again(
                 for one in ("ana", "ana/Other")
             ]
         )
+        assert await client.command("SELECT INBOX/Other") == CHANGED
+        await client.ok("EXPUNGE")
+        assert new.heard[-2:] == [b"SELECT INBOX/Other", b"EXPUNGE"]
+        await client.close()
+
+
+@pytest.mark.parametrize("leaves_at", [b"UNSELECT", b"ENABLE CONDSTORE"])
+async def test_a_backend_that_is_left_and_goes_first_is_not_waited_for(
+    leaves_at: bytes, tmp_path: Path
+) -> None:
+    old, new = Backend(), Backend()
+    old.leaves_at = leaves_at
+    scripts: dict[str, tuple[str, Speak]] = {
+        "be1": ("imap", old.speak),
+        "be2": ("imap", new.speak),
+    }
+    users = {"ana": "be1", "ana/Other": "be2"}
+    async with running_frontend(tmp_path, scripts, users) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        await client.ok("SELECT INBOX")
+        assert await client.command("SELECT INBOX/Other (CONDSTORE)") == CHANGED
+        assert old.gone.is_set()
+        await client.ok("EXPUNGE")
+        assert new.heard[-2:] == [b"SELECT INBOX/Other (CONDSTORE)", b"EXPUNGE"]
+        await client.close()
+
+
+@pytest.mark.parametrize("home", ["be1", "be2"])
+async def test_what_moves_while_others_are_told_of_the_next_is_closed(
+    home: str, tmp_path: Path
+) -> None:
+    """CLOSED was for its backend to say, with the SELECT that it has not begun."""
+    old, new, third = Backend(), Backend(), Backend()
+    third.waits_at, third.other = b"ENABLE CONDSTORE", old
+    scripts: dict[str, tuple[str, Speak]] = {
+        "be1": ("imap", old.speak),
+        "be2": ("imap", new.speak),
+        "be3": ("imap", third.speak),
+    }
+    users = {"ana": "be1", "ana/Other": "be1", "ana/Third": "be3"}
+    async with running_frontend(tmp_path, scripts, users) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        await client.ok("STATUS INBOX/Third (MESSAGES)")
+        await client.ok("SELECT INBOX")
+        there = MailboxEntry(
+            named("ana/Other"), EntryState.ACTIVE, f"{home}!default".encode(), RIGHTS
+        )
+        old.moves = lambda: running.mailboxes.commit([PutEntry(there)])
+        assert await client.command("SELECT INBOX/Other (CONDSTORE)") == CHANGED
+        await client.ok("EXPUNGE")
+        heard = (old if home == "be1" else new).heard
+        assert heard[-2:] == [b"SELECT INBOX/Other (CONDSTORE)", b"EXPUNGE"]
+        await client.close()
+
+
+async def test_the_next_backend_may_be_lost_while_the_one_before_is_left(tmp_path: Path) -> None:
+    """What is selected is where its SELECT was carried out."""
+    old, new = Backend(), Backend()
+    old.waits_at, old.other, new.bye = b"UNSELECT", new, b""
+    scripts: dict[str, tuple[str, Speak]] = {
+        "be1": ("imap", old.speak),
+        "be2": ("imap", new.speak),
+    }
+    users = {"ana": "be1", "ana/Other": "be2"}
+    async with running_frontend(tmp_path, scripts, users) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        await client.ok("SELECT INBOX")
         assert await client.command("SELECT INBOX/Other") == CHANGED
         await client.ok("EXPUNGE")
         assert new.heard[-2:] == [b"SELECT INBOX/Other", b"EXPUNGE"]

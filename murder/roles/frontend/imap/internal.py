@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
-from murder.errors import BadSyntax, Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.net.outgoing.exchange import MAX_COLLECTED, RESPONSE_OCTETS, Into, Reply
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
@@ -99,15 +100,16 @@ async def hear_offer(dialogue: FrontendImap, server: str) -> None:
 
 async def want_modseqs(dialogue: FrontendImap, server: str) -> None:
     """The client asks for mod-sequences at one backend (or several, of which none is `server`): all others tell them from
-    now on, too (RFC 7162 §3.1)."""
+    now on, too (RFC 7162 §3.1). One that has gone is told where it is come to again."""
     if dialogue.wants_modseqs:
         return
     dialogue.wants_modseqs = True
     for other, upstream in list(dialogue.upstreams.items()):
         if other != server and not upstream.is_lost:
-            await execute(
-                dialogue, upstream, b"ENABLE CONDSTORE", lambda line: b"ENABLED" in line[:10]
-            )
+            with suppress(UpstreamFailure):
+                await execute(
+                    dialogue, upstream, b"ENABLE CONDSTORE", lambda line: b"ENABLED" in line[:10]
+                )
 
 
 def body_of(command: Command) -> bytes:

@@ -1,6 +1,8 @@
 """SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
 
-from murder.errors import BadSyntax, UpstreamFailure
+from contextlib import suppress
+
+from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
@@ -31,18 +33,26 @@ async def _select(dialogue: FrontendImap, command: Command) -> None:
 async def _select_at_home(
     dialogue: FrontendImap, command: Command, request: SelectRequest, *, is_again: bool = False
 ) -> bool:
-    """False where the backend has not begun it: the mailbox that was selected before has just moved from there. Raises
-    UpstreamFailure, where `is_again` for that, too."""
+    """False where the backend has not begun it: the mailbox that was selected before has just moved from there, or it has
+    gone before it was asked. Raises UpstreamFailure, where `is_again` for a move, too."""
     try:
         entry = await find_or_refer(dialogue, dialogue.name_of(request.mailbox), command)
         upstream = await dialogue.upstream(entry.server)
     except Exception:
         await _leave(dialogue, None)
         raise
+    selected = dialogue.selected
+    says_closed = selected is not None and selected.upstream is upstream
     await _leave(dialogue, upstream)
     dialogue.tell_changed_capabilities()
     if request.condstore:
         await want_modseqs(dialogue, entry.server)
+    if upstream.is_lost:  # while others were waited for
+        if says_closed:
+            dialogue.send(LEFT)
+        if is_again:
+            raise upstream.failure(UpstreamKind.LOST, "it closed the connection")
+        return False
     dialogue.select(upstream, MailboxName(entry.name))
     try:
         reply = await dialogue.relay_at(entry.server, command)
@@ -71,7 +81,8 @@ async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
         return  # which says so
     dialogue.send(LEFT)
     if not selected.upstream.is_lost:  # as where it has just moved
-        await execute(dialogue, selected.upstream, b"UNSELECT")
+        with suppress(UpstreamFailure):  # as where it moves now
+            await execute(dialogue, selected.upstream, b"UNSELECT")
 
 
 def run_close(dialogue: FrontendImap, command: Command) -> Running:
