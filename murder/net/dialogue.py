@@ -20,7 +20,7 @@ from murder.errors import BadSyntax
 from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import STUCK_WRITE_S, Connection
 from murder.net.sweep import NOWHERE, here
-from murder.net.turns import LATE_TURN_S, TURN_S, has_held, line_up, share_of, stand_in_line
+from murder.net.turns import LATE_TURN_S, TURN_S, line_up, share_of, stand_in_line
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
 HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
@@ -304,7 +304,7 @@ class Dialogue(ABC):
         if self._pumping:
             return
         self._pumping = True
-        now = time.perf_counter()
+        now = at = time.perf_counter()
         # as `share_of`, without the call
         began = self.sweep.began
         turn_ends = now + (LATE_TURN_S if began and now - began[0] >= TURN_S else TURN_S)
@@ -333,13 +333,16 @@ class Dialogue(ABC):
                 if self.activity_counts:  # as `_note_activity`, in one place less
                     self.active_at = self.loop.time()
                 self._start(event)
-                if time.perf_counter() >= turn_ends:
-                    has_held(self.loop, now)
+                at = time.perf_counter()
+                if at >= turn_ends:
                     self._pump_is_due = True
                     stand_in_line(self.loop, self._pump_again)
                     return
         finally:
             self._pumping = False
+            if at - now >= LATE_TURN_S and not began:  # as `has_held`, without the call
+                began.append(now)
+                self.loop.call_soon(began.clear)
             self.connection.send_gathered()
 
     def _pump_again(self) -> None:

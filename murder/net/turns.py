@@ -49,7 +49,8 @@ def share_of(loop: asyncio.AbstractEventLoop) -> float:
 
 
 def has_held(loop: asyncio.AbstractEventLoop, since: float) -> None:
-    """Somebody has had a whole turn, since then (`perf_counter`): who begins in the same turn of the loop has a moment."""
+    """Somebody has held the loop for more than a moment, since then (`perf_counter`): whoever begins in the same turn of the
+    loop once a whole turn has gone has a moment."""
     began = began_of(loop)
     if not began:
         began.append(since)
@@ -126,11 +127,21 @@ class _Line:
             if not who.done():  # who has been cancelled stands there no more
                 who.set_result(None)
                 break
-        self._is_moving = bool(waiting)
+        # What one holds is over and forgotten (`has_held`) before the next is moved: else that one is always late. Who has
+        # a task holds the next turn of the loop, who has none holds this one
+        if isinstance(who, asyncio.Future):
+            asyncio.get_running_loop().call_soon(self._move_on)
+            return
+        try:
+            if who is not None:
+                who()
+        finally:
+            self._move_on()
+
+    def _move_on(self) -> None:
+        self._is_moving = bool(self._waiting)
         if self._is_moving:
             asyncio.get_running_loop().call_soon(self._move)
-        if who is not None and not isinstance(who, asyncio.Future):
-            who()
 
 
 _lines: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Line]] = WeakKeyDictionary()

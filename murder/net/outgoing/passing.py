@@ -99,11 +99,12 @@ class PassesOn:
                 client.transport.write(gathered)
             else:
                 write_much(client, gathered)
+        if cutter.steps >= LATE_STEPS:
+            has_held(self.loop, begins)
         if client.writing_paused:
             self._waits_for_client = True
             self.connection.pause_reading()
         elif cutter.is_behind:
-            has_held(self.loop, begins)
             self.connection.pause_reading()
             stand_in_line(self.loop, self._go_on)
 

@@ -16,7 +16,7 @@ from murder.net import takeover
 from murder.net.connection import INFLATE_OCTETS, WRITE_HIGH_OCTETS, Connection
 from murder.net.dialogue import HELD_OCTETS, Dialogue
 from murder.net.frames import FrameChannel
-from murder.net.turns import LATE_TURN_S, TURN_S
+from murder.net.turns import LATE_TURN_S, TURN_S, Turn
 from murder.session.lines import Line, LineSession
 from murder.wire.nodes.carry import format_words
 from tests.kit.waiting import turns, until_soon
@@ -121,6 +121,54 @@ async def test_a_hundred_bursts_at_once_are_not_a_hundred_turns(
             await asyncio.sleep(0)
             seen.append(sum(one.handled for one in many))
         assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= whole
+
+
+async def test_two_in_line_have_equal_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the one has held is forgotten before the turn of the other."""
+    monkeypatch.setattr(pump, "time", Ticking())
+    async with talking() as (first, _), talking() as (second, _):
+        first.received(b"x\r\n" * 400)
+        second.received(b"x\r\n" * 400)
+        while min(first.handled, second.handled) < 400:
+            assert abs(first.handled - second.handled) <= 3 * 12
+            await asyncio.sleep(0)
+
+
+async def test_who_has_a_task_leaves_a_whole_turn_to_who_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Ticking()
+    monkeypatch.setattr(pump, "time", clock)
+    monkeypatch.setattr("murder.net.turns.time", clock)
+
+    async def work() -> None:
+        while talk.handled < 200:
+            turn = Turn(clock=clock.perf_counter)
+            while not turn.is_over:
+                pass
+            worked.append(talk.handled)
+            await turn.rest()
+
+    worked: list[int] = []
+    async with talking() as (talk, _):
+        working = asyncio.ensure_future(work())
+        await turns()
+        talk.received(b"x\r\n" * 200)
+        await working
+        assert len(worked) <= 2 * 200 // 8
+
+
+async def test_many_who_each_take_less_than_a_turn_do_not_take_one_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pump, "time", Ticking())
+    async with AsyncExitStack() as stack:
+        many = [(await stack.enter_async_context(talking()))[0] for _ in range(30)]
+        for one in many:
+            one.received(b"x\r\n" * 7)
+        assert [one.handled for one in many[:2]] == [7, 7]
+        assert all(one.handled < 3 for one in many[2:])
+        await until_soon(lambda: all(one.handled == 7 for one in many))
 
 
 async def test_what_comes_while_a_turn_is_waited_for_keeps_its_order_and_is_bounded(

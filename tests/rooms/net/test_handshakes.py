@@ -30,7 +30,7 @@ class Shaking:
 
 
 async def turns() -> None:
-    for _ in range(10):
+    for _ in range(30):  # two of the loop for each in line
         await asyncio.sleep(0)
 
 
