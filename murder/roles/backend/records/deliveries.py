@@ -173,23 +173,35 @@ class Deliveries:
         return await self._do(work)
 
     async def has_room(self, mails: Sequence[Mail]) -> bool:
-        """Whether all of them find place among what waits; what has been put down needs none. A little more than the bound
-        comes to wait, of what is delivered at the same time."""
+        """Whether all of them find place (`without_room`)."""
+        return not await self.without_room(mails)
 
-        def work() -> bool:
-            known = "SELECT 1 FROM outgoing WHERE key=?"
-            new = [mail for mail in mails if not self._db.execute(known, (mail.key,)).fetchone()]
+    async def without_room(self, mails: Sequence[Mail]) -> frozenset[bytes]:
+        """The keys of those that would be put down, where they find no place among what waits. What has been put down needs
+        none, nor what was seen within its period. A little more than the bound comes to wait, of what is delivered at the
+        same time."""
+
+        def work() -> frozenset[bytes]:
+            now = time.time()
+            new = [mail for mail in mails if self._is_new(mail, now)]
             if not new:
-                return True
+                return frozenset()
             whose = new[0].whose or new[0].user
-            return self.room.has(
+            fits = self.room.has(
                 tallies.entries_of(self._db, "outgoing"),
                 tallies.entries_of(self._db, "outgoing", whose),
                 len(new),
                 sum(mail.size for mail in new),
             )
+            return frozenset() if fits else frozenset(mail.key for mail in new)
 
         return await self._do(work)
+
+    def _is_new(self, mail: Mail, now: float) -> bool:
+        if self._db.execute("SELECT 1 FROM outgoing WHERE key=?", (mail.key,)).fetchone():
+            return False
+        once = mail.once
+        return once is None or not remembered.is_seen(self._db, once.key, now, once.period_s)
 
     async def end(
         self, key: bytes, mails: Sequence[Mail] = (), seen: Sequence[Entry] = ()
@@ -208,11 +220,9 @@ class Deliveries:
         return await self._do(work)
 
     def _put(self, mail: Mail, now: float) -> bool:
-        if self._db.execute("SELECT 1 FROM outgoing WHERE key=?", (mail.key,)).fetchone():
+        if not self._is_new(mail, now):
             return False
         if mail.once is not None:
-            if remembered.is_seen(self._db, mail.once.key, now, mail.once.period_s):
-                return False
             remembered.see(self._db, mail.once, now)
         pieces = mail.pieces or (mail.octets,)
         size = mail.size

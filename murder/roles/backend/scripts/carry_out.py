@@ -107,9 +107,9 @@ class Delivery:
             self._own = frozenset(address.lower() for address in own)
         steps = await self._steps()
         mails = self._mails(keep=b"" if steps or self.stays else bytes(self._arriving.mailbox))
-        if mails and not await self._backend.deliveries.has_room(mails):
-            self._refuse_for_now(mails)
-            mails = []
+        if mails and (without := await self._backend.deliveries.without_room(mails)):
+            self._refuse_for_now([mail for mail in mails if mail.key in without])
+            mails = [mail for mail in mails if mail.key not in without]
         pipes = [action for action in self._outcome.actions if isinstance(action, Pipe)]
         seen = [
             seen_entry(self._whose, action.once.handle, action.once.period_s)

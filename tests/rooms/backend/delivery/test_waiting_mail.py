@@ -98,6 +98,32 @@ async def test_a_reply_that_finds_no_room_is_left_out_and_is_not_noted(tmp_path:
         await until_soon(lambda: went(client, [PENDING, SENT]), "the next one is answered")
 
 
+async def test_only_what_would_be_put_down_wants_room(tmp_path: Path) -> None:
+    """A redirect that waits already is not refused for the sake of a reply; a reply within its period is none."""
+    to_ana = b"To: ana@example.org\r\nSubject: %b\r\nMessage-ID: <%b@x.example>\r\n\r\nx\r\n"
+    answers = AWAY.replace(b'"sender"', b'"ana@example.org"').partition(b";")
+    both = b'require ["copy", "vacation"];' + COPY.partition(b";")[2] + answers[2]
+    async with sending(tmp_path, COPY, *LATER, retry_s=3600.0) as (client, _):
+        backend = client.one.backend
+
+        async def comes(subject: bytes) -> bytes:
+            message = to_ana % (subject, subject)
+            return (await client.deliver("x", message=message))[0][:3]
+
+        assert await comes(b"a") == b"250"
+        await backend.scripts.put("ana", "main", both)
+        await backend.scripts.activate("ana", "main")
+        backend.deliveries.room = Room(mails=1)
+        with capture_logs() as logged:
+            assert await comes(b"a") == b"250"  # its sender has not heard that it was taken
+        assert full(logged) == [["sender@example.org"]] and client.states() == [PENDING]
+        backend.deliveries.room = Room(mails=3)
+        assert await comes(b"b") == b"250" and client.states() == [PENDING] * 3
+        backend.deliveries.room = Room(mails=4)
+        assert await comes(b"c") == b"250" and client.states() == [PENDING] * 4
+        assert await comes(b"d") == b"451" and client.states() == [PENDING] * 4
+
+
 async def test_who_rejects_and_finds_no_room_refuses_in_other_words(tmp_path: Path) -> None:
     async with sending(tmp_path, REJECT, *LATER, max_waiting=1, retry_s=3600.0) as (client, _):
         assert (await client.deliver("one"))[0].startswith(b"250")
