@@ -57,7 +57,8 @@ _FAILING: Final = _Trouble(
 _GONE: Final = _Trouble(
     Code.UNAVAILABLE,
     "The mail of this server cannot be reached now",
-    "see whether its file system is mounted there, or bring the folder back; no restart is needed",
+    "see whether its file system is mounted there (no restart is needed); a folder from a backup is put back while the node "
+    "is stopped",
 )
 _told_at: dict[tuple[_Trouble, Path], float] = {}
 MAX_TOLD: Final = 1000

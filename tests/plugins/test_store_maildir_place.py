@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from murder.api import disk
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 from plugins.store_maildir.store import MaildirStore, Settings
@@ -29,8 +30,12 @@ def store_in(folder: Path) -> MaildirStore:
 
 @pytest.mark.parametrize("leaves_mount_point", [True, False])
 async def test_trees_that_are_away_are_not_taken_for_none(
-    leaves_mount_point: bool, tmp_path: Path
+    leaves_mount_point: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(disk, "_told_at", {})
     first = store_in(tmp_path)
     await first.start()
     await first.create(INBOX, "default")
@@ -45,6 +50,7 @@ async def test_trees_that_are_away_are_not_taken_for_none(
             await ask(store)
         assert told.value.code is Code.UNAVAILABLE
         assert str(told.value) == "The mail of this server cannot be reached now"
+    assert "a folder from a backup is put back while the node is stopped" in caplog.text
     if leaves_mount_point:
         (tmp_path / "mail").rmdir()  # and nothing has been put there
     (tmp_path / "away").rename(tmp_path / "mail")
