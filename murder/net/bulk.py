@@ -7,7 +7,7 @@ has stopped such connections for good.
 
 import asyncio
 import functools
-from typing import Final
+from typing import Final, Protocol
 
 from murder.net.connection import Connection
 from murder.net.turns import is_late, stand_in_line
@@ -29,7 +29,15 @@ def _read_on(connection: Connection) -> None:
         connection.resume_reading()
 
 
-def write_much(connection: Connection, data: bytes) -> None:
+class Takes(Protocol):
+    """Who is written to."""
+
+    @property
+    def is_tls(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+
+
+def write_much(connection: Takes, data: bytes) -> None:
     """As `Connection.write`. Under TLS a slice at a time: what is written at once and not taken is there twice, as octets
     that wait, and as room in which they were encrypted, which stays for as long as the connection."""
     if len(data) <= SLICE_OCTETS or not connection.is_tls:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from murder.errors import UpstreamFailure
-from murder.net.connection import Connection
 from murder.wire.fragment import Chunk, Fragmenter, Literal
 
 if TYPE_CHECKING:
@@ -141,10 +140,26 @@ class Keeper(Protocol):
         ...
 
 
+class ClientConnection(Protocol):
+    """What an upstream uses of its client's connection: see `Connection`."""
+
+    @property
+    def is_plain(self) -> bool: ...
+    @property
+    def is_tls(self) -> bool: ...
+    @property
+    def gathered(self) -> list[bytes]: ...
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    @property
+    def writing_paused(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+
+
 class Client:
     """Whom an upstream serves: the client's connection, and what to do when things end."""
 
-    connection: Connection
+    connection: ClientConnection
     is_flowing = (
         False  # its commands are relayed as they come: it need not hear that all are answered
     )

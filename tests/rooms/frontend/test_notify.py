@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+from murder.net.bulk import SLICE_OCTETS, write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.arbiter import Arbiter
 from tests.kit.dialogue import Player
 from tests.rooms.frontend.cluster import running_cluster
+from tests.rooms.frontend.entering.test_multiplexor import entered
 
 SHARED = """
 C1= LOGIN ana secret
@@ -118,10 +122,13 @@ class _Written:
 
     writing_paused = False
 
-    def __init__(self) -> None:
+    def __init__(self, is_tls: bool = False) -> None:
         self.octets = b""
+        self.most = 0
+        self.is_tls = is_tls
 
     def write(self, data: bytes) -> None:
+        self.most = max(self.most, len(data))
         self.octets += data
 
 
@@ -151,6 +158,43 @@ def test_no_response_is_put_into_another() -> None:
         b"* 1 FETCH (BODY[] {8}\r\nhalfhalf)\r\n* STATUS a {1}\r\nx (MESSAGES 1)\r\n* OK ours\r\n"
         b"* STATUS b (MESSAGES 2)\r\n"
     )
+
+
+def test_of_much_all_slices_are_written_before_another_has_its_turn() -> None:
+    written = _Written(is_tls=True)
+    arbiter = Arbiter(cast(Connection, written), Client(), lambda _, data: data.lower())
+    one, two = _Speaker(), _Speaker()
+    arbiter.let_through(cast(ImapUpstream, one))
+    arbiter.let_through(cast(ImapUpstream, two))
+    first, second = cast(Any, one).client, cast(Any, two).client
+    one.say(first, b"* 1 FETCH (BODY[] {300000}\r\n", ends=False)
+    two.say(second, b"* STATUS b (MESSAGES 2)\r\n")
+    mail = (b"* LIST (" * SLICE_OCTETS)[:300_000]  # where a slice begins, it is no response
+    one.is_inside = False  # as an upstream is that has passed on all of it
+    write_much(first, mail + b")\r\n")
+    assert written.octets == (
+        b"* 1 FETCH (BODY[] {300000}\r\n" + mail + b")\r\n* STATUS b (MESSAGES 2)\r\n"
+    )
+    assert written.most == SLICE_OCTETS
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_who_is_notified_is_sent_much(tmp_path: Path, is_tls: bool) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        peer = await entered(cluster, "ana")
+        for session in cluster.frontends[0].frontend.sessions:
+            session.connection.is_tls = is_tls  # as far as this is about it
+        mail = b"Subject: x\r\n\r\n" + b"y" * 300_000
+        for _ in range(3):
+            peer.send(b"a APPEND INBOX {%d+}\r\n%s\r\n" % (len(mail), mail))
+            await peer.until(b"a OK")
+        await peer.ok(b"NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))")
+        await peer.ok(b"SELECT INBOX")
+        for messages, count in ((b"1", 1), (b"1:*", 3)):
+            said = await peer.ask(b"f FETCH %s BODY.PEEK[]" % messages)
+            assert [mail in whole for whole in said] == [True] * count + [False]
+            assert said[-1].startswith(b"f OK")
+        await peer.close()
 
 
 async def test_children_on_other_backends_count(tmp_path: Path) -> None:

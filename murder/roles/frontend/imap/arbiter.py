@@ -3,9 +3,11 @@
 Each upstream writes through its own `Gate`; while one of them is in the middle of a response, all others wait.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
+from murder.net.bulk import write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client
 from murder.net.outgoing.relay import ImapUpstream
@@ -48,7 +50,7 @@ class Arbiter:
         self._go_on()
 
     def _say(self, upstream: ImapUpstream | None, data: bytes) -> None:
-        self.connection.write(data)
+        write_much(self.connection, data)
         self._speaker = upstream if upstream is not None and upstream.is_inside else None
 
     def _go_on(self) -> None:
@@ -77,9 +79,10 @@ class Gate(Client):
     def __init__(self, arbiter: Arbiter, upstream: ImapUpstream) -> None:
         self._arbiter = arbiter
         self._upstream = upstream
-        self.connection = cast(Connection, self)  # of which an upstream uses what stands here
+        self.connection = self
         self._is_inside = False  # a response
-        self.is_plain = False  # as a connection that is written to by `write` only
+        # it is written to by `write` only, and with no slices: `is_inside` is about the end of all that was said at once
+        self.is_plain = self.is_tls = False
 
     def write(self, data: bytes) -> None:
         correct = self._arbiter.correct
@@ -92,6 +95,14 @@ class Gate(Client):
     def writing_paused(self) -> bool:
         """Whether the client takes no more for now."""
         return self._arbiter.is_full
+
+    @property
+    def gathered(self) -> list[bytes]:
+        return self._arbiter.connection.gathered
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        return self._arbiter.connection.transport
 
     def upstream_idle(self, upstream: ImapUpstream) -> None:
         self._arbiter.session.upstream_idle(upstream)

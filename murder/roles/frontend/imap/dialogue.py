@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
@@ -21,6 +21,7 @@ from murder.net.outgoing.pool import open_imap
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.arbiter import Arbiter, Correct
 from murder.roles.frontend.imap.selected import ALL, LEFT, Moved, Selected
+from murder.roles.frontend.imap.waits import Opening, Waiting, Waits
 from murder.roles.frontend.origin import checked_hops
 from murder.roles.frontend.placement import servers
 from murder.roles.frontend.shared import Frontend
@@ -43,35 +44,10 @@ LOOK_AGAIN_S: Final = 30.0
 WAITING_OCTETS: Final = 64 * 1024  # for a client that takes nothing: TLS keeps more beside them
 
 
-# A SELECT on its way without a task (`lobby`): where, what, as it came
-Opening = tuple[ImapUpstream, MailboxName, bytes]
-
-
-class Waiting(Protocol):
-    """Likewise a login on its way to another server (`multiplexor.express`)."""
-
-    def give_up(self) -> None: ...
-
-
-class Waits(Protocol):
-    """An IDLE under way."""
-
-    def done(self, line: bytes) -> None:
-        """The line that it waits for has come."""
-        ...
-
-    def moved(self, upstream: ImapUpstream) -> None:
-        """The selected mailbox is reached over this connection from now on."""
-        ...
-
-    def over(self) -> None:
-        """Nobody waits any more."""
-        ...
-
-
 class FrontendImap(ImapDialogue, Client):
     """See the module, and `Dialogue` for where attributes begin."""
 
+    connection: Connection
     referrals_on = False
     wants_modseqs = False  # it has asked for some, by whatever command (RFC 7162 §3.1)
     ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY

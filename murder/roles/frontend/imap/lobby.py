@@ -35,9 +35,10 @@ from murder.net.outgoing.pool import (
 from murder.net.outgoing.proving import CURES, GSSAPI, cure_of
 from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
-from murder.roles.frontend.imap.dialogue import FrontendImap, Opening
+from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.mail.modseqs import MARKS, SHORTEST
 from murder.roles.frontend.imap.selected import Selected
+from murder.roles.frontend.imap.waits import Opening
 from murder.roles.frontend.locate import server_of
 from murder.roles.frontend.multiplexor.express import Express
 from murder.roles.frontend.placement import servers
