@@ -126,7 +126,7 @@ class PassesOn:
         """The client takes octets again."""
         if self._waits_for_client:
             self._waits_for_client = False
-            if self._cutter.is_behind:
+            if self._cutter.is_behind or self._ends_with:
                 stand_in_line(self.loop, self._go_on)
             else:
                 self.connection.resume_reading()
