@@ -5,8 +5,12 @@ from typing import Final
 
 import pytest
 
+from murder.net.outgoing.relay import ImapUpstream
+from murder.roles.frontend.imap.dialogue import FrontendImap
 from tests.kit.dialogue import Player
+from tests.kit.waiting import until_soon
 from tests.rooms.frontend.cluster import running_cluster
+from tests.rooms.frontend.entering.test_multiplexor import entered
 
 BEGIN = r"""
 C2= LOGIN bob secret
@@ -261,3 +265,39 @@ async def test_who_asks_one_backend_for_modseqs_is_told_them_by_all(
 async def test_across_backends(scene: str, tmp_path: Path) -> None:
     async with running_cluster(tmp_path, frontends=2) as cluster:
         await Player(cluster.connect).play(BEGIN + SCENES[scene])
+
+
+async def test_a_url_is_read_on_when_a_slow_client_takes_octets_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of another mailbox on the backend of the selected one: one more connection reads it."""
+    opened: list[ImapUpstream] = []
+    really = FrontendImap._open
+
+    async def full_by_then(self: FrontendImap, server: str) -> ImapUpstream:
+        opened.append(await really(self, server))
+        if self.selected is not None:
+            self.connection.pause_writing()  # as the loop does, of a client that has been sent much
+        return opened[-1]
+
+    async with running_cluster(tmp_path) as cluster:
+        bob = await entered(cluster, "bob")
+        await bob.ok(b"SETACL INBOX ana lrswi")
+        peer = await entered(cluster, "ana")
+        await peer.ok(b"CREATE INBOX/here")
+        peer.send(b"a APPEND INBOX/here {5+}\r\nhello\r\n")
+        await peer.until(b"a OK")
+        await peer.ok(b"SELECT INBOX")
+        monkeypatch.setattr(FrontendImap, "_open", full_by_then)
+        peer.send(b'b APPEND user/bob CATENATE (URL "/INBOX/here;UID=1")\r\n')
+        await until_soon(lambda: any(one._waits_for_client for one in opened))
+        client = opened[0].client
+        assert isinstance(client, FrontendImap)
+        client.connection.resume_writing()
+        await peer.until(b"b OK")
+        await bob.ok(b"SELECT INBOX")
+        said = await bob.ok(b"FETCH 1 BODY.PEEK[]")
+        assert b"hello" in said[0]
+        assert not client.extras
+        await peer.close()
+        await bob.close()

@@ -54,6 +54,7 @@ class FrontendImap(ImapDialogue, Client):
     watch_on: Callable[[], Awaitable[None]] | None = None  # likewise, after a move
     watch_at: Callable[[str], Awaitable[None]] | None = None  # likewise, at one backend
     is_watching = False
+    extras: tuple[ImapUpstream, ...] = ()  # beside `upstreams`, for a moment
     idle: Waits | None = None
     _told: tuple[bytes, ...] = ()  # of what the backends offer
     _settled: asyncio.Future[None] | None = None
@@ -241,9 +242,11 @@ class FrontendImap(ImapDialogue, Client):
             yield await self.upstream(server)
             return
         extra = await self._open(server)
+        self.extras += (extra,)
         try:
             yield extra
         finally:
+            self.extras = tuple(other for other in self.extras if other is not extra)
             self._close(extra)
 
     async def relay_at(self, server: str, command: Command) -> Reply:
@@ -466,7 +469,7 @@ class FrontendImap(ImapDialogue, Client):
 
     def writable(self) -> None:
         """The client takes octets again."""
-        for upstream in self.upstreams.values():
+        for upstream in (*self.upstreams.values(), *self.extras):
             upstream.client_writable()
         super().writable()
 
