@@ -310,9 +310,19 @@ class Journal:
         return next((move for move in self._keeping if move.holds(name)), None)
 
     def kept_for_others(self, move: Move) -> frozenset[MailboxName]:
-        """What the store keeps for the sake of other moves."""
+        """What the store keeps for the sake of other moves; what left before this one did was back, and is this one's."""
         others = (other for other in self.moves() if other.id != move.id and _keeps(other))
-        return frozenset(name for other in others for name in other.names)
+        return frozenset(
+            name for other in others if not _left_before(other, move) for name in other.names
+        )
+
+    def has_left_again(self, move: Move) -> bool:
+        """Whether what left by this move was back, and is kept for a later one."""
+        others = (other for other in self.moves() if other.id != move.id and _keeps(other))
+        return any(
+            other.side is Side.OUT and not _left_before(other, move) and move.root in other.names
+            for other in others
+        )
 
 
 def _replace(path: Path, octets: bytes, check: Callable[[], None]) -> None:
@@ -331,6 +341,10 @@ def _check_id(move_id: str) -> None:
     """Names of files are made of letters and digits only, whoever has chosen the id."""
     if not is_move_id(move_id):
         raise Refusal(Code.CANNOT, f"{move_id[:40]!r} can be no move's id")
+
+
+def _left_before(other: Move, move: Move) -> bool:
+    return other.side is Side.OUT and other.started_at < move.started_at
 
 
 def _keeps(move: Move) -> bool:

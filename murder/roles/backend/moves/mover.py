@@ -461,6 +461,8 @@ class Mover:
         """What has changed here since is nowhere else: then somebody has to look, and is told once."""
         if move.problem:
             return False
+        if self.journal.has_left_again(move):  # the later move knows how it left
+            return True
         handed = self.journal.handed(move)
         changed = await changed_since(self.backend, handed) if handed is not None else None
         if changed is None:

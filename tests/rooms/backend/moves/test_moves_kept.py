@@ -113,6 +113,47 @@ async def test_what_has_left_again_is_kept_for_the_move_that_took_it_last(tmp_pa
         assert GONE not in await names(store)
 
 
+async def left_twice(one: Running) -> tuple[Move, Move]:
+    """It left, was back, and left again before anybody looked; it has changed since the first time."""
+    await one.backend.store.create(GONE, "default")
+    journal, moves = one.mover.journal, list[Move]()
+    for number, move_id in enumerate(("a1", "b2"), 1):
+        move = Move(move_id, Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        moves.append(await journal.save(move, started_at=float(number)))
+    box = await one.backend.store.open(GONE, "zoe")
+    left_at = (await box.status()).highest_modseq
+    box.close()
+    for move, modseq in zip(moves, (left_at + 1, left_at), strict=True):
+        await journal.save_handed(move, format_handed(Prepare([], {}, []), {GONE: modseq}))
+    return moves[0], moves[1]
+
+
+async def test_what_left_twice_goes_with_the_move_that_took_it_last(tmp_path: Path) -> None:
+    """A former move, which an operator has yet to look at, holds on to nothing of it."""
+    async with kept(tmp_path) as (one, mover):
+        former, last = await left_twice(one)
+        await mover.journal.save(former, problem="it has changed here since it left")
+        for move in (former, last):
+            await look_at(mover, mover._known(move.id))
+        assert mover._known(former.id).state is State.DONE
+        assert mover._known(last.id).state is State.REMOVED
+        assert GONE not in {box.name for box in await one.backend.store.mailboxes()}
+        await mover.forget(mover._known(former.id))
+
+
+async def test_what_has_left_again_is_not_taken_for_changed_since_it_left_before(
+    tmp_path: Path,
+) -> None:
+    async with kept(tmp_path) as (one, mover):
+        former, last = await left_twice(one)
+        await look_at(mover, former)
+        assert not mover._known(former.id).problem
+        assert mover._known(former.id).state is State.UNDONE
+        assert one.backend.mailboxes.has_left(GONE)
+        await look_at(mover, last)
+        assert mover._known(last.id).state is State.REMOVED
+
+
 async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:
     async with kept(tmp_path) as (one, mover):
         stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
