@@ -34,13 +34,8 @@ T = TypeVar("T")
 def is_late(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether this turn of the loop has lasted for TURN_S since somebody asked first, or since who `has_held` it began. No
     loop tells when its turn has begun: its time, uvloop's too, is that of now."""
-    began = began_of(loop)
     now = time.perf_counter()
-    if began:
-        return now - began[0] >= TURN_S
-    began.append(now)
-    loop.call_soon(began.clear)
-    return False
+    return now - _noted(loop, now) >= TURN_S
 
 
 def share_of(loop: asyncio.AbstractEventLoop) -> float:
@@ -51,10 +46,16 @@ def share_of(loop: asyncio.AbstractEventLoop) -> float:
 def has_held(loop: asyncio.AbstractEventLoop, since: float) -> None:
     """Somebody has held the loop for more than a moment, since then (`perf_counter`): whoever begins in the same turn of the
     loop once a whole turn has gone has a moment."""
-    began = began_of(loop)
+    _noted(loop, since)
+
+
+def _noted(loop: asyncio.AbstractEventLoop, since: float) -> float:
+    """When this turn of the loop began; from now on that is `since`, where nobody has noted it."""
+    began = _line_of(loop).began
     if not began:
         began.append(since)
         loop.call_soon(began.clear)
+    return began[0]
 
 
 def began_of(loop: asyncio.AbstractEventLoop) -> list[float]:

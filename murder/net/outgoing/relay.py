@@ -35,7 +35,7 @@ from murder.net.outgoing.exchange import (
 from murder.net.outgoing.passing import PassesOn
 from murder.net.outgoing.upstream import Address
 from murder.net.sweep import NOWHERE, SLOT_S
-from murder.net.turns import LATE_TURN_S, TURN_S, has_held, stand_in_line
+from murder.net.turns import share_of, stand_in_line
 from murder.session.imap_client import is_tagged
 from murder.trail.figures import CLASSES_S
 from murder.wire.fragment import Chunk, Literal
@@ -345,9 +345,7 @@ class ImapUpstream(PassesOn):
         assert own is not None
         if octets:
             own.fragmenter.feed(octets)
-        begins, began = time.perf_counter(), self._sweep.began
-        late = began and begins - began[0] >= TURN_S
-        turn_ends = begins + (LATE_TURN_S if late else TURN_S)
+        turn_ends = time.perf_counter() + share_of(self.loop)
         while (fragment := own.fragmenter.next()) is not None:
             match fragment:
                 case Literal():
@@ -368,7 +366,6 @@ class ImapUpstream(PassesOn):
                 self.connection.pause_reading()
                 return
             if time.perf_counter() >= turn_ends:
-                has_held(self.loop, begins)
                 self.connection.pause_reading()
                 stand_in_line(self.loop, functools.partial(self._collect_again, own))
                 return
