@@ -110,17 +110,19 @@ class PassesOn:
 
     def _go_on(self) -> None:
         """The next turn of what has come."""
-        if self._may_go_on():
+        if self._cutter.is_behind and not (self.is_lost or self._waits_for_client):
             self.received(b"")
-        if self._cutter.is_behind or self.is_lost or self._waits_for_client:
+        if not self._may_read:
             return
         if self._ends_with:
             self._end(UpstreamKind.LOST, self._ends_with)
         else:
             self.connection.resume_reading()
 
-    def _may_go_on(self) -> bool:
-        return self._cutter.is_behind and not (self.is_lost or self._waits_for_client)
+    @property
+    def _may_read(self) -> bool:
+        """Whether all that has come has been passed on, and the client takes more."""
+        return not (self._cutter.is_behind or self.is_lost or self._waits_for_client)
 
     def client_writable(self) -> None:
         """The client takes octets again."""

@@ -374,7 +374,7 @@ class ImapUpstream(PassesOn):
         if self._own is own and not self.is_lost:
             self.connection.resume_reading()
             self.received(b"")
-        elif not (self.is_lost or self._waits_for_client or self._cutter.is_behind):
+        elif self._may_read:
             self.connection.resume_reading()  # it has ended meanwhile
 
     def _took(self, own: InternalCommand, response: bytes) -> bool:
