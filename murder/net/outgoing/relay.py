@@ -183,10 +183,10 @@ class ImapUpstream(PassesOn):
             self._active_at = self._relayed_at = now
             if not self.sweep_slot:
                 self.watch()
-        if self.outlasting is not None:
-            upper = octets.upper() if len(octets) <= SEARCHED_OCTETS else LASTING[0]
-            if any(map(upper.__contains__, LASTING)):
-                self._look_for_outlasting(octets)
+        if self.outlasting is not None and (
+            len(octets) > SEARCHED_OCTETS or any(map(octets.upper().__contains__, LASTING))
+        ):
+            self._look_for_outlasting(octets)
         for tag in tags:
             self.flight.append((tag, None))
         self._sent.append((tags, octets if len(octets) <= KEPT_OCTETS else b""))
