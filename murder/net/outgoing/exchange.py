@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from murder.errors import UpstreamFailure
+from murder.net.bulk import Takes
 from murder.wire.fragment import Chunk, Fragmenter, Literal
 
 if TYPE_CHECKING:
@@ -140,20 +141,17 @@ class Keeper(Protocol):
         ...
 
 
-class ClientConnection(Protocol):
+class ClientConnection(Takes, Protocol):
     """What an upstream uses of its client's connection: see `Connection`."""
 
     @property
     def is_plain(self) -> bool: ...
-    @property
-    def is_tls(self) -> bool: ...
     @property
     def gathered(self) -> list[bytes]: ...
     @property
     def transport(self) -> asyncio.Transport: ...
     @property
     def writing_paused(self) -> bool: ...
-    def write(self, data: bytes) -> None: ...
 
 
 class Client:
