@@ -21,12 +21,14 @@ AT_ONCE: Final = 8
 GSSAPI: Final = "gssapi"
 SERVICES: Final = {"pop3": "pop"}  # as Kerberos calls them, where that is not the protocol's name
 MASTER: Final = "mupdate"
+_OF_A_TICKET: Final = (
+    "its log says why: a clock (NTP), a key that is not in its keytab (`klist -k`), or this node's principal, to be named "
+    "in its %s, one with an instance in plugins.sasl_gssapi.nodes, too"
+)
 CURES: Final[Mapping[str, str]] = {  # of a refusal, by what was shown
-    GSSAPI: "its log says why: a clock (NTP), a key that is not in its keytab (`klist -k`), or this node's principal, to be "
-    "named in its backend.proxies (Cyrus: proxyservers), one with an instance in plugins.sasl_gssapi.nodes, too",
+    GSSAPI: _OF_A_TICKET % "backend.proxies (Cyrus: proxyservers)",
     "plain": "is proxy_user named in its backend.proxies (Cyrus: proxyservers), and is that his password there?",
-    MASTER: "its log says why: a clock (NTP), a key that is not in its keytab (`klist -k`), or this node's principal, to be "
-    "named in its mupdate.users (Cyrus: admins), one with an instance in plugins.sasl_gssapi.nodes, too",
+    MASTER: _OF_A_TICKET % "mupdate.users (Cyrus: admins)",
 }
 _CODE: Final = re.compile(rb"\[([A-Z-]+)")
 _OF_US: Final = frozenset({b"AUTHENTICATIONFAILED", b"AUTHORIZATIONFAILED", b"AUTH"})
