@@ -19,6 +19,7 @@ WAS: Final = "was:"  # with a mailbox's former id: its row number
 FROZEN: Final = (
     "frozen/"  # in `meta`, with the mailbox's id: it is about to leave for another server
 )
+_IS_FROZEN: Final = f"EXISTS (SELECT 1 FROM meta WHERE key='{FROZEN}' || mailbox_id)"
 MOST_KEYWORDS: Final = 1000  # in one mailbox: FLAGS names them all, some 20 kB; Cyrus has 128
 INSERT_MESSAGE: Final = "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 
@@ -73,8 +74,8 @@ def load_box(db: sqlite3.Connection, box_id: int, *, even_frozen: bool = False) 
     """Raises Refusal(NONEXISTENT) where it has been deleted meanwhile, IN_USE where it is frozen for a move."""
     row = db.execute(
         "SELECT id, uid_next, highest_modseq, messages, unseen, deleted, octets, "
-        "EXISTS (SELECT 1 FROM meta WHERE key=? || mailbox_id) FROM mailbox WHERE id=?",
-        (FROZEN, box_id),
+        f"{_IS_FROZEN} FROM mailbox WHERE id=?",
+        (box_id,),
     ).fetchone()
     if row is None:
         raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
@@ -89,9 +90,7 @@ def claim_recent(db: sqlite3.Connection, box_id: int) -> list[Uid]:
     """What no session has been told is `\\Recent`. None where it is frozen: whoever follows it to its next server claims
     there, which does not hear any more of what is claimed here."""
     row = db.execute(
-        "SELECT recent_from FROM mailbox WHERE id=? "
-        "AND NOT EXISTS (SELECT 1 FROM meta WHERE key=? || mailbox_id)",
-        (box_id, FROZEN),
+        f"SELECT recent_from FROM mailbox WHERE id=? AND NOT {_IS_FROZEN}", (box_id,)
     ).fetchone()
     if row is None:
         return []
