@@ -135,7 +135,11 @@ class SpoolStore(RootStore[Root]):
     # --- roots
 
     def has_root(self, key: str) -> bool:
-        return self._path_of(key).is_dir()
+        """Raises Refusal where nothing is there any more."""
+        there = os.path.isdir(self._place_of(key))  # for each message: no path is made
+        if not there:
+            need_store(self.folder)
+        return there
 
     def _path_of(self, folder: str) -> Path:
         return Path(self._place_of(folder))
@@ -175,10 +179,7 @@ class SpoolStore(RootStore[Root]):
             return len(await root.write(renew_boxes))
 
     def _exists(self, name: MailboxName) -> bool:
-        there = self._path_of(folder_name(root_of(name))).is_dir()
-        if not there:
-            need_store(self.folder)
-        return there
+        return self.has_root(folder_name(root_of(name)))
 
     def _find(self, name: MailboxName) -> tuple[Root, int, str] | None:
         """Root, row number and id of a mailbox."""
@@ -187,8 +188,7 @@ class SpoolStore(RootStore[Root]):
 
     def _row_of(self, columns: str, name: MailboxName) -> tuple[Root, tuple[Any, ...]] | None:
         folder = folder_name(root_of(name))
-        if not os.path.isdir(self._place_of(folder)):  # for each message: no path is made
-            need_store(self.folder)
+        if not self.has_root(folder):
             return None
         root = self.root_in(folder)
         row = root.reader.one(f"SELECT {columns} FROM mailbox WHERE name=?", (name,))
