@@ -25,16 +25,18 @@ async def _select(dialogue: FrontendImap, command: Command) -> None:
     request = await arguments(command, parse_select)
     if request.view is not None:
         raise BadSyntax("CONDSTORE or QRESYNC is expected")  # that is ours to say
-    if not await _select_at_home(dialogue, command, request):
+    if await _select_at_home(dialogue, command, request) is not None:
         await dialogue.catch_up()
-        await _select_at_home(dialogue, command, request, is_again=True)
+        failure = await _select_at_home(dialogue, command, request)
+        if failure is not None:
+            raise failure
 
 
 async def _select_at_home(
-    dialogue: FrontendImap, command: Command, request: SelectRequest, *, is_again: bool = False
-) -> bool:
-    """False where the backend has not begun it: the mailbox that was selected before has just moved from there, or it has
-    gone before it was asked. Raises UpstreamFailure, where `is_again` for a move, too."""
+    dialogue: FrontendImap, command: Command, request: SelectRequest
+) -> UpstreamFailure | None:
+    """Why the backend has not begun it, where that is so: the mailbox that was selected before has just moved from there, or
+    it has gone before it was asked. Any other is raised."""
     try:
         entry = await find_or_refer(dialogue, dialogue.name_of(request.mailbox), command)
         upstream = await dialogue.upstream(entry.server)
@@ -47,28 +49,30 @@ async def _select_at_home(
     dialogue.tell_changed_capabilities()
     if request.condstore:
         await want_modseqs(dialogue, entry.server)
+    failure = await _select_at(dialogue, command, upstream, MailboxName(entry.name))
+    if failure is not None and says_closed:
+        dialogue.send(LEFT)
+    return failure
+
+
+async def _select_at(
+    dialogue: FrontendImap, command: Command, upstream: ImapUpstream, name: MailboxName
+) -> UpstreamFailure | None:
     if upstream.is_lost:  # while others were waited for
-        if says_closed:
-            dialogue.send(LEFT)
-        if is_again:
-            raise upstream.failure(UpstreamKind.LOST, "it closed the connection")
-        return False
-    dialogue.select(upstream, MailboxName(entry.name))
+        return upstream.failure(UpstreamKind.LOST, "it closed the connection")
+    dialogue.select(upstream, name)
     try:
-        reply = await dialogue.relay_at(entry.server, command)
-    except UpstreamFailure:
+        reply = await dialogue.relay_at(upstream.server, command)
+    except UpstreamFailure as failure:
         if not dialogue.is_to_follow:
             raise
         dialogue.deselect()
-        if is_again:
-            raise
-        dialogue.send(LEFT)
-        return False
+        return failure
     if not reply.is_ok:
         dialogue.deselect()
     elif reply.code.upper() == b"READ-ONLY":
-        dialogue.select(upstream, MailboxName(entry.name), is_read_only=True)
-    return True
+        dialogue.select(upstream, name, is_read_only=True)
+    return None
 
 
 async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
