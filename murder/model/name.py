@@ -121,11 +121,16 @@ def is_non_imap(name: bytes) -> bool:
     return b"#" in name and _NON_IMAP.search(name) is not None
 
 
+def above_deleted(name: bytes) -> MailboxName:
+    """Below which all rests that was called so, or was below it, and is deleted: `DELETED.user.anna`."""
+    domain, rest = split_domain(name)
+    inner = DELETED_ROOT + b"." + rest
+    return MailboxName(domain + b"!" + inner if domain else inner)
+
+
 def deleted_name(name: MailboxName, at: int) -> MailboxName:
     """Where a mailbox that is deleted at that second rests, as Cyrus has it: `DELETED.user.anna.5F3A…`."""
-    domain, rest = split_domain(name)
-    inner = b"%s.%s.%X" % (DELETED_ROOT, rest, at)
-    return MailboxName(domain + b"!" + inner if domain else inner)
+    return MailboxName(b"%s.%X" % (above_deleted(name), at))
 
 
 def before_deletion(name: MailboxName) -> tuple[MailboxName, int] | None:

@@ -11,7 +11,7 @@ from murder.admin.web.desk import Desk
 from murder.admin.web.forms import format_query
 from murder.admin.web.rendering import PER_PAGE, Paged
 from murder.model.entry import MailboxEntry
-from murder.model.name import DELETED_ROOT, MailboxName, inbox_of, owner_of, split_domain
+from murder.model.name import MailboxName, above_deleted, inbox_of, owner_of
 
 MOST_AT_ONCE: Final = 5000  # rows of a list that is short
 BATCH: Final = 1000  # rows that are here at one time
@@ -41,9 +41,7 @@ async def rows_below(reach: Reach, name: MailboxName) -> list[MailboxEntry]:
 
 async def rows_deleted(reach: Reach, name: MailboxName) -> list[MailboxEntry]:
     """Likewise what was called so, or was below, and rests since it was deleted. Raises UpstreamFailure."""
-    domain, rest = split_domain(name)
-    root = DELETED_ROOT + b"." + rest
-    return await rows_below(reach, MailboxName(domain + b"!" + root if domain else root))
+    return await rows_below(reach, above_deleted(name))
 
 
 async def rows_meant(reach: Reach, what: str) -> list[MailboxEntry]:

@@ -9,7 +9,7 @@ from itertools import islice
 from murder.api.store import CountsSubscriptions, MailboxStore
 from murder.errors import Code, Refusal
 from murder.model.identity import Login
-from murder.model.name import DELETED_ROOT, MailboxName, split_domain
+from murder.model.name import MailboxName, above_deleted, split_domain
 from murder.net.turns import in_turns
 from murder.roles.backend.hierarchy.intent import tree_of
 from murder.roles.backend.shared import Backend
@@ -48,9 +48,7 @@ async def may_rest(backend: Backend, doomed: Iterable[MailboxName]) -> bool:
     names = list(doomed)
     limit = backend.config.max_mailboxes_per_user
     for tree in {tree_of(name) for name in names}:
-        domain, rest = split_domain(tree.encode("latin-1"))
-        inner = DELETED_ROOT + b"." + rest
-        root = MailboxName(domain + b"!" + inner if domain else inner)
+        root = above_deleted(tree.encode("latin-1"))
         if await _count_below(backend, root, limit) + len(names) > limit:
             return False
     return True

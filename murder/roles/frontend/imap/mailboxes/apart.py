@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
-from murder.model.name import DELETED_ROOT, MailboxName, before_deletion, display, split_domain
+from murder.model.name import MailboxName, above_deleted, before_deletion, display
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import execute, refusal_of
 from murder.wire.token import client_astring
@@ -56,12 +56,9 @@ class DeletedApart:
 
     def _resting(self, row: MailboxEntry) -> MailboxName:
         """Where it rests. Raises Refusal."""
-        domain, inner = split_domain(row.name)
-        above = DELETED_ROOT + b"." + inner
-        above = domain + b"!" + above if domain else above
         deletions = [
             (was[1], other.name)
-            for other in self._dialogue.frontend.mailboxes.heads_below(above)
+            for other in self._dialogue.frontend.mailboxes.heads_below(above_deleted(row.name))
             if (was := before_deletion(other.name)) is not None
             and was[0] == row.name
             and other.server == row.server
