@@ -1,7 +1,8 @@
 """A client leaves its mailbox in the moment in which that moves: it is in the one it has asked for, and in no other."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.roles.mupdate.database.change import PutEntry
 from tests.kit.peer import Peer
-from tests.rooms.frontend.server import RIGHTS, Speak, named, running_frontend
+from tests.rooms.frontend.server import RIGHTS, Running, Speak, named, running_frontend
 
 WORDS = b"IMAP4rev1 SASL-IR AUTH=PLAIN UNSELECT"
 BYE = b"* BYE [X-MOVED 1700000001 90 41 57 1] The selected mailbox has moved\r\n"
@@ -68,24 +69,40 @@ class Backend:
         writer.write_eof()
 
 
+@asynccontextmanager
+async def ana(
+    folder: Path, users: dict[str, str], *backends: Speak
+) -> AsyncIterator[tuple[Running, Peer]]:
+    """She is logged in at a frontend of these backends: be1, be2 and so on."""
+    scripts: dict[str, tuple[str, Speak]] = {
+        f"be{number}": ("imap", speak) for number, speak in enumerate(backends, 1)
+    }
+    async with running_frontend(folder, scripts, users) as running:
+        client = await Peer.at(running.ports["imap"])
+        await client.line()
+        await client.ok("LOGIN ana secret")
+        yield running, client
+        await client.close()
+
+
+def move(running: Running, server: str, *mailboxes: str) -> None:
+    """In the list that the frontend has."""
+    place = f"{server}!default".encode()
+    running.mailboxes.commit(
+        [PutEntry(MailboxEntry(named(one), EntryState.ACTIVE, place, RIGHTS)) for one in mailboxes]
+    )
+
+
 async def test_who_selects_another_is_not_taken_back_to_what_has_moved(tmp_path: Path) -> None:
     """Else a STORE and EXPUNGE that were meant for this one would have been carried out in that one."""
     old = Backend()
     new = Backend(before=old.gone)
-    scripts: dict[str, tuple[str, Speak]] = {
-        "be1": ("imap", old.speak),
-        "be2": ("imap", new.speak),
-    }
     users = {"ana": "be1", "ana/Other": "be2"}
-    async with running_frontend(tmp_path, scripts, users) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    async with ana(tmp_path, users, old.speak, new.speak) as (running, client):
         assert b"* 3 EXISTS" in await client.ok("SELECT INBOX")
         client.send(b"t SELECT INBOX/Other\r\n")
         await new.asked.wait()  # the frontend is on its way there
-        home = MailboxEntry(named("ana"), EntryState.ACTIVE, b"be2!default", RIGHTS)
-        running.mailboxes.commit([PutEntry(home)])
+        move(running, "be2", "ana")
         old.left.set()
         assert await client.until(b"t ") == CHANGED
         await client.ok("STORE 1 +FLAGS (\\Deleted)")
@@ -96,7 +113,6 @@ async def test_who_selects_another_is_not_taken_back_to_what_has_moved(tmp_path:
             b"STORE 1 +FLAGS (\\Deleted)",
             b"EXPUNGE",
         ]
-        await client.close()
 
 
 async def away(_: float) -> None:
@@ -112,31 +128,17 @@ async def test_what_is_selected_in_place_of_what_has_moved_is_looked_for_again(
     What the list knows is enough where its master is away."""
     old, new = Backend(), Backend()
     old.leaves_at = b"SELECT INBOX/Other"
-    scripts: dict[str, tuple[str, Speak]] = {
-        "be1": ("imap", old.speak),
-        "be2": ("imap", new.speak),
-    }
-    async with running_frontend(
-        tmp_path, scripts, dict.fromkeys(("ana", "ana/Other"), "be1")
-    ) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    users = dict.fromkeys(("ana", "ana/Other"), "be1")
+    async with ana(tmp_path, users, old.speak, new.speak) as (running, client):
         await client.ok(first)
         await client.ok("SELECT INBOX")
         if not has_master:
             assert running.role.frontend is not None
             running.role.frontend.locator._ping = away
-        old.moves = lambda: running.mailboxes.commit(
-            [
-                PutEntry(MailboxEntry(named(one), EntryState.ACTIVE, b"be2!default", RIGHTS))
-                for one in ("ana", "ana/Other")
-            ]
-        )
+        old.moves = lambda: move(running, "be2", "ana", "ana/Other")
         assert await client.command("SELECT INBOX/Other") == CHANGED
         await client.ok("EXPUNGE")
         assert new.heard[-2:] == [b"SELECT INBOX/Other", b"EXPUNGE"]
-        await client.close()
 
 
 @pytest.mark.parametrize("leaves_at", [b"UNSELECT", b"ENABLE CONDSTORE"])
@@ -145,21 +147,13 @@ async def test_a_backend_that_is_left_and_goes_first_is_not_waited_for(
 ) -> None:
     old, new = Backend(), Backend()
     old.leaves_at = leaves_at
-    scripts: dict[str, tuple[str, Speak]] = {
-        "be1": ("imap", old.speak),
-        "be2": ("imap", new.speak),
-    }
     users = {"ana": "be1", "ana/Other": "be2"}
-    async with running_frontend(tmp_path, scripts, users) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    async with ana(tmp_path, users, old.speak, new.speak) as (_, client):
         await client.ok("SELECT INBOX")
         assert await client.command("SELECT INBOX/Other (CONDSTORE)") == CHANGED
         assert old.gone.is_set()
         await client.ok("EXPUNGE")
         assert new.heard[-2:] == [b"SELECT INBOX/Other (CONDSTORE)", b"EXPUNGE"]
-        await client.close()
 
 
 @pytest.mark.parametrize("home", ["be1", "be2"])
@@ -169,76 +163,43 @@ async def test_what_moves_while_others_are_told_of_the_next_is_closed(
     """CLOSED was for its backend to say, with the SELECT that it has not begun."""
     old, new, third = Backend(), Backend(), Backend()
     third.waits_at, third.other = b"ENABLE CONDSTORE", old
-    scripts: dict[str, tuple[str, Speak]] = {
-        "be1": ("imap", old.speak),
-        "be2": ("imap", new.speak),
-        "be3": ("imap", third.speak),
-    }
     users = {"ana": "be1", "ana/Other": "be1", "ana/Third": "be3"}
-    async with running_frontend(tmp_path, scripts, users) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    async with ana(tmp_path, users, old.speak, new.speak, third.speak) as (running, client):
         await client.ok("STATUS INBOX/Third (MESSAGES)")
         await client.ok("SELECT INBOX")
-        there = MailboxEntry(
-            named("ana/Other"), EntryState.ACTIVE, f"{home}!default".encode(), RIGHTS
-        )
-        old.moves = lambda: running.mailboxes.commit([PutEntry(there)])
+        old.moves = lambda: move(running, home, "ana/Other")
         assert await client.command("SELECT INBOX/Other (CONDSTORE)") == CHANGED
         await client.ok("EXPUNGE")
         heard = (old if home == "be1" else new).heard
         assert heard[-2:] == [b"SELECT INBOX/Other (CONDSTORE)", b"EXPUNGE"]
-        await client.close()
 
 
 async def test_the_next_backend_may_be_lost_while_the_one_before_is_left(tmp_path: Path) -> None:
     """What is selected is where its SELECT was carried out."""
     old, new = Backend(), Backend()
     old.waits_at, old.other, new.bye = b"UNSELECT", new, b""
-    scripts: dict[str, tuple[str, Speak]] = {
-        "be1": ("imap", old.speak),
-        "be2": ("imap", new.speak),
-    }
     users = {"ana": "be1", "ana/Other": "be2"}
-    async with running_frontend(tmp_path, scripts, users) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    async with ana(tmp_path, users, old.speak, new.speak) as (_, client):
         await client.ok("SELECT INBOX")
         assert await client.command("SELECT INBOX/Other") == CHANGED
         await client.ok("EXPUNGE")
         assert new.heard[-2:] == [b"SELECT INBOX/Other", b"EXPUNGE"]
-        await client.close()
 
 
 async def test_who_watches_and_selects_another_goes_on_watching(tmp_path: Path) -> None:
     """The backend has gone with what it was to tell of the mailboxes that have stayed there."""
     old, new = Backend(), Backend()
     old.leaves_at = b"SELECT INBOX/Other"
-    scripts: dict[str, tuple[str, Speak]] = {
-        "be1": ("imap", old.speak),
-        "be2": ("imap", new.speak),
-    }
     users = dict.fromkeys(("ana", "ana/Other", "ana/Third"), "be1")
-    async with running_frontend(tmp_path, scripts, users) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    async with ana(tmp_path, users, old.speak, new.speak) as (running, client):
         await client.ok("NOTIFY SET (personal (MessageNew MessageExpunge))")
         await client.ok("SELECT INBOX")
         asked = list(old.heard)
-        old.moves = lambda: running.mailboxes.commit(
-            [
-                PutEntry(MailboxEntry(named(one), EntryState.ACTIVE, b"be2!default", RIGHTS))
-                for one in ("ana", "ana/Other")
-            ]
-        )
+        old.moves = lambda: move(running, "be2", "ana", "ana/Other")
         assert await client.command("SELECT INBOX/Other") == CHANGED
         await client.ok("NOOP")
         again = old.heard[len(asked) + 1 :]
         assert [command for command in again if command.startswith(b"NOTIFY SET STATUS ")]
-        await client.close()
 
 
 @pytest.mark.parametrize("first", ["NOOP", "ENABLE QRESYNC"])
@@ -256,17 +217,13 @@ async def test_a_backend_that_says_each_time_that_it_has_moved_is_not_asked_for_
                 writer.write(tag + b" OK [READ-WRITE] Completed\r\n")
 
     users = dict.fromkeys(("ana", "ana/Other"), "be1")
-    async with running_frontend(tmp_path, {"be1": ("imap", speak)}, users) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    async with ana(tmp_path, users, speak) as (_, client):
         await client.ok(first)
         await client.ok("SELECT INBOX")
         answer = await client.command("SELECT INBOX/Other")
         assert answer[-1].startswith(b"t NO [UNAVAILABLE] ")
         assert b"* OK [CLOSED] The previous mailbox is closed" in answer
         await client.ok("SELECT INBOX")
-        await client.close()
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
@@ -279,17 +236,9 @@ async def test_an_idle_that_is_not_followed_is_over_only_where_it_was_begun(
     if is_begun:
         old.bye = b"+ idling\r\n" + BYE.replace(b"X-MOVED", b"X-MOVED IDLING")
     new.knows_views = False
-    scripts: dict[str, tuple[str, Speak]] = {
-        "be1": ("imap", old.speak),
-        "be2": ("imap", new.speak),
-    }
-    async with running_frontend(tmp_path, scripts, {"ana": "be1"}) as running:
-        client = await Peer.at(running.ports["imap"])
-        await client.line()
-        await client.ok("LOGIN ana secret")
+    async with ana(tmp_path, {"ana": "be1"}, old.speak, new.speak) as (running, client):
         await client.ok("SELECT INBOX")
-        home = MailboxEntry(named("ana"), EntryState.ACTIVE, b"be2!default", RIGHTS)
-        old.moves = lambda: running.mailboxes.commit([PutEntry(home)])
+        old.moves = lambda: move(running, "be2", "ana")
         client.send(b"i IDLE\r\n")
         said = await client.until(b"i ")
         closed = b"* OK [CLOSED] The mailbox has moved: select it again"
@@ -300,4 +249,3 @@ async def test_an_idle_that_is_not_followed_is_over_only_where_it_was_begun(
             text = b"The mailbox has moved, and this was not done: select it again"
             assert said == [closed, b"i NO [UNAVAILABLE] " + text]
         await client.ok("NOOP")
-        await client.close()
