@@ -311,18 +311,20 @@ class Journal:
 
     def kept_for_others(self, move: Move) -> frozenset[MailboxName]:
         """What the store keeps for the sake of other moves; what left before this one did was back, and is this one's."""
-        others = (other for other in self.moves() if other.id != move.id and _keeps(other))
-        return frozenset(
-            name for other in others if not _left_before(other, move) for name in other.names
-        )
+        return frozenset(name for other in self._beside(move) for name in other.names)
 
     def has_left_again(self, move: Move) -> bool:
         """Whether what left by this move was back, and is kept for a later one."""
-        others = (other for other in self.moves() if other.id != move.id and _keeps(other))
         return any(
-            other.side is Side.OUT and not _left_before(other, move) and move.root in other.names
-            for other in others
+            other.side is Side.OUT and move.root in other.names for other in self._beside(move)
         )
+
+    def _beside(self, move: Move) -> Iterator[Move]:
+        """Others for which the store keeps something; without those that left before this one did."""
+        for other in self.moves():
+            left_before = other.side is Side.OUT and other.started_at < move.started_at
+            if other.id != move.id and _keeps(other) and not left_before:
+                yield other
 
 
 def _replace(path: Path, octets: bytes, check: Callable[[], None]) -> None:
@@ -341,10 +343,6 @@ def _check_id(move_id: str) -> None:
     """Names of files are made of letters and digits only, whoever has chosen the id."""
     if not is_move_id(move_id):
         raise Refusal(Code.CANNOT, f"{move_id[:40]!r} can be no move's id")
-
-
-def _left_before(other: Move, move: Move) -> bool:
-    return other.side is Side.OUT and other.started_at < move.started_at
 
 
 def _keeps(move: Move) -> bool:
