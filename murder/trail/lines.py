@@ -122,18 +122,18 @@ class Trail:
                 self.close()
         if self._file < 0 or self._size + len(text) + LINK_OCTETS > self._limit:
             self._open(len(text) + LINK_OCTETS)
-        line = f"{text}\n".encode("utf-8", "replace")
+        self._size += self._put(f"{text}\n".encode("utf-8", "replace"))
+
+    def _put(self, line: bytes) -> int:
+        """How many octets it is. What a full disk has taken of it is taken back, unless another process has written behind
+        it. Raises OSError."""
         written = os.write(self._file, line)
         if written < len(line):
-            self._take_back(written)
+            end = os.lseek(self._file, 0, os.SEEK_CUR)
+            if os.fstat(self._file).st_size == end:
+                os.ftruncate(self._file, end - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._size += written
-
-    def _take_back(self, octets: int) -> None:
-        """What a full disk has taken of a line, unless another process has written behind it."""
-        end = os.lseek(self._file, 0, os.SEEK_CUR)
-        if os.fstat(self._file).st_size == end:
-            os.ftruncate(self._file, end - octets)
+        return written
 
     def _append_in_turn(self, text: str) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,11 +182,7 @@ class Trail:
         if size != self._size or ends is None or ends.last != self._last:
             self._last, self._size = goes_on_from(self._both(), ends), size
         its_link = link(self._last, text)
-        line = format_line(text, its_link)
-        written = os.write(self._file, line)
-        if written < len(line):
-            os.ftruncate(self._file, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._put(format_line(text, its_link))
         first = oldest_link(self._both()) if ends is None else ends.first
         self._last, self._size = its_link, size + written
         write_ends(self._path, Ends(first, its_link))
