@@ -83,16 +83,23 @@ def trees_of(entries: Iterable[MailboxEntry]) -> list[MailboxEntry]:
     ]
 
 
+def names_meant(reach: Reach, what: str) -> tuple[MailboxName, ...]:
+    """Those that this may be, with what is below them: of a mailbox, and of a user's INBOX; none of a pattern with `*` or
+    `%`. Raises Refusal."""
+    if "*" in what or "%" in what:
+        return ()
+    name = reach.name(what)
+    return (name,) if "/" in what or "!" in what else (name, inbox_of(what))
+
+
 def chosen(reach: Reach, rows: Sequence[MailboxEntry], what: str) -> list[MailboxEntry]:
     """The rows meant by a mailbox name, a pattern with `*` or `%`, or a user's name. Raises Refusal(NONEXISTENT)."""
     active = [row for row in rows if row.is_active and not is_deleted(row.name)]
-    if "*" in what or "%" in what:
+    names = names_meant(reach, what)
+    if not names:
         pattern = compile_pattern(what.encode(), reach.namespace.separator)
         entries = [row for row in active if pattern.fullmatch(reach.external(row.name))]
     else:
-        names = {reach.name(what)}
-        if "/" not in what and "!" not in what:
-            names.add(inbox_of(what))
         entries = [row for row in active if any(is_below(row.name, name) for name in names)]
     if not entries:
         raise Refusal(Code.NONEXISTENT, f"No mailbox is called {what}")

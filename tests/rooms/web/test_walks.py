@@ -14,9 +14,9 @@ from murder.admin.web.pages import moving, walks
 from murder.admin.web.pages.mailboxes import plan_deletion, plan_return
 from murder.admin.web.pages.moving import confirm, do, show_plan
 from murder.admin.web.pages.moving import show as show_moves
-from murder.admin.web.pages.walks import mailboxes_behind, short_list, users_behind
+from murder.admin.web.pages.walks import mailboxes_behind, rows_meant, short_list, users_behind
 from murder.errors import Code, Refusal
-from murder.model.entry import MailboxEntry
+from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, Namespace, deleted_name
 from murder.roles.mupdate.remote.client import MasterClient
 from tests.rooms.mupdate.nodes import master
@@ -174,6 +174,27 @@ async def test_a_page_that_acts_fetches_what_it_shows_and_no_more(
         words = await handler(desk)
         assert shows.items() <= words.items()
         assert 0 < sum(counted.asked) <= most
+
+
+@pytest.mark.parametrize("what", ["u1", "user/u1", "user/*"])
+async def test_who_tells_no_part_of_the_list_is_asked_for_all_of_it_once(what: str) -> None:
+    """As a Cyrus master; a single word may be a user, or a mailbox."""
+    asked: list[bytes] = []
+
+    async def below(name: bytes) -> None:
+        pass
+
+    async def heads() -> list[MailboxEntry]:
+        asked.append(b"all")
+        return [MailboxEntry(MailboxName(b"user.u1"), EntryState.ACTIVE, b"be1!default", b"")]
+
+    reach = SimpleNamespace(
+        master=SimpleNamespace(below=below),
+        heads=heads,
+        name=lambda text: Namespace().internal(text.encode(), ""),
+    )
+    rows = await rows_meant(cast(Reach, reach), what)
+    assert [row.name for row in rows] == [b"user.u1"] and asked == [b"all"]
 
 
 @pytest.mark.parametrize("handler", [show_moves, confirm, do])

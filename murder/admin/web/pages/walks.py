@@ -5,13 +5,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from murder.admin.operate.moves import names_meant
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.users import UserLine, users_in
 from murder.admin.web.desk import Desk
 from murder.admin.web.forms import format_query
 from murder.admin.web.rendering import PER_PAGE, Paged
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, above_deleted, inbox_of, owner_of
+from murder.model.name import MailboxName, above_deleted, owner_of
 
 MOST_AT_ONCE: Final = 5000  # rows of a list that is short
 BATCH: Final = 1000  # rows that are here at one time
@@ -46,14 +47,12 @@ async def rows_deleted(reach: Reach, name: MailboxName) -> list[MailboxEntry]:
 
 async def rows_meant(reach: Reach, what: str) -> list[MailboxEntry]:
     """Those among which `operate.moves.chosen` finds what is meant; of a pattern all. Raises Refusal, UpstreamFailure."""
-    if "*" in what or "%" in what:
+    names = names_meant(reach, what)
+    below = [await reach.master.below(name) for name in names]
+    parts = [rows for rows in below if rows is not None]
+    if not names or len(parts) < len(names):
         return await reach.heads()
-    rows = await rows_below(reach, reach.name(what))
-    if "/" not in what and "!" not in what:
-        rows = list(
-            {row.name: row for row in (*rows, *await rows_below(reach, inbox_of(what)))}.values()
-        )
-    return rows
+    return list({row.name: row for rows in parts for row in rows}.values())
 
 
 async def mailboxes_behind(
