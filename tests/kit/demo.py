@@ -80,15 +80,7 @@ class Demo:
 
     def node(self, action: str, name: str) -> None:
         """`murder demo node ACTION NAME`."""
-        done = subprocess.run(
-            [*murder_command(), "demo", "node", action, name, "--dir", str(self.folder)],
-            capture_output=True,
-            text=True,
-            timeout=READY_S,
-            check=False,
-            cwd=ROOT,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        run_murder("demo", "node", action, name, "--dir", self.folder, timeout_s=READY_S)
 
     def deliver(self, server: dict[str, Any], user: str, octets: bytes) -> str:
         """One message by LMTP, in one go; the reply to its DATA, "" if the connection was lost on the way."""
