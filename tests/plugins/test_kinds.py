@@ -12,7 +12,6 @@ from tests.kit.checkout import copy_sources, replace_in, run_in
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "plugins" / "README.md"
-LIMIT_S = 60
 TOY = '''"""Plugins that greet."""
 
 from murder.api.contract.check import hold

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from murder.api import NewMessage
 from murder.model.name import MailboxName
 from plugins.store_maildir.store import MaildirStore, Settings
+from tests.plugins.test_store_maildir import append
 
 ONE = b"Subject: one\r\n\r\nhello\r\n"
 
@@ -19,10 +19,7 @@ async def test_shared_mailboxes_of_two_domains_are_two(tmp_path: Path, shared: s
     await store.start()
     for name in names:
         await store.create(name, "default")
-    incoming = store.incoming()
-    await incoming.write(ONE)
-    await (await store.open(names[1], "ana")).append([NewMessage(incoming, frozenset())])
-    await incoming.close()
+    await append(store, await store.open(names[1], "ana"), ONE)
     await store.stop()
     again = MaildirStore(settings, tmp_path)
     await again.start()
@@ -40,10 +37,7 @@ async def test_an_at_in_a_shared_mailboxs_name_is_a_letter(tmp_path: Path, share
     await store.start()
     for name in names:
         await store.create(name, "default")
-    incoming = store.incoming()
-    await incoming.write(ONE)
-    await (await store.open(names[1], "ana")).append([NewMessage(incoming, frozenset())])
-    await incoming.close()
+    await append(store, await store.open(names[1], "ana"), ONE)
     assert sorted(stored.name for stored in await store.mailboxes()) == names
     counts = [len(await (await store.open(name, "ana")).messages()) for name in names]
     assert counts == [0, 1, 0]
