@@ -27,6 +27,10 @@ STORES: dict[str, Callable[[Path], MailboxStore]] = {
 }
 
 
+async def names(store: MailboxStore) -> set[MailboxName]:
+    return {box.name for box in await store.mailboxes()}
+
+
 async def look_at(mover: Mover, move: Move) -> None:
     """As its keeper does, every few seconds."""
     await mover._look_at(move, _arriving(mover.journal.moves()))
@@ -67,10 +71,6 @@ async def beside_what_left(one: Running, name: str) -> Peer:
 
 
 async def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
-
-    async def names(store: object) -> set[MailboxName]:
-        return {box.name for box in await store.mailboxes()}  # type: ignore[attr-defined] # any store
-
     async with kept(tmp_path) as (one, mover):
         store = one.backend.store
         await store.create(GONE, "default")
@@ -93,10 +93,6 @@ async def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
 
 async def test_what_has_left_again_is_kept_for_the_move_that_took_it_last(tmp_path: Path) -> None:
     """It was back; before what was kept until then was let go of, the next move had the tree."""
-
-    async def names(store: MailboxStore) -> set[MailboxName]:
-        return {box.name for box in await store.mailboxes()}
-
     below = MailboxName(GONE + b".once")
     async with kept(tmp_path) as (one, mover):
         store = one.backend.store
@@ -137,7 +133,7 @@ async def test_what_left_twice_goes_with_the_move_that_took_it_last(tmp_path: Pa
             await look_at(mover, mover._known(move.id))
         assert mover._known(former.id).state is State.DONE
         assert mover._known(last.id).state is State.REMOVED
-        assert GONE not in {box.name for box in await one.backend.store.mailboxes()}
+        assert GONE not in await names(one.backend.store)
         await mover.forget(mover._known(former.id))
 
 
