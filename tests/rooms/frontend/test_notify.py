@@ -186,8 +186,7 @@ async def test_who_is_notified_is_sent_much(tmp_path: Path, is_tls: bool) -> Non
             session.connection.is_tls = is_tls  # as far as this is about it
         mail = b"Subject: x\r\n\r\n" + b"y" * 300_000
         for _ in range(3):
-            peer.send(b"a APPEND INBOX {%d+}\r\n%s\r\n" % (len(mail), mail))
-            await peer.until(b"a OK")
+            await peer.ok(b"APPEND INBOX {%d+}\r\n%s" % (len(mail), mail))
         await peer.ok(b"NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))")
         await peer.ok(b"SELECT INBOX")
         for messages, count in ((b"1", 1), (b"1:*", 3)):
