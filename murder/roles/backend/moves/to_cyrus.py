@@ -133,13 +133,13 @@ class CyrusTarget:
         """The oldest batch goes over now; its digest, for Cyrus has compared each message's own."""
         batch = self._batches.popleft()
         box = self._boxes[batch.name]
-        pending = iter(batch.octets)
+        pending, are_scripts = iter(batch.octets), _type_of(batch.name) == SCRIPTS
         sent: list[tuple[Message, memoryview | None]] = []
         files: list[bytes] = []
         for message, has_octets in batch.rows:
             octets = next(pending) if has_octets else None
             if octets is not None:
-                if _type_of(batch.name) == SCRIPTS:
+                if are_scripts:
                     _check_script(octets)
                 guid = hashlib.sha1(octets, usedforsecurity=False).hexdigest()
                 box.digests[message.uid] = guid
