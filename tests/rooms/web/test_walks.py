@@ -14,7 +14,7 @@ from murder.admin.web.pages import moving, walks
 from murder.admin.web.pages.mailboxes import plan_deletion, plan_return
 from murder.admin.web.pages.moving import confirm, do, show_plan
 from murder.admin.web.pages.moving import show as show_moves
-from murder.admin.web.pages.walks import mailboxes_behind, rows_meant, short_list, users_behind
+from murder.admin.web.pages.walks import mailboxes_behind, short_list, users_behind
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, Namespace, deleted_name
@@ -176,8 +176,11 @@ async def test_a_page_that_acts_fetches_what_it_shows_and_no_more(
         assert 0 < sum(counted.asked) <= most
 
 
+@pytest.mark.parametrize("to", ["be2.test", "be1.test"])  # known by the configuration; by the list
 @pytest.mark.parametrize("what", ["u1", "user/u1", "user/*"])
-async def test_who_tells_no_part_of_the_list_is_asked_for_all_of_it_once(what: str) -> None:
+async def test_who_tells_no_part_of_the_list_is_asked_for_all_of_it_once(
+    what: str, to: str
+) -> None:
     """As a Cyrus master; a single word may be a user, or a mailbox."""
     asked: list[bytes] = []
 
@@ -186,15 +189,26 @@ async def test_who_tells_no_part_of_the_list_is_asked_for_all_of_it_once(what: s
 
     async def heads() -> list[MailboxEntry]:
         asked.append(b"all")
-        return [MailboxEntry(MailboxName(b"user.u1"), EntryState.ACTIVE, b"be1!default", b"")]
+        rows = {b"user.u1": b"be3.test!default", b"user.u2": b"be1.test!default"}
+        return [
+            MailboxEntry(MailboxName(name), EntryState.ACTIVE, place, b"")
+            for name, place in rows.items()
+        ]
 
+    namespace = Namespace()
     reach = SimpleNamespace(
+        config=SimpleNamespace(servers={"be2.test": None}),
+        namespace=namespace,
         master=SimpleNamespace(below=below),
         heads=heads,
-        name=lambda text: Namespace().internal(text.encode(), ""),
+        name=lambda text: namespace.internal(text.encode(), ""),
+        external=lambda name: namespace.external(name, ""),
+        shown=lambda name: namespace.external(name, "").decode(),
     )
-    rows = await rows_meant(cast(Reach, reach), what)
-    assert [row.name for row in rows] == [b"user.u1"] and asked == [b"all"]
+    desk = Asking(reached=reach, fields={"what": what, "to": to}, form={}, path="/move")
+    words = cast(Any, await show_plan(cast(Any, desk)))
+    assert "user/u1" in repr(words["page"].rows)
+    assert asked == [b"all"]
 
 
 @pytest.mark.parametrize("handler", [show_moves, confirm, do])

@@ -85,11 +85,11 @@ async def _backends(reach: Reach) -> list[str]:
 async def _planned(desk: Desk, reach: Reach) -> list[Planned]:
     """Of `what` to `to`. Raises Refusal."""
     what, to = desk.field("what"), desk.field("to")
-    rows = await rows_meant(reach, what)
-    known = [] if to in reach.config.servers else await reach.heads()
+    everything = [] if to in reach.config.servers else await reach.heads()
+    rows = everything or await rows_meant(reach, what)
 
     def made() -> list[Planned]:
-        target = need_backend(reach, known, to)
+        target = need_backend(reach, everything, to)
         return plan(chosen(reach, rows, what), target, "", rows)
 
     return await asyncio.to_thread(made)
