@@ -1,9 +1,14 @@
 """Folders whose sockets only this node's processes may put there: whoever else could would hear and say what they do."""
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+MAX_PATH_OCTETS: Final = 100  # sun_path has 108, with the zero behind it
 
 
 def make_own_folder(folder: Path) -> None:
@@ -20,3 +25,16 @@ def make_own_folder(folder: Path) -> None:
     else:
         return
     raise PermissionError(errno.EPERM, f"{wrong}; remove it", str(folder))
+
+
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A path of a socket for `bind` and `connect` that is short enough, whatever the folder's is. Raises OSError."""
+    if len(os.fsencode(path)) <= MAX_PATH_OCTETS or not Path("/proc/self/fd").is_dir():
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -14,6 +14,7 @@ from murder.admin.demo.people import await_frontends, make_inboxes, make_passwor
 from murder.admin.demo.plan import MASTER, Options, describe, members_of, nodes_of, prepare
 from murder.admin.demo.process import MemberProcess, NodeProcess
 from murder.errors import Code, Refusal
+from murder.net.own_folder import short_path
 from murder.pki.authority import write_durably
 
 CONTROL_SOCKET: Final = "control.sock"  # `operate.running.nodes` knows a demo by it
@@ -109,7 +110,7 @@ async def run(options: Options, ready: Callable[[Demo], None], say: Callable[[st
         demo = Demo(options, say)
         path = options.folder / CONTROL_SOCKET
         path.unlink(missing_ok=True)
-        with _short(path) as short:
+        with short_path(path) as short:
             server = await asyncio.start_unix_server(demo.answer, short, limit=MAX_REQUEST_OCTETS)
         try:
             if await _started(demo, ending):
@@ -150,7 +151,7 @@ async def _stay(demo: Demo, ending: asyncio.Event, say: Callable[[str], None]) -
 async def ask(folder: Path, verb: str, label: str) -> dict[str, object]:
     """Have the demo that runs in `folder` act on a node. Raises Refusal."""
     try:
-        with _short(folder / CONTROL_SOCKET) as short:
+        with short_path(folder / CONTROL_SOCKET) as short:
             reader, writer = await asyncio.open_unix_connection(short)
     except PermissionError:
         whose = _owner_of(folder)
@@ -188,13 +189,3 @@ def _only_one(folder: Path) -> Iterator[None]:
         raise Refusal(Code.IN_USE, f"a demo runs already in {folder}; name another --dir") from None
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """A name for a socket that fits: an address holds 107 octets, a folder's name may be longer."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from murder.config import Config
 from murder.errors import BadSyntax
 from murder.log import logger
-from murder.net.own_folder import make_own_folder
+from murder.net.own_folder import make_own_folder, short_path
 from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer, user_behind
 from murder.trail.audit import NODE, audit_log
 from murder.wire.nodes.control_answers import OwnPorts, Reloaded, shown_of
@@ -52,9 +52,8 @@ class NodeSocket:
         try:
             make_own_folder(self._path.parent)
             self._path.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(
-                self._serve, path=str(self._path), limit=MAX_REQUEST
-            )
+            with short_path(self._path) as path:
+                self._server = await asyncio.start_unix_server(self._serve, path, limit=MAX_REQUEST)
         except OSError as problem:
             log.warning("control.unavailable", path=str(self._path), problem=str(problem))
 
@@ -85,7 +84,8 @@ async def ask_node(data: Path, request: Request) -> Answer | None:
     """The answer of the node with this data folder; None where none runs. Raises OSError, TimeoutError, and ValueError for
     what is no answer."""
     try:
-        reader, writer = await asyncio.open_unix_connection(str(socket_of(data)), limit=MAX_REQUEST)
+        with short_path(socket_of(data)) as path:
+            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REQUEST)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         return None
     try:

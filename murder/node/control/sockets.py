@@ -27,7 +27,7 @@ from murder.log import logger, recent
 from murder.model.protocol import WEB
 from murder.net.connection import Connection
 from murder.net.listener import Listener
-from murder.net.own_folder import make_own_folder
+from murder.net.own_folder import make_own_folder, short_path
 from murder.net.tap import Traces, behind_tap
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 from murder.trail import audit
@@ -201,12 +201,11 @@ class ControlServer:
         self._path = control_folder(config) / f"{role}-{worker}.sock"
 
     async def start(self) -> None:
-        """A socket that cannot be made (its path is too long, the disk is full) is told and does without: mail goes on."""
+        """A socket that cannot be made (the disk is full) is told and does without: mail goes on."""
         try:
             self._make_way()
-            self._server = await asyncio.start_unix_server(
-                self._serve, path=str(self._path), limit=MAX_REQUEST
-            )
+            with short_path(self._path) as path:
+                self._server = await asyncio.start_unix_server(self._serve, path, limit=MAX_REQUEST)
         except OSError as problem:
             self._log.warning("control.unavailable", path=str(self._path), problem=str(problem))
 
@@ -500,7 +499,8 @@ async def ask_local(
 
     async def one(path: Path) -> None:
         try:
-            reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 20)
+            with short_path(path) as short:
+                reader, writer = await asyncio.open_unix_connection(short, limit=1 << 20)
         except OSError:
             await answers.put(None)
             return

@@ -9,7 +9,8 @@ import pytest
 
 from murder.config.sections import Config, NodeConfig
 from murder.errors import BadSyntax
-from murder.node.control.sockets import ControlServer, RemoteControl
+from murder.node.control.node import NodeSocket, ask_node
+from murder.node.control.sockets import ControlServer, RemoteControl, ask_local
 from murder.wire.nodes.control_words import AskStatus, parse_control_request
 
 
@@ -109,6 +110,24 @@ async def test_who_asks_may_hang_up_before_the_end(tmp_path: Path, left: int) ->
     gone: Any = Gone(left)
     await control._serve(reader, gone)
     assert gone.written == left + 1
+
+
+@pytest.mark.parametrize("length", [1, 90])
+async def test_however_long_its_folder_is_called_it_is_asked(tmp_path: Path, length: int) -> None:
+    data = tmp_path / ("x" * length)
+    data.mkdir()
+    config = Config(tmp_path / "murder.toml", node=NodeConfig(name="n", data=data))
+    process, node = ControlServer(config, "backend", 0, object(), list), NodeSocket(config, {})
+    await process.start()
+    await node.start()
+    answers = [answer async for answer in ask_local(data / "control", AskStatus())]
+    assert [answer.get("role") for answer in answers] == ["backend", "backend"]  # and `done`
+    refused = await ask_node(data, AskStatus())
+    assert refused == {"no": "'status' is no request"}  # not one of the node as a whole
+    process.stop()
+    node.stop()
+    assert await ask_node(data, AskStatus()) is None
+    assert list((data / "control").iterdir()) == []
 
 
 def test_nesting_without_end_is_no_request() -> None:

@@ -6,34 +6,18 @@ nobody else may ask.
 """
 
 import asyncio
-import contextlib
-import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, cast
 
 from murder.errors import UpstreamFailure, UpstreamKind
-from murder.net.own_folder import make_own_folder
+from murder.net.own_folder import make_own_folder, short_path
 from murder.roles.mupdate.remote.replica import Replica
 
 SOCKET_NAME: Final = "replica.sock"
-MAX_PATH_OCTETS: Final = 100  # sun_path has 108
 MAX_QUESTIONS: Final = 10_000  # waiting at once, from one worker
 MASTER: Final = "master"
 PING: Final = "PING"
-
-
-@contextlib.contextmanager
-def short_path(path: Path) -> Iterator[str]:
-    """A path for `bind` and `connect` that is short enough, whatever the folder's is."""
-    if len(os.fsencode(path)) <= MAX_PATH_OCTETS:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 class PingServer:
