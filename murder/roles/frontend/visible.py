@@ -1,5 +1,7 @@
 """What mailboxes somebody may know of, whatever they speak."""
 
+from collections.abc import Iterable, Iterator
+
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.identity import Login
@@ -20,6 +22,12 @@ def may_know_of_new(frontend: Frontend, name: MailboxName, login: Login) -> bool
     above = nearest(frontend, ancestors_of(name))
     raw_acl = above.raw_acl if above is not None else b""
     return may_know_of(MailboxEntry(name, EntryState.ACTIVE, b"", raw_acl), login)
+
+
+def shown_to(frontend: Frontend, login: Login, prefixes: Iterable[bytes]) -> Iterator[MailboxEntry]:
+    """What LIST may tell them below these prefixes."""
+    has_domains = frontend.namespace.domains
+    return frontend.mailboxes.shown_to(login, prefixes, has_domains=has_domains)
 
 
 async def find(frontend: Frontend, name: MailboxName, login: Login) -> MailboxEntry:

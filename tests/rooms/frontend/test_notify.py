@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from murder.config.sections import NamespaceConfig
 from murder.net.bulk import SLICE_OCTETS, write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client
@@ -92,6 +93,30 @@ C2> told
 S1: * STATUS user/bob/both (MESSAGES 1 UIDNEXT 2 UIDVALIDITY $_)
 """
         )
+
+
+async def test_children_of_other_domains_are_told_to_whom_their_lists_name(tmp_path: Path) -> None:
+    """As LIST tells them: `anyone` is somebody else there, wherever a child is."""
+    homes = {"be1.test": ("bob@x.org", "ana@y.org"), "be2.test": ("eve@y.org",)}
+    domains = NamespaceConfig(domains=True)
+    async with running_cluster(tmp_path, homes, namespace=domains) as cluster:
+        await Player(cluster.connect).play("""
+C1= LOGIN bob@x.org secret
+C1= SETACL INBOX ana@y.org lr
+Cadmin= LOGIN admin secret
+Cadmin= CREATE user/bob/c@x.org be2.test
+Cadmin= SETACL user/bob/c@x.org anyone lr
+C2= LOGIN ana@y.org secret
+C2: a1 LIST "" user/bob*@x.org
+S2: * LIST (\\HasNoChildren) "/" user/bob@x.org
+S2: a1 OK Completed
+C2: a2 NOTIFY SET (mailboxes user/bob@x.org (MailboxName))
+S2: a2 OK Completed
+C1= SETACL INBOX ana@y.org ""
+S2: * LIST (\\NonExistent) "/" user/bob@x.org
+C1= SETACL INBOX ana@y.org l
+S2: * LIST (\\HasNoChildren) "/" user/bob@x.org
+""")
 
 
 async def test_a_lost_backend_is_told_of(tmp_path: Path) -> None:

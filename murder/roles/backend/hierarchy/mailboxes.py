@@ -16,7 +16,6 @@ from murder.model.acl import (
     Acl,
     Rights,
     format_acl,
-    identifiers_of,
 )
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.identity import Login
@@ -154,8 +153,7 @@ class Mailboxes:
 
     def visible(self, login: Login, prefixes: Sequence[bytes]) -> Iterator[MailboxEntry]:
         """What somebody may see below these prefixes, in collation order."""
-        identifiers = identifiers_of(login.user, login.identity.groups)
-        return self.list.shown_to(None if login.is_admin else identifiers, prefixes)
+        return self.list.shown_to(login, prefixes, has_domains=self.namespace.domains)
 
     def below(self, name: MailboxName) -> Iterator[Head]:
         """All mailboxes below one, not itself."""

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
-from murder.model.acl import identifiers_of
 from murder.model.name import inbox_of
 from murder.model.query.notify import NotifyRequest, Which
 from murder.net.outgoing.relay import ImapUpstream
@@ -20,6 +19,7 @@ from murder.roles.frontend.imap.arbiter import LIST
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import body_of, refusal_of, under_tag
 from murder.roles.frontend.imap.mailboxes.list import home_upstream, subscriptions
+from murder.roles.frontend.visible import shown_to
 from murder.serve.arguments import arguments
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
@@ -137,9 +137,7 @@ def _with_others(dialogue: FrontendImap, server: str, line: bytes) -> bytes:
         if entry is None or entry.server == server or not dialogue.may_know_of(entry):
             return line
         line = line.replace(NONEXISTENT, CHILDLESS, 1)
-    login = dialogue.user
-    identifiers = None if login.is_admin else identifiers_of(login.user, login.identity.groups)
-    rows = dialogue.frontend.mailboxes.shown_to(identifiers, (name + b".",))
+    rows = shown_to(dialogue.frontend, dialogue.user, (name + b".",))
     if any(row.server != server for row in islice(rows, MAX_LOOKED_AT)):
         return line.replace(CHILDLESS, b"\\HasChildren", 1)
     return line
@@ -162,8 +160,7 @@ async def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
     own = frontend.locator.known(inbox_of(login.user))
     servers = {own.server} if own is not None else set()
     if any(group.which not in SELECTED for group in request.groups):
-        identifiers = identifiers_of(login.user, login.identity.groups)
-        rows = frontend.mailboxes.shown_to(None if login.is_admin else identifiers, (b"",))
+        rows = shown_to(frontend, login, (b"",))
         servers |= {row.server async for row in in_turns(islice(rows, MAX_LOOKED_AT))}
     return sorted(servers)
 

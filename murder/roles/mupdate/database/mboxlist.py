@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from murder.api.list_log import Position, Record, Whole
+from murder.model.acl import identifiers_of
 from murder.model.entry import MailboxEntry
+from murder.model.identity import Login
 from murder.model.name import MAX_NAME_OCTETS, collation_key, is_deleted, name_of_key
+from murder.model.rights import of_own_domain
 from murder.roles.mupdate.database import visibility
 from murder.roles.mupdate.database.ahead import Draft
 from murder.roles.mupdate.database.anew import build_anew
@@ -198,12 +201,15 @@ class MailboxList:
         )
 
     def shown_to(
-        self, identifiers: Sequence[str] | None, prefixes: Iterable[bytes]
+        self, login: Login, prefixes: Iterable[bytes], *, has_domains: bool
     ) -> Iterator[MailboxEntry]:
-        """What LIST may tell below these prefixes (in order, without overlap); None is an administrator, who sees all."""
+        """What LIST may tell somebody below these prefixes (in order, without overlap): an administrator all there is. Where
+        there are domains, `anyone` and groups are others in those that are not theirs."""
+        identifiers = identifiers_of(login.user, login.identity.groups)
         for prefix in prefixes:
-            if identifiers is not None:
-                yield from self.visible(identifiers, prefix)
+            if not login.is_admin:
+                rows = self.visible(identifiers, prefix)
+                yield from of_own_domain(rows, login.identity) if has_domains else rows
                 continue
             for entry in self.walk(prefix):
                 if entry.is_active and not is_deleted(entry.name):

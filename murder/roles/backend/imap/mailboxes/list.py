@@ -7,7 +7,7 @@ from murder.errors import Code, Refusal
 from murder.model.acl import format_rights
 from murder.model.name import MailboxName, check_readable, inbox_of, owner_of, split_domain
 from murder.model.query.listing import MOST_NODES, ListQuery, ListRow, Node
-from murder.model.rights import of_own_domain, with_old_rights
+from murder.model.rights import with_old_rights
 from murder.net.turns import Turn
 from murder.roles.backend.changes.news import Kind, News
 from murder.roles.backend.hierarchy.limits import check_room_for_subscription
@@ -133,8 +133,6 @@ class _Answer(ListAnswer):
     def visible(self) -> Iterator[MailboxName]:
         dialogue = self._dialogue
         rows = dialogue.backend.mailboxes.visible(dialogue.user, self.query.prefixes)
-        if dialogue.namespace.domains and not dialogue.user.is_admin:
-            rows = of_own_domain(rows, dialogue.user.identity)
         return (entry.name for entry in rows)
 
     def uses(self, name: MailboxName) -> tuple[str, ...]:

@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.acl import identifiers_of
 from murder.model.name import MailboxName, inbox_of, name_of_key
 from murder.model.query.listing import ListRow, ListWalk
 from murder.model.query.status import StatusItem
-from murder.model.rights import of_own_domain, rights_in
+from murder.model.rights import rights_in
 from murder.net.outgoing.relay import ImapUpstream
 from murder.net.turns import Turn, in_turns
 from murder.roles.frontend.imap.dialogue import FrontendImap
@@ -22,6 +21,7 @@ from murder.roles.frontend.imap.internal import collect, want_modseqs
 from murder.roles.frontend.imap.mailboxes.list_all import ListAll, runs_of
 from murder.roles.frontend.imap.mailboxes.list_return import Beside
 from murder.roles.frontend.imap.patience import Patience
+from murder.roles.frontend.visible import shown_to
 from murder.serve.client import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
@@ -162,13 +162,8 @@ class _Answer(ListAnswer):
         return f"Completed, without the answers of these servers: {servers}"
 
     def visible(self) -> Iterator[MailboxName]:
-        login = self._dialogue.user
-        identifiers = identifiers_of(login.user, login.identity.groups)
-        rows = self._dialogue.frontend.mailboxes.shown_to(
-            None if login.is_admin else identifiers, self.query.prefixes
-        )
-        if self._dialogue.namespace.domains and not login.is_admin:
-            rows = of_own_domain(rows, login.identity)
+        dialogue = self._dialogue
+        rows = shown_to(dialogue.frontend, dialogue.user, self.query.prefixes)
         return (row.name for row in rows)
 
     def uses(self, name: MailboxName) -> tuple[str, ...]:
