@@ -113,11 +113,16 @@ address = "192.0.2.9"
 """
 
 
-def test_nodes_are_learnt_from_the_master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def by_certificate(folder: Path) -> Reach:
+    """Anna, who has named no node."""
     for name in ("anna.pem", "anna.key"):
-        (tmp_path / name).write_text("")
-    file = tmp_path / "murder.toml"
+        (folder / name).write_text("")
+    file = folder / "murder.toml"
     file.write_text(CERTIFICATE)
+    return Reach(load_config(file), lambda user: "")
+
+
+def test_nodes_are_learnt_from_the_master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     async def ask(_reach: Reach, place: str, _request: Request) -> AsyncIterator[Answer]:
@@ -127,7 +132,7 @@ def test_nodes_are_learnt_from_the_master(tmp_path: Path, monkeypatch: pytest.Mo
             yield {"role": "mupdate", "servers": servers, "followers": followers}
 
     monkeypatch.setattr(nodes, "ask", ask)
-    reach = Reach(load_config(file), lambda user: "")
+    reach = by_certificate(tmp_path)
     places = asyncio.run(learn(reach))
     assert places == [
         f"{host}:3906"
@@ -192,6 +197,23 @@ async def test_who_looks_is_told_who_is_waited_for(tmp_path: Path) -> None:
         heard("fe1:3906")
         heard("be1:3906")
     assert said == ["no answer yet from fe1:3906, be1:3906: waiting for 10 s at most"]
+
+
+async def test_so_is_who_waits_for_the_master_that_is_to_tell_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    async def ask(_reach: Reach, place: str, _request: Request) -> AsyncIterator[Answer]:
+        await until_soon(lambda: bool(said))
+        yield {"node": place, "role": "mupdate", "version": __version__}
+
+    monkeypatch.setattr(nodes, "ask", ask)
+    monkeypatch.setattr(nodes, "PATIENCE_S", 0.01)
+    asking = by_certificate(tmp_path)
+    asking.notice = said.append
+    await learn(asking)
+    assert said == ["no answer yet from mupdate.example.org:3906: waiting for 10 s at most"]
 
 
 def test_two_nodes_of_one_name_are_told_and_one_that_is_asked_twice_is_not() -> None:

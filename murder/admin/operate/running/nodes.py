@@ -144,7 +144,8 @@ async def learn(reach: Reach) -> list[str]:
             if not masters or endpoint.host != config.node.name:  # with own: those beside it
                 masters[_at(endpoint.host)] = None
     for place in masters:
-        node = await _ask_one(reach, place, AskStatus())
+        with waiting(reach, (place,)):
+            node = await _ask_one(reach, place, AskStatus())
         if node.problem and places(reach):
             return places(reach)  # nodes without `control`: this host's own tells of itself
         for status in node.statuses:
