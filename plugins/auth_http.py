@@ -101,7 +101,7 @@ def escaped(octets: bytes) -> str:
 
 
 class AuthHttp:
-    """Fulfils AuthBackend, ChecksAttempts, ChecksFewAtOnce, Diagnoses."""
+    """Fulfils AuthBackend, BelievesAnybody, ChecksAttempts, ChecksFewAtOnce, Diagnoses."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -115,6 +115,11 @@ class AuthHttp:
     def checks_at_once(self) -> int:
         """See ChecksFewAtOnce."""
         return self._settings.at_once
+
+    @property
+    def believes_anybody(self) -> bool:
+        """See BelievesAnybody."""
+        return True
 
     @property
     def depends_on(self) -> Collection[str]:

@@ -66,7 +66,7 @@ def format_question(user: str, password: bytes, service: str, realm: str) -> byt
 
 
 class Saslauthd:
-    """Fulfils AuthBackend, ChecksAttempts, ChecksFewAtOnce, Diagnoses."""
+    """Fulfils AuthBackend, BelievesAnybody, ChecksAttempts, ChecksFewAtOnce, Diagnoses."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -75,6 +75,11 @@ class Saslauthd:
     def checks_at_once(self) -> int:
         """See ChecksFewAtOnce."""
         return self._settings.at_once
+
+    @property
+    def believes_anybody(self) -> bool:
+        """See BelievesAnybody."""
+        return True
 
     @property
     def depends_on(self) -> Collection[str]:
@@ -106,7 +111,8 @@ class Saslauthd:
     async def diagnose(self) -> Sequence[Fault]:
         """See Diagnoses: whether it answers somebody whom there cannot be."""
         try:
-            await self._ask(format_question("murder-looks", b"x", "imap", ""))
+            service = self._settings.service or "imap"
+            await self._ask(format_question("murder-looks", b"x", service, self._settings.realm))
         except UpstreamFailure as failure:
             what, _, cure = failure.text.partition("; ")
             return [Fault(f"saslauthd: {what}", cure or "its log tells more (auth.log)")]

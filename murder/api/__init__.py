@@ -2,6 +2,7 @@
 
 from murder.api.auth import (
     AuthBackend,
+    BelievesAnybody,
     ChecksAttempts,
     ChecksFewAtOnce,
     ChecksTokens,
@@ -112,6 +113,7 @@ __all__ = [
     "Fault",
     "FindsPeople",
     "KnowsCertificates",
+    "BelievesAnybody",
     "LocksOut",
     "LoginAttempt",
     "ManagesGroups",

@@ -197,6 +197,17 @@ class LocksOut(Protocol):
 
 
 @runtime_checkable
+class BelievesAnybody(Protocol):
+    """The mark of one that cannot be asked who is there, so that `lookup` believes in whomever it is asked about. A master
+    does not become somebody on its word alone: a mistyped name would get a mailbox of its own."""
+
+    @property
+    def believes_anybody(self) -> bool:
+        """Whether `lookup` does."""
+        ...
+
+
+@runtime_checkable
 class TakesTime(Protocol):
     """The optional power of one that `ChecksAttempts` and hashes: an unknown user is told at once there, so that the next
     plugin is asked, and where nobody knows the user it takes as long as a wrong password all the same."""

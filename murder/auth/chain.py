@@ -17,6 +17,7 @@ from typing import Final
 
 from murder.api.auth import (
     AuthBackend,
+    BelievesAnybody,
     ChecksAttempts,
     ChecksFewAtOnce,
     ChecksTokens,
@@ -133,8 +134,13 @@ class Chain:
             (link, link.backend) for link in self.links if isinstance(link.backend, ChecksTokens)
         ]
         self._lockers = [backend for backend in backends if isinstance(backend, LocksOut)]
-        # one that knows users by their tokens only cannot say that there is no such user
-        self.knows_all = not self.token_checkers
+        self.believers = frozenset(
+            link.name
+            for link in self.links
+            if isinstance(link.backend, BelievesAnybody) and link.backend.believes_anybody
+        )
+        # one that knows users by their tokens or passwords only cannot say that there is no such user
+        self.knows_all = not self.token_checkers and not self.believers
         self._finders = [backend for backend in backends if isinstance(backend, FindsPeople)]
         self.finds_people = bool(self._finders)
         # where one plugin alone knows passwords again

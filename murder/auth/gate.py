@@ -363,10 +363,11 @@ class Gate:
 
     async def _whom_a_master_may_be(self, user: str) -> Identity:
         """Raises Refusal for who is locked out, or nowhere: a mistyped name would get a mailbox of its own."""
-        known = await self.in_time(self.auth.lookup(user))
+        decision = await self.in_time(self.auth.find(user))
+        known = None if decision is None else decision.identity
         if self.auth.is_locked_out(user if known is None else known.user):
             raise Refusal(Code.CONTACT_ADMIN, f"The account of {user} is disabled")
-        if known is None:
+        if decision is None or decision.plugin in self.auth.believers:
             has_inbox = self._has_inbox
             if self.auth.knows_all if has_inbox is None else not has_inbox(user):
                 raise Refusal(Code.AUTHORIZATION_FAILED, f"There is no user {user}")
@@ -380,17 +381,21 @@ class Gate:
         kept = password if is_kept else None
         return Login(identity.user, identity, is_admin, password=kept)
 
+    def name_by_certificate(self, certificate: bytes) -> str:
+        """Who a user's certificate says it is of, by `certificate_user`."""
+        return self.known_as(name_in(certificate, self.certificate_user))[0]
+
     async def _admit_user_certificate(
         self, credentials: ExternalCredentials, how: LoginAttempt
     ) -> Login:
         """Who is a user of a plugin, by the plugin's word or by what stands in the certificate."""
         identity = await self.in_time(self.auth.certificate_identity(how))
         if identity is None:
-            name, _ = self.known_as(name_in(how.tls_certificate, self.certificate_user))
+            name = self.name_by_certificate(how.tls_certificate)
             identity = await self.in_time(self.auth.lookup(name)) if name else None
-        if identity is None:
-            text = "The certificate is of no user here"
-            raise Refusal(Code.AUTHENTICATION_FAILED, text)
+            if identity is None:
+                text = "is of no user here" if name else "has no user's name"
+                raise Refusal(Code.AUTHENTICATION_FAILED, f"The certificate {text}")
         identity = identity.until(end_of(how.tls_certificate))
         return await self._speak_for(identity, credentials.authzid, None)
 
@@ -511,6 +516,8 @@ async def run_sasl(
     except Refusal as refusal:
         claimed = exchange.claimed if exchange is not None else ""
         speaker = node if mechanism == EXTERNAL.name else ""
+        if mechanism == EXTERNAL.name and connection.user_certificate:
+            speaker = gate.name_by_certificate(connection.user_certificate)
         raise NotAdmitted(refusal, claimed or speaker) from refusal
 
 

@@ -54,7 +54,7 @@ def format_question(*fields: bytes) -> bytes:
 
 
 class Pam:
-    """Fulfils AuthBackend, ChecksAttempts, ChecksFewAtOnce, Diagnoses."""
+    """Fulfils AuthBackend, BelievesAnybody, ChecksAttempts, ChecksFewAtOnce, Diagnoses."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -69,6 +69,11 @@ class Pam:
     def checks_at_once(self) -> int:
         """See ChecksFewAtOnce."""
         return self._settings.helpers
+
+    @property
+    def believes_anybody(self) -> bool:
+        """See BelievesAnybody."""
+        return True
 
     @property
     def depends_on(self) -> Collection[str]:

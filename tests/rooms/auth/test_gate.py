@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from murder.api.auth import Denied, Identity, LoginAttempt, ScramSecret
+from murder.api.auth import AuthBackend, Denied, Identity, LoginAttempt, ScramSecret
 from murder.auth.app_passwords import AppPasswords
 from murder.auth.chain import Chain
 from murder.auth.decoys import decoy_key_of
@@ -18,6 +18,12 @@ from murder.model.identity import Login
 from murder.model.sasl import PlainCredentials, ProvenCredentials
 from murder.session.sasl import ScramClient
 from plugins.auth_file import Settings, UserFile
+from plugins.auth_http import AuthHttp
+from plugins.auth_http import Settings as HttpSettings
+from plugins.auth_pam.hooks import Pam
+from plugins.auth_pam.hooks import Settings as PamSettings
+from plugins.auth_saslauthd import Saslauthd
+from plugins.auth_saslauthd import Settings as SaslauthdSettings
 
 QUICK = Settings(log2_cost=4, scram_iterations=4096)
 ELSEWHERE = "192.0.2.1"
@@ -299,6 +305,31 @@ async def test_a_master_user_becomes_nobody_who_is_disabled_or_nowhere(tmp_path:
         assert await entered(gate, "Ben") == "CONTACTADMIN"
         assert await entered(gate, "anan") == mistyped
         assert penalties.failures(ELSEWHERE, "help") == 0  # the password was right
+
+
+@pytest.mark.parametrize(
+    "believer",
+    [
+        AuthHttp(HttpSettings(url="http://127.0.0.1/")),
+        Pam(PamSettings()),
+        Saslauthd(SaslauthdSettings()),
+    ],
+    ids=lambda plugin: type(plugin).__name__,
+)
+async def test_a_master_becomes_nobody_on_the_word_of_a_plugin_that_believes_in_anybody(
+    believer: AuthBackend, tmp_path: Path
+) -> None:
+    users = UserFile(tmp_path / "users", QUICK)
+    await users.set_passwords({"ana": b"ana", "help": b"help"})
+    chain = Chain([("file", users), ("believer", believer)])
+    for has_inbox, mistyped in (
+        (lambda user: user == "ben", "AUTHORIZATIONFAILED"),
+        (None, "anan"),  # no list knows better
+    ):
+        gate = Gate(chain, masters=["help"], has_inbox=has_inbox)
+        for user in ("ana", "ben"):
+            assert await entered(gate, user) == user
+        assert await entered(gate, "anan") == mistyped
 
 
 async def test_who_is_disabled_is_kept_out_whoever_else_knows_them(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from murder.admin.cli.program import main
+from murder.api.auth import LoginAttempt
+from murder.auth.app_passwords import AppPasswords
 from tests.kit.toml import Sections, write_config
 from tests.plugins.auth.test_auth_oauth import provider
 from tests.rooms.cli.test_commands import config, murder
@@ -147,6 +149,21 @@ def test_application_passwords_from_the_command_line(
     assert capsys.readouterr().out == "fe2: has them\n"
     assert main(["auth", "app", "list", "-c", str(other / "murder.toml"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["user"] == "anna"
+    file = str(other / "murder.toml")
+    attempt = LoginAttempt("imap", "b", "127.0.0.1", is_tls=True)
+    assert AppPasswords(other / "data").find(attempt, "anna", password.encode()) is not None
+    asked = ["auth", "app", "list", "--json", "-c"]
+    run = f"{sys.executable} -m murder {' '.join(asked)} {file}"
+    listed = [*asked, config, "--at", "fe2", "--via", via, "--run"]
+    assert main([*listed, run]) == 0  # here it was not used, there it was
+    (row,) = json.loads(capsys.readouterr().out)
+    (there,) = AppPasswords(other / "data").all()
+    assert row["used_at"] == AppPasswords(other / "data").used_at(there)
+    for line, problem in (("echo no", "no such list"), ("murder-is-not-there", "not found")):
+        assert main([*listed, line]) == 1
+        said = capsys.readouterr()
+        assert "fe2: " in said.err and problem in said.err
+        assert json.loads(said.out)[0]["used_at"] is None
     assert main([*push[:4], "--via", "/no/such/ssh", "-c", config]) == 1
     assert "fe2: /no/such/ssh" in capsys.readouterr().err
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from murder.auth.gate import Gate
+from murder.auth.limit import ConnectionLimit
 from murder.auth.penalty import Penalties
 from murder.config.sections import TlsConfig
+from murder.log import set_up
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
 from murder.net.tls import end_of, listening_context, name_in
@@ -88,7 +91,13 @@ async def listening(
     users = Authority(folder)
     backend = UserFile(folder / "users", Settings(log2_cost=1))
     await backend.set_passwords({"anna": b"secret", "ben": b"secret"})
-    gate = Gate(backend, penalties=Penalties(0, 0), domains=False, masters=["ben"])
+    gate = Gate(
+        backend,
+        penalties=Penalties(0, 0),
+        domains=False,
+        masters=["ben"],
+        connections=ConnectionLimit(1),
+    )
     files = TlsConfig(
         ca=folder / "ca.pem", certificate=node.certificate, key=node.key, users_ca=users.file
     )
@@ -143,20 +152,26 @@ async def test_a_user_is_in_by_a_certificate(tmp_path: Path) -> None:
 @pytest.mark.parametrize("public", [True, False])
 @pytest.mark.parametrize("kind", ["imap", "pop3", "lmtp", "sieve"])
 async def test_frontends_and_backends_take_them_in_every_protocol(
-    kind: str, public: bool, tmp_path: Path
+    kind: str, public: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with listening(tmp_path, kind, public=public) as (port, users):
+    """And treat them as any way in: the log names who it was, and a user has as many connections."""
+    set_up("info", "json")
+    async with listening(tmp_path, kind, public=public) as (port, users), AsyncExitStack() as open_:
         anna = users.issue("Anna", x509.RFC822Name("anna@example.org"))
         nobody = users.issue("x", x509.RFC822Name("nobody@example.org"))
-        for certificate in (anna, nobody):
+        has_limit = kind != "lmtp"  # there it is the node's
+        for certificate, is_in in ((nobody, False), (anna, True), (anna, not has_limit)):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             context.load_cert_chain(certificate)
             peer = await Peer.at("127.0.0.1", port, tls=context)
+            open_.push_async_callback(peer.close)
             await (peer.until(b"OK") if kind == "sieve" else peer.line())
             peer.send(begin(kind, "EXTERNAL", b"").replace(b" \r\n", b" =\r\n"))
-            assert is_good(kind, await peer.line()) == (certificate == anna)
-            await peer.close()
+            assert is_good(kind, await peer.line()) == is_in
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    events = [(line["event"], line["user"]) for line in lines if line["event"].startswith("login.")]
+    assert events[:2] == [("login.failed", "nobody"), ("login.succeeded", "anna")]
 
 
 async def test_a_users_authority_makes_no_nodes(tmp_path: Path) -> None:

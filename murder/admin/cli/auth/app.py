@@ -1,16 +1,19 @@
 """`murder auth app`: passwords for programs, each of which can be revoked alone."""
 
 import asyncio
+import json
 import re
+import shlex
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncclick as click
 
-from murder.admin.cli.auth.there import at_hosts, via_option
+from murder.admin.cli.auth.there import at_hosts, heard_there, via_option
 from murder.admin.cli.ctl.reaching import yes_option
 from murder.admin.cli.options import (
     Group,
@@ -29,6 +32,8 @@ from murder.hooks import load_plugins
 from murder.serve.role import chain_of
 
 DAY_S: Final = 86400
+
+Named = tuple[str, str, float]  # whose, its name, when it was made
 
 
 @click.group(cls=Group)
@@ -86,33 +91,82 @@ async def add(
 
 @app.command("list")
 @click.argument("user", required=False, default="")
+@click.option("--at", "hosts", multiple=True, metavar="HOST", help="Ask HOST, too; more than once.")
+@via_option
+@click.option(
+    "--run",
+    "line",
+    default="murder auth app list --json",
+    show_default=True,
+    help="What is run there.",
+)
 @config_option()
-@json_option("a list of user, name, only, made_at, expires_at, used_at (on this node)")
-async def list_passwords(user: str, config_file: Path, as_json: bool) -> int:
-    """Those of USER, or of everybody, and when each was used last on this node.
+@json_option("a list of user, name, only, made_at, expires_at, used_at (the latest)")
+async def list_passwords(
+    user: str, hosts: tuple[str, ...], via: str, line: str, config_file: Path, as_json: bool
+) -> int:
+    """Those of USER, or of everybody, and when each was used last: on this node, and on the nodes of --at. Exit code 1
+    where one of these has not answered.
 
     \b
     murder auth app list anna
+    murder auth app list anna --at fe2.example.org --at fe3.example.org
     """
     passwords = _passwords(config_file)
-    rows = [shown(passwords, password) for password in passwords.all(user)]
+    used, problems = await _used_at(hosts, via, line)
+    rows: list[dict[str, Any]] = []
+    for password in passwords.all(user):
+        row: dict[str, Any] = dict(shown(passwords, password))
+        times = [row["used_at"], used.get(_named(row))]
+        latest = max((at for at in times if isinstance(at, int | float)), default=None)
+        rows.append({**row, "used_at": latest})
+    for host, problem in problems.items():
+        click.echo(f"{host}: {problem}", err=True)
+    exit_code = 1 if problems else 0
     if as_json:
         print_json(rows)
-        return 0
+        return exit_code
     heads = ("user", "name", "only", "made", "expires", "used")
     table = [
         (
-            password.user,
-            password.name,
-            ",".join(password.only),
-            _day(password.made_at),
-            _day(password.expires_at),
-            _day(passwords.used_at(password), "never"),
+            row["user"],
+            row["name"],
+            ",".join(row["only"]),
+            _day(row["made_at"]),
+            _day(row["expires_at"]),
+            _day(row["used_at"], "never"),
         )
-        for password in passwords.all(user)
+        for row in rows
     ]
     print_table(heads, table, empty="there are none")
-    return 0
+    return exit_code
+
+
+def _named(row: Mapping[str, Any]) -> Named:
+    return str(row["user"]), str(row["name"]), float(row["made_at"])
+
+
+async def _used_at(
+    hosts: Sequence[str], via: str, line: str
+) -> tuple[dict[Named, float], dict[str, str]]:
+    """When each was used last at these hosts, and which of them have not said so, with why."""
+    answers = await asyncio.gather(
+        *(heard_there([*shlex.split(via), host, *shlex.split(line)]) for host in hosts)
+    )
+    used: dict[Named, float] = {}
+    problems: dict[str, str] = {}
+    for host, (written, problem) in zip(hosts, answers, strict=True):
+        try:
+            rows = [] if problem else json.loads(written)
+            for row in rows:
+                if row["used_at"] is not None:
+                    name = _named(row)
+                    used[name] = max(used.get(name, 0.0), float(row["used_at"]))
+        except (ValueError, TypeError, KeyError) as error:
+            problem = f"what it says is no such list: {error}"
+        if problem:
+            problems[host] = problem
+    return used, problems
 
 
 def _day(at: float | None, never: str = "") -> str:

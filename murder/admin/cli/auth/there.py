@@ -36,17 +36,22 @@ async def at_hosts(
 
 async def run_there(words: list[str], text: bytes = b"") -> str:
     """What went wrong; nothing if it went well."""
+    return (await heard_there(words, text))[1]
+
+
+async def heard_there(words: list[str], text: bytes = b"") -> tuple[bytes, str]:
+    """What it has written, and what went wrong; nothing if it went well."""
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
         async with asyncio.timeout(THERE_S):
-            _, said = await process.communicate(text)
+            written, said = await process.communicate(text)
     except TimeoutError:
         process.kill()
-        return f"no end within {THERE_S:g} s"
+        return b"", f"no end within {THERE_S:g} s"
     except OSError as problem:
-        return f"{words[0]}: {problem.strerror}"
+        return b"", f"{words[0]}: {problem.strerror}"
     if process.returncode:
         lines = said.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {process.returncode}"
-    return ""
+        return b"", lines[-1] if lines else f"exit code {process.returncode}"
+    return written, ""
