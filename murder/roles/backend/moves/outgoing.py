@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -189,20 +189,42 @@ class Outgoing:
     async def _round(self, names: Sequence[MailboxName]) -> int:
         """Every mailbox once; how many messages went over."""
         total = 0
+        anew: dict[MailboxName, str] = {}
         for name in names:
+            total += await self._carry(name, anew)
+        for name in self._in_order(anew):
             total += await self._carry(name)
         self.move = await self._journal.save(self.move, names=tuple(names))
         return total
 
-    async def _carry(self, name: MailboxName) -> int:
-        """What has happened in one mailbox since it was last carried."""
+    def _in_order(self, anew: Mapping[MailboxName, str]) -> Iterable[MailboxName]:
+        """These names, with the ids of what is to be held under them: before each the one to which the target moves what it
+        has there now. Else that would be removed to make room, and copied once more; in a circle one is."""
+        goes_to = {mailbox_id: name for name, mailbox_id in anew.items()}
+        order: dict[MailboxName, None] = {}
+        for first in anew:
+            chain: dict[MailboxName, None] = {}
+            name: MailboxName | None = first
+            while name is not None and name not in order and name not in chain:
+                chain[name] = None
+                there = self._known.get(name)
+                name = goes_to.get(there.mailbox_id) if there is not None else None
+            order.update(dict.fromkeys(reversed(chain)))
+        return order
+
+    async def _carry(self, name: MailboxName, anew: dict[MailboxName, str] | None = None) -> int:
+        """What has happened in one mailbox since it was last carried. With `anew`, what the target does not have under this
+        name is only put there."""
         known = self._known.get(name)
+        mailbox = None
         try:
             portrait = await self._store.portrait(name, known.modseq if known else NEVER)
             if known is None or known.mailbox_id != portrait.identity.mailbox_id:
+                if anew is not None:
+                    anew[name] = portrait.identity.mailbox_id
+                    return 0
                 known = await self._hold(name, portrait)
                 portrait = await self._store.portrait(name, known.modseq)
-            mailbox = None
             if portrait.highest_modseq != known.modseq:
                 mailbox = await self._backend.store.open(name, owner_of(name) or "")
             elif portrait.recent_from == known.recent_from:
@@ -211,15 +233,28 @@ class Outgoing:
             if refusal.code is Code.NONEXISTENT:  # deleted or renamed since
                 return 0
             raise
-        brought = await self._carry_mail(mailbox, name, known) if mailbox is not None else 0
+        brought = 0
+        if mailbox is not None:
+            brought, is_whole = await self._carry_mail(mailbox, name, known)
+            if not is_whole:
+                return brought
+        if portrait.identity.mailbox_id != known.mailbox_id:
+            return brought  # another's: in the next round
         await self._peer.do(Complete(name, portrait))
         known.modseq, known.recent_from = portrait.highest_modseq, portrait.recent_from
         return brought
 
-    async def _carry_mail(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
+    async def _carry_mail(
+        self, mailbox: Mailbox, name: MailboxName, known: "_Known"
+    ) -> tuple[int, bool]:
+        """How many messages went over, and whether those are all: another may have the name by now."""
         try:
-            brought = await self._carry_messages(mailbox, name, known)
-            return brought + await self._carry_kept(mailbox, name, known)
+            if mailbox.mailbox_id != known.mailbox_id:
+                return 0, False
+            brought, is_whole = await self._carry_messages(mailbox, name, known)
+            if is_whole:
+                brought += await self._carry_kept(mailbox, name, known)
+            return brought, is_whole
         finally:
             mailbox.close()
 
@@ -234,12 +269,18 @@ class Outgoing:
         known = self._known[name] = _Known(mailbox_id, held.modseq, held.uids, held.kept)
         return known
 
-    async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
-        last, brought = Uid(0), 0
+    async def _carry_messages(
+        self, mailbox: Mailbox, name: MailboxName, known: "_Known"
+    ) -> tuple[int, bool]:
+        """As `_carry_mail`."""
+        last, brought, is_whole = Uid(0), 0, True
         sent: deque[_Sent] = deque()
 
         async def pages(after: Uid) -> Sequence[Message]:
-            return await self._store.rows(name, known.modseq, after, PAGE_MESSAGES)
+            nonlocal is_whole
+            page = await self._page(mailbox, name, known.modseq, after)
+            is_whole = page is not None
+            return page or ()
 
         async for batch in batches_of(pages, known.has):
             sent.append(await self._send_batch(mailbox, name, batch, known))
@@ -248,8 +289,23 @@ class Outgoing:
                 await self._confirm(name, sent.popleft())
         while sent:
             await self._confirm(name, sent.popleft())
-        known.carried(last)
-        return brought
+        if is_whole:
+            known.carried(last)
+        return brought, is_whole
+
+    async def _page(
+        self, mailbox: Mailbox, name: MailboxName, since: ModSeq, after: Uid
+    ) -> Sequence[Message] | None:
+        """The next rows; None where the name is another mailbox's by now, or nobody's: the rows of one with the octets of
+        the other would be neither."""
+        try:
+            page = await self._store.rows(name, since, after, PAGE_MESSAGES)
+            is_same = await _mailbox_id(self._backend, name) == mailbox.mailbox_id
+        except Refusal as refusal:
+            if refusal.code is Code.NONEXISTENT:
+                return None
+            raise
+        return page if is_same else None
 
     async def _carry_kept(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
         """What was expunged and may come back; what may no more goes at the target, too. How many went over."""

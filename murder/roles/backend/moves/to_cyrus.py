@@ -72,9 +72,10 @@ class _Batch:
 class _Box:
     """A mailbox as far as it has been told of."""
 
+    mailbox_id: str
     told: dict[str, Any]
     digests: dict[int, str] = field(default_factory=dict)
-    records: list[Told] = field(default_factory=list)  # to be told of
+    records: dict[int, Told] = field(default_factory=dict)  # to be told of, by UID
     seen: Mapping[str, Sequence[int]] = field(default_factory=dict)
     since: int | None = None  # the mod-sequence up to which it has been told of
 
@@ -90,6 +91,7 @@ class CyrusTarget:
         self._wire = channel
         self._count = 0
         self._boxes: dict[MailboxName, _Box] = {}
+        self._named: dict[str, MailboxName] = {}  # by mailbox id
         self._batches: deque[_Batch] = deque()
         self._partition = "default"
 
@@ -146,7 +148,7 @@ class CyrusTarget:
                 files.append(
                     format_value(MessageOctets(self._partition, guid, len(octets))) + octets
                 )
-            box.records.append(_record(message, box.digests[message.uid]))
+            box.records[message.uid] = _record(message, box.digests[message.uid])
             sent.append((message, memoryview(octets) if octets is not None else None))
         if files:
             await self._say(b"SYNCAPPLY MESSAGE (" + b" ".join(files) + b")")
@@ -189,9 +191,16 @@ class CyrusTarget:
         await self._remove(present)
 
     async def hold(self, request: Hold) -> Held:
-        """Nothing is told before it is complete."""
-        name = request.name
-        self._boxes.setdefault(name, _Box({"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}))
+        """Nothing is told before it is complete. What it has been told of under this name, or of this mailbox under another,
+        goes first: two names of one mailbox it keeps in one folder, and removes it with the first of them."""
+        name, mailbox_id = request.name, request.identity.mailbox_id
+        was = self._named.get(mailbox_id, name)
+        if was in self._boxes and self._boxes[was].mailbox_id == mailbox_id:
+            await self._forget([was])
+        await self._forget([name])
+        self._named[mailbox_id] = name
+        told = {"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}
+        self._boxes[name] = _Box(mailbox_id, told)
         return Held(ModSeq(0), ())
 
     async def _complete(self, name: MailboxName, portrait: Portrait) -> None:
@@ -204,9 +213,8 @@ class CyrusTarget:
             HIGHESTMODSEQ=int(portrait.highest_modseq),
         )
         box.seen = {reader: list(uids) for reader, uids in portrait.seen.items()}
-        box.records = [
-            record for record in box.records if number_of_record(record) not in set(gone)
-        ]
+        for uid in gone:
+            box.records.pop(uid, None)
         await self._tell(box)
         if gone:
             uids: list[Value] = [b"%d" % uid for uid in gone]
@@ -229,9 +237,9 @@ class CyrusTarget:
         }
         if box.since is not None:  # the records are those that have changed since
             fields.update(SINCE_MODSEQ=box.since, SINCE_CRC=0, SINCE_CRC_ANNOT=0)
-        fields["RECORD"] = box.records
+        fields["RECORD"] = list(box.records.values())
         await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + format_value(fields))
-        box.records, box.since = [], box.told["HIGHESTMODSEQ"]
+        box.records, box.since = {}, box.told["HIGHESTMODSEQ"]
 
     async def sum(self, name: MailboxName) -> Sum:
         """Of all that Cyrus says it has."""
@@ -257,7 +265,7 @@ class CyrusTarget:
 
     async def _prepare(self, request: Prepare) -> None:
         names = [name for name, _ in request.rows]
-        await self._remove([name for name in self._boxes if name not in names])
+        await self._forget([name for name in self._boxes if name not in names])
         for name, raw_acl in request.rows:
             box = self._boxes[name]
             if box.told["ACL"] != raw_acl:
@@ -311,6 +319,11 @@ class CyrusTarget:
     async def _push_as(self, external: bytes) -> None:
         await self._say(b"MUPDATEPUSH {%d+}\r\n%s" % (len(external), external))
 
+    async def _forget(self, names: Sequence[MailboxName]) -> None:
+        """As `_remove`, where it has been told of them at all."""
+        boxes = [(name, box) for name in names if (box := self._boxes.pop(name, None)) is not None]
+        await self._remove([name for name, box in boxes if box.since is not None])
+
     async def _remove(self, names: Sequence[MailboxName]) -> None:
         for name in sorted(names, key=len, reverse=True):
             await self._say(b"SYNCAPPLY LOCAL_UNMAILBOX " + format_value(bytes(name)))
@@ -333,12 +346,6 @@ def _check_script(octets: bytearray) -> None:
         name = display(subject[1][:100]) if subject is not None else "a script"
         problem = "is stored in a form that no Cyrus takes: put this script once more, then move"
         raise Refusal(Code.CANNOT, f"{name} {problem} (murder ctl sieve get, put)")
-
-
-def number_of_record(record: Told) -> int:
-    """Its UID."""
-    uid = record["UID"]
-    return int(uid) if isinstance(uid, int | bytes) else 0
 
 
 def _record(message: Message, guid: str) -> Told:

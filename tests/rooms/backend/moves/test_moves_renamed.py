@@ -1,5 +1,6 @@
 """What is renamed, deleted and made anew while the tree moves arrives under the names of the end."""
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, inbox_of
+from murder.model.seqset import compress
 from murder.net.frames import FrameChannel
 from murder.roles.backend.moves.arriving import Arriving
+from murder.roles.backend.moves.batches import digest
 from murder.roles.backend.moves.journal import Move, Side, State
 from murder.roles.backend.moves.outgoing import Outgoing, Pace
-from murder.wire.nodes.carry_words import Begin, Hold
+from murder.wire.nodes.carry_answers import Held, Stored
+from murder.wire.nodes.carry_words import Begin, Hold, Rows
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import Running, running_backend, spool_store
 
@@ -70,13 +74,38 @@ class Target:
     def __init__(self) -> None:
         self.holds: list[tuple[MailboxName, str]] = []
         self.here: dict[MailboxName, str] = {}
+        self.lost: list[str] = []  # by their ids: had to make room
+        self.messages: dict[str, dict[Uid, set[str]]] = {}  # by mailbox id: flags
+        self._batches: deque[tuple[Rows, list[bytes]]] = deque()
 
     async def hold(self, request: Hold) -> Any:
         name, mailbox_id = request.name, request.identity.mailbox_id
         self.holds.append((name, mailbox_id))
         self.here = {was: other for was, other in self.here.items() if other != mailbox_id}
+        if name in self.here:
+            self.lost.append(self.here[name])
+            self.messages.pop(self.here[name], None)
         self.here[name] = mailbox_id
-        return type("Answer", (), {"modseq": ModSeq(0), "uids": (), "kept": None})
+        there = self.messages.setdefault(mailbox_id, {})
+        return Held(ModSeq(0), compress(there), None)
+
+    async def send_rows(self, rows: Rows) -> None:
+        self._batches.append((rows, []))
+
+    async def send_octets(self, octets: bytes | memoryview) -> None:
+        self._batches[-1][1].append(bytes(octets))
+
+    async def stored(self) -> Stored:
+        rows, octets = self._batches.popleft()
+        pending = iter(octets)
+        came = [(row, memoryview(next(pending)) if has else None) for row, has in rows.rows]
+        there = self.messages[self.here[rows.name]]
+        there.update((row.uid, set(row.flags)) for row, _ in came)
+        return Stored(digest(came))
+
+    def flags_of(self, mailbox_id: str) -> list[set[str]]:
+        """Of each message."""
+        return list(self.messages.get(mailbox_id, {}).values())
 
     async def do(self, request: object) -> None:
         pass
@@ -139,3 +168,63 @@ async def test_a_mailbox_that_has_its_former_name_again_is_moved_to_it(
             await next_round(outgoing)
             ours = await ids_of(outgoing)
             assert {name: target.here.get(name) for name in ours} == ours
+
+
+ORDERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "its old name is made anew": (("RENAME INBOX/a INBOX/c", "CREATE INBOX/a"), ("a",)),
+    "all go one further": (
+        ("RENAME INBOX/b INBOX/c", "RENAME INBOX/a INBOX/b", "CREATE INBOX/a"),
+        ("a", "b"),
+    ),
+    "all go one back": (("DELETE INBOX/a", "RENAME INBOX/b INBOX/a", "CREATE INBOX/b"), ("b",)),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_what_has_another_name_is_not_copied_anew(order: str, tmp_path: Path) -> None:
+    """The target renames it, before another of its old name comes: else that would take its place, and its mail would go
+    over a second time. The names that are gone from there are new mailboxes."""
+    commands, stay = ORDERS[order]
+    async with copied(tmp_path) as (peer, outgoing, target):
+        had = set(target.here.values())
+        for command in commands:
+            await peer.ok(command)
+        ours = await ids_of(outgoing)
+        await next_round(outgoing)
+        assert target.here.items() >= ours.items()
+        assert set(target.lost) <= had - set(ours.values())
+        assert len(target.holds) == len(stay) + 1
+
+
+async def test_rows_are_those_of_the_mailbox_whose_octets_go_over(tmp_path: Path) -> None:
+    """Another has its name from the second page on: its flags were those of the first one's messages at the target, for
+    good, and its messages came with the octets of others."""
+    async with copied(tmp_path) as (peer, outgoing, target):
+        ids = await ids_of(outgoing)
+        for _ in range(3):
+            await peer.ok(b"APPEND INBOX/a (old) {3+}\r\na:b")
+        rows = outgoing._store.rows
+        pages: list[int] = []
+
+        async def renamed_behind_the_first_page(
+            name: MailboxName, since: ModSeq, after: Uid, most: int
+        ) -> Any:
+            page = await rows(name, since, after, 2)
+            if name == BELOW_A and not pages:
+                await peer.ok("RENAME INBOX/a INBOX/c")
+                await peer.ok("CREATE INBOX/a")
+                for _ in range(3):
+                    await peer.ok(b"APPEND INBOX/a (new) {3+}\r\nc:d")
+            pages.append(len(page))
+            return page
+
+        cast(Any, outgoing._store).rows = renamed_behind_the_first_page
+        await next_round(outgoing)
+        cast(Any, outgoing._store).rows = rows
+        assert pages[0] == 2
+        assert all("new" not in flags for flags in target.flags_of(ids[BELOW_A]))
+        await next_round(outgoing)
+        ours = await ids_of(outgoing)
+        assert target.here.items() >= ours.items()
+        assert target.flags_of(ours[BELOW_A]) == [{"new"}] * 3
+        assert target.flags_of(ids[BELOW_A]) == [{"old"}] * 3
