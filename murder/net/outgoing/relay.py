@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
-from murder.net.bulk import BULK_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, took_much, write_much
 from murder.net.outgoing.exchange import (
     LASTING,
     MAX_COLLECTED,
@@ -120,6 +120,8 @@ class ImapUpstream(PassesOn):
             if cutter.is_behind:
                 self._pass_on(data)
             elif self._own is not None:
+                if cutter.held or cutter.is_inside:
+                    data = self._behind_unasked(data)
                 self._collect(data)
             elif self._asker is not None:
                 self._hear(data)
@@ -294,6 +296,22 @@ class ImapUpstream(PassesOn):
                 self.abandon()  # it was to be silent
             else:
                 self._pass_on(data[end:])
+
+    def _behind_unasked(self, octets: bytes) -> bytes:
+        """What an own command is to hear, where a response that nobody asked for was half said before it: of one of which the
+        client has the beginning, it gets the rest; the beginning of another is heard with the rest."""
+        cutter = self._cutter
+        if not cutter.is_inside:
+            octets, cutter.held = cutter.held + octets, b""
+            return octets
+        passed, octets = cutter.finish(octets)
+        client = self.client.connection
+        if passed and self.passes_unsolicited:
+            write_much(client, passed)
+        if client.writing_paused:
+            self._waits_for_client = True
+            self.connection.pause_reading()
+        return octets
 
     async def stream(
         self,
@@ -476,6 +494,7 @@ class ImapUpstream(PassesOn):
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, and nothing is half said."""
         busy = self.is_lost or self.flight or self._own is not None or self._asker is not None
+        busy = busy or self._ends_with
         return not (busy or (cutter := self._cutter).held or cutter.inside or cutter.literal)
 
     def serve(self, client: Client, timeout_s: float, max_message: int) -> None:

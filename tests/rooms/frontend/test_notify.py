@@ -11,7 +11,9 @@ from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.arbiter import Arbiter
+from murder.roles.frontend.imap.dialogue import FrontendImap
 from tests.kit.dialogue import Player
+from tests.kit.waiting import until_soon
 from tests.rooms.frontend.cluster import running_cluster
 from tests.rooms.frontend.entering.test_multiplexor import entered
 
@@ -140,6 +142,30 @@ S1: a1 OK Completed
 C1= NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))
 """
         )
+
+
+async def test_a_connection_that_was_there_for_a_moment_ends_no_watch(tmp_path: Path) -> None:
+    """One beside that of the selected mailbox, for COPY to it or a URL: nothing is watched there."""
+    async with running_cluster(tmp_path) as cluster:
+        peer = await entered(cluster, "ana")
+        await peer.ok(b"CREATE INBOX/b")
+        await peer.ok(b"NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))")
+        await peer.ok(b"SELECT INBOX")
+        (dialogue,) = cluster.frontends[0].frontend.sessions
+        assert isinstance(dialogue, FrontendImap) and dialogue.selected is not None
+        known = {session.connection for session in cluster.backends["be1.test"].backend.sessions}
+        async with dialogue.spare_upstream(dialogue.selected.server) as spare:
+            for session in list(cluster.backends["be1.test"].backend.sessions):
+                if session.connection not in known:
+                    session.connection.abort()
+            await until_soon(lambda: spare.is_lost)
+        assert await peer.ask(b"a NOOP") == [b"a OK Completed"]
+        other = await entered(cluster, "ana")
+        await other.ok(b"APPEND INBOX/b {3+}\r\na:b")
+        assert await peer.until(b"* STATUS INBOX/b (MESSAGES 1 ")
+        assert dialogue.is_watching
+        await peer.close()
+        await other.close()
 
 
 class _Written:

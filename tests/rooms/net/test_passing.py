@@ -1,5 +1,6 @@
 """A backend goes while what it has sent waits for a turn, or for the client: all is passed on, and then the end told."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,22 +33,58 @@ class Filled(Client):
         self.lost.append((tags, mid_response))
 
 
-async def test_the_end_is_told_behind_what_has_filled_the_client_last() -> None:
-    said = b"* BAD news\r\n" * (STEPS + STEPS // 2)
-    client = Filled(len(said))
-    upstream = ImapUpstream(cast(Any, SimpleNamespace(server="be.test")), client, 60, 1000)
+def upstream_for(client: Client) -> tuple[ImapUpstream, list[bytes]]:
+    """It, and what it has sent."""
+    sent: list[bytes] = []
+    upstream = ImapUpstream(cast(Any, SimpleNamespace(server="be.test")), client, 60, 100_000)
     upstream.connection = cast(
         Any,
         SimpleNamespace(
             is_plain=False,
             is_lost=True,  # no more is read of it
-            write=lambda _: None,
+            write=sent.append,
+            abort=lambda: None,
+            acknowledge_now=lambda: None,
             pause_reading=lambda: None,
             resume_reading=lambda: None,
             transport=SimpleNamespace(is_reading=lambda: False),
         ),
     )
     upstream.passes_unsolicited = True
+    return upstream, sent
+
+
+UNASKED = (
+    b"* 7 EXISTS\r\n* 7 FETCH (UID 9 BODY[] {12}\r\na OK b\r\n* c\r X {2}\r\nyz)\r\n* 1 EXPUNGE\r\n"
+)
+BEHIND = b"* 2 EXPUNGE\r\n"
+
+
+async def test_a_response_that_is_half_said_before_an_own_command_stays_one() -> None:
+    """Wherever it is cut: the client has a beginning, and gets the rest; or it has nothing, and all is heard with the answer.
+    The rest was taken for the answer, lines of mail for its responses, and the beginning stood before what came next."""
+    for cut in range(len(UNASKED)):
+        client = Filled(1_000_000)
+        upstream, sent = upstream_for(client)
+        upstream.received(UNASKED[:cut])
+        asked = asyncio.create_task(upstream.execute(b"NOOP"))
+        await asyncio.sleep(0)
+        tag = sent[0].partition(b" ")[0]
+        rest = UNASKED[cut:] + tag + b" OK done\r\n" + BEHIND
+        for at in range(0, len(rest), 5):
+            upstream.received(rest[at : at + 5])
+        reply = await asked
+        assert reply.is_ok, cut
+        heard = b"".join(reply.untagged)
+        passed = UNASKED.removesuffix(heard)
+        assert passed + heard == UNASKED, (cut, heard)
+        assert client.octets == passed + BEHIND, cut
+
+
+async def test_the_end_is_told_behind_what_has_filled_the_client_last() -> None:
+    said = b"* BAD news\r\n" * (STEPS + STEPS // 2)
+    client = Filled(len(said))
+    upstream, _ = upstream_for(client)
     upstream.relay(b"a1", b"a1 NOOP\r\n")
     upstream.received(said)
     assert len(client.octets) < len(said)

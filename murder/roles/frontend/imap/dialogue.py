@@ -301,6 +301,7 @@ class FrontendImap(ImapDialogue, Client):
 
     def upstream_lost(self, upstream: ImapUpstream, tags: list[bytes], mid_response: bool) -> None:
         """The backend has gone: its commands get NO, its mailbox is closed; the session lives on."""
+        is_watched = self.is_watching and self.upstreams.get(upstream.server) is upstream
         if self.upstreams.get(upstream.server) is upstream:
             del self.upstreams[upstream.server]
         if self.connection.is_lost or self.session.state is State.LOGOUT:
@@ -329,7 +330,7 @@ class FrontendImap(ImapDialogue, Client):
                 self.log.warning("upstream.lost", backend=upstream.server)
             lines = status_line(b"*", b"OK", text, b"CLOSED")
             self.deselect()
-        if self.is_watching:
+        if is_watched:  # not one that was there for a moment beside
             self.is_watching, self.ask_again = False, None
             text = f"{upstream.server} has gone: ask again with NOTIFY"
             lines += status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW")
