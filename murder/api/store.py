@@ -478,6 +478,17 @@ class KeepsEpoch(Protocol):
 
 
 @runtime_checkable
+class NeedsPlace(Protocol):
+    """A power of a `MailboxStore`: to know mail that is away, as on a file system that is not mounted, from mail that has
+    never been. Used before `start`, which would begin anew where that was mounted."""
+
+    def need_place(self, name: MailboxName) -> None:
+        """The server's list has this mailbox. Raises Refusal, with what an operator should look at, where nothing is there
+        of all that is kept with it."""
+        ...
+
+
+@runtime_checkable
 class RenewsMailboxes(Protocol):
     """A power of a `MailboxStore`: to take up what was put back from a backup, of one user or one shared tree."""
 

@@ -14,6 +14,7 @@ from murder.kit.root import make_folder
 from murder.kit.schema import FILE_MODE, FORMAT
 
 FILE: Final = "format"
+OF_FILE_SYSTEMS: Final = "lost+found"  # a new one has it
 
 
 def check_format(folder: Path, name: str = FILE) -> None:
@@ -44,3 +45,18 @@ def need_store(folder: Path) -> None:
         os.stat(path)
     except OSError as error:  # whatever it is: a server of files that does not answer, too
         raise disk_error(error, path) from error
+
+
+def need_entries(folder: Path) -> None:
+    """For `murder.api.store.NeedsPlace`. Raises Refusal where the folder is not there, or has nothing in it, as where a file
+    system is to be mounted, or a new one is."""
+    problem = "is empty"
+    try:
+        with os.scandir(folder) as entries:
+            if any(entry.name != OF_FILE_SYSTEMS for entry in entries):
+                return
+    except FileNotFoundError:
+        problem = "is not there"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    raise Refusal(Code.UNAVAILABLE, f"{folder} {problem}")

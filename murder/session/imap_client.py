@@ -111,8 +111,8 @@ class ResponseCutter:
         return data, None, b""
 
     def finish(self, data: bytes) -> tuple[bytes, bytes]:
-        """`(octets to pass on, octets behind them)`: those of the response that it `is_inside`, and what is not of it. Raises
-        BadSyntax for a literal that the client may read otherwise."""
+        """`(octets to pass on, octets behind them)`: those of the response that it `is_inside`, and what is not of it.
+        Raises BadSyntax for a literal that the client may read otherwise."""
         data, self.held = self.held + data, b""
         at = 0
         while self.is_inside and at < len(data):

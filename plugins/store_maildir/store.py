@@ -27,7 +27,7 @@ from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.kit.check import Checked, check_mailboxes
 from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
-from murder.kit.format import check_format
+from murder.kit.format import check_format, need_entries
 from murder.kit.incoming import FileIncoming
 from murder.kit.root import make_folder, root_of
 from murder.kit.rows import new_box, remove_mailbox
@@ -150,6 +150,10 @@ class MaildirStore(RootStore[Tree]):
         self._transfers = MaildirTransfers(area)
         await self.recover(incoming)
         self._looking = asyncio.create_task(self._look())
+
+    def need_place(self, name: MailboxName) -> None:
+        """See murder.api.store.NeedsPlace."""
+        need_entries(self._place_of(name).folder)
 
     async def stop(self) -> None:
         if self._looking is not None:

@@ -37,7 +37,7 @@ from murder.kit.epoch import (
     renew_rows,
     write_epoch,
 )
-from murder.kit.format import check_format, need_store
+from murder.kit.format import check_format, need_entries, need_store
 from murder.kit.incoming import FileIncoming, witnesses
 from murder.kit.mailbox import RowMailbox
 from murder.kit.numbers import NUMBERS, numbers_now
@@ -131,6 +131,10 @@ class SpoolStore(RootStore[Root]):
             known = root.reader.execute("SELECT 1 FROM body WHERE file=?", (name,)).fetchone()
             if not known:
                 root.file_of(name).unlink(missing_ok=True)
+
+    def need_place(self, name: MailboxName) -> None:
+        """See murder.api.store.NeedsPlace."""
+        need_entries(Path(self._roots))
 
     # --- roots
 

@@ -298,8 +298,8 @@ class ImapUpstream(PassesOn):
                 self._pass_on(data[end:])
 
     def _behind_unasked(self, octets: bytes) -> bytes:
-        """What an own command is to hear, where a response that nobody asked for was half said before it: of one of which the
-        client has the beginning, it gets the rest; the beginning of another is heard with the rest."""
+        """What an own command is to hear, where a response that nobody asked for was half said before it: of one of which
+        the client has the beginning, it gets the rest; the beginning of another is heard with the rest."""
         cutter = self._cutter
         if not cutter.is_inside:
             octets, cutter.held = cutter.held + octets, b""
@@ -494,8 +494,13 @@ class ImapUpstream(PassesOn):
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, and nothing is half said."""
         busy = self.is_lost or self.flight or self._own is not None or self._asker is not None
-        busy = busy or self._ends_with
-        return not (busy or (cutter := self._cutter).held or cutter.inside or cutter.literal)
+        return not (
+            busy
+            or self._ends_with
+            or (cutter := self._cutter).held
+            or cutter.inside
+            or cutter.literal
+        )
 
     def serve(self, client: Client, timeout_s: float, max_message: int) -> None:
         """From now on for this client, with nothing of the one before, and with the limits of now."""

@@ -15,6 +15,7 @@ from murder.api.store import (
     KeepsEpoch,
     KeepsExpunged,
     MailboxStore,
+    NeedsPlace,
     NoticesMailboxes,
     RestoresExpunged,
     Retention,
@@ -51,7 +52,7 @@ from murder.roles.backend.plugged import BackendReach
 from murder.roles.backend.reconcile.discovery import Noticer
 from murder.roles.backend.reconcile.epoch import Epochs
 from murder.roles.backend.reconcile.master import Comparer
-from murder.roles.backend.reconcile.store import AT_ONCE, Matcher
+from murder.roles.backend.reconcile.store import AT_ONCE, Matcher, need_places
 from murder.roles.backend.records.annotations import Annotations, Bounds
 from murder.roles.backend.records.deliveries import Deliveries, Room
 from murder.roles.backend.records.duplicates import Duplicates
@@ -194,11 +195,11 @@ class BackendRole(ClientRole):
         set_bounds(_parsed(config.backend))
         set_rest(line_up)
         set_committed(self._committed)
-        store = await self._start_store()
         mailbox_list = MailboxList.open(
             list_path(config, ROLE), map_bytes=config.mupdate.max_list_bytes
         )
         self._check_name(mailbox_list)
+        store = await self._start_store(mailbox_list)
         self._ledger = Ledger(mailbox_list)
         target = master_target(config)
         self._client = MasterClient(target) if target is not None else None
@@ -269,8 +270,10 @@ class BackendRole(ClientRole):
         if self._worker == 0:
             self._serve_all(self.backend)
 
-    async def _start_store(self) -> MailboxStore:
+    async def _start_store(self, mailbox_list: MailboxList) -> MailboxStore:
         store = self._plugins.store()
+        if isinstance(store, NeedsPlace):
+            need_places(store, mailbox_list)
         _retain(store, self._config.backend)
         keep_made_in(self._config.node.data)
         await store.start()

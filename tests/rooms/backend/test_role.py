@@ -1,5 +1,6 @@
 """The backend role beside a real master: the master away and back, a changed name, INBOX at first login, draining."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from murder.model.name import MailboxName
 from murder.roles.backend.role import BackendRole
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
-from tests.rooms.backend.server import OnePassword, Parts, config_in, memory_store, running_backend
+from tests.rooms.backend.server import (
+    OnePassword,
+    Parts,
+    config_in,
+    maildir_store,
+    memory_store,
+    running_backend,
+    spool_store,
+)
 from tests.rooms.mupdate.nodes import Server
 
 
@@ -109,6 +118,64 @@ async def test_what_list_and_store_disagree_on_is_mended_and_loses_nothing(tmp_p
         names = [entry.name for entry in running.backend.mailboxes.list.walk()]
         assert names == [b"user.ana", b"user.bob", b"user.found"]
         assert {mailbox.name for mailbox in await store.mailboxes()} == set(names)
+
+
+STORES: dict[str, tuple[Callable[[Path], MailboxStore], str]] = {
+    "spool": (spool_store, "spool"),
+    "maildir": (maildir_store, "maildir/maildir"),
+}
+
+
+@pytest.mark.parametrize("leaves", ["nothing", "a mount point", "a new file system"])
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_store_that_is_away_stops_the_start(kind: str, leaves: str, tmp_path: Path) -> None:
+    """As where its file system is not mounted: each mailbox would be there, empty, and mail would come into it that nobody
+    sees once the file system is back."""
+    make, place = STORES[kind]
+    master = await started_master(tmp_path)
+    config = with_master(tmp_path, master)
+    folder = tmp_path / "be1"
+    async with running_backend(folder, lambda: make(folder), config=config) as running:
+        await running.backend.announcer.create(MailboxName(b"shared.x"), b"anyone\tlr")
+    rows = [(entry.name, entry.raw_location, entry.raw_acl) for entry in master.mailboxes.walk()]
+    mail, away = folder / place, tmp_path / "away"
+    mail.rename(away)
+    if leaves != "nothing":
+        mail.mkdir()
+    if leaves == "a new file system":
+        (mail / "lost+found").mkdir()
+    before = sorted(folder.rglob("*"))
+    for _ in range(2):  # nothing was begun by which it would be let in later
+        with pytest.raises(Refusal) as told:
+            await BackendRole(config, Parts(lambda: make(folder)), 0).start()
+        assert str(mail) in str(told.value) and "mount its file system there" in str(told.value)
+    assert sorted(folder.rglob("*")) == before
+    known = [(entry.name, entry.raw_location, entry.raw_acl) for entry in master.mailboxes.walk()]
+    assert known == rows
+    if mail.is_dir():
+        mail.rename(tmp_path / "mount point")
+    away.rename(mail)
+    async with running_backend(folder, lambda: make(folder), config=config) as running:
+        (await running.backend.store.open(MailboxName(b"user.ana"), "ana")).close()
+    await master.stop()
+
+
+async def test_a_store_that_is_lost_with_its_list_is_begun_anew(tmp_path: Path) -> None:
+    """What the refusal says to do: then the master's rows stay, for a restore."""
+    master = await started_master(tmp_path)
+    config = with_master(tmp_path, master)
+    folder = tmp_path / "be1"
+    async with running_backend(folder, lambda: spool_store(folder), config=config):
+        pass
+    (folder / "spool").rename(tmp_path / "lost")
+    (folder / "backend" / "mailboxes").rename(tmp_path / "lost list")
+    async with running_backend(folder, lambda: spool_store(folder), (), config=config) as running:
+        client = await logged_in(running.address)
+        refused = await client.tagged(b"a SELECT INBOX\r\n")
+        assert refused.startswith(b"a NO [UNAVAILABLE]"), refused
+        client.writer.close()
+    assert {entry.name for entry in master.mailboxes.walk()} == {b"user.ana", b"user.bob"}
+    await master.stop()
 
 
 async def test_a_stop_tells_idle_clients_and_waits_for_nobody(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ BEHIND = b"* 2 EXPUNGE\r\n"
 
 
 async def test_a_response_that_is_half_said_before_an_own_command_stays_one() -> None:
-    """Wherever it is cut: the client has a beginning, and gets the rest; or it has nothing, and all is heard with the answer.
-    The rest was taken for the answer, lines of mail for its responses, and the beginning stood before what came next."""
+    """Wherever it is cut: the client has a beginning, and gets the rest; or it has nothing, and all is heard with the
+    answer. The rest was taken for the answer, and the beginning stood before what came next."""
     for cut in range(len(UNASKED)):
         client = Filled(1_000_000)
         upstream, sent = upstream_for(client)

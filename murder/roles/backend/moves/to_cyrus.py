@@ -199,8 +199,8 @@ class CyrusTarget:
             await self._forget([was])
         await self._forget([name])
         self._named[mailbox_id] = name
-        told = {"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}
-        self._boxes[name] = _Box(mailbox_id, told)
+        fields = {"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}
+        self._boxes[name] = _Box(mailbox_id, fields)
         return Held(ModSeq(0), ())
 
     async def _complete(self, name: MailboxName, portrait: Portrait) -> None:

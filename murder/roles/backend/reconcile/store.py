@@ -5,23 +5,45 @@ anew, empty; both are reported. What crashes leave is not settled here (`announc
 """
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
-from murder.api.store import MailboxStore
+from murder.api.store import MailboxStore, NeedsPlace
 from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MailboxName, display
+from murder.model.name import MailboxName, display, owner_of
 from murder.net.turns import line_up
 from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.intent import tree_of
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.transaction import ListTransaction
 
 AT_ONCE: Final = 2000  # so many mailboxes are compared before serving; more of them while serving
 PAUSE_AFTER: Final = 100
+
+
+def need_places(store: NeedsPlace, mailbox_list: MailboxList) -> None:
+    """Before the store is started: that the mail of users and of shared mailboxes, as far as the list has such, is there.
+    Else each would be made anew, empty, where a file system was to be mounted. Raises Refusal."""
+    looked_at = set[bool]()
+    for entry in islice(mailbox_list.walk(), AT_ONCE):
+        is_user = owner_of(entry.name) is not None
+        if not entry.is_active or is_user in looked_at:
+            continue
+        looked_at.add(is_user)
+        try:
+            store.need_place(entry.name)
+        except Refusal as refusal:
+            raise Refusal(
+                refusal.code,
+                f"{refusal.text}, and {mailbox_list.path} has mailboxes whose mail is kept there ({display(entry.name)}): "
+                "mount its file system there, or put the mail back. If it is lost for good, move that list away as well, "
+                "start, and restore from a backup (`murder help backup`)",
+            ) from refusal
 
 
 class Matcher:
