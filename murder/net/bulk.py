@@ -10,16 +10,17 @@ import functools
 from typing import Final, Protocol
 
 from murder.net.connection import Connection
-from murder.net.turns import is_late, stand_in_line
+from murder.net.turns import TURN_S, is_late, stand_in_line
 
 SLICE_OCTETS: Final = 64 * 1024  # written at once
 BULK_OCTETS: Final = 32 * 1024  # of one reading: there may be more, and that takes its time
 
 
-def took_much(connection: Connection) -> None:
-    """For a receiver that has got BULK_OCTETS or more at once, and done with them what it does."""
+def took_much(connection: Connection, share_s: float = TURN_S) -> None:
+    """For a receiver that has got BULK_OCTETS or more at once, and done with them what it does. `share_s`: how long a turn
+    of the loop may last before it stands in line."""
     loop = asyncio.get_running_loop()
-    if is_late(loop) and not connection.is_lost and connection.transport.is_reading():
+    if is_late(loop, share_s) and not connection.is_lost and connection.transport.is_reading():
         connection.transport.pause_reading()
         stand_in_line(loop, functools.partial(_read_on, connection))
 

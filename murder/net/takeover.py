@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.turns import SHORT_TURN_S, line_up
 
@@ -42,6 +43,8 @@ class TakenOver(ABC):
         self._wake()
         if held > HELD_OCTETS:
             self._connection.pause_reading()
+        elif len(data) >= BULK_OCTETS:  # a loop would read on up to HELD_OCTETS, and decrypt it all
+            took_much(self._connection, SHORT_TURN_S)
 
     def writable(self) -> None:
         pass

@@ -31,11 +31,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def is_late(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this turn of the loop has lasted for TURN_S since somebody asked first, or since who `has_held` it began. No
+def is_late(loop: asyncio.AbstractEventLoop, share_s: float = TURN_S) -> bool:
+    """Whether this turn of the loop has lasted so long since somebody asked first, or since who `has_held` it began. No
     loop tells when its turn has begun: its time, uvloop's too, is that of now."""
     now = time.perf_counter()
-    return now - _noted(loop, now) >= TURN_S
+    return now - _noted(loop, now) >= share_s
 
 
 def share_of(loop: asyncio.AbstractEventLoop) -> float:

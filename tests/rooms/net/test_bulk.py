@@ -16,7 +16,9 @@ from murder.net.bulk import (
     write_much,
 )
 from murder.net.connection import Connection
+from murder.net.frames import FrameChannel
 from murder.net.tls import client_context, server_context
+from murder.net.turns import SHORT_TURN_S
 from murder.pki.authority import init_authority, issue
 from tests.kit.waiting import turns, until_soon
 from tests.rooms.frontend.cluster import running_cluster
@@ -56,7 +58,7 @@ async def connected() -> AsyncIterator[tuple[Connection, socket.socket]]:
 async def test_much_passes_in_late_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setattr(bulk, "is_late", lambda _: True)
+    monkeypatch.setattr(bulk, "is_late", lambda *_: True)
     async with running_cluster(tmp_path, mode=mode) as cluster:
         peer = await entered(cluster, "ana")
         mail = b"Subject: x\r\n\r\n" + b"y" * 4_000_000
@@ -74,7 +76,7 @@ async def test_much_passes_in_late_turns(
 async def test_in_a_late_turn_who_brings_much_stands_in_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "is_late", lambda _: True)
+    monkeypatch.setattr(bulk, "is_late", lambda *_: True)
     async with connected() as (first, peer), connected() as (second, _peer):
         took_much(first)
         took_much(second)
@@ -91,13 +93,27 @@ async def test_in_a_late_turn_who_brings_much_stands_in_line(
         await until_soon(lambda: heard.octets == 10)
 
 
+async def test_what_comes_for_long_is_read_on_in_a_later_turn_after_a_short_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mailbox that moves here: a loop would read all that its channel holds, and decrypt it, before anybody else."""
+    monkeypatch.setattr(bulk, "is_late", lambda _, share_s: share_s == SHORT_TURN_S)
+    async with connected() as (connection, _):
+        channel = FrameChannel(connection, "be2.test", 5.0)
+        channel.received(b"O" * (BULK_OCTETS - 1))
+        assert connection.transport.is_reading()
+        channel.received(b"O" * BULK_OCTETS)
+        assert not connection.transport.is_reading()
+        await until_soon(connection.transport.is_reading)
+
+
 async def test_whatever_passes_a_frontend_takes_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up and down, by commands and in a pipe; a backend, too, what comes up."""
     late: list[asyncio.AbstractEventLoop] = []
 
-    def note(loop: asyncio.AbstractEventLoop) -> bool:
+    def note(loop: asyncio.AbstractEventLoop, _: float) -> bool:
         late.append(loop)
         return True
 
@@ -148,7 +164,7 @@ async def test_behind_starttls_who_stood_in_line_is_read_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading is put off until the handshake; that nobody wants to read any more is not what it says of what comes then."""
-    monkeypatch.setattr(bulk, "is_late", lambda _: True)
+    monkeypatch.setattr(bulk, "is_late", lambda *_: True)
     init_authority(tmp_path)
     issue(tmp_path, "be1.test", ["backend"])
     context = server_context(tmp_path / "be1.test.pem", tmp_path / "be1.test.key", None)

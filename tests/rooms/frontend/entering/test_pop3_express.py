@@ -138,7 +138,7 @@ async def test_who_brings_much_stands_in_line_in_late_turns(
 ) -> None:
     late: list[asyncio.AbstractEventLoop] = []
 
-    def note(loop: asyncio.AbstractEventLoop) -> bool:
+    def note(loop: asyncio.AbstractEventLoop, _: float) -> bool:
         late.append(loop)
         return True
 
