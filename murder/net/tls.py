@@ -68,6 +68,11 @@ class HalfOpenTls(ssl.SSLObject):
     has_ended = False
     records = 0  # read since the loop was made to stop
 
+    def call_plainly(self) -> None:
+        """What a loop calls for each record, and the library only passes on, has no step between."""
+        tls = self._sslobj  # type: ignore[attr-defined] # see `read`
+        self.write, self.pending = tls.write, tls.pending  # type: ignore[method-assign]
+
     def do_handshake(self) -> None:
         super().do_handshake()
         context = self.context
@@ -122,6 +127,7 @@ class NodeContext(ssl.SSLContext):
         tls = super().wrap_bio(incoming, outgoing, *words, **more)
         assert isinstance(tls, HalfOpenTls)
         tls.incoming = incoming
+        tls.call_plainly()
         return tls
 
 
