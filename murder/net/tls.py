@@ -71,7 +71,8 @@ class HalfOpenTls(ssl.SSLObject):
     def call_plainly(self) -> None:
         """What a loop calls for each record, and the library only passes on, has no step between."""
         tls = self._sslobj  # type: ignore[attr-defined] # see `read`
-        self.write, self.pending = tls.write, tls.pending  # type: ignore[method-assign]
+        self.write = tls.write  # type: ignore[method-assign] # with the same arguments
+        self.pending = tls.pending  # type: ignore[method-assign] # likewise
 
     def do_handshake(self) -> None:
         super().do_handshake()

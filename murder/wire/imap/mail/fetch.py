@@ -1,9 +1,11 @@
 """FETCH and UID FETCH: arguments and answers (RFC 3501 §6.4.5 and §7.4.2, RFC 3516, 7162, 8474, 8514, 8970, 9394)."""
 
+import functools
 import re
 from datetime import datetime
 from typing import Final
 
+from murder.errors import BadSyntax
 from murder.model.message import ModSeq
 from murder.model.query.fetch import (
     ALL,
@@ -29,6 +31,9 @@ MAX_ITEMS: Final = (
 )
 MAX_FIELDS: Final = 250  # of one section
 MAX_MODSEQ: Final = 2**63 - 1
+# of what is asked for: a mail program asks for the same of message after message
+REMEMBERED_OCTETS: Final = 200
+MOST_REMEMBERED: Final = 256
 
 _LAZY: Final = re.compile(rb" *+\( *+LAZY *+\)", re.IGNORECASE)
 _NAME: Final = re.compile(rb"[A-Za-z0-9.]+")
@@ -68,11 +73,13 @@ def parse_fetch(
     scanner.space()
     sequence = parse_seqset(scanner)
     scanner.space()
-    items: dict[FetchItem, None] = {Attribute.UID: None} if by_uid and implies_uid else {}
-    if scanner.accept(b"("):
-        _parse_items(scanner, items)
-    else:
-        items.update(dict.fromkeys(_parse_macro_or_item(scanner)))
+    octets, with_uid = scanner.octets, by_uid and implies_uid
+    if len(octets) - scanner.at <= REMEMBERED_OCTETS:
+        known = _items_alone(octets[scanner.at :], with_uid)
+        if known:
+            scanner.at = len(octets)
+            return FetchRequest(sequence, known)
+    items = _parse_asked(scanner, with_uid)
     changed_since: ModSeq | None = None
     vanished = False
     partial: tuple[int, int] | None = None
@@ -98,6 +105,27 @@ def parse_fetch(
         raise scanner.bad("CHANGEDSINCE with VANISHED")
     scanner.end()
     return FetchRequest(sequence, tuple(items), changed_since, vanished, partial)
+
+
+@functools.lru_cache(maxsize=MOST_REMEMBERED)
+def _items_alone(octets: bytes, with_uid: bool) -> tuple[FetchItem, ...]:
+    """What a command without modifiers asks for, by its octets from there on; nothing where it has some, or is none."""
+    scanner = Scanner(octets)
+    try:
+        items = _parse_asked(scanner, with_uid)
+        scanner.end()
+    except BadSyntax:
+        return ()
+    return tuple(items)
+
+
+def _parse_asked(scanner: Scanner, with_uid: bool) -> dict[FetchItem, None]:
+    items: dict[FetchItem, None] = {Attribute.UID: None} if with_uid else {}
+    if scanner.accept(b"("):
+        _parse_items(scanner, items)
+    else:
+        items.update(dict.fromkeys(_parse_macro_or_item(scanner)))
+    return items
 
 
 # "(" fetch-att *(SP fetch-att) ")"

@@ -4,10 +4,11 @@ What a store knows of messages is answered batch by batch; octets of messages st
 a large mailbox nor a large message is held in memory.
 """
 
+import functools
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
@@ -76,6 +77,8 @@ WHATS: Final[
     Attribute.MODSEQ: (b"MODSEQ (%d)", 3),
 }
 FROM_STRUCTURE: Final = frozenset({Attribute.ENVELOPE, Attribute.BODY, Attribute.BODYSTRUCTURE})
+REMEMBERED_OCTETS: Final = 300  # of a command: what it asks for is asked again and again
+MOST_REMEMBERED: Final = 256
 
 
 def run_fetch(dialogue: BackendImap, command: Command) -> Running:
@@ -93,8 +96,11 @@ async def _fetch(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     if request.vanished and not dialogue.manner.qresync:
         raise BadSyntax("VANISHED needs QRESYNC to be enabled")
     uids = await uids_of(dialogue, request.sequence, by_uid)
-    marks = request.sets_seen and "s" in rights and not dialogue.now.read_only
-    await _Fetch(dialogue, request, marks).run(command, uids, by_uid)
+    is_short = len(command.octets) <= REMEMBERED_OCTETS
+    fetch = _Fetch(dialogue, request, remembered if is_short else wanted_by)
+    if fetch.wanted.sets_seen and "s" in rights and not dialogue.now.read_only:
+        fetch.marks = True
+    await fetch.run(command, uids, by_uid)
 
 
 async def tell_items(dialogue: BackendImap, wanted: Mapping[Uid, Sequence[FetchItem]]) -> None:
@@ -103,9 +109,10 @@ async def tell_items(dialogue: BackendImap, wanted: Mapping[Uid, Sequence[FetchI
     for items, uids in _by_items(wanted):
         if manner.condstore:  # RFC 7162 §3.2.4
             items = (*items, *(() if manner.uid_only else (Attribute.UID,)), Attribute.MODSEQ)
-        request = FetchRequest(EVERYTHING, tuple(dict.fromkeys(items)))
-        marks = request.sets_seen and "s" in dialogue.need_rights() and not dialogue.now.read_only
-        await _Fetch(dialogue, request, marks).tell(uids)
+        fetch = _Fetch(dialogue, FetchRequest(EVERYTHING, tuple(dict.fromkeys(items))), wanted_by)
+        if fetch.wanted.sets_seen and "s" in dialogue.need_rights() and not dialogue.now.read_only:
+            fetch.marks = True
+        await fetch.tell(uids)
 
 
 def _by_items(
@@ -147,14 +154,56 @@ async def send_in_slices(dialogue: BackendImap, octets: memoryview) -> None:
         await dialogue.flush()
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a list of items comes to, whoever asks for it."""
+
+    makers: Sequence[Callable[[Message], bytes] | None]
+    sets_seen: bool
+    needs_octets: bool
+    needs_message: bool
+    needs_structure: bool
+    whole: bytes  # see `_name_of_whole`
+    # of who asks for these alone: how a line is written, and which values go into it; else nothing
+    line: bytes
+    pick: Callable[[tuple[int, int, bytes, int]], tuple[int | bytes, ...]] | None
+
+
+def wanted_by(items: tuple[FetchItem, ...]) -> Wanted:
+    request = FetchRequest(EVERYTHING, items)
+    line, pick = b"", None
+    if Attribute.FLAGS in items and WHATS.keys() >= set(items):
+        whats = [WHATS[item] for item in items]
+        line = b"(" + b" ".join([what for what, _ in whats]) + b")\r\n"
+        pick = itemgetter(0, *[which for _, which in whats])
+    return Wanted(
+        [FACTS[item] for item in items if item in FACTS],
+        request.sets_seen,
+        request.needs_octets,
+        any(isinstance(item, BodyItem | Preview) for item in items),
+        not FROM_STRUCTURE.isdisjoint(items),
+        _name_of_whole(items),
+        line,
+        pick,
+    )
+
+
+remembered: Final = functools.lru_cache(maxsize=MOST_REMEMBERED)(wanted_by)
+
+
 class _Fetch:
     """One FETCH under way."""
 
-    def __init__(self, dialogue: BackendImap, request: FetchRequest, marks: bool) -> None:
+    def __init__(
+        self,
+        dialogue: BackendImap,
+        request: FetchRequest,
+        wanted_by: Callable[[tuple[FetchItem, ...]], Wanted],
+    ) -> None:
         self._dialogue = dialogue
         self._view = dialogue.now
         self._request = request
-        self._marks = marks  # messages become \Seen
+        self.marks = False  # messages become \Seen
         self._out: list[bytes] = []
         self._out_octets = 0
         self._is_inside = False  # what is put ends within a response
@@ -169,20 +218,12 @@ class _Fetch:
         if Attribute.MODSEQ in items:
             dialogue.enable_condstore()
         self._items: tuple[FetchItem, ...] = tuple(items)
-        self._makers = [FACTS[item] for item in items if item in FACTS]
-        self._flags_only = (
-            Attribute.FLAGS in items
-            and items.keys() <= WHATS.keys()
-            and request.changed_since is None
-        )
+        self.wanted = wanted_by(self._items)
         self._numbers: Numbers | None = None  # before the flags were read
         self._lines: bytes | None = None
         self._told: tuple[int, int] = 0, 0  # of how many messages, up to which UID, they are
-        self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
         # of some; the others are told
         self._damage: Refusal | UpstreamFailure | None = None
-        self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
-        self._whole = _name_of_whole(self._items)
 
     async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
         request = self._request
@@ -227,7 +268,7 @@ class _Fetch:
 
     async def tell(self, uids: Sequence[Uid]) -> None:
         """Send the responses."""
-        size = BODY_BATCH if self._request.needs_octets else 1000
+        size = BODY_BATCH if self.wanted.needs_octets else 1000
         try:
             for batch in batches(uids, size):
                 await self._batch(batch)
@@ -237,8 +278,9 @@ class _Fetch:
                 self._dialogue.connection.abort()
 
     async def _batch(self, uids: Sequence[Uid]) -> None:
-        mailbox = self._view.mailbox
-        if self._flags_only and (telling := TELLS_FLAGS.of(mailbox)) is not None:
+        mailbox, wanted = self._view.mailbox, self.wanted
+        is_of_flags = wanted.pick is not None and self._request.changed_since is None
+        if is_of_flags and (telling := TELLS_FLAGS.of(mailbox)) is not None:
             tell = self._view.tell_numbers if len(uids) == len(self._view.uids) else None
             self._numbers = tell() if tell is not None else None
             await self._tell_flags(uids, await self._view.flagged(telling, uids))
@@ -255,7 +297,7 @@ class _Fetch:
         if since is not None:
             messages = [message for message in messages if message.modseq > since]
         marked: dict[Uid, Message] = {}
-        if self._marks:
+        if self.marks:
             unseen = [message.uid for message in messages if SEEN not in message.flags]
             if unseen:
                 stored = await self._view.mailbox.change_flags(
@@ -263,19 +305,19 @@ class _Fetch:
                 )
                 self._view.mark_reported(stored.messages)
                 marked = {message.uid: message for message in stored.messages}
-        if not self._request.needs_octets:
+        if not wanted.needs_octets:
             self._tell_facts(messages)
             await self._flush()
             return
         summaries: Mapping[Uid, bytes] = {}
-        if self._needs_structure and (summing := TELLS_SUMMARIES.of(mailbox)) is not None:
+        if wanted.needs_structure and (summing := TELLS_SUMMARIES.of(mailbox)) is not None:
             summaries = await summing.summaries(uids)
         for number, message in enumerate(messages):
             seq = self._view.seq_of(message.uid)
             if seq is None:
                 continue
             now = marked.get(message.uid)
-            octets = await _small_octets(mailbox, message) if self._whole else None
+            octets = await _small_octets(mailbox, message) if wanted.whole else None
             if octets is None:
                 reader = Reader(mailbox, message, summaries.get(message.uid))
                 await self._tell(reader, seq, now or message, flags_too=now is not None)
@@ -306,10 +348,10 @@ class _Fetch:
         """One loop that calls nothing of ours for a message whose flags have been told before."""
         recent, uid_only = self._view.recent, self._dialogue.manner.uid_only
         formed, formed_recent = forms.formed, forms.formed_recent
-        whats = [WHATS[item] for item in self._items]
-        line = b"* %d UIDFETCH (" if uid_only else b"* %d FETCH ("
-        line += b" ".join([what for what, _ in whats]) + b")\r\n"
-        pick = itemgetter(0, *[which for _, which in whats])
+        wanted = self.wanted
+        line = (b"* %d UIDFETCH " if uid_only else b"* %d FETCH ") + wanted.line
+        pick = wanted.pick
+        assert pick is not None
         exists, at = len(known), 0
         lines = []
         for uid, flags, modseq in flagged:
@@ -339,7 +381,7 @@ class _Fetch:
     def _facts(self, message: Message, flags_too: bool) -> list[bytes]:
         """The pieces that need no octets of the message."""
         pieces: list[bytes] = []
-        for make in self._makers:
+        for make in self.wanted.makers:
             if make is not None:
                 pieces.append(make(message))
             else:
@@ -366,14 +408,15 @@ class _Fetch:
         facts = b"".join([fact + b" " for fact in self._facts(message, flags_too)])
         fresh = self._dialogue.forms.fresh_words()
         self._put(
-            b"%s%s%s%s {%d}\r\n%s)\r\n" % (fresh, head, facts, self._whole, len(octets), octets)
+            b"%s%s%s%s {%d}\r\n%s)\r\n"
+            % (fresh, head, facts, self.wanted.whole, len(octets), octets)
         )
 
     async def _tell(self, reader: Reader, seq: SeqNum, message: Message, flags_too: bool) -> None:
         head = self._dialogue.manner.fetch_head(seq, message.uid)
         begun = False
         try:
-            if self._needs_message:  # before anything of the answer is sent: it may be gone
+            if self.wanted.needs_message:  # before anything of the answer is sent: it may be gone
                 size = len(await reader.octets())
                 if size != message.rfc822_size:
                     message = replace(message, told_size=size)
