@@ -49,6 +49,7 @@ from murder.sieve.actions import (
 from murder.sieve.cache import ScriptCache
 from murder.sieve.check.program import Script
 from murder.sieve.interpreter import compile_script, run_to_end, start
+from murder.sieve.language.arguments import list_name
 from murder.sieve.language.table import CAPABILITIES, PROGRAMS
 from murder.sieve.limits import Limits, Policy, Scale
 from murder.sieve.problem import BadScript, Problem
@@ -74,6 +75,7 @@ from murder.sieve.run.machine import PAUSED, Machine, Paused
 
 __all__ = [
     "compile_script",
+    "list_name",
     "Script",
     "ScriptCache",
     "BadScript",

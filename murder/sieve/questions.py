@@ -42,7 +42,8 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class InList:
-    """Whether a value is in an external list (RFC 6134). -> bool"""
+    """A value, as it stands in an external list (RFC 6134): "" where it does not, None where there is no such list.
+    -> str | None"""
 
     name: str
     value: str
@@ -57,7 +58,7 @@ class ListIsKnown:
 
 @dataclass(frozen=True, slots=True)
 class ListMembers:
-    """The addresses in an external list (RFC 6134 §2.6). -> tuple[str, ...]"""
+    """The addresses in an external list (RFC 6134 §2.3), None where there is no such list. -> tuple[str, ...] | None"""
 
     name: str
 

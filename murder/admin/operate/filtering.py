@@ -6,7 +6,7 @@ What a script asks of the world is answered by the servers, as its owner, where 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import Final, assert_never
 
 from murder.admin.operate.reach import Reach, data_of
 from murder.admin.operate.scripts import UserScripts
@@ -44,6 +44,8 @@ from murder.sieve import (
 )
 from murder.wire import mutf7
 from murder.wire.token import string
+
+SOMEBODY: Final = "somebody@list.invalid"  # stands for all in a list of the site, where none is at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +265,12 @@ async def _answer(question: Question, envelope: Envelope, world: Offline) -> tup
             answer, text, answered = True, f"is there a mailbox with the id {mailbox_id}", "yes"
         case Metadata(name=name):
             answer, text, answered = None, f"what is the annotation {name}", "none"
-        case InList(name=name) | ListIsKnown(name=name):
-            answer = False
-            text, answered = f"is there a list {name}", "no"
+        case InList(name=name, value=value):
+            answer, text, answered = "", f"is {value} in the list {name}", "no"
+        case ListIsKnown(name=name):
+            answer, text, answered = False, f"is there a list {name}", "no"
         case ListMembers(name=name):
-            answer = ()
-            text, answered = f"who is in the list {name}", "nobody"
+            answer, text, answered = (SOMEBODY,), f"who is in the list {name}", SOMEBODY
         case RunProgram(program=program):
             answer, text, answered = None, f"what does the program {program} say", "it is not run"
         case LongWork():

@@ -17,6 +17,7 @@ from murder.sieve.check.spec import (
     Takes,
     Tests,
     Word,
+    where_enabled,
 )
 from murder.sieve.check.templates import Matched, Template, Text, decode_characters, parse_template
 from murder.sieve.grammar import tree
@@ -57,6 +58,7 @@ class Checker:
         self.limits = limits
         self.policy = policy
         self.required: set[str] = set()
+        self.offered: set[str] = set()  # of these what an `ihave` has brought
         self.includes: list[tuple[str, bool, bool, int]] = []
         self.warnings: list[Problem] = []
         self.around: list[Call] = []  # commands whose blocks are open
@@ -71,6 +73,7 @@ class Checker:
         self._tags: dict[str, dict[str, Tag]] = {}
         self._checks: dict[str, list[Any]] = {}
         self._unknown: set[tuple[str, str]] = set()  # told once
+        self._offers: dict[tuple[str, str], str] = {}  # by word and tag, "" for itself: extension
         self._load(core)
 
     def warn(self, at: int, text: str) -> None:
@@ -86,8 +89,9 @@ class Checker:
             return name.removeprefix(COMPARATOR_PREFIX) in COMPARATORS
         return name in self._available
 
-    def require(self, name: str) -> None:
-        """From here on it can be used. Raises ValueError for what cannot be required, or not beside others."""
+    def require(self, name: str, *, by_ihave: bool = False) -> None:
+        """From here on it can be used; `by_ihave`: in a run, where that has been asked. Raises ValueError for what cannot be
+        required, or not beside others."""
         if name in self.required:
             return
         if not self.knows(name):
@@ -99,10 +103,30 @@ class Checker:
             if other in excluded or (known and name in known.excludes):
                 raise ValueError(f"'{name}' and '{other}' cannot be used in one script")
         self.required.add(name)
+        if by_ihave:
+            self.offered.add(name)
         if extension is not None:
             self._load(extension)
+            if by_ihave:
+                self._offer(extension)
             for implied in extension.implies:
-                self.require(implied)
+                self.require(implied, by_ihave=by_ihave)
+
+    def _offer(self, extension: Extension) -> None:
+        """Know again what it has brought."""
+        offers = [(word.name, "") for word in extension.words]
+        offers += [(name, tag.name) for name, tags in extension.tags.items() for tag in tags]
+        offers += [(MATCHING, kind.name) for kind in extension.matches]
+        self._offers.update(dict.fromkeys(offers, extension.name))
+
+    def brought_by(self, names: Sequence[str]) -> frozenset[str]:
+        """All that an `ihave` of these enables."""
+        implied = [self._available[name].implies for name in names if name in self._available]
+        return frozenset(names).union(*implied)
+
+    def _needs(self, call: Call, word: str, tag: str = "") -> None:
+        if (name := self._offers.get((word, tag))) is not None:
+            call.needs |= {name}
 
     def _load(self, extension: Extension) -> None:
         for word in extension.words:
@@ -177,12 +201,15 @@ class Checker:
         if word is None:
             return None
         call = Call(word, node.at, *self.source.place(node.at))
+        self._needs(call, word.name)
         is_sound = self._holds(self._arguments, call, node)
         is_sound = self._holds(self._shape, call, node) and is_sound
         if is_sound:
             is_sound = self._holds(self._checked, call, node)
         if is_sound and word.ready is not None:
             call.run = word.ready(call) or word.run
+        if call.needs and call.run is not None:
+            call.run = where_enabled(call.run, call.needs)
         if word.tests is not Tests.NONE:
             call.tests = self._tests(node)
         if word.is_test:
@@ -329,6 +356,10 @@ class Checker:
                 what = f"{tag.group[1:]} argument (:{tag.name})"
             raise Wrong(given_tag.at, f"encountered duplicate {what} for {where}")
         groups.add(key)
+        self._needs(call, call.word.name, tag.name)
+        self._needs(call, tag.group, tag.name)
+        if tag.needs in self.offered:
+            call.needs |= {tag.needs}
         if tag.takes is None:
             call.tags[key] = tag.name if tag.value is None else tag.value
             return at
@@ -448,6 +479,8 @@ class Checker:
             if name not in TOLERATED:
                 raise Wrong(node.at, text)
             self.warn(node.at, text)
+        if f"{COMPARATOR_PREFIX}{name}" in self.offered:
+            call.needs |= {f"{COMPARATOR_PREFIX}{name}"}
         if kind.over is Over.LISTS and COMPARATOR in call.tags:
             raise Wrong(node.at, f"the :list match type for {command} takes no comparator")
         if kind.finds and not comparator.finds:

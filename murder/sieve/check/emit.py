@@ -1,10 +1,14 @@
 """Checked commands to flat instructions. Conditions are jumps, so that a run is always between two instructions."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from murder.errors import Misuse
 from murder.sieve.check.program import DO, GO, IF, RETURN, STOP, UNLESS, Instruction
-from murder.sieve.check.spec import Call
+from murder.sieve.check.spec import Call, Result, Word, where_enabled
+
+if TYPE_CHECKING:
+    from murder.sieve.run.machine import Machine
 
 
 class Label:
@@ -40,6 +44,8 @@ class Emitter:
             if call.word.emit is None:
                 self.do(call)
                 continue
+            if call.needs:
+                self.do(_use_of(call))
             end = number + 1
             while end < len(calls) and calls[end].word.name in ("elsif", "else"):
                 end += 1
@@ -99,3 +105,13 @@ class Emitter:
                 self.place(end)
             case _:
                 raise Misuse(f"{test.word.name} is no condition")
+
+
+def _nothing(machine: "Machine", call: Call) -> Result:
+    return None
+
+
+def _use_of(call: Call) -> Call:
+    """To stand before a control structure: whether it may be used."""
+    run = where_enabled(_nothing, call.needs)
+    return Call(Word(call.word.name), call.at, call.line, call.column, run=run)

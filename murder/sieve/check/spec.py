@@ -51,7 +51,8 @@ class Argument:
 class Call:
     """A command or test of a script, checked. Values: `str`, `int`, a Template, or a tuple of the first and last.
 
-    `data` is what the word's own check made of it, for its run."""
+    `data` is what the word's own check made of it, for its run; `needs` the extensions that an `ihave` has to bring before
+    it runs."""
 
     word: "Word"
     at: int
@@ -65,6 +66,7 @@ class Call:
     data: Any = None
     constant: bool | None = None  # of a test whose outcome is known
     run: "Run | None" = None  # the word's, or one that was made ready for this call
+    needs: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.run = self.run or self.word.run
@@ -132,3 +134,13 @@ class Extension:
 MATCHING: Final = ":match"
 COMPARATOR: Final = ":comparator"
 ADDRESS_PART: Final = ":part"
+
+
+def where_enabled(run: Run, needs: frozenset[str]) -> Run:
+    """The same, but an error of the run where an `ihave` of these has not been evaluated yet (RFC 5463 §4)."""
+
+    def run_enabled(machine: "Machine", call: Call) -> Result:
+        machine.check_enabled(needs)
+        return run(machine, call)
+
+    return run_enabled

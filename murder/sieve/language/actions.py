@@ -6,7 +6,7 @@ from murder.sieve.actions import Discard, FileInto, Keep, Redirect, Target
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Takes, Word
 from murder.sieve.check.templates import Text
-from murder.sieve.language.arguments import list_name
+from murder.sieve.language.arguments import list_name, no_list
 from murder.sieve.language.flags import flags_of
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import ListMembers
@@ -86,7 +86,14 @@ def _redirect(machine: Machine, call: Call) -> Result:
 def _redirect_asking(machine: Machine, call: Call, text: str, choice: str) -> "Suspended":
     """RFC 6134 §2.3 (a list), or an envelope that must be asked for."""
     sender = yield from envelope_sender(machine, choice)
-    texts = (yield ListMembers(list_name(text))) if "list" in call.tags else (text,)
+    texts = (text,)
+    if "list" in call.tags:
+        name = list_name(text)
+        texts = yield ListMembers(name)
+        if texts is None:
+            raise no_list(name)
+        if not texts:
+            raise RunProblem(f"the list '{name[:120]}' has nobody to whom it could be redirected")
     for address in texts:
         _redirect_to(machine, call, address, sender)
     if "copy" not in call.tags:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import unquote
 
 from murder.sieve.check.spec import (
     ADDRESS_PART,
@@ -17,10 +18,13 @@ from murder.sieve.check.spec import (
 from murder.sieve.check.templates import Text
 from murder.sieve.match.kinds import CONTAINS, IS, MATCHES, Over
 from murder.sieve.match.matching import LONG, Matching
+from murder.sieve.problem import RunProblem
 from murder.sieve.questions import InList, LongWork
 from murder.sieve.run.machine import Machine
 
-_LONG_NAME: Final = "urn:ietf:params:sieve:addrbook:"
+_URN: Final = "urn:ietf:params:sieve:"
+_BOOK: Final = "addrbook:"
+DEFAULT_BOOK: Final = ":addrbook:default"  # is always there, if with nobody in it
 PATTERN_STEPS: Final = 500  # to compile a regular expression
 PREPARATION_STEPS: Final = 8  # to make a key ready that is known only in the run
 KEYS_A_STEP: Final = 4  # that are only compared
@@ -118,15 +122,32 @@ def _match_long(machine: Machine, matching: Matching, values: Sequence[str]) -> 
 
 
 def list_name(name: str) -> str:
-    """`:addrbook:default` is short for `urn:ietf:params:sieve:addrbook:default` (RFC 6134 §2.4)."""
-    return name.removeprefix("urn:ietf:params:sieve") if name.startswith(_LONG_NAME) else name
+    """As it is compared with others (RFC 6134 §2.5, §2.6): `:addrbook:default` is short for
+    `urn:ietf:params:sieve:addrbook:default`, percent-encoded or in other case. Other address books' case counts."""
+    rest = ""
+    if name.startswith(":"):
+        rest = name[1:]
+    elif name[: len(_URN)].lower() == _URN:
+        rest = name[len(_URN) :]
+    if rest[: len(_BOOK)].lower() != _BOOK:
+        return f":{rest}" if rest else name
+    book = unquote(rest[len(_BOOK) :])
+    return DEFAULT_BOOK if book.lower() == "default" else f":{_BOOK}{book}"
+
+
+def no_list(name: str) -> RunProblem:
+    """RFC 6134 §2.2, §2.3: what cannot be looked at, now or ever, is an error of the run."""
+    return RunProblem(f"there is no list '{name[:120]}' here")
 
 
 def _match_lists(machine: Machine, names: Sequence[str], values: Sequence[str]) -> Suspended:
-    """RFC 6134 §2.2: the value that is in one is a match value."""
+    """RFC 6134 §2.2: what in the list is this value is a match value."""
     for value in values:
-        for name in names:
-            if (yield InList(list_name(name), value)):
-                machine.set_matched([value])
+        for name in map(list_name, names):
+            member = yield InList(name, value)
+            if member is None and name != DEFAULT_BOOK:
+                raise no_list(name)
+            if member:
+                machine.set_matched([member])
                 return True
     return False

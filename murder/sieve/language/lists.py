@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Suspended, Tag, Takes, Word
-from murder.sieve.language.arguments import KEYS, MATCH_TAGS, list_name, match
+from murder.sieve.language.arguments import DEFAULT_BOOK, KEYS, MATCH_TAGS, list_name, match
 from murder.sieve.match.kinds import LIST
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import ListIsKnown
@@ -21,8 +21,8 @@ VERSION: Final = "1.0"  # of this interpreter, for `environment "version"`
 
 
 def _valid_ext_list(machine: Machine, call: Call) -> Suspended:
-    for name in machine.texts(call.arguments[0]):
-        if not (yield ListIsKnown(list_name(name))):
+    for name in map(list_name, machine.texts(call.arguments[0])):
+        if not (yield ListIsKnown(name)) and name != DEFAULT_BOOK:
             return False
     return True
 
@@ -47,15 +47,19 @@ def _check_ihave(checker: "Checker", call: Call, node: "Node") -> None:
         name in checker.required or (checker.knows(name) and name not in _CHANGES_TEXTS)
         for name in names
     )
-    if call.constant:
-        for name in names:
-            try:
-                checker.require(name)
-            except ValueError as error:
-                checker.source.report(node.at, f"ihave test: {error}")
+    if not call.constant:
+        return
+    for name in names:
+        try:
+            checker.require(name, by_ihave=True)
+        except ValueError as error:
+            checker.source.report(node.at, f"ihave test: {error}")
+    call.data = checker.brought_by(names)
 
 
 def _ihave(machine: Machine, call: Call) -> Result:
+    if call.constant:
+        machine.frame.enabled.update(call.data)
     return bool(call.constant)
 
 

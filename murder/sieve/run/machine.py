@@ -63,6 +63,7 @@ class Frame:
     variables: dict[str, str] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)  # names that are global here (RFC 6609 §3.4)
     matched: list[str] = field(default_factory=list)  # ${0}, ${1}, ...
+    enabled: set[str] = field(default_factory=set)  # extensions, by its `ihave`s so far
 
 
 class Machine:
@@ -339,6 +340,12 @@ class Machine:
     def place(self, call: Call) -> Place:
         """Of a command, with the script that it is in."""
         return self._place(call.line)
+
+    def check_enabled(self, needs: frozenset[str]) -> None:
+        """Raises RunProblem where these have not all been asked for (RFC 5463 §4)."""
+        if not needs <= self.frame.enabled:
+            (name, *_) = sorted(needs - self.frame.enabled)
+            raise RunProblem(f"'{name}' is used, and no ihave test has brought it before")
 
     def go(self, to: int) -> None:
         """Go on at another instruction of this script."""

@@ -81,11 +81,15 @@ class Books:
             case Metadata(mailbox=mailbox, name=name):
                 return self.metadata.get((mailbox, name))
             case InList(name=name, value=value):
-                return value.lower() in self.lists.get(name, ())
+                members = self.lists.get(name)
+                if members is None:
+                    return None
+                return next((one for one in members if one.lower() == value.lower()), "")
             case ListIsKnown(name=name):
                 return name in self.lists
             case ListMembers(name=name):
-                return tuple(sorted(self.lists.get(name, ())))
+                members = self.lists.get(name)
+                return None if members is None else tuple(sorted(members))
             case ScriptNamed(name=name, is_global=is_global):
                 return self.scripts.get((name, is_global))
             case SeenBefore(handle=handle):

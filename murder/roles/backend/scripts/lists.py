@@ -8,7 +8,9 @@ from typing import Final
 
 from murder.errors import Code, Refusal, unreadable
 from murder.net.turns import aside
+from murder.sieve import list_name
 
+URN: Final = "urn"  # the scheme of address books' names
 MAX_OCTETS: Final = 16 * 1024 * 1024  # of one file
 MAX_MEMBERS: Final = 1000  # that a script is given: it may redirect to a few
 
@@ -18,7 +20,7 @@ class _Kept:
     """What a file had when it was looked at last."""
 
     stamp: tuple[int, int, int]
-    values: frozenset[str]
+    values: Mapping[str, str]  # folded, and as they stand there
     first: tuple[str, ...]
 
 
@@ -26,22 +28,28 @@ class Lists:
     """Those of one worker."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
-        self._files = files
+        self._files = {list_name(name): path for name, path in files.items()}
         self._kept: dict[str, _Kept] = {}
 
     def has(self, name: str) -> bool:
         """Whether there is one of this name."""
         return name in self._files
 
-    async def contains(self, name: str, value: str) -> bool:
-        """Letters of ASCII in any case. Raises Refusal where its file cannot be read now."""
-        kept = await self._look(name)
-        return kept is not None and _folded(value) in kept.values
+    def schemes(self) -> Sequence[str]:
+        """Of their names, which are URIs; address books are always there (RFC 6134 §2.8)."""
+        named = {name.partition(":")[0].lower() for name in self._files if ":" in name}
+        return sorted({URN, *named} - {""})
 
-    async def members(self, name: str) -> Sequence[str]:
-        """The first of them, in the file's order. Raises Refusal."""
+    async def find(self, name: str, value: str) -> str | None:
+        """The value as it stands in the list, "" where it does not, None where there is no such list. Letters of ASCII in
+        any case. Raises Refusal where its file cannot be read now."""
         kept = await self._look(name)
-        return kept.first if kept is not None else ()
+        return None if kept is None else kept.values.get(_folded(value), "")
+
+    async def members(self, name: str) -> tuple[str, ...] | None:
+        """The first of them, in the file's order; None where there is no such list. Raises Refusal."""
+        kept = await self._look(name)
+        return None if kept is None else kept.first
 
     async def _look(self, name: str) -> _Kept | None:
         path = self._files.get(name)
@@ -64,7 +72,8 @@ def _read(path: Path, kept: _Kept | None) -> _Kept:
         text = file.read(MAX_OCTETS).decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines()]
     values = [line for line in lines if line and not line.startswith("#")]
-    return _Kept(stamp, frozenset(map(_folded, values)), tuple(values[:MAX_MEMBERS]))
+    folded = {_folded(value): value for value in reversed(values)}
+    return _Kept(stamp, folded, tuple(values[:MAX_MEMBERS]))
 
 
 def _folded(value: str) -> str:

@@ -240,11 +240,11 @@ class Answers:
             case Metadata(mailbox=mailbox, name=name):
                 return await self._metadata(mailbox, name)
             case InList(name=name, value=value):
-                return await backend.site.lists.contains(name, value)
+                return await backend.site.lists.find(name, value)
             case ListIsKnown(name=name):
                 return backend.site.lists.has(name)
             case ListMembers(name=name):
-                return tuple(await backend.site.lists.members(name))
+                return await backend.site.lists.members(name)
             case RunProgram():
                 return await self._run(question)
             case _:
