@@ -121,7 +121,8 @@ class SieveDialogue(ClientDialogue):
         self._bye(text, b"TRYLATER" if code is Code.UNAVAILABLE else b"")
 
     def say_hopeless(self, error: BadSyntax) -> None:
-        self._bye(str(error))
+        """More octets of a string than are waited for, when nothing is kept of them: a script that is far too large."""
+        self._bye(str(error), b"QUOTA/MAXSIZE" if self.login is not None else b"")
 
     def _bye(self, text: str, code: bytes = b"") -> None:
         self.send(format_status(Kind.BYE, text, code))

@@ -37,7 +37,10 @@ class BackendSieve(SieveDialogue):
         self.backend.sessions.discard(self)
 
     def language(self) -> Sequence[Capability]:
-        return language_of(self.backend.site.users.extensions)
+        site = self.backend.site
+        return language_of(
+            site.users.extensions, site.users.limits.redirects, site.lists.schemes()
+        )
 
     async def entered_here(self, login: Login) -> None:
         await self.backend.ensure_inbox(login)
@@ -128,11 +131,18 @@ class BackendSieve(SieveDialogue):
     }
 
 
-def language_of(extensions: Sequence[str]) -> Sequence[Capability]:
-    """The capabilities that tell what scripts may say."""
-    rows: list[Capability] = [(b"SIEVE", " ".join(extensions).encode())]
+def language_of(
+    extensions: Sequence[str], redirects: int, lists: Sequence[str]
+) -> Sequence[Capability]:
+    """The capabilities that tell what scripts may say: RFC 5804 §1.7, RFC 6134 §2.8. `lists`: schemes of their names."""
+    rows: list[Capability] = [
+        (b"SIEVE", " ".join(extensions).encode()),
+        (b"MAXREDIRECTS", b"%d" % redirects),
+    ]
     if "enotify" in extensions:
         rows.append((b"NOTIFY", b"mailto"))
+    if "extlists" in extensions:
+        rows.append((b"EXTLISTS", " ".join(lists).encode()))
     return rows
 
 

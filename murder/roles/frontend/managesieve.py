@@ -96,7 +96,7 @@ class FrontendSieve(SieveDialogue):
         languages = self.frontend.languages
         language = languages.of(self._home) if self._home else languages.common()
         rows: list[Capability] = [(b"SIEVE", language.get(b"SIEVE", b""))]
-        rows += [(name, language[name]) for name in TOLD[1:] if name in language]
+        rows += [(name, language[name]) for name in TOLD[1:] if language.get(name)]
         return rows
 
     # --- the login

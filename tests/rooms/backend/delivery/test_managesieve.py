@@ -1,12 +1,15 @@
 """ManageSieve at a backend, on every store: dialogues, and what nobody may do to it."""
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from murder.api.store import MailboxStore
 from murder.config.sections import NamespaceConfig
+from murder.config.sieve import SieveConfig
 from murder.model.name import inbox_of
 from murder.model.quota import Resource
 from tests.kit.dialogue import Player, Streams
@@ -58,6 +61,30 @@ async def test_a_script_that_is_too_big_costs_nothing_and_the_session_goes_on(
         writer.close()
         assert said.count(b"(QUOTA/MAXSIZE)") == 1
         assert b"{2048}\r\n" + b"#" * 2048 + b"\r\nOK\r\n" in said
+
+
+async def test_who_sends_many_times_what_a_script_may_have_is_told_so_at_the_end(
+    tmp_path: Path,
+) -> None:
+    config = config_in(tmp_path, max_script_bytes=2048)
+    async with running_backend(tmp_path, config=config) as running:
+        reader, writer = await greeted(running.sieve)
+        writer.write(LOGIN + b'PUTSCRIPT "a" {9999999+}\r\n')
+        said = await reader.read()
+        writer.close()
+        assert said.splitlines()[-1].startswith(b"BYE (QUOTA/MAXSIZE) ")
+
+
+async def test_what_scripts_may_do_is_told(tmp_path: Path) -> None:
+    """RFC 5804 §1.7, RFC 6134 §2.8."""
+    lists = {":addrbook:staff": tmp_path, "tag:example.com,2011:x": tmp_path, "plain": tmp_path}
+    config = replace(config_in(tmp_path), sieve=SieveConfig(lists=lists))
+    async with running_backend(tmp_path, config=config) as running:
+        reader, writer = await asyncio.open_connection(*running.sieve)
+        said = await reader.readuntil(b"OK\r\n")
+        writer.close()
+        for row in (b'"MAXREDIRECTS" "4"', b'"NOTIFY" "mailto"', b'"EXTLISTS" "tag urn"'):
+            assert row in said.splitlines()
 
 
 async def test_who_speaks_something_else_is_let_go(tmp_path: Path) -> None:
