@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from murder.durable import replace_file, sync_folder
 from murder.roles.backend.records import caused as caused_rows
-from murder.roles.backend.records import remembered, tallies
+from murder.roles.backend.records import remembered, rounds, tallies
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.records.database import open_database
 from murder.roles.backend.records.duplicates import Turns
@@ -44,6 +44,7 @@ TABLES: Final = (
     "recipients TEXT NOT NULL, octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '', keep BLOB NOT NULL DEFAULT x'') "
     "STRICT",
     "CREATE INDEX IF NOT EXISTS outgoing_due ON outgoing (state, next_at)",
+    rounds.INDEX,
     *caused_rows.TABLES,
 )
 # of what an older version has put down `whose` and `size` are the defaults; to fill them in would write all mail anew
@@ -131,6 +132,7 @@ class Deliveries:
         self.taken = Taken(folder / "taken")
         self._undelivered = folder / "undelivered"
         self.room = Room()
+        self._rounds = rounds.Rounds()
         self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
         self._add_columns()
 
@@ -270,14 +272,17 @@ class Deliveries:
     # --- what is to be sent
 
     async def due(self, most: int) -> list[Mail]:
-        """Those whose time has come, the oldest first; of large ones fewer."""
+        """Those whose time has come, of many users before many of one, the oldest first; of large ones fewer."""
 
         def work() -> list[Mail]:
-            rows = self._db.execute(
-                "SELECT key,user,sender,recipients,length(octets),id,at,tries,keep FROM outgoing "
-                "WHERE state=? AND next_at<=? ORDER BY next_at LIMIT ?",
-                (PENDING, time.time(), most),
-            ).fetchall()
+            ids = self._rounds.next(self._db, PENDING, time.time(), most)
+            rows = [
+                self._db.execute(
+                    "SELECT key,user,sender,recipients,length(octets),id,at,tries,keep FROM outgoing WHERE id=?",
+                    (id_,),
+                ).fetchone()
+                for id_ in ids
+            ]
             mails: list[Mail] = []
             left = DUE_OCTETS
             for key, user, sender, to, size, id_, at, tries, keep in rows:

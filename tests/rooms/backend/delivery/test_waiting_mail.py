@@ -234,6 +234,63 @@ def steps_of(database: sqlite3.Connection, work: Callable[[], object]) -> int:
     return steps
 
 
+def waiting(user: str, number: int) -> Mail:
+    return Mail(f"{user} {number}".encode(), user, "", ("x@y.example",), b"S: x\r\n\r\n")
+
+
+async def test_each_user_has_a_turn_however_much_another_has_waiting(tmp_path: Path) -> None:
+    books = Deliveries(tmp_path)
+    try:
+        many = [waiting("ana", number) for number in range(20)]
+        await books.end(b"", many)
+        assert [mail.key for mail in await books.due(3)] == [mail.key for mail in many[:3]]
+        for user in ("", "bob", "cleo", "dora"):  # who come later; "" are shared mailboxes
+            await books.end(b"", [waiting(user, 0), waiting(user, 1)])
+        rounds = [[mail for mail in await books.due(3)] for _ in range(2)]
+        assert {mail.user for turn in rounds for mail in turn} == {"", "ana", "bob", "cleo", "dora"}
+        for mail in {mail.id: mail for turn in rounds for mail in turn}.values():
+            await books.sent(mail)
+        order = []
+        while turn := await books.due(3):
+            for mail in turn:
+                await books.sent(mail)
+                order.append(mail.user)
+        assert set(order[:6]) == {"", "ana", "bob", "cleo", "dora"}
+        assert order.count("ana") == 19 and len(order) == 23
+    finally:
+        books.close()
+
+
+async def test_a_user_whose_mail_is_not_due_has_no_turn(tmp_path: Path) -> None:
+    books = Deliveries(tmp_path)
+    try:
+        await books.end(b"", [waiting("ana", number) for number in range(9)])
+        await books.end(b"", [waiting("bob", 0)])
+        (later,) = [mail for mail in await books.due(10) if mail.user == "bob"]
+        await books.later(later, 3600.0, "busy", later.recipients)
+        for _ in range(4):
+            assert [mail.user for mail in await books.due(4)] == ["ana"] * 4
+    finally:
+        books.close()
+
+
+@pytest.mark.parametrize("users", [1, 200])
+async def test_a_look_at_what_is_due_costs_the_same_whatever_waits(
+    users: int, tmp_path: Path
+) -> None:
+    books = Deliveries(tmp_path)
+
+    async def cost(mails: int) -> int:
+        await books.end(b"", [waiting(f"u{n % users}", n) for n in range(mails)])
+        return steps_of(books._db, lambda: books._rounds.next(books._db, PENDING, 4e9, 4))
+
+    try:
+        few = await cost(250)
+        assert await cost(4000) <= few + 5
+    finally:
+        books.close()
+
+
 async def test_a_full_book_costs_as_much_as_an_empty_one(tmp_path: Path) -> None:
     books = Deliveries(tmp_path)
     try:
