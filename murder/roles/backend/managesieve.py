@@ -38,9 +38,7 @@ class BackendSieve(SieveDialogue):
 
     def language(self) -> Sequence[Capability]:
         site = self.backend.site
-        return language_of(
-            site.users.extensions, site.users.limits.redirects, site.lists.schemes()
-        )
+        return language_of(site.users.extensions, site.users.limits.redirects, site.lists.schemes())
 
     async def entered_here(self, login: Login) -> None:
         await self.backend.ensure_inbox(login)

@@ -29,9 +29,7 @@ class Rounds:
         chosen = self._one_of_each(db, state, now, most)
         return (chosen + [id_ for id_ in by_time if id_ not in chosen])[:most]
 
-    def _one_of_each(
-        self, db: sqlite3.Connection, state: int, now: float, most: int
-    ) -> list[int]:
+    def _one_of_each(self, db: sqlite3.Connection, state: int, now: float, most: int) -> list[int]:
         chosen: list[int] = []
         for _ in range(USERS_AT_ONCE):
             row = db.execute(
