@@ -50,6 +50,8 @@ STATUS: Final = {  # what a refusal of the store or the list is in LMTP
     Code.AUTHENTICATION_FAILED: (535, "5.7.8"),
     Code.AUTHORIZATION_FAILED: (535, "5.7.8"),
     Code.PRIVACY_REQUIRED: (538, "5.7.11"),
+    Code.CONTACT_ADMIN: (525, "5.7.13"),
+    Code.EXPIRED: (535, "5.7.8"),
 }
 ENHANCED: Final = {  # RFC 3463 §3.5, of a server that failed us
     UpstreamKind.RESOLVE: "4.4.4",
@@ -323,7 +325,9 @@ class LmtpDialogue(LineDialogue):
         try:
             login = await self.authenticate(arguments)
         except NotAdmitted as refusal:
-            self.send(self.reply_for(refusal))
+            is_offered = refusal.code is not Code.CANNOT  # RFC 4954 §4
+            text = refusal.text
+            self.send(self.reply_for(refusal) if is_offered else reply(504, "5.5.4", text))
             if self.login_failed(refusal.user, refusal.code.value):
                 self.say_bye("Too many failed logins")
             return

@@ -26,6 +26,7 @@ CODES: Final = {  # a refusal's code in POP3
     Code.UNAVAILABLE: "SYS/TEMP",
     Code.NO_PERMISSION: "SYS/PERM",
     Code.NONEXISTENT: "SYS/PERM",
+    Code.CONTACT_ADMIN: "SYS/PERM",
 }
 
 

@@ -23,7 +23,7 @@ from murder.auth.chain import Chain
 from murder.auth.gate import Gate, run_sasl
 from murder.auth.limit import ConnectionLimit
 from murder.auth.penalty import Penalties
-from murder.errors import BadSyntax, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import set_up
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
@@ -319,6 +319,41 @@ async def test_a_master_user_is_in_as_another_by_every_protocol_and_each_time_in
     assert masters == [("anna", "boss", kind)]
     assert [one["user"] for one in lines if one["event"] == "login.succeeded"] == ["anna"]
     assert len([one for one in lines if one["event"] == "login.failed"]) == 1
+
+
+class NotNow(Old):
+    """One who has the right password and may not come in."""
+
+    depends_on: Collection[str] = ()
+
+    async def check(self, attempt: LoginAttempt, user: str, password: bytes) -> Identity | Denied:
+        raise Refusal(Code.CONTACT_ADMIN if user == "anna" else Code.EXPIRED, "Not in")
+
+
+@pytest.mark.parametrize(
+    ("kind", "disabled", "expired", "unknown"),
+    [
+        ("imap", b"a NO [CONTACTADMIN]", b"a NO [EXPIRED]", b"a NO [CANNOT]"),
+        ("pop3", b"-ERR [SYS/PERM]", b"-ERR [AUTH]", b"-ERR NTLM is not offered here"),
+        ("lmtp", b"525 5.7.13", b"535 5.7.8", b"504 5.5.4"),
+        ("sieve", b'NO "', b'NO "', b'NO "'),
+        ("mupdate", b"a NO ", b"a NO ", b"a NO "),
+    ],
+)
+async def test_who_is_refused_for_another_reason_than_a_password_is_told_so(
+    kind: str, disabled: bytes, expired: bytes, unknown: bytes, tmp_path: Path
+) -> None:
+    gate = Gate(Chain([("plugin", NotNow())]), allow_plaintext=True, penalties=Penalties(0, 0))
+    async with listening(kind, gate, tmp_path) as connect:
+        for mechanism, user, said in (
+            ("PLAIN", b"anna", disabled),
+            ("PLAIN", b"ben", expired),
+            ("NTLM", b"anna", unknown),
+        ):
+            peer = await connect()
+            peer.send(begin(kind, mechanism, b"\0%b\0secret" % user))
+            assert (await peer.line()).startswith(said)
+            await peer.close()
 
 
 KNOWN = (
