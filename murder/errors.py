@@ -8,6 +8,7 @@ bug never look alike.
 import contextlib
 import os
 import pwd
+import ssl
 from enum import Enum
 from pathlib import Path
 
@@ -76,6 +77,22 @@ class Refusal(Exception):
         self.text = text
         self.detail = detail
         self.names = names
+
+
+NOT_YET_VALID, HAS_EXPIRED = 9, 10  # X509_V_ERR_CERT_..., as OpenSSL numbers them
+
+
+def why_not_believed(error: ssl.SSLCertVerificationError, cure: str) -> tuple[str, str]:
+    """What is wrong with a server's certificate, and what mends it: of its dates a clock, or a new one; else `cure`."""
+    text = f"its certificate is not believed: {error.verify_message or error}"
+    if error.verify_code == NOT_YET_VALID:
+        return (
+            text,
+            "set the clock here (NTP), or the server's, if the certificate was made with that",
+        )
+    if error.verify_code == HAS_EXPIRED:
+        return text, "renew it there, or set the clock here (NTP) if it is in date"
+    return text, cure
 
 
 class UpstreamKind(Enum):

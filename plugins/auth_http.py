@@ -25,7 +25,7 @@ from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.api.authorities import context_believing
-from murder.errors import UpstreamFailure, UpstreamKind
+from murder.errors import UpstreamFailure, UpstreamKind, why_not_believed
 
 if TYPE_CHECKING:
     import httpx
@@ -200,8 +200,8 @@ class AuthHttp:
         except httpx.ConnectError as error:
             match _cause(error):
                 case ssl.SSLCertVerificationError() as cause:
-                    text = f"its certificate is not believed: {cause.verify_message or cause}"
-                    raise self._failed(UpstreamKind.TLS, text) from None
+                    text, cure = why_not_believed(cause, CURES[UpstreamKind.TLS])
+                    raise self._failed(UpstreamKind.TLS, text, cure) from None
                 case ssl.SSLError() as cause:
                     text = f"TLS failed: {cause.reason or cause}"
                     raise self._failed(UpstreamKind.TLS, text, NO_TLS) from None

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.api.authorities import context_believing
-from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind, why_not_believed
 
 if TYPE_CHECKING:
     import httpx
@@ -519,8 +519,8 @@ def _unreachable(url: str, error: Exception) -> tuple[UpstreamKind, str]:
         cause = inner
     match cause:
         case ssl.SSLCertVerificationError():
-            said = f"its certificate is not believed: {cause.verify_message or cause}"
             cure = "put the certificate of its authority into plugins.auth_oauth.ca"
+            said, cure = why_not_believed(cause, cure)
             return UpstreamKind.TLS, f"{url}: {said}; {cure}"
         case ssl.SSLError():
             cure = "no TLS is spoken there: http://, or another port?"

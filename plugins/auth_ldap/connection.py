@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
-from murder.errors import UpstreamFailure, UpstreamKind
+from murder.errors import UpstreamFailure, UpstreamKind, why_not_believed
 from plugins.auth_ldap import messages
 from plugins.auth_ldap.ber import Malformed, whole_length
 from plugins.auth_ldap.messages import Entry, Message, Result
@@ -209,8 +209,8 @@ def failure_of(error: BaseException, server: Server, timeout_s: float) -> Upstre
     name = str(server)
     match error:
         case ssl.SSLCertVerificationError():
-            text = f"its certificate is not believed: {error.verify_message or error}"
             cure = "put its authority's certificate into plugins.auth_ldap.ca, and call it by the name in its certificate"
+            text, cure = why_not_believed(error, cure)
             return UpstreamFailure(UpstreamKind.TLS, name, f"{text}; {cure}")
         case ssl.SSLError():
             text = f"TLS failed: {error.reason or error}; is that its port for ldaps://?"
