@@ -7,7 +7,12 @@ from pathlib import Path
 
 
 def replace_file(
-    path: Path, octets: bytes, mode: int = 0o600, *, prefix: str = ".", keep_owner: bool = False
+    path: Path,
+    octets: bytes | memoryview,
+    mode: int = 0o600,
+    *,
+    prefix: str = ".",
+    keep_owner: bool = False,
 ) -> None:
     """Make a file, or replace it as a whole: after a power cut it is the old or the new one, on return the new one.
 

@@ -33,6 +33,15 @@ def load_structure(summary: bytes, *, envelopes: bool = True) -> Part | None:
         return None
 
 
+def load_envelope(summary: bytes) -> Envelope | None:
+    """The message's own, without its parts; None as `load_structure`."""
+    try:
+        version, root = json.loads(summary)
+        return _load_envelope(root[15]) if version == VERSION and root[15] is not None else None
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError):
+        return None
+
+
 def _text(octets: bytes | None) -> str | None:
     return None if octets is None else octets.decode("latin-1")
 

@@ -32,6 +32,7 @@ _FOLDED: Final = re.compile(r"\n(?=[ \t])")
 MAX_MARKS: Final = (
     30  # combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
 )
+_IN_ENVELOPE: Final = frozenset({"subject"})  # of the fields that are looked through as they are
 FOLD_CHARACTERS: Final = 512  # Putting marks in order takes time with the square of their number
 
 
@@ -112,6 +113,11 @@ class Wanted:
     texts: Mapping[str, str] = field(default_factory=dict)
     is_little: bool = False
     needs: Needs = Needs.ENVELOPE
+
+    @property
+    def is_in_envelope(self) -> bool:
+        """Whether the message's envelope tells all that is asked, where it has the one Subject field."""
+        return not self.bodies and self.fields.keys() <= _IN_ENVELOPE
 
 
 def wanted_texts(

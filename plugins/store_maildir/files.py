@@ -204,17 +204,47 @@ def add_keywords(folder: bytes, known: list[str], wanted: Iterable[str]) -> list
 
 @dataclass(slots=True)
 class UidList:
-    """`extra` is what a header holds besides (Dovecot's GUID of the mailbox), `lines` how many lines there are."""
+    """`extra` is what a header holds besides (Dovecot's GUID of the mailbox), `highest` the largest UID of a message,
+    `lines` how many tell one, `octets` the file, of which the header's lines tell how the others are read."""
 
     validity: int
     next: int
     extra: list[str] = field(default_factory=list)
-    uids: dict[str, int] = field(default_factory=dict)
+    highest: int = 0
     lines: int = 0
+    octets: bytes = b""
 
     @property
     def guid(self) -> str:
         return next((word[1:] for word in self.extra if word.startswith("G")), "")
+
+    def rows(self, *, last_first: bool = False) -> Iterator[tuple[int, str]]:
+        """UID and base name, a line at a time: all of them at once would take ten times the file's size. Of several lines
+        for one message the last counts."""
+        is_named = self.octets.startswith(b"3")
+        lines = _lines_from_end(self.octets) if last_first else _lines_in(self.octets)
+        for line in itertools.islice(lines, MAX_UIDLIST_LINES):
+            number, _, rest = line.decode("latin-1").partition(" ")
+            name = rest.partition(":")[2] if is_named else rest
+            base = split_name(name)[0]
+            if _is_number(number) and base:
+                yield int(number), base
+
+
+def _lines_in(octets: bytes) -> Iterator[bytes]:
+    """Behind the header, without their ends."""
+    lines = io.BytesIO(octets)
+    lines.readline()
+    return (line.removesuffix(b"\n") for line in lines)
+
+
+def _lines_from_end(octets: bytes) -> Iterator[bytes]:
+    """The same ones."""
+    start, end = octets.find(b"\n") + 1, len(octets) - octets.endswith(b"\n")
+    while start and end >= start:
+        begin = octets.rfind(b"\n", start - 1, end) + 1
+        yield octets[begin:end]
+        end = begin - 1
 
 
 def read_uidlist(folder: bytes) -> UidList | None:
@@ -230,9 +260,7 @@ def read_uidlist(folder: bytes) -> UidList | None:
 
 
 def _parse_uidlist(octets: bytes) -> UidList | None:
-    """A line at a time: as text and in one list it would take ten times its size."""
-    lines = io.BytesIO(octets)
-    words = lines.readline().decode("latin-1").removesuffix("\n").split(" ", MAX_HEADER_WORDS)
+    words = octets.partition(b"\n")[0].decode("latin-1").split(" ", MAX_HEADER_WORDS)
     uidlist: UidList | None = None
     if words[0] == "3":
         by_letter = {word[0]: word[1:] for word in words[1:] if word}
@@ -243,14 +271,11 @@ def _parse_uidlist(octets: bytes) -> UidList | None:
         uidlist = UidList(int(words[1]), int(words[2]))
     if uidlist is None:
         return None
-    for line in itertools.islice(lines, MAX_UIDLIST_LINES):
-        number, _, rest = line.decode("latin-1").removesuffix("\n").partition(" ")
-        name = rest.partition(":")[2] if words[0] == "3" else rest
-        base = split_name(name)[0]
-        if _is_number(number) and base:
-            uidlist.uids[base] = int(number)
-            uidlist.next = max(uidlist.next, int(number) + 1)
-            uidlist.lines += 1
+    uidlist.octets = octets
+    for uid, _ in uidlist.rows():
+        uidlist.highest = max(uidlist.highest, uid)
+        uidlist.lines += 1
+    uidlist.next = max(uidlist.next, uidlist.highest + 1)
     return uidlist
 
 
@@ -262,19 +287,25 @@ def _is_number(text: str) -> bool:
 def add_to_uidlist(folder: bytes, known: UidList, new: Iterable[tuple[int, str]]) -> None:
     """Tell others of UIDs: appended, or the file made. The caller holds the lock."""
     path = folder + b"/" + UIDLIST
-    lines = "".join(f"{uid} :{base}\n" for uid, base in new)
     if not os.path.exists(path):
-        write_uidlist(folder, known, sorted((uid, base) for base, uid in known.uids.items()))
+        write_uidlist(folder, known, sorted(known.rows()))
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no pipe
     with os.fdopen(os.open(path, flags), "ab") as file:
-        file.write(lines.encode("latin-1"))
+        file.write(_lines_of(new).getbuffer())  # at once: others read it without the lock
 
 
 def write_uidlist(folder: bytes, known: UidList, rows: Iterable[tuple[int, str]]) -> None:
     """The whole file anew."""
     header = " ".join(["3", f"V{known.validity}", f"N{known.next}", *known.extra])
-    lines = "".join(f"{uid} :{base}\n" for uid, base in rows)
-    replace_small(folder + b"/" + UIDLIST, f"{header}\n{lines}".encode("latin-1"))
+    octets = _lines_of(rows, f"{header}\n".encode("latin-1"))
+    replace_small(folder + b"/" + UIDLIST, octets.getbuffer())
+
+
+def _lines_of(rows: Iterable[tuple[int, str]], header: bytes = b"") -> io.BytesIO:
+    octets = io.BytesIO()
+    octets.write(header)
+    octets.writelines(f"{uid} :{base}\n".encode("latin-1") for uid, base in rows)
+    return octets
 
 
 @contextlib.contextmanager
@@ -384,7 +415,7 @@ def _unescaped(part: bytes) -> bytes:
 # --- files
 
 
-def replace_small(path: bytes, octets: bytes) -> None:
+def replace_small(path: bytes, octets: bytes | memoryview) -> None:
     """Whole or not at all, and durable; one of the small files beside the messages. Raises OSError."""
     replace_file(Path(os.fsdecode(path)), octets, FILE_MODE, prefix=DRAFT)
 

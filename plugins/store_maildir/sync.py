@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from murder.errors import Refusal
@@ -47,19 +48,20 @@ from plugins.store_maildir.tree import Tree, files_in, stamps
 NO_FILE = "-"
 FEW_NEW = 1000  # messages that others have put there at once: each is looked through for NUL
 PIECE_OCTETS = 1024 * 1024
+LOOKED_AGAIN = 2  # for what seems gone
+MOST_PLACES = 1000  # that are told apart
 LINE_OCTETS = 80
 STALE_LINES = 200  # in a UID list, beyond twice the messages: then it is written anew
 
 
 @dataclass(slots=True)
-class Known:
-    """A message as the index has it."""
+class Differences:
+    """Between a folder and the index. A place is `cur/` or `new/` with what stands behind a base name: few are different,
+    and a hundred thousand messages share them."""
 
-    uid: int
-    bits: int
-    keywords: str
-    body: int
-    file: str
+    new: dict[str, str]  # place by base name
+    changed: list[tuple[int, str]]  # UID and place
+    gone: list[int]
 
 
 @contextlib.contextmanager
@@ -84,73 +86,89 @@ def synchronise(db: sqlite3.Connection, tree: Tree, box_id: int, folder: bytes) 
     now = stamps(folder)
     if now == row[:2] and not (row[2] - max(now) < 10**9 <= time.time_ns() - row[2]):
         return False
-    known = _known(db, box_id)
-    present = _present(folder, known)
+    differences = _differences(db, box_id, folder)
     box = load_box(db, box_id, even_frozen=True)
     words = read_keywords(folder)
-    gone = [known[base].uid for base in known.keys() - present.keys()]
-    has_changed = bool(gone)
-    if gone:
-        _remove(db, box, gone)
+    new = differences.new
+    has_changed = bool(differences.gone or new)
+    if differences.gone:
+        _remove(db, box, differences.gone)
     modseq = box.modseq + 1
-    new = []
-    for base, (place, name) in present.items():
-        old = known.get(base)
-        if old is None:
-            new.append(base)
-        elif old.file != (file := f"{box_id}/{place}/{name}"):
-            db.execute("UPDATE body SET file=? WHERE id=?", (file, old.body))
-            if _take_flags(db, box, old, split_name(name)[1], words, modseq):
-                box.modseq, has_changed = modseq, True
+    for uid, place in differences.changed:
+        if _take_place(db, box, uid, place, words, modseq):
+            box.modseq, has_changed = modseq, True
     if new:
         if listed is None:
             listed = read_uidlist(folder)
-        uids = listed.uids if listed is not None else {}
-        is_few = len(new) <= FEW_NEW
-        for base in in_order(new, key=lambda key: (uids.get(key, MAX_UID), key)):
-            listed_uid = uids.get(base)
-            _add(db, box, folder, base, present[base], listed_uid, words, modseq, is_few)
-        box.modseq, has_changed = modseq, True
+        add = partial(_add, db, box, folder, words, modseq, len(new) <= FEW_NEW)
+        for uid, base in listed.rows(last_first=True) if listed is not None else ():
+            if (known_place := new.pop(base, None)) is not None:
+                add(base, known_place, uid)
+        for base in in_order(list(new)):
+            add(base, new[base], None)
+        box.modseq = modseq
     box.save(db)
     tree.note_read(db, box_id, now)
     return has_changed
 
 
-def _known(db: sqlite3.Connection, box_id: int) -> dict[str, Known]:
-    """By base name."""
+def _differences(db: sqlite3.Connection, box_id: int, folder: bytes) -> Differences:
+    """A file that is renamed while the folder is read may be seen under neither name, so what seems gone is looked for
+    twice more."""
+    new: dict[str, str] = {}
+    for base, place in _places(folder):
+        new[base] = place
+    changed: list[tuple[int, str]] = []
+    missing: dict[str, int] = {}
     rows = db.execute(
-        "SELECT uid, flags, keywords, body, file FROM message JOIN body ON body.id=message.body "
-        "WHERE mailbox=?",
+        "SELECT uid, file FROM message JOIN body ON body.id=message.body WHERE mailbox=?",
         (box_id,),
     )
-    return {split_name(row[4].split("/", 2)[2])[0]: Known(*row) for row in rows}
+    for uid, file in rows:
+        base, before = _apart(*file.split("/", 2)[1:])
+        place = new.pop(base, "")
+        if not place:
+            missing[base] = uid
+        elif place != before:
+            changed.append((uid, place))
+    for _ in range(LOOKED_AGAIN):
+        for base, place in _places(folder) if missing else ():
+            if (found_again := missing.pop(base, None)) is not None:
+                changed.append((found_again, place))
+    return Differences(new, changed, sorted(missing.values()))
 
 
-def _present(folder: bytes, known: dict[str, Known]) -> dict[str, tuple[str, str]]:
-    """Files by base name. One that is renamed while the folder is read may be seen under neither name, so what seems
-    gone is looked for twice."""
-    present = {split_name(name)[0]: (place, name) for place, name in files_in(folder)}
-    if known.keys() - present.keys():
-        present.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
-        for base, (place, name) in list(present.items()):
-            if base not in known or os.path.exists(_path(folder, place, name)):
-                continue
-            del present[base]
-        present.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
-    return present
+def _places(folder: bytes) -> Iterator[tuple[str, str]]:
+    """Base name and place of each file; of one that is seen twice the last counts."""
+    known: dict[str, str] = {}
+    for part, name in files_in(folder):
+        base, place = _apart(part, name)
+        yield base, known.setdefault(place, place) if len(known) < MOST_PLACES else place
+
+
+def _apart(part: str, name: str) -> tuple[str, str]:
+    """Base name and place of a file. See `Differences`."""
+    base, colon, info = name.partition(":")
+    return base, f"{part}/{colon}{info}"
+
+
+def _put_together(base: str, place: str) -> tuple[str, str]:
+    """The part of the folder and the name, of what `_apart` has made."""
+    part, _, info = place.partition("/")
+    return part, base + info
 
 
 def _remove(db: sqlite3.Connection, box: Box, uids: list[int]) -> None:
     """Out of the index; no file is touched."""
     db.executemany(
         "UPDATE body SET file=NULL WHERE id=(SELECT body FROM message WHERE mailbox=? AND uid=?)",
-        [(box.id, uid) for uid in uids],
+        ((box.id, uid) for uid in uids),
     )
     remove_messages(db, box, [Uid(uid) for uid in uids])
 
 
-def _path(folder: bytes, place: str, name: str) -> bytes:
-    return folder + b"/" + place.encode() + b"/" + name.encode("latin-1")
+def _path(folder: bytes, part: str, name: str) -> bytes:
+    return folder + b"/" + part.encode() + b"/" + name.encode("latin-1")
 
 
 def _take_uidlist(db: sqlite3.Connection, box_id: int, folder: bytes, seen: str) -> UidList | None:
@@ -159,7 +177,7 @@ def _take_uidlist(db: sqlite3.Connection, box_id: int, folder: bytes, seen: str)
     if signature == seen:
         return None
     listed = read_uidlist(folder)
-    highest = max(listed.uids.values(), default=0) if listed is not None else 0
+    highest = listed.highest if listed is not None else 0
     _note_uidlist(db, box_id, signature, highest if signature != NO_FILE else 0)
     if listed is None:
         return None
@@ -204,21 +222,29 @@ def _note_uidlist(db: sqlite3.Connection, box_id: int, signature: str, highest: 
     )
 
 
-def _take_flags(
-    db: sqlite3.Connection, box: Box, old: Known, letters: str, words: list[str], modseq: int
+def _take_place(
+    db: sqlite3.Connection, box: Box, uid: int, place: str, words: list[str], modseq: int
 ) -> bool:
-    """Flags as the file name has them now; keywords without a letter stay as they are."""
-    bits, named = flags_of(letters, words)
+    """Where the file is now, and flags as its name has them; whether these have changed. Keywords without a letter stay as
+    they are."""
+    old_bits, old_keywords, body, file = db.execute(
+        "SELECT flags, keywords, body, file FROM message JOIN body ON body.id=message.body "
+        "WHERE mailbox=? AND uid=?",
+        (box.id, uid),
+    ).fetchone()
+    part, name = _put_together(_apart(*file.split("/", 2)[1:])[0], place)
+    db.execute("UPDATE body SET file=? WHERE id=?", (f"{box.id}/{part}/{name}", body))
+    bits, named = flags_of(split_name(name)[1], words)
     lettered = {word.lower() for word in words[:26]}
-    kept = [word for word in old.keywords.split() if word.lower() not in lettered]
+    kept = [word for word in old_keywords.split() if word.lower() not in lettered]
     keywords = spelled(db, box.id, [*kept, *named])
-    if (bits, keywords) == (old.bits, old.keywords):
+    if (bits, keywords) == (old_bits, old_keywords):
         return False
     db.execute(
         "UPDATE message SET flags=?, keywords=?, modseq=? WHERE mailbox=? AND uid=?",
-        (bits, keywords, modseq, box.id, old.uid),
+        (bits, keywords, modseq, box.id, uid),
     )
-    box.count_flags(old.bits, -1)
+    box.count_flags(old_bits, -1)
     box.count_flags(bits, 1)
     return True
 
@@ -227,17 +253,17 @@ def _add(
     db: sqlite3.Connection,
     box: Box,
     folder: bytes,
-    base: str,
-    where: tuple[str, str],
-    listed: int | None,
     words: list[str],
     modseq: int,
     is_read: bool,
+    base: str,
+    place: str,
+    listed: int | None,
 ) -> None:
     """A message that somebody else has put there. `is_read`: it is looked through in any case."""
-    place, name = where
+    part, name = _put_together(base, place)
     try:
-        with open_plain(_path(folder, place, name)) as file:
+        with open_plain(_path(folder, part, name)) as file:
             stat = os.fstat(file.fileno())
             size, has_nul = _virtual_size(file, base, stat.st_size, is_read)
     except (FileNotFoundError, PermissionError):
@@ -248,7 +274,7 @@ def _add(
     box.uid_next = max(box.uid_next, uid + 1)
     bits, named = flags_of(split_name(name)[1], words)
     keywords = spelled(db, box.id, named)
-    body = insert_body(db, None, f"{box.id}/{place}/{name}")
+    body = insert_body(db, None, f"{box.id}/{part}/{name}")
     if has_nul:
         note_size(db, body, UNSEEN_SIZE)
     email_id = hashlib.sha256(base.partition(",")[0].encode("latin-1")).hexdigest()[:20]
@@ -293,9 +319,9 @@ def _virtual_size(file: BinaryIO, base: str, size: int, is_read: bool) -> tuple[
 def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
     """UIDs that `dovecot-uidlist` does not have yet stand there too; stale lines are cleared now and then."""
     (highest,) = db.execute("SELECT told FROM folder WHERE mailbox=?", (box_id,)).fetchone() or (0,)
-    rows = _rows_after(db, box_id, highest)
+    last = _last_uid(db, box_id)
     has_file = os.path.exists(folder + b"/" + UIDLIST)
-    if not rows and has_file:
+    if last <= highest and has_file:
         return
     validity, uid_next, messages = db.execute(
         "SELECT uid_validity, uid_next, messages FROM mailbox WHERE id=?", (box_id,)
@@ -303,12 +329,12 @@ def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
     most = LINE_OCTETS * (2 * messages + STALE_LINES)
     try:
         if has_file and os.stat(folder + b"/" + UIDLIST).st_size < most:
-            add_to_uidlist(folder, UidList(validity, uid_next), rows)
+            add_to_uidlist(folder, UidList(validity, uid_next), _rows_after(db, box_id, highest))
         else:
             return publish_all(db, box_id, folder)
     except OSError:
         return  # a hint for others; ours is the index, and the next change tells it again
-    _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else highest)
+    _note_uidlist(db, box_id, _signature(folder), max(last, highest))
 
 
 def publish_all(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
@@ -318,19 +344,30 @@ def publish_all(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
     ).fetchone()
     known = read_uidlist(folder) or UidList(validity, uid_next)
     known.next = max(known.next, uid_next)
-    rows = _rows_after(db, box_id, 0)
-    write_uidlist(folder, known, rows)
-    _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else 0)
+    _write_whole(db, box_id, folder, known)
 
 
-def _rows_after(db: sqlite3.Connection, box_id: int, last: int) -> list[tuple[int, str]]:
+def _write_whole(db: sqlite3.Connection, box_id: int, folder: bytes, known: UidList) -> None:
+    """The caller holds the lock. `known` tells the header."""
+    known.octets = b""
+    write_uidlist(folder, known, _rows_after(db, box_id, 0))
+    _note_uidlist(db, box_id, _signature(folder), _last_uid(db, box_id))
+
+
+def _last_uid(db: sqlite3.Connection, box_id: int) -> int:
+    """The largest of a message that is there; 0 where there is none."""
+    (last,) = db.execute("SELECT max(uid) FROM message WHERE mailbox=?", (box_id,)).fetchone()
+    return last or 0
+
+
+def _rows_after(db: sqlite3.Connection, box_id: int, last: int) -> Iterator[tuple[int, str]]:
     """UID and base name, ascending."""
     rows = db.execute(
         "SELECT uid, file FROM message JOIN body ON body.id=message.body "
         "WHERE mailbox=? AND uid>? ORDER BY uid",
         (box_id, last),
     )
-    return [(uid, split_name(file.split("/", 2)[2])[0]) for uid, file in rows.fetchall()]
+    return ((uid, split_name(file.split("/", 2)[2])[0]) for uid, file in rows)
 
 
 def discover(db: sqlite3.Connection, tree: Tree, name: bytes) -> None:
@@ -419,6 +456,4 @@ def _write_uidlists(db: sqlite3.Connection, tree: Tree, boxes: Iterable[int]) ->
         tree.keep_others_out(folder)
         known = read_uidlist(folder) or UidList(validity, uid_next)
         known.validity, known.next = validity, max(known.next, uid_next)
-        rows = _rows_after(db, box_id, 0)
-        write_uidlist(folder, known, rows)
-        _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else 0)
+        _write_whole(db, box_id, folder, known)

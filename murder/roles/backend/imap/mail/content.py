@@ -4,6 +4,7 @@ Its structure is parsed once and kept with the store (`keep_summary`), with ENVE
 later FETCHes of these do not look at the message at all.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from murder.mime.nul import has_nul, told_pieces, told_size
 from murder.mime.preview import preview_of
 from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
 from murder.mime.structure import parse_structure
-from murder.mime.summary import dump_structure, load_structure
+from murder.mime.summary import dump_structure, load_envelope, load_structure
 from murder.mime.text import Looking, Needs, Wanted
 from murder.model.message import UNSEEN_SIZE, Message, Uid
 from murder.model.part import Envelope, Part
@@ -29,25 +30,30 @@ from murder.wire.imap.mail.body import format_structure_piece
 from murder.wire.imap.mail.envelope import format_envelope_piece
 
 LAZY_OCTETS: Final = 64 * 1024  # PREVIEW (LAZY) looks into messages up to this size
-SUMMARY_VERSION: Final = 3  # never 0x5b, with which the first version's summaries began
+SUMMARY_VERSION: Final = 4  # never 0x5b, with which the first version's summaries began
+SUBJECT_UNSAID: Final = 3  # the same, of what has several Subject fields, or has not been asked
 SUMMARY_HEAD: Final = struct.Struct("!BII")
 SMALL_OCTETS: Final = 64 * 1024  # looked through in some microseconds
 LOOK_OCTETS: Final = 1024 * 1024  # looked through before others may have their turn
 _PLAIN_TEXT: Final = ((b"TEXT", b"PLAIN"), ())  # a part's media and parameters
+_SUBJECT: Final = re.compile(rb"^subject[ \t]*+:", re.MULTILINE | re.IGNORECASE)
 ASIDE_OCTETS: Final = 16 * 1024  # of a message: more can be some thousand parts, and milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A summary: the pieces of FETCH answers as they are sent, and the structure behind them."""
+    """A summary: the pieces of FETCH answers as they are sent, and the structure behind them. `has_subject`: what is looked
+    for in Subject fields is found in that of the structure's envelope."""
 
     envelope: bytes
     body_structure: bytes
     structure: bytes
+    has_subject: bool = False
 
 
 def pack(kept: Kept) -> bytes:
-    lengths = SUMMARY_HEAD.pack(SUMMARY_VERSION, len(kept.envelope), len(kept.body_structure))
+    version = SUMMARY_VERSION if kept.has_subject else SUBJECT_UNSAID
+    lengths = SUMMARY_HEAD.pack(version, len(kept.envelope), len(kept.body_structure))
     return b"".join((lengths, kept.envelope, kept.body_structure, kept.structure))
 
 
@@ -58,9 +64,10 @@ def unpack(summary: bytes) -> Kept | None:
     version, envelope, body_structure = SUMMARY_HEAD.unpack_from(summary)
     first = SUMMARY_HEAD.size + envelope
     second = first + body_structure
-    if version != SUMMARY_VERSION or second > len(summary):
+    if version not in (SUMMARY_VERSION, SUBJECT_UNSAID) or second > len(summary):
         return None
-    return Kept(summary[SUMMARY_HEAD.size : first], summary[first:second], summary[second:])
+    pieces = summary[SUMMARY_HEAD.size : first], summary[first:second], summary[second:]
+    return Kept(*pieces, version == SUMMARY_VERSION)
 
 
 class _Clean:
@@ -96,7 +103,17 @@ def parse_and_format(octets: memoryview | bytes) -> tuple[Part, Kept]:
         format_envelope_piece(parsed.envelope or Envelope()),
         format_structure_piece(parsed, True),
         dump_structure(parsed) or b"",
+        _has_subject(octets, parsed),
     )
+
+
+def _has_subject(octets: memoryview | bytes, parsed: Part) -> bool:
+    """See `Kept`. Of a long header nothing is said."""
+    subject = parsed.envelope.subject if parsed.envelope is not None else None
+    if parsed.body_start > HEADER_LOOK or (subject is not None and b"\n" in subject):
+        return False
+    fields = len(_SUBJECT.findall(octets, 0, parsed.body_start))
+    return fields == (0 if subject is None else 1)
 
 
 class Reader:
@@ -105,6 +122,7 @@ class Reader:
     __slots__ = (
         "_decoded",
         "_fields",
+        "_has_looked",
         "_header_end",
         "_kept",
         "_mailbox",
@@ -122,7 +140,8 @@ class Reader:
         summary: bytes | None = None,
         turn: Turn | None = None,
     ) -> None:
-        """`summary`: what the store keeps of it, if that has been read already; `turn`: of the command, where it has one."""
+        """`summary`: what the store keeps of it, if that has been read already (b"": nothing); `turn`: of the command, where
+        it has one."""
         self._mailbox = mailbox
         self._message = message
         self._octets: memoryview | None = None
@@ -135,6 +154,7 @@ class Reader:
         )
         self._turn = Turn() if turn is None else turn
         self._kept = unpack(summary) if summary is not None else None
+        self._has_looked = summary is not None
 
     async def octets(self) -> memoryview:
         """The whole message, as it can be told without NUL. Raises Refusal(EXPUNGE_ISSUED)."""
@@ -188,9 +208,24 @@ class Reader:
         known = load_structure(kept.structure, envelopes=False) if kept and kept.structure else None
         return known or await self.part()
 
+    async def envelope_alone(self, *, subject: bool) -> tuple[bytes, Part] | None:
+        """A message with this one's envelope and, with `subject`, its Subject field, and nothing else: from what is kept,
+        which is made of a small message where it is not there. None where that does not tell it."""
+        kept = await self._look()
+        if kept is None and self._message.size < ASIDE_OCTETS:
+            kept = (await self._parse())[1]
+        if kept is None or (subject and not kept.has_subject):
+            return None
+        envelope = load_envelope(kept.structure) if kept.structure else None
+        if envelope is None:
+            return None
+        header = b"" if envelope.subject is None else b"Subject: %b\r\n" % envelope.subject
+        return header, Part(*_PLAIN_TEXT, 0, len(header), len(header), 0, envelope=envelope)
+
     async def _look(self) -> "Kept | None":
         """What the store keeps of it."""
-        if self._kept is None:
+        if self._kept is None and not self._has_looked:
+            self._has_looked = True
             summary = await self._mailbox.summary(self._message.uid)
             self._kept = unpack(summary) if summary is not None else None
         return self._kept
@@ -363,12 +398,16 @@ class MessageContent(Looking):
 
 
 async def read_content(
-    mailbox: Mailbox, message: Message, wanted: Wanted, turn: Turn
+    mailbox: Mailbox, message: Message, wanted: Wanted, turn: Turn, summary: bytes | None = None
 ) -> MessageContent | None:
     """The searchable side of a message, of which nothing has been looked at; None where it has just been expunged,
-    or is damaged: that is logged."""
-    reader = Reader(mailbox, message, turn=turn)
+    or is damaged: that is logged. `summary` as `Reader` has it: where that tells enough, no octets are read."""
+    reader = Reader(mailbox, message, summary, turn)
     try:
+        if wanted.is_in_envelope:
+            alone = await reader.envelope_alone(subject=bool(wanted.fields))
+            if alone is not None:
+                return MessageContent(*alone, wanted)
         return MessageContent(await reader.octets(), await reader.part_for(wanted.needs), wanted)
     except Refusal as refusal:
         if refusal.code is Code.EXPUNGE_ISSUED or isinstance(refusal, DamagedMessageError):

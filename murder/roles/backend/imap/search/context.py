@@ -222,7 +222,7 @@ async def _matching(
     """Those of the messages, known to the client, that fulfil the criteria."""
     scene = Scene(view.exists, view.uids[-1] if view.uids else 0, (), datetime.now(UTC))
     judge = Judge(view, key, scene, turn)
-    return {message.uid for message in messages.values() if await judge.fulfils(message)}
+    return {message.uid for message in await judge.chosen(list(messages.values()))}
 
 
 def _runs(moves: Moves, added: bool) -> list[tuple[int, tuple[tuple[int, int], ...]]]:

@@ -3,14 +3,20 @@
 Knows the session's view and no command: SEARCH and the searches that are kept up to date both judge so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from murder.model.message import Message
+from murder.mime.text import Needs
+from murder.model.message import Message, Uid
 from murder.model.query.search import SearchKey
 from murder.net.turns import Turn
+from murder.roles.backend.changes.powers import TELLS_SUMMARIES
 from murder.roles.backend.changes.updates import View
 from murder.roles.backend.imap.mail.content import read_content, sized
 from murder.roles.backend.imap.search.criteria import Candidate, Scene, compile_key, texts_in
+
+AT_ONCE: Final = 50  # summaries asked of the store
+NO_SUMMARIES: Final[Mapping[Uid, bytes]] = {}
 
 
 class Judge:
@@ -21,9 +27,36 @@ class Judge:
         self._test = compile_key(key, scene)
         self._wanted = texts_in(key)
         self._turn = turn
+        uses_summaries = self._wanted.is_in_envelope or self._wanted.needs is not Needs.HEADER
+        self._summing = TELLS_SUMMARIES.of(view.mailbox) if uses_summaries else None
 
-    async def fulfils(self, message: Message) -> bool:
-        """False also for what the client has not been told of, or is just expunged."""
+    async def chosen(self, messages: Sequence[Message]) -> list[Message]:
+        """Those that fulfil the criteria."""
+        chosen: list[Message] = []
+        unknown = None if self._summing is None else b""
+        for at in range(0, len(messages), AT_ONCE):
+            some = messages[at : at + AT_ONCE]
+            summaries = await self._summaries(some)
+            for message in some:
+                if await self.fulfils(message, summaries.get(message.uid, unknown)):
+                    chosen.append(message)
+        return chosen
+
+    async def _summaries(self, messages: Sequence[Message]) -> Mapping[Uid, bytes]:
+        """What is kept of those whose content decides."""
+        if self._summing is None:
+            return NO_SUMMARIES
+        recent, seq_of, test = self._view.recent, self._view.seq_of, self._test
+        undecided = [
+            message.uid
+            for message in messages
+            if (seq := seq_of(message.uid)) is not None
+            and test(Candidate(seq, message, message.uid in recent)) is None
+        ]
+        return await self._summing.summaries(undecided) if undecided else NO_SUMMARIES
+
+    async def fulfils(self, message: Message, summary: bytes | None = None) -> bool:
+        """False also for what the client has not been told of, or is just expunged. `summary` as `Reader` has it."""
         seq = self._view.seq_of(message.uid)
         if seq is None:
             return False
@@ -35,7 +68,7 @@ class Judge:
             await self._turn.rest()
         if verdict is not None:
             return verdict
-        content = await read_content(self._view.mailbox, message, self._wanted, self._turn)
+        content = await read_content(self._view.mailbox, message, self._wanted, self._turn, summary)
         if content is None:
             return False
         candidate = Candidate(seq, message, is_recent, content)

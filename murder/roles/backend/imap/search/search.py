@@ -308,10 +308,9 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
         return results
     judge = await aside_if(is_heavy, Judge, view, key, scene, turn)
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
-        for message in await view.mailbox.messages(batch):
-            if await judge.fulfils(message):
-                results.uids.append(message.uid)
-                results.modseq = max(results.modseq, message.modseq)
+        for message in await judge.chosen(await view.mailbox.messages(batch)):
+            results.uids.append(message.uid)
+            results.modseq = max(results.modseq, message.modseq)
         await dialogue.flush()  # and the end, if the client has gone
         await turn.rest()
     return results
