@@ -36,7 +36,7 @@ UNAVAILABLE: Final = "[UNAVAILABLE] "
 
 class Verb(Enum):
     """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`, `EPOCH`,
-    `BELOW`, `HEADS`)."""
+    `BELOW`, `HEADS`, `GRANTED`)."""
 
     __hash__ = object.__hash__  # of C: looked up several times for each command
 
@@ -57,6 +57,7 @@ class Verb(Enum):
     EPOCH = b"EPOCH"
     BELOW = b"BELOW"
     HEADS = b"HEADS"
+    GRANTED = b"GRANTED"
 
 
 class Arity(NamedTuple):
@@ -89,9 +90,12 @@ ARITY: Final = {
     Verb.BELOW: Arity(1, 1),  # our extension: the rows of a mailbox and of all below it
     # our extension: so many rows behind a name ("": from the first one on), all with empty access lists
     Verb.HEADS: Arity(2, 2),
+    # our extension: the active rows whose access list has this identifier, or "-" and it
+    Verb.GRANTED: Arity(1, 1),
 }
 # answered by rows, as many as there are
-LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS})
+LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS, Verb.GRANTED})
+AS_OF_NOW: Final = frozenset({Verb.BELOW, Verb.GRANTED})  # what is acted upon
 TELLING: Final = frozenset({Verb.FIND, *LISTS, Verb.UPDATE, Verb.FOLLOW})
 _VERBS: Final = {verb.value: verb for verb in Verb}
 
@@ -326,7 +330,7 @@ class Banner:
     """What a server says of itself on connection and after STARTTLS. `master` is `(master)` or a MUPDATE URL.
 
     `mark` is the server's position where it knows FOLLOW, None elsewhere; `force`: it knows FORCE, `below`:
-    BELOW, `heads`: HEADS.
+    BELOW, `heads`: HEADS, `granted`: GRANTED.
     """
 
     host: str = ""
@@ -341,6 +345,7 @@ class Banner:
     force: bool = False
     below: bool = False
     heads: bool = False
+    granted: bool = False
 
     @property
     def is_master(self) -> bool:
@@ -365,6 +370,8 @@ def format_banner(banner: Banner) -> bytes:
         lines.append(b"* BELOW")
     if banner.heads:
         lines.append(b"* HEADS")
+    if banner.granted:
+        lines.append(b"* GRANTED")
     words = (banner.host, banner.implementation, banner.version, banner.master)
     lines.append(b"* OK MUPDATE " + b" ".join(string(word.encode()) for word in words))
     return b"\r\n".join(lines) + b"\r\n"
@@ -393,6 +400,8 @@ def parse_banner_line(banner: Banner, octets: bytes) -> tuple[Banner, bool]:
             return replace(banner, below=True), False
         case b"HEADS":
             return replace(banner, heads=True), False
+        case b"GRANTED":
+            return replace(banner, granted=True), False
         case b"OK":
             words = _words(rest)
             if len(words) < 5 or words[0].upper() != "MUPDATE":

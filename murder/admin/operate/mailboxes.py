@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from murder.admin.operate.annotations import values_in
+from murder.admin.operate.parts import rows_below
 from murder.admin.operate.reach import Reach, data_of
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, parse_acl
@@ -225,7 +226,7 @@ async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> str:
     """With all below, at its backend, which does it together with those that have a part. What the backend says. Raises
     Refusal (nothing has changed then), UpstreamFailure."""
     entry = await reach.find(old)
-    servers = await check_together(reach, await reach.rows(), entry)
+    servers = await check_together(reach, await rows_below(reach, old), entry)
     request = RenameRequest(reach.external(old), reach.external(new), servers=servers)
     command = b"RENAME %s %s" % (string(request.old), string(request.new))
     if servers:

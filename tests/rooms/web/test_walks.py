@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from murder.admin.operate.parts import rows_about
 from murder.admin.operate.reach import Reach
 from murder.admin.web.pages import moving, walks
-from murder.admin.web.pages.mailboxes import plan_deletion, plan_return
+from murder.admin.web.pages.mailboxes import known_backends, plan_deletion, plan_return
 from murder.admin.web.pages.moving import confirm, do, show_plan
 from murder.admin.web.pages.moving import show as show_moves
 from murder.admin.web.pages.walks import mailboxes_behind, short_list, users_behind
@@ -128,6 +129,12 @@ class Counted(Reached):
         self.asked.append(len(rows))
         return rows
 
+    async def granted(self, identifier: bytes) -> list[MailboxEntry]:
+        rows = await self._client.granted(identifier)
+        assert rows is not None
+        self.asked.append(len(rows))
+        return rows
+
     def name(self, external: str) -> MailboxName:
         return self.namespace.internal(external.encode(), "")
 
@@ -155,6 +162,7 @@ class Asking(SimpleNamespace):
     ("handler", "fields", "shows", "most"),
     [
         (plan_deletion, {"name": "user/u15/a"}, {"total": 1}, 1),
+        (plan_deletion, {"name": "user/u15"}, {"total": 3, "all_grants": 1}, 4),
         (plan_return, {"name": "user/u15/gone"}, {"total": 2}, 3),
         (show_plan, {"what": "u15", "to": "be2.test"}, {"to": "be2.test"}, 3),
         (show_plan, {"what": "user/u15/a", "to": "be2.test"}, {"to": "be2.test"}, 1),
@@ -169,11 +177,42 @@ async def test_a_page_that_acts_fetches_what_it_shows_and_no_more(
         for gone, at in ((b"gone", 2), (b"gone.x", 2), (b"gone", 1)):
             name = deleted_name(MailboxName(b"user.u15." + gone), at)
             await client.activate(name, place, b"x\tl\t")
+        await client.activate(b"posted", place, b"-u15\tp\tu155\tp\t")
         counted = Counted(client)
         desk = Asking(reached=counted, fields=fields, form={}, path="/x")
         words = await handler(desk)
         assert shows.items() <= words.items()
         assert 0 < sum(counted.asked) <= most
+
+
+async def test_an_older_master_is_asked_for_all_of_the_list_once() -> None:
+    """It knows BELOW, and not GRANTED."""
+    asked: list[str] = []
+
+    async def granted(_: bytes) -> None:
+        asked.append("granted")
+
+    async def rows() -> list[MailboxEntry]:
+        asked.append("all")
+        return []
+
+    reach = SimpleNamespace(master=SimpleNamespace(granted=granted), rows=rows)
+    assert await rows_about(cast(Any, reach), "ana") == []
+    assert asked == ["granted", "all"]
+
+
+async def test_a_form_knows_all_backends_or_takes_the_name_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration need not name all of them, and a long list is not fetched for that."""
+    async with reached(tmp_path) as (_, reach):
+        counted = cast(Any, Counted(reach._client))
+        counted.config = SimpleNamespace(servers={"be2.test": None})
+        long = await known_backends(counted, [])
+        assert long == {"backends": ["be2.test"], "all_backends": False}
+        monkeypatch.setattr(walks, "MOST_AT_ONCE", 100)
+        short = await known_backends(counted, [])
+        assert short == {"backends": ["be1.test", "be2.test"], "all_backends": True}
 
 
 @pytest.mark.parametrize("to", ["be2.test", "be1.test"])  # known by the configuration; by the list

@@ -9,6 +9,7 @@ from murder.admin.operate import mailboxes
 from murder.admin.operate.backends import backends_of
 from murder.admin.operate.grants import Grant, grants_of, hand_on
 from murder.admin.operate.moves import chosen
+from murder.admin.operate.parts import rows_about, rows_below, rows_deleted
 from murder.admin.operate.quotas import RESOURCES, Quota, parse_limits, quotas_of
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.users import users_in
@@ -18,8 +19,6 @@ from murder.admin.web.pages.walks import (
     after_in,
     mailboxes_behind,
     part,
-    rows_below,
-    rows_deleted,
     short_list,
     users_behind,
 )
@@ -144,15 +143,18 @@ async def show_user(desk: Desk) -> Response:
         rows=[row_of(reach, row) for row in page.rows],
         details=details,
         quotas=quotas_of(details.quota),
-        backends=await known_backends(reach, rows),
+        **await known_backends(reach, rows),
     )
 
 
-async def known_backends(reach: Reach, rows: Sequence[MailboxEntry]) -> list[str]:
-    """Where something may go: those that the configuration names, else all of the list."""
-    if not reach.config.servers:
-        rows = await reach.heads()
-    return await asyncio.to_thread(backends_of, reach, rows)
+async def known_backends(reach: Reach, rows: Sequence[MailboxEntry]) -> Mapping[str, Any]:
+    """Where something may go, `backends`, and whether these are `all_backends`: of a long list that may be more than the
+    configuration and these rows name, and another name may be given."""
+    everything = await short_list(reach)
+    if everything is None and not reach.config.servers:
+        everything = await reach.heads()
+    known = await asyncio.to_thread(backends_of, reach, rows if everything is None else everything)
+    return {"backends": known, "all_backends": everything is not None}
 
 
 async def show_mailbox(desk: Desk) -> Response:
@@ -170,7 +172,7 @@ async def show_mailbox(desk: Desk) -> Response:
         acl=[(who, format_rights(rights)) for who, rights in sorted(details.acl.entries.items())],
         quotas=own,
         limits=_limits(own, reach.shown(name)),
-        backends=await known_backends(reach, [details.entry]),
+        **await known_backends(reach, [details.entry]),
     )
 
 
@@ -213,8 +215,7 @@ async def set_quota(desk: Desk) -> Response:
 
 async def _doomed(reach: Reach, name: MailboxName) -> tuple[list[MailboxEntry], list[Grant]]:
     user = owner_of(name) if is_inbox(name) else None
-    # what others have given a user may stand in any access list: for that all of them come
-    rows = await rows_below(reach, name) if user is None else await reach.rows()
+    rows = await (rows_below(reach, name) if user is None else rows_about(reach, user))
     condemned = await asyncio.to_thread(mailboxes.doomed, rows, name)
     if not condemned:
         raise Refusal(Code.NONEXISTENT, f"The master knows no mailbox {reach.shown(name)}")

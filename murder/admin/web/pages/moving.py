@@ -15,11 +15,12 @@ from murder.admin.operate.moves import (
     records,
     undoing,
 )
+from murder.admin.operate.parts import rows_below
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.wording import count
 from murder.admin.web.desk import Desk, Page
 from murder.admin.web.pages.mailboxes import check_digest, digest_of
-from murder.admin.web.pages.walks import rows_below, rows_meant
+from murder.admin.web.pages.walks import rows_meant
 from murder.admin.web.rendering import paged
 from murder.admin.web.sessions import MAX_KEPT_MOVES
 from murder.errors import BadSyntax

@@ -12,7 +12,7 @@ from murder.admin.web.desk import Desk
 from murder.admin.web.forms import format_query
 from murder.admin.web.rendering import PER_PAGE, Paged
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, above_deleted, owner_of
+from murder.model.name import MailboxName, owner_of
 
 MOST_AT_ONCE: Final = 5000  # rows of a list that is short
 BATCH: Final = 1000  # rows that are here at one time
@@ -31,18 +31,6 @@ async def short_list(reach: Reach) -> list[MailboxEntry] | None:
     if rows is None:
         return await reach.heads()
     return rows if len(rows) <= MOST_AT_ONCE else None
-
-
-async def rows_below(reach: Reach, name: MailboxName) -> list[MailboxEntry]:
-    """A mailbox with all below it, without access lists; of a master that tells no part of its list (Cyrus) all there is.
-    Raises UpstreamFailure."""
-    rows = await reach.master.below(name)
-    return rows if rows is not None else await reach.heads()
-
-
-async def rows_deleted(reach: Reach, name: MailboxName) -> list[MailboxEntry]:
-    """Likewise what was called so, or was below, and rests since it was deleted. Raises UpstreamFailure."""
-    return await rows_below(reach, above_deleted(name))
 
 
 async def rows_meant(reach: Reach, what: str) -> list[MailboxEntry]:

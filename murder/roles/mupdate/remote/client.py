@@ -173,6 +173,18 @@ class MasterClient:
         self._check(answer)
         return list(entries)
 
+    async def granted(self, identifier: bytes) -> list[MailboxEntry] | None:
+        """Its active rows whose access list has this identifier, or what is taken away from it. None where it does not know
+        the command (Cyrus, and an older version). Raises UpstreamFailure."""
+        link = self._link
+        if link is None or link.is_lost:
+            link = await self._connect()
+        if not link.banner.granted:
+            return None
+        entries, answer = await self._command(Verb.GRANTED, identifier)
+        self._check(answer)
+        return list(entries)
+
     async def epoch(self, server: str, number: int) -> int | None:
         """How far that server's store has come: the largest number that the master has been told, this one among them.
         None where it keeps none (Cyrus). Raises UpstreamFailure."""

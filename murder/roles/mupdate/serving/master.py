@@ -44,6 +44,7 @@ from murder.trail.audit import NOBODYS, AuditLog
 from murder.trail.figures import Figures
 from murder.wire.base64line import decode_response
 from murder.wire.mupdate import (
+    AS_OF_NOW,
     MASTER,
     TELLING,
     UNAVAILABLE,
@@ -249,6 +250,7 @@ class MupdateDialogue(ClientDialogue):
                     force=service.ledger is not None,
                     below=True,
                     heads=True,
+                    granted=True,
                 )
             )
         )
@@ -392,7 +394,7 @@ class MupdateDialogue(ClientDialogue):
                 return self._noop(command)
             case Verb.FIND:
                 return self._find(command)
-            case Verb.LIST | Verb.BELOW | Verb.HEADS:
+            case Verb.LIST | Verb.BELOW | Verb.HEADS | Verb.GRANTED:
                 return self._list(command)
             case Verb.UPDATE | Verb.FOLLOW:
                 return self._stream(command)
@@ -442,10 +444,10 @@ class MupdateDialogue(ClientDialogue):
         self.send(format_found(command.tag, name, self.service.mailboxes.row(name)))
 
     async def _list(self, command: Command) -> None:
-        """All rows, or those of a location; or those of a hierarchy, as of now at any master."""
+        """All rows, or those of a location; or those of a hierarchy or an identifier, as of now at any master."""
         ledger = self.service.ledger
         if ledger is not None and ledger.is_shared:
-            await self._come_to_present(ledger, must=command.verb is Verb.BELOW)
+            await self._come_to_present(ledger, must=command.verb in AS_OF_NOW)
         for rows in pages(self.service.mailboxes, command):
             if rows:
                 lines = format_rows(command.tag, rows)

@@ -1,4 +1,5 @@
-"""Which stored rows a peer asks for by LIST (RFC 3656 §4.6), BELOW or HEADS (ours), some at a time. Knows no connection."""
+"""Which stored rows a peer asks for by LIST (RFC 3656 §4.6), BELOW, HEADS or GRANTED (ours), some at a time. Knows no
+connection."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -8,7 +9,15 @@ from murder.errors import BadSyntax
 from murder.model.entry import EntryState
 from murder.model.name import MAX_NAME_OCTETS, collation_key
 from murder.roles.mupdate.database.mboxlist import MailboxList
-from murder.roles.mupdate.database.record import SEQ_OCTETS, Head, location_of_row, pack_row
+from murder.roles.mupdate.database.record import (
+    ACTIVE,
+    FLAGS_AT,
+    SEQ_OCTETS,
+    Head,
+    acl_of_row,
+    location_of_row,
+    pack_row,
+)
 from murder.wire.mupdate import Command, Verb
 
 MOST_HEADS: Final = 10_000  # of one command
@@ -25,6 +34,8 @@ def pages(mailboxes: MailboxList, command: Command) -> Iterator[Rows]:
         return _below(mailboxes, wanted)
     if command.verb is Verb.HEADS:
         return _heads(mailboxes, wanted, command.args[1])
+    if command.verb is Verb.GRANTED:
+        return _granted(mailboxes, wanted)
     return _located(mailboxes, wanted)
 
 
@@ -58,6 +69,24 @@ def _without_acl(head: Head) -> tuple[bytes, bytes]:
     return collation_key(head.name), bytes(SEQ_OCTETS) + pack_row(
         head.name, state, head.raw_location, b""
     )
+
+
+def _granted(mailboxes: MailboxList, identifier: bytes) -> Iterator[Rows]:
+    """Active rows whose access list has this identifier, or what is taken away from it. All rows are looked at: the index
+    has only who may look a mailbox up, and a right to post is one, too."""
+    if not identifier:
+        return
+    words = {identifier, b"-" + identifier}
+    last: bytes | None = b""
+    while last is not None:
+        rows, last = mailboxes.rows(last)
+        page = [[pair for pair in rows if identifier in pair[1] and _names(pair[1], words)]]
+        del rows
+        yield page.pop()
+
+
+def _names(row: bytes, words: set[bytes]) -> bool:
+    return bool(row[FLAGS_AT] & ACTIVE) and not words.isdisjoint(acl_of_row(row).split(b"\t")[::2])
 
 
 def _located(mailboxes: MailboxList, wanted: bytes) -> Iterator[Rows]:

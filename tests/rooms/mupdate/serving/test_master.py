@@ -460,6 +460,33 @@ async def test_the_rows_of_a_hierarchy_are_told_by_below(tmp_path: Path) -> None
         await client.close()
 
 
+async def test_the_rows_that_name_somebody_are_told_by_granted(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port)
+        assert b"* GRANTED" in raw.banner
+        place = b"be1.test!ana"
+        lists = {
+            b"user.ana": b"ana\tlrswipcda\t",
+            b"posts": b"bob\tlr\tana\tp\t",  # may not look it up
+            b"not": b"anyone\tlr\t-ana\tlr\t",
+            b"rights": b"bob\tana\t",
+            b"longer": b"ana.b\tlr\tgroup:ana\tlr\t",
+            **{b"n%d" % at: b"bob\tlr\t" for at in range(1200)},
+        }
+        client = MasterClient(server.target)
+        for name, acl in lists.items():
+            await client.activate(name, place, acl)
+        await client.activate(b"was", place, b"ana\tlr\t")
+        await client.deactivate(b"was", place)
+        rows = await client.granted(b"ana")
+        assert rows is not None
+        assert [row.name for row in rows] == [b"not", b"posts", b"user.ana"]
+        assert all(row.raw_acl == lists[row.name] for row in rows)
+        assert await client.granted(b"nobody") == await client.granted(b"") == []
+        assert (await raw.ask(b"G GRANTED"))[0].startswith(b"G BAD")
+        await client.close()
+
+
 async def test_last_writer_wins_where_it_is_configured(tmp_path: Path) -> None:
     async with master(tmp_path, ownership="last-writer") as server:
         raw = await Raw.connect(server.port)

@@ -16,6 +16,7 @@ from murder.admin.operate import backends, mailboxes
 from murder.admin.operate.backends import backends_of, need_backend
 from murder.admin.operate.lists import settle_force
 from murder.admin.operate.moves import chosen
+from murder.admin.operate.parts import rows_below, rows_deleted
 from murder.admin.operate.quotas import quota_text
 from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal
@@ -459,7 +460,7 @@ def tell_late(said: str) -> None:
 
 async def remove(reach: Reach, name: MailboxName, yes: bool, as_json: bool) -> int:
     """Show what goes, or remove it; the exit code. Raises Refusal, UpstreamFailure."""
-    doomed = mailboxes.doomed(await reach.rows(), name)
+    doomed = mailboxes.doomed(await rows_below(reach, name), name)
     if not doomed:
         raise Refusal(Code.NONEXISTENT, f"The master knows no mailbox {reach.shown(name)}")
     gone = [{"name": reach.shown(row.name), "server": row.server} for row in reversed(doomed)]
@@ -481,7 +482,7 @@ async def remove(reach: Reach, name: MailboxName, yes: bool, as_json: bool) -> i
 
 async def restore(reach: Reach, name: MailboxName, as_json: bool) -> int:
     """Bring back what was last deleted; the exit code. Raises Refusal, UpstreamFailure."""
-    said, back = await mailboxes.undelete(reach, await reach.rows(), name)
+    said, back = await mailboxes.undelete(reach, await rows_deleted(reach, name), name)
     tell_late(said)
     names = [reach.shown(before) for _, before in back]
     return say(as_json, {"restored": names}, "\n".join(names))

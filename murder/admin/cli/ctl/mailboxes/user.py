@@ -11,6 +11,7 @@ from murder.admin.cli.options import Group, json_option, print_json, print_table
 from murder.admin.cli.screen import count, octets
 from murder.admin.operate import mailboxes
 from murder.admin.operate.grants import Grant, grants_of, hand_on
+from murder.admin.operate.parts import rows_about, rows_below
 from murder.admin.operate.quotas import quota_text
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.users import users_in
@@ -45,7 +46,7 @@ async def list_users(reach: Reach, as_json: bool) -> int:
     """
     users = [
         {"user": summary.user, "server": summary.server, "mailboxes": summary.mailboxes}
-        for summary in users_in(await reach.rows())
+        for summary in users_in(await reach.heads())
     ]
     if as_json:
         print_json(users)
@@ -74,7 +75,9 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     murder ctl user show anna
     """
     inbox = inbox_of(name)
-    rows = [row for row in await reach.rows() if is_below(row.name, inbox) and row.is_active]
+    rows = [
+        row for row in await rows_below(reach, inbox) if is_below(row.name, inbox) and row.is_active
+    ]
     if not rows:
         reach.check_user(name)
         raise Refusal(Code.NONEXISTENT, f"No user {name} has mailboxes here")
@@ -139,7 +142,7 @@ async def delete(reach: Reach, name: str, keep_rights: bool, yes: bool, as_json:
     murder ctl user delete anna          # what would go
     murder ctl user delete anna --yes
     """
-    rows = await reach.rows()
+    rows = await (rows_below(reach, inbox_of(name)) if keep_rights else rows_about(reach, name))
     given = [] if keep_rights else grants_of(rows, name)
     doomed = mailboxes.doomed(rows, inbox_of(name))
     if not doomed and not given:
@@ -200,7 +203,7 @@ async def rename(
     murder ctl user rename anna anna.berg --yes
     """
     reach.check_user(new)
-    rows = await reach.rows()
+    rows = await rows_about(reach, old, new)
     plan = mailboxes.renamed(rows, inbox_of(old), inbox_of(new))
     given = [] if keep_rights else grants_of(rows, old)
     taken = [row for row in rows if is_below(row.name, inbox_of(new))]
