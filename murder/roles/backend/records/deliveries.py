@@ -96,26 +96,27 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What may wait to be sent: mails and octets, of all and of one user; 0 is no bound."""
+    """What may wait to be sent: mails and octets, of all and of one user (`max_waiting…`); 0 is no bound."""
 
     mails: int = 0
     octets: int = 0
     mails_of_user: int = 0
     octets_of_user: int = 0
 
-    def has(
+    def bound_met(
         self, waiting: tuple[int, int], waiting_of_user: tuple[int, int], mails: int, octets: int
-    ) -> bool:
-        """Whether so much more finds place. What comes where nothing waits always does: it might never else."""
-        for (entries, size), most, most_octets in (
-            (waiting, self.mails, self.octets),
-            (waiting_of_user, self.mails_of_user, self.octets_of_user),
+    ) -> str:
+        """The key of the bound that leaves no place for so much more; "": there is place. What comes where nothing waits
+        always finds it: it might never else."""
+        for (entries, size), most, most_octets, whose in (
+            (waiting, self.mails, self.octets, ""),
+            (waiting_of_user, self.mails_of_user, self.octets_of_user, "_per_user"),
         ):
             if entries and most and entries + mails > most:
-                return False
+                return "max_waiting" + whose
             if entries and most_octets and size + octets > most_octets:
-                return False
-        return True
+                return "max_waiting_bytes" + whose
+        return ""
 
 
 class Deliveries:
@@ -174,30 +175,26 @@ class Deliveries:
 
         return await self._do(work)
 
-    async def has_room(self, mails: Sequence[Mail]) -> bool:
-        """Whether all of them find place (`without_room`)."""
-        return not await self.without_room(mails)
+    async def without_room(self, mails: Sequence[Mail]) -> tuple[frozenset[bytes], str]:
+        """The keys of those that would be put down, where they find no place among what waits, and that of the bound (or
+        none, and ""). What has been put down needs no place, nor what was seen within its period. A little more than the
+        bound comes to wait, of what is delivered at the same time."""
 
-    async def without_room(self, mails: Sequence[Mail]) -> frozenset[bytes]:
-        """The keys of those that would be put down, where they find no place among what waits. What has been put down needs
-        none, nor what was seen within its period. A little more than the bound comes to wait, of what is delivered at the
-        same time."""
-
-        def work() -> frozenset[bytes]:
+        def work() -> tuple[frozenset[bytes], str]:
             now = time.time()
             new = [mail for mail in mails if self._is_new(mail, now)]
             if not new:
-                return frozenset()
+                return frozenset(), ""
             whose = new[0].whose or new[0].user
-            fits = self.room.has(
+            bound = self.room.bound_met(
                 tallies.entries_of(self._db, "outgoing"),
                 tallies.entries_of(self._db, "outgoing", whose),
                 len(new),
                 sum(mail.size for mail in new),
             )
-            return frozenset() if fits else frozenset(mail.key for mail in new)
+            return frozenset(mail.key for mail in new if bound), bound
 
-        return await self._do(work)
+        return await self._do(work) if mails else (frozenset(), "")
 
     def _is_new(self, mail: Mail, now: float) -> bool:
         if self._db.execute("SELECT 1 FROM outgoing WHERE key=?", (mail.key,)).fetchone():

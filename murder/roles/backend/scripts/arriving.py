@@ -57,8 +57,11 @@ async def run_and_carry_out(
     elif (rejection := rejection_of(ran.outcome)) is not None:
         words = (backend, arriving, rejection, ran.outcome)
         answer = None if session.tells_utf8 else notification_of(*words)
-        if answer is not None and not await backend.deliveries.has_room([answer]):
-            session.log.warning("outgoing.full", user=answer.whose, to=list(answer.recipients))
+        wanted = [] if answer is None else [answer]
+        without, bound = await backend.deliveries.without_room(wanted)
+        if answer is not None and without:
+            to = list(answer.recipients)
+            session.log.warning("outgoing.full", user=answer.whose, to=to, limit=bound)
             answer = None
         if answer is not None:
             await backend.deliveries.end(answer.key, [answer])

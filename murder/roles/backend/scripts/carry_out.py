@@ -107,8 +107,9 @@ class Delivery:
             self._own = frozenset(address.lower() for address in own)
         steps = await self._steps()
         mails = self._mails(keep=b"" if steps or self.stays else bytes(self._arriving.mailbox))
-        if mails and (without := await self._backend.deliveries.without_room(mails)):
-            self._refuse_for_now([mail for mail in mails if mail.key in without])
+        without, bound = await self._backend.deliveries.without_room(mails)
+        if without:
+            self._refuse_for_now([mail for mail in mails if mail.key in without], bound)
             mails = [mail for mail in mails if mail.key not in without]
         pipes = [action for action in self._outcome.actions if isinstance(action, Pipe)]
         seen = [
@@ -396,10 +397,10 @@ class Delivery:
             return []
         return mails
 
-    def _refuse_for_now(self, mails: Sequence[Mail]) -> None:
-        """Too many wait. A message that is to be redirected comes again (raises Refusal); a reply is left out."""
+    def _refuse_for_now(self, mails: Sequence[Mail], bound: str) -> None:
+        """Too many wait, by that key. What is to be redirected comes again (raises Refusal); a reply is left out."""
         to = [recipient for mail in mails for recipient in mail.recipients]
-        self._log.warning("outgoing.full", user=self._whose, to=to)
+        self._log.warning("outgoing.full", user=self._whose, to=to, limit=bound)
         if any(mail.pieces for mail in mails):
             raise Refusal(Code.UNAVAILABLE, NO_ROOM)
 

@@ -38,7 +38,8 @@ LONG = 1_000_000
 
 
 def full(logged: list[MutableMapping[str, Any]]) -> list[object]:
-    return [one["to"] for one in logged if one["event"] == "outgoing.full"]
+    """To whom it was, and the key of the bound."""
+    return [(*one["to"], one["limit"]) for one in logged if one["event"] == "outgoing.full"]
 
 
 async def test_what_is_to_be_redirected_is_refused_for_now_where_too_much_waits(
@@ -52,7 +53,7 @@ async def test_what_is_to_be_redirected_is_refused_for_now_where_too_much_waits(
         with capture_logs() as logged:
             (answer,) = await client.deliver("three")
         assert answer.startswith(b"451 ") and b"waits to be sent" in answer
-        assert full(logged) == [["else@example.org"]]
+        assert full(logged) == [("else@example.org", "max_waiting_per_user")]
         assert len(await client.subjects()) == 2  # no copy either: it comes again
         (again,) = await client.deliver("two")  # has been put down, and needs no room
         assert again.startswith(b"250")
@@ -91,7 +92,7 @@ async def test_a_reply_that_finds_no_room_is_left_out_and_is_not_noted(tmp_path:
         await deliveries.end(b"", [waiting])
         with capture_logs() as logged:
             assert (await client.deliver("a", message=message % (b"a", b"a")))[0][:3] == b"250"
-        assert full(logged) == [["sender@example.org"]]
+        assert full(logged) == [("sender@example.org", "max_waiting_bytes")]
         assert len(await client.subjects()) == 1 and client.states() == [PENDING]
         deliveries.room = Room()
         await client.deliver("b", message=message % (b"b", b"b"))
@@ -116,7 +117,8 @@ async def test_only_what_would_be_put_down_wants_room(tmp_path: Path) -> None:
         backend.deliveries.room = Room(mails=1)
         with capture_logs() as logged:
             assert await comes(b"a") == b"250"  # its sender has not heard that it was taken
-        assert full(logged) == [["sender@example.org"]] and client.states() == [PENDING]
+        assert full(logged) == [("sender@example.org", "max_waiting")]
+        assert client.states() == [PENDING]
         backend.deliveries.room = Room(mails=3)
         assert await comes(b"b") == b"250" and client.states() == [PENDING] * 3
         backend.deliveries.room = Room(mails=4)
@@ -132,30 +134,33 @@ async def test_who_rejects_and_finds_no_room_refuses_in_other_words(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("room", "fits"),
+    ("room", "bound"),
     [
-        (Room(), True),
-        (Room(mails=3), True),
-        (Room(mails=2), False),
-        (Room(octets=30), True),
-        (Room(octets=29), False),
-        (Room(mails_of_user=2), True),
-        (Room(mails_of_user=1), False),
-        (Room(octets_of_user=20), True),
-        (Room(octets_of_user=19), False),
+        (Room(), ""),
+        (Room(mails=3), ""),
+        (Room(mails=2), "max_waiting"),
+        (Room(octets=30), ""),
+        (Room(octets=29), "max_waiting_bytes"),
+        (Room(mails_of_user=2), ""),
+        (Room(mails_of_user=1), "max_waiting_per_user"),
+        (Room(octets_of_user=20), ""),
+        (Room(octets_of_user=19), "max_waiting_bytes_per_user"),
     ],
 )
-async def test_mails_and_octets_are_counted(room: Room, fits: bool, tmp_path: Path) -> None:
+async def test_mails_and_octets_are_counted(room: Room, bound: str, tmp_path: Path) -> None:
     books = Deliveries(tmp_path)
     try:
         for user in ("ana", "bob"):
             mail = Mail(user.encode(), user, "", ("x@y.example",), b"x" * 10)
             books.room = Room(1, 1, 1, 1)
-            assert user == "bob" or await books.has_room([mail])  # with nothing there it fits
+            assert (
+                user == "bob" or not (await books.without_room([mail]))[1]
+            )  # with nothing there it fits
             await books.end(b"", [mail])
         books.room = room
         more = Mail(b"more", "ana", "", ("x@y.example",), b"", pieces=(b"x" * 4, b"x" * 6))
-        assert await books.has_room([more]) is fits
+        keys = {b"more"} if bound else frozenset()
+        assert await books.without_room([more]) == (keys, bound)
     finally:
         books.close()
 
