@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import resource
-import shutil
 import socket
 import struct
 import time
@@ -29,6 +28,7 @@ from murder.net.connection import Connection
 from murder.net.listener import Listener
 from murder.net.own_folder import make_own_folder, short_path
 from murder.net.tap import Traces, behind_tap
+from murder.node.control.measured import Memory, descriptors, disk_of
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 from murder.trail import audit
 from murder.trail.audit import NODE
@@ -77,7 +77,6 @@ FOLDER: Final = "control"
 MAX_REQUEST: Final = 64 * 1024
 LOOK_EVERY_S: Final = 0.1  # a trace is told so often, and looks for new connections of its user
 ANSWER_S: Final = 10.0
-MEMORY_EVERY_S: Final = 10.0
 OPERATOR_ROLE: Final = "operator"
 FIRST_WORKER: Final = 0
 _CREDENTIALS: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
@@ -197,7 +196,7 @@ class ControlServer:
             config.node.data, f"{role}-control", worker, config.log.audit_keep_bytes
         )
         self._traces = Traces()
-        self._memory = _Memory()
+        self._memory = Memory()
         self._path = control_folder(config) / f"{role}-{worker}.sock"
 
     async def start(self) -> None:
@@ -347,7 +346,7 @@ class ControlServer:
     # --- status
 
     def _status(self) -> Status:
-        listeners, usage = self._listeners(), shutil.disk_usage(self._config.node.data)
+        listeners, (disk_free, disk_size) = self._listeners(), disk_of(self._config.node.data)
         process = ProcessFacts(
             version=__version__,
             pid=os.getpid(),
@@ -356,10 +355,10 @@ class ControlServer:
             connections=sum(len(listener.connections) for listener in listeners),
             cpu_s=round(time.process_time(), 3),
             memory_kib=self._memory.kib(),
-            descriptors=_descriptors(),
+            descriptors=descriptors(),
             descriptors_most=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            disk_free=usage.free,
-            disk_size=usage.total,
+            disk_free=disk_free,
+            disk_size=disk_size,
             certificate_until=self._certificate_until(),
             replaced=is_replaced(),
             processes=self._processes,
@@ -444,37 +443,6 @@ def user_behind(writer: asyncio.StreamWriter) -> str:
         return f"uid {_CREDENTIALS.unpack(packed)[1]}"
     except (OSError, AttributeError):  # another system than Linux
         return ""
-
-
-def _descriptors() -> int:
-    """Open now, where the system tells."""
-    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
-
-
-class _Memory:
-    """What this process needs, read again when it is a while old: the kernel walks through all of its pages, which takes a
-    process of a gigabyte milliseconds."""
-
-    def __init__(self) -> None:
-        self._read_at = -MEMORY_EVERY_S
-        self._kib = 0
-
-    def kib(self) -> int:
-        now = time.monotonic()
-        if now - self._read_at >= MEMORY_EVERY_S:
-            self._read_at, self._kib = now, _memory_kib()
-        return self._kib
-
-
-def _memory_kib() -> int:
-    """This process's own share (PSS), where the system tells; else its peak."""
-    try:
-        for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 # --- the lines

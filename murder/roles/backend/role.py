@@ -429,6 +429,7 @@ class BackendRole(ClientRole):
             quarantined=len(comparer.quarantined()) if comparer is not None else None,
             lacking=comparer.lacking if comparer is not None else None,
             master="connected" if connected else "away",
+            master_problem=(comparer.problem or None) if comparer is not None else None,
         )
 
     def conflicts(self, forget: bool = False) -> list[ConflictShown]:

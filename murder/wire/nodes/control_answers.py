@@ -80,7 +80,8 @@ class RoleFacts:
     that are not reached; `journal_bytes`: what its store's databases have written ahead; `store_messages`, `store_bytes`:
     what it holds, as it was counted last; `list_bytes`: what its mailbox list
     takes, `list_journal_bytes`: what of it stands in a journal only; `lacking`: mailboxes that the
-    master names here and that are lost; `master`: `connected` or `away`; `behind`: changes that the slowest subscriber has
+    master names here and that are lost; `master`: `connected` or `away`, `master_problem`: why;
+    `behind`: changes that the slowest subscriber has
     not taken; `mark`: where a master's history stands, as `epoch:number:commit`; `engine`: of one of several masters."""
 
     mailboxes: int | None = None
@@ -96,6 +97,7 @@ class RoleFacts:
     list_journal_bytes: int | None = None
     lacking: int | None = None
     master: str | None = None
+    master_problem: str | None = None
     conflicts: int | None = None
     changes: int | None = None
     refused: int | None = None
@@ -132,6 +134,8 @@ class Status:
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
         facts = {key: value for key, value in shown_of(self.process).items() if value is not None}
+        if not self.process.disk_size:  # not known: no figure is taken for a full disk
+            del facts["disk_size"], facts["disk_free"]
         return facts | self.role.shown()
 
 
@@ -394,6 +398,7 @@ def _parse_role(words: Fields) -> RoleFacts:
         list_journal_bytes=_integer(words, "list_journal_bytes"),
         lacking=_integer(words, "lacking"),
         master=words.text("master") if "master" in words else None,
+        master_problem=words.text("master_problem") if "master_problem" in words else None,
         conflicts=_integer(words, "conflicts"),
         changes=_integer(words, "changes"),
         refused=_integer(words, "refused"),

@@ -230,6 +230,29 @@ def test_two_nodes_of_one_name_are_told_and_one_that_is_asked_twice_is_not() -> 
         )
 
 
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        (
+            RoleFacts(master="away", master_problem="m9: cannot be called"),
+            "it cannot reach the master (m9: cannot be called)",
+        ),
+        (RoleFacts(master="away"), "it cannot reach the master"),
+        (
+            RoleFacts(master="connected", master_problem="The list cannot be written"),
+            "it could not compare its mailboxes with the master's: The list cannot be written",
+        ),
+        (RoleFacts(master="connected"), None),
+    ],
+)
+def test_why_a_backend_does_not_reach_its_master_is_told(
+    facts: RoleFacts, what: str | None
+) -> None:
+    status = parse_node_status(Status(ProcessFacts(__version__), facts).shown())
+    said = [problem.what for problem in problems_of({"backend": [status]}, 0.0, "be1:3906")]
+    assert said == ([] if what is None else [what])
+
+
 def test_few_descriptors_are_told_before_they_are_used_up() -> None:
     def said(most: int) -> list[str]:
         status = Status(

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from murder import __version__
 from murder.config.sections import Config, NodeConfig
 from murder.errors import BadSyntax
 from murder.node.control.node import NodeSocket, ask_node
 from murder.node.control.sockets import ControlServer, RemoteControl, ask_local
-from murder.wire.nodes.control_words import AskStatus, parse_control_request
+from murder.wire.nodes.control_words import AskFigures, AskStatus, parse_control_request
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,22 @@ async def test_however_long_its_folder_is_called_it_is_asked(tmp_path: Path, len
     node.stop()
     assert await ask_node(data, AskStatus()) is None
     assert list((data / "control").iterdir()) == []
+
+
+async def test_where_the_disk_is_gone_all_else_is_told(tmp_path: Path) -> None:
+    data, moved = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    config = Config(tmp_path / "murder.toml", node=NodeConfig(name="n", data=data))
+    process = ControlServer(config, "backend", 0, object(), list)
+    await process.start()
+    data.rename(moved)  # the socket goes along
+    (answer, _) = [answer async for answer in ask_local(moved / "control", AskFigures())]
+    assert answer["version"] == __version__ and "numbers" in answer
+    assert "disk_size" not in answer and "disk_free" not in answer
+    moved.rename(data)
+    (answer, _) = [answer async for answer in ask_local(data / "control", AskFigures())]
+    assert 0 < answer["disk_free"] <= answer["disk_size"]
+    process.stop()
 
 
 def test_nesting_without_end_is_no_request() -> None:

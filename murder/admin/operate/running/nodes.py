@@ -567,7 +567,11 @@ def _list_problems(role: RoleFacts) -> list[Problem]:
     """Of the mailbox list and the way to the master."""
     to_master = "does the master run, and is [mupdate] master right there? its log says more"
     if role.master == "away":
-        return [Problem("it cannot reach the master", to_master)]
+        why = f" ({role.master_problem})" if role.master_problem else ""
+        return [Problem(f"it cannot reach the master{why}", to_master)]
+    if role.master_problem:
+        what = f"it could not compare its mailboxes with the master's: {role.master_problem}"
+        return [Problem(what, "its log says since when; it tries again")]
     if (copy := role.copy) is None:
         return []
     why = f" ({copy.list_problem})" if copy.list_problem else ""

@@ -94,6 +94,7 @@ class Comparer:
         self._owed: set[MailboxName] = set()
         self._paying: asyncio.Task[None] | None = None
         self.retry_s = 1.0
+        self.problem = ""  # why `keep` could not compare last, "" where it could
         self._lacking: deque[MailboxName] = deque()
         events.subscribe(MasterMayDiffer, lambda event: self.owe(event.names))
 
@@ -323,7 +324,7 @@ class Comparer:
         compared_at = 0.0
         connection = -1
         pause = retry_min_s
-        is_down = False
+        said = ""
         while True:
             try:
                 await self._master.ping()
@@ -338,14 +339,20 @@ class Comparer:
                     compared()
                 else:
                     await self._look_after_quarantined()
-                if is_down:
-                    self._log.info("master.back")
-                pause, is_down = retry_min_s, False
+                if said:
+                    self._log.info("resync.resumed" if said == "refused" else "master.back")
+                pause, said, self.problem = retry_min_s, "", ""
                 await self._pause(ping_interval_s)
             except (UpstreamFailure, Refusal) as failure:
                 connection = -1
-                if not is_down:
-                    self._log.warning("master.unreachable", problem=str(failure))
-                is_down = True
+                # what is refused is so by this server itself: its own disk may be full
+                why = "refused" if isinstance(failure, Refusal) else "away"
+                self.problem = str(failure)
+                if said != why:
+                    self._log.warning(
+                        "resync.failed" if why == "refused" else "master.unreachable",
+                        problem=self.problem,
+                    )
+                said = why
                 await asyncio.sleep(pause * random.uniform(0.7, 1.3))
                 pause = min(2 * pause, retry_max_s)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from murder.api.store import MailboxStore, NewMessage
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -20,6 +21,7 @@ from murder.roles.backend.reconcile.quarantine import RestingNames, parse_restin
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.remote.client import MasterClient
+from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import memory_store
 from tests.rooms.mupdate.nodes import Server
 
@@ -281,6 +283,28 @@ async def test_a_new_list_never_empties_the_master(tmp_path: Path) -> None:
         assert sorted(done.refused) == [ANA, CHILD, BELOW]
         await node.check_agreement()
         await empty.close()
+
+
+async def test_a_fault_of_its_own_is_not_called_the_masters(tmp_path: Path) -> None:
+    """A list that cannot be written, as on a full disk: the master is there."""
+
+    async with murder(tmp_path) as (_, node):
+        comparer, commit = node.comparer, node.ledger.commit
+
+        async def refuse(_: object) -> None:
+            raise Refusal(Code.UNAVAILABLE, "The mailbox list cannot be written")
+
+        node.ledger.commit = refuse  # type: ignore[method-assign, assignment]
+        keep = comparer.keep(ping_interval_s=0.01, retry_min_s=0.01, retry_max_s=0.01)
+        with capture_logs() as logged:
+            task = asyncio.ensure_future(keep)
+            await until_soon(lambda: comparer.problem, "it fails", every_s=0.01)
+            assert comparer.problem == "The mailbox list cannot be written"
+            node.ledger.commit = commit  # type: ignore[method-assign]
+            await until_soon(lambda: not comparer.problem, "it goes on", every_s=0.01)
+            task.cancel()
+            await asyncio.wait([task])
+        assert [one["event"] for one in logged] == ["resync.failed", "resync.resumed"]
 
 
 async def test_what_is_active_elsewhere_is_quarantined_not_deleted(tmp_path: Path) -> None:
