@@ -1,6 +1,6 @@
 """`murder config`: check, show, example."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from murder.config.write import format_config, format_example, plain, values_of
 from murder.errors import BadSyntax
 from murder.hooks import bundled_settings, load_plugins
 from murder.node.control.node import ask_node
+from murder.node.process.exposed import exposed_secrets
 from murder.node.process.preflight import (
     acting_as,
     check_host,
@@ -43,22 +44,25 @@ def config() -> None:
 @config_option()
 @role_option()
 @click.option("--running", is_flag=True, help="Do not try the ports.")
-@json_option("ok (true or false), problems (a list of file, key, problem)")
+@json_option("ok (true or false), problems (a list of file, key, problem), cautions (likewise)")
 async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_json: bool) -> int:
     """Say what would keep this node from running; nothing is changed.
 
     Looks at the file, certificates, plugins, host names, ports and folders; as root also with the permissions of the
     user that the node runs as (node.user, else the owner of node.data). The ports of this very node, where it runs,
-    are no problem. One line for each thing wrong, and exit code 2; nothing wrong: 0. Without --role it checks
-    node.roles, else every role that has something to listen on. As a backend it also compiles the scripts of [sieve].
+    are no problem. One line for each thing wrong, and exit code 2; nothing wrong: 0, also where it cautions that
+    everybody on this host can read a secret. Without --role it checks node.roles, else every role that has something
+    to listen on. As a backend it also compiles the scripts of [sieve].
 
     \b
     murder config check
     murder config check --config be1.toml --role backend
     """
     problems: list[Problem] = []
+    cautions: list[Problem] = []
     try:
         loaded = load_config(config_file)
+        cautions = exposed_secrets(config_file, _settings_of(loaded))
         plugged = _plugged(loaded)
         wanted = _roles_to_check(loaded, roles, plugged)
         problems += _file_problems(config_file, wanted)
@@ -75,10 +79,13 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
     problems = list(dict.fromkeys(problems))
     if as_json:
         rows = [{"file": str(p.file), "key": p.key, "problem": p.text} for p in problems]
-        print_json({"ok": not problems, "problems": rows})
+        warned = [{"file": str(p.file), "key": p.key, "problem": p.text} for p in cautions]
+        print_json({"ok": not problems, "problems": rows, "cautions": warned})
     else:
         for problem in problems:
             click.echo(str(problem), err=True)
+        for caution in cautions:
+            click.echo(f"Caution: {caution}", err=True)
         if not problems:
             click.echo(f"{config_file}: good, as {', '.join(wanted)} {loaded.node.name}")
     return 2 if problems else 0
@@ -99,6 +106,15 @@ def _plugged(loaded: Config) -> Sequence[Service]:
         return load_plugins(loaded, ()).services()
     except ConfigError:
         return ()
+
+
+def _settings_of(loaded: Config) -> Mapping[str, type]:
+    """Of the plugins that come with it, and of those that are used, by name."""
+    try:
+        used = load_plugins(loaded, ()).settings
+    except ConfigError:
+        used = {}
+    return bundled_settings() | {name: type(made) for name, made in used.items()}
 
 
 async def _own_ports(

@@ -53,6 +53,40 @@ def test_a_good_file_is_called_good(folder: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out == f"{file}: good, as frontend fe1.example.org\n"
 
 
+def test_a_secret_that_everybody_can_read_is_cautioned_of(folder: Path, capsys: Capture) -> None:
+    secret, file = folder / "p.secret", folder / "murder.toml"
+    secret.write_text("wonder\n")
+    text = good(folder) + (
+        'proxy_password_file = "p.secret"\n[servers."be1"]\nproxy_password_file = "p.secret"\n'
+        '[plugins.auth_ldap]\nservice_password = "wonder"\n'
+    )
+    for mode, cautions in (
+        (0o600, []),
+        (0o640, []),
+        (
+            0o644,
+            [
+                ("frontend.proxy_password_file", f"{secret}: the secret"),
+                ("servers.be1.proxy_password_file", f"{secret}: the secret"),
+                ("plugins.auth_ldap.service_password", f"{file}: has a secret, and"),
+            ],
+        ),
+    ):
+        secret.chmod(mode)
+        file.write_text(text)
+        file.chmod(mode)
+        code, lines = check(folder, text, capsys)
+        assert lines == [
+            f"Caution: {file}: {key}: {what} can be read by everybody; chmod 600 it"
+            for key, what in cautions
+        ]
+        assert code == 0
+    assert main(["config", "check", "--config", str(file), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] and len(answer["cautions"]) == 3
+    assert "wonder" not in str(answer)
+
+
 def test_a_port_in_use(folder: Path, capsys: Capture) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
