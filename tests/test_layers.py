@@ -101,7 +101,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
         *("mailbox", "transfer", "store", "carry", "check"),
     ),
     "pki": ("authority", "trust"),
-    "node.control": ("sockets", "node"),
+    "node.control": ("measured", "sockets", "node"),
     "roles.mupdate": ("database", "commits", "zone", "serving", "remote", "role"),
     "node.process": (
         "host",
@@ -110,6 +110,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
         "otlp",
         "server",
         "preflight",
+        "exposed",
         "channel",
         "slot",
         "workers",
