@@ -56,3 +56,40 @@ async def test_list_waits_for_what_is_being_moved(
             assert await begun
         await master.close()
         await peer.close()
+
+
+@pytest.mark.parametrize("moving", [(INBOX,), (BOX,), (INBOX, BOX)])
+async def test_what_stays_on_its_way_is_listed(
+    moving: tuple[MailboxName, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a backend has died in the middle of a move: a client that does not see its folders drops what it has."""
+    monkeypatch.setattr("murder.roles.frontend.imap.patience.ON_ITS_WAY_S", 0.0)
+    monkeypatch.setattr(Patience.__init__, "__defaults__", (0.0,))
+    async with running_cluster(tmp_path) as cluster, asyncio.timeout(30):
+        mailboxes = cluster.frontends[0].frontend.mailboxes
+        peer = await Peer.at(*cluster.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        for name in ("box", "box/below", "other"):
+            await peer.ok(f"CREATE INBOX/{name}")
+        before = {command: await peer.ok(command) for command in COMMANDS}
+        master = MasterClient(cluster.master.target)
+        for name in moving:
+            row = mailboxes.find(name)
+            assert row is not None
+            await master.deactivate(name, row.raw_location)
+        await until_soon(
+            lambda: not any(row.is_active for name in moving if (row := mailboxes.find(name)))
+        )
+        for command in COMMANDS:
+            told = await peer.ok(command)
+            assert [line for line in told if b" LIST " in line] == [
+                line for line in before[command] if b" LIST " in line
+            ]
+        other = await Peer.at(*cluster.address)
+        await other.until(b"* OK")
+        await other.ok("LOGIN bob secret")
+        assert not any(b"ana" in line for line in await other.ok('LIST "" *'))
+        await other.close()
+        await master.close()
+        await peer.close()

@@ -5,12 +5,14 @@ and asks no backend; what the list cannot tell is asked of the backends concerne
 """
 
 import asyncio
+import heapq
+import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.name import MailboxName, inbox_of, name_of_key
+from murder.model.name import MailboxName, collation_key, inbox_of, name_of_key
 from murder.model.query.listing import ListRow, ListWalk
 from murder.model.query.status import StatusItem
 from murder.model.rights import rights_in
@@ -22,6 +24,7 @@ from murder.roles.frontend.imap.mailboxes.list_all import ListAll, runs_of
 from murder.roles.frontend.imap.mailboxes.list_return import Beside
 from murder.roles.frontend.imap.patience import Patience
 from murder.roles.frontend.visible import shown_to
+from murder.roles.mupdate.database.record import is_listable
 from murder.serve.client import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
@@ -80,6 +83,7 @@ class _Answer(ListAnswer):
         self._uses: dict[MailboxName, tuple[str, ...]] = {}
         self._own = inbox_of(dialogue.user.user)
         self._missing: dict[str, str] = {}
+        self._on_their_way: list[MailboxName] = []  # of the user's own, in collation order
         asks_beside = request.returns & {Return.STATUS, Return.MYRIGHTS, Return.METADATA}
         self._beside = Beside(dialogue, request) if asks_beside else None
 
@@ -103,17 +107,20 @@ class _Answer(ListAnswer):
                 raise outcome
 
     async def _own_servers(self) -> set[str]:
-        """Those of all below the user's INBOX. What is just being moved is waited for: LIST would not have it, and clients
-        would drop what they know of it."""
+        """Those of all below the user's INBOX. What is just being moved is waited for; what takes longer, as where a backend
+        has died in the middle, is shown (`visible`): clients would drop what they know of it."""
         mailboxes, patience = self._dialogue.frontend.mailboxes, Patience(self._dialogue)
         while True:
             inbox = mailboxes.find(self._own)
-            servers, is_whole = set[str](), inbox is None or inbox.is_active
+            servers = set[str]()
+            on_their_way = [self._own] if inbox is not None and not inbox.is_active else []
             async for head in in_turns(mailboxes.heads_below(self._own)):
                 if head.is_active:
                     servers.add(head.server)
-                is_whole &= head.is_active
-            if is_whole or not await patience.pause():
+                elif is_listable(head.name):
+                    on_their_way.append(head.name)
+            if not on_their_way or not await patience.pause():
+                self._on_their_way = on_their_way
                 return servers
 
     async def _ask_home(self, wants_uses: bool) -> None:
@@ -164,7 +171,11 @@ class _Answer(ListAnswer):
     def visible(self) -> Iterator[MailboxName]:
         dialogue = self._dialogue
         rows = shown_to(dialogue.frontend, dialogue.user, self.query.prefixes)
-        return (row.name for row in rows)
+        names = (row.name for row in rows)
+        if not self._on_their_way:
+            return names
+        both = heapq.merge(names, self._on_their_way, key=collation_key)
+        return (name for name, _ in itertools.groupby(both))  # one may have arrived meanwhile
 
     def uses(self, name: MailboxName) -> tuple[str, ...]:
         return self._uses.get(name, ())
