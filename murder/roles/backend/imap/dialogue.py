@@ -454,7 +454,13 @@ class BackendImap(Lasting):
 
     def failed(self, event: Event, error: Exception) -> None:
         """A change that a move's stop refuses waits for the end of the stop, if the client follows: nothing has been done,
-        and it shall not hear of the move."""
+        and it shall not hear of the move. One that has waited for a move is not told that there is no such mailbox."""
+        if isinstance(error, Refusal) and error.code is Code.NONEXISTENT:
+            try:
+                for name in error.names:
+                    self.backend.mailboxes.check_has_not_left(MailboxName(name), self.login)
+            except Refusal as has_left:
+                error = has_left
         is_held = isinstance(error, Refusal) and error.code in (Code.IN_USE, Code.UNAVAILABLE)
         if is_held and self._task is not None and self._is_followed and self.view is not None:
             row = self.TABLE.get(event.name) if isinstance(event, Command) else None

@@ -70,8 +70,8 @@ async def test_what_stays_on_its_way_is_listed(
         peer = await Peer.at(*cluster.address)
         await peer.until(b"* OK")
         await peer.ok("LOGIN ana secret")
-        for name in ("box", "box/below", "other"):
-            await peer.ok(f"CREATE INBOX/{name}")
+        for external in ("box", "box/below", "other"):
+            await peer.ok(f"CREATE INBOX/{external}")
         before = {command: await peer.ok(command) for command in COMMANDS}
         master = MasterClient(cluster.master.target)
         for name in moving:

@@ -10,6 +10,7 @@ import pytest
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, no_such_mailbox
 from murder.roles.backend.moves.outgoing import freeze
+from murder.roles.frontend.imap.patience import Patience
 from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
 from murder.roles.mupdate.remote.client import MasterClient
 from tests.rooms.frontend.cluster import Cluster, running_cluster
@@ -47,7 +48,9 @@ class Move:
 
     async def leave(self) -> None:
         await self.old.announcer.commit([RemoveEntry(BOX)])
+        row = MailboxEntry(BOX, EntryState.ACTIVE, NEW_HOME, self._raw_acl)
         self.old.mailboxes.has_left = lambda name: name == BOX
+        self.old.mailboxes._row_of_left = lambda _: row
 
     async def arrive(self) -> None:
         await self.new.store.create(BOX, "default", "box2")
@@ -64,7 +67,7 @@ async def moving(folder: Path) -> AsyncIterator[tuple[Move, Peer]]:
         admin = await logged_in(cluster.address, "admin")
         await admin.ok("CREATE shared be1.test!default")
         await admin.ok("CREATE shared/box")
-        await admin.ok("SETACL shared/box ana lrswipkxte")
+        await admin.ok("SETACL shared/box ana lrswipkxtea")
         await peer.ok("APPEND INBOX {12+}\r\nSubject: x\r\n\r\n")
         await peer.ok("SELECT INBOX")
         move = Move(cluster)
@@ -110,6 +113,21 @@ async def test_it_is_done_where_the_move_is_given_up(
         assert b"(MESSAGES 1)" in await peer.ask("STATUS shared/box (MESSAGES)")
 
 
+def let_all_come_too_late(move: Move) -> asyncio.Event:
+    """Changes of names and rights wait for the move, which ends; it is said when one has."""
+    left = asyncio.Event()
+
+    async def comes_too_late(*_: object, **__: object) -> None:
+        await move.hand_over()
+        await move.leave()
+        left.set()
+        raise no_such_mailbox(BOX)
+
+    for act in ("delete", "rename", "set_acl"):
+        setattr(move.old.announcer, act, comes_too_late)
+    return left
+
+
 @pytest.mark.parametrize(
     ("command", "is_at"), [("DELETE shared/box", b""), ("RENAME shared/box INBOX/new", b"new")]
 )
@@ -117,17 +135,7 @@ async def test_a_name_is_changed_where_it_has_gone_meanwhile(
     tmp_path: Path, command: str, is_at: bytes
 ) -> None:
     async with moving(tmp_path) as (move, peer):
-        left = asyncio.Event()
-
-        async def comes_too_late(*_: object, **__: object) -> None:
-            """The command has waited for the move, which ends."""
-            await move.hand_over()
-            await move.leave()
-            left.set()
-            raise no_such_mailbox(BOX)
-
-        for act in ("delete", "rename"):
-            setattr(move.old.announcer, act, comes_too_late)
+        left = let_all_come_too_late(move)
         asked = asyncio.create_task(peer.ask(command))
         await left.wait()
         await move.arrive()
@@ -135,3 +143,32 @@ async def test_a_name_is_changed_where_it_has_gone_meanwhile(
         assert said.splitlines()[-1].startswith(b"t OK"), said
         names = await peer.ask('LIST "" (shared/* INBOX/*)')
         assert names.count(b"* LIST") == bool(is_at) and is_at in names, names
+
+
+async def test_rights_are_changed_where_it_has_gone_meanwhile(tmp_path: Path) -> None:
+    async with moving(tmp_path) as (move, peer):
+        left = let_all_come_too_late(move)
+        asked = asyncio.create_task(peer.ask("SETACL shared/box bob lr"))
+        await left.wait()
+        await move.arrive()
+        assert (await asked).splitlines()[-1].startswith(b"t OK")
+        row = move.new.mailboxes.find(BOX)
+        assert row is not None and b"bob\tlr" in row.raw_acl
+
+
+@pytest.mark.parametrize(
+    "command", ["DELETE shared/box", "RENAME shared/box INBOX/new", "SETACL shared/box bob lr"]
+)
+async def test_what_takes_longer_to_move_than_one_waits_is_not_said_to_be_nowhere(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client drops what it has of a mailbox that does not exist."""
+    async with moving(tmp_path) as (move, peer):
+        let_all_come_too_late(move)
+
+        async def has_none_left(_: Patience) -> bool:
+            return False
+
+        monkeypatch.setattr(Patience, "pause", has_none_left)
+        said = (await peer.ask(command)).splitlines()[-1]
+        assert said.startswith(b"t NO [UNAVAILABLE] "), said

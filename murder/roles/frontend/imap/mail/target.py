@@ -38,7 +38,7 @@ async def has_moved(
 ) -> bool:
     """Whether what its backend refused may be tried again elsewhere: the mailbox has left that, or is about to."""
     if (
-        refused not in (Code.IN_USE, Code.TRY_CREATE, Code.NONEXISTENT)
+        refused not in (Code.IN_USE, Code.TRY_CREATE, Code.NONEXISTENT, Code.UNAVAILABLE)
         or not await patience.pause()
     ):
         return False

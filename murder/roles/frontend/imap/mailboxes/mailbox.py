@@ -392,5 +392,19 @@ def run_change_acl(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _change_acl(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
-    await change_at(dialogue, entry.server, body_of(command), command)
+    patience = Patience(dialogue)
+    while not await _change_acl_at_home(dialogue, command, external, patience):
+        pass  # it is on its way elsewhere
+
+
+async def _change_acl_at_home(
+    dialogue: FrontendImap, command: Command, external: bytes, patience: Patience
+) -> bool:
+    """False where it has left before that."""
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command, patience)
+
+    async def has_left(code: Code) -> bool:
+        return await has_moved(dialogue, external, entry.server, code, patience)
+
+    reply = await change_at(dialogue, entry.server, body_of(command), command, has_left=has_left)
+    return reply is not None
