@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from murder.sieve.problem import RunProblem
+
 
 @dataclass(frozen=True, slots=True)
 class MailboxExists:
@@ -102,9 +104,16 @@ class RunProgram:
 @dataclass(frozen=True, slots=True, eq=False)
 class LongWork:
     """Not of the world: work that holds its caller for longer than a turn of an event loop, and is bounded. A server runs
-    `compute` in a thread; it touches nothing but its own values. -> what it returns"""
+    `compute` in a thread; it touches nothing but its own values. -> what it returns, or a RunProblem in its place"""
 
-    compute: Callable[[], Any]
+    work: Callable[[], Any]
+
+    def compute(self) -> Any:
+        """What goes wrong in it is the script's, and no answer of the server's."""
+        try:
+            return self.work()
+        except RunProblem as problem:
+            return problem
 
 
 Question = (

@@ -11,6 +11,7 @@ from murder.model.part import Part
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Call, Extension, Suspended, Tag, Takes, Word
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS
+from murder.sieve.language.fields import aside
 from murder.sieve.language.mailboxes import matched
 from murder.sieve.questions import LongWork
 from murder.sieve.run.machine import Machine
@@ -56,12 +57,11 @@ def _body(machine: Machine, call: Call) -> Suspended:
         octets = machine.message.body
         if not octets:
             return False  # there is none
+        if len(octets) > machine.limits.body_octets:
+            machine.note("the body is longer than what is looked at")
+            octets = octets[: machine.limits.body_octets]
         machine.looked_at(len(octets))
-        limit = machine.limits.body_octets
-        if len(octets) > SHORT:
-            values = [(yield LongWork(lambda: raw_text(octets, limit)))]
-        else:
-            values = [raw_text(octets, limit)]
+        values = [(yield from aside(len(octets) > SHORT, lambda: raw_text(octets)))]
     else:
         is_read = how == "text"
         wanted = _READ if is_read else tuple(map(str.lower, machine.texts(call.tags["content"])))
@@ -121,14 +121,11 @@ def _is_broken(machine: Machine, part: Part) -> bool:
 
 
 def _raw(machine: Machine, start: int, end: int) -> Suspended:
-    """What stands there in the message, as text; others have their turn before the next of thousands. Raises RunProblem."""
-    octets = memoryview(machine.message.octets)[start:end]
-    limit = machine.limits.body_octets
+    """What stands there in the message, as text; others have their turn before the next of thousands."""
+    octets = memoryview(machine.message.octets)[start:end][: machine.limits.body_octets]
     machine.looked_at(len(octets))
     yield None
-    if len(octets) > SHORT:
-        return (yield LongWork(lambda: raw_text(octets, limit)))
-    return raw_text(octets, limit)
+    return (yield from aside(len(octets) > SHORT, lambda: raw_text(octets)))
 
 
 def _header_of(machine: Machine, message: Part) -> Suspended:

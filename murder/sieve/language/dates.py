@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Final
 
+from murder.mime.field import unfold
 from murder.mime.header import parse_date
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Takes, Word
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # time-zone = ( "+" / "-" ) 4DIGIT
 _ZONE: Final = re.compile(r"([+-])([0-9]{2})([0-5][0-9])\Z")
+MAX_DATE: Final = 1000  # octets of a field, where one begins
 _JULIAN: Final = 678_576  # days between 17 November 1858, which is 0, and the proleptic year 1
 
 
@@ -97,7 +99,8 @@ def _date(machine: Machine, call: Call) -> Result:
     name = machine.text(call.arguments[0]).lower()
     moments = []
     for field in chosen(machine.message.named(name), call)[:1]:
-        moment = parse_date(field.value.rpartition(b";")[2])
+        behind = field.raw_value.rpartition(b";")[2][:MAX_DATE]
+        moment = parse_date(unfold(behind))
         if moment is not None:
             moments.append(moment)
     return match(machine, call, _values(machine, call, moments))

@@ -17,7 +17,7 @@ from murder.sieve.check.spec import (
 )
 from murder.sieve.check.templates import Text
 from murder.sieve.language.arguments import MATCH_TAGS
-from murder.sieve.language.fields import check_index
+from murder.sieve.language.fields import check_index, texts_of
 from murder.sieve.language.mailboxes import matched
 from murder.sieve.problem import RunProblem
 from murder.sieve.run.compose import format_field
@@ -103,7 +103,8 @@ def _chosen(machine: Machine, call: Call, fields: Sequence[Field]) -> Suspended:
         return {id(field) for field in fields}
     gone = set()
     for field in fields:
-        if (yield from matched(machine, call, [field.text])):
+        text = yield from texts_of(machine, (field,))
+        if (yield from matched(machine, call, text)):
             gone.add(id(field))
     return gone
 

@@ -3,13 +3,14 @@
 Which header that is, of the message or of one of its parts, `mime` says (RFC 5703 §4).
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from murder.sieve.check.checker import Wrong
-from murder.sieve.check.spec import Call, Extension, Tag, Takes
+from murder.sieve.check.spec import Call, Extension, Suspended, Tag, Takes
 from murder.sieve.check.templates import Text
 from murder.sieve.match.kinds import COUNT
+from murder.sieve.questions import LongWork
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import Field
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 
 NAMES_A_STEP: Final = 4  # and fields
+LARGE_STEPS: Final = 1000  # of work that is done at once; and octets of a text
+LARGE_OCTETS: Final = 16 * 1024
 MAX_COUNTED: Final = 10_000  # fields, with those that are named twice
 
 
@@ -60,6 +63,20 @@ def fields_of(machine: Machine, call: Call, names: tuple[Text, ...]) -> Sequence
             seen.add(name)
     machine.charge((len(texts) + len(fields)) // NAMES_A_STEP)
     return chosen(fields, call)
+
+
+def aside(is_large: bool, work: Callable[[], Any]) -> Suspended:
+    """What is `work`'s, which is done in a thread where it `is_large`: others have their turn meanwhile."""
+    if is_large:
+        return (yield LongWork(work))
+    return work()
+
+
+def texts_of(machine: Machine, fields: Sequence[Field]) -> Suspended:
+    """What they say, decoded."""
+    steps = sum(field.steps for field in fields)
+    machine.charge(steps)
+    return (yield from aside(steps > LARGE_STEPS, lambda: [field.text for field in fields]))
 
 
 def chosen(fields: Sequence[Field], call: Call) -> Sequence[Field]:

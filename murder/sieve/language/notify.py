@@ -9,6 +9,7 @@ from murder.sieve.actions import Notify
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Suspended, Tag, Takes, Word
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match
+from murder.sieve.language.fields import LARGE_OCTETS, aside
 from murder.sieve.language.sending import check_from, copy_of, from_of, is_automatic
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import OwnAddresses
@@ -171,7 +172,12 @@ def _notify(machine: Machine, call: Call) -> Suspended:
     recipients = _not_notified(machine, method)
     own = yield OwnAddresses()
     owner = (parse_address(own[0]) if own else None) or parse_path(machine.envelope.recipient or "")
-    octets = _composed(machine, call, method, importance, given_from or owner, owner)
+    message = machine.text(call.tags.get("message", ""))
+    is_large = max(machine.message.header_size, len(message)) > LARGE_OCTETS
+    sent_from = given_from or owner
+    octets = yield from aside(
+        is_large, lambda: _composed(machine, call, method, importance, message, sent_from, owner)
+    )
     machine.made(len(octets))
     named = "postmaster" if given_from is None else str(given_from)
     sender = yield from envelope_sender(machine, machine.policy.notify_from or named)
@@ -180,7 +186,7 @@ def _notify(machine: Machine, call: Call) -> Suspended:
         recipients,
         octets,
         sender,
-        machine.text(call.tags.get("message", "")),
+        message,
         int(importance),
         machine.texts(call.tags.get("options", ())),
         copy_of(machine, call),
@@ -203,11 +209,11 @@ def _composed(
     call: Call,
     method: Mailto,
     importance: str,
+    message: str,
     sender: Address | None,
     owner: Address | None,
 ) -> bytes:
     """RFC 5436 §2.7."""
-    message = machine.text(call.tags.get("message", ""))
     original = next((subject_field.text for subject_field in machine.message.named("subject")), "")
     fields = common_fields(machine, "notify", machine.text(call.arguments[0]), message)
     if sender is not None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from murder.sieve.actions import Once, Reject, Remember
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Suspended, Tag, Takes, Word
+from murder.sieve.language.fields import texts_of
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import SeenBefore
 from murder.sieve.run.machine import Machine
@@ -39,7 +40,7 @@ def _duplicate(machine: Machine, call: Call) -> Suspended:
         values = [machine.text(call.tags["uniqueid"])]
     else:
         name = machine.text(call.tags.get("header", "message-id")).lower()
-        values = [field.text for field in machine.message.named(name)][:1]
+        values = yield from texts_of(machine, machine.message.named(name)[:1])
     if not values:
         return False
     handle = machine.text(call.tags.get("handle", ""))

@@ -15,7 +15,7 @@ MAX_FIELD: Final = 1000  # characters of a verdict
 def _found(machine: Machine, name: str, pattern: str) -> str | None:
     """The score in a field: all of it, or the first group of a pattern."""
     for field in machine.message.named(name.lower()):
-        text = field.text[:MAX_FIELD]
+        text = field.beginning(4 * MAX_FIELD)[:MAX_FIELD]
         if not pattern:
             return text.strip()
         groups = compile_regex(pattern, False).groups(text)

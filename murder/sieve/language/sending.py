@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
     from murder.sieve.grammar.tree import Node
 
+MAX_FIELD: Final = 1000  # octets of a field that says who sent it
 _COPIED: Final = ("vacation", "notify")
 
 
 def is_automatic(machine: Machine) -> bool:
     """Whether a program sent it (RFC 3834 §5): nothing automatic answers that."""
     for field in machine.message.named("auto-submitted"):
-        if field.text.partition(";")[0].strip().lower() != "no":
+        if field.beginning(MAX_FIELD).partition(";")[0].strip().lower() != "no":
             return True
     return False
 

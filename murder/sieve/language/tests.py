@@ -1,6 +1,7 @@
 """The tests of RFC 5228 §5 that look at the message: address, exists, header, size; envelope (an extension of it)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from murder.sieve.check.checker import Wrong
@@ -16,7 +17,15 @@ from murder.sieve.check.spec import (
     Word,
 )
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS, PART_TAGS, match
-from murder.sieve.language.fields import NAMES_A_STEP, chosen, field_tags, fields_of
+from murder.sieve.language.fields import (
+    LARGE_STEPS,
+    NAMES_A_STEP,
+    aside,
+    chosen,
+    field_tags,
+    fields_of,
+    texts_of,
+)
 from murder.sieve.language.mailboxes import matched
 from murder.sieve.language.mime import aspect_of, fields_of_parts
 from murder.sieve.language.plain import ready_address, ready_exists, ready_header
@@ -59,15 +68,16 @@ def _of_parts(machine: Machine, call: Call) -> Suspended:
     if call.word.name == "exists":
         return {field.name for field in fields} >= {name.lower() for name in names}
     if call.word.name == "address":
-        return (yield from _many(machine, call, fields, _addresses))
+        return (yield from _many_addresses(machine, call, fields))
     values: list[str] = []
     by_name: dict[str, list[Field]] = {name.lower(): [] for name in names}
     for header_field in fields:
         by_name[header_field.name].append(header_field)
     ordered = [header_field for of_name in by_name.values() for header_field in of_name]
     for field in chosen(ordered, call):
-        machine.charge(1)
-        values += aspect_of(machine, call, field)
+        machine.charge(field.steps)
+        is_large = field.steps > LARGE_STEPS
+        values += yield from aside(is_large, partial(aspect_of, machine, call, field))
         yield None
     return (yield from matched(machine, call, values))
 
@@ -76,28 +86,35 @@ def _address(machine: Machine, call: Call) -> Result:
     if "mime" in call.tags:
         return _of_parts(machine, call)
     fields = fields_of(machine, call, call.arguments[0])
-    if len(fields) > FEW_FIELDS:
-        return _many(machine, call, fields, _addresses)
+    if len(fields) > FEW_FIELDS or _address_steps(fields) > LARGE_STEPS:
+        return _many_addresses(machine, call, fields)
+    machine.charge(_address_steps(fields))
     return match(machine, call, _addresses(machine, call, fields))
 
 
-def _many(
-    machine: Machine,
-    call: Call,
-    fields: Sequence[Field],
-    values_of: Callable[[Machine, Call, Sequence[Field]], list[str]],
-) -> Suspended:
-    """A test of many fields, read some at a time."""
+def _many_addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> Suspended:
+    """A test of many fields, or large ones, read some at a time."""
     values: list[str] = []
     for at in range(0, len(fields), FEW_FIELDS):
-        values += values_of(machine, call, fields[at : at + FEW_FIELDS])
+        some = fields[at : at + FEW_FIELDS]
+        steps = _address_steps(some)
+        machine.charge(steps)
+        values += yield from aside(steps > LARGE_STEPS, partial(_addresses, machine, call, some))
         yield None
     return (yield from matched(machine, call, values))
 
 
-def _texts(machine: Machine, call: Call, fields: Sequence[Field]) -> list[str]:
-    machine.charge(len(fields))
-    return [field.text for field in fields]
+def _address_steps(fields: Sequence[Field]) -> int:
+    return sum(4 + len(field.raw_value) // 8 for field in fields)
+
+
+def _many_texts(machine: Machine, call: Call, fields: Sequence[Field]) -> Suspended:
+    """The same, of whole fields."""
+    values: list[str] = []
+    for at in range(0, len(fields), FEW_FIELDS):
+        values += yield from texts_of(machine, fields[at : at + FEW_FIELDS])
+        yield None
+    return (yield from matched(machine, call, values))
 
 
 def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[str]:
@@ -105,7 +122,6 @@ def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[st
     separator = machine.policy.separator
     values: list[str] = []
     for field in fields:
-        machine.charge(4 + len(field.raw_value) // 8)
         addresses = [address for address in field.addresses if address.is_valid]
         if part == "all" and not addresses:
             values.append(field.text)  # RFC 5228 §2.7.4: what is no address has no parts
@@ -120,9 +136,11 @@ def _header(machine: Machine, call: Call) -> Result:
     if "mime" in call.tags:
         return _of_parts(machine, call)
     fields = fields_of(machine, call, call.arguments[0])
-    if len(fields) > FEW_FIELDS:
-        return _many(machine, call, fields, _texts)
-    return match(machine, call, _texts(machine, call, fields))
+    steps = sum(field.steps for field in fields)
+    if len(fields) > FEW_FIELDS or steps > LARGE_STEPS:
+        return _many_texts(machine, call, fields)
+    machine.charge(steps)
+    return match(machine, call, [field.text for field in fields])
 
 
 def _exists(machine: Machine, call: Call) -> Result:

@@ -9,6 +9,7 @@ from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Suspended, Tag, Takes, Word
 from murder.sieve.check.templates import source_of
 from murder.sieve.language.actions import check_address
+from murder.sieve.language.fields import LARGE_OCTETS, aside
 from murder.sieve.language.sending import check_from, copy_of, from_of, is_automatic
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import OwnAddresses
@@ -75,10 +76,11 @@ def _vacation(machine: Machine, call: Call) -> Suspended:
     if any(isinstance(action, Reply) for action in machine.actions):
         raise RunProblem("duplicate vacation action not allowed")
     given_from = from_of(machine, call)
-    recipient = _sender_of(machine)
+    is_large = machine.message.header_size > LARGE_OCTETS
+    recipient = yield from aside(is_large, lambda: _sender_of(machine))
     own = yield from _own_addresses(machine, call)
-    reason = _why_not(machine, recipient, own)
-    own_recipient = _own_recipient(machine, own)
+    reason = yield from aside(is_large, lambda: _why_not(machine, recipient, own))
+    own_recipient = yield from aside(is_large, lambda: _own_recipient(machine, own))
     if reason is None and own_recipient is None:
         if machine.policy.vacation_checks_recipient:
             reason = "the message was not explicitly addressed to its recipient"
@@ -86,7 +88,12 @@ def _vacation(machine: Machine, call: Call) -> Suspended:
     if reason is not None or recipient is None:
         machine.note(f"no vacation reply: {reason}")
         return
-    octets = _composed(machine, call, recipient, given_from or own_recipient)
+    text = machine.text(call.arguments[0])
+    sent_from = given_from or own_recipient
+    octets = yield from aside(
+        is_large or len(text) > LARGE_OCTETS,
+        lambda: _composed(machine, call, text, recipient, sent_from),
+    )
     machine.made(len(octets))
     sender = yield from envelope_sender(machine, machine.policy.vacation_from)
     once = Once(_handle(machine, call, recipient), call.data)
@@ -185,8 +192,9 @@ def _subject(machine: Machine, call: Call) -> str:
     return policy.vacation_subject or _DEFAULT_SUBJECT
 
 
-def _composed(machine: Machine, call: Call, recipient: Address, sender: Address | None) -> bytes:
-    reason = machine.text(call.arguments[0])
+def _composed(
+    machine: Machine, call: Call, reason: str, recipient: Address, sender: Address | None
+) -> bytes:
     fields = common_fields(machine, "vacation", str(recipient))
     if sender is not None:
         fields.append(("From", format_address(sender)))

@@ -4,6 +4,7 @@
 nothing is done to the world: actions are gathered. After a run-time error the message is kept, and nothing else done.
 """
 
+from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -39,6 +40,7 @@ INSTRUCTION_STEPS: Final = 8  # a test of a header takes so many microseconds
 OCTETS_A_STEP: Final = 64  # that are looked at
 LITERALS_A_STEP: Final = 8  # texts without variables
 QUESTION_STEPS: Final = 20  # it is made, asked, and its answer kept
+LARGE_HEADER: Final = 256 * 1024  # octets: a field of it may take more than a turn
 MAX_ANSWERS: Final = 1000  # that are kept
 MAX_NOTES: Final = 100
 
@@ -194,6 +196,8 @@ class Machine:
     def _go_on(self, work: Suspended, until: int) -> Question | Paused | None:
         """Drive a word that takes more than one step. None when it has ended."""
         while True:
+            if isinstance(self._send, RunProblem):  # of a LongWork
+                raise self._send
             try:
                 item = work.send(self._send)
             except StopIteration as end:
@@ -303,6 +307,12 @@ class Machine:
 
     def _read(self) -> Suspended:
         """The message's header, before anything else."""
+        for _ in self.message.look():
+            self.charge(FIELDS_AT_ONCE)
+            yield None
+        if self.message.header_size > LARGE_HEADER:
+            self.looked_at(self.message.header_size)
+            yield LongWork(lambda: deque(self.message.read(), 0))
         for _ in self.message.read():
             self.charge(FIELDS_AT_ONCE)
             yield None

@@ -20,6 +20,8 @@ from murder.sieve.run.addresses import Address, addresses_in, part_of
 FIELDS_AT_ONCE: Final = 100  # read in one step
 MAX_FIELDS: Final = 10_000  # that are looked at; each takes about 250 octets in memory
 MAX_EDITED: Final = 256 * 1024  # octets of a header that is written again; each time costs as much
+TEXT_A_STEP: Final = 64  # octets that are decoded in a step
+ENCODED_A_STEP: Final = 5  # with encoded words
 LOOK_OCTETS: Final = 64 * 1024  # in which the end of the header is looked for at once
 _BLANK_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _NAME: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")
@@ -48,6 +50,21 @@ class Field:
         if self._text is None:
             self._text = decode_value(self.raw_value.replace(b"\t", b" ")).strip(" \t")
         return self._text
+
+    def beginning(self, octets: int) -> str:
+        """`text`, of so many octets at most."""
+        if self._text is None and len(self.raw_value) > octets:
+            return decode_value(self.raw_value[:octets].replace(b"\t", b" ")).strip(" \t")
+        return self.text
+
+    @property
+    def steps(self) -> int:
+        """What it takes to decode `text`."""
+        if self._text is not None:
+            return 1
+        return 1 + len(self.raw_value) // (
+            ENCODED_A_STEP if b"=?" in self.raw_value else TEXT_A_STEP
+        )
 
     @property
     def addresses(self) -> list[Address]:
@@ -92,7 +109,7 @@ class Message:
     """One version. `read` is to be walked through before anything is asked of a header."""
 
     __slots__ = (
-        *("_body_start", "_by_name", "_looked", "_octets", "_structure", "_whole"),
+        *("_body_start", "_by_name", "_is_read", "_looked", "_octets", "_structure", "_whole"),
         *("fields", "is_cut", "known", "line_end"),
     )
 
@@ -100,6 +117,7 @@ class Message:
         self._octets = octets
         self._whole: Octets | None = octets
         self._body_start = len(octets)
+        self._is_read = False
         self._looked = 0  # so far no header has ended; beyond the end: that is known
         self._look()
         self.fields: list[Field] = []
@@ -119,10 +137,18 @@ class Message:
         is_known = match is not None or end >= len(self._octets)
         self._looked = len(self._octets) if is_known else end - 2  # a line end may be cut in two
 
-    def read(self) -> Iterator[None]:
+    def look(self) -> Iterator[None]:
+        """Where the header ends."""
         while self._looked < len(self._octets):
             self._look()
             yield
+
+    def read(self) -> Iterator[None]:
+        """Its fields; once."""
+        yield from self.look()
+        if self._is_read:
+            return
+        self._is_read = True
         fields, by_name = self.fields, self._by_name
         for number, header_field in enumerate(read_fields(self._octets, 0, self._body_start), 1):
             if number > MAX_FIELDS:
@@ -142,6 +168,7 @@ class Message:
         other._octets = self._octets
         other._whole = None
         other._body_start = self._body_start
+        other._is_read = True
         other._looked = self._looked
         other._structure = None
         other.is_cut = False

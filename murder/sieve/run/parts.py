@@ -10,7 +10,6 @@ from murder.mime.field import parameter_value
 from murder.model.part import Part
 from murder.sieve.check.spec import Suspended
 from murder.sieve.match.comparators import fold_ascii
-from murder.sieve.problem import RunProblem
 from murder.sieve.questions import LongWork
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import Message
@@ -22,6 +21,7 @@ HTML_STEPS: Final = 8  # times what other text costs
 
 # What nobody reads, and where it ends
 _HIDDEN: Final = {"<script": "</script", "<style": "</style", "<!--": "-->"}
+MARKUP_LETTERS: Final = 3  # by which it is known
 _MARKUP: Final = re.compile(r"</?[A-Za-z]|<[!?]")
 
 
@@ -68,10 +68,8 @@ def content_of(
     return b"".join(gathered).decode("utf-8", "surrogateescape")
 
 
-def raw_text(octets: memoryview, limit: int) -> str:
-    """Octets as they are. Raises RunProblem for too many."""
-    if len(octets) > limit:
-        raise RunProblem(f"the body is larger than what is looked at ({limit} octets)")
+def raw_text(octets: memoryview) -> str:
+    """Octets as they are."""
     return bytes(octets).decode("utf-8", "surrogateescape")
 
 
@@ -82,7 +80,7 @@ def without_markup(text: str) -> str:
     pieces: list[str] = []
     at = 0
     while at < len(text):
-        tag = _find(folded, "<", at)
+        tag = _find_markup(text, at)
         pieces += (
             html.unescape(text[cut : min(cut + WINDOW, tag)]) for cut in range(at, tag, WINDOW)
         )
@@ -93,12 +91,19 @@ def without_markup(text: str) -> str:
         if ending is not None:
             end = _find(folded, ending, at + 1)
             at = end + len(ending) if ending == "-->" else _find(folded, ">", end) + 1
-        elif _MARKUP.match(text, at):
-            at = _find(folded, ">", at) + 1
         else:
-            pieces.append("<")
-            at += 1
+            at = _find(folded, ">", at) + 1
     return "".join(pieces)
+
+
+def _find_markup(text: str, at: int) -> int:
+    """Where it begins, or the end. A `<` before anything else is text."""
+    while at < len(text):
+        match = _MARKUP.search(text, at, at + WINDOW + MARKUP_LETTERS)
+        if match is not None:
+            return match.start()
+        at += WINDOW
+    return len(text)
 
 
 def _find(text: str, what: str, at: int) -> int:
