@@ -15,6 +15,7 @@ from murder.net.connection import Connection
 from murder.net.outgoing.proving import Proof
 from murder.net.outgoing.upstream import Address, Upstreams
 
+MAX_LINES: Final = 100  # of one reply
 SLOW_OCTETS: Final = 64 * 1024
 MAX_CHALLENGES: Final = 8  # of a login there; the longest takes three
 MAX_HELD_OCTETS: Final = 256 * 1024  # of replies that nobody has asked for yet
@@ -82,9 +83,11 @@ class LineUpstream:
         """The next reply line, without its end."""
         if b"\n" not in self._held:
             await self._wait_for(lambda: b"\n" in self._held)
-        line, _, rest = self._held.partition(b"\n")
-        self._held = bytearray(rest)
-        return bytes(line.removesuffix(b"\r"))
+        held = self._held
+        end = held.find(b"\n")
+        line = bytes(held[:end])
+        del held[: end + 1]  # which copies nothing
+        return line.removesuffix(b"\r")
 
     async def _wait_for(self, is_there: Callable[[], bool]) -> None:
         if self.timeout_s == math.inf:
@@ -94,9 +97,11 @@ class LineUpstream:
             async with asyncio.timeout(self.timeout_s):
                 await self._wait_until(is_there)
         except TimeoutError:
-            self.connection.abort()
-            text = f"no answer in {self.timeout_s:g} s"
-            raise self.failure(UpstreamKind.TIMEOUT, text) from None
+            raise self._timed_out() from None
+
+    def _timed_out(self) -> UpstreamFailure:
+        self.connection.abort()
+        return self.failure(UpstreamKind.TIMEOUT, f"no answer in {self.timeout_s:g} s")
 
     async def _wait_until(self, is_there: Callable[[], bool]) -> None:
         try:
@@ -113,13 +118,22 @@ class LineUpstream:
             self._waiter = None
 
     async def replies(self) -> list[bytes]:
-        """The lines of one SMTP-like reply, `250-` to `250 `."""
+        """The lines of one SMTP-like reply, `250-` to `250 `. Once it has begun, all of it comes within one wait."""
         lines = [await self.line()]
+        if lines[0][3:4] == b"-":
+            limit_s = None if self.timeout_s == math.inf else self.timeout_s
+            try:
+                async with asyncio.timeout(limit_s):
+                    await self._more_lines(lines)
+            except TimeoutError:
+                raise self._timed_out() from None
+        return lines
+
+    async def _more_lines(self, lines: list[bytes]) -> None:
         while lines[-1][3:4] == b"-":
             lines.append(await self.line())
-            if len(lines) > 100:
+            if len(lines) > MAX_LINES:
                 raise self.failure(UpstreamKind.PROTOCOL, "an endless reply")
-        return lines
 
     @property
     def has_said_more(self) -> bool:

@@ -1,0 +1,44 @@
+"""Replies of a server that says much at once: each line costs what it has, not what stands behind it."""
+
+import asyncio
+import tracemalloc
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.outgoing.lines import MAX_HELD_OCTETS, MAX_LINES, LineUpstream
+
+
+async def test_a_line_is_taken_without_a_copy_of_what_is_behind_it() -> None:
+    upstream = LineUpstream(cast(Any, SimpleNamespace(server="be.test")), 60)
+    upstream.received(b"250 x\r\n" * (MAX_HELD_OCTETS // 7))
+    assert await upstream.line() == b"250 x"
+    tracemalloc.start()
+    try:
+        lines = [await upstream.line() for _ in range(100)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert lines == [b"250 x"] * 100
+    assert peak < MAX_HELD_OCTETS // 4
+
+
+async def test_a_reply_that_drips_is_waited_for_once() -> None:
+    """Not once for each of its lines."""
+    upstream = LineUpstream(cast(Any, SimpleNamespace(server="be.test")), 0.2)
+    upstream.connection = cast(
+        Any, SimpleNamespace(abort=lambda: None, acknowledge_now=lambda: None)
+    )
+
+    async def drip() -> None:
+        for _ in range(MAX_LINES):
+            upstream.received(b"250-x\r\n")
+            await asyncio.sleep(0.02)
+
+    dripping = asyncio.ensure_future(drip())
+    with pytest.raises(UpstreamFailure) as caught:
+        await upstream.replies()
+    dripping.cancel()
+    assert caught.value.kind is UpstreamKind.TIMEOUT
