@@ -28,6 +28,7 @@ from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.scripts.copies import write_in_turns
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
 from murder.roles.backend.scripts.places import find_kept
+from murder.roles.backend.scripts.smtp import Lmtp, Smtp, SmtpOverTls
 from murder.roles.backend.scripts.worklist import Worklist
 from murder.roles.backend.shared import Backend
 from murder.roles.backend.traced import Unattended, trace_append
@@ -226,12 +227,12 @@ def _connected(config: SubmissionConfig, own_name: str, context: ssl.SSLContext)
     server = config.server
     assert server is not None
     if config.protocol == "lmtp":
-        return smtplib.LMTP(server.host, server.port, own_name, timeout=config.timeout_s)
+        return Lmtp(server.host, server.port, own_name, timeout=config.timeout_s)
     if config.tls == "implicit":
-        return smtplib.SMTP_SSL(
+        return SmtpOverTls(
             server.host, server.port, own_name, timeout=config.timeout_s, context=context
         )
-    return smtplib.SMTP(server.host, server.port, own_name, timeout=config.timeout_s)
+    return Smtp(server.host, server.port, own_name, timeout=config.timeout_s)
 
 
 def _transaction(client: smtplib.SMTP, notes: Notes, recipients: list[str], sent: Sent) -> None:
