@@ -30,6 +30,7 @@ from murder.wire.mupdate import Banner, Kind, Response, Verb
 SERVICE: Final = "mupdate"  # as Kerberos calls it
 MASTER_ROLE: Final = "mupdate"
 SCRAM: Final = "SCRAM-SHA-256"
+MAX_BEFORE_LOGIN: Final = 200  # things that it says until then; a banner, and three answers with their challenges
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ class Link:
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self._pump_is_due = False  # its turn is over, the next one is asked for
+        self._has_ended = False  # nothing more comes
+        self._said = 0  # things, up to the login
 
     def failure(self, kind: UpstreamKind, text: str, cure: str = "") -> UpstreamFailure:
         return UpstreamFailure(kind, self.target.name, text, cure)
@@ -119,7 +122,11 @@ class Link:
         pass
 
     def lost(self, error: Exception | None) -> None:
-        self._take_what_came()
+        self._has_ended = True
+        if not self._pump_is_due:  # else behind all that came before: an OK counts
+            self._end()
+
+    def _end(self) -> None:
         self.is_lost = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -147,7 +154,7 @@ class Link:
 
     def resume(self) -> None:
         self._paused = False
-        if not self._pump_is_due:
+        if not self._pump_is_due and not self.is_lost:
             self._pump()
 
     def _pump(self) -> None:
@@ -158,7 +165,9 @@ class Link:
         try:
             while not self._paused:
                 if (event := self.session.next_event()) is None:
-                    if self.connection is not None:
+                    if self._has_ended:
+                        self._end()
+                    elif self.connection is not None:
                         self.connection.resume_reading()
                     return
                 sink(event)
@@ -168,7 +177,12 @@ class Link:
                     if self.connection is not None:
                         self.connection.pause_reading()
                     return
+            if self._has_ended:
+                self._end()  # who pauses does not wait for what is left
         except BadSyntax as error:
+            if self._has_ended:
+                self._end()  # which has cut it off
+                return
             self.abort()
             if self._on_lost is not None:
                 on_lost, self._on_lost = self._on_lost, None
@@ -178,15 +192,6 @@ class Link:
         self._pump_is_due = False
         if not self.is_lost:
             self._pump()
-
-    def _take_what_came(self) -> None:
-        """What waits for its turn when the connection ends, at most one read, was said all the same: an OK counts."""
-        sink = self._sink if self._pump_is_due else None
-        try:
-            while sink is not None and (event := self.session.next_event()) is not None:
-                sink(event)
-        except BadSyntax:
-            pass  # the end of the connection cut it off
 
     def abort(self) -> None:
         if self.connection is not None:
@@ -219,6 +224,9 @@ class Link:
             if self.connection is not None:
                 self.connection.resume_reading()
             await self._waiter
+        self._said += 1
+        if self._said > MAX_BEFORE_LOGIN:
+            raise BadSyntax("it says more before the login than any master does")
         return event
 
     async def _answer(self, tag: bytes) -> Response:

@@ -21,7 +21,7 @@ from murder.roles.mupdate.database.record import Block, pack_row
 from murder.roles.mupdate.remote import client as client_module
 from murder.roles.mupdate.remote import dump as dump_module
 from murder.roles.mupdate.remote.client import MasterClient
-from murder.roles.mupdate.remote.link import Target, open_link
+from murder.roles.mupdate.remote.link import MAX_BEFORE_LOGIN, Link, Target, open_link
 from murder.roles.mupdate.remote.parts import PIECE_COST, parts_of
 from murder.roles.mupdate.remote.replica import Replica, Timing
 from tests.kit.waiting import until_soon
@@ -213,3 +213,40 @@ async def test_long_rows_of_a_dump_wait_in_small_batches(
     assert dump._queue is queue
     await dump.cancel()
     mailboxes.close()
+
+
+async def test_what_a_master_said_before_it_went_is_taken_in_turns() -> None:
+    """All of it counts, and is heard before its end is; nobody waits for it meanwhile."""
+    told: list[object] = []
+    link = Link(Target("h", 1))
+    link.session.authenticated()
+    link.take_over(told.append, lambda failure: told.append(failure))
+    link.received(b'X1 OK "done"\r\n' * 30_000)
+    link.lost(None)
+    assert 0 < len(told) < 30_000
+    await until_soon(lambda: link.is_lost, "its end")
+    assert len(told) == 30_001
+    assert isinstance(told[-1], UpstreamFailure) and told[-1].kind is UpstreamKind.LOST
+
+
+@pytest.mark.parametrize("before", [b"", b'* AUTH PLAIN\r\n* OK MUPDATE "m" "other" "0" "(master)"\r\n'])
+async def test_a_master_that_says_much_before_it_lets_in_is_left(before: bytes) -> None:
+    """Whatever that is: challenges, or answers to nothing."""
+    said = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal said
+        writer.write(before)
+        with suppress(ConnectionError):
+            while not writer.transport.is_closing():
+                writer.write(b"Q OK\r\n" * 1000 if said % 2 else b"eA==\r\n" * 1000)
+                said += 1
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = int(server.sockets[0].getsockname()[1])
+        with pytest.raises(UpstreamFailure) as caught:
+            await open_link(Target("127.0.0.1", port, user="ana", password="x"))
+    assert caught.value.kind is UpstreamKind.PROTOCOL
+    assert MAX_BEFORE_LOGIN < 1000
