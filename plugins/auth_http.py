@@ -25,6 +25,7 @@ from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.api.authorities import context_believing
+from murder.api.http import make_client
 from murder.errors import UpstreamFailure, UpstreamKind, why_not_believed
 
 if TYPE_CHECKING:
@@ -223,17 +224,10 @@ class AuthHttp:
 
     def _client(self) -> httpx.AsyncClient:
         """One for each event loop: its connections are kept, and die with it."""
-        import httpx
-
         loop = asyncio.get_running_loop()
         if self._made is None or self._made[0] is not loop:
             settings = self._settings
-            limits = httpx.Limits(
-                max_connections=settings.at_once, max_keepalive_connections=settings.at_once
-            )
-            client = httpx.AsyncClient(
-                verify=self._verify, limits=limits, timeout=settings.timeout_s, trust_env=False
-            )
+            client = make_client(self._verify, settings.timeout_s, 0, settings.at_once)
             self._made = (loop, client)
         return self._made[1]
 

@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
     def _take(self, message: Message) -> None:
         if message.number == messages.NOTICE_OF_DISCONNECTION:
             self._why = f"it closes the connection: {message.value}"
+            self._end(UpstreamKind.LOST, self._why)
             return
         waiting = self._waiting.get(message.number)
         if waiting is None or waiting.done.done():

@@ -322,3 +322,31 @@ class Turns:
     async def __aexit__(self, *_: object) -> None:
         sys.settrace(self._before)
         self._ticking.cancel()
+
+
+class Calls:
+    """How often a function of this name is called in the longest turn of the event loop's thread, while this is entered."""
+
+    def __init__(self, name: str) -> None:
+        self.longest = 0
+        self._name = name
+        self._calls = 0
+        self._profiled = Profiled(self._note)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        self._calls += event == "call" and frame.f_code.co_name == self._name
+
+    async def _tick(self) -> None:
+        while True:
+            self._calls = 0
+            await asyncio.sleep(0)
+            self.longest = max(self.longest, self._calls)
+
+    async def __aenter__(self) -> Self:
+        self._ticking = asyncio.ensure_future(self._tick())
+        self._profiled.__enter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._profiled.__exit__()
+        self._ticking.cancel()

@@ -19,6 +19,7 @@ import h11
 from murder import __version__
 from murder.config import Config, TracesConfig
 from murder.log import logger
+from murder.net.turns import aside, line_up
 from murder.trail.spans import Span, Spans, Value
 
 PATH: Final = "/v1/traces"
@@ -29,6 +30,9 @@ LAST_S: Final = 1.0  # for what waits when the role ends
 # What may be taken later, by the specification
 AGAIN: Final = frozenset({429, 502, 503, 504})
 MAX_ANSWER: Final = 64 * 1024  # octets
+READ_OCTETS: Final = (
+    1024  # of it, in one turn: HTTP's grammar takes its time for each provisional answer
+)
 STATUS_ERROR: Final = 2  # trace.proto, Status.StatusCode
 
 
@@ -60,6 +64,7 @@ class Exporter:
         self._task: asyncio.Task[None] | None = None
         self._is_away = False
         self._retry_s = RETRY_MIN_S
+        self._context: ssl.SSLContext | None = None  # kept: the system's authorities are many
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -100,6 +105,7 @@ class Exporter:
 
     def _say_away(self, problem: str) -> float:
         """In the log, once until it is there again; how long to wait."""
+        self._context = None  # it may be another authority's now
         if not self._is_away:
             self._is_away = True
             collector = str(self._config().traces.collector)
@@ -118,7 +124,8 @@ class Exporter:
                 continue
             sent, left = True, batch  # also where the role ends in the middle of it
             try:
-                await post(config.traces, format_spans(batch, self._resource(config, name)))
+                body = await aside(format_spans, batch, self._resource(config, name))
+                await post(config.traces, body, await self._tls(config.traces))
                 left = []
             except NotTaken as problem:
                 if problem.is_for_good:
@@ -130,6 +137,11 @@ class Exporter:
             part.spans.note_sent(len(batch))
             self._is_away = False
         return sent
+
+    async def _tls(self, traces: TracesConfig) -> ssl.SSLContext | None:
+        if traces.tls and self._context is None:
+            self._context = await aside(ssl.create_default_context)
+        return self._context if traces.tls else None
 
     def _resource(self, config: Config, role: str) -> Mapping[str, Value]:
         """Who tells, by the semantic conventions of resources."""
@@ -189,8 +201,8 @@ def _value(value: Value) -> dict[str, Any]:
             return {"stringValue": value}
 
 
-async def post(traces: TracesConfig, body: bytes) -> None:
-    """One request on a connection of its own. Raises NotTaken."""
+async def post(traces: TracesConfig, body: bytes, context: ssl.SSLContext | None = None) -> None:
+    """One request on a connection of its own, under TLS with this context. Raises NotTaken."""
     collector = traces.collector
     if collector is None:
         raise NotTaken("no collector is configured", is_for_good=True)
@@ -206,7 +218,6 @@ async def post(traces: TracesConfig, body: bytes) -> None:
             ("Connection", "close"),
         ],
     )
-    context = ssl.create_default_context() if traces.tls else None
     try:
         async with asyncio.timeout(traces.timeout_s):
             reader, writer = await asyncio.open_connection(
@@ -237,7 +248,8 @@ async def _exchange(
         if isinstance(reply, h11.Response):
             return reply.status_code
         if reply is h11.NEED_DATA:
-            data = await reader.read(left)
+            await line_up()
+            data = await reader.read(min(left, READ_OCTETS))
             left -= len(data)
             grammar.receive_data(data)
             if left <= 0:

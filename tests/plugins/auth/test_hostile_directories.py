@@ -23,7 +23,7 @@ from plugins.auth_ldap.directory import Directory
 from plugins.auth_ldap.settings import Settings as LdapSettings
 from plugins.auth_oauth import OAuth
 from plugins.auth_oauth import Settings as OAuthSettings
-from tests.kit.steps import Turns
+from tests.kit.steps import Calls, Turns
 from tests.rooms.frontend.server import served
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
@@ -96,6 +96,20 @@ async def test_a_directory_that_never_ends_is_left(speak: Speak, problem: str) -
     assert problem in text
 
 
+async def test_a_directory_that_says_it_goes_is_believed() -> None:
+    """Once: it may say so without end."""
+    notice = ber.element(
+        messages.EXTENDED_DONE,
+        ber.integer(52, ber.ENUMERATED),
+        ber.octets(b""),
+        ber.octets(b"shut down"),
+    )
+    async with speaking(endless(operation=notice, number=0)) as port:
+        kind, text = await kind_of(directory(port, timeout_s=60).lookup("ana"))
+    assert kind is UpstreamKind.LOST
+    assert "shut down" in text
+
+
 async def test_a_large_entry_is_no_long_turn() -> None:
     octets = answer(1, entry(*[b""] * 400_000))
     async with Turns() as turns:
@@ -159,6 +173,30 @@ async def test_a_script_that_answers_so_lets_nobody_in(speak: Speak) -> None:
             assert await chain.decide(HERE, "ana", b"secret") is not None
         except UpstreamFailure as failure:
             assert failure.kind in (UpstreamKind.TIMEOUT, UpstreamKind.LOST)
+
+
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+PROVISIONAL = b"HTTP/1.1 100 \r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "speak",
+    [web(CHUNKED, again=b"1\r\n \r\n"), web(again=PROVISIONAL)],
+    ids=["chunks", "provisional"],
+)
+async def test_a_provider_that_never_ends_leaves_the_others_their_turn(speak: Speak) -> None:
+    async with speaking(speak) as port, Calls("next_event") as looked:
+        kind, _ = await kind_of(introspecting(port, 60).check_token(HERE, "", "token"))
+    assert kind in (UpstreamKind.PROTOCOL, UpstreamKind.LOST)
+    assert 10 < looked.longest < 300
+
+
+async def test_a_script_that_never_ends_leaves_the_others_their_turn() -> None:
+    async with speaking(web(again=PROVISIONAL)) as port, Calls("next_event") as looked:
+        script = AuthHttp(HttpSettings(f"http://127.0.0.1:{port}/", timeout_s=60))
+        kind, _ = await kind_of(script.check(HERE, "ana", b"x"))
+    assert kind is UpstreamKind.LOST
+    assert 10 < looked.longest < 300
 
 
 def introspecting(port: int, timeout_s: float) -> OAuth:

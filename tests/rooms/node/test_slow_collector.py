@@ -15,6 +15,7 @@ from murder.config.value import Endpoint
 from murder.node.process.otlp import MAX_ANSWER, Exporter, NotTaken, post
 from murder.trail.figures import Figures
 from murder.trail.spans import MAX_BATCH, Kind, Span, Spans, new_id
+from tests.kit.steps import Calls
 
 BODY = b"x" * 12_000_000  # more than kernels take on their own
 
@@ -60,9 +61,11 @@ async def test_an_answer_without_end_is_broken_off() -> None:
         host, port = server.sockets[0].getsockname()
         traces = replace(TracesConfig(), collector=Endpoint(host, port), timeout_s=60.0)
         with pytest.raises(NotTaken, match="without end"):
-            await post(traces, b"{}")
+            async with Calls("next_event") as looked:
+                await post(traces, b"{}")
         await ended.wait()
     assert said > MAX_ANSWER
+    assert 10 < looked.longest < 300
 
 
 @dataclass

@@ -6,7 +6,7 @@ have the thread, or the memory, for ever.
 
 import smtplib
 import socket
-import time
+from time import monotonic
 from typing import Final
 
 MAX_REPLY: Final = 64 * 1024  # octets; an EHLO has twenty lines
@@ -26,7 +26,7 @@ class Replies:
     def begin(self) -> None:
         """A reply is waited for from now on."""
         self._left = MAX_REPLY
-        self._ends_at = time.monotonic() + self._timeout_s
+        self._ends_at = monotonic() + self._timeout_s
 
     def readline(self, most: int) -> bytes:
         """As of a file. Raises OSError for what takes too long, or is too much."""
@@ -45,7 +45,7 @@ class Replies:
         return line
 
     def _receive(self) -> bytes:
-        left_s = self._ends_at - time.monotonic()
+        left_s = self._ends_at - monotonic()
         if left_s <= 0:
             raise TimeoutError(f"no whole reply in {self._timeout_s:g} s")
         self._sock.settimeout(left_s)

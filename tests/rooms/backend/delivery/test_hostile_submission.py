@@ -5,6 +5,7 @@ import asyncio
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,7 +21,7 @@ from murder.roles.backend.scripts.submission import Notes, submit
 @pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
 @pytest.mark.parametrize("answers_first", [0, 1, 3])
 async def test_a_reply_without_end_is_broken_off(
-    protocol: str, answers_first: int, tmp_path: Path
+    protocol: Literal["smtp", "lmtp"], answers_first: int, tmp_path: Path
 ) -> None:
     """In place of the greeting, of the answer to EHLO, or to RCPT."""
     said = 0
@@ -55,7 +56,7 @@ def test_a_reply_that_drips_takes_no_longer_than_the_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr(smtp.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("murder.roles.backend.scripts.smtp.monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(smtp, "READ_OCTETS", 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -229,7 +229,9 @@ async def test_what_a_master_said_before_it_went_is_taken_in_turns() -> None:
     assert isinstance(told[-1], UpstreamFailure) and told[-1].kind is UpstreamKind.LOST
 
 
-@pytest.mark.parametrize("before", [b"", b'* AUTH PLAIN\r\n* OK MUPDATE "m" "other" "0" "(master)"\r\n'])
+@pytest.mark.parametrize(
+    "before", [b"", b'* AUTH PLAIN\r\n* OK MUPDATE "m" "other" "0" "(master)"\r\n']
+)
 async def test_a_master_that_says_much_before_it_lets_in_is_left(before: bytes) -> None:
     """Whatever that is: challenges, or answers to nothing."""
     said = 0
