@@ -52,7 +52,7 @@ async def begin(upstreams: Upstreams, upstream: LineUpstream) -> Mapping[bytes, 
 
 async def _hear_capabilities(upstream: LineUpstream) -> Mapping[bytes, bytes]:
     capabilities: dict[bytes, bytes] = {}
-    while True:
+    for _ in range(MAX_CAPABILITIES + 1):  # one may come again and again
         line = await upstream.line()
         status = parse_status(line + b"\r\n")
         if status is not None:
@@ -60,9 +60,11 @@ async def _hear_capabilities(upstream: LineUpstream) -> Mapping[bytes, bytes]:
                 raise upstream.failure(UpstreamKind.PROTOCOL, "it greets with an error")
             return capabilities
         row = parse_capability(line)
-        if row is None or len(capabilities) >= MAX_CAPABILITIES or len(row[1]) > MAX_SHOWN:
+        if row is None or len(row[1]) > MAX_SHOWN:
             raise upstream.failure(UpstreamKind.PROTOCOL, "it says what is no capability")
         capabilities[row[0]] = row[1]
+    text = f"it offers more than {MAX_CAPABILITIES} capabilities"
+    raise upstream.failure(UpstreamKind.PROTOCOL, text)
 
 
 async def tell(upstream: LineUpstream, command: bytes) -> None:

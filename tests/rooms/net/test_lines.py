@@ -8,7 +8,9 @@ from typing import Any, cast
 import pytest
 
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.outgoing import managesieve
 from murder.net.outgoing.lines import MAX_HELD_OCTETS, MAX_LINES, LineUpstream
+from tests.kit.waiting import pause_here
 
 
 async def test_a_line_is_taken_without_a_copy_of_what_is_behind_it() -> None:
@@ -35,10 +37,21 @@ async def test_a_reply_that_drips_is_waited_for_once() -> None:
     async def drip() -> None:
         for _ in range(MAX_LINES):
             upstream.received(b"250-x\r\n")
-            await asyncio.sleep(0.02)
+            await pause_here(0.02, "between two lines of a backend that drips")
 
     dripping = asyncio.ensure_future(drip())
     with pytest.raises(UpstreamFailure) as caught:
         await upstream.replies()
     dripping.cancel()
     assert caught.value.kind is UpstreamKind.TIMEOUT
+
+
+async def test_a_capability_that_comes_again_and_again_is_no_greeting() -> None:
+    upstream = LineUpstream(cast(Any, SimpleNamespace(server="be.test")), 60)
+    said = b'"X" "y"\r\n' * 20_000
+    upstream.received(said)
+    with pytest.raises(UpstreamFailure) as caught:
+        await managesieve.begin(cast(Any, None), upstream)
+    assert caught.value.kind is UpstreamKind.PROTOCOL
+    left = len(upstream.take_rest())
+    assert left > len(said) - 9 * 2 * managesieve.MAX_CAPABILITIES
