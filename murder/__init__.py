@@ -11,7 +11,8 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     sieve      filters: a script and a message in, a list of actions out
     api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral;
                api.contract is what every plugin of a kind must keep to: `murder plugin check`
-    kit        what a store may be built of: rows in SQLite, UIDs, messages on their way in, copies between mailboxes
+    kit        what a store may be built of: rows in SQLite, UIDs, messages on their way in, copies between mailboxes;
+               and what a plugin asks an HTTP server with
     session    state: who may say what, when; sans-IO
     log        the log, and every event it knows
     trail      what can be asked about later: files of lines beside the log

@@ -25,8 +25,8 @@ from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.api.authorities import context_believing
-from murder.api.http import make_client
 from murder.errors import UpstreamFailure, UpstreamKind, why_not_believed
+from murder.kit.http import make_client
 
 if TYPE_CHECKING:
     import httpx

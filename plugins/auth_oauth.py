@@ -29,8 +29,8 @@ from urllib.parse import urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.api.authorities import context_believing
-from murder.api.http import make_client, read_body
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind, why_not_believed
+from murder.kit.http import make_client, read_body
 
 if TYPE_CHECKING:
     import httpx

@@ -68,7 +68,8 @@ MAY_USE = {  # third party -> the rooms that may know it
     "google": {"plugins"},  # protobuf
     "grpclib": {"plugins"},
     "h2": {"plugins"},
-    "httpx": {"plugins"},
+    "httpcore": {"kit"},
+    "httpx": {"kit", "plugins"},
     "jwt": {"plugins"},
     "lmdb": {"roles.mupdate"},
     "pluggy": {"api", "hooks"},
@@ -81,6 +82,7 @@ MAY_USE = {  # third party -> the rooms that may know it
 IN_ORDER = {  # room -> its modules and rooms, each importing only those before it
     "kit": (
         *(
+            "http",
             "schema",
             "root",
             "numbers",
