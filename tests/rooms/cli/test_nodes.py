@@ -44,6 +44,17 @@ def test_a_folder_is_beside_the_file_that_names_it(tmp_path: Path) -> None:
     ]
 
 
+def test_this_hosts_own_node_is_a_folder_wherever_its_file_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mx1/data/control").mkdir(parents=True)
+    (tmp_path / "mx1/data/control/frontend-0.sock").touch()
+    (tmp_path / "mx1/murder.toml").write_text('[node]\nname = "mx1"\ndata = "data"\n')
+    monkeypatch.chdir(tmp_path)
+    relative = Reach(load_config(Path("mx1/murder.toml")), lambda user: "")
+    assert places(relative) == [str(tmp_path / "mx1/data")]
+
+
 @pytest.mark.parametrize(
     ("told", "off"), [(100.0, 0), (107.0, 0), (110.0, 0), (94.0, -6.0), (130.0, 20.0)]
 )

@@ -93,10 +93,11 @@ class NodeAnswers:
 
 def places(reach: Reach) -> list[str]:
     """`[operator] nodes`, else those that `learn` has found; and this host's own node where it has run, or may have."""
-    beside = reach.config.file.parent  # as for all folders of the file
+    # as for all folders of the file; a path that is not whole would be taken for a host
+    beside = reach.config.file.parent.absolute()
     named = reach.config.operator.nodes or reach.learned or ()
     asked = [str(beside / place) if _is_local(place) else place for place in named]
-    own = control_folder(reach.config)
+    own = control_folder(reach.config).absolute()
     try:
         has_own = bool(sockets_in(own))
     except PermissionError:
