@@ -22,6 +22,8 @@ from murder.node.process.preflight import (
     check_start,
     data_problems,
     node_account,
+    paths_not_open,
+    paths_of_plugins,
     roles_wanted,
 )
 from murder.node.process.server import ports_of, running
@@ -72,8 +74,12 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
             problems += [Problem(config_file, *flaw) for flaw in flaws_of_site(loaded)]
         account = node_account(loaded)
         if account is not None:
+            paths = paths_of_plugins(_settings(loaded))
             with acting_as(account):
-                problems += [*_file_problems(config_file, wanted), *data_problems(loaded)]
+                mine = [*_file_problems(config_file, wanted), *data_problems(loaded)]
+                known = {problem.key for problem in mine}
+                problems += mine
+                problems += [p for p in paths_not_open(loaded, paths) if p.key not in known]
     except ConfigError as error:
         problems += error.problems
     problems = list(dict.fromkeys(problems))
@@ -108,12 +114,17 @@ def _plugged(loaded: Config) -> Sequence[Service]:
         return ()
 
 
+def _settings(loaded: Config) -> Mapping[str, object]:
+    """Of the plugins in use; none where they cannot be read, which the check of the file says."""
+    try:
+        return load_plugins(loaded, ()).settings
+    except ConfigError:
+        return {}
+
+
 def _settings_of(loaded: Config) -> Mapping[str, type]:
     """Of the plugins that come with it, and of those that are used, by name."""
-    try:
-        used = load_plugins(loaded, ()).settings
-    except ConfigError:
-        used = {}
+    used = _settings(loaded)
     return bundled_settings() | {name: type(made) for name, made in used.items()}
 
 

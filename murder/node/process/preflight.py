@@ -7,7 +7,8 @@ import contextlib
 import os
 import pwd
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -187,6 +188,28 @@ def acting_as(account: pwd.struct_passwd) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(group)
         os.setgroups(groups)
+
+
+def paths_of_plugins(settings: Mapping[str, object]) -> list[tuple[str, Path]]:
+    """What plugins' settings name that is there: keys (`plugins.auth_pam.folder`) and paths. As root, who sees all."""
+    return [
+        (f"plugins.{name}.{key.name}", path)
+        for name, made in settings.items()
+        if is_dataclass(made)
+        for key in fields(made)
+        if isinstance(path := getattr(made, key.name), Path) and path.exists()
+    ]
+
+
+def paths_not_open(config: Config, paths: Sequence[tuple[str, Path]]) -> Iterator[Problem]:
+    """Those that who looks (the effective user) may not open: plugins find that out when somebody logs in."""
+    user = user_name()
+    for key, path in paths:
+        if os.access(path, os.R_OK, effective_ids=True):
+            continue
+        cure = f"`chown {user}: {path}`, or, where it is of a group, `usermod -aG GROUP {user}`"
+        text = f"{path} cannot be opened by {user}, as whom the node runs; {cure}"
+        yield Problem(config.file, key, text)
 
 
 def check_plugins(plugins: Plugins, roles: Sequence[str]) -> list[Problem]:

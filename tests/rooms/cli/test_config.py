@@ -259,6 +259,17 @@ def test_root_looks_as_the_user_that_the_node_runs_as(capsys: Capture) -> None:
         ]
         os.chown(key, nobody.pw_uid, nobody.pw_gid)
         assert check(folder, good(folder), capsys) == (0, [])
+        # what plugins read when somebody logs in only
+        keytab = folder / "murder.keytab"
+        keytab.write_bytes(b"\5\2")
+        keytab.chmod(0o600)
+        text = good(folder) + '[plugins]\nuse = ["sasl_gssapi"]\n'
+        text += f'[plugins.sasl_gssapi]\nkeytab = "{keytab}"\nrealms = ["EXAMPLE.ORG"]\n'
+        code, (line,) = check(folder, text, capsys)
+        assert code == 2
+        assert line.startswith(f"plugins.sasl_gssapi.keytab: {keytab} cannot be opened by nobody")
+        os.chown(keytab, nobody.pw_uid, nobody.pw_gid)
+        assert check(folder, text, capsys) == (0, [])
         os.chown(folder / "data", 0, 0)
         text = good(folder).replace("[node]\n", '[node]\nuser = "nobody"\n')
         code, lines = check(folder, text, capsys)
