@@ -10,6 +10,7 @@ import pytest
 from murder.api.store import MailboxStore
 from murder.config import Config
 from murder.errors import Refusal
+from murder.model.identity import Identity, Login
 from murder.model.name import MailboxName
 from murder.roles.backend.role import BackendRole
 from tests.kit.peer import Peer
@@ -101,6 +102,19 @@ async def test_an_inbox_is_made_at_the_first_login_where_that_is_configured(
         client = await logged_in(running.address, "zoe")
         answer = await client.tagged(b"a SELECT INBOX\r\n")
         assert answer.startswith(b"a OK" if wanted else b"a NO [NONEXISTENT]")
+        client.writer.close()
+
+
+async def test_a_node_and_a_proxy_get_no_inbox_of_their_own(tmp_path: Path) -> None:
+    config = config_in(tmp_path, create_inbox=True, proxies=("zoe",))
+    async with running_backend(tmp_path, users=(), config=config) as running:
+        client = await logged_in(running.address, "zoe")
+        node = Login("be2.test", Identity("be2.test"), proxy="be2.test")
+        ana = Login("ana", Identity("ana"), proxy="be2.test")
+        for login in (node, ana):
+            await running.backend.ensure_inbox(login)
+        names = [entry.name for entry in running.backend.mailboxes.list.walk()]
+        assert names == [b"user.ana"]
         client.writer.close()
 
 
