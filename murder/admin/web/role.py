@@ -59,7 +59,9 @@ class WebRole:
         return {WEB: self._serve}
 
     def _serve(self, connection: Connection) -> HttpConnection:
-        is_welcome = contains(self._config.web.allow, connection.peer)
+        def is_welcome() -> bool:
+            return contains(self._config.web.allow, connection.peer)
+
         return HttpConnection(connection, self._site, is_welcome=is_welcome, needs_login=True)
 
     def reload(self, config: Config) -> None:

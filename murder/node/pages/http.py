@@ -54,9 +54,10 @@ class HttpConnection:
         connection: Connection,
         handle: Handler,
         *,
-        is_welcome: bool,
+        is_welcome: Callable[[], bool],
         needs_login: bool = False,
     ) -> None:
+        """`is_welcome` is asked at each request: connections are kept for long, and rules may change meanwhile."""
         self._connection = connection
         self._handle = handle
         self._is_welcome = is_welcome
@@ -72,7 +73,7 @@ class HttpConnection:
 
     def begin(self) -> None:
         self._connection.read_at_most(MAX_HEAD)
-        if self._is_welcome and not self._needs_login:
+        if self._is_welcome() and not self._needs_login:
             self._connection.became_known()
         self._wait()
 
@@ -155,8 +156,9 @@ class HttpConnection:
         self._go_on()
 
     async def _respond(self, request: h11.Request) -> Response:
-        if not self._is_welcome:
-            return Response(403, b"This address may not ask here\n")
+        if not self._is_welcome():
+            text = b"This address may not ask here\n"
+            return Response(403, text, headers={"Connection": "close"})
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
         given = Request(
             request.method.decode("ascii"),

@@ -368,7 +368,9 @@ class RoleServer:
         return {spec.name: (spec, service) for spec, service in services.items()}
 
     def _metrics(self, connection: Connection) -> HttpConnection:
-        is_welcome = contains(self._config.metrics.allow, connection.peer)
+        def is_welcome() -> bool:
+            return contains(self._config.metrics.allow, connection.peer)
+
         return HttpConnection(connection, self._pages, is_welcome=is_welcome)
 
     async def _listen(

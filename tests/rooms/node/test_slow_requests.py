@@ -19,7 +19,7 @@ async def handle(_: Request) -> Response:
 
 
 def serve(connection: Connection) -> HttpConnection:
-    return HttpConnection(connection, handle, is_welcome=True)
+    return HttpConnection(connection, handle, is_welcome=lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,31 @@ async def test_who_drips_is_let_go_amid_their_request(
         listener.abort()
 
 
+async def test_who_may_ask_is_asked_anew_at_each_request() -> None:
+    """A scraper keeps its connection for days, and the configuration is read again meanwhile."""
+    welcome = True
+    sock = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(
+        sock,
+        lambda connection: HttpConnection(connection, handle, is_welcome=lambda: welcome),
+        Bounds(),
+    )
+    await listener.start()
+    get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        reader, writer = await asyncio.open_connection(*sock.getsockname()[:2])
+        writer.write(get)
+        assert (await reader.readuntil(b"whole\n")).startswith(b"HTTP/1.1 200 ")
+        welcome = False
+        writer.write(get)
+        refused = await reader.read()  # to the end: who is let in later comes anew
+        assert refused.startswith(b"HTTP/1.1 403 ") and b"Connection: close" in refused
+        writer.close()
+    finally:
+        listener.stop_accepting()
+        listener.abort()
+
+
 async def test_of_who_is_refused_nothing_is_kept_and_little_is_read() -> None:
     """Sockets that send a request without end, again and again: what each had sent stayed with its connection."""
     made: list[HttpConnection] = []
@@ -61,7 +86,7 @@ async def test_of_who_is_refused_nothing_is_kept_and_little_is_read() -> None:
             super().received(data)
 
     def serve_measured(connection: Connection) -> HttpConnection:
-        made.append(Measured(connection, handle, is_welcome=True))
+        made.append(Measured(connection, handle, is_welcome=lambda: True))
         return made[-1]
 
     sock = socket.create_server(("127.0.0.1", 0))
