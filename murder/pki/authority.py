@@ -335,9 +335,9 @@ def flaws_of(
         flaws.append(Flaw("ca", str(error)))
     if certificate is None or key is None or flaws:
         return flaws
-    flaws += [Flaw("certificate", text) for text in _date_flaws(certificate_path, certificate, now)]
+    flaws += [Flaw("certificate", text) for text in date_flaws(certificate_path, certificate, now)]
     if authority_path is not None:
-        dated = [_date_flaws(authority_path, authority, now) for authority in authorities]
+        dated = [date_flaws(authority_path, authority, now) for authority in authorities]
         if all(dated):
             flaws += [Flaw("ca", text) for text in dated[0]]
         if not any(has_signed(authority, certificate) for authority in authorities):
@@ -359,10 +359,11 @@ def has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bo
     return True
 
 
-def _date_flaws(path: Path, certificate: x509.Certificate, now: datetime) -> list[str]:
+def date_flaws(path: Path, certificate: x509.Certificate, now: datetime) -> list[str]:
+    """Whether the certificate of that file does not count yet, or no longer."""
     if certificate.not_valid_after_utc < now:
         ended = certificate.not_valid_after_utc.date()
-        return [f"{path}: expired on {ended}; renew it with `murder ca issue`"]
+        return [f"{path}: expired on {ended}; renew it with `murder init`, or `murder ca issue`"]
     if certificate.not_valid_before_utc > now:
         begins = certificate.not_valid_before_utc.date()
         return [f"{path}: is valid from {begins} only; look at this host's clock"]

@@ -281,6 +281,9 @@ def _told(
         )
     else:
         yield "Nothing has changed for any host."
+    certificate = f"{operator.name}.pem"
+    if not is_new and certificate in operator.changed:
+        yield f"The certificate of {operator.name} is new, too: {operator.folder / certificate}"
     for host in prepared:
         if host.kept:
             yield f"{host.folder / CONFIG} was changed by hand and stays; murder.toml.new beside it has what is new."

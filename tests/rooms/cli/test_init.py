@@ -7,17 +7,19 @@ import json
 import os
 import pty
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import tomli
 
+import murder.pki.authority
 from murder.admin.cli import main
 from murder.admin.cli.site import site_from
 from murder.admin.manual.pages import page
 from murder.config import ConfigError
 from murder.config.load import read_table
-from murder.pki.authority import names_of, read_certificate, roles_of
+from murder.pki.authority import issue, names_of, read_certificate, roles_of
 from tests.kit.process import ROOT, murder_command, run_murder
 
 THREE = ("m.example.org=mupdate", "be1.example.org=backend", "fe1.example.org=frontend")
@@ -69,6 +71,27 @@ def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
     done = init(tmp_path)
     assert "Nothing has changed for any host." in done.stdout
     assert octets_below(tmp_path) == before
+
+
+def test_what_has_expired_is_renewed_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path, *with_hosts(*THREE))
+    site = tmp_path / "site"
+    monkeypatch.setattr(murder.pki.authority, "BACKDATED", timedelta(days=9))
+    for name, role in (("be1.example.org", "backend"), ("operator", "operator")):
+        issue(tmp_path / "ca", name, [role], out=site / name, days=-2)
+    config = site / "operator/murder.toml"
+    config.write_text(config.read_text().replace('"m.example.org"', '"127.0.0.1:1"'))
+    words = ["ctl", "mailbox", "find", "user/anna", "--config", str(config)]
+    assert main(words) != 0
+    said = capsys.readouterr().err
+    assert f"murder: {site}/operator/operator.pem: expired on " in said and "`murder init`" in said
+    done = init(tmp_path)
+    assert f"scp {site}/be1.example.org/be1.example.org.pem " in done.stdout
+    assert "fe1.example.org.pem" not in done.stdout
+    assert f"The certificate of operator is new, too: {site}/operator/operator.pem" in done.stdout
+    assert main(words) != 0 and "operator.pem" not in capsys.readouterr().err
 
 
 def test_a_host_comes_in_and_nobody_gets_another_authority_or_key(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """What the commands share that reach a whole murder: the configuration, who the operator is, who can be asked."""
 
+import contextlib
 import functools
 import getpass
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from murder.admin.cli.options import config_option
 from murder.admin.operate.backends import backends_of as backends_of
 from murder.admin.operate.backends import need_backend as need_backend
 from murder.admin.operate.reach import Reach, reaching
-from murder.config import load_config
+from murder.config import Config, load_config
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.pki.authority import AuthorityError, date_flaws, read_certificate
 
 
 def ask_password(user: str, otherwise: str = "[operator] password_file, or a certificate") -> str:
@@ -42,6 +45,7 @@ def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
             )
             config = replace(config, operator=operator)
         async with reaching(config, ask_password) as reach:
+            _say_what_ended(config)
             if sys.stderr.isatty():
                 reach.notice = functools.partial(click.echo, err=True)
             try:
@@ -57,6 +61,15 @@ def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Log in with the password of this administrator in place of [operator].",
     )
     return config_option()(named(run))
+
+
+def _say_what_ended(config: Config) -> None:
+    """Of the operator's own certificate: nodes hang up on it, and cannot say why."""
+    path = config.operator.certificate
+    if path is not None:
+        with contextlib.suppress(AuthorityError):  # whoever uses it says that
+            for flaw in date_flaws(path, read_certificate(path), datetime.now(UTC)):
+                click.echo(f"murder: {flaw}", err=True)
 
 
 def _of_master(reach: Reach, failure: UpstreamFailure) -> UpstreamFailure:
