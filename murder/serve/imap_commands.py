@@ -102,7 +102,8 @@ async def _login(dialogue: ImapDialogue, command: Command, user: str, password: 
 
 
 async def let_in(dialogue: ImapDialogue, command: Command, login: Login) -> None:
-    """Whoever has proven who they are, by this command; who has too many connections is told, and goes."""
+    """Whoever has proven who they are, by this command; who has too many connections is told, and goes;
+    who is not served here, as one who is referred elsewhere, may go on."""
     if dialogue.is_for_within(login):
         client = dialogue.client_id
         heir = dialogue.pass_on()
@@ -112,9 +113,9 @@ async def let_in(dialogue: ImapDialogue, command: Command, login: Login) -> None
     try:
         await dialogue.enter(command, login)
     except Refusal as refusal:
+        dialogue.log.info("login.failed", user=login.user, problem=refusal.code.value)
         if refusal.code is not Code.LIMIT:
             raise
-        dialogue.log.info("login.failed", user=login.user, problem=refusal.code.value)
         dialogue.send_status(command, status_for(refusal))
         dialogue.send(bye("Too many connections of one user", b"UNAVAILABLE"))
         dialogue.close()

@@ -284,6 +284,9 @@ class SieveDialogue(ClientDialogue):
         try:
             await self.entered_here(login)
             entered = not self.connection.is_lost
+        except Refusal as refusal:
+            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            raise
         finally:
             if not entered:
                 self.count_out()

@@ -197,6 +197,9 @@ class Pop3Dialogue(LineDialogue):
         try:
             answer = await self.open_maildrop(login)
             entered = answer.startswith(b"+") and not self.connection.is_lost
+        except Refusal as refusal:
+            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            raise
         finally:
             if not entered:
                 self.count_out()

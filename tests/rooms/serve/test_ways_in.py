@@ -35,7 +35,7 @@ from plugins.sasl_gssapi import make_mechanisms
 from tests.kit.peer import Peer
 from tests.kit.waiting import Naps
 from tests.rooms.auth.test_gate import Peer as Stub
-from tests.rooms.serve.test_client import KINDS, dialogue_of
+from tests.rooms.serve.test_client import KINDS, MADE, dialogue_of
 
 RIGHT, WRONG = b"secret", b"guess"
 
@@ -354,6 +354,39 @@ async def test_who_is_refused_for_another_reason_than_a_password_is_told_so(
             peer.send(begin(kind, mechanism, b"\0%b\0secret" % user))
             assert (await peer.line()).startswith(said)
             await peer.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [("imap", "entered"), ("pop3", "open_maildrop"), ("sieve", "entered_here")],
+)
+async def test_who_is_right_and_not_served_here_is_in_the_log_too(
+    kind: str,
+    asked: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one whom a backend refers to another: the password was right, so it costs nothing, and nobody is counted."""
+
+    async def elsewhere(*_: object) -> bytes:
+        raise Refusal(Code.REFERRAL, "You are at home elsewhere", "imap://be2.test/")
+
+    set_up("info", "json")
+    monkeypatch.setattr(MADE.get(kind, KINDS[kind]), asked, elsewhere)
+    gate = Gate(
+        Old(), allow_plaintext=True, penalties=Penalties(0, 0), connections=ConnectionLimit(1)
+    )
+    async with listening(kind, gate, tmp_path) as connect:
+        peer = await connect()
+        for _ in range(2):
+            peer.send(begin(kind, "PLAIN", message("PLAIN", RIGHT)))
+            assert not is_good(kind, await peer.line())
+        await peer.close()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    events = [(line["event"], line["user"], line["problem"]) for line in lines if "user" in line]
+    assert events == [("login.failed", "anna", "REFERRAL")] * 2
+    assert gate.penalties.failures("127.0.0.1", "anna") == 0
 
 
 KNOWN = (
