@@ -50,13 +50,14 @@ from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSe
 from murder.model.name import MailboxName
 
 IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
-# of a message that is there, or that is kept after it was expunged
-BODY_OF: Final = (
-    "(SELECT body FROM message WHERE mailbox=:box AND uid=:uid "
-    "UNION ALL SELECT body FROM gone WHERE mailbox=:box AND uid=:uid LIMIT 1)"
+# of a message: first where it is there, then where it is kept after it was expunged
+OF_BODY: Final = tuple(
+    f"SELECT {{}} FROM {table} JOIN body ON body.id={table}.body WHERE mailbox=? AND uid=?"
+    for table in ("message", "gone")
 )
-SIZE_OF: Final = BODY_OF.replace("SELECT body", "SELECT size")
-OCTETS_OF: Final = f"SELECT file, octets, {SIZE_OF} FROM body WHERE id={BODY_OF}"
+OCTETS_OF: Final = tuple(select.format("file, octets, size") for select in OF_BODY)
+SUMMARY_OF: Final = tuple(select.format("summary") for select in OF_BODY)
+BODY_OF: Final = tuple(select.format("body.id") for select in OF_BODY)
 MANY: Final = 50_000  # messages whose UIDs are kept for the next session
 
 
@@ -253,8 +254,12 @@ class RowMailbox:
         in_order = [changed[uid] for uid in sorted(changed)]
         return Changes(ModSeq(modseq), in_order, [Uid(uid) for uid in sorted(gone)])
 
+    def _of_body(self, selects: Sequence[str], uid: Uid) -> Any:
+        reader, values = self.root.reader, (self.box_id, uid)
+        return reader.one(selects[0], values) or reader.one(selects[1], values)
+
     async def octets(self, uid: Uid) -> memoryview:
-        row = self.root.reader.one(OCTETS_OF, {"box": self.box_id, "uid": uid})
+        row = self._of_body(OCTETS_OF, uid)
         if row is None:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
         name, octets, size = row
@@ -269,9 +274,7 @@ class RowMailbox:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there") from None
 
     async def summary(self, uid: Uid) -> bytes | None:
-        row = self.root.reader.one(
-            f"SELECT summary FROM body WHERE id={BODY_OF}", {"box": self.box_id, "uid": uid}
-        )
+        row = self._of_body(SUMMARY_OF, uid)
         return row[0] if row else None
 
     async def summaries(self, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
@@ -295,9 +298,11 @@ class RowMailbox:
         """See murder.api.store.KeepsToldSize."""
 
         def work(db: sqlite3.Connection) -> None:
-            row = db.execute(f"SELECT {BODY_OF}", {"box": self.box_id, "uid": uid}).fetchone()
-            if row[0] is not None:
-                note_size(db, row[0], size)
+            for select in BODY_OF:
+                row = db.execute(select, (self.box_id, uid)).fetchone()
+                if row is not None:
+                    note_size(db, row[0], size)
+                    break
 
         self.root.hint(work)
 

@@ -6,7 +6,7 @@ store's own.
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,10 +16,14 @@ from murder.errors import Code, Refusal
 from murder.kit.epoch import EpochStore
 from murder.kit.expunged import Keeper, KeepingStore
 from murder.kit.incoming import IncomingArea, dead_areas, remove_area
-from murder.kit.root import Root
+from murder.kit.root import Root, Work
+from murder.kit.rows import remove_mailbox
 from murder.kit.transfer import INTENTS, finish_intent, intents_of
+from murder.model.name import MailboxName, exists_already, no_such_mailbox
 
 R = TypeVar("R", bound=Root)
+Placed = tuple[R, int, str]
+"""Where a mailbox is: its root, the number of its row, its id."""
 
 
 class RootStore(KeepingStore, EpochStore, Generic[R]):
@@ -46,6 +50,10 @@ class RootStore(KeepingStore, EpochStore, Generic[R]):
     def has_root(self, key: str) -> bool:
         """Whether it is still there."""
         return True
+
+    async def move_rows(self, source: R, old: MailboxName, target: R, new: MailboxName) -> None:
+        """A mailbox into another root, with all that is in it. Raises Refusal."""
+        raise NotImplementedError
 
     # --- life
 
@@ -119,6 +127,33 @@ class RootStore(KeepingStore, EpochStore, Generic[R]):
     def journal_octets(self) -> int:
         """See murder.api.store.TellsJournals."""
         return sum(root.journal_octets for root in self._open.values())
+
+    async def rename_placed(
+        self,
+        old: tuple[MailboxName, Placed[R] | None],
+        new: tuple[MailboxName, Placed[R] | None],
+        target_of: Callable[[MailboxName], R],
+        rename: Callable[[R], Work[object]],
+    ) -> None:
+        """Each name with where it is now (None: nowhere). `rename`: within one root; into another one it takes two steps, of
+        which the first may have been done. Raises Refusal."""
+        placed, there = old[1], new[1]
+        if placed is None:
+            if there is not None:
+                return  # it has been done
+            raise no_such_mailbox(old[0])
+        source, box_id, mailbox_id = placed
+        if there is not None and there[2] != mailbox_id:
+            raise exists_already(new[0])
+        target = target_of(new[0])
+        if source is target:
+            await source.write(rename(source))
+        elif there is not None:  # begun, and not finished
+            await source.write(lambda db: remove_mailbox(db, box_id))
+        else:
+            with source.in_use(), target.in_use():
+                await self.move_rows(source, old[0], target, new[0])
+        self.tell(mailbox_id)
 
     # --- who is told
 

@@ -29,6 +29,8 @@ UNLABELLED: Final = (
     None,
     "ascii",
 )  # no character set, one that says it is unknown, or one that the octets may break
+# what is ASCII is read as ASCII: not ISO-2022-JP, UTF-7, HZ
+ASCII_CODECS: Final = frozenset({None, "ascii", "utf-8", "cp1252", "iso8859-15"})
 AS_IT_IS: Final = frozenset({b"7BIT", b"8BIT", b"BINARY", b""})
 # one place: a sequence of three octets is replaced by one, two or three
 _DAMAGED: Final = re.compile("\ufffd++")

@@ -5,10 +5,11 @@ words are not decoded.
 """
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from murder.mime.bounds import bounds
-from murder.mime.field import ESCAPE, end_of_comment, known_fields, unquote
+from murder.mime.field import ESCAPE, LISTS, end_of_comment, known_fields, unquote
 from murder.model.part import Address, Envelope
 
 MAX_LIST_OCTETS: Final = 128 * 1024  # of an address field: for comments and names without an end
@@ -24,45 +25,56 @@ _TOKEN: Final = re.compile(
     re.DOTALL,
 )
 
+# The most frequent ones, in one step: `local@host`, `words of a name <local@host>`, up to a comma or the end
+_ATOM: Final = rb'[^ \t\r\n\x00\x0b\x0c"\[(<>@,;:]++'
+_PLAIN: Final = re.compile(
+    rb"[ \t]*+(?:((?:%(atom)b(?: %(atom)b)*+)?)[ \t]*+<(%(atom)b)@(%(atom)b)>|(%(atom)b)@(%(atom)b))[ \t]*+(?:,|\Z)"
+    % {b"atom": _ATOM}
+)
+
 _WANTED: Final = frozenset(
     b"DATE SUBJECT FROM SENDER REPLY-TO TO CC BCC IN-REPLY-TO MESSAGE-ID REFERENCES".split()
 )
 
 
-def parse_envelope(octets: bytes, start: int, end: int) -> Envelope:
-    """The envelope of the header `[start, end)`."""
-    return envelope_of(known_fields(octets, start, end, _WANTED))
+def parse_envelope(
+    octets: bytes, start: int, end: int, names: Collection[bytes] = _WANTED
+) -> Envelope:
+    """The envelope of the header `[start, end)`; of the fields of these names only."""
+    return envelope_of(known_fields(octets, start, end, names))
 
 
 def envelope_of(fields: dict[bytes, bytes]) -> Envelope:
     """The envelope of these unfolded fields, by names in upper case."""
-    from_ = _addresses(fields, b"FROM")
+    if fields.keys().isdisjoint(_WANTED):
+        return Envelope()
+    lists = {
+        name: parse_addresses(value) for name, value in fields.items() if value and name in LISTS
+    }
+    from_ = lists.get(b"FROM", ())
     return Envelope(
         date=fields.get(b"DATE"),
         subject=fields.get(b"SUBJECT"),
         from_=from_,
-        sender=_addresses(fields, b"SENDER") or from_,
-        reply_to=_addresses(fields, b"REPLY-TO") or from_,
-        to=_addresses(fields, b"TO"),
-        cc=_addresses(fields, b"CC"),
-        bcc=_addresses(fields, b"BCC"),
+        sender=lists.get(b"SENDER") or from_,
+        reply_to=lists.get(b"REPLY-TO") or from_,
+        to=lists.get(b"TO", ()),
+        cc=lists.get(b"CC", ()),
+        bcc=lists.get(b"BCC", ()),
         in_reply_to=fields.get(b"IN-REPLY-TO"),
         message_id=fields.get(b"MESSAGE-ID"),
         references=fields.get(b"REFERENCES"),
     )
 
 
-def _addresses(fields: dict[bytes, bytes], name: bytes) -> tuple[Address, ...]:
-    value = fields.get(name)
-    return parse_addresses(value) if value else ()
-
-
 def parse_addresses(value: bytes) -> tuple[Address, ...]:
     """An unfolded address list. What is no address is told as well as it goes, with a host that says so. What comes
     behind `Bounds.addresses` is left out; a group is closed all the same."""
-    reader = _AddressReader()
     value = value[:MAX_LIST_OCTETS]
-    at = 0
+    addresses, at = _plain_addresses(value, bounds().addresses)
+    if at >= len(value):
+        return tuple(addresses)
+    reader = _AddressReader(addresses)
     while at < len(value) and not reader.is_full:
         match = _TOKEN.match(value, at)
         if match is None:
@@ -82,6 +94,20 @@ def parse_addresses(value: bytes) -> tuple[Address, ...]:
     return reader.finish()
 
 
+def _plain_addresses(value: bytes, most: int) -> tuple[list[Address], int]:
+    """The first addresses of a list, as long as they are plain, and where they end."""
+    addresses: list[Address] = []
+    at, size = 0, len(value)
+    while at < size and len(addresses) < most:
+        match = _PLAIN.match(value, at)
+        if match is None:
+            break
+        name, mailbox, host, bare_mailbox, bare_host = match.groups()
+        addresses.append(Address(name or None, None, mailbox or bare_mailbox, host or bare_host))
+        at = match.end()
+    return addresses, at
+
+
 class _AddressReader:
     """Gathers words until something ends an address. `_words` holds the phrase or local part, with the spaces in it."""
 
@@ -99,8 +125,8 @@ class _AddressReader:
         "_words",
     )
 
-    def __init__(self) -> None:
-        self._found: list[Address] = []
+    def __init__(self, before: list[Address]) -> None:
+        self._found = before
         self._group = False
         self._reset()
 

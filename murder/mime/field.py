@@ -41,7 +41,7 @@ def fields_in(octets: bytes, start: int, end: int) -> Iterator[tuple[bytes, byte
 
 
 # Fields that a message has once, and some have twice (RFC 5322 §3.6): as Cyrus and Dovecot have it, or one of them
-_LISTS: Final = frozenset(b"FROM SENDER REPLY-TO TO CC BCC".split())  # the addresses of all
+LISTS: Final = frozenset(b"FROM SENDER REPLY-TO TO CC BCC".split())  # the addresses of all
 _LAST: Final = frozenset(b"DATE SUBJECT IN-REPLY-TO MESSAGE-ID".split())
 
 
@@ -59,7 +59,7 @@ def known_fields(
             continue
         if name not in fields or name in _LAST:
             fields[name] = unfold(match.group(2))
-        elif name in _LISTS:
+        elif name in LISTS:
             more.setdefault(name, []).append(unfold(match.group(2)))
     for name, values in more.items():
         fields[name] = b", ".join((fields[name], *values))

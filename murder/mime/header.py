@@ -23,7 +23,7 @@ def decode_value(value: bytes) -> str:
     neighbours in one character set are joined before decoding, since senders cut characters in two."""
     value = value.translate(_UNFOLD, b"\r\n\x00")
     if b"=?" not in value:
-        return decode_text(value, "")
+        return value.decode("ascii") if value.isascii() else decode_text(value, "")
     pieces: list[str] = []
     held: list[bytes] = []  # decoded octets of neighbouring words in one character set
     charset = ""

@@ -6,6 +6,7 @@ whole, what comes behind so many parts is one last part, and of headers so many 
 """
 
 import re
+from collections.abc import Collection
 from itertools import accumulate
 from typing import Final
 
@@ -29,6 +30,7 @@ WINDOW: Final = 256 * 1024
 _TEXT: Final = (b"TEXT", b"PLAIN")
 _TEXT_PARAMETERS: Final[Parameters] = ((b"CHARSET", b"us-ascii"),)
 _OCTETS: Final = (b"APPLICATION", b"OCTET-STREAM")
+_HAS_PARTS: Final = (b"MULTIPART", b"MESSAGE")
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 
 _CONTENT_FIELDS: Final = frozenset(
@@ -43,6 +45,13 @@ _MESSAGE_FIELDS: Final = _CONTENT_FIELDS | frozenset(
 def parse_structure(octets: bytes | memoryview) -> Part:
     """The whole message as a part, with its envelope and all that is in it."""
     parser = _Parser(octets if isinstance(octets, bytes) else bytes(octets))
+    return parser.entity(0, 0, is_message=True)
+
+
+def parse_parts(octets: bytes, names: Collection[bytes]) -> Part:
+    """As `parse_structure`, for who looks for parts: without their numbers of lines, and of envelopes the fields of these
+    names (upper case)."""
+    parser = _Parser(octets, _CONTENT_FIELDS.union(names), counts_lines=False)
     return parser.entity(0, 0, is_message=True)
 
 
@@ -107,19 +116,27 @@ class _Parser:
         "_lengths",
         "_levels",
         "_lines",
+        "_message_fields",
         "_octets",
         "_parts",
         "_readable",
     )
 
-    def __init__(self, octets: bytes) -> None:
+    def __init__(
+        self,
+        octets: bytes,
+        message_fields: frozenset[bytes] = _MESSAGE_FIELDS,
+        *,
+        counts_lines: bool = True,
+    ) -> None:
         self._octets = octets
+        self._message_fields = message_fields
         self._boundaries: list[bytes] = []  # open ones, outermost first
         self._levels: dict[bytes, int] = {}  # boundary -> its level, the innermost of equal ones
         self._lengths: list[int] = []  # of the open boundaries, ascending, each once
         self._found: _Delimiter | None = None
         self._blank = -1  # start of the last blank line found, so that none is searched for twice
-        self._lines = _LineCounter(octets)
+        self._lines = _LineCounter(octets) if counts_lines else None
         self._parts = -1  # within the whole
         self._bounds = bounds()
         # octets of headers that will still be read
@@ -141,16 +158,14 @@ class _Parser:
             body_start = max(start, early.text_end)
         known_end = min(body_start, start + min(self._readable, self._bounds.header_octets))
         self._readable -= known_end - start
-        fields = known_fields(
-            self._octets, start, known_end, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS
-        )
+        names = self._message_fields if is_message else _CONTENT_FIELDS
+        fields = known_fields(self._octets, start, known_end, names)
         media, parameters = _media_of(fields, default)
         children: tuple[Part, ...] = ()
         if early is not None:
             self._found = early
         else:
-            boundary = parameter_value(parameters, b"BOUNDARY")
-            children = self._children(media, boundary, body_start, depth)
+            children = self._children(media, parameters, body_start, depth)
         body_end = len(self._octets)
         if self._found is not None:
             body_end = max(body_start, self._found.text_end)
@@ -178,20 +193,23 @@ class _Parser:
         is_message: bool,
     ) -> Part:
         counts_lines = media[0] == b"TEXT" or media == RFC822
+        lines = self._lines
         disposition = fields.get(b"CONTENT-DISPOSITION")
+        encoding = fields.get(b"CONTENT-TRANSFER-ENCODING")
+        languages = fields.get(b"CONTENT-LANGUAGE")
         return Part(
             media,
             parameters,
             start,
             body_start,
             body_end,
-            self._lines.count(body_start, body_end) if counts_lines else 0,
+            lines.count(body_start, body_end) if lines is not None and counts_lines else 0,
             fields.get(b"CONTENT-ID"),
             fields.get(b"CONTENT-DESCRIPTION"),
-            parse_token(fields.get(b"CONTENT-TRANSFER-ENCODING", b"")) or b"7BIT",
+            parse_token(encoding) or b"7BIT" if encoding else b"7BIT",
             fields.get(b"CONTENT-MD5"),
             parse_disposition(disposition) if disposition else None,
-            parse_languages(fields.get(b"CONTENT-LANGUAGE", b"")),
+            parse_languages(languages) if languages else (),
             fields.get(b"CONTENT-LOCATION"),
             children,
             envelope_of(fields) if is_message else None,
@@ -202,18 +220,20 @@ class _Parser:
         return depth >= self._bounds.levels or self._parts >= self._bounds.parts
 
     def _children(
-        self, media: tuple[bytes, bytes], boundary: bytes | None, body_start: int, depth: int
+        self, media: tuple[bytes, bytes], parameters: Parameters, body_start: int, depth: int
     ) -> tuple[Part, ...]:
         """What is in a multipart or message; leaves `_found` at the delimiter behind it."""
-        if not self._is_bounded(depth):
+        if media[0] in _HAS_PARTS and not self._is_bounded(depth):
             if media == RFC822:
                 return (self.entity(body_start, depth + 1, is_message=True),)
+            boundary = parameter_value(parameters, b"BOUNDARY")
             if media[0] == b"MULTIPART" and len(boundary or b"") > MAX_BOUNDARY_OCTETS:
                 boundary = None
             if media[0] == b"MULTIPART" and boundary is not None:
                 default = RFC822 if media[1] == b"DIGEST" else _TEXT
                 return self._parts_of(boundary.rstrip(b" \t"), body_start, depth, default)
-        self._found = self._next_delimiter(body_start, len(self._octets))
+        if self._levels:
+            self._found = self._next_delimiter(body_start, len(self._octets))
         return ()
 
     def _parts_of(
@@ -334,7 +354,8 @@ def _media_of(
     fields: dict[bytes, bytes], default: tuple[bytes, bytes]
 ) -> tuple[tuple[bytes, bytes], Parameters]:
     """Type and parameters, or the default's (RFC 2045 §5.2, RFC 2046 §5.1.5)."""
-    parsed = parse_media(fields.get(b"CONTENT-TYPE", b""))
+    value = fields.get(b"CONTENT-TYPE")
+    parsed = parse_media(value) if value else None
     if parsed is None:
         return default, _TEXT_PARAMETERS if default == _TEXT else ()
     media, parameters = parsed

@@ -16,10 +16,17 @@ from types import MappingProxyType
 from typing import Final
 
 from murder.mime.bounds import bounds
-from murder.mime.decode import PIECE_OCTETS, decoded_pieces, text_pieces
+from murder.mime.decode import (
+    AS_IT_IS,
+    ASCII_CODECS,
+    PIECE_OCTETS,
+    decoded_pieces,
+    text_pieces,
+)
 from murder.mime.envelope import MISSING_HOST
 from murder.mime.field import MAX_VALUE_OCTETS, fields_in, parameter_value
 from murder.mime.header import decode_value
+from murder.model.charset import codec_of
 from murder.model.part import Address, Envelope, Part
 
 MAX_TEXT_OCTETS: Final = 16 * 1024 * 1024  # of one part: more than any mail people have written
@@ -71,8 +78,21 @@ def part_pieces(octets: bytes | memoryview, part: Part) -> Iterator[str]:
     end = min(part.body_end, part.body_start + MAX_TEXT_OCTETS)
     body = memoryview(octets)[part.body_start : end]
     decoded = decoded_pieces(body, part.encoding) or decoded_pieces(body, b"")
-    charset = (parameter_value(part.parameters, b"CHARSET") or b"").decode("ascii", "replace")
-    return text_pieces(decoded or (), charset)
+    return text_pieces(decoded or (), _charset_of(part))
+
+
+def plain_text(octets: bytes | memoryview, part: Part) -> str | None:
+    """The text of a short part, folded, where its octets are just that; None of any other."""
+    if part.body_end - part.body_start > PIECE_OCTETS or part.encoding not in AS_IT_IS:
+        return None
+    body = bytes(octets[part.body_start : part.body_end])
+    if not body.isascii() or codec_of(_charset_of(part)) not in ASCII_CODECS:
+        return None
+    return body.decode("ascii").lower()
+
+
+def _charset_of(part: Part) -> str:
+    return (parameter_value(part.parameters, b"CHARSET") or b"").decode("ascii", "replace")
 
 
 def folded_pieces(texts: Iterable[str]) -> Iterator[str]:
@@ -105,7 +125,7 @@ class Needs(Enum):
 class Wanted:
     """The texts that a search looks for, folded once: `fields` and `addresses` by the field's name in lower case, as
     they were written and as they are compared. `is_little`: so few that a piece is looked through for all in one step.
-    `needs`: what has to be known of a message."""
+    `needs`: what has to be known of a message, `envelope`: the fields (upper case) of that which are looked at."""
 
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     addresses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -113,6 +133,7 @@ class Wanted:
     texts: Mapping[str, str] = field(default_factory=dict)
     is_little: bool = False
     needs: Needs = Needs.ENVELOPE
+    envelope: frozenset[bytes] = frozenset()
 
     @property
     def is_in_envelope(self) -> bool:
@@ -138,7 +159,8 @@ def wanted_texts(
     of_fields = [*by_field.values(), *by_address.values()]
     is_little = len(within) + sum(map(len, of_fields)) <= TEXTS_AT_ONCE
     needs = Needs.ENVELOPE if by_address else Needs.PARTS if within else Needs.HEADER
-    return Wanted(by_field, by_address, within, anywhere, is_little, needs)
+    of_envelope = frozenset(name.upper().encode() for name in by_address)
+    return Wanted(by_field, by_address, within, anywhere, is_little, needs, of_envelope)
 
 
 _ONE_STEP: Final = (None,)
@@ -183,6 +205,10 @@ class _Needles:
         self._tail = ""
 
 
+# Where nothing is looked for
+_NOTHING: Final = _Needles(())
+
+
 class Looking:
     """The texts of a search in one message. `in_header` and then `in_body` are to be walked through, each step a short
     piece of work; None is answered to what is not known yet. `is_short`: all steps together are a short piece of work."""
@@ -207,8 +233,8 @@ class Looking:
         self.is_short = wanted.is_little and len(octets) <= PIECE_OCTETS
         self._fields = _needles_of(wanted.fields) if wanted.fields else _NO_NEEDLES
         self._addresses = _needles_of(wanted.addresses) if wanted.addresses else _NO_NEEDLES
-        self._anywhere = _Needles(wanted.texts.values())
-        self._body = _Needles(wanted.bodies.values())
+        self._anywhere = _Needles(wanted.texts.values()) if wanted.texts else _NOTHING
+        self._body = _Needles(wanted.bodies.values()) if wanted.bodies else _NOTHING
         self._is_header_known = self._is_body_known = False
 
     def in_header(self) -> Iterator[None]:
@@ -247,6 +273,9 @@ class Looking:
             if part.children:
                 waiting.extend(reversed(part.children))
             elif part.media[0] == b"TEXT" and self._body.missing:
+                if (text := plain_text(self._octets, part)) is not None:
+                    yield from self._body.look(text)
+                    continue
                 for piece in folded_pieces(part_pieces(self._octets, part)):
                     yield from self._body.look(piece, goes_on=True)
                     yield  # also where nothing is left to look for: a piece was decoded

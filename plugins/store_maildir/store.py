@@ -333,31 +333,24 @@ class MaildirStore(RootStore[Tree]):
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
         _check_name(new)
-        source_row, there = await self._find(old), await self._find(new)
-        if source_row is None:
-            if there is not None:
-                return  # it has been done
-            raise no_such_mailbox(old)
-        if there is not None and there[2] != source_row[2]:
-            raise exists_already(new)
-        source, target = source_row[0], self._tree(new)
-        if source is target:
-            await source.write(lambda db: _rename(db, source, old, new))
-        elif there is not None:  # begun, and not finished
-            await source.write(lambda db: remove_mailbox(db, source_row[1]))
-        else:
-            await self._move(source, old, target, new)
-        self.tell(source_row[2])
+        places = await self._find(old), await self._find(new)
+        await self.rename_placed(
+            (old, places[0]),
+            (new, places[1]),
+            self._tree,
+            lambda tree: lambda db: _rename(db, tree, old, new),
+        )
 
-    async def _move(self, source: Tree, old: MailboxName, target: Tree, new: MailboxName) -> None:
-        """Into another tree: its rows first, with all that is to be renamed, then the source lets go of its own."""
+    async def move_rows(
+        self, source: Tree, old: MailboxName, target: Tree, new: MailboxName
+    ) -> None:
+        """Its rows first, with all that is to be renamed, then the source lets go of its own."""
         if os.stat(source.top).st_dev != os.stat(target.top).st_dev:
             raise Refusal(
                 Code.CANNOT, "A mailbox cannot be renamed from one file system to another"
             )
         assert self._transfers is not None
-        with source.in_use(), target.in_use():
-            await self._transfers.move_mailbox(source, old, target, new)
+        await self._transfers.move_mailbox(source, old, target, new)
 
     async def open(self, name: MailboxName, reader: str) -> MaildirMailbox:
         row = await self._find(name)

@@ -50,7 +50,6 @@ from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
     MailboxName,
-    exists_already,
     inbox_of,
     no_such_mailbox,
     owner_of,
@@ -239,24 +238,18 @@ class SpoolStore(RootStore[Root]):
         self.tell(mailbox_id)
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
-        source_row, there = self._find(old), self._find(new)
-        if source_row is None:
-            if there is not None:
-                return  # it has been done
-            raise no_such_mailbox(old)
-        if there is not None and there[2] != source_row[2]:
-            raise exists_already(new)
-        source, target = source_row[0], self._root(new)
-        if source is target:
-            await source.write(lambda db: _rename(db, old, new))
-        elif there is not None:  # begun, and not finished
-            box_id = source_row[1]
-            await source.write(lambda db: remove_mailbox(db, box_id))
-        else:
-            assert self._transfers is not None
-            with source.in_use(), target.in_use():
-                await self._transfers.move_mailbox(source, old, target, new)
-        self.tell(source_row[2])
+        await self.rename_placed(
+            (old, self._find(old)),
+            (new, self._find(new)),
+            self._root,
+            lambda _: lambda db: _rename(db, old, new),
+        )
+
+    async def move_rows(
+        self, source: Root, old: MailboxName, target: Root, new: MailboxName
+    ) -> None:
+        assert self._transfers is not None
+        await self._transfers.move_mailbox(source, old, target, new)
 
     async def open(self, name: MailboxName, reader: str) -> RowMailbox:
         row = self._find(name)

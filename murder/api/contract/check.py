@@ -2,13 +2,14 @@
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from murder.errors import UpstreamFailure
 
 LIMIT_S: Final = 60.0
+HELD_S: Final = 0.5  # a turn of the event loop that is too long for all others
 
 Check = Callable[[Any], Awaitable[None]]
 
@@ -35,6 +36,19 @@ def hold(true: object, what: str) -> None:
     """Raise Broken unless it is true."""
     if not true:
         raise Broken(what)
+
+
+async def let_loop_turn(work: Iterable[Awaitable[object]]) -> None:
+    """Raise Broken where all this together, side by side, held the event loop for long."""
+    loop = asyncio.get_running_loop()
+    asked = [asyncio.ensure_future(each) for each in work]
+    longest_s = 0.0
+    while not all(task.done() for task in asked):
+        before = loop.time()
+        await asyncio.sleep(0.005)
+        longest_s = max(longest_s, loop.time() - before)
+    await asyncio.gather(*asked)
+    hold(longest_s < HELD_S, f"it held the loop for {longest_s:.2f} s; use a thread")
 
 
 async def run_checks(checks: Sequence[Check], subject: Any) -> list[Finding]:

@@ -1,14 +1,16 @@
 """Addresses and envelopes."""
 
+import re
 from email.utils import formataddr, getaddresses
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from murder.mime import envelope
 from murder.mime.envelope import parse_addresses, parse_envelope
 from murder.mime.field import parameter_value, parse_media, parse_parameters
-from murder.model.part import Address
+from murder.model.part import Address, Envelope
 from murder.wire.imap.mail.envelope import format_envelope
 
 END = Address(None, None, None, None)
@@ -192,3 +194,29 @@ def test_parameters_in_pieces_are_put_together(
 ) -> None:
     found = parse_media(value)
     assert found is not None and found[1] == expected
+
+
+LISTS = st.lists(
+    st.sampled_from(
+        [
+            *b'a b.c @ < > , ; : ( ) [ ] " \\ \t \x0b \xc3\xbc =?u?q?x?= ,, a@b <a@b>'.split(b" "),
+            b" ",
+        ]
+    )
+)
+
+
+@given(LISTS)
+def test_plain_addresses_are_read_as_all_others(pieces: list[bytes]) -> None:
+    """Most are read in one step: the same as word by word."""
+    value = b"".join(pieces)
+    in_one_step = parse_addresses(value)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(envelope, "_PLAIN", re.compile(rb"(?!)"))
+        assert parse_addresses(value) == in_one_step
+
+
+def test_an_envelope_has_the_fields_that_are_asked_for() -> None:
+    header = b"From: A <a@b>\r\nTo: c@d\r\nDate: x\r\n\r\n"
+    asked = parse_envelope(header, 0, len(header), {b"TO"})
+    assert asked == Envelope(to=(plain(b"c", b"d"),))

@@ -4,6 +4,7 @@ import email
 import email.policy
 import itertools
 import time
+from dataclasses import replace
 from email.message import EmailMessage, Message
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from murder.mime import structure
 from murder.mime.bounds import MAX_DEPTH
 from murder.mime.section import find_part, octets_of
-from murder.mime.structure import parse_structure
+from murder.mime.structure import parse_parts, parse_structure
 from murder.mime.summary import dump_structure, load_structure
 from murder.model.part import Part
 from murder.model.query.fetch import Section, SectionText
@@ -414,3 +415,34 @@ def test_what_is_searched_a_window_at_a_time_is_found_wherever_it_stands(
     for window in range(4, 60):
         monkeypatch.setattr(structure, "WINDOW", window)
         assert [parse_structure(octets) for octets in messages] == expected
+
+
+def bare(part: Part) -> Part:
+    return replace(part, envelope=None, lines=0, children=tuple(map(bare, part.children)))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(
+                    b"--b",
+                    b"--b--",
+                    b"",
+                    b"text",
+                    b"From: a@b",
+                    b"Content-Transfer-Encoding: base64",
+                ),
+                *(b"Content-Type: multipart/mixed; boundary=b", b"Content-Type: message/rfc822"),
+                *(b"Content-Type: text/html", b"Content-Type:", b"Content-Language: de"),
+            ]
+        )
+    )
+)
+def test_parts_for_a_search_are_the_same_parts(lines: list[bytes]) -> None:
+    octets = b"\r\n".join(lines)
+    whole, parts = parse_structure(octets), parse_parts(octets, {b"FROM"})
+    assert bare(parts) == bare(whole)
+    assert parts.envelope is not None
+    assert whole.envelope is not None
+    assert parts.envelope.from_ == whole.envelope.from_

@@ -13,7 +13,15 @@ from murder.mime.decode import decode_base64, decode_text, decode_transfer, text
 from murder.mime.header import decode_value, parse_date
 from murder.mime.section import decoded_octets
 from murder.mime.structure import parse_structure
-from murder.mime.text import body_has, fold, header_has, text_has
+from murder.mime.text import (
+    body_has,
+    fold,
+    folded_pieces,
+    header_has,
+    part_pieces,
+    plain_text,
+    text_has,
+)
 
 VALUES = [
     (b"plain", "plain"),
@@ -231,4 +239,24 @@ def test_a_header_is_searched_the_same_beside_what_is_not_ascii(header: bytes, w
     plain, beside = (b"X-Z: %b\r\n%b\r\n\r\n" % (z, header) for z in (b"zz", "ü".encode()))
     assert text_has(plain, parse_structure(plain), wanted) is text_has(
         beside, parse_structure(beside), wanted
+    )
+
+
+CHARSETS = b",us-ascii,utf-8,iso-8859-1,iso-2022-jp,utf-7,utf-16,hz,x".split(b",")
+ENCODINGS = b",7bit,base64,quoted-printable,x-other".split(b",")
+PLAIN = b",us-ascii,utf-8,iso-8859-1,x".split(b",")
+WORDS = [b"Abc", b"\x1b$B", b"+AOk-", b"~{", b"=41", b"\xc3\xa9", b"\xff", b"\r\n", b" "]
+
+
+@given(st.sampled_from(CHARSETS), st.sampled_from(ENCODINGS), st.lists(st.sampled_from(WORDS)))
+def test_a_part_that_is_read_in_one_step_is_the_same_text(
+    charset: bytes, encoding: bytes, words: list[bytes]
+) -> None:
+    head = b"Content-Type: text/plain; charset=%b\r\nContent-Transfer-Encoding: %b\r\n\r\n"
+    octets = head % (charset, encoding) + b"".join(words)
+    part = parse_structure(octets)
+    text = plain_text(octets, part)
+    assert text in (None, "".join(folded_pieces(part_pieces(octets, part))))
+    assert (text is None) is not (
+        octets.isascii() and charset in PLAIN and encoding in ENCODINGS[:2]
     )

@@ -14,11 +14,12 @@ from typing import Final
 from murder.api.disk import DamagedMessageError
 from murder.api.store import KeepsToldSize, Mailbox
 from murder.errors import Code, Refusal
+from murder.mime.envelope import parse_envelope
 from murder.mime.header import parse_date
 from murder.mime.nul import has_nul, told_pieces, told_size
 from murder.mime.preview import preview_of
 from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
-from murder.mime.structure import parse_structure
+from murder.mime.structure import parse_parts, parse_structure
 from murder.mime.summary import dump_structure, load_envelope, load_structure
 from murder.mime.text import Looking, Needs, Wanted
 from murder.model.message import UNSEEN_SIZE, Message, Uid
@@ -37,6 +38,10 @@ SMALL_OCTETS: Final = 64 * 1024  # looked through in some microseconds
 LOOK_OCTETS: Final = 1024 * 1024  # looked through before others may have their turn
 _PLAIN_TEXT: Final = ((b"TEXT", b"PLAIN"), ())  # a part's media and parameters
 _SUBJECT: Final = re.compile(rb"^subject[ \t]*+:", re.MULTILINE | re.IGNORECASE)
+# of a message that a search takes apart sooner than it reads what is known of it, and lines that may begin parts in it
+FEW_OCTETS: Final = 16 * 1024
+FEW_PARTS: Final = 50
+BOUNDARY_LINE: Final = b"\n--"
 ASIDE_OCTETS: Final = 16 * 1024  # of a message: more can be some thousand parts, and milliseconds
 
 
@@ -337,6 +342,15 @@ class Reader:
         self._fields.clear()
 
 
+async def small_octets(mailbox: Mailbox, message: Message) -> bytes | None:
+    """A message that is told as it is stored and needs no care; None of any other, which a `Reader` reads. Raises Refusal,
+    as that does."""
+    if message.told_size or message.size >= SMALL_OCTETS:
+        return None
+    octets = bytes(await mailbox.octets(message.uid))
+    return None if len(octets) != message.size or b"\x00" in octets else octets
+
+
 async def sized(mailbox: Mailbox, message: Message) -> Message:
     """With the size that it is told with, where nobody has looked yet and the store says so. One that has just been
     expunged stays as it is."""
@@ -362,12 +376,12 @@ async def size_told(octets: memoryview) -> int:
 HEADER_LOOK: Final = 16 * 1024  # nearly every header ends within; else more and more is looked at
 
 
-def end_of_header(octets: memoryview) -> int:
+def end_of_header(octets: memoryview | bytes) -> int:
     """Behind the blank line; the end of the message where there is none. As `mime.structure` has it."""
     return next(end for end in ends_of_header(octets) if end is not None)
 
 
-def ends_of_header(octets: memoryview) -> Iterator[int | None]:
+def ends_of_header(octets: memoryview | bytes) -> Iterator[int | None]:
     """The same at last, and None before for each piece in which it is not: a message may have no blank line at all."""
     start = 0
     while True:
@@ -397,17 +411,29 @@ class MessageContent(Looking):
         return None if moment is None else moment.date()
 
 
+def _header_part(octets: bytes, wanted: Wanted) -> Part:
+    """What a search that looks for nothing in bodies needs of a small message."""
+    end = end_of_header(octets)
+    envelope = parse_envelope(octets, 0, end, wanted.envelope) if wanted.envelope else None
+    return Part(*_PLAIN_TEXT, 0, end, len(octets), 0, envelope=envelope)
+
+
 async def read_content(
     mailbox: Mailbox, message: Message, wanted: Wanted, turn: Turn, summary: bytes | None = None
 ) -> MessageContent | None:
     """The searchable side of a message, of which nothing has been looked at; None where it has just been expunged,
     or is damaged: that is logged. `summary` as `Reader` has it: where that tells enough, no octets are read."""
-    reader = Reader(mailbox, message, summary, turn)
     try:
+        reader = Reader(mailbox, message, summary, turn)
         if wanted.is_in_envelope:
             alone = await reader.envelope_alone(subject=bool(wanted.fields))
             if alone is not None:
                 return MessageContent(*alone, wanted)
+        octets = await small_octets(mailbox, message) if message.size <= FEW_OCTETS else None
+        if octets is not None and not wanted.bodies:
+            return MessageContent(octets, _header_part(octets, wanted), wanted)
+        if octets is not None and octets.count(BOUNDARY_LINE) <= FEW_PARTS:
+            return MessageContent(octets, parse_parts(octets, wanted.envelope), wanted)
         return MessageContent(await reader.octets(), await reader.part_for(wanted.needs), wanted)
     except Refusal as refusal:
         if refusal.code is Code.EXPUNGE_ISSUED or isinstance(refusal, DamagedMessageError):

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Final
 
 from murder.api.disk import DamagedMessageError
-from murder.api.store import Mailbox, Numbers
+from murder.api.store import Numbers
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.mime.mapped import let_go
 from murder.mime.nul import has_nul
@@ -34,7 +34,7 @@ from murder.roles.backend.changes.powers import TELLS_FLAGS, TELLS_SUMMARIES
 from murder.roles.backend.imap.answers import FETCH, Flags, flags_key, plain
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import MOST_KEYWORDS, FlagForms
-from murder.roles.backend.imap.mail.content import SMALL_OCTETS, Reader, sized
+from murder.roles.backend.imap.mail.content import Reader, sized, small_octets
 from murder.roles.backend.imap.mail.qresync import tell_vanished
 from murder.roles.backend.imap.message_sets import batches, ranges_of, uids_of, window
 from murder.serve.arguments import arguments
@@ -132,17 +132,6 @@ def _name_of_whole(items: Sequence[FetchItem]) -> bytes:
         return b""
     is_whole = item.section == WHOLE_MESSAGE and item.partial is None
     return item_name(item) if is_whole and item.form in (Form.BODY, Form.RFC822) else b""
-
-
-async def _small_octets(mailbox: Mailbox, message: Message) -> bytes | None:
-    """A message that is told as it is stored and needs no care; None of any other, which a `Reader` reads."""
-    if message.told_size or message.size >= SMALL_OCTETS:
-        return None
-    try:
-        octets = bytes(await mailbox.octets(message.uid))
-    except (DamagedMessageError, Refusal):
-        return None
-    return None if len(octets) != message.size or b"\x00" in octets else octets
 
 
 async def send_in_slices(dialogue: BackendImap, octets: memoryview) -> None:
@@ -317,7 +306,10 @@ class _Fetch:
             if seq is None:
                 continue
             now = marked.get(message.uid)
-            octets = await _small_octets(mailbox, message) if wanted.whole else None
+            try:
+                octets = await small_octets(mailbox, message) if wanted.whole else None
+            except Refusal:  # `_tell` meets it again
+                octets = None
             if octets is None:
                 reader = Reader(mailbox, message, summaries.get(message.uid))
                 await self._tell(reader, seq, now or message, flags_too=now is not None)

@@ -299,7 +299,9 @@ def texts_in(key: SearchKey) -> Wanted:
             case _:
                 pass
     wanted = wanted_texts(fields, addresses, bodies, texts)
-    return replace(wanted, needs=Needs.ENVELOPE) if is_dated else wanted
+    if not is_dated:
+        return wanted
+    return replace(wanted, needs=Needs.ENVELOPE, envelope=wanted.envelope | {b"DATE"})
 
 
 def needs_messages(key: SearchKey) -> bool:

@@ -12,7 +12,7 @@ from murder.model.query.search import SearchKey
 from murder.net.turns import Turn
 from murder.roles.backend.changes.powers import TELLS_SUMMARIES
 from murder.roles.backend.changes.updates import View
-from murder.roles.backend.imap.mail.content import read_content, sized
+from murder.roles.backend.imap.mail.content import FEW_OCTETS, read_content, sized
 from murder.roles.backend.imap.search.criteria import Candidate, Scene, compile_key, texts_in
 
 AT_ONCE: Final = 50  # summaries asked of the store
@@ -43,9 +43,11 @@ class Judge:
         return chosen
 
     async def _summaries(self, messages: Sequence[Message]) -> Mapping[Uid, bytes]:
-        """What is kept of those whose content decides."""
+        """What is kept of those whose content decides, and which are not sooner taken apart."""
         if self._summing is None:
             return NO_SUMMARIES
+        if not self._wanted.is_in_envelope:
+            messages = [message for message in messages if message.size > FEW_OCTETS]
         recent, seq_of, test = self._view.recent, self._view.seq_of, self._test
         undecided = [
             message.uid
