@@ -89,12 +89,10 @@ class Engine(Protocol):
 class Embedded:
     """LMDB alone: this process is the only writer."""
 
+    is_shared: Final = False  # asked for each change
+
     def __init__(self, mailboxes: MailboxList) -> None:
         self.mailboxes = mailboxes
-
-    @property
-    def is_shared(self) -> bool:
-        return False
 
     def write(
         self, work: Callable[[ListTransaction], T], *, is_large: bool = False
@@ -149,6 +147,8 @@ class _Attempt:
 class Ordered:
     """One master of several on a shared log. See the module."""
 
+    is_shared: Final = True
+
     def __init__(self, mailboxes: MailboxList, log: ListLog) -> None:
         """Asks nothing of the log, which may be away."""
         self.mailboxes = mailboxes
@@ -159,10 +159,6 @@ class Ordered:
         self._trouble = ""  # what the log last said in place of an answer,
         self._problem = ""  # and in words
         self._log = logger(role="mupdate")
-
-    @property
-    def is_shared(self) -> bool:
-        return True
 
     @property
     def is_ready(self) -> bool:

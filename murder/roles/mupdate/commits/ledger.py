@@ -200,6 +200,8 @@ class Ledger:
     def _schedule(self) -> None:
         """Commit in the next turn of the loop; or, where the disk is slow, as soon as those have come who were there for the
         last one: waiting a little for them spares them waiting for the commit after this one."""
+        if self._scheduled and self._timer is None:
+            return  # in the next turn
         loop = asyncio.get_running_loop()
         if len(self._queue) >= self._callers or self._is_fast():
             if self._timer is not None:
@@ -231,7 +233,7 @@ class Ledger:
         self._committing = True
         loop = asyncio.get_running_loop()
         flat = [proposal for batch in batches for proposal in batch.works]
-        cost = sum(batch.cost for batch in batches)
+        cost = sum([batch.cost for batch in batches])
         is_small = len(flat) <= INLINE_PROPOSALS and cost <= INLINE_COST
         if is_small and self._is_fast() and self._engine.is_prompt:
             self._finish(batches, *self._timed(flat))
@@ -252,7 +254,7 @@ class Ledger:
 
     def _decide(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
         """In the writer thread."""
-        if all(proposal is _NOTHING for proposal in proposals):
+        if proposals.count(_NOTHING) == len(proposals):
             return self._take_up_others(proposals)
         most = self._engine.most_changes
         if len(proposals) <= most:

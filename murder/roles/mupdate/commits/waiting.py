@@ -9,7 +9,7 @@ in its order. Knows no transactions.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 W = TypeVar("W")
 
@@ -26,8 +26,7 @@ def cost_of(raw_acl: bytes) -> int:
     return ROW_COST + raw_acl.count(b"\t") // 2
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[W]):
+class Batch(NamedTuple, Generic[W]):
     """What one caller wants done in one commit, or in few, in order. `done` gets an outcome for each."""
 
     works: Sequence[W]
@@ -60,7 +59,7 @@ class _Peer(Generic[W]):
         queue = self.batches.get(batch.caller)
         if queue is None:
             queue = self.batches[batch.caller] = deque()
-            self._line_up(batch)
+            (self.small if batch.cost <= SMALL_COST else self.large).append(batch.caller)
         queue.append(batch)
 
     def put_back(self, batch: Batch[W]) -> None:
@@ -71,26 +70,21 @@ class _Peer(Generic[W]):
         else:
             queue.appendleft(batch)
 
-    def _line_up(self, batch: Batch[W]) -> None:
-        (self.small if batch.cost <= SMALL_COST else self.large).append(batch.caller)
-
-    def _lane(self) -> deque[object]:
+    @property
+    def lane(self) -> deque[object]:
+        """The callers whose turn it is, the first of them first. Somebody has something."""
         if self.small and self.large:
             return self.large if self.large_is_next else self.small
         return self.small or self.large
 
-    def next(self) -> Batch[W]:
-        """The one that `take` will take. Somebody has one."""
-        return self.batches[self._lane()[0]][0]
-
-    def take(self) -> None:
-        lane = self._lane()
+    def take_from(self, lane: deque[object]) -> None:
+        """The first batch of its first caller."""
         caller = lane.popleft()
         self.large_is_next = lane is self.small
         queue = self.batches[caller]
         queue.popleft()
         if queue:
-            self._line_up(queue[0])
+            (self.small if queue[0].cost <= SMALL_COST else self.large).append(caller)
         else:
             del self.batches[caller]
 
@@ -108,7 +102,7 @@ class Waiting(Generic[W]):
         return self._count
 
     def add(self, batch: Batch[W]) -> None:
-        self._peer(batch.peer).add(batch)
+        (self._peers.get(batch.peer) or self._peer(batch.peer)).add(batch)
         self._count += 1
 
     def put_back(self, batches: Sequence[Batch[W]]) -> None:
@@ -134,12 +128,13 @@ class Waiting(Generic[W]):
         while self._turns:
             name = self._turns[0]
             peer = self._peers[name]
-            batch = peer.next()
+            lane = peer.lane
+            batch = peer.batches[lane[0]][0]
             cost += batch.cost
             works += len(batch.works)
             if taken and (cost > MAX_COMMIT_COST or works > MAX_COMMIT_WORKS):
                 break
-            peer.take()
+            peer.take_from(lane)
             taken.append(batch)
             self._turns.popleft()
             if peer.batches:

@@ -1,9 +1,13 @@
 """FIND, which frontends ask of a master before nearly everything: its answer, and where it stands alone in what has come,
 that in few steps. `master` decides whether it may."""
 
+from typing import Final
+
 from murder.model.name import collation_key
 from murder.roles.mupdate.serving.stream import format_rows
 from murder.wire.mupdate import PLAIN_FIND
+
+FIND_WITHIN: Final = 64  # of what has come: a tag is shorter
 
 
 def plain_find(data: bytes) -> tuple[bytes, bytes] | None:

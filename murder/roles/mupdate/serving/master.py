@@ -24,7 +24,7 @@ from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.commits.owner import peer_of
 from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.mboxlist import MailboxList
-from murder.roles.mupdate.serving.lookups import format_found, plain_find
+from murder.roles.mupdate.serving.lookups import FIND_WITHIN, format_found, plain_find
 from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows
@@ -107,7 +107,8 @@ class MupdateService:
         """Look whether the process has stood still, and whether the list has gone; and again, as long as the service is
         there."""
         if self.pulse is not None and self.ledger is not None:
-            self.is_awake(self.pulse)
+            if not self.pulse.beats():
+                self.goes_on()
             is_ready = self.ledger.is_ready
             if self._was_ready and not is_ready:
                 self._retire(self.ledger.why_not_ready)
@@ -127,9 +128,9 @@ class MupdateService:
         """Whether there are other masters of the same list, to whom clients may have gone."""
         return self.ledger is not None and self.ledger.is_shared
 
-    def is_awake(self, pulse: Pulse) -> bool:
-        """False where it has stood still: who spoke before is cut off, they have other masters by now."""
-        if pulse.beats() or not self.is_shared:
+    def goes_on(self) -> bool:
+        """It has stood still: where there are other masters who spoke before is cut off, they are there now; and False."""
+        if not self.is_shared:
             return True
         log = logger(role=PROTOCOL)
         log.warning("master.stood_still", connections=len(self.dialogues))
@@ -198,8 +199,9 @@ class MupdateDialogue(ClientDialogue):
 
     def received(self, data: bytes) -> None:
         pulse = self.service.pulse
-        if pulse is None or self.service.is_awake(pulse):
-            asked = plain_find(data) if self._task is None else None
+        if pulse is None or pulse.beats() or self.service.goes_on():
+            may_be = self._task is None and data.find(b" FIND ", 0, FIND_WITHIN) > 0
+            asked = plain_find(data) if may_be else None
             if asked is None or not self._tell_found(data, *asked):
                 super().received(data)
 
@@ -425,7 +427,7 @@ class MupdateDialogue(ClientDialogue):
             self._start(command)
         if self.session.held:
             self.resume()
-        else:
+        elif self.connection.is_held_back:
             self.connection.resume_reading()
 
     # Reads
@@ -551,11 +553,8 @@ class MupdateDialogue(ClientDialogue):
         most = self.service.config.max_connections_per_node
         if not most or not (peer.servers or self.connection.certificate is not None):
             return
-        present = sum(
-            1
-            for dialogue in self.service.dialogues
-            if dialogue.peer and dialogue.peer.name == peer.name
-        )
+        names = [dialogue.peer.name for dialogue in self.service.dialogues if dialogue.peer]
+        present = names.count(peer.name)
         if present >= most:
             raise Refusal(
                 Code.LIMIT,

@@ -9,15 +9,15 @@ twice: silence, then a banner that does not come) is what makes it safe.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 MOST_STILL_S: Final = 0.9
 BEAT_S: Final = 0.1
 
 
-def _now() -> float:
-    """Also counts while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+# Also counts while the machine is suspended
+_now: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Pulse:

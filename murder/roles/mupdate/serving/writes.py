@@ -217,13 +217,16 @@ class Writes:
         self._outstanding += len(batch)
         self._octets_waiting += octets
         self._counters.octets_waiting += octets
-        self._look()
+        if self.is_full:  # else it has not become so: it is as much as before
+            self._look()
 
         def durable(outcomes: Sequence[object]) -> None:
             self._outstanding -= len(outcomes)
             self._octets_waiting -= octets
             self._counters.octets_waiting -= octets
-            self._look()
+            self.is_idle = not self._outstanding and not self._batch
+            if self.is_full:
+                self.is_full = self._has_enough()
             self._reply(tags, outcomes)
             self._writer.written()
 
