@@ -13,6 +13,7 @@ from murder.net.connection import Connection
 from murder.net.turns import TURN_S, is_late, stand_in_line
 
 SLICE_OCTETS: Final = 64 * 1024  # written at once
+LITTLE_OCTETS: Final = 16 * 1024  # so much goes to a transport as it is
 BULK_OCTETS: Final = 32 * 1024  # of one reading: there may be more, and that takes its time
 
 

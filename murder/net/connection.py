@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, runtime_checkable
 
 from murder.model.address import MAX_HOPS
+from murder.net.ended import Ended, Gone
 from murder.net.handshakes import HANDSHAKES
 from murder.net.tls import PeerCertificate, peer_of
 
@@ -25,6 +26,9 @@ INFLATE_OCTETS: Final = 64 * 1024  # inflated in one turn of the loop, whatever 
 # above it the writer waits; a 10 MiB FETCH never has more in memory
 WRITE_HIGH_OCTETS: Final = 256 * 1024
 WRITE_LOW_OCTETS: Final = 64 * 1024
+# so many peers that take nothing: from here on others are written less ahead, which costs a fifth more for each octet
+CROWD: Final = 32
+CROWDED_HIGH_OCTETS: Final = 64 * 1024
 GATHER_OCTETS: Final = 64 * 1024  # of small writes, sent as one
 TLS_HANDSHAKE_S: Final = 15.0
 # not yet decrypted, of who has not logged in and is not read (uvloop: 256 KiB)
@@ -70,46 +74,15 @@ class HalfCloses(Protocol):
         ...
 
 
-class _Gone(asyncio.Transport):
-    """In place of the transport of a connection that is over."""
+class _Crowd:
+    """How many connections of this process wait for their peers."""
 
-    def is_closing(self) -> bool:
-        return True
-
-    def is_reading(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        pass
-
-    abort = close
+    waiting = 0
 
 
-_GONE: Final = _Gone()
-
-
-class _Ended:
-    """In place of the receiver of a connection that is over, or has none yet: with neither holding the other both are
-    freed at once, not when somebody looks for cycles."""
-
-    def begin(self) -> None:
-        pass
-
-    def received(self, data: bytes) -> None:
-        pass
-
-    def writable(self) -> None:
-        pass
-
-    def lost(self, error: Exception | None) -> None:
-        pass
-
-
-_ENDED: Final = _Ended()
-_NOT_YET: Final = _Ended()
+_ENDED: Final = Ended()
+_NOT_YET: Final = Ended()
+_GONE: Final = Gone()
 
 
 def untapped(transport: Any) -> Any:
@@ -152,6 +125,7 @@ class Connection(asyncio.Protocol):
         "gathered",
         "hops_left",
         "is_held_back",
+        "is_narrow",
         "is_plain",
         "is_tls",
         "most_unread",
@@ -198,6 +172,9 @@ class Connection(asyncio.Protocol):
         self._is_held_off = False
         self.most_unread: int | None = UNREAD_TLS_OCTETS
         self._most_unwritten = WRITE_HIGH_OCTETS
+        self.is_narrow = (
+            False  # it is written little ahead, as many do not take what they were written
+        )
         self.certificate: PeerCertificate | None = None
         self.user_certificate = b""  # DER: of a user, who is no node by it
         self.writing_paused = False
@@ -275,10 +252,17 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def pause_writing(self) -> None:
-        self.writing_paused = True
+        if not self.writing_paused:
+            self.writing_paused = True
+            _Crowd.waiting += 1
 
     def resume_writing(self) -> None:
-        self.writing_paused = False
+        if self.writing_paused:
+            self.writing_paused = False
+            _Crowd.waiting -= 1
+            if self.is_narrow and _Crowd.waiting < CROWD:
+                self.is_narrow = False
+                self._limit_unwritten(self._most_unwritten)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._receiver.writable()
@@ -286,6 +270,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self.is_plain = False
+        if self.writing_paused:
+            _Crowd.waiting -= 1
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the peer has gone"))
             self._drained.exception()  # somebody may have stopped waiting
@@ -361,6 +347,9 @@ class Connection(asyncio.Protocol):
             return
         if self.gathered:
             self.send_gathered()
+        if _Crowd.waiting >= CROWD and not self.is_narrow:
+            self.is_narrow = True
+            self._limit_unwritten(self._most_unwritten)
         if self._deflate is not None:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         self.transport.write(data)
@@ -370,7 +359,12 @@ class Connection(asyncio.Protocol):
         peers have many connections and ask for much on each."""
         if not self._lost:
             self._most_unwritten = octets
-            self.transport.set_write_buffer_limits(octets, octets // 4)
+            self._limit_unwritten(octets)
+
+    def _limit_unwritten(self, octets: int) -> None:
+        if self.is_narrow:
+            octets = min(octets, CROWDED_HIGH_OCTETS)
+        self.transport.set_write_buffer_limits(octets, octets // 4)
 
     def pending(self) -> int:
         """Octets written and not yet taken by the kernel."""
@@ -580,7 +574,7 @@ class Connection(asyncio.Protocol):
             self._handshake = None
         self.transport = transport
         self.is_held_back = False  # this one reads
-        transport.set_write_buffer_limits(self._most_unwritten, self._most_unwritten // 4)
+        self._limit_unwritten(self._most_unwritten)
         self._note_tls()
 
     def _note_tls(self) -> None:

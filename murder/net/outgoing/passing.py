@@ -12,7 +12,7 @@ from collections import deque
 from typing import Final
 
 from murder.errors import UpstreamKind
-from murder.net.bulk import SLICE_OCTETS, write_much
+from murder.net.bulk import LITTLE_OCTETS, write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client, Hears, InternalCommand, Reply, parse_reply
 from murder.net.sweep import here
@@ -79,7 +79,7 @@ class PassesOn:
             if future is None and flight:
                 continue
             if gathered:
-                if client.is_plain and not client.gathered and len(gathered) <= SLICE_OCTETS:
+                if client.is_plain and not client.gathered and len(gathered) <= LITTLE_OCTETS:
                     client.transport.write(gathered)
                 else:
                     write_much(client, gathered)
@@ -95,7 +95,7 @@ class PassesOn:
                 if not self.client.is_flowing:
                     self.client.upstream_idle(self)  # type: ignore[arg-type] # it is one: see the class
         if gathered:
-            if client.is_plain and not client.gathered and len(gathered) <= SLICE_OCTETS:
+            if client.is_plain and not client.gathered and len(gathered) <= LITTLE_OCTETS:
                 client.transport.write(gathered)
             else:
                 write_much(client, gathered)

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from murder.api.store import Mailbox
 from murder.errors import Code, Refusal
-from murder.mime.mapped import let_go
+from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.model.identity import Login
 from murder.model.message import Uid
 from murder.net.connection import Connection
@@ -180,7 +180,7 @@ class BackendPop3(Pop3Dialogue):
         self.send(ok(f"{self._sizes[at]} octets"))
         for start in range(0, end, PIECE_OCTETS):
             self.send(stuffer.feed(bytes(octets[start : min(start + PIECE_OCTETS, end)])))
-            if self.connection.writing_paused:
+            if self.connection.writing_paused or not start % MAPPED_OCTETS:
                 let_go(octets)
             await self.flush()
         self.send(stuffer.end())

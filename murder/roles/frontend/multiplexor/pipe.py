@@ -9,7 +9,7 @@ from typing import Final
 
 from murder.errors import Code
 from murder.model.identity import Login
-from murder.net.bulk import BULK_OCTETS, SLICE_OCTETS, took_much, write_much
+from murder.net.bulk import BULK_OCTETS, LITTLE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.roles.frontend.multiplexor.speech import Speech
@@ -110,7 +110,7 @@ class Pipe(ClientDialogue):
         self._awaits_several = self._awaits or data.find(b"\n") + 1 != len(data)
         self._awaits = True
         server = self.server
-        if server.is_plain and not server.gathered and len(data) <= SLICE_OCTETS:
+        if server.is_plain and not server.gathered and len(data) <= LITTLE_OCTETS:
             server.transport.write(data)
         else:
             write_much(server, data)
@@ -189,7 +189,7 @@ class ServerEnd:
         pipe._awaits = not is_end
         if (pipe._awaits_several or not is_end) and len(data) < SMALL_OCTETS:
             pipe.server.acknowledge_now()
-        if client.is_plain and not client.gathered and len(data) <= SLICE_OCTETS:
+        if client.is_plain and not client.gathered and len(data) <= LITTLE_OCTETS:
             client.transport.write(data)
         else:
             write_much(client, data)

@@ -1,13 +1,22 @@
 """A FETCH of many items: others have their turn between them, and one part is decoded once for all its pieces."""
 
 import asyncio
+import mmap
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from murder.api.store import Mailbox
+from murder.mime.mapped import MAPPED_OCTETS
 from murder.mime.section import encoded_part
+from murder.model.message import Message, ModSeq, Uid
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.mail import content
+from murder.roles.backend.imap.mail.content import Reader
+from murder.roles.backend.imap.mail.fetch import send_in_slices
 from tests.rooms.backend.server import config_in, running_backend
 
 MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8gd29ybGQ=\r\n"
@@ -51,3 +60,48 @@ async def test_many_pieces_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert any(line.startswith(b"f BAD") for line in lines), lines[-8:]
     assert decoded == [(1,)]
     assert len(flushed) >= 100
+
+
+class Mapped(mmap.mmap):
+    """Counts how often its pages are let go."""
+
+    let_go = 0
+
+    def madvise(self, option: int, start: int = 0, length: int = 0) -> None:
+        self.let_go += 1
+        super().madvise(option)
+
+
+async def test_a_large_message_is_not_held_in_memory_while_it_is_read(tmp_path: Path) -> None:
+    """By its own reader, who takes it quickly, and by the look for NUL: a hundred may do that at once."""
+    octets = b"Subject: x\r\n\r\n" + b"y" * (5 * MAPPED_OCTETS)
+    file = tmp_path / "message"
+    file.write_bytes(octets)
+
+    class Box:
+        mailbox_id = tmp_path.name
+
+        async def octets(self, _: Uid) -> memoryview:
+            return memoryview(mapped)
+
+    class Taker:
+        connection = SimpleNamespace(writing_paused=False, is_narrow=False)
+        sent = b""
+
+        def send(self, data: bytes) -> None:
+            self.sent += data
+
+        async def flush(self) -> None: ...
+
+    with file.open("rb") as opened:
+        mapped = Mapped(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    message = Message(Uid(1), frozenset(), datetime.now(UTC), len(octets), modseq=ModSeq(1))
+    found = await Reader(cast("Mailbox", Box()), message).octets()
+    assert mapped.let_go >= 5
+    mapped.let_go, taker = 0, Taker()
+    await send_in_slices(cast("BackendImap", taker), found)
+    assert mapped.let_go == 5
+    assert taker.sent == octets
+    taker.sent, taker.connection.is_narrow = b"", True
+    await send_in_slices(cast("BackendImap", taker), found)
+    assert taker.sent == octets

@@ -16,6 +16,7 @@ from murder.api.store import KeepsToldSize, Mailbox
 from murder.errors import Code, Refusal
 from murder.mime.envelope import parse_envelope
 from murder.mime.header import parse_date
+from murder.mime.mapped import let_go
 from murder.mime.nul import has_nul, told_pieces, told_size
 from murder.mime.preview import preview_of
 from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
@@ -189,6 +190,7 @@ class Reader:
         for at in range(0, len(raw), LOOK_OCTETS):  # it may come from the disk
             if has_nul(raw, at, at + LOOK_OCTETS):
                 return True
+            let_go(raw)  # many may do this at once, and it stays in memory for all others
             if self._turn.is_over:
                 await self._turn.rest()
         _clean.add(message)

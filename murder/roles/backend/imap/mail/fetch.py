@@ -16,7 +16,7 @@ from typing import Final
 from murder.api.disk import DamagedMessageError
 from murder.api.store import Numbers
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
-from murder.mime.mapped import let_go
+from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.mime.nul import has_nul
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Flagged, Message, SeqNum, Uid
@@ -54,6 +54,7 @@ from murder.wire.imap.mail.fetch import (
 
 BODY_BATCH: Final = 50  # messages whose octets are read between two looks at their flags
 SLICE: Final = 128 * 1024  # octets of a body sent before the client must take some
+NARROW_SLICE: Final = 32 * 1024  # the same where many take nothing
 GATHER: Final = 64 * 1024  # octets of small answers gathered into one write
 WHOLE_AT_A_TIME: Final = 8  # small messages, before others may have their turn
 
@@ -136,10 +137,15 @@ def _name_of_whole(items: Sequence[FetchItem]) -> bytes:
 
 async def send_in_slices(dialogue: BackendImap, octets: memoryview) -> None:
     """Within a response (`is_inside`): a client may take large ones as slowly as it likes."""
-    for at in range(0, len(octets), SLICE):
-        dialogue.send(bytes(octets[at : at + SLICE]))
-        if dialogue.connection.writing_paused:
+    connection = dialogue.connection
+    at = mapped_from = 0
+    while at < len(octets):
+        end = at + (NARROW_SLICE if connection.is_narrow else SLICE)
+        dialogue.send(bytes(octets[at:end]))
+        at = end
+        if connection.writing_paused or at - mapped_from >= MAPPED_OCTETS:
             let_go(octets)
+            mapped_from = at
         await dialogue.flush()
 
 
