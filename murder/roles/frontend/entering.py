@@ -1,12 +1,13 @@
-"""A login on its way to its server in few steps, where nothing has to be asked: what every protocol has of it. A task that
-only connects, a place in the sweep for what takes too long, and an end that is told to the dialogue.
+"""A login on its way to its server in few steps, where nothing has to be asked: what every protocol has of it. A connection
+that opens without a task, a place in the sweep for what takes too long, and an end that is told to the dialogue.
 
 What the server says is the protocol's (`multiplexor.express`, `pop3_express`), and the octets are no concern here.
 """
 
 import asyncio
 import functools
-from typing import Final, Protocol
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection, Receiver
@@ -36,6 +37,8 @@ class Entering(Receiver):
     address: Address
     connection: Connection  # once there is one
     sweep_slot: int
+    _opening: Coroutine[Any, Any, object]  # it, as the loop makes it
+    _waited: asyncio.Future[Any] | None = None  # what that waits for
 
     def set_out(self) -> None:
         """Connect; the server is looked at no later than one that greets at once may take."""
@@ -48,22 +51,36 @@ class Entering(Receiver):
         self.dialogue.sweep.watch(self, now + sooner_s)
         address = self.address
         has_tls = address.tls == "implicit"
-        connecting = loop.create_connection(
+        opening = loop.create_connection(
             functools.partial(Connection, self._met, may_have_tls=has_tls),
             address.host,
             address.port,
             ssl=self.dialogue.frontend.upstreams.context(address.ca) if has_tls else None,
             server_hostname=address.tls_name if has_tls else None,
         )
-        self._task = loop.create_task(connecting)
-        self._task.add_done_callback(self._connected)
+        self._opening = opening
+        self._go_on_connecting()
 
-    def _connected(self, task: "asyncio.Task[object]") -> None:
-        if task.cancelled() or (error := task.exception()) is None:
+    def _go_on_connecting(self, _: object = None) -> None:
+        """As a task would, but in the turn of the loop that wants the connection: a task takes one more, in every session.
+        That it cannot be is told in a later turn."""
+        try:
+            waited = self._opening.send(None)
+        except (StopIteration, asyncio.CancelledError):
             return
-        if not isinstance(error, OSError):
-            raise error  # which the loop tells
+        except (OSError, UnicodeError) as error:  # the latter of a name that can be none
+            self.dialogue.loop.call_soon(self._not_connected, error)
+            return
+        self._waited = waited
+        waited._asyncio_future_blocking = False
+        waited.add_done_callback(self._go_on_connecting)
+
+    def _not_connected(self, error: OSError | UnicodeError) -> None:
+        if self._is_over:
+            return
         address = self.address
+        if isinstance(error, UnicodeError):
+            error = OSError(str(error))
         self._break(failure_of(error, address.host, address.port, address.server))
 
     def _met(self, connection: Connection) -> Receiver:
@@ -114,8 +131,8 @@ class Entering(Receiver):
         self.dialogue.sweep.forget(self)
         if self._has_connection:
             self.connection.abort()
-        else:
-            self._task.cancel()
+        elif self._waited is not None:
+            self._waited.cancel()
 
     def _break(self, failure: UpstreamFailure) -> None:
         """The server has failed, and others hear of it."""

@@ -1,5 +1,5 @@
 """From a POP3 user's PASS to the pipe in few steps, where nothing has to be asked: a user who is known at once, whose INBOX
-is in the list, at a backend that is well and has told what it offers. Callbacks, and a task that only connects.
+is in the list, at a backend that is well and has told what it offers. Callbacks, and no task.
 
 Here is only what passes. Whatever is odd goes the long way (`pop3`) from the beginning, which finds the words for it.
 """

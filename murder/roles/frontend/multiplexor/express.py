@@ -1,5 +1,5 @@
 """From a login to a pipe in few steps, where nothing has to be asked: a user who is known at once, by a server that is known
-to take its proxy in at one word. Callbacks, and a task that only connects.
+to take its proxy in at one word. Callbacks, and no task.
 
 Here is only what passes as it did before. Whatever is new, odd or broken at the server goes the long way (`become`) from
 the beginning, which tells it; a server that is odd each time is not tried here again.
