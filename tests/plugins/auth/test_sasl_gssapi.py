@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
 from murder.auth.gate import Gate, NotAdmitted, run_sasl
+from murder.auth.limit import ConnectionLimit
 from murder.auth.penalty import Penalties
 from murder.config.sections import MultiplexorConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
@@ -244,52 +245,72 @@ async def test_a_ticket_that_is_refused_is_no_guess_and_holds_up_nobody(realm: P
     assert len(naps.taken) == 20
 
 
-async def by_ticket(kind: str, keytab: Path, tickets: Tickets, user: str, name: str) -> bytes:
-    """The last line of what a server of this kind says to it."""
+async def shown_to(peer: Peer, kind: str, tickets: Tickets, user: str, name: str) -> bytes:
+    """The last line of what is said to a ticket."""
+    proof = tickets.proof("be1.test", kind, "localhost", user, name)
+    begin = {"imap": b"a AUTHENTICATE GSSAPI", "mupdate": b'a AUTHENTICATE "GSSAPI"'}
+    begin["sieve"] = b'AUTHENTICATE "GSSAPI"'
+    peer.send(begin.get(kind, b"AUTH GSSAPI") + b"\r\n")
+    for _ in range(5):
+        line: bytes = await peer.line()
+        if kind == "mupdate":
+            if line.startswith(b"a "):
+                return line
+        elif not is_challenge(kind, line):
+            return line
+        elif kind == "sieve":
+            line = await peer.line() if line[:1] == b"{" else line.strip(b'"')
+        else:
+            line = line.partition(b" ")[2]
+        response = await proof.reply(line)
+        peer.send((b'"%b"' % response if kind == "sieve" else response) + b"\r\n")
+    raise AssertionError("it does not end")
+
+
+async def by_ticket(
+    kind: str, keytab: Path, tickets: Tickets, user: str, name: str, times: int = 1
+) -> list[bytes]:
+    """What a server of this kind says to it, on so many connections, all of which stay until the end."""
     taken = make_mechanisms(Settings(keytab=keytab, realms=(REALM,), nodes=(NODE,)))
     gate = Gate(
         Anybody(),
         mechanisms=taken,
         proxies=["murder/be1.test"],
         penalties=Penalties(0, 0),
+        connections=ConnectionLimit(1),
         allow_plaintext=True,
     )
     async with listening(kind, gate, keytab.parent / kind) as connect:
-        peer = await connect()
-        proof = tickets.proof("be1.test", kind, "localhost", user, name)
-        begin = {"imap": b"a AUTHENTICATE GSSAPI", "mupdate": b'a AUTHENTICATE "GSSAPI"'}
-        begin["sieve"] = b'AUTHENTICATE "GSSAPI"'
-        try:
-            peer.send(begin.get(kind, b"AUTH GSSAPI") + b"\r\n")
-            for _ in range(5):
-                line: bytes = await peer.line()
-                if kind == "mupdate":
-                    if line.startswith(b"a "):
-                        return line
-                elif not is_challenge(kind, line):
-                    return line
-                elif kind == "sieve":
-                    line = await peer.line() if line[:1] == b"{" else line.strip(b'"')
-                else:
-                    line = line.partition(b" ")[2]
-                response = await proof.reply(line)
-                peer.send((b'"%b"' % response if kind == "sieve" else response) + b"\r\n")
-            raise AssertionError("it does not end")
-        finally:
-            await peer.close()
+        async with contextlib.AsyncExitStack() as peers:
+            lines = []
+            for _ in range(times):
+                peer = await connect()
+                peers.push_async_callback(peer.close)
+                lines.append(await shown_to(peer, kind, tickets, user, name))
+            return lines
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_protocol_takes_a_ticket_and_shows_one(
     kind: str, kdc: Realm, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    set_up("info", "json")
     keytab = kdc.folder / "keytab"
-    line = await by_ticket(kind, keytab, Tickets(None), "", "")
+    line, again = await by_ticket(kind, keytab, Tickets(None), "", "", times=2)
     assert is_good(kind, line), line
+    # as by any way in: a user has so many connections (of LMTP and MUPDATE the node has), and each is in the log
+    is_in = kind in ("lmtp", "mupdate")
+    assert is_good(kind, again) == is_in
     node = Tickets(kdc.folder / "node.keytab")
     if kind != "mupdate":  # where nodes speak for themselves
-        assert is_good(kind, await by_ticket(kind, keytab, node, "anna", ""))
-        assert not is_good(kind, await by_ticket(kind, keytab, Tickets(None), "ben", ""))
+        (line,) = await by_ticket(kind, keytab, node, "anna", "")
+        assert is_good(kind, line)
+        (line,) = await by_ticket(kind, keytab, Tickets(None), "ben", "")
+        assert not is_good(kind, line)
+    lines = [json.loads(text) for text in capfd.readouterr().err.splitlines()]
+    events = [(each["event"], each["user"]) for each in lines if "user" in each]
+    assert events[0] == ("login.succeeded", "anna")
+    assert events[1] == ("login.succeeded" if is_in else "login.failed", "anna")
 
 
 @contextlib.asynccontextmanager
