@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final, Literal
 
 from murder.model.address import address_in
@@ -66,12 +67,17 @@ def parse_network(text: str) -> Network:
 
 def contains(networks: tuple[Network, ...], address: str) -> bool:
     """Whether the address (text; an IPv4 one mapped into IPv6 counts as IPv4) lies in one of the networks."""
+    parsed = _address_of(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
+@lru_cache(maxsize=1024)  # of peers of late: it is asked for each message of theirs
+def _address_of(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        parsed = address_in(address)
+        parsed = address_in(text)
     except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return any((mapped or parsed) in network for network in networks)
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def option(

@@ -118,6 +118,8 @@ def format_xclient(offered: list[bytes], facts: dict[bytes, bytes]) -> bytes:
 def reply(code: int, enhanced: str, *lines: str) -> bytes:
     """A reply, of several lines if there are. Text that a peer chose has been made printable here."""
     prefix = f"{enhanced} " if enhanced else ""
+    if len(lines) == 1:  # mostly
+        return f"{code} {prefix}{clean(lines[0])}\r\n".encode("utf-8", "replace")
     last = len(lines) - 1
     replied = (
         f"{code}{' ' if at == last else '-'}{prefix}{clean(s)}\r\n" for at, s in enumerate(lines)

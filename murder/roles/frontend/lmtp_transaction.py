@@ -358,4 +358,4 @@ class LmtpTransaction:
 
 
 def _joined(lines: list[bytes]) -> bytes:
-    return b"".join(line + b"\r\n" for line in lines)
+    return b"\r\n".join((*lines, b""))
