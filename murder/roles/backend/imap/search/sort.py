@@ -1,11 +1,13 @@
 """SORT, THREAD and their UID forms (RFC 5256, RFC 5267 for RETURN, RFC 5957)."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from murder.mime.sort import put_in_order
 from murder.mime.thread import References, threadable
 from murder.model.query.search import ReturnOption, SearchRequest, ThreadAlgorithm
 from murder.model.query.thread import Threadable, by_ordered_subject, by_references
+from murder.net.turns import aside_if
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.search.context import SortedResults
 from murder.roles.backend.imap.search.search import (
@@ -26,6 +28,9 @@ from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.search import format_esearch, format_search, parse_sort, parse_thread
 from murder.wire.imap.mail.thread import format_thread
+
+ASIDE_KEYS: Final = 1000  # compared: putting them in order takes some milliseconds
+ASIDE_REFERENCES: Final = 200  # of messages, with themselves: putting them together likewise
 
 
 def run_sort(dialogue: BackendImap, command: Command) -> Running:
@@ -57,7 +62,8 @@ async def _answer(
     results = await find(dialogue, request)
     view = dialogue.now
     rows = await read_keyed(view, results.uids, request.sort)
-    ordered = await large(rows, put_in_order, rows, request.sort)
+    is_much = len(rows) * len(request.sort) > ASIDE_KEYS
+    ordered = await aside_if(is_much, put_in_order, rows, request.sort)
     modseq = await modseq_of(view, request, results, ordered) if ordered else None
     numbers = ordered if by_uid else await numbers_of(view, ordered)
     if request.returns is None:
@@ -82,7 +88,8 @@ async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None
         async for message, envelope in each_envelope(view, results.uids)
         if (seq := view.seq_of(message.uid)) is not None
     ]
-    dialogue.send(await large(messages, _threaded, messages, request.thread))
+    is_much = sum(1 + len(message.references) for message in messages) > ASIDE_REFERENCES
+    dialogue.send(await aside_if(is_much, _threaded, messages, request.thread))
     await conclude(dialogue, command, request, by_uid)
 
 
