@@ -39,7 +39,7 @@ ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
 """With a public key: none of those where who knows it can sign (HS256), nor `none`."""
-MAX_ANSWER: Final = 1 << 18  # octets: JSON is read in one go, in five milliseconds
+MAX_ANSWER: Final = 1 << 17  # octets: JSON is read in one go, in some milliseconds
 MAX_KEYS: Final = 100
 MAX_KEY_TEXT: Final = 2800  # characters of one number; 16,384 bits of RSA have 2,731
 MAX_TOKEN_HEADER: Final = 4096  # characters; who is not known may send it

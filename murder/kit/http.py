@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 READ_OCTETS: Final = 1024  # between two rests: forty provisional answers, or a hundred chunks
 PARTS: Final = 50  # of a body, likewise
-HEAD_OCTETS: Final = 64 * 1024  # of an answer, and of what chunks cost beside their octets
+HEAD_OCTETS: Final = 32 * 1024  # of an answer, and of what chunks cost beside their octets
 KEPT_S: Final = 5.0  # a connection that nobody uses; as httpx
 
 
