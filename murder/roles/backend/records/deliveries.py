@@ -1,7 +1,9 @@
 """What deliveries by a script have begun, what has been seen, and what is to be sent: so that after a crash the sender's
 retry finishes what was begun, and nothing is done twice.
 
-One SQLite file serves all workers. A row of `begun` stands from before the first of several steps until behind the last;
+One SQLite file serves all workers. A row of `begun` stands from before the first of several steps until behind the last,
+and then has the name of the process that did it: where that has died since, the sender may not have heard that all is done.
+What is to be done is done by a process that lives, however often it comes;
 what is to be sent (`outgoing`) is put down once for each message and action, together with what a script wants remembered
 (`records.remembered`). All is durable on return; what comes at the same time shares a flush.
 """
@@ -25,6 +27,7 @@ from murder.roles.backend.records import remembered, rounds, tallies
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.records.database import open_database
 from murder.roles.backend.records.duplicates import Turns
+from murder.roles.backend.records.living import Living
 from murder.roles.backend.records.remembered import Entry
 from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.records.tallies import Counted
@@ -34,6 +37,8 @@ BUSY_MS: Final = 10_000
 KEEP_S: Final = 10 * 86_400.0  # longer than a sender tries
 LARGE_OCTETS: Final = 1024 * 1024  # what is larger is written and read without another copy of it
 DUE_OCTETS: Final = 16 * 1024 * 1024  # of mails in memory together; of a larger one it alone
+DONE_S: Final = 600.0  # of what is done: if this process dies before its sender hears so
+DONE: Final[Mapping[str, int]] = {"": 0}
 EXPIRE_EVERY_S: Final = 600.0
 PENDING, SENT, FAILED = range(3)
 TABLES: Final = (
@@ -135,6 +140,8 @@ class Deliveries:
         self.room = Room()
         self._rounds = rounds.Rounds()
         self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
+        self._living = Living(folder / "living")
+        self._own_mark = json.dumps({"": self._living.name})
         self._add_columns()
 
     def _add_columns(self) -> None:
@@ -153,25 +160,29 @@ class Deliveries:
         db.execute("COMMIT")
 
     def close(self) -> None:
+        """Whoever was to hear that something is done has heard it, or will not."""
         self._writer.shutdown()
+        with suppress(sqlite3.Error):
+            self._db.execute("DELETE FROM begun WHERE places=?", (self._own_mark,))
         self._db.close()
+        self._living.close()
         self._turns.close()
 
     # --- what was begun
 
     async def begin(self, key: bytes, places: Mapping[str, int]) -> Mapping[str, int] | None:
         """Note that a delivery to these mailboxes, with each one's next UID, begins; where it had begun before, what was
-        noted then."""
+        noted then. DONE where all of it was done by a process that has died."""
 
         def work() -> Mapping[str, int] | None:
             row = self._db.execute("SELECT places FROM begun WHERE key=?", (key,)).fetchone()
-            if row is not None:
-                next_uids: dict[str, int] = json.loads(row[0])
-                return next_uids
-            self._db.execute(
-                "INSERT INTO begun VALUES (?,?,?)", (key, time.time(), json.dumps(places))
-            )
-            return None
+            noted: dict[str, Any] = {} if row is None else json.loads(row[0])
+            if row is not None and "" not in noted:
+                return noted
+            is_done = row is not None and self._living.is_gone(noted[""])
+            mark = self._own_mark if is_done else json.dumps(places)
+            self._db.execute("REPLACE INTO begun VALUES (?,?,?)", (key, time.time(), mark))
+            return DONE if is_done else None
 
         return await self._do(work)
 
@@ -212,7 +223,8 @@ class Deliveries:
             new = frozenset(mail.key for mail in mails if self._put(mail, now))
             for entry in seen:
                 remembered.see(self._db, entry, now)
-            self._db.execute("DELETE FROM begun WHERE key=?", (key,))
+            done = (self._own_mark, now, key)
+            self._db.execute("UPDATE begun SET places=?, at=? WHERE key=?", done)
             self._expire(now)
             return new
 
@@ -263,6 +275,8 @@ class Deliveries:
             return
         self._expire_at = now + EXPIRE_EVERY_S
         self._db.execute("DELETE FROM begun WHERE at<?", (now - KEEP_S,))
+        old = ("""{"": %""", now - DONE_S)
+        self._db.execute("DELETE FROM begun WHERE places LIKE ? AND at<?", old)
         remembered.expire(self._db, now)
         self._db.execute("DELETE FROM outgoing WHERE state<>? AND at<?", (PENDING, now - KEEP_S))
 

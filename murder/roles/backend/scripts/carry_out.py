@@ -17,7 +17,7 @@ from murder.model.name import display
 from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import Turn
 from murder.roles.backend.changes.events import MailQueued
-from murder.roles.backend.records.deliveries import KEEP_S, Mail, key_of
+from murder.roles.backend.records.deliveries import DONE, KEEP_S, Mail, key_of
 from murder.roles.backend.records.remembered import Entry, book_of
 from murder.roles.backend.scripts.copies import Copies, write_in_turns
 from murder.roles.backend.scripts.elsewhere import append_elsewhere
@@ -132,6 +132,8 @@ class Delivery:
         key = key_of(self._user, display(self._arriving.mailbox), self._message_key)
         async with deliveries.alone(key):
             before = await deliveries.begin(key, await self._next_uids(steps))
+            if before is DONE:
+                return None
             self._before = before
             for step in steps:
                 if before is None or not await self._was_done(step, before):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from murder.config.value import parse_endpoint
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
 from murder.net.listener import Bounds, Listener
-from murder.roles.backend.records.deliveries import FAILED, SENT
+from murder.roles.backend.records.deliveries import FAILED, SENT, Deliveries
 from murder.roles.backend.scripts.carry_out import Delivery
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import (
@@ -236,6 +237,39 @@ async def test_a_crash_between_two_steps_and_the_senders_retry_make_each_copy_on
         (answer,) = await client.deliver("one")  # another one, not a retry
         assert answer.startswith(b"250")
         assert await client.subjects("A") == [("one", [])] * 2
+
+
+async def test_a_death_before_the_sender_hears_that_all_is_done_files_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
+    really = Deliveries.end
+
+    async def dies(books: Deliveries, *given: Any) -> frozenset[bytes]:
+        await really(books, *given)
+        raise OSError("gone")
+
+    async with delivering(tmp_path, script) as client:
+        await client.create("A", "B")
+        monkeypatch.setattr(Deliveries, "end", dies)
+        assert (await client.deliver("one"))[0].startswith(b"4")
+        monkeypatch.setattr(Deliveries, "close", died)
+    monkeypatch.undo()
+    async with delivering(tmp_path) as client:  # after a start
+        for copies in (1, 2):  # the second one is no retry
+            assert (await client.deliver("one"))[0].startswith(b"250")
+            for folder in ("", "A", "B"):
+                assert await client.subjects(folder) == [("one", [])] * copies, folder
+    async with delivering(tmp_path) as client:  # one that has ended has told all of their senders
+        assert (await client.deliver("one"))[0].startswith(b"250")
+        assert await client.subjects("A") == [("one", [])] * 3
+
+
+def died(books: Deliveries) -> None:
+    """As its process does: nothing is put in order, and the kernel takes its locks."""
+    books._writer.shutdown()
+    books._db.close()
+    os.close(books._living._lock)
 
 
 async def test_without_a_way_to_send_a_redirect_waits(tmp_path: Path) -> None:
