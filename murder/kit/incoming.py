@@ -23,6 +23,7 @@ from murder.errors import Misuse
 from murder.kit.root import Root, make_folder
 
 FILE_MODE: Final = 0o600
+BUFFER_OCTETS: Final = 64 * 1024  # of one: hundreds may be on their way
 SYNCS_AT_ONCE: Final = 16  # more of them bring no more, measured on ext4
 
 
@@ -66,7 +67,7 @@ class FileIncoming:
         self._path = self._area.folder / secrets.token_hex(16)
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            self._file = os.fdopen(descriptor, "w+b", buffering=256 * 1024)
+            self._file = os.fdopen(descriptor, "w+b", buffering=BUFFER_OCTETS)
             self._file.write(self._memory)
         except OSError as error:
             raise disk_error(error, self._path) from error
