@@ -518,7 +518,8 @@ class Announcer:
                     changes += removed_with(self._ledger.mailboxes, [name])
             case Operation.RENAME:
                 for old, new in reversed(intent.moves):
-                    if not await self._is_stored(old):  # else `new` is what a move keeps
+                    # else `new` is what a move keeps; where neither is there, the lock must not stay
+                    if not await self._is_stored(old) and await self._is_stored(new):
                         await self._store.rename(new, old)
                     changes.append(RemoveEntry(new))
             case Operation.SPLIT:

@@ -428,3 +428,14 @@ async def test_a_lock_whose_holder_was_cancelled_is_free_again(
         await node.announcer.hold(second)
         await node.announcer.finish(second, [])
         await node.check_agreement()
+
+
+async def test_a_rename_of_what_the_store_lacks_leaves_no_lock(tmp_path: Path) -> None:
+    """Undoing it failed, and nothing in the tree could be changed, or move, until a restart."""
+    async with murder(tmp_path) as (_, node):
+        await node.store.delete(BELOW)
+        with pytest.raises(Refusal):
+            await rename(node)
+        assert not node.list.intents()
+        assert {entry.name for entry in node.list.walk() if entry.is_active} == {ANA, CHILD, BELOW}
+        await node.announcer.rename([(CHILD, MOVED)])
