@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from murder.api.disk import disk_error
 from murder.durable import replace_file, sync_folder
 from murder.roles.backend.records import caused as caused_rows
 from murder.roles.backend.records import remembered, rounds, tallies
@@ -139,7 +140,8 @@ class Deliveries:
         self._undelivered = folder / "undelivered"
         self.room = Room()
         self._rounds = rounds.Rounds()
-        self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
+        self._file = folder / "deliveries.db"
+        self._db = open_database(self._file, BUSY_MS, TABLES)
         self._living = Living(folder / "living")
         self._own_mark = json.dumps({"": self._living.name})
         self._add_columns()
@@ -395,6 +397,7 @@ class Deliveries:
     # --- the thread
 
     async def _do(self, work: Callable[[], T]) -> T:
+        """Raises Refusal where the disk is full, or cannot be used, OSError."""
         done: Future[T] = Future()
         self._waiting.put((work, done))
         self._writer.submit(self._commit)
@@ -417,9 +420,11 @@ class Deliveries:
         except Exception as error:  # noqa: BLE001 - the end of a task: each that waits hears of it
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            is_disk = isinstance(error, sqlite3.Error)
+            failure = disk_error(error, self._file) if is_disk else error
             for _, done in works:
                 if not done.cancelled():
-                    done.set_exception(error)
+                    done.set_exception(failure)
             return
         for (_, done), result in zip(works, results, strict=True):
             if not done.cancelled():

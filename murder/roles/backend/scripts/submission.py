@@ -98,6 +98,9 @@ class Submitter:
 
     def _failed(self, error: Exception) -> None:
         self._is_recovered = False  # of what has been sent, a row may not know
+        if isinstance(error, Refusal):  # of the disk, which the log tells of
+            self._log.warning("outgoing.deferred", user="", to=[], problem=error.text)
+            return
         self._log.error("outgoing.deferred", user="", to=[], problem="", exc_info=error)
 
     async def _send(self, mail: Mail) -> None:

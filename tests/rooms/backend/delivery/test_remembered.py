@@ -106,6 +106,6 @@ async def test_who_leaves_takes_no_answer_from_those_that_failed_with_it(books: 
     await asyncio.wait([left])
     may.set()
     async with asyncio.timeout(10):
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(OSError):
             await waits
     await held

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from murder.errors import Refusal
 from murder.model.name import MailboxName
 from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.records import deliveries
@@ -99,6 +100,21 @@ async def test_in_doubt_a_mail_goes_again_and_a_notification_does_not(
         await client.deliver("one")
         await until_soon(lambda: went(client, [SENT if tries > 1 else FAILED]), "it is over")
         assert sink.tries == tries
+
+
+async def test_a_full_disk_is_told_as_one_and_no_restart_is_needed(tmp_path: Path) -> None:
+    mail = Mail(b"key", "ana", "", ("a@x.example",), b"Subject: x\r\n\r\n" + bytes(300_000))
+    books = Deliveries(tmp_path)
+    try:
+        books._db.execute("PRAGMA max_page_count=1")  # no more than there are
+        with pytest.raises(Refusal, match="disk of this server is full"):
+            await books.end(b"begun", [mail])
+        assert await books.due(9) == []
+        books._db.execute("PRAGMA max_page_count=100000")
+        assert await books.end(b"begun", [mail]) == {b"key"}
+        assert [due.octets for due in await books.due(9)] == [mail.octets]
+    finally:
+        books.close()
 
 
 async def test_a_death_before_the_answer_leaves_a_notification_unsent(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What a client has done is put down for the scripts that see it (imapsieve), before the client hears OK."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 
+from murder.errors import Refusal
 from murder.model.message import Message, Uid
 from murder.model.name import MailboxName, display
 from murder.roles.backend.changes.events import ScriptsQueued
@@ -89,7 +89,7 @@ async def _put(dialogue: BackendImap, rows: Sequence[Caused]) -> None:
     try:
         count = await dialogue.backend.deliveries.put_caused(rows)
         problem = "too much waits for scripts already" if count < len(rows) else ""
-    except sqlite3.Error as error:
+    except (Refusal, OSError) as error:
         problem = str(error)
     if problem:
         dialogue.log.warning("script.not_run", mailbox=display(rows[0].mailbox), problem=problem)
