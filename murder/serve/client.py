@@ -185,14 +185,22 @@ class ClientDialogue(Dialogue):
     # --- what goes wrong
 
     def hopeless(self, error: BadSyntax) -> None:
-        self.log.info("connection.protocol_error", problem=str(error))
+        self.log.info("connection.protocol_error", problem=self._fit_for_log(error))
         self.say_hopeless(error)
+
+    def _fit_for_log(self, error: BadSyntax) -> str:
+        """Before the login what has come may be a password in a wrong place: where that is is told, not what."""
+        if self.login is not None:
+            return str(error)
+        text, _, _ = error.text.partition(", found ")
+        return text if error.offset is None else f"{text} (at octet {error.offset})"
 
     def note_failure(self, error: BaseException, **facts: object) -> None:
         """Into the log, as its kind deserves; what is refused, and what was not in time, tells itself."""
         match error:
             case BadSyntax():
-                self.log.info("command.malformed", **facts, problem=str(error))
+                problem = self._fit_for_log(error)
+                self.log.info("command.malformed", **facts, problem=problem)
             case UpstreamFailure():
                 figures = self.service.figures
                 figures.add("upstream_failures", error.server, error.kind.value)

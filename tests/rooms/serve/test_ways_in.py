@@ -389,6 +389,23 @@ async def test_who_is_right_and_not_served_here_is_in_the_log_too(
     assert gate.penalties.failures("127.0.0.1", "anna") == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_password_that_is_not_where_it_belongs_is_in_no_log(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As from a client that sends PLAIN without base64."""
+    set_up("info", "json")
+    gate = Gate(Old(), allow_plaintext=True, penalties=Penalties(0, 0))
+    bare = begin(kind, "PLAIN", b"").replace(b" \r\n", b"").replace(b' ""\r\n', b"")
+    async with listening(kind, gate, tmp_path) as connect:
+        for line in (b" \0anna\0secret\r\n", b" \0an\xe1a\0secret\r\n", b" (\0anna\0secret)\r\n"):
+            peer = await connect()
+            peer.send(bare + line)
+            assert not is_good(kind, await peer.line())
+            await peer.close()
+    assert "secret" not in capfd.readouterr().err
+
+
 KNOWN = (
     b"n,,n=anna,r=x",
     b"n,a=anna,\x01auth=Bearer x\x01\x01",
