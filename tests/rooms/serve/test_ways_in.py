@@ -396,11 +396,17 @@ async def test_a_password_that_is_not_where_it_belongs_is_in_no_log(
     """As from a client that sends PLAIN without base64."""
     set_up("info", "json")
     gate = Gate(Old(), allow_plaintext=True, penalties=Penalties(0, 0))
-    bare = begin(kind, "PLAIN", b"").replace(b" \r\n", b"").replace(b' ""\r\n', b"")
+    whole = begin(kind, "PLAIN", b"")
+    sent = b"\0anna\0secret"
     async with listening(kind, gate, tmp_path) as connect:
-        for line in (b" \0anna\0secret\r\n", b" \0an\xe1a\0secret\r\n", b" (\0anna\0secret)\r\n"):
+        for line in (
+            whole.replace(b" \r\n", b" %b\r\n" % sent).replace(b'""', b'"%b"' % sent),
+            whole.partition(b"PLAIN")[0] + sent + b"\r\n",
+            whole.partition(b"PLAIN")[0] + b" " + sent + b"\r\n",
+            whole.partition(b"PLAIN")[0] + b"PLAIN" + sent + b"\r\n",
+        ):
             peer = await connect()
-            peer.send(bare + line)
+            peer.send(line)
             assert not is_good(kind, await peer.line())
             await peer.close()
     assert "secret" not in capfd.readouterr().err
