@@ -379,10 +379,12 @@ class Announcer:
     async def hold(self, intent: Intent) -> None:
         """Keep everybody else out of its trees until `finish`, in every worker and over a crash; waits for who is in
         one now. May be done twice. Raises Refusal(IN_USE)."""
-        octets = format_intent(intent)
-        if all(self._ledger.mailboxes.intents().get(tree) == octets for tree in intent.trees):
-            return
-        await self._write_intent(intent, intent.trees, lambda _: [])
+        if not self.is_held(intent):
+            await self._write_intent(intent, intent.trees, lambda _: [])
+
+    def is_held(self, intent: Intent) -> bool:
+        octets, held = format_intent(intent), self._ledger.mailboxes.intents()
+        return all(held.get(tree) == octets for tree in intent.trees)
 
     async def finish(self, intent: Intent, changes: Sequence[Change]) -> None:
         """Make these changes, and let others in again. May be done twice."""

@@ -8,7 +8,8 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -157,7 +158,8 @@ class Arriving:
             case Kept():
                 return await self._take_kept(request)
             case Complete(name, portrait):
-                await self._store.complete(self._member(name), portrait)
+                await self._check_has_come(self._member(name))
+                await self._store.complete(name, portrait)
                 return Done()
             case AskSum(name):
                 return await sum_of(self._backend, self._member(name))
@@ -218,21 +220,13 @@ class Arriving:
                 move, only_from=ARRIVING | {State.ABORTED}, state=State.COPYING
             )
         for name in move.names:
-            if (mailbox_id := await self._id_of(name)) is not None:
+            mailbox_id = await id_of(self._backend, name)
+            if mailbox_id is not None and is_nobodys(self._backend, name):
                 self._named[mailbox_id] = name
         for name in sorted(left_behind(self._journal, root)):
-            if (mailbox_id := await self._id_of(name)) is not None:
+            if (mailbox_id := await id_of(self._backend, name)) is not None:
                 self._left[mailbox_id] = name
         return Done()
-
-    async def _id_of(self, name: MailboxName) -> str | None:
-        """What the store has under this name."""
-        try:
-            mailbox = await self._backend.store.open(name, "")
-        except Refusal:
-            return None
-        mailbox.close()
-        return mailbox.mailbox_id
 
     async def _hold(self, request: Hold) -> Answer:
         name, identity = self._member(request.name), request.identity
@@ -240,13 +234,7 @@ class Arriving:
         if name not in self._now.names:
             names = (*self._now.names, name)
             self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
-        called = self._named.get(identity.mailbox_id)
-        if called != name:
-            await self._make_room_for(name, identity.mailbox_id)
-        if called is None:
-            await self._take_back(name, identity.mailbox_id)
-        elif called != name:  # renamed at the source meanwhile
-            await self._backend.store.rename(called, name)
+        await self._have_as(name, identity.mailbox_id)
         held = await self._store.hold(name, self._now.partition, identity)
         self._named[identity.mailbox_id] = name
         move = self._journal.find(Side.IN, self._now.id)
@@ -298,24 +286,39 @@ class Arriving:
         finally:
             await taken.close()
 
-    async def _make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
-        """What has come under this name has been deleted at the source meanwhile, or renamed, and comes anew."""
-        other = await self._id_of(name)
-        if other is None or other == mailbox_id:
-            return
-        if self._named.get(other) == name and self._backend.mailboxes.list.find(name) is None:
-            del self._named[other]
-            await self._backend.store.delete(name)
-        else:
-            await self._backend.announcer.make_room_for(name, mailbox_id)
+    async def _has_come(self, name: MailboxName) -> bool:
+        """Whether what the store has under this name is what came as that."""
+        if not is_nobodys(self._backend, name):
+            return False
+        return self._named.get(await id_of(self._backend, name) or "") == name
 
-    async def _take_back(self, name: MailboxName, mailbox_id: str) -> None:
-        """What is kept here of it, since it left, has the name that it had then."""
-        old = self._left.pop(mailbox_id, name)
-        if old == name or self._backend.mailboxes.list.find(old) is not None:
+    async def _check_has_come(self, name: MailboxName) -> None:
+        check_is_nobodys(self._backend, name)
+        if not await self._has_come(name):
+            raise Refusal(Code.NONEXISTENT, f"{display(name)} was not received")
+
+    async def _have_as(self, name: MailboxName, mailbox_id: str) -> None:
+        """What has come of this mailbox, or is kept here since it left, has this name now; what came as that before, and
+        has been deleted at the source meanwhile, or renamed and comes anew, is gone. Raises Refusal where a mailbox of this
+        server is called so."""
+        backend = self._backend
+        called = self._named.get(mailbox_id) or self._left.get(mailbox_id) or name
+        is_free = is_nobodys(backend, name) and called == name
+        if is_free and await id_of(backend, name) in (None, mailbox_id):
             return
-        if await self._id_of(old) == mailbox_id:
-            await self._backend.store.rename(old, name)
+        async with alone_in(backend, self._now):
+            check_is_nobodys(backend, name)
+            other = await id_of(backend, name)
+            if other is not None and other != mailbox_id:
+                if self._named.get(other) == name:
+                    del self._named[other]
+                    await backend.store.delete(name)
+                else:
+                    await backend.announcer.make_room_for(name, mailbox_id)
+            self._left.pop(mailbox_id, None)
+            is_there = is_nobodys(backend, called) and await id_of(backend, called) == mailbox_id
+            if called != name and is_there:
+                await backend.store.rename(called, name)
 
     async def _take_batch(self, request: Rows) -> None:
         """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""
@@ -352,6 +355,7 @@ class Arriving:
     async def _keep(self, name: MailboxName, taken: Taken) -> Answer:
         """The answer is a digest of what the store has now, not of what came."""
         await taken.write()
+        await self._check_has_come(name)
         await self._store.receive(name, await with_sizes(taken.carried))
         self._step("received")
         self._move = replace(
@@ -380,13 +384,18 @@ class Arriving:
         for name in names:
             if name not in move.names:
                 raise Refusal(Code.CANNOT, f"{display(name)} was not received")
+            check_is_nobodys(self._backend, name)
         keys = note_keys_of(names)
         for key, octets in request.notes.items():
             if key not in keys:
                 raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
             check_note(key, octets)
-        for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
-            await self._backend.store.delete(name)
+        gone = set(move.names) - set(names)  # deleted or renamed at the source meanwhile
+        if gone:
+            async with alone_in(self._backend, move):
+                for name in sorted(gone, key=len, reverse=True):
+                    if await self._has_come(name):
+                        await self._backend.store.delete(name)
         prepared = json.dumps(format_prepared(request)).encode()
         self._move = await self._journal.save(
             move, only_from=ARRIVING, prepared=prepared, names=names, state=State.PREPARED
@@ -495,23 +504,69 @@ async def commit(
 
 
 async def abort(
-    backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
+    backend: Backend,
+    journal: Journal,
+    move: Move,
+    step: Callable[[str], None] = lambda _: None,
+    *,
+    is_alone: bool = False,
 ) -> None:
-    """Remove what has come. Only while the source owns the mailboxes: it says so. May be done again after a crash."""
+    """Remove what has come. Only while the source owns the mailboxes: it says so. May be done again after a crash.
+    `is_alone`: the caller has its tree locked."""
     if move.state is State.ABORTED:
         return
     move = await journal.save(move, only_from=ARRIVING | {State.ENDING}, state=State.ENDING)
     step("ending")
     for name in sorted(move.names, key=len, reverse=True):
-        await _remove(backend, journal, move, name)
+        await _remove(backend, journal, move, name, is_alone=is_alone)
         step("removed")
+    await backend.announcer.finish(intent_of(move), [])  # of a commit that came no further
     await journal.save(move, state=State.ABORTED, finished_at=time.time())
     journal.prepared_path(move).unlink(missing_ok=True)
 
 
-async def _remove(backend: Backend, journal: Journal, move: Move, name: MailboxName) -> None:
-    if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
-        await backend.store.delete(name)
+async def _remove(
+    backend: Backend, journal: Journal, move: Move, name: MailboxName, *, is_alone: bool = False
+) -> None:
+    if not is_nobodys(backend, name) or _is_older(journal, move, name):
+        return
+    async with nullcontext() if is_alone else alone_in(backend, move):
+        if is_nobodys(backend, name):
+            await backend.store.delete(name)
+
+
+# Users here may call a mailbox of theirs as one that has come was called, once it is deleted, or renamed, at the source
+
+
+def is_nobodys(backend: Backend, name: MailboxName) -> bool:
+    """Whether no mailbox of this server is called so: what the store has of it has come, or is kept."""
+    return backend.mailboxes.list.find(name) is None
+
+
+def check_is_nobodys(backend: Backend, name: MailboxName) -> None:
+    """Raises Refusal where one is."""
+    if not is_nobodys(backend, name):
+        raise Refusal(Code.IN_USE, f"{display(name)} is another mailbox here meanwhile")
+
+
+async def id_of(backend: Backend, name: MailboxName) -> str | None:
+    """What the store has under this name."""
+    try:
+        mailbox = await backend.store.open(name, "")
+    except Refusal:
+        return None
+    mailbox.close()
+    return mailbox.mailbox_id
+
+
+@asynccontextmanager
+async def alone_in(backend: Backend, move: Move) -> AsyncIterator[None]:
+    """Nobody makes, renames or removes a mailbox of its tree meanwhile. Raises Refusal(IN_USE)."""
+    if backend.announcer.is_held(intent_of(move)):  # its commit came no further
+        yield
+        return
+    async with backend.announcer.locked(move.root):
+        yield
 
 
 def left_behind(journal: Journal, root: MailboxName) -> set[MailboxName]:
@@ -528,7 +583,7 @@ def left_behind(journal: Journal, root: MailboxName) -> set[MailboxName]:
 def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:
     """Whether it was here before: it had moved away from here, and is kept for that move."""
     return any(
-        other.side is Side.OUT and other.state is State.DONE and other.holds(name)
+        other.side is Side.OUT and other.state is State.DONE and name in other.names
         for other in journal.moves()
         if other.id != move.id
     )

@@ -28,7 +28,16 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.quota import Resource
-from murder.roles.backend.moves.arriving import abort, check_may_come, commit, taking
+from murder.roles.backend.moves.arriving import (
+    abort,
+    alone_in,
+    check_is_nobodys,
+    check_may_come,
+    commit,
+    id_of,
+    is_nobodys,
+    taking,
+)
 from murder.roles.backend.moves.batches import with_sizes
 from murder.roles.backend.moves.cyrus_values import (
     EXPUNGED,
@@ -256,12 +265,12 @@ class FromCyrus:
         )
 
     async def _drop_older(self, root: MailboxName) -> None:
-        """What an earlier try has left: the source has all of it, since it sends it."""
+        """What an earlier try has left: the source has all of it, since it sends it. The tree is locked."""
         for move in self._journal.moves():
             if move.side is Side.IN and move.root == root and move.state is State.COPYING:
                 if move.by != CYRUS:
                     raise Refusal(Code.IN_USE, f"The move {move.id} brings it already")
-                await abort(self._backend, self._journal, move)
+                await abort(self._backend, self._journal, move, is_alone=True)
 
     # --- mailboxes and messages
 
@@ -313,9 +322,12 @@ class FromCyrus:
         box = Arrived(name, fields)
         if name not in self._now.names:
             self._move = await self._journal.save(self._now, names=(*self._now.names, name))
-        await self._backend.announcer.make_room_for(name, "")
-        if name in self._boxes:
-            await self._backend.store.delete(name)
+        if not is_nobodys(self._backend, name) or await id_of(self._backend, name) is not None:
+            async with alone_in(self._backend, self._now):
+                check_is_nobodys(self._backend, name)
+                await self._backend.announcer.make_room_for(name, "")
+                if name in self._boxes:
+                    await self._backend.store.delete(name)
         await self._store.hold(name, self._now.partition, box.identity)
         self._boxes[name] = box
         return box
@@ -328,6 +340,7 @@ class FromCyrus:
             sorted(expunged),
             box.seen,
         )
+        check_is_nobodys(self._backend, box.name)
         await self._store.complete(box.name, checked_portrait(portrait))
 
     async def _records(self, box: Arrived, records: Sequence[Told]) -> list[tuple[ModSeq, Uid]]:
@@ -378,6 +391,7 @@ class FromCyrus:
         if not batch:
             return
         try:
+            check_is_nobodys(self._backend, box.name)
             await self._store.receive(box.name, await with_sizes([message for message, _ in batch]))
         finally:
             for message, _ in batch:
@@ -406,8 +420,9 @@ class FromCyrus:
         name = self._member({"MBOXNAME": value})
         self._boxes.pop(name, None)
         self._places = {digest: place for digest, place in self._places.items() if place[0] != name}
-        if self._backend.mailboxes.list.find(name) is None:
-            await self._backend.store.delete(name)
+        async with alone_in(self._backend, self._now):
+            if is_nobodys(self._backend, name):
+                await self._backend.store.delete(name)
         names = tuple(other for other in self._now.names if other != name)
         self._move = await self._journal.save(self._now, names=names)
 
@@ -419,7 +434,10 @@ class FromCyrus:
             raise Refusal(Code.NONEXISTENT, f"{display(old)} was not received")
         if old != new:
             self._move = await self._journal.save(self._now, names=(*self._now.names, new))
-            await self._backend.store.rename(old, new)
+            async with alone_in(self._backend, self._now):
+                check_is_nobodys(self._backend, old)
+                check_is_nobodys(self._backend, new)
+                await self._backend.store.rename(old, new)
             names = tuple(name for name in self._now.names if name != old)
             self._move = await self._journal.save(self._now, names=names)
         box.name = new

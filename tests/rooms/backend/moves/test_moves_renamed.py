@@ -8,17 +8,18 @@ from typing import Any, cast
 
 import pytest
 
+from murder.errors import Refusal
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, inbox_of
 from murder.model.seqset import compress
 from murder.net.frames import FrameChannel
 from murder.roles.backend.moves.arriving import Arriving
-from murder.roles.backend.moves.batches import digest
+from murder.roles.backend.moves.batches import Taken, digest
 from murder.roles.backend.moves.journal import Move, Side, State
 from murder.roles.backend.moves.outgoing import Outgoing, Pace
 from murder.wire.nodes.carry_answers import Held, Stored
-from murder.wire.nodes.carry_words import Begin, Hold, Rows
+from murder.wire.nodes.carry_words import Begin, Complete, Hold, Prepare, Rows, format_request
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import Running, running_backend, spool_store
 
@@ -228,3 +229,53 @@ async def test_rows_are_those_of_the_mailbox_whose_octets_go_over(tmp_path: Path
         assert target.here.items() >= ours.items()
         assert target.flags_of(ours[BELOW_A]) == [{"new"}] * 3
         assert target.flags_of(ids[BELOW_A]) == [{"old"}] * 3
+
+
+MINE = b"mine\r\n\r\nkept\r\n"
+
+
+@asynccontextmanager
+async def made_here(folder: Path) -> AsyncIterator[tuple[Running, Arriving]]:
+    """`a` had left this server, came back with its user's other mailboxes, and was deleted at the source; its user, who
+    still reaches this server, has another one now, with a message."""
+    async with running_backend(folder, lambda: spool_store(folder)) as one:
+        left = Move("l1", Side.OUT, ROOT, "be2.test", state=State.DONE, names=(ROOT, A))
+        await one.mover.journal.save(left)
+        arriving = await begun(one)
+        for name, mailbox_id in ((ROOT, "root"), (A, "ida")):
+            await arriving._hold(hold(name, mailbox_id))
+        peer = await Peer.at(*one.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN zoe secret")
+        await peer.ok("CREATE INBOX/a")
+        await peer.ok(b"APPEND INBOX/a {%d+}\r\n%b" % (len(MINE), MINE))
+        yield one, arriving
+        await peer.ok("SELECT INBOX/a")
+        assert MINE in b"".join(await peer.ok("FETCH 1 BODY.PEEK[]"))
+        await peer.close()
+
+
+async def test_what_its_user_made_here_meanwhile_is_none_of_what_has_come(tmp_path: Path) -> None:
+    """The end of the move removed it, with its mail, as deleted at the source; the list went on to show it."""
+    async with made_here(tmp_path) as (_, arriving):
+        await arriving._prepare(Prepare([(ROOT, b"zoe\tlrswipkxtecda\t")], {}, []))
+        await arriving._commit("b1")
+
+
+async def test_nor_is_it_taken_for_that_by_what_comes_late(tmp_path: Path) -> None:
+    """Its messages, its numbers, its new name, the same move again, and the end of one that is given up."""
+    async with made_here(tmp_path) as (one, arriving):
+        portrait = Portrait(CarriedIdentity("ida", UidValidity(7)), Uid(9), ModSeq(9))
+        with pytest.raises(Refusal, match="meanwhile"):
+            await arriving._keep(A, Taken([]))
+        with pytest.raises(Refusal, match="meanwhile"):
+            await arriving._answer(format_request(Complete(A, portrait)))
+        with pytest.raises(Refusal, match="meanwhile"):
+            await arriving._prepare(Prepare([(ROOT, b""), (A, b"")], {}, []))
+        for source in (arriving, await begun(one)):
+            with pytest.raises(Refusal, match="meanwhile"):
+                await source._hold(hold(A, "other"))
+            await source._hold(hold(C, "ida"))
+        await arriving._abort("b1")
+        here = {box.name: box.mailbox_id for box in await one.backend.store.mailboxes()}
+        assert here[A] not in ("ida", "other") and C not in here
