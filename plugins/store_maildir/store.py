@@ -153,7 +153,7 @@ class MaildirStore(RootStore[Tree]):
 
     def need_place(self, name: MailboxName) -> None:
         """See murder.api.store.NeedsPlace."""
-        need_entries(self._place_of(name).folder)
+        need_entries(self._place_of(MailboxName(root_of(name))).folder)
 
     async def stop(self) -> None:
         if self._looking is not None:

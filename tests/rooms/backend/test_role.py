@@ -174,6 +174,29 @@ async def test_a_store_that_is_away_stops_the_start(kind: str, leaves: str, tmp_
     await master.stop()
 
 
+@pytest.mark.parametrize("kind", STORES)
+async def test_what_was_deleted_or_is_on_its_way_stops_no_start(kind: str, tmp_path: Path) -> None:
+    """What a user has deleted rests with their other mail; of the last shared mailbox a crash has left the row."""
+    make, _ = STORES[kind]
+    deleted, shared = MailboxName(b"DELETED.user.ana.x.6B0D7FC7"), MailboxName(b"shared")
+
+    def killed(step: str) -> None:
+        if step == "removed":
+            raise KeyboardInterrupt
+
+    async with running_backend(tmp_path, lambda: make(tmp_path)) as running:
+        announcer = running.backend.announcer
+        await announcer.create(deleted, b"")
+    async with running_backend(tmp_path, lambda: make(tmp_path)) as running:
+        announcer = running.backend.announcer
+        await announcer.create(shared, b"anyone\tlr")
+        announcer.step = killed
+        with pytest.raises(KeyboardInterrupt):
+            await announcer.delete([shared])
+    async with running_backend(tmp_path, lambda: make(tmp_path)) as running:
+        assert running.backend.mailboxes.find(deleted) is not None
+
+
 async def test_a_store_that_is_lost_with_its_list_is_begun_anew(tmp_path: Path) -> None:
     """What the refusal says to do: then the master's rows stay, for a restore."""
     master = await started_master(tmp_path)

@@ -4,7 +4,7 @@ Nothing is ever removed. A mailbox that only the store has is adopted into the l
 anew, empty; both are reported. What crashes leave is not settled here (`announce.repair` does that).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -12,7 +12,7 @@ from murder.api.store import MailboxStore, NeedsPlace
 from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MailboxName, display, owner_of
+from murder.model.name import USER_ROOT, MailboxName, display, is_deleted, owner_of
 from murder.net.turns import line_up
 from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.intent import tree_of
@@ -30,9 +30,9 @@ def need_places(store: NeedsPlace, mailbox_list: MailboxList) -> None:
     """Before the store is started: that the mail of users and of shared mailboxes, as far as the list has such, is there.
     Else each would be made anew, empty, where a file system was to be mounted. Raises Refusal."""
     looked_at = set[bool]()
-    for entry in islice(mailbox_list.walk(), AT_ONCE):
+    for entry in _settled(mailbox_list):
         is_user = owner_of(entry.name) is not None
-        if not entry.is_active or is_user in looked_at:
+        if is_user in looked_at:
             continue
         looked_at.add(is_user)
         try:
@@ -44,6 +44,17 @@ def need_places(store: NeedsPlace, mailbox_list: MailboxList) -> None:
                 "mount its file system there, or put the mail back. If it is lost for good, move that list away as well, "
                 "start, and restore from a backup (`murder help backup`)",
             ) from refusal
+
+
+def _settled(mailbox_list: MailboxList) -> Iterator[MailboxEntry]:
+    """Mailboxes that the store has: nothing that a crash has left on its way. The first of all that there are, and of the
+    users' in case that many shared ones stand before them."""
+    busy = mailbox_list.intents()
+    for prefix in (b"", USER_ROOT + b"."):
+        for entry in islice(mailbox_list.walk(prefix), AT_ONCE):
+            is_whole = entry.is_active and tree_of(entry.name) not in busy
+            if is_whole and not is_deleted(entry.name):  # which may rest with others' mail
+                yield entry
 
 
 class Matcher:
