@@ -536,7 +536,9 @@ class Announcer:
     async def _is_stored(self, name: MailboxName) -> bool:
         try:
             (await self._store.open(name, "")).close()
-        except Refusal:
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                raise  # the store cannot tell now
             return False
         return True
 

@@ -439,3 +439,34 @@ async def test_a_rename_of_what_the_store_lacks_leaves_no_lock(tmp_path: Path) -
         assert not node.list.intents()
         assert {entry.name for entry in node.list.walk() if entry.is_active} == {ANA, CHILD, BELOW}
         await node.announcer.rename([(CHILD, MOVED)])
+
+
+async def test_a_rename_in_a_store_that_fails_is_undone_when_that_can_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be looked for was taken as what is not there: one half had the new name, and no lock."""
+    failure = Refusal(Code.UNAVAILABLE, "The disk of this server cannot be used now")
+
+    async def fails(*_: object) -> None:
+        raise failure
+
+    async with murder(tmp_path) as (_, node):
+
+        def step(name: str) -> None:
+            if name == "moved":  # the first of two
+                monkeypatch.setattr(node.store, "rename", fails)
+                monkeypatch.setattr(node.store, "open", fails)
+
+        node.announcer.step = step
+        with pytest.raises(Refusal):
+            await rename(node)
+        assert node.list.intents()
+        monkeypatch.undo()
+        reborn = await node.reborn()
+        await reborn.comparer.compare()
+        assert {entry.name for entry in reborn.list.walk()} == {ANA, CHILD, BELOW}
+        assert await reborn.mail_in(BELOW) == 1
+        await reborn.check_agreement()
+        await reborn.close()
+        node.list = MailboxList.open(node.folder)
+        node.ledger = Ledger(node.list)
