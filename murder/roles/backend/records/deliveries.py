@@ -301,6 +301,7 @@ class Deliveries:
             for key, user, sender, to, size, id_, at, tries, keep in rows:
                 left -= size
                 if mails and left < 0:
+                    self._rounds.left_out(user, id_)
                     break
                 octets = self._octets(id_)
                 recipients = tuple(json.loads(to))

@@ -15,6 +15,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self._from = ""  # the least name that has not had its turn in this round
+        self._chosen: list[int] = []  # of one each, by the last look
 
     def next(self, db: sqlite3.Connection, state: int, now: float, most: int) -> list[int]:
         """The ids of so many rows of this state whose time has come: of several users the oldest of each, then who has
@@ -24,10 +25,16 @@ class Rounds:
             (state, now, most + 1),
         )
         by_time = [id_ for (id_,) in oldest]
+        self._chosen = []
         if len(by_time) <= most:
             return by_time
-        chosen = self._one_of_each(db, state, now, most)
+        chosen = self._chosen = self._one_of_each(db, state, now, most)
         return (chosen + [id_ for id_ in by_time if id_ not in chosen])[:most]
+
+    def left_out(self, user: str, id_: int) -> None:
+        """The first one that `next` gave and that finds no place now: who has had no turn has the next one."""
+        if id_ in self._chosen:
+            self._from = user
 
     def _one_of_each(self, db: sqlite3.Connection, state: int, now: float, most: int) -> list[int]:
         chosen: list[int] = []

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from murder.config.sieve import SieveConfig
 from murder.model.annotation import SHARED_SCRIPT
 from murder.model.name import MailboxName
-from murder.roles.backend.records import remembered
+from murder.roles.backend.records import deliveries, remembered
 from murder.roles.backend.records.annotations import SHARED
 from murder.roles.backend.records.deliveries import (
     COUNTED,
@@ -262,6 +262,25 @@ async def test_each_user_has_a_turn_however_much_another_has_waiting(tmp_path: P
                 order.append(mail.user)
         assert set(order[:6]) == {"", "ana", "bob", "cleo", "dora"}
         assert order.count("ana") == 19 and len(order) == 23
+    finally:
+        books.close()
+
+
+async def test_who_finds_no_place_beside_large_mail_has_the_next_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "DUE_OCTETS", 10)  # each is alone
+    books = Deliveries(tmp_path)
+    try:
+        await books.end(b"", [waiting("ana", number) for number in range(9)])
+        for user in ("bob", "cleo"):
+            await books.end(b"", [waiting(user, 0), waiting(user, 1)])
+        order = []
+        for _ in range(13):
+            (mail,) = await books.due(4)
+            await books.sent(mail)
+            order.append(mail.user)
+        assert order == ["ana", "bob", "cleo"] * 2 + ["ana"] * 7
     finally:
         books.close()
 
