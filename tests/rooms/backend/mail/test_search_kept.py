@@ -1,6 +1,8 @@
 """SEARCH by what the store keeps of messages: it tells the same as their octets, which are not read then."""
 
 import asyncio
+import itertools
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import cast
 
@@ -112,3 +114,29 @@ def test_a_large_message_is_not_parsed_for_its_subject() -> None:
     assert mailbox.fulfils(AddressHas("from", "x")) is False  # which parses it
     assert mailbox.fulfils(HeaderHas("subject", "hello"))
     assert mailbox.read == 3
+
+
+class Many(Keeping):
+    """Notes how often its reader had rested before it was asked."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__(b"Subject: hello\r\n\r\nx\r\n")
+        self._turn = turn
+        self.rests: list[int] = []
+
+    async def summaries(self, uids: list[Uid]) -> dict[Uid, bytes]:
+        self.rests.append(self._turn.rests)
+        return await super().summaries(uids)
+
+
+def test_what_is_asked_of_the_store_is_chosen_in_fair_turns() -> None:
+    """The criteria may be thousands, and each message is judged by them all."""
+    ticks = itertools.count()
+    turn = Turn(clock=lambda: next(ticks) / 1000)  # each look takes a millisecond
+    mailbox = Many(turn)
+    view = View(cast("Mailbox", mailbox), True)
+    view.uids.extend(range(1, 51))
+    messages = [replace(mailbox.message, uid=Uid(uid)) for uid in view.uids]
+    judge = Judge(view, HeaderHas("subject", "hello"), SCENE, turn)
+    assert len(asyncio.run(judge.chosen(messages))) == 50
+    assert mailbox.rests[0] >= 5

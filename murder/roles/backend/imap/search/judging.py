@@ -49,12 +49,13 @@ class Judge:
         if not self._wanted.is_in_envelope:
             messages = [message for message in messages if message.size > FEW_OCTETS]
         recent, seq_of, test = self._view.recent, self._view.seq_of, self._test
-        undecided = [
-            message.uid
-            for message in messages
-            if (seq := seq_of(message.uid)) is not None
-            and test(Candidate(seq, message, message.uid in recent)) is None
-        ]
+        undecided: list[Uid] = []
+        for message in messages:
+            seq = seq_of(message.uid)
+            if seq is not None and test(Candidate(seq, message, message.uid in recent)) is None:
+                undecided.append(message.uid)
+            if self._turn.is_over:  # of thousands of criteria
+                await self._turn.rest()
         return await self._summing.summaries(undecided) if undecided else NO_SUMMARIES
 
     async def fulfils(self, message: Message, summary: bytes | None = None) -> bool:
