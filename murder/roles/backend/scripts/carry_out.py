@@ -4,6 +4,7 @@ No message is lost: nothing is said to the sender before all copies are durable.
 several steps their beginning is noted, and the sender's retry looks which of them were done before a crash.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ from murder.wire.token import Scanner
 
 MAX_LOOKED_AT: Final = 1000  # messages that have come since a delivery was begun
 MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
+KEY_OCTETS: Final = 64 * 1024  # of a body, by which a message is known again
 REDIRECTED: Final = b"X-Sieve-Redirected-From: "
 ON_TOP_OCTETS: Final = 64 * 1024  # in which they are looked for; a sender may put any number there
 _ON_TOP: Final = re.compile(rb"(?:(?:Return-Path|Delivered-To):[^\n]*+\n)*+")
@@ -129,7 +131,8 @@ class Delivery:
                 await self._do(step)
             return self._told(steps, mails)
         deliveries = self._backend.deliveries
-        key = key_of(self._user, display(self._arriving.mailbox), self._message_key)
+        mailbox = display(self._arriving.mailbox)
+        key = key_of(self._user, mailbox, self._message_key, self._body_key)
         async with deliveries.alone(key):
             before = await deliveries.begin(key, await self._next_uids(steps))
             if before is DONE:
@@ -149,6 +152,13 @@ class Delivery:
     @property
     def _message_key(self) -> str:
         return self._outcome.key + self._occasion
+
+    @property
+    def _body_key(self) -> str:
+        """The same at the sender's next try, and hardly of another message that has its Message-ID: what some machines send
+        has always the same one."""
+        body = self._original.body
+        return hashlib.sha256(b"%d " % len(body) + body[:KEY_OCTETS]).hexdigest()
 
     # --- copies
 

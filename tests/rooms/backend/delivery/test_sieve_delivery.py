@@ -265,6 +265,31 @@ async def test_a_death_before_the_sender_hears_that_all_is_done_files_nothing_tw
         assert await client.subjects("A") == [("one", [])] * 3
 
 
+async def test_after_a_death_another_message_with_the_same_message_id_is_no_retry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What some machines send has always the same one: an alarm that had been taken was nowhere."""
+    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
+    alarm = MESSAGE % (b"alarm", b"always")
+    really = Deliveries.end
+
+    async def dies(books: Deliveries, *given: Any) -> frozenset[bytes]:
+        await really(books, *given)
+        raise OSError("gone")
+
+    async with delivering(tmp_path, script) as client:
+        await client.create("A", "B")
+        monkeypatch.setattr(Deliveries, "end", dies)
+        assert (await client.deliver("alarm", message=alarm))[0].startswith(b"4")
+        monkeypatch.setattr(Deliveries, "close", died)
+    monkeypatch.undo()
+    async with delivering(tmp_path) as client:
+        for body, copies in ((b"worse\r\n", 2), (b"", 2), (b"over\r\n", 3)):  # "": the retry
+            answers = await client.deliver("alarm", message=alarm + body)
+            assert answers[0].startswith(b"250")
+            assert await client.subjects("A") == [("alarm", [])] * copies, body
+
+
 def died(books: Deliveries) -> None:
     """As its process does: nothing is put in order, and the kernel takes its locks."""
     books._writer.shutdown()
