@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from murder.sieve.actions import Notify
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Call, Extension, Result, Suspended, Tag, Takes, Word
+from murder.sieve.language.fields import texts_of
 from murder.sieve.language.sending import is_automatic
 from murder.sieve.match.comparators import COMPARATORS
 from murder.sieve.match.kinds import CONTAINS, IS, MATCHES
@@ -103,7 +104,8 @@ def _filled(machine: Machine, text: str) -> Suspended:
         at = word.end()
         match word[1]:
             case "from" | "subject" as name:
-                value = next((field.text for field in machine.message.named(name)), "")
+                texts = yield from texts_of(machine, machine.message.named(name)[:1])
+                value = "".join(texts)
             case "env-from":
                 value = machine.envelope.sender or ""
             case _:

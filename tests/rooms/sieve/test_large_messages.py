@@ -204,6 +204,7 @@ def started(script: str, octets: bytes) -> Machine:
         'require "duplicate"; if duplicate :header "subject" { discard; }',
         'require ["vacation"]; vacation "away";',
         'require ["enotify"]; notify "mailto:a@b.example";',
+        'require ["notify"]; notify :options "a@b.example" :message "$subject$";',
         'require ["editheader"]; deleteheader "subject" "x";',
     ],
 )
