@@ -5,14 +5,14 @@ anew, empty; both are reported. What crashes leave is not settled here (`announc
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from murder.api.store import MailboxStore, NeedsPlace
 from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import USER_ROOT, MailboxName, display, is_deleted, owner_of
+from murder.model.name import DELETED_ROOT, USER_ROOT, MailboxName, display, is_deleted, owner_of
 from murder.net.turns import line_up
 from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.intent import tree_of
@@ -24,6 +24,7 @@ from murder.roles.mupdate.database.transaction import ListTransaction
 
 AT_ONCE: Final = 2000  # so many mailboxes are compared before serving; more of them while serving
 PAUSE_AFTER: Final = 100
+USERS: Final = USER_ROOT + b"."
 
 
 def need_places(store: NeedsPlace, mailbox_list: MailboxList) -> None:
@@ -47,14 +48,15 @@ def need_places(store: NeedsPlace, mailbox_list: MailboxList) -> None:
 
 
 def _settled(mailbox_list: MailboxList) -> Iterator[MailboxEntry]:
-    """Mailboxes that the store has: nothing that a crash has left on its way. The first of all that there are, and of the
-    users' in case that many shared ones stand before them."""
-    busy = mailbox_list.intents()
-    for prefix in (b"", USER_ROOT + b"."):
-        for entry in islice(mailbox_list.walk(prefix), AT_ONCE):
-            is_whole = entry.is_active and tree_of(entry.name) not in busy
-            if is_whole and not is_deleted(entry.name):  # which may rest with others' mail
-                yield entry
+    """Mailboxes that the store has: nothing that a crash has left on its way."""
+    busy, walk = mailbox_list.intents(), mailbox_list.walk
+    # shared mailboxes stand before those of users and behind, those of domains behind all, what was deleted (and may rest
+    # with others' mail) before most; of many some are looked at
+    walks = walk(), walk(after=DELETED_ROOT + b".\xff"), walk(USERS), walk(after=USERS + b"\xff")
+    for entry in chain.from_iterable(islice(rows, AT_ONCE) for rows in walks):
+        is_whole = entry.is_active and tree_of(entry.name) not in busy
+        if is_whole and not is_deleted(entry.name):
+            yield entry
 
 
 class Matcher:
