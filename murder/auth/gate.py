@@ -365,11 +365,14 @@ class Gate:
         """Raises Refusal for who is locked out, or nowhere: a mistyped name would get a mailbox of its own."""
         decision = await self.in_time(self.auth.find(user))
         known = None if decision is None else decision.identity
-        if self.auth.is_locked_out(user if known is None else known.user):
+        name = (
+            user if known is None else known.user
+        )  # as a plugin spells it, so is the INBOX called
+        if self.auth.is_locked_out(name):
             raise Refusal(Code.CONTACT_ADMIN, f"The account of {user} is disabled")
         if decision is None or decision.plugin in self.auth.believers:
             has_inbox = self._has_inbox
-            if self.auth.knows_all if has_inbox is None else not has_inbox(user):
+            if self.auth.knows_all if has_inbox is None else not has_inbox(name):
                 raise Refusal(Code.AUTHORIZATION_FAILED, f"There is no user {user}")
         return known or Identity(user)
 

@@ -329,6 +329,8 @@ async def test_a_master_becomes_nobody_on_the_word_of_a_plugin_that_believes_in_
         gate = Gate(chain, masters=["help"], has_inbox=has_inbox)
         for user in ("ana", "ben"):
             assert await entered(gate, user) == user
+        if (known := await believer.lookup("Ben")) is not None and known.user == "ben":
+            assert await entered(gate, "Ben") == "ben"  # as the plugin spells it
         assert await entered(gate, "anan") == mistyped
 
 
