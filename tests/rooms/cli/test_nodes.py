@@ -156,6 +156,28 @@ def test_nodes_are_learnt_from_the_master(tmp_path: Path, monkeypatch: pytest.Mo
     assert reach.tls_names["192.0.2.9:3906"] == "be9.example.org"
 
 
+def test_a_masters_own_folder_is_asked_wherever_its_file_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def ask(_reach: Reach, place: str, _request: Request) -> AsyncIterator[Answer]:
+        asked.append(place)
+        yield {"role": "mupdate", "servers": ["be1.example.org"]}
+
+    by_certificate(tmp_path)
+    text = CERTIFICATE.replace('data = "data"', 'data = "data"\nroles = ["mupdate"]')
+    (tmp_path / "murder.toml").write_text(text.replace("[mupdate]\nmaster", "[mupdate]\n#"))
+    (tmp_path / "data/control").mkdir(parents=True)
+    (tmp_path / "data/control/mupdate-0.sock").touch()
+    monkeypatch.setattr(nodes, "ask", ask)
+    monkeypatch.chdir(tmp_path)
+    relative = Reach(load_config(Path("murder.toml")), lambda user: "")
+    places = asyncio.run(learn(relative))
+    assert asked == [str(tmp_path / "data")]
+    assert places == ["be1.example.org:3906", "192.0.2.9:3906", str(tmp_path / "data")]
+
+
 def test_the_masters_own_host_needs_no_mupdate_master(tmp_path: Path) -> None:
     file = tmp_path / "murder.toml"
     file.write_text(

@@ -133,7 +133,7 @@ async def learn(reach: Reach) -> list[str]:
     config = reach.config
     if config.operator.nodes or reach.learned is not None or reach.credential.password is not None:
         return places(reach)
-    own = control_folder(config).parent
+    own = control_folder(config).absolute().parent
     if config.operator.certificate is None and places(reach):
         return places(reach)  # a node's own file: other nodes tell its certificate nothing
     names = set(config.servers)
