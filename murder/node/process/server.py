@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
 from murder.api.service import Service
+from murder.api.turns import set_rest
 from murder.config import (
     UNIFIED,
     ClientConfig,
@@ -35,7 +36,7 @@ from murder.net.listener import Bounds, Guests, Listener
 from murder.net.listener import Service as ListenerService
 from murder.net.shared_counter import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
-from murder.net.turns import Turn
+from murder.net.turns import Turn, line_up
 from murder.node.control.sockets import (
     ControlServer,
     Counted,
@@ -336,6 +337,9 @@ class RoleServer:
 
     async def start(self) -> None:
         """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
+        set_rest(
+            line_up
+        )  # plugins of every role rest: those that let users in ask servers over HTTP
         await self._role.start()
         for part in parts_of([self._name]):
             await self._plugins.role_starts(part, self._worker)
