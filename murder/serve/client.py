@@ -32,6 +32,7 @@ EXPIRED: Final = "Your login has expired: log in again"
 EXPIRED_GRACE_S: Final = (
     300.0  # for a command that runs, as a large message on its way; then it is cut off
 )
+NO_COMMAND: Final = " is no command"  # behind what has come in place of one
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 
 
@@ -193,6 +194,8 @@ class ClientDialogue(Dialogue):
         if self.login is not None:
             return str(error)
         text, _, _ = error.text.partition(", found ")
+        _, is_none, rest = text.partition(NO_COMMAND)
+        text = f"what has come{NO_COMMAND}{rest}" if is_none else text
         return text if error.offset is None else f"{text} (at octet {error.offset})"
 
     def note_failure(self, error: BaseException, **facts: object) -> None:

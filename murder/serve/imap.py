@@ -19,7 +19,7 @@ from murder.model.address import MAX_HOPS, hops_behind
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display
 from murder.net.connection import Connection
-from murder.serve.client import ClientDialogue, Running
+from murder.serve.client import NO_COMMAND, ClientDialogue, Running
 from murder.serve.service import ClientService
 from murder.serve.watched import BackendSession
 from murder.session.imap_server import (
@@ -243,6 +243,8 @@ class ImapDialogue(ClientDialogue):
         """The one place where an exception becomes an IMAP reply, and is logged."""
         tag = event.tag if isinstance(event, Command | Wrong) else b"*"
         name = event.name.decode() if isinstance(event, Command) else ""
+        if self.login is None and name.encode() not in self.TABLE:
+            name = ""  # as PASS, from who speaks POP3 here, is followed by a password
         if isinstance(error, TimeoutError):
             self.timed_out()
             return
@@ -317,7 +319,7 @@ class ImapDialogue(ClientDialogue):
             self.session.refuse_literal(command.literal)
         name = command.name.decode()
         if row is None:
-            raise BadSyntax(f"{name} is no command of this server")
+            raise BadSyntax(f"{name}{NO_COMMAND} of this server")
         if self.session.state is State.NOT_AUTHENTICATED:
             raise BadSyntax(f"{name} is allowed only after login")
         if row.states == SELECTED:

@@ -17,7 +17,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, Ups
 from murder.model.address import MAX_HOPS, address_in
 from murder.model.identity import Login
 from murder.net.connection import Connection
-from murder.serve.client import Running
+from murder.serve.client import NO_COMMAND, Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
 from murder.serve.mail_log import HeadOf, MailLog, new_id
 from murder.serve.service import ClientService
@@ -231,7 +231,7 @@ class LmtpDialogue(LineDialogue):
         return super().run(line)
 
     def not_allowed(self, keyword: bytes, row: Row | None) -> Running:
-        raise BadSyntax(f"{clean(keyword[:40].decode('ascii', 'replace'))} is no command")
+        raise BadSyntax(clean(keyword[:40].decode("ascii", "replace")) + NO_COMMAND)
 
     def _rset(self, arguments: bytes) -> None:
         self._reset()

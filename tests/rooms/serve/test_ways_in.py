@@ -393,7 +393,7 @@ async def test_who_is_right_and_not_served_here_is_in_the_log_too(
 async def test_a_password_that_is_not_where_it_belongs_is_in_no_log(
     kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As from a client that sends PLAIN without base64."""
+    """As from a client that sends PLAIN without base64, goes on with what was refused, or speaks another protocol."""
     set_up("info", "json")
     gate = Gate(Old(), allow_plaintext=True, penalties=Penalties(0, 0))
     whole = begin(kind, "PLAIN", b"")
@@ -404,12 +404,16 @@ async def test_a_password_that_is_not_where_it_belongs_is_in_no_log(
             whole.partition(b"PLAIN")[0] + sent + b"\r\n",
             whole.partition(b"PLAIN")[0] + b" " + sent + b"\r\n",
             whole.partition(b"PLAIN")[0] + b"PLAIN" + sent + b"\r\n",
+            base64.b64encode(sent) + b"\r\n",
+            b"PASS secret\r\n",
         ):
             peer = await connect()
             peer.send(line)
             assert not is_good(kind, await peer.line())
             await peer.close()
-    assert "secret" not in capfd.readouterr().err
+    said = capfd.readouterr().err.lower()  # names of commands are put into capitals
+    assert "malformed" in said
+    assert "secret" not in said and base64.b64encode(sent).decode().lower() not in said
 
 
 KNOWN = (
