@@ -106,7 +106,11 @@ class FrontendSieve(SieveDialogue):
         if self.frontend.multiplexor is not None:
             entry = self.frontend.locator.known(inbox_of(login.user))
             if entry is not None:
-                self._refer(login, entry)
+                try:
+                    self._refer(login, entry)
+                except Refusal as refusal:
+                    self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+                    raise
 
         def say(welcome: Welcome) -> None:
             self.send(welcome.line)

@@ -1,6 +1,7 @@
 """A multiplexor whose server is known: logins in few steps, and what comes of whatever does not pass."""
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from murder.api.auth import Identity
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.config.sections import AuthConfig
+from murder.log import set_up
 from murder.net.connection import Connection
 from murder.roles.frontend.multiplexor.express import Express
 from murder.roles.frontend.multiplexor.pipe import Pipe
@@ -229,7 +232,10 @@ class Referring(Remembering):
         return Conduct.REFER if is_login else Conduct.RELAY
 
 
-async def test_the_policy_is_asked_before_a_pipe_is_made(tmp_path: Path) -> None:
+async def test_the_policy_is_asked_before_a_pipe_is_made(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("info", "json")
     server = Server()
     async with in_front_of(tmp_path, server, Referring()) as running:
         peer, said = await entered(running)
@@ -241,3 +247,33 @@ async def test_the_policy_is_asked_before_a_pipe_is_made(tmp_path: Path) -> None
         assert (await peer.line()).startswith(b'NO (REFERRAL "sieve://be1.test")')
         await peer.close()
         assert not server.said
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    failed = [
+        (line["protocol"], line["user"], line["problem"])
+        for line in lines
+        if line["event"] == "login.failed"
+    ]
+    assert failed == [(kind, "ana", "REFERRAL") for kind in ("imap", "sieve")]
+
+
+class Homeless(Remembering):
+    """Knows somebody who has no mailbox."""
+
+    def recall(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user) if user == "ben" else None
+
+
+async def test_who_is_right_and_nowhere_is_in_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("info", "json")
+    async with in_front_of(tmp_path, Server(), Homeless()) as running:
+        peer = await Peer.at("127.0.0.1", running.ports["pop3"])
+        await peer.line()
+        peer.send(b"USER ben\r\nPASS secret\r\n")
+        assert (await peer.line()).startswith(b"+OK")
+        assert await peer.line() == b"-ERR [SYS/PERM] You have no mailbox here"
+        await peer.close()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    failed = [(line["user"], line["problem"]) for line in lines if line["event"] == "login.failed"]
+    assert failed == [("ben", "NONEXISTENT")]
