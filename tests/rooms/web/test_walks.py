@@ -215,6 +215,20 @@ async def test_a_form_knows_all_backends_or_takes_the_name_of_another(
         assert short == {"backends": ["be1.test", "be2.test"], "all_backends": True}
 
 
+async def test_a_form_needs_no_whole_list_of_a_master_that_tells_no_part_of_it() -> None:
+    """Each page of a mailbox would fetch it from a Cyrus."""
+
+    async def heads(_after: bytes, _count: int) -> None:
+        return None
+
+    servers = {"be2.test": None}
+    reach = SimpleNamespace(
+        master=SimpleNamespace(heads=heads), config=SimpleNamespace(servers=servers)
+    )
+    known = await known_backends(cast(Any, reach), [])
+    assert known == {"backends": ["be2.test"], "all_backends": False}
+
+
 @pytest.mark.parametrize("to", ["be2.test", "be1.test"])  # known by the configuration; by the list
 @pytest.mark.parametrize("what", ["u1", "user/u1", "user/*"])
 async def test_who_tells_no_part_of_the_list_is_asked_for_all_of_it_once(

@@ -148,9 +148,9 @@ async def show_user(desk: Desk) -> Response:
 
 
 async def known_backends(reach: Reach, rows: Sequence[MailboxEntry]) -> Mapping[str, Any]:
-    """Where something may go, `backends`, and whether these are `all_backends`: of a long list that may be more than the
-    configuration and these rows name, and another name may be given."""
-    everything = await short_list(reach)
+    """Where something may go, `backends`, and whether these are `all_backends`: of a long list, or a Cyrus master's, that
+    may be more than the configuration and these rows name, and another name may be given."""
+    everything = await short_list(reach, at_any_cost=False)
     if everything is None and not reach.config.servers:
         everything = await reach.heads()
     known = await asyncio.to_thread(backends_of, reach, rows if everything is None else everything)

@@ -24,12 +24,12 @@ _BEHIND_ALL_OF_IT: Final = b".\xff"
 Fits = Callable[[Sequence[MailboxEntry]], list[MailboxEntry]]
 
 
-async def short_list(reach: Reach) -> list[MailboxEntry] | None:
+async def short_list(reach: Reach, *, at_any_cost: bool = True) -> list[MailboxEntry] | None:
     """All rows, without their access lists; None where there are more. Of a master that tells them only together (Cyrus) it
-    is all of them. Raises UpstreamFailure."""
+    is all of them, or None where they are not wanted `at_any_cost`. Raises UpstreamFailure."""
     rows = await reach.master.heads(b"", MOST_AT_ONCE + 1)
     if rows is None:
-        return await reach.heads()
+        return await reach.heads() if at_any_cost else None
     return rows if len(rows) <= MOST_AT_ONCE else None
 
 
