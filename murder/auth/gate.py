@@ -365,9 +365,7 @@ class Gate:
         """Raises Refusal for who is locked out, or nowhere: a mistyped name would get a mailbox of its own."""
         decision = await self.in_time(self.auth.find(user))
         known = None if decision is None else decision.identity
-        name = (
-            user if known is None else known.user
-        )  # as a plugin spells it, so is the INBOX called
+        name = user if known is None else known.user  # as the INBOX is called
         if self.auth.is_locked_out(name):
             raise Refusal(Code.CONTACT_ADMIN, f"The account of {user} is disabled")
         if decision is None or decision.plugin in self.auth.believers:

@@ -11,8 +11,8 @@ MEMORY_EVERY_S: Final = 10.0
 
 
 def disk_of(folder: Path) -> tuple[int, int]:
-    """Octets left and in all; 0 and 0 where the system does not tell (its file system is gone, or hangs): all else that is
-    asked for is told then, too."""
+    """Octets left and in all; 0 and 0 where the system does not tell (its file system is gone): all else that is asked for
+    is told then, too."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:

@@ -337,9 +337,8 @@ class RoleServer:
 
     async def start(self) -> None:
         """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
-        set_rest(
-            line_up
-        )  # plugins of every role rest: those that let users in ask servers over HTTP
+        # plugins of every role rest: those that let users in ask servers over HTTP
+        set_rest(line_up)
         await self._role.start()
         for part in parts_of([self._name]):
             await self._plugins.role_starts(part, self._worker)
