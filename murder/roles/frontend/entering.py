@@ -64,8 +64,12 @@ class Entering(Receiver):
     def _go_on_connecting(self, _: object = None) -> None:
         """As a task would, but in the turn of the loop that wants the connection: a task takes one more, in every session.
         That it cannot be is told in a later turn."""
+        opening = self._opening
         try:
-            waited = self._opening.send(None)
+            # given up while what it waited for came about: nothing more is begun
+            waited = (
+                opening.throw(asyncio.CancelledError()) if self._is_over else opening.send(None)
+            )
         except (StopIteration, asyncio.CancelledError):
             return
         except (OSError, UnicodeError) as error:  # the latter of a name that can be none

@@ -22,14 +22,16 @@ LOOPS: Final = [asyncio.SelectorEventLoop, uvloop.new_event_loop]
 class Goer(Entering):
     """One login."""
 
-    def __init__(self, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, host: str, port: int, loop: Any = None) -> None:
+        sweep = Sweep(asyncio.get_running_loop())
         self.failures: list[UpstreamFailure] = []
         self.noted: list[UpstreamFailure] = []  # of which others hear
         limits = SimpleNamespace(connect_timeout_s=60.0, upstream_login_timeout_s=60.0)
         upstreams = SimpleNamespace(failed=self.noted.append)
         frontend = SimpleNamespace(config=limits, upstreams=upstreams)
-        self.dialogue: Any = SimpleNamespace(loop=loop, sweep=Sweep(loop), frontend=frontend)
+        self.dialogue: Any = SimpleNamespace(
+            loop=loop or sweep.loop, sweep=sweep, frontend=frontend
+        )
         self.address = Address("be1.test", host, port, "none", "be1.test", "external")
         self.set_out()
 
@@ -117,3 +119,22 @@ def test_one_that_is_given_up_is_not_heard_of_again(
                         pass
 
         run(make_loop, scene())
+
+
+async def test_one_that_is_given_up_as_something_came_about_begins_nothing_more() -> None:
+    """The name has been looked up, in that turn the client goes: no server is called."""
+    loop = asyncio.get_running_loop()
+    looked_up, connected = loop.create_future(), loop.create_future()
+    steps: list[str] = []
+
+    async def create_connection(*_: object, **__: object) -> None:
+        await looked_up
+        steps.append("it is called")
+        await connected
+
+    calling = SimpleNamespace(create_connection=create_connection, time=loop.time)
+    goer = Goer("be1.test", 143, calling)
+    looked_up.set_result(None)
+    goer.give_up()
+    await turns()
+    assert not steps and not goer.failures
