@@ -110,17 +110,22 @@ class ResponseCutter:
                 at, plain = worth.skip(at), 0
         return data, None, b""
 
-    def finish(self, data: bytes) -> tuple[bytes, bytes]:
-        """`(octets to pass on, octets behind them)`: those of the response that it `is_inside`, and what is not of it.
-        Raises BadSyntax for a literal that the client may read otherwise."""
+    def finish(self, data: bytes) -> tuple[bytes, bytes, bool]:
+        """`(octets to pass on, octets behind them, whether more of it waits)`: those of the response that it `is_inside`,
+        and what is not of it. Where more waits, `finish` b"" in the next turn. Raises BadSyntax for a literal that the
+        client may read otherwise."""
         data, self.held = self.held + data, b""
-        at = 0
+        at = looked_at = 0
         while self.is_inside and at < len(data):
+            if looked_at >= STEPS:
+                self.held = data[at:]
+                return data[:at], b"", True
+            looked_at += 1
             end = at + self.literal if self.literal else data.find(b"\n", at) + 1 or len(data)
             self.steps = 0
             self.feed(data[at:end], b"")
             at = end
-        return data[: at - len(self.held)], data[at:]
+        return data[: at - len(self.held)], data[at:], False
 
     def _hold(self, data: bytes, at: int) -> bytes:
         """Keep the unfinished line; of one that is too long pass on all but its tail."""

@@ -121,7 +121,7 @@ class ImapUpstream(PassesOn):
                 self._pass_on(data)
             elif self._own is not None:
                 if cutter.held or cutter.is_inside:
-                    data = self._behind_unasked(data)
+                    data = self._behind_unasked(self._own, data)
                 self._collect(data)
             elif self._asker is not None:
                 self._hear(data)
@@ -297,20 +297,23 @@ class ImapUpstream(PassesOn):
             else:
                 self._pass_on(data[end:])
 
-    def _behind_unasked(self, octets: bytes) -> bytes:
+    def _behind_unasked(self, own: InternalCommand, octets: bytes) -> bytes:
         """What an own command is to hear, where a response that nobody asked for was half said before it: of one of which
         the client has the beginning, it gets the rest; the beginning of another is heard with the rest."""
         cutter = self._cutter
         if not cutter.is_inside:
             octets, cutter.held = cutter.held + octets, b""
             return octets
-        passed, octets = cutter.finish(octets)
+        passed, octets, more_waits = cutter.finish(octets)
         client = self.client.connection
         if passed and self.passes_unsolicited:
             write_much(client, passed)
         if client.writing_paused:
             self._waits_for_client = True
             self.connection.pause_reading()
+        elif more_waits:
+            self.connection.pause_reading()
+            stand_in_line(self.loop, functools.partial(self._collect_again, own))
         return octets
 
     async def stream(

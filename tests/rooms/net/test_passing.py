@@ -81,6 +81,22 @@ async def test_a_response_that_is_half_said_before_an_own_command_stays_one() ->
         assert client.octets == passed + BEHIND, cut
 
 
+async def test_the_rest_of_what_is_half_said_is_looked_at_in_turns() -> None:
+    """A response may have any number of literals, and the own command's answer is behind them."""
+    begun, rest = b"* 7 FETCH (X {1}\r\n", b"a" + b"{0}\r\n" * (3 * STEPS) + b")\r\n"
+    client = Filled(1_000_000)
+    upstream, sent = upstream_for(client)
+    upstream.received(begun)
+    asked = asyncio.create_task(upstream.execute(b"NOOP"))
+    await asyncio.sleep(0)
+    tag = sent[0].partition(b" ")[0]
+    upstream.received(rest + BEHIND + tag + b" OK done\r\n")
+    assert len(begun) < len(client.octets) < len(begun) + 6 * STEPS
+    reply = await asked
+    assert reply.is_ok and reply.untagged == [BEHIND]
+    assert client.octets == begun + rest
+
+
 async def test_the_end_is_told_behind_what_has_filled_the_client_last() -> None:
     said = b"* BAD news\r\n" * (STEPS + STEPS // 2)
     client = Filled(len(said))
