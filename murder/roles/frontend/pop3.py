@@ -15,7 +15,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import plain_log
 from murder.model.identity import Login
 from murder.model.protocol import POP3
-from murder.net.bulk import BULK_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, LITTLE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.outgoing.lines import LineUpstream, open_lines, prove
@@ -322,10 +322,10 @@ class FrontendPop3(Pop3Dialogue):
     def _to_client(self, octets: bytes) -> None:
         self.active_at = self.loop.time()
         connection = self.connection
-        if connection.is_plain and not connection.gathered:
+        if connection.is_plain and not connection.gathered and len(octets) <= LITTLE_OCTETS:
             connection.transport.write(octets)
         else:
-            connection.write(octets)
+            write_much(connection, octets)
         if self.connection.writing_paused and self._upstream is not None:
             self._upstream.connection.pause_reading()
 

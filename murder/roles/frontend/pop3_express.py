@@ -11,7 +11,7 @@ from murder.errors import UpstreamFailure
 from murder.model.identity import Login
 from murder.model.name import inbox_of
 from murder.model.protocol import POP3
-from murder.net.bulk import BULK_OCTETS, took_much
+from murder.net.bulk import BULK_OCTETS, LITTLE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.outgoing.lines import LineUpstream
 from murder.net.outgoing.pool import proxy_login
@@ -68,10 +68,10 @@ class Pop3Express(Entering, LineUpstream):
                 dialogue = self.dialogue
                 dialogue.active_at = dialogue.loop.time()
                 client = dialogue.connection
-                if client.is_plain and not client.gathered:
+                if client.is_plain and not client.gathered and len(data) <= LITTLE_OCTETS:
                     client.transport.write(data)
                 else:
-                    client.write(data)
+                    write_much(client, data)
                 if client.writing_paused:
                     self.connection.pause_reading()
                 if len(data) >= BULK_OCTETS:

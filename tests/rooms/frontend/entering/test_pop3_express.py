@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from murder.config.sections import AuthConfig
-from murder.net import bulk
+from murder.net import bulk, connection
 from murder.roles.frontend import pop3
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
@@ -151,6 +151,22 @@ async def test_who_brings_much_stands_in_line_in_late_turns(
         assert late
         await peer.close()
         await first.close()
+
+
+async def test_where_many_take_nothing_mail_is_written_less_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both ways in."""
+    async with serving(tmp_path, Backend((GREETING, IN))) as running:
+        assert running.role.frontend is not None
+        peers = [(await entered(running))[0] for _ in range(2)]
+        monkeypatch.setattr(connection, "CROWD", 0)
+        for peer in peers:
+            assert await asked(peer, b"RETR 1") == b"+OK"
+            assert len(await peer.line()) == 1_000_000
+        assert [one.connection.is_narrow for one in running.role.frontend.sessions] == [True] * 2
+        for peer in peers:
+            await peer.close()
 
 
 async def test_who_comes_through_a_proxy_is_said_to_in_the_log(
