@@ -114,7 +114,6 @@ class Connection(asyncio.Protocol):
         "_lost",
         "_make_receiver",
         "_may_have_tls",
-        "_most_unwritten",
         "_on_lost",
         "_receiver",
         "attempt",
@@ -129,6 +128,7 @@ class Connection(asyncio.Protocol):
         "is_plain",
         "is_tls",
         "most_unread",
+        "most_unwritten",
         "on_known",
         "peer",
         "peer_port",
@@ -171,7 +171,8 @@ class Connection(asyncio.Protocol):
         self.on_known: Callable[[Connection], None] | None = None
         self._is_held_off = False
         self.most_unread: int | None = UNREAD_TLS_OCTETS
-        self._most_unwritten = WRITE_HIGH_OCTETS
+        # `write_at_most`; who sets the transport's limit without that step sets this, too
+        self.most_unwritten = WRITE_HIGH_OCTETS
         self.is_narrow = (
             False  # it is written little ahead, as many do not take what they were written
         )
@@ -262,7 +263,7 @@ class Connection(asyncio.Protocol):
             _Crowd.waiting -= 1
             if self.is_narrow and _Crowd.waiting < CROWD:
                 self.is_narrow = False
-                self._limit_unwritten(self._most_unwritten)
+                self._limit_unwritten(self.most_unwritten)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._receiver.writable()
@@ -349,7 +350,7 @@ class Connection(asyncio.Protocol):
             self.send_gathered()
         if _Crowd.waiting >= CROWD and not self.is_narrow:
             self.is_narrow = True
-            self._limit_unwritten(self._most_unwritten)
+            self._limit_unwritten(self.most_unwritten)
         if self._deflate is not None:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         self.transport.write(data)
@@ -358,7 +359,7 @@ class Connection(asyncio.Protocol):
         """From now on writers wait when so many octets wait for the peer, until it has taken nearly all: for a role whose
         peers have many connections and ask for much on each."""
         if not self._lost:
-            self._most_unwritten = octets
+            self.most_unwritten = octets
             self._limit_unwritten(octets)
 
     def _limit_unwritten(self, octets: int) -> None:
@@ -574,7 +575,7 @@ class Connection(asyncio.Protocol):
             self._handshake = None
         self.transport = transport
         self.is_held_back = False  # this one reads
-        self._limit_unwritten(self._most_unwritten)
+        self._limit_unwritten(self.most_unwritten)
         self._note_tls()
 
     def _note_tls(self) -> None:

@@ -3,10 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
 
 from murder.net import connection
 from murder.net.connection import CROWD, CROWDED_HIGH_OCTETS, WRITE_HIGH_OCTETS, Connection
 from murder.net.ended import Ended
+from murder.roles.frontend.imap.dialogue import WAITING_OCTETS
+from tests.rooms.frontend.cluster import running_cluster
+from tests.rooms.frontend.entering.test_multiplexor import entered
 
 
 class Counted(asyncio.Transport):
@@ -82,3 +88,27 @@ async def test_who_comes_behind_a_crowd_is_written_little_ahead() -> None:
 async def test_a_few_who_take_nothing_are_no_crowd() -> None:
     async with many(CROWD) as made:
         assert all(filled(one) == WRITE_HIGH_OCTETS + 1024 for one in made)
+
+
+@pytest.mark.parametrize("mode", ["murder", "multiplexor"])
+async def test_a_frontends_clients_are_written_no_further_ahead_behind_a_crowd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """They have less than others before it, and as much again when it has gone."""
+    async with running_cluster(tmp_path, mode=mode) as cluster:
+        peer = await entered(cluster, "ana")
+        frontend = cluster.frontends[0].role.frontend
+        assert frontend is not None
+        (session,) = frontend.sessions
+        client = session.connection
+        limits = client.transport.get_write_buffer_limits()
+        assert limits == (WAITING_OCTETS // 4, WAITING_OCTETS)
+        with monkeypatch.context() as crowded:
+            crowded.setattr(connection, "CROWD", 0)
+            client.write(b"* OK Still here\r\n")
+            assert client.is_narrow
+        client.pause_writing()
+        client.resume_writing()  # as the loop does when the client has taken what there was
+        assert not client.is_narrow
+        assert client.transport.get_write_buffer_limits() == limits
+        await peer.close()

@@ -90,6 +90,7 @@ class Pipe(ClientDialogue):
             self._server_gone()
             return
         for connection in (self.connection, self.server):
+            connection.most_unwritten = WAITING_OCTETS
             connection.transport.set_write_buffer_limits(WAITING_OCTETS, WAITING_OCTETS // 4)
         if early:
             end.received(early)
