@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 from weakref import WeakValueDictionary
 
 from murder.api.store import MailboxStore, StoredMailbox
@@ -37,6 +37,7 @@ from murder.roles.backend.hierarchy.intent import (
     this_process,
     tree_of,
 )
+from murder.roles.backend.hierarchy.master import Master
 from murder.roles.backend.records.annotations import moved_with, removed_with
 from murder.roles.backend.renames.mailboxes import carried_out
 from murder.roles.backend.renames.rows import Moves, Taken, news_of_rename
@@ -53,24 +54,6 @@ from murder.roles.mupdate.database.transaction import ListTransaction
 LOCK_WAIT_S: Final = 20.0  # another operation in the same tree, in another worker
 LOCK_PAUSE_S: Final = 0.05
 AT_ONCE: Final = 50  # commands to the master in flight for one operation
-
-
-class Master(Protocol):
-    """The master as this file needs it. Methods raise Refusal (the master said NO) or UpstreamFailure."""
-
-    async def reserve(self, name: bytes, raw_location: bytes) -> None:
-        """RFC 3656 §4.9. Raises Refusal where another server has it, UpstreamFailure."""
-        ...
-
-    async def activate(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
-        """RFC 3656 §4.1; as `reserve`."""
-        ...
-
-    async def deactivate(self, name: bytes, raw_location: bytes) -> None:
-        """RFC 3656 §4.3; as `reserve`."""
-        ...
-
-    async def delete(self, name: bytes) -> None: ...
 
 
 async def _nothing_to_do(_: MailboxName, __: str) -> None:
@@ -489,19 +472,22 @@ class Announcer:
     # --- after a crash
 
     async def repair(self, is_alive: Callable[[str], bool] = is_alive) -> list[Intent]:
-        """Settle what dead processes left; other workers' operations go on."""
+        """Settle what dead processes left, and return it; other workers' operations go on. What the store cannot tell of, or
+        do, now stays as it is, and its trees locked, until the next start: all others are served."""
         intents = [parse_intent(octets) for octets in self._ledger.mailboxes.intents().values()]
-        settled = [
-            intent
-            for intent in dict.fromkeys(intents)
-            if not is_alive(intent.process) and not _waits_for_others(intent)
-        ]
-        for intent in settled:
-            await self.settle(intent)
+        settled = []
+        for intent in dict.fromkeys(intents):
+            if is_alive(intent.process) or _waits_for_others(intent):
+                continue
+            mailbox = display(intent.moves[0][0])
+            try:
+                await self.settle(intent)
+            except (Refusal, OSError) as problem:
+                self._log.error("mailbox.unreadable", mailbox=mailbox, problem=str(problem))
+                continue
+            settled.append(intent)
             self._log.warning(
-                "announce.repaired",
-                operation=intent.operation.value,
-                mailbox=display(intent.moves[0][0]),
+                "announce.repaired", operation=intent.operation.value, mailbox=mailbox
             )
         return settled
 

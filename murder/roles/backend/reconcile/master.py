@@ -19,7 +19,8 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display, is_quarantined
 from murder.net.turns import line_up
 from murder.roles.backend.changes.events import Events, MasterMayDiffer
-from murder.roles.backend.hierarchy.announce import Announcer, Master
+from murder.roles.backend.hierarchy.announce import Announcer
+from murder.roles.backend.hierarchy.master import Master
 from murder.roles.backend.reconcile.quarantine import (
     Resting,
     RestingNames,

@@ -461,8 +461,10 @@ async def test_a_rename_in_a_store_that_fails_is_undone_when_that_can_tell(
         with pytest.raises(Refusal):
             await rename(node)
         assert node.list.intents()
+        away = await node.reborn()  # which serves all others
+        assert away.settled == [] and away.list.intents()
         monkeypatch.undo()
-        reborn = await node.reborn()
+        reborn = await away.reborn()
         await reborn.comparer.compare()
         assert {entry.name for entry in reborn.list.walk()} == {ANA, CHILD, BELOW}
         assert await reborn.mail_in(BELOW) == 1
