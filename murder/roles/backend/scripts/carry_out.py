@@ -132,7 +132,7 @@ class Delivery:
             return self._told(steps, mails)
         deliveries = self._backend.deliveries
         mailbox = display(self._arriving.mailbox)
-        key = key_of(self._user, mailbox, self._message_key, self._body_key)
+        key = key_of(self._user, mailbox, self._message_key, body_key(self._original))
         async with deliveries.alone(key):
             before = await deliveries.begin(key, await self._next_uids(steps))
             if before is DONE:
@@ -152,13 +152,6 @@ class Delivery:
     @property
     def _message_key(self) -> str:
         return self._outcome.key + self._occasion
-
-    @property
-    def _body_key(self) -> str:
-        """The same at the sender's next try, and hardly of another message that has its Message-ID: what some machines send
-        has always the same one."""
-        body = self._original.body
-        return hashlib.sha256(b"%d " % len(body) + body[:KEY_OCTETS]).hexdigest()
 
     # --- copies
 
@@ -354,7 +347,9 @@ class Delivery:
             return False
         mailbox = await self._backend.store.open(step.place.name, self._user)
         try:
-            has_come = await has_since(mailbox, since, self._outcome.key)
+            # of one that a script has changed, the body may be another
+            body = "" if step.version else body_key(self._original)
+            has_come = await has_since(mailbox, since, self._outcome.key, body)
         finally:
             mailbox.close()
         self._kept = self._kept or has_come
@@ -456,8 +451,16 @@ def below_trace(octets: bytes | memoryview) -> memoryview:
     return memoryview(octets)[on_top.end() if on_top is not None else 0 :]
 
 
-async def has_since(mailbox: Mailbox, since: int, key: str) -> bool:
-    """Whether a message with this key (`Outcome.key`) has come since that UID."""
+def body_key(message: ScriptMessage) -> str:
+    """The same at the sender's next try, and hardly of another message that has its Message-ID: what some machines send has
+    always the same one."""
+    body = message.body
+    return hashlib.sha256(b"%d " % len(body) + body[:KEY_OCTETS]).hexdigest()
+
+
+async def has_since(mailbox: Mailbox, since: int, key: str, body: str = "") -> bool:
+    """Whether a message with this key (`Outcome.key`), and this body (`body_key`) if one is named, has come since that
+    UID."""
     turn = Turn()
     uids = [uid for uid in await mailbox.uids() if uid >= since]
     for uid in uids[:MAX_LOOKED_AT]:
@@ -465,7 +468,7 @@ async def has_since(mailbox: Mailbox, since: int, key: str) -> bool:
         for _ in message.read():
             if turn.is_over:
                 await turn.rest()
-        if message.key() == key:
+        if message.key() == key and body in ("", body_key(message)):
             return True
         if turn.is_over:
             await turn.rest()

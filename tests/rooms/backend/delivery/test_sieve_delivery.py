@@ -16,6 +16,7 @@ import pytest
 
 from murder.config.sections import SubmissionConfig
 from murder.config.value import parse_endpoint
+from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
 from murder.net.listener import Bounds, Listener
@@ -288,6 +289,28 @@ async def test_after_a_death_another_message_with_the_same_message_id_is_no_retr
             answers = await client.deliver("alarm", message=alarm + body)
             assert answers[0].startswith(b"250")
             assert await client.subjects("A") == [("alarm", [])] * copies, body
+
+
+async def test_nor_are_its_copies_taken_for_those_of_one_that_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first alarm found no room, a later one did: the first, tried again, was answered for and was nowhere."""
+    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
+    alarm = MESSAGE % (b"alarm", b"always")
+
+    async def is_full(*_: object) -> None:
+        raise Refusal(Code.UNAVAILABLE, "The disk of this server is full")
+
+    async with delivering(tmp_path, script) as client:
+        await client.create("A", "B")
+        with monkeypatch.context() as full:
+            full.setattr(Delivery, "_do", is_full)
+            assert (await client.deliver("alarm", message=alarm + b"first\r\n"))[0].startswith(b"4")
+        for copies, body in enumerate((b"later\r\n", b"first\r\n"), 1):
+            answers = await client.deliver("alarm", message=alarm + body)
+            assert answers[0].startswith(b"250")
+            for folder in ("", "A", "B"):
+                assert await client.subjects(folder) == [("alarm", [])] * copies, (folder, body)
 
 
 def died(books: Deliveries) -> None:
