@@ -53,6 +53,8 @@ from murder.roles.mupdate.database.transaction import ListTransaction
 
 LOCK_WAIT_S: Final = 20.0  # another operation in the same tree, in another worker
 LOCK_PAUSE_S: Final = 0.05
+UNDO_WAIT_S: Final = 20.0
+UNDO_PAUSE_S: Final = 0.5
 AT_ONCE: Final = 50  # commands to the master in flight for one operation
 
 
@@ -283,8 +285,17 @@ class Announcer:
         await self._ledger.commit([*changes, *(RemoveIntent(tree) for tree in intent.trees)])
 
     async def _undo(self, intent: Intent, at_master: Iterable[MailboxName]) -> None:
-        """An operation has failed before its last commit: as if it had never begun. Must not fail itself."""
-        await self.settle(intent)
+        """An operation has failed before its last commit: as if it had never begun. What failed it may hinder this, too, for
+        a moment. Raises Refusal where it does so for long: then the next start undoes it."""
+        give_up_at = asyncio.get_running_loop().time() + UNDO_WAIT_S
+        while True:
+            try:
+                await self.settle(intent)
+                break
+            except Refusal:
+                if asyncio.get_running_loop().time() > give_up_at:
+                    raise
+            await asyncio.sleep(UNDO_PAUSE_S)
         names = list(at_master)
         try:
             await self._at_master(lambda master, name: master.delete(name), names)

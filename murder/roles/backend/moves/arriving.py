@@ -280,6 +280,7 @@ class Arriving:
                 CarriedRetained(carried.message, datetime.fromtimestamp(at, UTC), carried.incoming)
                 for carried, (_, at, _) in zip(sized, request.rows, strict=True)
             ]
+            await self._check_has_come(name)
             await store.receive_retained(name, Uid(request.after), Uid(request.up_to), kept)
             self._step("kept")
             return Stored(sum_of_all)
@@ -550,10 +551,12 @@ def check_is_nobodys(backend: Backend, name: MailboxName) -> None:
 
 
 async def id_of(backend: Backend, name: MailboxName) -> str | None:
-    """What the store has under this name."""
+    """What the store has under this name. Raises Refusal where it cannot tell now."""
     try:
         mailbox = await backend.store.open(name, "")
-    except Refusal:
+    except Refusal as refusal:
+        if refusal.code is not Code.NONEXISTENT:
+            raise
         return None
     mailbox.close()
     return mailbox.mailbox_id

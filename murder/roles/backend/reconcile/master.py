@@ -134,11 +134,13 @@ class Comparer:
             if is_quarantined(name):
                 self._owed.discard(name)
                 continue
+            if self._announcer.is_busy(name):
+                continue  # somebody is at work in its tree: again later
             entry = self._mailboxes.find(name)
             theirs = await self._master.find(name)
             at_ours = theirs is not None and theirs.server == self._server
             if self._announcer.is_busy(name):
-                continue  # somebody is at work in its tree: again later
+                continue
             self._owed.discard(name)  # what follows may owe it again
             try:
                 if entry is not None and entry.is_active:

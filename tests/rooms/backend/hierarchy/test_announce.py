@@ -14,6 +14,7 @@ from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, is_deleted
 from murder.roles.backend.changes.events import Events
+from murder.roles.backend.hierarchy import announce
 from murder.roles.backend.hierarchy.announce import Announcer
 from murder.roles.backend.hierarchy.intent import Intent, Operation
 from murder.roles.backend.reconcile.master import Comparer, Comparison
@@ -446,6 +447,8 @@ async def test_a_rename_in_a_store_that_fails_is_undone_when_that_can_tell(
 ) -> None:
     """What could not be looked for was taken as what is not there: one half had the new name, and no lock."""
     failure = Refusal(Code.UNAVAILABLE, "The disk of this server cannot be used now")
+    monkeypatch.setattr(announce, "UNDO_WAIT_S", 0.01)
+    monkeypatch.setattr(announce, "UNDO_PAUSE_S", 0.001)
 
     async def fails(*_: object) -> None:
         raise failure
@@ -472,3 +475,31 @@ async def test_a_rename_in_a_store_that_fails_is_undone_when_that_can_tell(
         await reborn.close()
         node.list = MailboxList.open(node.folder)
         node.ledger = Ledger(node.list)
+
+
+async def test_a_rename_in_a_store_that_fails_for_a_moment_is_undone_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its trees were locked until the next start."""
+    monkeypatch.setattr(announce, "UNDO_PAUSE_S", 0.001)
+    failures = 0
+
+    async def fails(*_: object) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 3:
+            monkeypatch.undo()
+        raise Refusal(Code.UNAVAILABLE, "The disk of this server cannot be used now")
+
+    async with murder(tmp_path) as (_, node):
+
+        def step(name: str) -> None:
+            if name == "moved":  # the first of two
+                monkeypatch.setattr(node.store, "rename", fails)
+                monkeypatch.setattr(node.store, "open", fails)
+
+        node.announcer.step = step
+        with pytest.raises(Refusal):
+            await rename(node)
+        await node.check_agreement()
+        assert {entry.name for entry in node.list.walk()} == {ANA, CHILD, BELOW}
