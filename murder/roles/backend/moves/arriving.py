@@ -239,7 +239,8 @@ class Arriving:
         self._named[identity.mailbox_id] = name
         move = self._journal.find(Side.IN, self._now.id)
         if move is None or move.state not in ARRIVING:  # given up meanwhile: nothing of it stays
-            await _remove(self._backend, self._journal, self._now, name)
+            async with alone_in(self._backend, self._now):
+                await _remove(self._backend, self._journal, self._now, name)
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
         return Held(held.modseq, compress(held.uids), await self._kept(name))
 
@@ -518,22 +519,19 @@ async def abort(
         return
     move = await journal.save(move, only_from=ARRIVING | {State.ENDING}, state=State.ENDING)
     step("ending")
-    for name in sorted(move.names, key=len, reverse=True):
-        await _remove(backend, journal, move, name, is_alone=is_alone)
-        step("removed")
+    async with nullcontext() if is_alone else alone_in(backend, move):
+        for name in sorted(move.names, key=len, reverse=True):
+            await _remove(backend, journal, move, name)
+            step("removed")
     await backend.announcer.finish(intent_of(move), [])  # of a commit that came no further
     await journal.save(move, state=State.ABORTED, finished_at=time.time())
     journal.prepared_path(move).unlink(missing_ok=True)
 
 
-async def _remove(
-    backend: Backend, journal: Journal, move: Move, name: MailboxName, *, is_alone: bool = False
-) -> None:
-    if not is_nobodys(backend, name) or _is_older(journal, move, name):
-        return
-    async with nullcontext() if is_alone else alone_in(backend, move):
-        if is_nobodys(backend, name):
-            await backend.store.delete(name)
+async def _remove(backend: Backend, journal: Journal, move: Move, name: MailboxName) -> None:
+    """With its tree locked."""
+    if is_nobodys(backend, name) and not _is_older(journal, move, name):
+        await backend.store.delete(name)
 
 
 # Users here may call a mailbox of theirs as one that has come was called, once it is deleted, or renamed, at the source
