@@ -25,6 +25,8 @@ class Ended:
     """In place of the receiver of a connection that is over, or has none yet: with neither holding the other both are
     freed at once, not when somebody looks for cycles."""
 
+    __slots__ = ()
+
     def begin(self) -> None:
         pass
 

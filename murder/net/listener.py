@@ -18,6 +18,7 @@ from murder.config.value import Network, contains
 from murder.log import logger
 from murder.net.connection import Connection, Receiver
 from murder.net.doorway import Arrival, Doorway
+from murder.net.ended import Ended
 from murder.net.shared_counter import Counts, SharedCounter, Total, place_of
 
 REFUSED_S: Final = 5.0  # for who is refused to go
@@ -279,7 +280,7 @@ class Listener:
             connection.abort()
 
 
-class _Refused:
+class _Refused(Ended):
     """Says that there is no room, and closes."""
 
     __slots__ = ("_connection", "_refusal")
@@ -292,12 +293,3 @@ class _Refused:
         self._connection.write(self._refusal)
         self._connection.finish()
         asyncio.get_running_loop().call_later(REFUSED_S, self._connection.abort)
-
-    def received(self, data: bytes) -> None:
-        pass
-
-    def writable(self) -> None:
-        pass
-
-    def lost(self, error: Exception | None) -> None:
-        pass

@@ -12,7 +12,7 @@ from typing import Final
 
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP, LMTP
-from murder.net.connection import Connection
+from murder.net.ended import Ended
 from murder.net.outgoing.connect import connect
 from murder.net.outgoing.lines import open_lines
 from murder.net.outgoing.pool import open_as_node
@@ -37,25 +37,6 @@ CURES: Final[Mapping[UpstreamKind, str]] = MappingProxyType(
         UpstreamKind.LOST: "look at its log: it takes no connection from here, or is full",
     }
 )
-
-
-class _Closing:
-    """A port that takes a connection is left again."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def begin(self) -> None:
-        pass
-
-    def received(self, data: bytes) -> None:
-        pass
-
-    def writable(self) -> None:
-        pass
-
-    def lost(self, error: Exception | None) -> None:
-        pass
 
 
 async def probe(frontend: Frontend) -> AsyncIterator[Probed]:
@@ -139,7 +120,11 @@ async def _backend(upstreams: Upstreams, server: str) -> Probed:
             probed = replace(probed, took_ms=round(1000 * (time.monotonic() - began), 1))
             address = upstreams.address(server, LMTP)
             knocked = await connect(
-                address.host, address.port, _Closing, server=f"{server} (lmtp)", timeout_s=BACKEND_S
+                address.host,
+                address.port,
+                lambda _: Ended(),
+                server=f"{server} (lmtp)",
+                timeout_s=BACKEND_S,
             )
             knocked.close()
     except UpstreamFailure as failure:
