@@ -35,6 +35,7 @@ from tests.rooms.backend.server import (
 MESSAGE = (
     b"From: sender@example.org\r\nSubject: %b\r\nMessage-ID: <%b@example.org>\r\n\r\nHello\r\n"
 )
+TWO_COPIES = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
 
 
 @asynccontextmanager
@@ -213,7 +214,6 @@ async def test_a_script_that_fails_keeps_the_message(tmp_path: Path) -> None:
 async def test_a_crash_between_two_steps_and_the_senders_retry_make_each_copy_once(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
     done = 0
     really = Delivery._do
 
@@ -224,7 +224,7 @@ async def test_a_crash_between_two_steps_and_the_senders_retry_make_each_copy_on
         done += 1
         await really(delivery, step)  # type: ignore[arg-type] # passed on
 
-    async with delivering(tmp_path, script) as client:
+    async with delivering(tmp_path, TWO_COPIES) as client:
         await client.create("A", "B")
         monkeypatch.setattr(Delivery, "_do", dies)
         (answer,) = await client.deliver("one")
@@ -240,22 +240,28 @@ async def test_a_crash_between_two_steps_and_the_senders_retry_make_each_copy_on
         assert await client.subjects("A") == [("one", [])] * 2
 
 
-async def test_a_death_before_the_sender_hears_that_all_is_done_files_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def deliver_and_die(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, subject: str, message: bytes = b""
 ) -> None:
-    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
+    """All is done, and its sender has not heard so."""
     really = Deliveries.end
 
     async def dies(books: Deliveries, *given: Any) -> frozenset[bytes]:
         await really(books, *given)
         raise OSError("gone")
 
-    async with delivering(tmp_path, script) as client:
+    async with delivering(folder, TWO_COPIES) as client:
         await client.create("A", "B")
         monkeypatch.setattr(Deliveries, "end", dies)
-        assert (await client.deliver("one"))[0].startswith(b"4")
+        assert (await client.deliver(subject, message=message))[0].startswith(b"4")
         monkeypatch.setattr(Deliveries, "close", died)
     monkeypatch.undo()
+
+
+async def test_a_death_before_the_sender_hears_that_all_is_done_files_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver_and_die(tmp_path, monkeypatch, "one")
     async with delivering(tmp_path) as client:  # after a start
         for copies in (1, 2):  # the second one is no retry
             assert (await client.deliver("one"))[0].startswith(b"250")
@@ -270,20 +276,8 @@ async def test_after_a_death_another_message_with_the_same_message_id_is_no_retr
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What some machines send has always the same one: an alarm that had been taken was nowhere."""
-    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
     alarm = MESSAGE % (b"alarm", b"always")
-    really = Deliveries.end
-
-    async def dies(books: Deliveries, *given: Any) -> frozenset[bytes]:
-        await really(books, *given)
-        raise OSError("gone")
-
-    async with delivering(tmp_path, script) as client:
-        await client.create("A", "B")
-        monkeypatch.setattr(Deliveries, "end", dies)
-        assert (await client.deliver("alarm", message=alarm))[0].startswith(b"4")
-        monkeypatch.setattr(Deliveries, "close", died)
-    monkeypatch.undo()
+    await deliver_and_die(tmp_path, monkeypatch, "alarm", message=alarm)
     async with delivering(tmp_path) as client:
         for body, copies in ((b"worse\r\n", 2), (b"", 2), (b"over\r\n", 3)):  # "": the retry
             answers = await client.deliver("alarm", message=alarm + body)
@@ -295,13 +289,12 @@ async def test_nor_are_its_copies_taken_for_those_of_one_that_was_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first alarm found no room, a later one did: the first, tried again, was answered for and was nowhere."""
-    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
     alarm = MESSAGE % (b"alarm", b"always")
 
     async def is_full(*_: object) -> None:
         raise Refusal(Code.UNAVAILABLE, "The disk of this server is full")
 
-    async with delivering(tmp_path, script) as client:
+    async with delivering(tmp_path, TWO_COPIES) as client:
         await client.create("A", "B")
         with monkeypatch.context() as full:
             full.setattr(Delivery, "_do", is_full)

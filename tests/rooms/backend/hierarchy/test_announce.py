@@ -442,6 +442,21 @@ async def test_a_rename_of_what_the_store_lacks_leaves_no_lock(tmp_path: Path) -
         await node.announcer.rename([(CHILD, MOVED)])
 
 
+async def rename_that_fails(
+    node: Node, fails: Callable[..., Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store does, behind the first of two mailboxes."""
+
+    def step(name: str) -> None:
+        if name == "moved":
+            monkeypatch.setattr(node.store, "rename", fails)
+            monkeypatch.setattr(node.store, "open", fails)
+
+    node.announcer.step = step
+    with pytest.raises(Refusal):
+        await rename(node)
+
+
 async def test_a_rename_in_a_store_that_fails_is_undone_when_that_can_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,15 +469,7 @@ async def test_a_rename_in_a_store_that_fails_is_undone_when_that_can_tell(
         raise failure
 
     async with murder(tmp_path) as (_, node):
-
-        def step(name: str) -> None:
-            if name == "moved":  # the first of two
-                monkeypatch.setattr(node.store, "rename", fails)
-                monkeypatch.setattr(node.store, "open", fails)
-
-        node.announcer.step = step
-        with pytest.raises(Refusal):
-            await rename(node)
+        await rename_that_fails(node, fails, monkeypatch)
         assert node.list.intents()
         away = await node.reborn()  # which serves all others
         assert away.settled == [] and away.list.intents()
@@ -492,14 +499,6 @@ async def test_a_rename_in_a_store_that_fails_for_a_moment_is_undone_at_once(
         raise Refusal(Code.UNAVAILABLE, "The disk of this server cannot be used now")
 
     async with murder(tmp_path) as (_, node):
-
-        def step(name: str) -> None:
-            if name == "moved":  # the first of two
-                monkeypatch.setattr(node.store, "rename", fails)
-                monkeypatch.setattr(node.store, "open", fails)
-
-        node.announcer.step = step
-        with pytest.raises(Refusal):
-            await rename(node)
+        await rename_that_fails(node, fails, monkeypatch)
         await node.check_agreement()
         assert {entry.name for entry in node.list.walk()} == {ANA, CHILD, BELOW}
