@@ -108,13 +108,15 @@ def settled(demo: Demo) -> str:
     """Until all of it has one name again, everywhere, and nobody waits for another any more: which."""
 
     def is_one() -> str:
-        roots = {name.split(".")[0] for name in names(demo)}
-        if len(roots) == 1 and len(names(demo)) == len(HOMES):
+        before = names(demo)
+        roots = {name.split(".")[0] for name in before}
+        if len(roots) == 1 and len(before) == len(HOMES):
             told = json.loads(run_ctl(demo, "reservations", "--json")[1])
             if told == [] and not in_doubt(demo):
                 with contextlib.suppress(AssertionError, OSError, imaplib.IMAP4.error):
                     check_lists_agree(demo)
-                    return roots.pop()
+                    # what was decided may have been carried out since they were read
+                    return roots.pop() if names(demo) == before else ""
         return ""
 
     # whoever was away asks every few seconds; nobody tells
@@ -323,11 +325,13 @@ def rests_or_is_there(demo: Demo) -> bool:
     """Until all of it is there, or all of it rests: which."""
 
     def is_one() -> str:
-        found = [*names_at_master(demo)]
+        found = names_at_master(demo)
         there = {name for name in found if name.split(".")[0] == OLD}
         resting = {name for name in found if name.startswith(f"DELETED.{OLD}.")}
         if {len(there), len(resting)} == {0, len(HOMES)} and not in_doubt(demo):
-            return "there" if there else "resting"
+            # what was decided may have been carried out since they were read
+            if names_at_master(demo) == found:
+                return "there" if there else "resting"
         return ""
 
     told = until(is_one, lambda: (names_at_master(demo), run_ctl(demo, "conflicts")), every_s=0.2)
