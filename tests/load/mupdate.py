@@ -196,7 +196,7 @@ async def stall(given: argparse.Namespace) -> dict[str, Any]:
     other = await connect(given)
     idle = [await timed(other) for _ in range(200)]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, __file__, "dump", given.host, str(given.port)),
+        *(sys.executable, "-m", "tests.load.mupdate", "dump", given.host, str(given.port)),
         *("--user", given.user, "--password", given.password),
         stdout=asyncio.subprocess.PIPE,
     )
