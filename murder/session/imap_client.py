@@ -9,7 +9,7 @@ from typing import Final
 
 from murder.errors import BadSyntax
 from murder.wire.imap.mailboxes.moved import LEFT
-from murder.wire.literal import announced_at_end
+from murder.wire.literal import announced_at_end, awaited_size
 
 # of a line without end; beyond it an untagged line is passed on in parts
 MAX_HELD_OCTETS: Final = 64 * 1024
@@ -98,11 +98,9 @@ class ResponseCutter:
                 raise BadSyntax("a tagged response to what nobody asked")
             self.literal, self.inside = 0, False
             if data[end - 3 : end - 2] == b"}":
-                announced = announced_at_end(data, at, end)
-                if announced is not None and announced.synchronising:
-                    if announced.problem is not None:
-                        raise announced.problem
-                    self.literal, self.inside = announced.size, True
+                octets = awaited_size(data, at, end)
+                if octets is not None:
+                    self.literal, self.inside = octets, True
             at = end
             plain = 0 if self.inside else plain + 1
             if plain > 1 and size - at > _WORTH_SKIPPING:

@@ -53,3 +53,17 @@ def announced_at_end(octets: bytes, begin: int, end: int) -> Announced | None:
     significant = digits.lstrip(b"0")
     size = int(significant or b"0") if len(significant) <= 10 else ENDLESS
     return Announced(brace - is_binary, size, not sign, is_binary, False)
+
+
+def awaited_size(octets: bytes, begin: int, end: int) -> int | None:
+    """The octets of the synchronising literal that the line `octets[begin:end]` announces, None where it announces none:
+    `announced_at_end` in a call, for who counts the literals of answers. Raises BadSyntax for one that is misspelt."""
+    brace = octets.rfind(b"{", begin, end)
+    right = LITERAL.fullmatch(octets, brace, end) if brace >= 0 else None
+    if right is not None:
+        return None if right[3] else int(right[2])
+    announced = announced_at_end(octets, begin, end)
+    if announced is None or not announced.synchronising:
+        return None
+    assert announced.problem is not None
+    raise announced.problem

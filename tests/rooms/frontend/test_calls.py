@@ -55,6 +55,9 @@ MOST: Final = {  # Python calls
 TRIES: Final = 20
 OTHERS: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNSELECT"  # another maker's
 CAPABILITIES: Final = OTHERS + b" UNAUTHENTICATE X-XFER"
+LITERALS: Final = 5
+BODIES: Final = b"* 1 FETCH (UID 1 BODY[] {1400}\r\n%b)\r\n" % (b"x" * 1400) * LITERALS
+FETCH: Final = b"n FETCH 1:5 BODY.PEEK[]\r\n"
 LONG: Final = b"n UID FETCH 1:5 (FLAGS BODY.PEEK[HEADER.FIELDS (FROM TO SUBJECT)])\r\n"
 
 
@@ -190,6 +193,8 @@ class Backend:
                 elif name == b"SELECT":
                     more = b"* FLAGS ()\r\n* 1 EXISTS\r\n* OK [UIDVALIDITY 1] .\r\n"
                     code = b"[READ-WRITE] "
+                elif name == b"FETCH":
+                    more = BODIES
                 sock.sendall(more + tag + b" OK " + code + b"done\r\n")
                 if name == b"LOGOUT":
                     return
@@ -382,6 +387,11 @@ def test_a_relayed_command_is_few_calls_and_no_search_before_any_backend(
     count = counted(tmp_path, scene, capabilities=capabilities)
     assert count.calls(TIMES) <= MOST["NOOP"], count.told(TIMES)
     assert not count.searches
+
+
+def test_a_literal_of_an_answer_is_a_call(tmp_path: Path) -> None:
+    count = counted(tmp_path, functools.partial(_noops, command=FETCH))
+    assert count.calls(TIMES) <= 2 * MOST["NOOP"] + LITERALS, count.told(TIMES)
 
 
 def test_a_relayed_command_makes_no_task_no_future_and_no_timer(tmp_path: Path) -> None:

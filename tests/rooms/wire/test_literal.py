@@ -8,7 +8,7 @@ from murder.errors import BadSyntax
 from murder.session.imap_client import ResponseCutter, non_synchronising
 from murder.wire.fragment import Fragmenter, Literal
 from murder.wire.imap.mail.append import parse_literal_head
-from murder.wire.literal import ENDLESS, announced_at_end
+from murder.wire.literal import ENDLESS, announced_at_end, awaited_size
 from murder.wire.token import Scanner
 
 SPELT_WRONG = [
@@ -57,6 +57,19 @@ def test_an_answer_with_a_literal_that_clients_read_differently_is_not_passed_on
 def test_what_is_no_announcement_is_a_line(text: bytes) -> None:
     line = b"a X " + text + b"\r\n"
     assert announced_at_end(line, 0, len(line)) is None
+
+
+@given(st.text("{}~+-05x \r", max_size=14), st.booleans())
+def test_who_counts_literals_of_answers_finds_the_same_ones(text: str, is_announced: bool) -> None:
+    line = text.encode() + (b"}\r\n" if is_announced else b"\r\n")
+    announced = announced_at_end(line, 0, len(line))
+    if announced is None or not announced.synchronising:
+        assert awaited_size(line, 0, len(line)) is None
+    elif announced.problem is None:
+        assert awaited_size(line, 0, len(line)) == announced.size
+    else:
+        with pytest.raises(BadSyntax):
+            awaited_size(line, 0, len(line))
 
 
 @given(st.integers(0, 2**40), st.sampled_from([b"", b"+"]), st.booleans())
