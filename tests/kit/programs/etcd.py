@@ -182,12 +182,11 @@ class Cluster:
         return None
 
     def until_leader(self, limit_s: float = 30.0) -> Member:
-        until(
-            lambda: self.leader() is not None,
+        found = until(
+            self.leader,
             lambda: "a leader\n" + "\n".join(one.tail() for one in self.members),
             limit_s,
         )
-        found = self.leader()
         assert found is not None
         return found
 
