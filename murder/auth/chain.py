@@ -236,6 +236,15 @@ class Chain:
                 return self._decision(identity, link)
         return None
 
+    async def find_surely(self, user: str) -> Decision | None:
+        """The same, but for plugins that believe in anybody."""
+        for link in self.links:
+            if link.name not in self.believers:
+                identity = await link.backend.lookup(user)
+                if identity is not None:
+                    return self._decision(identity, link)
+        return None
+
     def _decision(self, identity: Identity, link: Link) -> Decision:
         """Raises UpstreamFailure where the plugin says what cannot be worked with."""
         groups, most = len(identity.groups), self._max_groups

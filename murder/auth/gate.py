@@ -364,6 +364,9 @@ class Gate:
     async def _whom_a_master_may_be(self, user: str) -> Identity:
         """Raises Refusal for who is locked out, or nowhere: a mistyped name would get a mailbox of its own."""
         decision = await self.in_time(self.auth.find(user))
+        if decision is not None and decision.plugin in self.auth.believers:
+            # one behind it may know
+            decision = await self.in_time(self.auth.find_surely(user)) or decision
         known = None if decision is None else decision.identity
         name = user if known is None else known.user  # as the INBOX is called
         if self.auth.is_locked_out(name):

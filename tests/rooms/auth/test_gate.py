@@ -334,6 +334,29 @@ async def test_a_master_becomes_nobody_on_the_word_of_a_plugin_that_believes_in_
         assert await entered(gate, "anan") == mistyped
 
 
+async def test_a_master_becomes_whom_a_plugin_behind_one_that_believes_in_anybody_knows(
+    tmp_path: Path,
+) -> None:
+    """Before they have an INBOX, too."""
+    users = UserFile(tmp_path / "users", QUICK)
+    await users.set_passwords({"ana": b"ana", "ben": b"ben"})
+    await users.set_disabled("ben", True)
+    believer = AuthHttp(HttpSettings(url="http://127.0.0.1/"))
+    chain = Chain([("believer", believer), ("file", users)])
+    gate = Gate(chain, masters=["help"], has_inbox=lambda _: False)
+
+    async def entered_as(name: str) -> str:
+        given = ProvenCredentials("help", name, b"", "GSSAPI", Identity("help"))
+        try:
+            return (await gate.admit(given, Peer(), "imap")).user  # type: ignore[arg-type]
+        except Refusal as refusal:
+            return refusal.code.value
+
+    assert await entered_as("ana") == "ana"
+    assert await entered_as("ben") == "CONTACTADMIN"
+    assert await entered_as("anan") == "AUTHORIZATIONFAILED"
+
+
 async def test_who_is_disabled_is_kept_out_whoever_else_knows_them(tmp_path: Path) -> None:
     """A password of another plugin, one for a program, a token, a ticket."""
     users = UserFile(tmp_path / "users", QUICK)
