@@ -100,7 +100,7 @@ IN_ORDER = {  # room -> its modules and rooms, each importing only those before 
             "flags",
             "settings",
         ),
-        *("mailbox", "transfer", "store", "carry", "check"),
+        *("mailbox", "once", "transfer", "store", "carry", "check"),
     ),
     "pki": ("authority", "trust"),
     "node.control": ("measured", "sockets", "node"),

@@ -81,6 +81,17 @@ class NewMessage:
     told_size: int = 0  # as in `Message`; for stores that keep it
 
 
+@dataclass(frozen=True, slots=True)
+class Once:
+    """By what a delivery is known again, where its sender tries again because nobody has told them that it is done. `key`:
+    the same then, `by`: the process that does it. `has_died`: whether such a process has died, so that perhaps nobody was
+    told; asked in any thread, may wait for the disk."""
+
+    key: bytes
+    by: str
+    has_died: Callable[[str], bool]
+
+
 NO_CHANGE: Final = ModSeq(0)
 
 
@@ -356,6 +367,18 @@ class ReplacesMessages(Protocol):
         """Append to `target`, a mailbox of this store or this one, and expunge these here: durable, and both or neither.
         The new UID, and what has been expunged. None: they lie so that it cannot be one change, and nothing is done. Raises
         as `append`, and Refusal(NONEXISTENT) where none of these messages exists any more."""
+        ...
+
+
+@runtime_checkable
+class AppendsOnce(Protocol):
+    """A power of a `MailboxStore`: what a script files is there once, although a process dies before the sender hears so. A
+    store without it has a note made beside it, before and behind: two flushes more."""
+
+    async def append_once(self, mailbox: Mailbox, message: NewMessage, once: Once) -> Uid | None:
+        """As `append` to a mailbox of this store, and in the same change this mark is put down. None: a process that has
+        died had put it down; then nothing is added, and the mark is from now on the one of `once.by`. Any other mark of
+        this key counts for nothing. Marks are kept for ten minutes, and as long as their process `has_died`."""
         ...
 
 

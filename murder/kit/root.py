@@ -66,6 +66,7 @@ class Root:
             raise disk_error(error, self.file) from error
         self._jobs: list[_Job] = []
         self._hints = 0
+        self.prune_at = 0.0  # of the monotonic clock: when old marks of deliveries go (`once`)
         self.kept_uids: dict[int, tuple[int, array[int]]] = {}  # of large mailboxes, as of a modseq
         self._flushes = True  # as `connect` has set it
         self._running = False

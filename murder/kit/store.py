@@ -11,14 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from murder.api.store import StoreListener
+from murder.api.store import Mailbox, NewMessage, Once, StoreListener
 from murder.errors import Code, Refusal
 from murder.kit.epoch import EpochStore
 from murder.kit.expunged import Keeper, KeepingStore
 from murder.kit.incoming import IncomingArea, dead_areas, remove_area
+from murder.kit.mailbox import RowMailbox
+from murder.kit.once import append_once
 from murder.kit.root import Root, Work
 from murder.kit.rows import remove_mailbox
 from murder.kit.transfer import INTENTS, finish_intent, intents_of
+from murder.model.message import Uid
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
 
 R = TypeVar("R", bound=Root)
@@ -54,6 +57,11 @@ class RootStore(KeepingStore, EpochStore, Generic[R]):
     async def move_rows(self, source: R, old: MailboxName, target: R, new: MailboxName) -> None:
         """A mailbox into another root, with all that is in it. Raises Refusal."""
         raise NotImplementedError
+
+    def rows_of(self, mailbox: Mailbox) -> RowMailbox:
+        """Of a mailbox that this store has opened."""
+        assert isinstance(mailbox, RowMailbox)
+        return mailbox
 
     # --- life
 
@@ -154,6 +162,10 @@ class RootStore(KeepingStore, EpochStore, Generic[R]):
             with source.in_use(), target.in_use():
                 await self.move_rows(source, old[0], target, new[0])
         self.tell(mailbox_id)
+
+    async def append_once(self, mailbox: Mailbox, message: NewMessage, once: Once) -> Uid | None:
+        """See murder.api.store.AppendsOnce."""
+        return await append_once(self.rows_of(mailbox), message, once)
 
     # --- who is told
 

@@ -19,6 +19,7 @@ from murder.api import (
     CarriedMessage,
     CarriedRetained,
     Incoming,
+    Mailbox,
     MailboxStore,
     StoredMailbox,
     hookimpl,
@@ -29,6 +30,7 @@ from murder.kit.check import Checked, check_mailboxes
 from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
 from murder.kit.format import check_format, need_entries
 from murder.kit.incoming import FileIncoming
+from murder.kit.mailbox import RowMailbox
 from murder.kit.root import make_folder, root_of
 from murder.kit.rows import new_box, remove_mailbox
 from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
@@ -351,6 +353,10 @@ class MaildirStore(RootStore[Tree]):
             )
         assert self._transfers is not None
         await self._transfers.move_mailbox(source, old, target, new)
+
+    def rows_of(self, mailbox: Mailbox) -> RowMailbox:
+        assert isinstance(mailbox, MaildirMailbox)
+        return mailbox.rows
 
     async def open(self, name: MailboxName, reader: str) -> MaildirMailbox:
         row = await self._find(name)

@@ -8,6 +8,7 @@ from murder.api.contract.at_once import counts_at_once, tells_at_once
 from murder.api.contract.carry import carries_mailboxes
 from murder.api.contract.check import Check, expect, hold
 from murder.api.contract.mail import ANNA, OTHER, SMALL, Make, deliver, opened
+from murder.api.contract.once import appends_once
 from murder.api.store import (
     CountsSubscriptions,
     FlagChange,
@@ -529,5 +530,6 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     keeps_told_sizes,
     tells_at_once,
     counts_at_once,
+    appends_once,
     carries_mailboxes,
 )

@@ -32,7 +32,13 @@ from murder.sieve.limits import Limits, Policy
 from murder.sieve.problem import Problem, RunProblem
 from murder.sieve.questions import Answer, LongWork, Question, RunProgram
 from murder.sieve.run.circumstances import Circumstances, Envelope, Failure, Outcome, Step
-from murder.sieve.run.message import FIELDS_AT_ONCE, MAX_FIELDS, Message, Octets
+from murder.sieve.run.message import (
+    FIELDS_AT_ONCE,
+    LOOK_OCTETS,
+    MAX_FIELDS,
+    Message,
+    Octets,
+)
 from murder.sieve.run.words import canonical_flags
 
 VERSIONED: Final = (Keep, FileInto, Redirect, Pipe)
@@ -308,7 +314,7 @@ class Machine:
     def _read(self) -> Suspended:
         """The message's header, before anything else."""
         for _ in self.message.look():
-            self.charge(FIELDS_AT_ONCE)
+            self.looked_at(LOOK_OCTETS)
             yield None
         if self.message.header_size > LARGE_HEADER:
             self.looked_at(self.message.header_size)

@@ -4,7 +4,8 @@
 
 With words, only files whose path has one of them. Tells each test that failed and why, and how many held. The tests are
 Pigeonhole's own (LGPL) and are not part of this project; Debian's source package has them. What cannot hold:
-vnd.dovecot.report, which is not there, and the two of `failures`, which are made to fail.
+vnd.dovecot.report, which is not there, and the two of `failures`, which are made to fail; of what came behind 2.4.1 one of
+extlists, which wants `redirect :list` to be refused: it has none, ours has (RFC 6134 §2.3).
 """
 
 import re

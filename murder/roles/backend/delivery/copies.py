@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from murder.api.store import Incoming, Mailbox, NewMessage
+from murder.api.store import AppendsOnce, Incoming, Mailbox, NewMessage, Once
 from murder.log import Log
 from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, owner_of
@@ -52,24 +52,26 @@ class Copies:
         self.kept: list[Copy] = []
         self.filtered: Sequence[str] = ()
 
-    async def add(self, name: MailboxName, message: NewMessage) -> None:
+    async def add(self, name: MailboxName, message: NewMessage, once: Once | None = None) -> None:
         """A copy, or a version that a script has made of it. Raises Refusal, and so MailboxFull."""
         backend = self._backend
         async with backend.quotas.room(name, octets=message.incoming.size, messages=1):
             mailbox = await backend.store.open(name, owner_of(name) or "")
             try:
-                uid = await self._append_once(mailbox, message)
+                uid = await self._append_once(mailbox, message, once)
                 is_traced = uid is not None and self._is_traced
                 place = await place_of(mailbox, uid or 0) if is_traced else ""
                 self.kept.append(Copy(name, mailbox.mailbox_id, uid, place))
             finally:
                 mailbox.close()
 
-    async def _append_once(self, mailbox: Mailbox, message: NewMessage) -> int | None:
+    async def _append_once(
+        self, mailbox: Mailbox, message: NewMessage, once: Once | None
+    ) -> int | None:
         """Its UID; None where it is there already."""
         duplicates = self._backend.duplicates
         if duplicates is None or not (message_id := message_id_of(self._came)):
-            return (await mailbox.append([message]))[0]
+            return await self._append(mailbox, message, once)
         key = key_of(mailbox.mailbox_id, message_id)
         async with duplicates.alone(key):
             if await duplicates.has(key):
@@ -79,9 +81,16 @@ class Copies:
                     message_id=clean(message_id.decode("utf-8", "replace")),
                 )
                 return None
-            uids = await mailbox.append([message])
+            uid = await self._append(mailbox, message, once)
             await duplicates.note(key)
-            return uids[0]
+            return uid
+
+    async def _append(self, mailbox: Mailbox, message: NewMessage, once: Once | None) -> int | None:
+        store = self._backend.store
+        if once is not None and isinstance(store, AppendsOnce):
+            return await store.append_once(mailbox, message, once)
+        (uid,) = await mailbox.append([message])
+        return uid
 
     async def add_made(self, name: MailboxName, message: NewMessage) -> None:
         """What is not the message that came: no copy of it, whatever its Message-ID. Raises as `add`."""

@@ -2,7 +2,8 @@
 retry finishes what was begun, and nothing is done twice.
 
 One SQLite file serves all workers. A row of `begun` stands from before the first of several steps until behind the last,
-and then has the name of the process that did it: where that has died since, the sender may not have heard that all is done.
+and then has the name of the process that did it: where that has died since, the sender may not have heard that all is done
+(a copy alone has its mark beside it in the store: `once`).
 What is to be done is done by a process that lives, however often it comes;
 what is to be sent (`outgoing`) is put down once for each message and action, together with what a script wants remembered
 (`records.remembered`). All is durable on return; what comes at the same time shares a flush.
@@ -22,6 +23,7 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from murder.api.disk import disk_error
+from murder.api.store import Once
 from murder.durable import replace_file, sync_folder
 from murder.roles.backend.records import caused as caused_rows
 from murder.roles.backend.records import remembered, rounds, tallies
@@ -38,7 +40,7 @@ BUSY_MS: Final = 10_000
 KEEP_S: Final = 10 * 86_400.0  # longer than a sender tries
 LARGE_OCTETS: Final = 1024 * 1024  # what is larger is written and read without another copy of it
 DUE_OCTETS: Final = 16 * 1024 * 1024  # of mails in memory together; of a larger one it alone
-DONE_S: Final = 600.0  # of what is done: if this process dies before its sender hears so
+DONE_S: Final = 600.0  # of what is done: if this process dies before its sender hears so; then `living` says how long
 DONE: Final[Mapping[str, int]] = {"": 0}
 EXPIRE_EVERY_S: Final = 600.0
 PENDING, SENT, FAILED = range(3)
@@ -172,6 +174,10 @@ class Deliveries:
 
     # --- what was begun
 
+    def once(self, key: bytes) -> Once:
+        """The mark of a copy that this process makes."""
+        return Once(key, self._living.name, self._living.has_died)
+
     async def begin(self, key: bytes, places: Mapping[str, int]) -> Mapping[str, int] | None:
         """Note that a delivery to these mailboxes, with each one's next UID, begins; where it had begun before, what was
         noted then. DONE where all of it was done by a process that has died."""
@@ -181,7 +187,7 @@ class Deliveries:
             noted: dict[str, Any] = {} if row is None else json.loads(row[0])
             if row is not None and "" not in noted:
                 return noted
-            is_done = row is not None and self._living.is_gone(noted[""])
+            is_done = row is not None and self._living.has_died(noted[""])
             mark = self._own_mark if is_done else json.dumps(places)
             self._db.execute("REPLACE INTO begun VALUES (?,?,?)", (key, time.time(), mark))
             return DONE if is_done else None
@@ -277,8 +283,11 @@ class Deliveries:
             return
         self._expire_at = now + EXPIRE_EVERY_S
         self._db.execute("DELETE FROM begun WHERE at<?", (now - KEEP_S,))
-        old = ("""{"": %""", now - DONE_S)
-        self._db.execute("DELETE FROM begun WHERE places LIKE ? AND at<?", old)
+        before = now - DONE_S
+        marks = "SELECT DISTINCT places FROM begun WHERE places LIKE ? AND at<?"
+        for (mark,) in self._db.execute(marks, ("""{"": %""", before)).fetchall():
+            if not self._living.has_died(json.loads(mark)[""]):
+                self._db.execute("DELETE FROM begun WHERE places=? AND at<?", (mark, before))
         remembered.expire(self._db, now)
         self._db.execute("DELETE FROM outgoing WHERE state<>? AND at<?", (PENDING, now - KEEP_S))
 

@@ -1,10 +1,22 @@
-"""Which processes of a backend live: each holds a lock on a file of its name, which the kernel opens when it dies."""
+"""Which processes of a backend have died: each holds a lock on a file of its name, which the kernel opens then. Who ends in
+order removes the file.
+
+The dead are remembered for as long as senders may come again with what a dead process had in hand; that time begins with the
+next start, for nobody can come before.
+"""
 
 import fcntl
 import os
 import secrets
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+DEAD: Final = "dead-"  # before the name of one whose death a start has noticed
+REMEMBERED_S: Final = (
+    86_400.0  # senders wait for half an hour and more (RFC 5321 §4.5.4.1), some for hours
+)
 
 
 class Living:
@@ -15,29 +27,50 @@ class Living:
         self._folder = folder
         folder.mkdir(exist_ok=True)
         for file in folder.iterdir():
-            if not file.name.startswith(".") and self.is_gone(file.name):
-                file.unlink(missing_ok=True)
+            self._notice(file)
         self.name = secrets.token_hex(8)
         made = folder / f".{self.name}"  # nobody asks for it before it is locked
         self._lock = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         made.rename(folder / self.name)
 
-    def is_gone(self, name: str) -> bool:
-        """Whether that process has died, or ended."""
-        try:
-            lock = os.open(self._folder / name, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(lock)
-        return True
+    def _notice(self, file: Path) -> None:
+        """At a start. Other workers start, too."""
+        if file.name.startswith(DEAD):
+            if not _is_fresh(file):
+                file.unlink(missing_ok=True)
+        elif not file.name.startswith(".") and _is_open(file):
+            with suppress(FileNotFoundError):
+                os.utime(file)
+                file.rename(file.with_name(DEAD + file.name))
+
+    def has_died(self, name: str) -> bool:
+        """Whether that process has died, and not ended in order; for so long after the next start."""
+        return _is_open(self._folder / name) or _is_fresh(self._folder / (DEAD + name))
 
     def close(self) -> None:
         with suppress(OSError):
             (self._folder / self.name).unlink()
         os.close(self._lock)
+
+
+def _is_open(file: Path) -> bool:
+    """Whether it is there, and nobody holds it."""
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def _is_fresh(file: Path) -> bool:
+    try:
+        return file.stat().st_mtime > time.time() - REMEMBERED_S
+    except FileNotFoundError:
+        return False

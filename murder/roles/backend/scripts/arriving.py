@@ -9,7 +9,7 @@ from murder.errors import Code
 from murder.log import Log, plain_log
 from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.delivery.filtering import Rejected
-from murder.roles.backend.scripts.carry_out import Delivery
+from murder.roles.backend.scripts.carry_out import Delivery, once_of
 from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.rejecting import notification_of, rejection_of
 from murder.roles.backend.scripts.run import Chosen, run_scripts
@@ -53,7 +53,7 @@ async def run_and_carry_out(
     actions = shown_actions(ran.outcome, ran.scripts) if ran.outcome is not None else ()
     copies.filtered = (*actions, *((SCRIPT_FAILED,) if ran.faults else ()))
     if ran.outcome is None:
-        await copies.add(arriving.mailbox, message)
+        await copies.add(arriving.mailbox, message, await once_of(backend, arriving))
     elif (rejection := rejection_of(ran.outcome)) is not None:
         words = (backend, arriving, rejection, ran.outcome)
         answer = None if session.tells_utf8 else notification_of(*words)

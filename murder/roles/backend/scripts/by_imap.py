@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from murder.api.delivery import Arriving
-from murder.api.store import Mailbox, NewMessage
+from murder.api.store import Mailbox, NewMessage, Once
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.model.acl import Rights
@@ -239,7 +239,8 @@ class _Seen:
     async def add_made(self, name: MailboxName, message: NewMessage) -> None:
         await self.add(name, message)
 
-    async def add(self, name: MailboxName, message: NewMessage) -> None:
+    async def add(self, name: MailboxName, message: NewMessage, once: Once | None = None) -> None:
+        """No mark comes here: an occasion is noted when all of it is done."""
         backend = self._backend
         async with backend.quotas.room(name, octets=message.incoming.size, messages=1):
             mailbox = await backend.store.open(name, owner_of(name) or "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from murder.api.delivery import Arriving
-from murder.api.store import Mailbox, NewMessage
+from murder.api.store import AppendsOnce, Mailbox, NewMessage, Once
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log
 from murder.model.name import display
@@ -21,7 +21,7 @@ from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.records.deliveries import DONE, KEEP_S, Mail, key_of
 from murder.roles.backend.records.remembered import Entry, book_of
 from murder.roles.backend.scripts.copies import Copies, write_in_turns
-from murder.roles.backend.scripts.elsewhere import append_elsewhere
+from murder.roles.backend.scripts.elsewhere import Known, append_elsewhere, known_of
 from murder.roles.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
 from murder.roles.backend.scripts.run import (
     Chosen,
@@ -97,8 +97,9 @@ class Delivery:
         self._kept = False  # a copy is safe here
         self._occasion = occasion
         self.stays = False
-        self._is_retry = False  # of a delivery that ended in the middle
-        self._before: Mapping[str, int] | None = None  # what that one noted when it began
+        # what a delivery noted when it began that ended in the middle, where this is its retry
+        self._before: Mapping[str, int] | None = None
+        self._known_by: str | None = None
         self._marks: frozenset[str] | None = None  # from where it has been redirected before
 
     async def carry_out(self) -> Mapping[str, object] | None:
@@ -126,13 +127,14 @@ class Delivery:
             if await self._backend.deliveries.was_seen(done):
                 return None
             seen.append(done)
-        if len(steps) <= 1 and not (mails or seen or pipes):
-            for step in steps:
-                await self._do(step)
-            return self._told(steps, mails)
         deliveries = self._backend.deliveries
-        mailbox = display(self._arriving.mailbox)
-        key = key_of(self._user, mailbox, self._message_key, body_key(self._original))
+        is_alone = len(steps) <= 1 and not (mails or seen or pipes)
+        if is_alone and not steps:
+            return self._told(steps, mails)
+        key = delivery_key(self._arriving, self._message_key)
+        if is_alone and not steps[0].place.server and isinstance(self._backend.store, AppendsOnce):
+            await self._store(steps[0], deliveries.once(key))
+            return self._told(steps, mails)
         async with deliveries.alone(key):
             before = await deliveries.begin(key, await self._next_uids(steps))
             if before is DONE:
@@ -151,7 +153,10 @@ class Delivery:
 
     @property
     def _message_key(self) -> str:
-        return self._outcome.key + self._occasion
+        """The same for the same message, and hardly for another one that has its Message-ID."""
+        if self._known_by is None:
+            self._known_by = message_key(self._original) + self._occasion
+        return self._known_by
 
     # --- copies
 
@@ -221,7 +226,8 @@ class Delivery:
             self._kept = True
             return
         try:
-            await self._append(step.place, step.flags, self._pieces(step.version))
+            known = self._known(step) if self._before is not None else None
+            await self._append(step.place, step.flags, self._pieces(step.version), known)
         except UpstreamFailure as failure:
             if not self._kept:
                 raise
@@ -238,17 +244,17 @@ class Delivery:
             await self._store(kept)
         self._kept = True
 
-    async def _store(self, step: Step) -> None:
+    async def _store(self, step: Step, once: Once | None = None) -> None:
         if not step.version:
             message = self._message
             if message.flags != step.flags:
                 message = replace(message, flags=step.flags)
-            await self._copies.add(step.place.name, message)
+            await self._copies.add(step.place.name, message, once)
             return
         incoming = self._backend.store.incoming()
         try:
             await write_in_turns(incoming, self._pieces(step.version))
-            await self._copies.add(step.place.name, NewMessage(incoming, step.flags))
+            await self._copies.add(step.place.name, NewMessage(incoming, step.flags), once)
         finally:
             await incoming.close()
 
@@ -256,17 +262,19 @@ class Delivery:
         return self._outcome.messages[version].pieces
 
     async def _append(
-        self, place: Place, flagged: frozenset[str], pieces: Sequence[bytes | memoryview]
+        self,
+        place: Place,
+        flagged: frozenset[str],
+        pieces: Sequence[bytes | memoryview],
+        known: Known | None = None,
     ) -> None:
         """At another backend. Raises UpstreamFailure, Refusal."""
-        backend, is_retry = self._backend, self._is_retry
-        message_id = b""
-        if is_retry and (field := self._original.named("message-id")):
-            message_id = b"".join(field[0].value.split())
-        words = (self._user, flagged, pieces)
-        await append_elsewhere(
-            backend, self._upstreams, place, *words, is_retry=is_retry, message_id=message_id
-        )
+        words = (self._user, flagged, pieces, known)
+        await append_elsewhere(self._backend, self._upstreams, place, *words)
+
+    def _known(self, step: Step) -> Known:
+        """By what the copy is known that an earlier try may have made there."""
+        return known_of(self._outcome.messages[step.version])
 
     def _entry(self, kind: str, *facts: str, period_s: float = KEEP_S) -> Entry:
         """What was done in this name, and is not done again for so long."""
@@ -340,8 +348,7 @@ class Delivery:
     async def _was_done(self, step: Step, before: Mapping[str, int]) -> bool:
         """Whether an earlier try, which ended in the middle, has made this copy."""
         if step.place.server:
-            self._is_retry = True  # it is asked there
-            return False
+            return False  # it is asked there
         since = before.get(display(step.place.name))
         if since is None:
             return False
@@ -453,9 +460,41 @@ def below_trace(octets: bytes | memoryview) -> memoryview:
 
 def body_key(message: ScriptMessage) -> str:
     """The same at the sender's next try, and hardly of another message that has its Message-ID: what some machines send has
-    always the same one."""
+    always the same one. Of its date, too: what they say may be the same."""
     body = message.body
-    return hashlib.sha256(b"%d " % len(body) + body[:KEY_OCTETS]).hexdigest()
+    digest = hashlib.sha256(b"%d " % len(body) + body[:KEY_OCTETS])
+    digest.update(message.digested("date"))
+    return digest.hexdigest()
+
+
+def message_key(message: ScriptMessage) -> str:
+    """By which it is known again as a whole."""
+    return message.key() + body_key(message)
+
+
+def delivery_key(arriving: Arriving, key: str) -> bytes:
+    """Of the delivery of that message (`message_key`): the same at the sender's next try."""
+    envelope = (
+        octets.decode("utf-8", "surrogateescape")
+        for octets in (arriving.sender, arriving.recipient)
+    )
+    return key_of(arriving.user or "", display(arriving.mailbox), *envelope, key)
+
+
+async def read_in_turns(octets: bytes | memoryview) -> ScriptMessage:
+    """Its header may be large."""
+    message = ScriptMessage(octets)
+    turn = Turn()
+    for _ in message.read():
+        if turn.is_over:
+            await turn.rest()
+    return message
+
+
+async def once_of(backend: Backend, arriving: Arriving) -> Once:
+    """The mark of a message of which scripts say nothing."""
+    message = await read_in_turns(arriving.octets)
+    return backend.deliveries.once(delivery_key(arriving, message_key(message)))
 
 
 async def has_since(mailbox: Mailbox, since: int, key: str, body: str = "") -> bool:
@@ -464,10 +503,7 @@ async def has_since(mailbox: Mailbox, since: int, key: str, body: str = "") -> b
     turn = Turn()
     uids = [uid for uid in await mailbox.uids() if uid >= since]
     for uid in uids[:MAX_LOOKED_AT]:
-        message = ScriptMessage(await mailbox.octets(uid))
-        for _ in message.read():
-            if turn.is_over:
-                await turn.rest()
+        message = await read_in_turns(await mailbox.octets(uid))
         if message.key() == key and body in ("", body_key(message)):
             return True
         if turn.is_over:

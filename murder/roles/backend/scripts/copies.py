@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from murder.api.store import Incoming, NewMessage
+from murder.api.store import Incoming, NewMessage, Once
 from murder.model.name import MailboxName
 from murder.net.turns import Turn
 
@@ -13,8 +13,8 @@ WRITE_OCTETS: Final = 256 * 1024  # at once
 class Copies(Protocol):
     """Into mailboxes here, within their quotas. Raises Refusal."""
 
-    async def add(self, name: MailboxName, message: NewMessage) -> None:
-        """A copy of the message that scripts see, or of a version of it."""
+    async def add(self, name: MailboxName, message: NewMessage, once: Once | None = None) -> None:
+        """A copy of the message that scripts see, or of a version of it. `once`: where the store `AppendsOnce`."""
         ...
 
     async def add_made(self, name: MailboxName, message: NewMessage) -> None:

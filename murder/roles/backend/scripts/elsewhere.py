@@ -3,6 +3,7 @@ for a script of nobody's as anybody, with the right `p`.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
@@ -13,14 +14,32 @@ from murder.net.outgoing.relay import ImapUpstream
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.scripts.places import Place
 from murder.roles.backend.shared import Backend
+from murder.sieve.run.message import Message as ScriptMessage
 from murder.wire.token import client_astring
 
 PIECE_OCTETS: Final = 64 * 1024
 MAX_ANSWER_OCTETS: Final = 1024 * 1024
+KNOWN_OCTETS: Final = 64 * 1024  # of a body, by which a copy is known again
+MAX_LOOKED_AT: Final = 20  # the last ones that have its header
 # In ID: what is put there a script wants, and no other script sees it
 BY_SCRIPT: Final = "x-by-script"
 ONCE: Final = "1"
 AGAIN: Final = "again"  # it may be there, from before a crash: a backend of ours looks
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """By what a copy is known that may be there from before a crash. Another message may have its Message-ID."""
+
+    message_id: bytes
+    date: bytes
+    body: memoryview = field(repr=False)
+
+
+def known_of(message: ScriptMessage) -> Known:
+    """Of one whose fields have been read."""
+    fields = {header_field.name: header_field.value for header_field in reversed(message.fields)}
+    return Known(fields.get("message-id", b""), fields.get("date", b""), message.body)
 
 
 class _Nobody(Client):
@@ -34,12 +53,10 @@ async def append_elsewhere(
     user: str,
     flagged: frozenset[str],
     pieces: Sequence[bytes | memoryview],
-    *,
-    is_retry: bool = False,
-    message_id: bytes = b"",
+    known: Known | None = None,
 ) -> None:
-    """`user`: the script's owner, "" for nobody. `is_retry`: it may be there already, by its `message_id`. Raises
-    UpstreamFailure, and Refusal where nobody's mail is not taken there."""
+    """`user`: the script's owner, "" for nobody. `known`: it may be there already. Raises UpstreamFailure, and Refusal where
+    nobody's mail is not taken there."""
     server = place.server
     upstream = await open_imap(
         upstreams,
@@ -47,13 +64,13 @@ async def append_elsewhere(
         _Nobody(),
         user=user or ANONYMOUS,
         password=None,
-        identity=[("name", "murder"), (BY_SCRIPT, AGAIN if is_retry else ONCE)],
+        identity=[("name", "murder"), (BY_SCRIPT, AGAIN if known else ONCE)],
         timeout_s=backend.config.command_timeout_s,
         max_message=MAX_ANSWER_OCTETS,
     )
     try:
         name = client_astring(backend.namespace.external(place.name, user))
-        if message_id and user and await _is_there(upstream, name, message_id):
+        if known is not None and user and await _is_there(upstream, name, known):
             return
         flags = " ".join(sorted(flagged)).encode("ascii")
         tag = upstream.next_tag()
@@ -68,15 +85,31 @@ async def append_elsewhere(
         upstream.close()
 
 
-async def _is_there(upstream: ImapUpstream, name: bytes, message_id: bytes) -> bool:
+async def _is_there(upstream: ImapUpstream, name: bytes, known: Known) -> bool:
     """As far as the owner may read there."""
     if not (await upstream.execute(b"EXAMINE " + name)).is_ok:
         return False
-    word = client_astring(message_id)
-    reply = await upstream.execute(b"UID SEARCH HEADER Message-ID " + word)
-    return any(
-        line.upper().startswith(b"* SEARCH ") and line.split()[2:] for line in reply.untagged
-    )
+    words = [
+        b"HEADER %b %b" % (field_name, client_astring(value))
+        for field_name, value in ((b"Message-ID", known.message_id), (b"Date", known.date))
+        if value and value.isascii()
+    ]
+    reply = await upstream.execute(b"UID SEARCH " + (b" ".join(words) or b"ALL"))
+    uids = [
+        uid
+        for line in reply.untagged
+        if line.upper().startswith(b"* SEARCH ")
+        for uid in line.split()[2:]
+        if uid.isdigit()
+    ]
+    if not uids:
+        return False
+    part = bytes(known.body[: KNOWN_OCTETS + 1])
+    literal = b"{%d}\r\n%b" % (len(part), part)
+    last = b",".join(sorted(uids, key=int)[-MAX_LOOKED_AT:])
+    items = b"BODY.PEEK[TEXT]<0.%d>" % (KNOWN_OCTETS + 1)
+    reply = await upstream.execute(b"UID FETCH %b (%b)" % (last, items))
+    return any(literal in line or (not part and b'""' in line) for line in reply.untagged)
 
 
 def _lacks_rights(reply: Reply) -> bool:

@@ -17,16 +17,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from murder.api.store import Mailbox, NewMessage
+from murder.api.store import AppendsOnce, Mailbox, NewMessage
 from murder.config import Config
 from murder.config.sections import SubmissionConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
+from murder.model.message import Uid
 from murder.model.name import MailboxName, display, inbox_of, owner_of
-from murder.roles.backend.records.deliveries import Mail
+from murder.roles.backend.records.deliveries import Mail, key_of
 from murder.roles.backend.records.taken import Taken
+from murder.roles.backend.scripts.carry_out import read_in_turns
 from murder.roles.backend.scripts.copies import write_in_turns
-from murder.roles.backend.scripts.elsewhere import append_elsewhere
+from murder.roles.backend.scripts.elsewhere import append_elsewhere, known_of
 from murder.roles.backend.scripts.places import find_kept
 from murder.roles.backend.scripts.smtp import Lmtp, Smtp, SmtpOverTls
 from murder.roles.backend.scripts.worklist import Worklist
@@ -168,8 +170,9 @@ class Submitter:
             raise Refusal(Code.NONEXISTENT, f"{display(MailboxName(mail.keep))} is gone")
         if place.server:
             assert backend.upstreams is not None
-            words = (mail.user, frozenset[str](), (octets,))
-            await append_elsewhere(backend, backend.upstreams, place, *words, is_retry=True)
+            known = known_of(await read_in_turns(octets))
+            words = (mail.user, frozenset[str](), (octets,), known)
+            await append_elsewhere(backend, backend.upstreams, place, *words)
             return
         mailbox = await backend.store.open(place.name, owner_of(place.name) or "")
         try:
@@ -183,11 +186,22 @@ class Submitter:
         try:
             await write_in_turns(incoming, (octets,))
             message = NewMessage(incoming)
-            uids = await mailbox.append([message])
+            uids = await self._append_once(mailbox, message, mail)
             doer = Unattended(backend.mail_log, {"protocol": "submission", "user": mail.user})
             await trace_append(doer, mailbox, [message], uids)
         finally:
             await incoming.close()
+
+    async def _append_once(
+        self, mailbox: Mailbox, message: NewMessage, mail: Mail
+    ) -> Sequence[Uid]:
+        """None where it was kept before a crash."""
+        store = self._backend.store
+        if not isinstance(store, AppendsOnce):
+            return await mailbox.append([message])
+        once = self._deliveries.once(key_of("kept", mail.key.hex()))
+        uid = await store.append_once(mailbox, message, once)
+        return [] if uid is None else [uid]
 
 
 def submit(config: SubmissionConfig, own_name: str, notes: Notes) -> Sent:

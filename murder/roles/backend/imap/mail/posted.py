@@ -8,12 +8,10 @@ from murder.api.store import Incoming, Mailbox
 from murder.errors import Code, Refusal
 from murder.model.acl import ANONYMOUS
 from murder.model.name import MailboxName, owner_of
-from murder.net.turns import Turn
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.scripts.carry_out import has_since
+from murder.roles.backend.scripts.carry_out import body_key, has_since, read_in_turns
 from murder.roles.backend.scripts.elsewhere import AGAIN, BY_SCRIPT
-from murder.sieve.run.message import Message as ScriptMessage
 
 SETS_FLAGS: Final = frozenset("stw")  # all that the script wants, as at its own backend
 MAX_LOOKED_AT: Final = 1000  # the last messages of the mailbox
@@ -41,10 +39,8 @@ async def has_come(dialogue: BackendImap, mailbox: Mailbox, incoming: Incoming) 
     """Whether the other backend has put it here already, before it died. Only where it says that it tries again."""
     if not dialogue.user.by_proxy or dialogue.client_id.get(BY_SCRIPT) != AGAIN:
         return False
-    message = ScriptMessage(incoming.octets())
-    turn = Turn()
-    for _ in message.read():
-        if turn.is_over:
-            await turn.rest()
+    message = await read_in_turns(incoming.octets())
     last = (await mailbox.uids())[-MAX_LOOKED_AT:]
-    return bool(last) and await has_since(mailbox, int(last[0]), message.key())
+    if not last:
+        return False
+    return await has_since(mailbox, int(last[0]), message.key(), body_key(message))
