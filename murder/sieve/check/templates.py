@@ -11,9 +11,10 @@ _ENCODED: Final = re.compile(
 )
 # variable-ref = "${" [namespace] variable-name "}"; variable-name = num-variable / identifier
 _REFERENCE: Final = re.compile(
-    r"\$\{(?:([0-9]{1,10}+)|((?:[A-Za-z_][A-Za-z0-9_]*+\.)*+)([A-Za-z_][A-Za-z0-9_-]*+))\}"
+    r"\$\{(?:([0-9]++)|((?:[A-Za-z_][A-Za-z0-9_]*+\.)*+)([A-Za-z_][A-Za-z0-9_-]*+))\}"
 )
 _MOST: Final = 0x10FFFF
+DIGITS: Final = 10  # of a match value: there are none of so many (RFC 5229 §3.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def parse_template(text: str) -> Text:
         if match.start() > at:
             parts.append(text[at : match.start()])
         if number is not None:
-            parts.append(Matched(int(number)))
+            parts.append(Matched(int(number.lstrip("0")[:DIGITS] or "0")))
         else:
             parts.append(Reference(name.lower(), namespace[:-1].lower()))
         at = match.end()

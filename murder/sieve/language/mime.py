@@ -12,6 +12,7 @@ from murder.sieve.check.checker import Wrong
 from murder.sieve.check.emit import Label
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Suspended, Tag, Takes, Word
 from murder.sieve.language.variables import MODIFIER_TAGS, check_name, modified, modifiers_of
+from murder.sieve.match.kinds import Over
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import LongWork
 from murder.sieve.run.machine import Machine, cut
@@ -131,12 +132,13 @@ def aspect_of(machine: Machine, call: Call, field: Field) -> list[str]:
             for name in wanted
         ]
         return [decode_text(value, "utf-8") for value in values if value is not None]
-    if not is_media:
-        disposition = parse_disposition(field.value)
-        first = disposition[0].decode("latin-1").lower() if disposition is not None else ""
+    disposition = parse_disposition(field.value) if field.name == "content-disposition" else None
+    if disposition is not None:
+        first = disposition[0].decode("latin-1").lower()
         return {"type": [first], "subtype": [""], "contenttype": [first]}[how]
-    if media is None:
-        return [""]
+    if media is None:  # or it is another field; those that are understood are counted
+        is_counted = call.matching is not None and call.matching.kind.over is Over.COUNT
+        return [] if is_counted else [""]
     main, sub = (word.decode("latin-1").lower() for word in media[0])
     return {"type": [main], "subtype": [sub], "contenttype": [f"{main}/{sub}"]}[how]
 

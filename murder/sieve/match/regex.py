@@ -1,7 +1,8 @@
 """Regular expressions in linear time, by RE2: foreign patterns on foreign texts (draft-ietf-sieve-regex).
 
 POSIX extended expressions, as the draft has them, are all understood but for back references and collating elements,
-which no linear engine has.
+which no linear engine has. What POSIX leaves open is as in Perl, and as in a Cyrus with PCRE: `\\d`, and a backslash within
+brackets; `\\<` is that letter.
 """
 
 import re
@@ -20,6 +21,7 @@ _UNIT: Final = re.compile(
     re.DOTALL,
 )
 MAX_GROUPS: Final = 100
+_COLLATING: Final = re.compile(r"\[([.=])[^\[\]]*?\1\]")
 Groups = list[str | None]
 
 
@@ -49,6 +51,18 @@ def weight_of(expression: str) -> int:
     return sum(open_groups)
 
 
+def _as_known(expression: str) -> str:
+    """What RE2 reads otherwise than POSIX, in its words: `a{,3}`. Raises ValueError for what it has not."""
+    units: list[str] = []
+    for match in _UNIT.finditer(expression):
+        unit = match[0]
+        if unit[0] == "[" and _COLLATING.search(unit):
+            raise ValueError("it has a collating element, or an equivalence class")
+        is_open = match[1] == "" and match[2] and match[3] and units
+        units.append("{0" + unit[1:] if is_open else unit)
+    return "".join(units)
+
+
 class Pattern:
     """A compiled expression. Places are of characters."""
 
@@ -59,7 +73,8 @@ class Pattern:
         self.weight = weight_of(expression)
         if self.weight > MAX_WEIGHT:
             raise ValueError("it is too large")
-        self._compiled = compile_linear(expression, is_case_blind=is_case_blind)
+        known = _as_known(expression)
+        self._compiled = compile_linear(known, is_case_blind=is_case_blind)
         if self._compiled.groups > MAX_GROUPS:
             raise ValueError(f"it has more than {MAX_GROUPS} groups")
 

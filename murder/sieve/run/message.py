@@ -50,13 +50,13 @@ class Field:
     def text(self) -> str:
         """Decoded, unfolded, without blanks at its ends (RFC 5228 §5.7)."""
         if self._text is None:
-            self._text = decode_value(self.raw_value.replace(b"\t", b" ")).strip(" \t")
+            self._text = decode_value(unfolded_tabs(self.raw_value)).strip(" \t")
         return self._text
 
     def beginning(self, octets: int) -> str:
         """`text`, of so many octets at most."""
         if self._text is None and len(self.raw_value) > octets:
-            return decode_value(self.raw_value[:octets].replace(b"\t", b" ")).strip(" \t")
+            return decode_value(unfolded_tabs(self.raw_value[:octets])).strip(" \t")
         return self.text
 
     @property
@@ -90,6 +90,11 @@ class Field:
             return [self.pair]
         texts = [part_of(address, part, "") or "" for address in valid]
         return [(fold_ascii(text), text) for text in texts]
+
+
+def unfolded_tabs(value: bytes) -> bytes:
+    """A tab by which a field is folded is read as the blank that it stands for, as Pigeonhole does; any other is one."""
+    return value.replace(b"\n\t", b"\n ") if b"\t" in value else value
 
 
 def read_fields(octets: Octets, start: int, end: int) -> Iterator[Field]:

@@ -23,6 +23,12 @@ HTML_STEPS: Final = 8  # times what other text costs
 _HIDDEN: Final = {"<script": "</script", "<style": "</style", "<!--": "-->"}
 MARKUP_LETTERS: Final = 3  # by which it is known
 _MARKUP: Final = re.compile(r"</?[A-Za-z]|<[!?]")
+# Elements whose text stands apart from what is before and behind them
+_APART: Final = re.compile(
+    r"</?(?:p|br|hr|div|t[dhr]|li|[uod]l|d[td]|h[1-6]|title|table|caption|blockquote|pre|option|address|section|article)"
+    r"[\s/>]",
+    re.IGNORECASE,
+)
 
 
 def structure_of(machine: Machine, message: Message) -> Suspended:
@@ -74,19 +80,25 @@ def raw_text(octets: memoryview) -> str:
 
 
 def without_markup(text: str) -> str:
-    """What is read of HTML: tags, scripts and styles left out, entities as characters. Linear, and in short pieces, so that
-    a thread that does it lets others run."""
+    """What is read of HTML: tags, scripts and styles left out, entities as characters, a blank between cells or paragraphs.
+    Linear, and in short pieces, so that a thread that does it lets others run."""
     folded = fold_ascii(text)
     pieces: list[str] = []
     at = 0
+    is_apart = False
     while at < len(text):
         tag = _find_markup(text, at)
+        if is_apart and tag > at:
+            is_apart = False
+            if pieces and not (text[at].isspace() or pieces[-1][-1:].isspace()):
+                pieces.append(" ")
         pieces += (
             html.unescape(text[cut : min(cut + WINDOW, tag)]) for cut in range(at, tag, WINDOW)
         )
         at = tag
         if at >= len(text):
             break
+        is_apart = is_apart or _APART.match(text, at) is not None
         ending = next((end for begin, end in _HIDDEN.items() if folded.startswith(begin, at)), None)
         if ending is not None:
             end = _find(folded, ending, at + 1)

@@ -167,6 +167,8 @@ HTML = [
     ("x<SCRIPT type=y>if (a<b) z</Script >y", "xy"),
     ("x<!-- <p> -- > -->y<style>s", "xy"),
     ("x<!doctype html><?xml?>y<br", "xy"),
+    ("<title>Bill</title><table><tr><td>Sum:</td> <TD>42</td></tr></table>", "Bill Sum: 42"),
+    ("a<br/>b<br>\r\nc<h2>d</h2><pan>e", "a b\r\nc d e"),
 ]
 
 
