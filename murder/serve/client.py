@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
-from murder.auth.gate import Gate, as_given, run_sasl
+from murder.auth.exchange import run_sasl
+from murder.auth.gate import Gate, as_given
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
 from murder.model.address import MAX_HOPS, hops_behind, plain_address

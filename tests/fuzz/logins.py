@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from murder.api.auth import Denied, Identity, LoginAttempt, ScramSecret
 from murder.api.sasl import Mechanism
-from murder.auth.gate import MAX_TURNS, Gate
+from murder.auth.exchange import MAX_TURNS
+from murder.auth.gate import Gate
 from murder.errors import BadSyntax, Refusal
 from murder.kerberos import Library
 from murder.model.sasl import Challenge, Claim, PlainCredentials, ProvenCredentials

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
-from murder.auth.gate import Gate, NotAdmitted, run_sasl
+from murder.auth.exchange import run_sasl
+from murder.auth.gate import Gate, NotAdmitted
 from murder.auth.limit import ConnectionLimit
 from murder.auth.penalty import Penalties
 from murder.config.sections import MultiplexorConfig

@@ -11,7 +11,8 @@ from murder.api.auth import AuthBackend, Denied, Identity, LoginAttempt, ScramSe
 from murder.auth.app_passwords import AppPasswords
 from murder.auth.chain import Chain
 from murder.auth.decoys import decoy_key_of
-from murder.auth.gate import Gate, NotAdmitted, as_given, run_sasl
+from murder.auth.exchange import run_sasl
+from murder.auth.gate import Gate, NotAdmitted, as_given
 from murder.auth.penalty import Penalties
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Login

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from murder.api.auth import AuthBackend, Denied, Identity, LoginAttempt
 from murder.auth.app_passwords import AppPasswords
 from murder.auth.chain import Chain
-from murder.auth.gate import Gate, run_sasl
+from murder.auth.exchange import run_sasl
+from murder.auth.gate import Gate
 from murder.auth.limit import ConnectionLimit
 from murder.auth.penalty import Penalties
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
