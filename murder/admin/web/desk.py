@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from murder.admin.operate.reach import Reach, reaching
-from murder.admin.operate.running.nodes import (
-    Meter,
-    NodeAnswers,
-    ask_all,
-    lines_of,
-    need_nodes,
-    sees_itself_alone,
-)
+from murder.admin.operate.running.health import Meter, lines_of
+from murder.admin.operate.running.nodes import NodeAnswers, ask_all, need_nodes, sees_itself_alone
 from murder.admin.web.forms import Fields, format_query
 from murder.admin.web.sessions import Session
 from murder.config import Config

@@ -12,15 +12,14 @@ from murder import __version__
 from murder.admin.cli.program import system_text
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.running import nodes
+from murder.admin.operate.running.health import lines_of, namesakes, problems_of
 from murder.admin.operate.running.nodes import (
     Answer,
     NodeAnswers,
     ask_all,
     clock_off,
     learn,
-    namesakes,
     places,
-    problems_of,
     waiting,
 )
 from murder.config import ConfigError, load_config
@@ -106,7 +105,7 @@ def test_a_process_that_does_not_answer_is_told_of_by_role() -> None:
     assert problem.what == "only 2 of the frontend's 3 processes answer"
     node.answers.append(node.answers[0])
     assert problems_of(node.by_role, 0.0, "") == []
-    first, second = nodes.lines_of([node], 0.0)
+    first, second = lines_of([node], 0.0)
     assert (first.role, first.workers, second.role, second.workers) == ("backend", 1, "frontend", 3)
 
 

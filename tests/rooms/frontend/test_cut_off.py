@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
-from murder.admin.operate.running.nodes import problems_of
+from murder.admin.operate.running.health import problems_of
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.roles.frontend.locate import Locator
 from murder.roles.frontend.role import FrontendRole

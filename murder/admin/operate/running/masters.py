@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from murder.admin.operate.reach import Reach
-from murder.admin.operate.running.nodes import NodeAnswers, Problem, ask
+from murder.admin.operate.running.health import Problem
+from murder.admin.operate.running.nodes import NodeAnswers, ask
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from murder.admin.operate.running.nodes import ALONE, NodeLine, findings, lines_of
+from murder.admin.operate.running.health import NodeLine, findings, lines_of
+from murder.admin.operate.running.nodes import ALONE
 from murder.admin.web.desk import Desk, Page
 from murder.admin.web.rendering import paged
 from murder.errors import Code, Refusal

@@ -27,18 +27,16 @@ from murder.admin.cli.screen import (
 )
 from murder.admin.operate.backends import backends_of, look
 from murder.admin.operate.reach import Reach
-from murder.admin.operate.running.masters import engine_problems, masters_of, members_of
-from murder.admin.operate.running.nodes import (
+from murder.admin.operate.running.health import (
     DAY_S,
     FREE_PART,
-    NodeAnswers,
     Problem,
-    ask_all,
     certificate_problem,
-    learn,
     namesakes,
     problems_of,
 )
+from murder.admin.operate.running.masters import engine_problems, masters_of, members_of
+from murder.admin.operate.running.nodes import NodeAnswers, ask_all, learn
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.protocol import BACKEND, PROTOCOLS, PortKey

@@ -27,15 +27,12 @@ from murder.admin.cli.screen import (
     seconds,
 )
 from murder.admin.operate.reach import Reach
+from murder.admin.operate.running.health import Meter, NodeLine, findings, lines_of
 from murder.admin.operate.running.masters import engine_problems
 from murder.admin.operate.running.nodes import (
     ALONE,
-    Meter,
     NodeAnswers,
-    NodeLine,
     ask_all,
-    findings,
-    lines_of,
     need_nodes,
     sees_itself_alone,
 )
