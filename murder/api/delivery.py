@@ -62,7 +62,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """To another address. This version has no way to send mail: such a message is refused for now (LMTP 451)."""
+    """To another address. This version redirects for users' scripts only: such a message is refused for now (LMTP 451)."""
 
     address: bytes
 

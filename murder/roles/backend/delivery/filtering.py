@@ -29,7 +29,7 @@ from murder.wire.token import Scanner
 DECIDE_S: Final = 30.0  # a mail server waits ten minutes for its answer (RFC 5321 §4.5.3.2.6)
 MAX_ACTIONS: Final = 100  # of one message: as many copies at most
 LATER: Final = "A filter of this mailbox is not available now, try again later"
-NO_WAY: Final = "A filter redirects this message, and this server sends no mail; try again later"
+NO_WAY: Final = "A filter redirects this message, and here only users' scripts do; try again later"
 
 
 @dataclass(frozen=True, slots=True)
