@@ -122,6 +122,7 @@ def format_string(octets: bytes) -> bytes:
 
 
 def format_literal(octets: bytes) -> bytes:
+    """A string of the server's: synchronising, whatever is in it (RFC 5804 §4)."""
     return b"{%d}\r\n%b" % (len(octets), octets)
 
 

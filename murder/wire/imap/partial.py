@@ -23,4 +23,5 @@ def parse_partial(scanner: Scanner) -> tuple[int, int]:
 
 
 def format_partial(partial: tuple[int, int]) -> bytes:
+    """`1:500`, as it was asked for (RFC 9394)."""
     return b"%d:%d" % partial

@@ -16,6 +16,7 @@ def run_noop(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_enable(dialogue: BackendImap, command: Command) -> Running:
+    """ENABLE (RFC 5161): what is not known is passed over."""
     asked = parse_enable(Scanner(command.octets, command.start))
     new = [word for word in asked if word in ENABLEABLE and word not in dialogue.enabled]
     dialogue.enabled |= frozenset(new)

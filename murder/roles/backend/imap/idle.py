@@ -9,6 +9,7 @@ from murder.wire.token import Scanner
 
 
 def run_idle(dialogue: BackendImap, command: Command) -> Running:
+    """IDLE (RFC 2177): until DONE, or until the session has waited for too long."""
     Scanner(command.octets, command.start).end()
     return _Idle(dialogue, command).begin()
 

@@ -46,6 +46,7 @@ def parse_copy(scanner: Scanner) -> CopyRequest:
 
 # uid-expunge = "UID" SP "EXPUNGE" SP sequence-set
 def parse_uid_expunge(scanner: Scanner) -> SeqSet:
+    """The UIDs (RFC 4315 §2.1)."""
     scanner.space()
     sequence = parse_seqset(scanner)
     scanner.end()

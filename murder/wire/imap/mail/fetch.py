@@ -286,6 +286,7 @@ def format_body(item: BodyItem, octets: bytes | memoryview | None) -> bytes:
 
 
 def format_save_date_piece(moment: datetime | None) -> bytes:
+    """RFC 8514 §4.3; None where the store does not know it."""
     return b"SAVEDATE " + (b"NIL" if moment is None else format_date_time(moment))
 
 
@@ -296,4 +297,5 @@ def format_id_piece(attribute: Attribute, object_id: str) -> bytes:
 
 
 def format_preview_piece(text: str | None) -> bytes:
+    """RFC 8970 §3; None where there is none yet."""
     return b"PREVIEW " + nstring(None if text is None else text.encode("utf-8", "replace"))

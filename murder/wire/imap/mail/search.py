@@ -89,6 +89,7 @@ def parse_search(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
 # sort = "SORT" [SP search-return-opts] SP sort-criteria SP charset SP search-key *(SP search-key)
 # imaptest has the options behind the charset, where nothing else begins with RETURN
 def parse_sort(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
+    """`most`: keys that it may have. Raises BadSyntax; Refusal(BAD_CHARSET)."""
     scanner.space()
     returns = _parse_returns(scanner)
     orders = _parse_sort_criteria(scanner)
@@ -110,6 +111,7 @@ def parse_sort(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
 
 # thread = "THREAD" SP thread-alg SP charset SP search-key *(SP search-key)
 def parse_thread(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
+    """As `parse_sort`."""
     scanner.space()
     start = scanner.at
     word = scanner.word().decode("ascii")

@@ -54,6 +54,7 @@ def parse_genurlauth(scanner: Scanner) -> tuple[tuple[bytes, str], ...]:
 
 # resetkey = "RESETKEY" [SP mailbox *(SP mechanism)]
 def parse_resetkey(scanner: Scanner) -> ResetKeyRequest:
+    """Without a mailbox: the keys of all."""
     mailbox: bytes | None = None
     mechanisms = []
     if not scanner.at_end():
@@ -70,6 +71,7 @@ def parse_resetkey(scanner: Scanner) -> ResetKeyRequest:
 
 # urlfetch = "URLFETCH" 1*(SP url-full); RFC 5524: also "(" url-full *(SP item) ")"
 def parse_urlfetch(scanner: Scanner) -> tuple[UrlFetchRequest, ...]:
+    """One request at least, with what is asked of each URL."""
     requests: list[UrlFetchRequest] = []
     while not requests or not scanner.at_end():
         scanner.space()
@@ -101,6 +103,7 @@ def _parse_extended(scanner: Scanner) -> UrlFetchRequest:
 
 # genurlauth-data = "*" SP "GENURLAUTH" 1*(SP url-full)
 def format_genurlauth(urls: Iterable[bytes]) -> bytes:
+    """`* GENURLAUTH url …CRLF`, in the order in which they were asked for."""
     return b"* GENURLAUTH " + b" ".join(map(astring, urls)) + b"\r\n"
 
 

@@ -37,6 +37,7 @@ class AclRequest:
 
 # setacl = "SETACL" SP mailbox SP identifier SP mod-rights; mod-rights = astring
 def parse_setacl(scanner: Scanner) -> SetAclRequest:
+    """Raises BadSyntax, also for more rights than there could be."""
     scanner.space()
     mailbox = scanner.astring()
     scanner.space()
@@ -57,6 +58,7 @@ def parse_setacl(scanner: Scanner) -> SetAclRequest:
 
 # deleteacl = "DELETEACL" SP mailbox SP identifier; listrights likewise
 def parse_deleteacl(scanner: Scanner) -> AclRequest:
+    """The identifier as it stands there, with its `-`."""
     scanner.space()
     mailbox = scanner.astring()
     scanner.space()
@@ -108,6 +110,7 @@ def format_listrights(
 
 
 def format_myrights(mailbox: bytes, rights: str) -> bytes:
+    """`* MYRIGHTS mailbox rightsCRLF` (RFC 4314 §3.8)."""
     return b"* MYRIGHTS %s %s\r\n" % (astring(mailbox), _text(rights))
 
 

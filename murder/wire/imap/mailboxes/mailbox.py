@@ -72,6 +72,7 @@ def _parse_create_params(scanner: Scanner, uses: list[bytes]) -> bytes | None:
 
 # rename = "RENAME" SP mailbox SP mailbox
 def parse_rename(scanner: Scanner) -> RenameRequest:
+    """With Cyrus' third argument, a partition."""
     scanner.space()
     old = scanner.astring()
     scanner.space()

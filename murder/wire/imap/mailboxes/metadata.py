@@ -116,6 +116,7 @@ def _parse_entry(scanner: Scanner, or_root: bool = False) -> str:
 # setmetadata = "SETMETADATA" SP mailbox SP entry-values; entry-values = "(" entry-value *(SP entry-value) ")"
 # entry-value = entry SP value; value = nstring / literal8
 def parse_setmetadata(scanner: Scanner) -> SetMetadataRequest:
+    """An entry with NIL is to be removed; one that stands twice counts at its last place."""
     scanner.space()
     mailbox = scanner.astring()
     scanner.space()

@@ -35,6 +35,7 @@ class SelectRequest:
 # select-param = "CONDSTORE" / ("QRESYNC" SP "(" uidvalidity SP mod-sequence-value [SP known-uids]
 #                [SP "(" known-sequence-set SP known-uid-set ")"] ")")
 def parse_select(scanner: Scanner) -> SelectRequest:
+    """Also of EXAMINE."""
     scanner.space()
     mailbox = scanner.astring()
     condstore = False

@@ -53,10 +53,12 @@ MAX_OCTETS_FACTOR: Final = 16  # and together so many times the largest message
 
 
 def run_append(dialogue: BackendImap, command: Command) -> Running:
+    """APPEND (RFC 3501 §6.3.11, MULTIAPPEND, CATENATE): the octets come while it runs."""
     return _append(dialogue, command, parse_append_mailbox)
 
 
 def run_localappend(dialogue: BackendImap, command: Command) -> Running:
+    """LOCALAPPEND, which a Cyrus frontend sends for APPEND."""
     return _append(dialogue, command, parse_localappend_mailbox)
 
 
@@ -71,10 +73,12 @@ async def _append(
 
 
 def run_replace(dialogue: BackendImap, command: Command) -> Running:
+    """REPLACE (RFC 8508)."""
     return _replace(dialogue, command, by_uid=False)
 
 
 def run_uid_replace(dialogue: BackendImap, command: Command) -> Running:
+    """UID REPLACE (RFC 8508)."""
     return _replace(dialogue, command, by_uid=True)
 
 

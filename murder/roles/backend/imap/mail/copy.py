@@ -27,18 +27,22 @@ from murder.wire.imap.response import status_line
 
 
 def run_copy(dialogue: BackendImap, command: Command) -> Running:
+    """COPY (RFC 3501 §6.4.7, UIDPLUS)."""
     return _copy(dialogue, command, by_uid=False, moving=False)
 
 
 def run_uid_copy(dialogue: BackendImap, command: Command) -> Running:
+    """UID COPY (RFC 3501 §6.4.8)."""
     return _copy(dialogue, command, by_uid=True, moving=False)
 
 
 def run_move(dialogue: BackendImap, command: Command) -> Running:
+    """MOVE (RFC 6851)."""
     return _copy(dialogue, command, by_uid=False, moving=True)
 
 
 def run_uid_move(dialogue: BackendImap, command: Command) -> Running:
+    """UID MOVE (RFC 6851)."""
     return _copy(dialogue, command, by_uid=True, moving=True)
 
 

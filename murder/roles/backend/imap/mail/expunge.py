@@ -16,12 +16,14 @@ from murder.wire.token import Scanner
 
 
 def run_expunge(dialogue: BackendImap, command: Command) -> Running:
+    """EXPUNGE (RFC 3501 §6.4.3)."""
     Scanner(command.octets, command.start).end()
     _check(dialogue)
     return _expunge(dialogue, command, None)
 
 
 def run_uid_expunge(dialogue: BackendImap, command: Command) -> Running:
+    """UID EXPUNGE (RFC 4315 §2.1)."""
     return _uid_expunge(dialogue, command)
 
 

@@ -83,10 +83,12 @@ MOST_REMEMBERED: Final = 256
 
 
 def run_fetch(dialogue: BackendImap, command: Command) -> Running:
+    """FETCH (RFC 3501 §6.4.5)."""
     return _fetch(dialogue, command, by_uid=False)
 
 
 def run_uid_fetch(dialogue: BackendImap, command: Command) -> Running:
+    """UID FETCH (RFC 3501 §6.4.8, VANISHED of RFC 7162)."""
     return _fetch(dialogue, command, by_uid=True)
 
 

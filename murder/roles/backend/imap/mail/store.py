@@ -21,10 +21,12 @@ from murder.wire.imap.seqset import format_ranges
 
 
 def run_store(dialogue: BackendImap, command: Command) -> Running:
+    """STORE (RFC 3501 §6.4.6, UNCHANGEDSINCE of RFC 7162)."""
     return _store(dialogue, command, by_uid=False)
 
 
 def run_uid_store(dialogue: BackendImap, command: Command) -> Running:
+    """UID STORE (RFC 3501 §6.4.8)."""
     return _store(dialogue, command, by_uid=True)
 
 

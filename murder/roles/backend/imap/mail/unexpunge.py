@@ -32,6 +32,7 @@ MAX_TEXT: Final = 200  # characters of a subject, or of who has sent it
 
 
 def run_unexpunge(dialogue: BackendImap, command: Command) -> Running:
+    """XUNEXPUNGE, ours, for administrators: expunged messages told, or brought back under new UIDs."""
     return _unexpunge(dialogue, command)
 
 

@@ -38,6 +38,7 @@ URL_MECHANISMS: Final = b"URLMECH INTERNAL"
 
 
 def run_genurlauth(dialogue: BackendImap, command: Command) -> Running:
+    """GENURLAUTH (RFC 4467 §7)."""
     return _generate(dialogue, command, parse_genurlauth(Scanner(command.octets, command.start)))
 
 
@@ -77,6 +78,7 @@ def _checked(dialogue: BackendImap, raw: bytes, mechanism: str) -> tuple[bytes, 
 
 
 def run_resetkey(dialogue: BackendImap, command: Command) -> Running:
+    """RESETKEY (RFC 4467 §7): URLs made before it are worth nothing."""
     return _reset(dialogue, command, parse_resetkey(Scanner(command.octets, command.start)))
 
 
@@ -101,6 +103,7 @@ async def _reset(dialogue: BackendImap, command: Command, request: ResetKeyReque
 
 
 def run_urlfetch(dialogue: BackendImap, command: Command) -> Running:
+    """URLFETCH (RFC 4467 §7, RFC 5524): what each URL leads to, NIL where it leads nowhere for this user."""
     return _fetch(dialogue, command, parse_urlfetch(Scanner(command.octets, command.start)))
 
 

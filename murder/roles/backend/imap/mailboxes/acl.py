@@ -34,6 +34,7 @@ DIGITS: Final = (
 
 
 def run_setacl(dialogue: BackendImap, command: Command) -> Running:
+    """SETACL (RFC 4314 §3.1). Rights that nobody knows are BAD, as the RFC wants it."""
     request = wire.parse_setacl(Scanner(command.octets, command.start))
     try:
         rights = parse_rights(request.rights)
@@ -60,6 +61,7 @@ def _without(present: Rights, rights: Rights) -> Rights:
 
 
 def run_deleteacl(dialogue: BackendImap, command: Command) -> Running:
+    """DELETEACL (RFC 4314 §3.2): OK also for an identifier that is not there."""
     request = wire.parse_deleteacl(Scanner(command.octets, command.start))
 
     def change(acl: Acl) -> Acl:
@@ -90,6 +92,7 @@ async def _change(
 
 
 def run_getacl(dialogue: BackendImap, command: Command) -> Running:
+    """GETACL (RFC 4314 §3.3), for who has the right `a`."""
     external = parse_mailbox(Scanner(command.octets, command.start))
     name = dialogue.name_of(external)
     mailbox = dialogue.backend.mailboxes.require(name, dialogue.user, ADMINISTER)
@@ -102,6 +105,7 @@ def run_getacl(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_listrights(dialogue: BackendImap, command: Command) -> Running:
+    """LISTRIGHTS (RFC 4314 §3.4): each right may be granted alone."""
     request = wire.parse_listrights(Scanner(command.octets, command.start))
     name = dialogue.name_of(request.mailbox)
     dialogue.backend.mailboxes.require(name, dialogue.user, ADMINISTER)
@@ -114,6 +118,7 @@ def run_listrights(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_myrights(dialogue: BackendImap, command: Command) -> Running:
+    """MYRIGHTS (RFC 4314 §3.5), for who may look the mailbox up."""
     external = parse_mailbox(Scanner(command.octets, command.start))
     mailbox = dialogue.backend.mailboxes.look(dialogue.name_of(external), dialogue.user)
     dialogue.send(wire.format_myrights(external, format_rights(with_old_rights(mailbox.rights))))

@@ -11,6 +11,7 @@ from murder.wire.token import Scanner
 
 
 def run_expire(dialogue: BackendImap, command: Command) -> Running:
+    """EXPIRE, for administrators: what the rules of this backend would remove, or have removed."""
     acts = parse_expire(Scanner(command.octets, command.start))
     need_admin(dialogue, "sees what expires")
     return _expire(dialogue, command, acts)

@@ -28,6 +28,7 @@ BESIDE: Final = frozenset({Return.STATUS, Return.MYRIGHTS, Return.METADATA})
 
 
 def run_list(dialogue: BackendImap, command: Command) -> Running:
+    """LIST (RFC 3501 §6.3.8, RFC 5258): of the mailboxes that are here."""
     return _list(dialogue, command, b"LIST")
 
 
@@ -37,6 +38,7 @@ def run_rlist(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_rlsub(dialogue: BackendImap, command: Command) -> Running:
+    """RLSUB (RFC 2193): as LSUB, for a client that can follow referrals."""
     return run_lsub(dialogue, command)
 
 
@@ -185,6 +187,7 @@ class _Answer(ListAnswer):
 
 
 def run_lsub(dialogue: BackendImap, command: Command) -> Running:
+    """LSUB (RFC 3501 §6.3.9)."""
     return _lsub(dialogue, command)
 
 
@@ -215,10 +218,12 @@ async def _lsub(dialogue: BackendImap, command: Command) -> None:
 
 
 def run_subscribe(dialogue: BackendImap, command: Command) -> Running:
+    """SUBSCRIBE (RFC 3501 §6.3.6)."""
     return _subscribe(dialogue, command, True)
 
 
 def run_unsubscribe(dialogue: BackendImap, command: Command) -> Running:
+    """UNSUBSCRIBE (RFC 3501 §6.3.7)."""
     return _subscribe(dialogue, command, False)
 
 

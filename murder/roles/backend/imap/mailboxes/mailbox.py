@@ -48,6 +48,7 @@ TRIES: Final = 4  # to find a moment at which no mailbox of that name was delete
 
 
 def run_create(dialogue: BackendImap, command: Command) -> Running:
+    """CREATE (RFC 3501 §6.3.3, special uses of RFC 6154): reserved at the master, made, then shown."""
     request = parse_create(Scanner(command.octets, command.start))
     return _create(dialogue, command, request)
 
@@ -115,6 +116,7 @@ def _partition(dialogue: BackendImap, raw_partition: bytes | None) -> str:
 
 
 def run_delete(dialogue: BackendImap, command: Command) -> Running:
+    """DELETE (RFC 3501 §6.3.4). Of a user's INBOX, by an administrator: of all that the user has."""
     name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
     return _delete(dialogue, command, name)
 
@@ -162,6 +164,7 @@ async def _mailbox_id(dialogue: BackendImap, name: MailboxName) -> str:
 
 
 def run_rename(dialogue: BackendImap, command: Command) -> Running:
+    """RENAME (RFC 3501 §6.3.5), of a mailbox with all below it."""
     request = parse_rename(Scanner(command.octets, command.start))
     return _rename(dialogue, command, request)
 

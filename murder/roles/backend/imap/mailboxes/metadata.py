@@ -30,6 +30,7 @@ SETTING_RIGHTS: Final = "w"  # for shared entries, with `l` (RFC 5464 §3.3)
 
 
 def run_getmetadata(dialogue: BackendImap, command: Command) -> Running:
+    """GETMETADATA (RFC 5464 §4.2). The site's entries are told to administrators only."""
     request = parse_getmetadata(Scanner(command.octets, command.start))
     name = _readable(dialogue, request.mailbox)
     if name != SERVER and wants_made(request):
@@ -109,6 +110,7 @@ def _chosen(
 
 
 def run_setmetadata(dialogue: BackendImap, command: Command) -> Running:
+    """SETMETADATA (RFC 5464 §4.3), of a mailbox or of the server."""
     return _set(dialogue, command, parse_setmetadata(Scanner(command.octets, command.start)))
 
 

@@ -18,6 +18,7 @@ from murder.wire.token import Scanner
 
 
 def run_getquota(dialogue: BackendImap, command: Command) -> Running:
+    """GETQUOTA (RFC 9208 §4.1.1), of a root that has a limit."""
     as_given = parse_mailbox(Scanner(command.octets, command.start))
     root = dialogue.name_of(as_given)
     login, quotas = dialogue.user, dialogue.backend.quotas
@@ -29,6 +30,7 @@ def run_getquota(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_getquotaroot(dialogue: BackendImap, command: Command) -> Running:
+    """GETQUOTAROOT (RFC 9208 §4.1.2)."""
     as_given = parse_mailbox(Scanner(command.octets, command.start))
     name = dialogue.name_of(as_given)
     accessible = dialogue.backend.mailboxes.require(name, dialogue.user, "l")
@@ -48,6 +50,7 @@ async def _tell(dialogue: BackendImap, command: Command, roots: list[MailboxName
 
 
 def run_setquota(dialogue: BackendImap, command: Command) -> Running:
+    """SETQUOTA (RFC 9208 §4.1.3), for administrators."""
     return _set(dialogue, command)
 
 

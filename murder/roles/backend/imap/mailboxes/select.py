@@ -29,10 +29,12 @@ UNSEEN_LOOK: Final = 10 * BATCH
 
 
 def run_select(dialogue: BackendImap, command: Command) -> Running:
+    """SELECT (RFC 3501 §6.3.1, RFC 7162). The mailbox that was open before is left also where this one fails."""
     return _select(dialogue, command, read_only=False)
 
 
 def run_examine(dialogue: BackendImap, command: Command) -> Running:
+    """EXAMINE (RFC 3501 §6.3.2): as SELECT, and nothing changes, `\\Recent` included."""
     return _select(dialogue, command, read_only=True)
 
 
@@ -148,6 +150,7 @@ async def _first_unseen(dialogue: BackendImap, view: View, status: MailboxStatus
 
 
 def run_close(dialogue: BackendImap, command: Command) -> Running:
+    """CLOSE (RFC 3501 §6.4.2): what is marked as deleted goes, and this client is not told which."""
     Scanner(command.octets, command.start).end()
     return _close(dialogue, command)
 
@@ -169,6 +172,7 @@ def _rights(dialogue: BackendImap) -> Rights:
 
 
 def run_unselect(dialogue: BackendImap, command: Command) -> Running:
+    """UNSELECT (RFC 3691): as CLOSE, and nothing goes."""
     Scanner(command.octets, command.start).end()
     dialogue.leave_mailbox()
     dialogue.send_ok(command)

@@ -18,6 +18,7 @@ from murder.wire.imap.mailboxes.status import StatusValue, format_status, parse_
 
 
 def run_status(dialogue: BackendImap, command: Command) -> Running:
+    """STATUS (RFC 3501 §6.3.10)."""
     return _status(dialogue, command)
 
 

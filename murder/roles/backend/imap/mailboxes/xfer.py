@@ -37,6 +37,7 @@ def need_admin(dialogue: BackendImap, does: str = "moves mailboxes between serve
 
 # xfer = "XFER" SP mailbox SP server [SP partition]; server may be `server!partition`
 def run_xfer(dialogue: BackendImap, command: Command) -> Running:
+    """XFER, as Cyrus has it, for administrators: a mailbox with all below it moves to another backend."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     mailbox = scanner.astring()
@@ -101,6 +102,7 @@ async def _count(dialogue: BackendImap, root: MailboxName) -> int:
 # xfers = "XFERS" SP ("LIST" / "SHOW" / "RESUME" / "ABORT" / "FORGET" / "VERIFY") [SP id]
 # "LETGO" is what older programs of operators say for FORGET.
 def run_xfers(dialogue: BackendImap, command: Command) -> Running:
+    """XFERS, ours, for administrators: the moves of this backend told, resumed, given up, forgotten, compared."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     verb = scanner.word().upper()

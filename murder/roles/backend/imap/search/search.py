@@ -90,10 +90,12 @@ class Found:
 
 
 def run_search(dialogue: BackendImap, command: Command) -> Running:
+    """SEARCH (RFC 3501 §6.4.4, ESEARCH, SAVE, UPDATE, PARTIAL): answers in sequence numbers."""
     return _search(dialogue, command, by_uid=False)
 
 
 def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
+    """UID SEARCH (RFC 3501 §6.4.8): answers in UIDs."""
     return _search(dialogue, command, by_uid=True)
 
 

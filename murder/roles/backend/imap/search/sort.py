@@ -34,18 +34,22 @@ ASIDE_REFERENCES: Final = 200  # of messages, with themselves: putting them toge
 
 
 def run_sort(dialogue: BackendImap, command: Command) -> Running:
+    """SORT (RFC 5256): answers in sequence numbers."""
     return _sort(dialogue, command, by_uid=False)
 
 
 def run_uid_sort(dialogue: BackendImap, command: Command) -> Running:
+    """UID SORT (RFC 5256): answers in UIDs."""
     return _sort(dialogue, command, by_uid=True)
 
 
 def run_thread(dialogue: BackendImap, command: Command) -> Running:
+    """THREAD (RFC 5256): answers in sequence numbers."""
     return _thread(dialogue, command, by_uid=False)
 
 
 def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
+    """UID THREAD (RFC 5256): answers in UIDs."""
     return _thread(dialogue, command, by_uid=True)
 
 
