@@ -42,13 +42,11 @@ class Code(Enum):
     CONTACT_ADMIN = "CONTACTADMIN"
     EXPIRED = "EXPIRED"  # what proved who it is
     EXPUNGE_ISSUED = "EXPUNGEISSUED"
-    HAS_CHILDREN = "HASCHILDREN"  # RFC 9051 §7.1
     IN_USE = "INUSE"
     LIMIT = "LIMIT"
     METADATA = "METADATA"  # RFC 5464 §4.2.1; the text tells which
     MODIFIED = "MODIFIED"  # RFC 7162 §3.1.12
     NO_PERMISSION = "NOPERM"
-    NO_UPDATE = "NOUPDATE"  # RFC 5267 §4.3
     NONE = ""  # a plain NO, where no code fits
     NONEXISTENT = "NONEXISTENT"
     NOTIFICATION_OVERFLOW = "NOTIFICATIONOVERFLOW"  # RFC 5465 §5.8

@@ -312,3 +312,64 @@ def test_each_exemption_has_its_reason() -> None:
                     yield number, "an exemption without its reason"
 
     assert not faults(SOURCES, bare)
+
+
+# Public names that only tests use, and why they are there all the same.
+ONLY_TESTED = {
+    "Connection.held_back_octets": "what a peer costs: the tests of limits add it up",
+    "Replica.until_synchronised": "tests and benches wait for the event, and for no moment",
+    "format_mupdate_url": "RFC 3656 §6 is whole in `wire`, though no peer is known that passes such a URL on",
+    "parse_mupdate_url": "likewise",
+}
+# Called by a name that is nowhere in our code: by libraries (asyncio's protocols, ctypes, click, logging).
+CALLED_BY_LIBRARIES = {
+    *("get_buffer", "eof_received", "can_write_eof", "get_write_buffer_limits", "get_protocol"),
+    *("convert", "format_commands", "fatal"),
+}
+CALLED_BY_PLUGINS = {"read_line", "read_exactly"}  # `api.service.Stream`, by plugins of a site
+REGISTERED_BY = ("command", "group", "hookimpl", "hookspec")  # decorators: who calls knows the list
+
+
+def names_used(tree: ast.Module) -> Iterator[str]:
+    """Read by their name, or in a string (`room.file:Name`, what `getattr` is given)."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()) | ast.Attribute(attr=name):
+                yield name
+            case ast.keyword(arg=str(name)):
+                yield name
+            case ast.MatchClass(kwd_attrs=names):
+                yield from names
+            case ast.Constant(value=str(text)) if len(text) < 120:
+                yield from re.findall(r"\w+", text) if " " not in text else ()
+
+
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """Functions, classes, constants and what is in classes, by `Class.name`."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    owners: list[ast.Module | ast.ClassDef] = [tree, *classes]
+    for owner in owners:
+        for node in owner.body:
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    decorators = map(ast.unparse, node.decorator_list)
+                    if any(word in line for line in decorators for word in REGISTERED_BY):
+                        continue
+                case ast.ClassDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                    pass
+                case ast.Assign(targets=[ast.Name(id=name)]):
+                    pass
+                case _:
+                    continue
+            if not name.startswith("_"):
+                yield f"{owner.name}.{name}" if isinstance(owner, ast.ClassDef) else name
+
+
+def test_no_public_name_is_there_for_tests_alone() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
+    used = {name for tree in trees for name in names_used(tree)}
+    public = {name for tree in trees for name in public_names(tree)}
+    assert len(public) > 8000
+    used |= CALLED_BY_LIBRARIES | CALLED_BY_PLUGINS
+    unused = {name for name in public if name.rpartition(".")[2] not in used}
+    assert unused == set(ONLY_TESTED)

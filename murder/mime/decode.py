@@ -38,16 +38,9 @@ _DAMAGED: Final = re.compile("\ufffd++")
 _TRAILING_SPACE: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 
 
-def decode_transfer(body: memoryview | bytes, encoding: bytes) -> memoryview | bytes | None:
-    """The body without its encoding (name in upper case), or None where that is not known."""
-    if encoding in AS_IT_IS:
-        return body
-    pieces = decoded_pieces(body, encoding)
-    return None if pieces is None else b"".join(pieces)
-
-
 def decoded_pieces(body: memoryview | bytes, encoding: bytes) -> Iterator[bytes] | None:
-    """As `decode_transfer`, piece by piece; each is one bounded step of work."""
+    """The body without its encoding (name in upper case), or None where that is not known. Piece by piece; each is one
+    bounded step of work."""
     if encoding in AS_IT_IS:
         return _slices(body)
     if encoding == b"BASE64":

@@ -40,13 +40,8 @@ def told_size(octets: memoryview | bytes) -> int:
     return sum(map(len, told_pieces(whole, parse_structure(octets))))
 
 
-def without_nul(octets: bytes, root: Part) -> bytes:
-    """The message as it is told."""
-    return b"".join(told_pieces(memoryview(octets), root))
-
-
 def told_pieces(octets: memoryview, root: Part) -> Iterator[bytes]:
-    """The same, some octets at a time."""
+    """The message as it is told, some octets at a time."""
     at = 0
     for start, end, instead in _edits(octets, root):
         yield from _plain(octets[at:start])

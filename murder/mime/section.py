@@ -153,13 +153,3 @@ def encoded_part(octets: memoryview, root: Part, path: tuple[int, ...]) -> Encod
     if decoded_pieces(body, part.encoding) is None:
         raise Refusal(Code.UNKNOWN_CTE, "The transfer encoding of this part is not known here")
     return Encoded(body, part.encoding)
-
-
-def decoded_octets(
-    octets: memoryview, root: Part, path: tuple[int, ...]
-) -> memoryview | bytes | None:
-    """BINARY[path], at once."""
-    part = encoded_part(octets, root, path)
-    if part is None or not part.encoding:
-        return None if part is None else part.body
-    return b"".join(part.pieces())

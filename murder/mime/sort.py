@@ -48,13 +48,8 @@ def sent_date(message: Message, envelope: Envelope) -> datetime:
     return parse_date(envelope.date) or message.internal_date
 
 
-def in_sort_order(messages: Iterable[Sortable], orders: Sequence[SortOrder]) -> list[int]:
-    """Their numbers, sorted by the first key, then the next …, then by number. REVERSE turns only its own key."""
-    return put_in_order([keyed(message, orders) for message in messages], orders)
-
-
 def put_in_order(messages: Sequence[Keyed], orders: Sequence[SortOrder]) -> list[int]:
-    """As `in_sort_order`, of messages whose values are known."""
+    """Their numbers, sorted by the first key, then the next …, then by number. REVERSE turns only its own key."""
     in_turn = in_order(messages, lambda message: message.number)
     for at in reversed(range(len(orders))):
         in_turn = in_order(in_turn, partial(_value, at), reverse=orders[at].reverse)

@@ -36,12 +36,6 @@ def is_keyword(flag: str) -> bool:
     return not flag.startswith("\\")
 
 
-def spelt_as(flags: Iterable[str], known: Iterable[str]) -> frozenset[str]:
-    """`flags`, each spelt as the flag of `known` that equals it but for case; others as they are."""
-    by_fold = {flag.lower(): flag for flag in known}
-    return frozenset(by_fold.get(flag.lower(), flag) for flag in flags)
-
-
 def in_order(flags: Iterable[str]) -> list[str]:
     """For showing: system flags first, then keywords by name, so that the same flags look the same."""
     return sorted(flags, key=lambda flag: (_ORDER.get(flag, len(_ORDER)), flag))

@@ -19,7 +19,6 @@ _REPLY: Final = re.compile(rb"([2-5][0-9][0-9])([ -]|$)")
 _SAVED_BEFORE, _SAVED_BEHIND = "<", "> saved"
 _SAVED: Final = f"250 2.1.5 {_SAVED_BEFORE}"
 _OF_IDS: Final = frozenset("0123456789abcdef-")
-_ENHANCED: Final = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +151,3 @@ def code_of(line: bytes) -> tuple[int, bool]:
     if match is None:
         raise BadSyntax(f"that is no reply: {line[:80]!r}")
     return int(match[1]), match[2] != b"-"
-
-
-def enhanced_of(line: bytes) -> bytes:
-    """The enhanced code of a reply line, b"" without one."""
-    match = _ENHANCED.match(line, 4)
-    return match[0] if match else b""

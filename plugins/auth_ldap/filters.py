@@ -22,12 +22,9 @@ class BadFilter(ValueError):
 
 
 def escape_value(octets: bytes) -> str:
-    """For a filter: whatever is no letter, digit, - or _ as \\XX."""
+    """For a filter, or for a part of a name (RFC 4514 §2.4 takes \\XX for any octet): what is no letter, digit, - or _ as
+    \\XX."""
     return "".join(chr(octet) if octet in PLAIN else f"\\{octet:02x}" for octet in octets)
-
-
-escape_name = escape_value
-"""For a part of a name: RFC 4514 §2.4 takes \\XX for any octet."""
 
 
 def fill(template: str, user: str, name: str = "", *, is_escaped: bool = True) -> str:

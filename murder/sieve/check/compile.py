@@ -30,7 +30,6 @@ def compile_octets(
     source.raise_problems()
     return Script(
         Emitter().program(calls),
-        frozenset(checker.required),
         len(octets),
         checker.patterns,
         checker.pieces + octets.count(b'"') + octets.count(b"$"),

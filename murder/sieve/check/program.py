@@ -18,12 +18,10 @@ Instruction = tuple[int, Call | None, int]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What `compile_script` makes. `requires`: extensions it uses. `includes`: scripts it includes by a name that does not
-    depend on variables, with whether they are the site's, whether they may be missing, and the line.
-    `warnings` have their places."""
+    """What `compile_script` makes. `includes`: scripts it includes by a name that does not depend on variables, with whether
+    they are the site's, whether they may be missing, and the line. `warnings` have their places."""
 
     instructions: tuple[Instruction, ...]
-    requires: frozenset[str]
     octets: int
     patterns: int  # regular expressions, each with memory of its own
     pieces: int  # objects that its texts and keys are made of

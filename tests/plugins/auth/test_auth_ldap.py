@@ -16,7 +16,7 @@ from plugins.auth_ldap.directory import Directory
 from plugins.auth_ldap.filters import (
     BadFilter,
     encode_filter,
-    escape_name,
+    escape_value,
     fill,
     first_value,
 )
@@ -48,7 +48,7 @@ def test_whatever_a_user_is_called_it_is_one_value_of_a_filter(user: str) -> Non
 def test_whatever_a_user_is_called_it_is_one_part_of_a_name(user: str) -> None:
     name = fill("uid=%u,ou=people", user)
     assert re.fullmatch(r"uid=(?:[\w-]|\\[0-9a-f]{2})*,ou=people", name, re.ASCII)
-    assert first_value(f"uid={escape_name(user.encode())},ou=people") == user.strip()
+    assert first_value(f"uid={escape_value(user.encode())},ou=people") == user.strip()
 
 
 @pytest.mark.parametrize(

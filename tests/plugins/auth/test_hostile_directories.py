@@ -26,6 +26,7 @@ from plugins.auth_oauth import Settings as OAuthSettings
 from tests.kit.steps import Calls, Turns
 from tests.rooms.frontend.server import served
 
+SET = 0x31
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -57,7 +58,7 @@ def answer(number: int, operation: bytes) -> bytes:
 
 def entry(*values: bytes, name: bytes = b"uid=ana") -> bytes:
     attribute = ber.element(
-        ber.SEQUENCE, ber.octets(b"uid"), ber.element(ber.SET, *map(ber.octets, values))
+        ber.SEQUENCE, ber.octets(b"uid"), ber.element(SET, *map(ber.octets, values))
     )
     return ber.element(messages.ENTRY, ber.octets(name), ber.element(ber.SEQUENCE, attribute))
 

@@ -19,7 +19,6 @@ from murder.mime.decode import (
     PIECE_OCTETS,
     decode_base64,
     decode_text,
-    decode_transfer,
     decoded_pieces,
     text_pieces,
 )
@@ -44,6 +43,7 @@ from murder.wire.imap.mail.body import format_body_structure
 from murder.wire.imap.mail.envelope import format_envelope
 from murder.wire.imap.mail.thread import format_thread
 from tests.kit.steps import lines_run
+from tests.rooms.mime.whole import decode_transfer
 
 WHEN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -12,12 +12,13 @@ import pytest
 
 from murder.mime import envelope, field
 from murder.mime.bounds import Bounds
-from murder.mime.decode import decode_base64, decode_transfer
+from murder.mime.decode import decode_base64
 from murder.mime.envelope import parse_addresses
 from murder.mime.field import parse_media, parse_parameters
 from murder.mime.header import decode_value
 from murder.mime.structure import parse_structure
 from murder.mime.thread import message_ids
+from tests.rooms.mime.whole import decode_transfer
 
 PARSERS: dict[str, tuple[Callable[[bytes], object], str]] = {
     "addresses": (parse_addresses, '< > @ a , ; : " \\ ( ) ~ [ <@a,'),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.mime.envelope import parse_envelope
-from murder.mime.sort import Sortable, in_sort_order, needs_envelope
+from murder.mime.sort import Sortable, keyed, needs_envelope, put_in_order
 from murder.mime.subject import base_subject
 from murder.mime.thread import message_ids, threadable
 from murder.model.message import Message, ModSeq, Uid
@@ -101,7 +101,7 @@ MAIL = [
     ],
 )
 def test_messages_are_put_in_order(orders: list[SortOrder], numbers: list[int]) -> None:
-    assert in_sort_order(MAIL, orders) == numbers
+    assert put_in_order([keyed(mail, orders) for mail in MAIL], orders) == numbers
 
 
 def test_some_keys_need_no_header() -> None:

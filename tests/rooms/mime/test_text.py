@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import Code, Refusal
-from murder.mime.decode import decode_base64, decode_text, decode_transfer, text_pieces
+from murder.mime.decode import decode_base64, decode_text, text_pieces
 from murder.mime.header import decode_value, parse_date
-from murder.mime.section import decoded_octets
 from murder.mime.structure import parse_structure
 from murder.mime.text import (
     body_has,
@@ -22,6 +21,7 @@ from murder.mime.text import (
     plain_text,
     text_has,
 )
+from tests.rooms.mime.whole import decode_transfer, decoded_octets
 
 VALUES = [
     (b"plain", "plain"),
@@ -205,12 +205,11 @@ def test_body_and_text_search(text: str, in_body: bool, in_text: bool) -> None:
 
 
 def test_binary_sections() -> None:
-    view = memoryview(MAIL)
-    assert decoded_octets(view, ROOT, (1,)) == "Привет".encode("koi8-r")
-    assert decoded_octets(view, ROOT, ()) == MAIL
-    assert decoded_octets(view, ROOT, (9,)) is None
+    assert decoded_octets(MAIL, ROOT, (1,)) == "Привет".encode("koi8-r")
+    assert decoded_octets(MAIL, ROOT, ()) == MAIL
+    assert decoded_octets(MAIL, ROOT, (9,)) is None
     with pytest.raises(Refusal) as caught:
-        decoded_octets(view, ROOT, (4,))
+        decoded_octets(MAIL, ROOT, (4,))
     assert caught.value.code is Code.UNKNOWN_CTE
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from murder.model.flag import canonical, has_flag, in_order, spelt_as
+from murder.model.flag import canonical, has_flag, in_order
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,6 @@ from murder.model.flag import canonical, has_flag, in_order, spelt_as
 )
 def test_a_flag_has_one_spelling(given: str, kept: str | None) -> None:
     assert canonical(given) == kept
-
-
-def test_keywords_are_spelt_as_first_written() -> None:
-    assert spelt_as(["$JUNK", "new", "\\Seen"], ["$Junk", "\\Seen"]) == {"$Junk", "new", "\\Seen"}
 
 
 def test_flags_are_compared_without_case() -> None:

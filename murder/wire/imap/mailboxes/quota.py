@@ -64,42 +64,6 @@ def format_quota(root: bytes, usages: Iterable[Usage]) -> bytes:
 
 # quotaroot-response = "QUOTAROOT" SP mailbox *(SP quota-root-name)
 def format_quotaroot(mailbox: bytes, roots: Iterable[bytes]) -> bytes:
+    """`* QUOTAROOT mailbox root …CRLF`; a mailbox may have no root."""
     pieces = [astring(mailbox), *map(astring, roots)]
     return b"* QUOTAROOT " + b" ".join(pieces) + b"\r\n"
-
-
-def parse_quota_response(scanner: Scanner) -> tuple[bytes, list[Usage]]:
-    """What follows `* QUOTA`, as another server wrote it; resources that we do not know are left out."""
-    scanner.space()
-    root = scanner.astring()
-    scanner.space()
-    scanner.open()
-    usages = []
-    while not scanner.accept(b")"):
-        word = scanner.word()
-        scanner.space()
-        used = scanner.number(MAX_LIMIT)
-        scanner.space()
-        limit = scanner.number(MAX_LIMIT)
-        if word.decode("ascii") in _KNOWN:
-            usages.append(Usage(Resource(word.decode("ascii")), used, limit))
-        if scanner.peek() != b")":
-            scanner.space()
-    scanner.end()
-    return root, usages
-
-
-_KNOWN: Final = frozenset(resource.value for resource in Resource)
-
-
-# what follows `* QUOTAROOT`
-def parse_quotaroot_response(scanner: Scanner) -> tuple[bytes, list[bytes]]:
-    """The mailbox and its quota roots, as another server wrote them."""
-    scanner.space()
-    mailbox = scanner.astring()
-    roots = []
-    while not scanner.at_end():
-        scanner.space()
-        roots.append(scanner.astring())
-    scanner.end()
-    return mailbox, roots

@@ -18,6 +18,7 @@ class StatusRequest:
 
 # status = "STATUS" SP mailbox SP "(" status-att *(SP status-att) ")"
 def parse_status(scanner: Scanner) -> StatusRequest:
+    """Raises BadSyntax for an item that is not known."""
     scanner.space()
     mailbox = scanner.astring()
     scanner.space()
@@ -60,30 +61,3 @@ def _format_value(item: StatusItem, value: StatusValue) -> bytes:
         case str():
             text = b"(" + value.encode("ascii") + b")"
     return item.value.encode() + b" " + text
-
-
-def parse_status_response(scanner: Scanner) -> tuple[bytes, dict[bytes, bytes]]:
-    """What follows `* STATUS`, as another server wrote it: mailbox, and each item's value as octets (an item that we
-    do not know is kept)."""
-    scanner.space()
-    mailbox = scanner.astring()
-    scanner.space()
-    scanner.open()
-    values: dict[bytes, bytes] = {}
-    while not scanner.accept(b")"):
-        name = scanner.word()
-        scanner.space()
-        if scanner.accept(b"("):
-            values[name] = b"(" + scanner.atom() + b")"
-            scanner.close()
-        else:
-            values[name] = scanner.atom()
-        if scanner.peek() != b")":
-            scanner.space()
-    return mailbox, values
-
-
-def format_status_response(mailbox: bytes, values: Mapping[bytes, bytes]) -> bytes:
-    """The reverse of `parse_status_response`, as a whole line: to pass a STATUS on under another name."""
-    pieces = [name + b" " + value for name, value in values.items()]
-    return b"* STATUS %s (%s)\r\n" % (astring(mailbox), b" ".join(pieces))

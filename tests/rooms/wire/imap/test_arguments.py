@@ -66,9 +66,7 @@ from murder.wire.imap.mailboxes.select import Qresync, SelectRequest, parse_sele
 from murder.wire.imap.mailboxes.status import (
     StatusRequest,
     format_status,
-    format_status_response,
     parse_status,
-    parse_status_response,
 )
 from murder.wire.imap.namespace import format_namespace
 from murder.wire.token import Scanner
@@ -372,10 +370,6 @@ def test_status_answers() -> None:
         {StatusItem.MESSAGES: 231, StatusItem.MAILBOXID: "F1", StatusItem.APPENDLIMIT: None},
     )
     assert line == b'* STATUS "a b" (MESSAGES 231 MAILBOXID (F1) APPENDLIMIT NIL)\r\n'
-    mailbox, values = parse_status_response(Scanner(line, len(b"* STATUS")))
-    assert mailbox == b"a b"
-    assert values == {b"MESSAGES": b"231", b"MAILBOXID": b"(F1)", b"APPENDLIMIT": b"NIL"}
-    assert format_status_response(mailbox, values) == line
 
 
 def test_acl_answers() -> None:
