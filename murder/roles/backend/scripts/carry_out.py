@@ -374,14 +374,15 @@ class Delivery:
     def _goes_round(self) -> bool:
         """A message that has been redirected from here before, or has come a long way, is kept and goes no further."""
         message = self._original
+        marks = message.named("x-sieve-redirected-from")
         if self._marks is None:
             self._marks = frozenset(
                 field.value.strip().strip(b"<>").lower().decode("utf-8", "surrogateescape")
-                for field in message.named("x-sieve-redirected-from")
+                for field in marks[:MAX_RECEIVED]
             )
         came_to = self._arriving.recipient.decode("utf-8", "surrogateescape").lower()
         from_here = not self._marks.isdisjoint({*self._own, came_to})
-        return from_here or len(message.named("received")) > MAX_RECEIVED
+        return from_here or max(len(marks), len(message.named("received"))) > MAX_RECEIVED
 
     def _mails(self, keep: bytes) -> list[Mail]:
         """`keep`: where what is redirected is kept if it cannot be sent, b"" where it is safe. Raises Refusal where this

@@ -19,6 +19,7 @@ from murder.wire.token import client_astring
 
 PIECE_OCTETS: Final = 64 * 1024
 MAX_ANSWER_OCTETS: Final = 1024 * 1024
+KNOWN_FIELDS: Final = ("message-id", "date")
 KNOWN_OCTETS: Final = 64 * 1024  # of a body, by which a copy is known again
 MAX_LOOKED_AT: Final = 20  # the last ones that have its header
 # In ID: what is put there a script wants, and no other script sees it
@@ -38,8 +39,11 @@ class Known:
 
 def known_of(message: ScriptMessage) -> Known:
     """Of one whose fields have been read."""
-    fields = {header_field.name: header_field.value for header_field in reversed(message.fields)}
-    return Known(fields.get("message-id", b""), fields.get("date", b""), message.body)
+    first: dict[str, bytes] = {}
+    for header_field in message.fields:  # there may be thousands
+        if header_field.name in KNOWN_FIELDS and header_field.name not in first:
+            first[header_field.name] = header_field.value
+    return Known(*(first.get(name, b"") for name in KNOWN_FIELDS), message.body)
 
 
 class _Nobody(Client):
