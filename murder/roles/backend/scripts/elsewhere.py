@@ -43,7 +43,8 @@ def known_of(message: ScriptMessage) -> Known:
     for header_field in message.fields:  # there may be thousands
         if header_field.name in KNOWN_FIELDS and header_field.name not in first:
             first[header_field.name] = header_field.value
-    return Known(*(first.get(name, b"") for name in KNOWN_FIELDS), message.body)
+    message_id, date = (first.get(name, b"") for name in KNOWN_FIELDS)
+    return Known(message_id, date, message.body)
 
 
 class _Nobody(Client):
