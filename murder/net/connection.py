@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from murder.model.address import MAX_HOPS
 from murder.net.ended import Ended, Gone
 from murder.net.handshakes import HANDSHAKES
-from murder.net.tls import PeerCertificate, peer_of
+from murder.net.tls import HalfOpenTls, PeerCertificate, beginning, peer_of
 
 INFLATE_OCTETS: Final = 64 * 1024  # inflated in one turn of the loop, whatever it would blow up to
 # above it the writer waits; a 10 MiB FETCH never has more in memory
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
         """What comes goes to the receiver with no step between: a loop keeps the method that it finds when the protocol is
         set."""
         self.data_received = self._receiver.received if self._inflate is None else self.inflate
-        if not self._lost:
+        if not self._lost and self._handshake is None:  # that stands before `transport`
             self.transport.set_protocol(self)
 
     def eof_received(self) -> bool:
@@ -530,8 +530,8 @@ class Connection(asyncio.Protocol):
         server_side: bool,
         server_hostname: str | None = None,
     ) -> None:
-        """Put TLS under this connection. The caller has thrown away (or never read) octets sent before the handshake.
-        Raises OSError (which ssl.SSLError is); the connection is closed then."""
+        """Put TLS under this connection. The caller has thrown away (or never read) octets sent before the handshake; those
+        that come with its end are read behind this. Raises OSError (which ssl.SSLError is); it is closed then."""
         self.send_gathered()
         self.pause_reading()  # the peer may begin at once, the task below runs a turn later
         if not server_side:
@@ -561,9 +561,10 @@ class Connection(asyncio.Protocol):
         )
         self._handshake = handshake
         try:
-            await asyncio.wait([handshake])
+            with beginning(context):
+                await asyncio.wait([handshake])
             transport = None if handshake.cancelled() else handshake.result()
-            if transport is None:
+            if transport is None or self._lost:
                 raise ConnectionResetError("the peer has gone during the TLS handshake")
         except OSError as error:
             self.transport.abort()
@@ -588,5 +589,6 @@ class Connection(asyncio.Protocol):
             else:
                 self.certificate = certificate
             tls.on_close_notify = self._tls_ended
-            tls.on_many = self._tls_has_more
             self._limit_tls(self.most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
+            if isinstance(tls, HalfOpenTls):
+                tls.begin_reading(self._tls_has_more)

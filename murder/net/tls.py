@@ -59,20 +59,34 @@ class HasPeer(Protocol):
 class HalfOpenTls(ssl.SSLObject):
     """A handshake fails also where the other end's certificate was taken back; and the other end's close_notify closes its
     half of the connection only (RFC 8446 §6.1), where `on_close_notify` is set: event loops close both at once. A loop reads
-    as many records as there are; here it is told after `MOST_RECORDS` that there are no more, and whoever set `on_many` is
-    called, who must make it read on."""
+    as many records as there are; here it is told after `MOST_RECORDS` that there are no more, and `on_many` is called, which
+    must make it read on. See `beginning`, too."""
 
     incoming: ssl.MemoryBIO
     on_close_notify: Callable[[], None] | None = None
     on_many: Callable[[], None] | None = None
     has_ended = False
     records = 0  # read since the loop was made to stop
+    _records_then = 0
 
     def call_plainly(self) -> None:
         """What a loop calls for each record, and the library only passes on, has no step between."""
         tls = self._sslobj  # type: ignore[attr-defined] # see `read`
         self.write = tls.write  # type: ignore[method-assign] # with the same arguments
         self.pending = tls.pending  # type: ignore[method-assign] # likewise
+
+    def read_nothing(self) -> None:
+        """Until `begin_reading`."""
+        self.records = self._records_then = MOST_RECORDS
+        self.on_many = _not_yet
+
+    def begin_reading(self, on_many: Callable[[], None] | None = None) -> None:
+        """From now on this is told of many; at once where nothing could be read so far. Without, all is read."""
+        self.on_many = on_many
+        if self._records_then:
+            self.records = self._records_then = 0
+            if on_many is not None:
+                on_many()
 
     def do_handshake(self) -> None:
         super().do_handshake()
@@ -95,7 +109,7 @@ class HalfOpenTls(ssl.SSLObject):
         follow at once, for the end of both halves."""
         tls = self._sslobj  # type: ignore[attr-defined] # `super().read` is the same, one call more for every read
         if self.records >= MOST_RECORDS and self.on_many is not None:
-            self.records = 0
+            self.records = self._records_then
             self.on_many()
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "its turn is over")
         size = len if len < RECORD_OCTETS else RECORD_OCTETS  # `min` is a call
@@ -110,6 +124,10 @@ class HalfOpenTls(ssl.SSLObject):
         return octets
 
 
+def _not_yet() -> None:
+    """Who will hear what comes has not said so."""
+
+
 class NodeContext(ssl.SSLContext):
     """What a node believes of others, and who has shown it a certificate under that."""
 
@@ -117,6 +135,7 @@ class NodeContext(ssl.SSLContext):
     # who came before a reload, and begins TLS behind it, is looked at by this too
     successor: Trust | None
     connections: "WeakSet[HasPeer]"
+    begins = 0  # see `beginning`
     takes_users: bool  # there is a second authority, whose certificates are users'
     shown: (
         "dict[bytes, PeerCertificate]"  # that were verified and read; one for all who show the same
@@ -129,7 +148,24 @@ class NodeContext(ssl.SSLContext):
         assert isinstance(tls, HalfOpenTls)
         tls.incoming = incoming
         tls.call_plainly()
+        if self.begins:
+            tls.read_nothing()
         return tls
+
+
+@contextlib.contextmanager
+def beginning(context: ssl.SSLContext) -> Iterator[None]:
+    """While TLS is put under a connection that was there before. A loop would read on behind the handshake before who asked
+    for it goes on: what comes would be answered, or held off, by the transport of before. So TLS made of this context
+    meanwhile reads nothing until `begin_reading`; implicit TLS begins that in time."""
+    if not isinstance(context, NodeContext):
+        yield
+        return
+    context.begins += 1
+    try:
+        yield
+    finally:
+        context.begins -= 1
 
 
 _contexts: "WeakSet[NodeContext]" = WeakSet()  # of this process, while something uses them

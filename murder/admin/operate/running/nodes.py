@@ -16,6 +16,7 @@ from murder.admin.operate.reach import Reach
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.protocol import CONTROL
 from murder.net.outgoing.connect import why
+from murder.net.tls import HalfOpenTls
 from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.wire.nodes.control_answers import (
     Status,
@@ -310,6 +311,9 @@ async def ask(reach: Reach, place: str, request: Request) -> AsyncIterator[Answe
         reader, writer = await asyncio.open_connection(
             host, port, ssl=context, server_hostname=name, limit=1 << 20
         )
+    tls = writer.get_extra_info("ssl_object")
+    if isinstance(tls, HalfOpenTls):  # nothing has come: the node speaks when it was asked
+        tls.begin_reading()
     try:
         writer.write(format_request(request))
         while line := await reader.readline():
