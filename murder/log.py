@@ -45,6 +45,7 @@ PRIORITIES: Final[Mapping[str, int]] = {"debug": 7, "info": 6, "warning": 4, "er
 EVENTS: Final[Mapping[str, str]] = {
     "announce.repaired": "What a crash left of a CREATE, DELETE or RENAME was finished or undone.",
     "announce.rollback_deferred": "A change failed, and the master could not be told to undo it; it is told later.",
+    "audit.not_written": "An act whose `line` the audit trail could not be given; it was done, and `LOST` stands there.",
     "backup.reader_gone": "The connection of a backup ended: the backup was complete, or the connection broke.",
     "backup.restored": "A mailbox, with those below it, was restored from a backup, and is served.",
     "command.crashed": "A command ended with a bug of murder; the traceback is in the line. Report it.",
@@ -185,7 +186,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "tls.revoked": "A peer showed a revoked certificate.",
     "traces.lost": "A role has ended, and the collector of `[traces]` had not taken so many `spans` in its last second.",
     "traces.not_sent": "The collector of `[traces]` does not accept spans; they wait, as far as there is room.",
-    "trail.not_written": "A file that `murder ctl message trace` reads cannot be written; mail goes on without it.",
+    "trail.not_written": "A file of `murder ctl message trace` or `audit` cannot be written; mail goes on without it.",
     "upstream.circuit_closed": "A backend that had failed several times in a row works again.",
     "upstream.circuit_opened": "A backend failed several times in a row; only a test connection is tried now and then.",
     "upstream.connected": "A frontend opened a connection to a backend for a session.",

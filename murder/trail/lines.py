@@ -39,6 +39,7 @@ ENDING: Final = ".jsonl"
 MAX_LATE: Final = 1000  # lines that wait for another process; beyond it they are left out
 SETTLE_S: Final = 5.0
 LOOK_S: Final = 1.0  # a file that is taken away takes the lines of so long with it
+LEFT_OUT: Final = "LOST"  # the event of a line that stands where others could not be written
 MAX_FOUND: Final = 2000  # lines of one answer, the newest
 
 _json: Final = encoder(ascii_only=False)
@@ -58,7 +59,7 @@ def folder_of(data: Path) -> Path:
 class Trail:
     """The writer of one kind of lines in one process; it keeps nothing before `keep` was told how much. What cannot be
     written is left out, and the log says so once, until it can be again. Where lines are `chained`, `trail.chain`
-    sees where one was taken out or altered.
+    sees where one was taken out or altered; the log then has each line that was left out, and behind them stands how many.
 
     Lines of a chain are written by one process at a time: of a command line, or a worker and the one before it, there may
     be two. Who finds another at it does not wait: a thread does, and writes all that comes until then."""
@@ -76,6 +77,7 @@ class Trail:
         self._size = 0
         self._looked_at = 0.0  # whether the file is still the one of its name
         self._is_broken = False
+        self._left_out, self._left_out_since = 0, ""  # of a chain, and not told there so far
         self._lock = threading.Lock()  # a store's threads write, too
 
     def keep(self, octets: int) -> None:
@@ -105,14 +107,18 @@ class Trail:
             append(text)
             self._is_broken = False
         except OSError as error:
-            self._not_written(error)
+            self._not_written(error, text)
 
-    def _not_written(self, error: OSError) -> None:
+    def _not_written(self, error: OSError, text: str) -> None:
+        trail_log = logger()
         if not self._is_broken:
-            trail_log = logger()
             path, problem = str(self._path), error.strerror
             trail_log.warning("trail.not_written", path=path, problem=problem)
         self._is_broken = True
+        if self._is_chained:
+            self._left_out += 1
+            self._left_out_since = self._left_out_since or stamp(0)
+            trail_log.warning("audit.not_written", line=text)
 
     def _append(self, text: str) -> None:
         now = time.monotonic()
@@ -160,9 +166,10 @@ class Trail:
                     pass
         except OSError as error:  # of the lock's file
             with self._lock:
+                for text in self._late:
+                    self._not_written(error, text)
                 self._late.clear()
                 self._writing_late = None
-                self._not_written(error)
 
     def _write_next(self) -> bool:
         """One line of those that wait; whether there was one. The thread is over where there was none."""
@@ -174,6 +181,14 @@ class Trail:
             return True
 
     def _append_chained(self, text: str) -> None:
+        if self._left_out and self._writing_late is None:  # those came before it
+            what = f"{self._left_out} lines, since {self._left_out_since}: see audit.not_written in the log"
+            facts = {"at": stamp(0), "event": LEFT_OUT, "user": "", "arguments": what}
+            self._add_link(_encode(facts))
+            self._left_out, self._left_out_since = 0, ""
+        self._add_link(text)
+
+    def _add_link(self, text: str) -> None:
         size, wanted = self._current_size(), len(text) + LINK_OCTETS
         if size < 0 or size + wanted > self._limit:
             self._open(wanted)
@@ -184,8 +199,13 @@ class Trail:
         its_link = link(self._last, text)
         written = self._put(format_line(text, its_link))
         first = oldest_link(self._both()) if ends is None else ends.first
+        try:
+            write_ends(self._path, Ends(first, its_link))
+        except OSError:
+            # else the next line would not go on from where the ends say
+            os.ftruncate(self._file, size)
+            raise
         self._last, self._size = its_link, size + written
-        write_ends(self._path, Ends(first, its_link))
 
     def _open(self, wanted: int) -> None:
         """The file, or a new one where this has no room for so many octets more."""

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from murder.log import set_up
 from murder.serve.imap import shown_arguments
 from murder.serve.mail_log import HEAD_OCTETS, HeadOf, MailLog
 from murder.trail import lines as trail_lines
 from murder.trail.chain import ENDS, breaks_in, ends_file
-from murder.trail.lines import MAX_LATE, Trail, chains_of, files_of, find, newest, stamp
+from murder.trail.lines import LEFT_OUT, MAX_LATE, Trail, chains_of, files_of, find, newest, stamp
 from murder.wire.imap.command import Command
 from tests.kit.process import ROOT
 
@@ -341,6 +342,56 @@ def test_a_disk_that_is_full_breaks_no_chain(
         chained(tmp_path, "lost", keep=8_000)
         monkeypatch.setattr("os.write", write)
         assert breaks(tmp_path) == []
+
+
+def test_acts_that_a_full_disk_has_left_out_are_in_the_log_and_their_number_in_the_trail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = Trail(tmp_path, "audit", "backend", 0, chained=True)
+    trail.keep(1 << 20)
+    trail.write("a", {})
+    write = os.write
+
+    def full(file: int, octets: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with capture_logs() as log:
+        monkeypatch.setattr("os.write", full)
+        for act in ("b", "c"):
+            trail.write(act, {"user": "admin"})
+        monkeypatch.setattr("os.write", write)
+        for act in ("d", "e"):
+            trail.write(act, {})
+    assert [line["event"] for line in log] == ["trail.not_written", *["audit.not_written"] * 2]
+    acts = [json.loads(line["line"]) for line in log[1:]]
+    assert [(act["event"], act["user"]) for act in acts] == [("b", "admin"), ("c", "admin")]
+    lines = list(find([trail.path], (), ()))
+    assert [line["event"] for line in lines] == ["a", LEFT_OUT, "d", "e"]
+    assert str(lines[1]["arguments"]).startswith(f"2 lines, since {acts[0]['at'][:19]}")
+    assert breaks(tmp_path) == []
+    trail.close()
+
+
+def test_a_line_whose_end_of_the_chain_finds_no_room_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On some file systems what is written in place needs room, too."""
+    trail = Trail(tmp_path, "audit", "backend", 0, chained=True)
+    trail.keep(1 << 20)
+    trail.write("a", {})
+
+    def full(path: Path, ends: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trail_lines, "write_ends", full)
+        for act in ("b", "c", "d"):
+            trail.write(act, {})
+        assert breaks(tmp_path) == []
+    trail.write("e", {})
+    assert [line["event"] for line in find([trail.path], (), ())] == ["a", LEFT_OUT, "e"]
+    assert breaks(tmp_path) == []
+    trail.close()
 
 
 def test_what_a_peer_chose_ends_no_line_and_moves_no_cursor(tmp_path: Path) -> None:
