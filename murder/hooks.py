@@ -42,7 +42,7 @@ from murder.api.service import Service
 from murder.api.store import MailboxStore
 from murder.config import ROLES, Config, ConfigError, Problem, parts_of
 from murder.config.load import settings_from, unknown
-from murder.errors import Misuse, Refusal
+from murder.errors import Misuse, Refusal, unreadable
 from murder.model.entry import Location
 
 BUNDLED_PACKAGE: Final = "plugins"
@@ -183,15 +183,23 @@ class _Loader:
 
     def _find(self) -> dict[str, Found]:
         known: dict[str, Found] = {}
-        for folder in self.config.plugins.path:
-            if not folder.is_dir():
-                self.problem("plugins.path", f"{folder} is no folder; make it or remove the line")
-        for plugin in [*bundled_plugins(), *site_plugins(self.config.plugins.path)]:
+        folders = [folder for folder in self.config.plugins.path if self._is_folder(folder)]
+        for plugin in [*bundled_plugins(), *site_plugins(folders)]:
             if plugin.name in known:
                 text = f"{known[plugin.name].shown} and {plugin.shown} have one name; rename a file"
                 self.problem("plugins.path", text)
             known[plugin.name] = plugin
         return known
+
+    def _is_folder(self, folder: Path) -> bool:
+        problem = "is no folder; make it or remove the line"
+        try:
+            if folder.is_dir():
+                return True
+        except OSError as error:
+            problem = unreadable(folder, error)
+        self.problem("plugins.path", f"{folder} {problem}")
+        return False
 
     def _wanted(self, roles: Collection[str]) -> list[tuple[str, str]]:
         """Plugin names with the key that names them, in order of registration: pluggy asks the last first, the

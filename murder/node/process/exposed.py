@@ -2,13 +2,12 @@
 `murder config check`."""
 
 import dataclasses
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from murder.config import Problem
 from murder.config.load import FILE_SUFFIX, NAMED, SECTIONS, header_of, read_table
-
-_EVERYBODY = 0o004
 
 
 def exposed_secrets(file: Path, settings: Mapping[str, type]) -> list[Problem]:
@@ -55,7 +54,10 @@ def _secrets_of(section: str, settings: Mapping[str, type]) -> frozenset[str]:
 
 
 def _is_for_everybody(path: Path) -> bool:
+    """Whether everybody may read it, and enter each folder on the way to it."""
     try:
-        return bool(path.stat().st_mode & _EVERYBODY)
-    except OSError:
+        real = path.resolve(strict=True)
+        can_enter = all(folder.stat().st_mode & stat.S_IXOTH for folder in real.parents)
+        return can_enter and bool(real.stat().st_mode & stat.S_IROTH)
+    except (OSError, RuntimeError):  # the latter for a ring of links
         return False  # whoever reads it says that

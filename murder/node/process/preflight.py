@@ -191,14 +191,23 @@ def acting_as(account: pwd.struct_passwd) -> Iterator[None]:
 
 
 def paths_of_plugins(settings: Mapping[str, object]) -> list[tuple[str, Path]]:
-    """What plugins' settings name that is there: keys (`plugins.auth_pam.folder`) and paths. As root, who sees all."""
+    """What plugins' settings name that is there: keys (`plugins.auth_pam.folder`) and paths. As root, who sees all but what
+    another user has mounted (FUSE): that counts as there."""
     return [
         (f"plugins.{name}.{key.name}", path)
         for name, made in settings.items()
         if is_dataclass(made)
         for key in fields(made)
-        if isinstance(path := getattr(made, key.name), Path) and path.exists()
+        if isinstance(path := getattr(made, key.name), Path) and _is_there(path)
     ]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def paths_not_open(config: Config, paths: Sequence[tuple[str, Path]]) -> Iterator[Problem]:
@@ -342,9 +351,11 @@ def multiplexor_problems(config: Config) -> Iterator[Problem]:
         ("table_regex", multiplexor.table_regex, read_popmap_regex),
     )
     for key, file, read in tables:
-        if file is not None and file.is_file():
+        if file is not None:
             try:
                 read(file)
+            except FileNotFoundError:
+                pass
             except (OSError, ValueError) as error:
                 yield Problem(config.file, f"{prefix}.{key}", f"{file}: {error}")
 
@@ -375,7 +386,7 @@ def data_problems(config: Config) -> Iterator[Problem]:
             yield Problem(config.file, "node.user", f"no such user {user!r}")
     try:
         folder.exists()
-    except PermissionError as error:  # a folder above it
+    except OSError as error:  # of a folder above it, or of what is mounted there
         yield Problem(config.file, "node.data", f"{folder} {unreadable(folder, error)}")
         return
     if folder.exists():

@@ -1,10 +1,13 @@
 """`murder config`: each thing wrong is one clear line with file and key, exit code 2, never a traceback."""
 
+import contextlib
 import json
 import os
 import pwd
 import socket
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 import murder.pki.authority
 from murder.admin.cli import main
+from murder.node.process.preflight import acting_as, paths_of_plugins
 from murder.pki.authority import init_authority, issue
 from tests.kit.ports import free_port
 
@@ -25,11 +29,30 @@ MASTER = '[mupdate]\nmaster = "127.0.0.1"\n'
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with certificates for fe1.example.org."""
-    ca = tmp_path / "ca"
+    return with_certificates(tmp_path)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """The same, where everybody may enter: pytest's own is this user's."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield with_certificates(Path(name).resolve())
+
+
+def with_certificates(folder: Path) -> Path:
+    ca = folder / "ca"
     ca.mkdir()
     init_authority(ca)
-    issue(ca, "fe1.example.org", ["frontend"], out=tmp_path)
-    return tmp_path
+    issue(ca, "fe1.example.org", ["frontend"], out=folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Paths:
+    """A plugin's settings."""
+
+    file: Path
 
 
 def check(folder: Path, text: str, capsys: Capture, *options: str) -> tuple[int, list[str]]:
@@ -53,7 +76,10 @@ def test_a_good_file_is_called_good(folder: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out == f"{file}: good, as frontend fe1.example.org\n"
 
 
-def test_a_secret_that_everybody_can_read_is_cautioned_of(folder: Path, capsys: Capture) -> None:
+def test_a_secret_that_everybody_can_read_is_cautioned_of(
+    open_folder: Path, capsys: Capture
+) -> None:
+    folder = open_folder
     secret, file = folder / "p.secret", folder / "murder.toml"
     secret.write_text("wonder\n")
     text = good(folder) + (
@@ -85,6 +111,8 @@ def test_a_secret_that_everybody_can_read_is_cautioned_of(folder: Path, capsys: 
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] and len(answer["cautions"]) == 3
     assert "wonder" not in str(answer)
+    folder.chmod(0o750)  # who is not of its group does not come to the files
+    assert check(folder, text, capsys) == (0, [])
 
 
 def test_a_port_in_use(folder: Path, capsys: Capture) -> None:
@@ -125,6 +153,31 @@ def test_a_plugin_that_is_not_there(folder: Path, capsys: Capture) -> None:
     code, lines = check(folder, good(folder) + '[plugins]\npath = ["nowhere"]\n', capsys)
     assert code == 2
     assert lines[0].startswith(f"plugins.path: {folder}/nowhere is no folder")
+
+
+def test_paths_of_plugins_that_cannot_be_looked_at(folder: Path, capsys: Capture) -> None:
+    """Root itself may not enter what another user has mounted by FUSE."""
+    name = "x" * 300
+    code, lines = check(folder, good(folder) + f'[plugins]\npath = ["{name}"]\n', capsys)
+    assert (code, lines) == (
+        2,
+        [f"plugins.path: {folder}/{name} cannot be read: File name too long"],
+    )
+    inside = folder / "closed" / "keytab"
+    inside.parent.mkdir()
+    inside.touch()
+    inside.parent.chmod(0)
+    paths = {
+        "a": Paths(inside),
+        "b": Paths(folder / name),
+        "c": Paths(folder / "nothing" / "there"),
+    }
+    nobody = pwd.getpwnam("nobody")
+    with acting_as(nobody) if os.geteuid() == 0 else contextlib.nullcontext():
+        seen = paths_of_plugins({"a": Paths(inside)})
+    assert seen == [("plugins.a.file", inside)]
+    inside.parent.chmod(0o700)
+    assert paths_of_plugins(paths) == seen
 
 
 def test_scripts_and_programs_of_the_site_are_looked_at(folder: Path, capsys: Capture) -> None:
