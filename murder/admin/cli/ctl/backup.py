@@ -1,9 +1,9 @@
 """`murder ctl backup`: points in time of the mail, taken while the murder runs, proved, and let go of."""
 
+import asyncio
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import asyncclick as click
 
 from murder.admin.cli.ctl.reaching import need_backend, operator_options, yes_option
 from murder.admin.cli.options import Group, json_option, print_json, print_table, say
-from murder.admin.cli.screen import count, octets, seconds
+from murder.admin.cli.screen import count, octets, plain, seconds
 from murder.admin.operate.backup.keep import EVERY, Verified, Verifying, kept_of, prune, scopes_of
 from murder.admin.operate.backup.kept import read_point
 from murder.admin.operate.backup.take import Taken, Taking, root_of
@@ -25,6 +25,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_below, is_inbox, owner_of
 
 TELL_EVERY_S: Final = 0.2
+PIECE: Final = 64 * 1024  # of what restic says
 SHOWN: Final = 20  # problems told in words
 _ELSEWHERE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # as a URL begins, or a name for restic
 
@@ -227,12 +228,26 @@ def _restic_command(repository: str, folder: Path) -> list[str]:
 
 
 async def _to_restic(repository: str, folder: Path) -> None:
-    """Raises Refusal with what restic says. Its own lock is on the repository; ours is not held: objects never change."""
+    """Raises Refusal where it fails. Its own lock is on the repository; ours is not held: objects never change. What it says
+    is passed on as it comes: behind a server that does not answer it may try for long, and says so there alone."""
     command = _restic_command(repository, folder)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # noqa: ASYNC221 - the end of the command
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
-        raise Refusal(Code.CANNOT, f"restic: {said}")
+    click.echo(f"restic: copying to {repository}", err=True)
+    nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=nothing, stdout=nothing, stderr=pipe
+    )
+    assert process.stderr is not None
+    try:
+        while piece := await process.stderr.read(PIECE):
+            for line in piece.decode("utf-8", "replace").splitlines():
+                click.echo(plain(f"restic: {line}"), err=True)
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if code:
+        raise Refusal(Code.CANNOT, f"restic has failed, with exit code {code}")
     click.echo(f"copied to {repository}", err=True)
 
 
