@@ -2,7 +2,7 @@
 
 import pytest
 
-from murder.sieve import BadScript
+from murder.sieve import BadScript, compile_script
 from murder.sieve.match.regex import Pattern
 from tests.rooms.sieve.running import actions_of, problems_of, run
 
@@ -68,3 +68,11 @@ def test_an_expression_of_posix_means_what_it_says(
 def test_a_collating_element_is_refused_and_not_read_as_letters(expression: str) -> None:
     with pytest.raises(BadScript, match="collating element"):
         run(f'require "regex"; if header :regex "from" "{expression}" {{}}')
+
+
+def test_an_own_address_that_is_none_is_taken_with_a_warning() -> None:
+    script = 'require "vacation"; vacation :addresses ["ana", "a@b.example"] "away"; discard;'
+    (warning,) = compile_script(script.encode()).warnings
+    assert "'ana' is not a valid address" in warning.text
+    mail = b"From: x@y.example\r\nTo: A@B.example\r\n\r\nx\r\n"
+    assert actions_of(run(script, message=mail))[0].startswith("reply")
