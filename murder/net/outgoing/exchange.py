@@ -110,21 +110,6 @@ Hears = Callable[[bytes | UpstreamFailure], None]
 """Who hears of the end of a relayed command without a future: its tagged line, or why there is none."""
 
 
-def unanswered_of(
-    sent: list[tuple[list[bytes], bytes]], tags: list[bytes]
-) -> list[tuple[bytes, bytes]] | None:
-    """Of what was sent last (tags, octets) the last commands, which have these tags; None where that cannot be told."""
-    unanswered: list[tuple[bytes, bytes]] = []
-    for of_these, octets in sent:
-        whole = [octets] if len(of_these) == 1 else octets.splitlines(keepends=True)
-        if not octets or len(whole) != len(of_these):
-            unanswered = []  # those before have been answered, or cannot be begun anew
-            continue
-        unanswered += zip(of_these, whole, strict=True)
-    unanswered = unanswered[len(unanswered) - len(tags) :]
-    return unanswered if [tag for tag, _ in unanswered] == tags else None
-
-
 class Asker(Protocol):
     """Who has asked something without a task that waits."""
 

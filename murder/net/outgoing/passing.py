@@ -24,8 +24,31 @@ from murder.wire.imap.mailboxes.moved import LEFT
 LATE_STEPS: Final = STEPS - STEPS // 10  # counted already where the turn of the loop is late
 
 
+# A command of a client's that its backend has not answered: its tag, who else waits for the end, its octets where it could
+# be begun anew
+InFlight = tuple[bytes, asyncio.Future[Reply] | Hears | None, bytes]
+
+
 class PassesOn:
-    """The half of an `ImapUpstream` that answers a client's commands."""
+    """The half of an `ImapUpstream` that answers a client's commands. With slots: what a command reads of it stands
+    together in memory, which is cold mostly."""
+
+    __slots__ = (
+        "_cutter",
+        "_ends_with",
+        "_own",
+        "_sweep",
+        "_waits_for_client",
+        "_withheld",
+        "client",
+        "connection",
+        "flight",
+        "is_lost",
+        "loop",
+        "passes_unsolicited",
+        "relayed_at",
+        "times",
+    )
 
     connection: Connection
 
@@ -35,11 +58,10 @@ class PassesOn:
         self.client = client
         self.is_lost = False
         self.passes_unsolicited = False  # the client has a mailbox selected here
-        self.flight: deque[tuple[bytes, asyncio.Future[Reply] | Hears | None]] = deque()
+        self.flight: deque[InFlight] = deque()
         self.times: Durations | None = None  # where relayed commands are counted
         self._cutter = ResponseCutter()
-        self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
-        self._relayed_at = 0.0  # the first of those in flight
+        self.relayed_at = 0.0  # the first of those in flight
         self._withheld = b""  # the tag of a command whose tagged line does not pass
         self._own: InternalCommand | None = None
         self._waits_for_client = False
@@ -75,7 +97,7 @@ class PassesOn:
                 if cutter.is_behind:
                     break
                 continue
-            _, future = flight.popleft()
+            _, future, _ = flight.popleft()
             if future is None and flight:
                 continue
             if gathered:
@@ -89,9 +111,8 @@ class PassesOn:
             elif future is not None and not future.done():
                 future.set_result(parse_reply(line))
             if not flight:
-                self._sent.clear()
                 if future is None and self.times is not None:
-                    self.times.note(self.loop.time() - self._relayed_at)
+                    self.times.note(self.loop.time() - self.relayed_at)
                 if not self.client.is_flowing:
                     self.client.upstream_idle(self)  # type: ignore[arg-type] # it is one: see the class
         if gathered:

@@ -47,7 +47,7 @@ BOUNDS: Final = Bounds(20_000, 2000, max_strangers=500)
 COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
 NOOP: Final = b"n NOOP\r\n"
 MOST: Final = {  # Python calls
-    "NOOP": 3.5,
+    "NOOP": 2.5,
     "session": 69,
     "session through a multiplexor": 97,
     "POP3 session": 73,  # two of them in place of a task
@@ -385,7 +385,9 @@ def test_a_relayed_command_is_few_calls_and_no_search_before_any_backend(
     """A regular expression that looks through it takes a tenth of all that it costs."""
     scene = functools.partial(_noops, command=command)
     count = counted(tmp_path, scene, capabilities=capabilities)
-    assert count.calls(TIMES) <= MOST["NOOP"], count.told(TIMES)
+    # whether it outlasts the mailbox at another maker's
+    is_looked_at = command == LONG and capabilities == OTHERS
+    assert count.calls(TIMES) <= MOST["NOOP"] + is_looked_at, count.told(TIMES)
     assert not count.searches
 
 

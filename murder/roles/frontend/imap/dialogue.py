@@ -72,6 +72,7 @@ class FrontendImap(ImapDialogue, Client):
         # a DONE may come behind the end of an IDLE that was not the client's
         self._late_done = False
         self._following: asyncio.Task[None] | None = None
+        self.is_flowing = True  # nothing has come yet
         connection.most_unwritten = WAITING_OCTETS
         connection.transport.set_write_buffer_limits(WAITING_OCTETS, WAITING_OCTETS // 4)
         frontend.sessions.add(self)

@@ -73,59 +73,72 @@ ENTER: Final = (
 ENTER_AGAIN: Final = b"%s" + ENTER[len(b"%si") :].replace(b"\r\n%s %s\r\n", b"\r\n")
 _OPENED: Final = re.compile(rb"(?i)[^ ]+ OK (?!\[READ-ONLY\])")
 EXPRESS_OCTETS: Final = 8 * 1024  # commands that come together; far below the limit of a line
+ONE_OCTETS: Final = 250  # of the shortest way: no tag in it is too long
+# Commands that are relayed, as nearly every client writes them: all behind the tag, or the first word of that or of a UID
+WHOLE: Final = frozenset({b"NOOP\r", b"CHECK\r", b"EXPUNGE\r"})
+FIRST: Final = frozenset({b"FETCH", b"STORE", b"SEARCH"})
 MOST_REMEMBERED: Final = 4096  # names, of `MOST_OCTETS` at most
 
 
 class Lobby(FrontendImap):
     """See the module."""
 
-    is_flowing = True  # nothing has come yet
-
     def received(self, data: bytes) -> None:
-        """The hot path. Whole commands for the selected backend go there as they came, up to the first that is not so plain;
-        one that the lobby knows is carried out; all else is the dialogue's. One function, as every call here is one a
-        command."""
-        connection = self.connection
+        """The hot path: one command for the selected backend, written as nearly every client does, where none is in flight,
+        goes there as it came. One function, as every call here is one a command; and no regular expression, `find` or
+        slice, each of which costs several times a `partition`. Behind that, others that the lobby knows are relayed or
+        carried out; all else is the dialogue's."""
+        connection, selected = self.connection, self.selected
+        is_free = self._task is None and self.opening is None and not self.is_closing
+        has_brace = len(data) > EXPRESS_OCTETS or BRACE in data
+        if is_free and selected is not None and self.is_flowing and not has_brace:
+            line, ending, more = data.partition(b"\n")
+            tag, _, words = line.partition(b" ")
+            upstream = selected.upstream
+            to = upstream.connection
+            if (
+                ending
+                and not (more or upstream.flight or upstream.is_lost)
+                and tag.isalnum()
+                and len(data) <= ONE_OCTETS
+                and not (connection.writing_paused or to.writing_paused)
+            ):
+                is_relayed = words in WHOLE
+                if not is_relayed:
+                    first, _, rest = words.partition(b" ")
+                    if (first if first != b"UID" else rest.partition(b" ")[0]) in FIRST:
+                        upper = data.upper()
+                        is_relayed = self.wants_modseqs or (
+                            upper.find(MARKS[0]) < 0 and upper.find(MARKS[1]) < 0
+                        )
+                        if is_relayed and upstream.outlasting is not None:
+                            upstream.look_for_outlasting(data)
+                if is_relayed:  # as `relay`
+                    self.bad_commands = 0
+                    self.active_at = upstream.active_at = upstream.relayed_at = self.loop.time()
+                    if not upstream.sweep_slot:
+                        upstream.watch()
+                    upstream.flight.append((tag, None, data))
+                    if to.is_plain and not to.gathered:
+                        to.transport.write(data)
+                    else:
+                        to.write(data)
+                    return
         if not (
-            self._task is None
-            and self.opening is None
+            is_free
             and (self.is_flowing or self.begins_to_flow())
             and data[-1:] == b"\n"
-            and len(data) <= EXPRESS_OCTETS
-            and not self.is_closing
             and not connection.writing_paused
-            and not (BRACE in data and (data.find(b"}\r\n") >= 0 or data.find(b"}\n") >= 0))
+            and len(data) <= EXPRESS_OCTETS
+            and not (has_brace and (data.find(b"}\r\n") >= 0 or data.find(b"}\n") >= 0))
         ):
             super().received(data)
             return
-        selected = self.selected
-        if selected is not None:
-            if len(data) >= SHORTEST and not self.wants_modseqs:
-                # a regular expression would take a tenth of all that a command costs
-                upper = data.upper()
-                if MARKS[0] in upper or MARKS[1] in upper:
-                    super().received(data)
+        if selected is not None and (match := COMMAND.match(data)):
+            if match[2].upper() in self.RELAYED:
+                data = self._relay_some(selected.upstream, data)
+                if not data:
                     return
-            upstream = selected.upstream
-            if not (
-                upstream.is_lost
-                or upstream.connection.writing_paused
-                or len(upstream.flight) >= MAX_IN_FLIGHT
-            ):
-                at, size, tags = 0, len(data), []
-                while (
-                    at < size
-                    and (match := COMMAND.match(data, at))
-                    and match[2].upper() in self.RELAYED
-                ):
-                    tags.append(match[1])
-                    at = data.find(b"\n", match.end()) + 1
-                if tags:
-                    self.bad_commands = 0
-                    self.active_at = upstream.relay_all(tags, data if at == size else data[:at])
-                    if at == size:
-                        return
-                    data = data[at:]
         if (
             len(data) > MOST_OCTETS
             or self._pump_is_due
@@ -133,25 +146,46 @@ class Lobby(FrontendImap):
             or self._late_done
             or self.arbiter is not None
         ):
-            super().received(data)
+            is_done = False
         elif self.session.state is State.NOT_AUTHENTICATED:
             match = ENTERING.match(data)
-            if match is None or not (
+            is_done = match is not None and (
                 self._leave_at_once(match[1]) if match[7] else self._enter_at_once(match)
-            ):
-                super().received(data)
+            )
+        elif (match := INSIDE.match(data)) is None:
+            is_done = False
+        elif (word := match[4]) is None:
+            is_done = self._open_at_once(match[1], match[2] or match[3] or b"", data)
+        elif len(word) == len(b"LOGOUT"):
+            is_done = self._leave_at_once(match[1])
         else:
-            match = INSIDE.match(data)
-            if match is None:
-                is_done = False
-            elif (word := match[4]) is None:
-                is_done = self._open_at_once(match[1], match[2] or match[3] or b"", data)
-            elif len(word) == len(b"LOGOUT"):
-                is_done = self._leave_at_once(match[1])
-            else:
-                is_done = self._pass_time(match[1])
-            if not is_done:
+            is_done = self._pass_time(match[1])
+        if not is_done:
+            super().received(data)
+
+    def _relay_some(self, upstream: ImapUpstream, data: bytes) -> bytes:
+        """Whole commands for the selected backend go there as they came, up to the first that is not so plain; what is
+        left."""
+        if len(data) >= SHORTEST and not self.wants_modseqs:
+            # a regular expression would take a tenth of all that a command costs
+            upper = data.upper()
+            if upper.find(MARKS[0]) >= 0 or upper.find(MARKS[1]) >= 0:
                 super().received(data)
+                return b""
+        if (
+            upstream.is_lost
+            or upstream.connection.writing_paused
+            or len(upstream.flight) >= MAX_IN_FLIGHT
+        ):
+            return data
+        at, size, commands = 0, len(data), []
+        while at < size and (match := COMMAND.match(data, at)) and match[2].upper() in self.RELAYED:
+            end = data.find(b"\n", match.end()) + 1
+            commands.append((match[1], data[at:end]))
+            at = end
+        self.bad_commands = 0
+        self.active_at = upstream.relay_all(commands, data if at == size else data[:at])
+        return data[at:]
 
     def is_quiet(self) -> bool:
         return super().is_quiet() and type(self.opening) is not Express
@@ -325,7 +359,7 @@ class Lobby(FrontendImap):
         upstream.passes_unsolicited = True
         self.session.selected()
         self.opening = upstream, name, data
-        upstream.flight.append((tag, self.opened))
+        upstream.flight.append((tag, self.opened, b""))
         self.bad_commands = 0
         now = self.active_at = self.loop.time()
         if address is None:

@@ -19,7 +19,7 @@ from murder.net.outgoing.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.outgoing.upstream import Address
 from murder.net.tap import Traces
 from murder.roles.frontend.imap.dialogue import FrontendImap
-from murder.roles.frontend.imap.lobby import EXPRESS_OCTETS
+from murder.roles.frontend.imap.lobby import EXPRESS_OCTETS, FIRST, WHOLE
 from murder.roles.frontend.imap.table import serve_imap
 
 NOOP = b"n NOOP\r\n"
@@ -135,6 +135,48 @@ def test_a_command_goes_as_it_came_and_so_does_its_answer() -> None:
         assert one.says(NOOP * 3) == NOOP * 3
         assert one.answers(DONE) + one.answers(DONE * 2) == DONE * 3
         assert one.upstream.in_flight == 0
+
+
+def test_what_goes_the_shortest_way_is_what_is_relayed() -> None:
+    words = {word.removesuffix(b"\r") for word in WHOLE} | FIRST
+    assert words | {b"UID " + word for word in FIRST} <= serve_imap.RELAYED
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"a1 NOOP\r\n",
+        b"a1 NOOP\n",
+        b"a1 NOOP \r\n",
+        b"a1 NOOP\r\r\n",
+        b"a1 noop\r\n",
+        b"a1  NOOP\r\n",
+        b"a.1 NOOP\r\n",
+        b"a+1 NOOP\r\n",
+        b"\xe41 NOOP\r\n",
+        b"NOOP\r\n",
+        b" NOOP\r\n",
+        b"\r\n",
+        b"a" * 240 + b" NOOP\r\n",
+        b"a" * 257 + b" NOOP\r\n",
+        b"a1 UID FETCH 1:* (UID FLAGS)\r\n",
+        b"a1 UID\r\n",
+        b"a1 FETCH\r\n",
+        b"a1 FETCH 1 BODY[]\r\n",
+        b"a1 SEARCH TEXT {1}\r\n",
+        b"a1 SEARCH TEXT {1+}\r\nx\r\n",
+    ],
+)
+def test_the_shortest_way_is_not_another(octets: bytes) -> None:
+    """Where it is barred, the same goes to the backend and to the client, and is in flight."""
+    went = []
+    for most in (0, 250):
+        with selected() as one, pytest.MonkeyPatch.context() as patched:
+            patched.setattr("murder.roles.frontend.imap.lobby.ONE_OCTETS", most)
+            sent = one.says(octets)
+            tags = [(tag, command) for tag, _, command in one.upstream.flight]
+            went.append((sent, one.client.taken(), tags, one.dialogue.session.held))
+    assert went[0] == went[1]
 
 
 def test_a_client_that_does_not_read_is_given_no_more_and_no_more_is_read_for_it() -> None:
