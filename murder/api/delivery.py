@@ -39,9 +39,10 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class FileInto:
-    """Into another mailbox of this backend, called as its user's mail program calls it, in Unicode (`Lists/murder`). The
-    user must have the right to insert there; mailboxes of nobody must take mail from anybody. `create`: it is made where
-    it is not there. Where it cannot be had, the message is kept instead, and the log says so."""
+    """Into another mailbox of this backend, called as its user's mail program calls it, in Unicode: `INBOX/Lists/murder`, or
+    `Lists/murder` where the configuration has users' mailboxes beside INBOX. The user must have the right to insert
+    there; mailboxes of nobody must take mail from anybody. `create`: it is made where it is not there. Where it cannot be
+    had, the message is kept instead, and the log says so."""
 
     mailbox: str
     flags: frozenset[str] = frozenset()
