@@ -66,6 +66,7 @@ class MemoryIncoming:
         self._octets += data
 
     def octets(self) -> memoryview:
+        """A copy: what is written later is not in it."""
         return memoryview(bytes(self._octets))
 
     async def close(self) -> None:
@@ -273,6 +274,7 @@ class MemoryMailbox:
         self._box.next_modseq()
 
     async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        """Others who have the mailbox open may read what has gone until they are told."""
         return self._remove(uids, self._retains())
 
     def _remove(self, uids: Sequence[Uid], retained: bool) -> list[Uid]:
@@ -351,6 +353,7 @@ class MemoryMailbox:
         return {flag for flag in flags if not flag.startswith("\\")}
 
     async def claim_recent(self) -> Collection[Uid]:
+        """Nothing while the mailbox moves."""
         if self._box.frozen:
             return ()
         recent = await self.recent()
@@ -367,6 +370,7 @@ class MemoryMailbox:
         return sum(row.rfc822_size - row.size for row in rows)
 
     async def summary(self, uid: Uid) -> bytes | None:
+        """As long as the process lives."""
         return self._kept(uid).summary
 
     async def keep_summary(self, uid: Uid, summary: bytes) -> None:
@@ -412,12 +416,14 @@ class MemoryStore:
         return _described(box)
 
     async def delete(self, name: MailboxName) -> None:
+        """Done twice it is no error; who has it open hears NONEXISTENT from then on."""
         box = self._boxes.pop(name, None)
         if box is not None:
             box.deleted = True
             self._tell(box.mailbox_id)
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
+        """Done twice it is no error: the second time the new name is there."""
         box = self._boxes.get(old)
         if box is None:
             if new in self._boxes:

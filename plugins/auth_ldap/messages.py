@@ -99,20 +99,24 @@ def format_request(number: int, operation: bytes, *controls: bytes) -> bytes:
 
 
 def bind_request(name: bytes, password: bytes) -> bytes:
+    """A simple bind, version 3 (RFC 4511 §4.2)."""
     return ber.element(BIND, ber.integer(3), ber.octets(name), ber.octets(password, 0x80))
 
 
 def unbind_request() -> bytes:
+    """RFC 4511 §4.3: nobody answers it."""
     return ber.element(UNBIND)
 
 
 def start_tls_request() -> bytes:
+    """The extended operation (RFC 4511 §4.14)."""
     return ber.element(EXTENDED, ber.octets(START_TLS, 0x80))
 
 
 def search_request(
     base: str, scope: int, encoded_filter: bytes, attributes: Sequence[str], most: int, time_s: int
 ) -> bytes:
+    """RFC 4511 §4.5.1; without attributes only the entry's name is asked for. `most` entries, within `time_s` seconds."""
     return ber.element(
         SEARCH,
         ber.octets(base.encode("utf-8", "surrogateescape")),

@@ -33,15 +33,18 @@ class Keys:
         self.left = self.prefix + b"left"
 
     def row(self, key: bytes) -> bytes:
+        """Of the list's row with this collation key."""
         return self.rows + key
 
     def commit(self, seq: int) -> bytes:
+        """Sixteen digits, so that commits stand in the order of their numbers."""
         return self.log + b"%016x" % seq
 
     def note(self, key: str) -> bytes:
         return self.notes + key.encode()
 
     def epoch(self, epoch: str) -> bytes:
+        """Where the history went on that had this epoch."""
         return self.formerly + epoch.encode()
 
 
@@ -51,6 +54,7 @@ def behind(prefix: bytes) -> bytes:
 
 
 def format_head(epoch: str, position: Position) -> bytes:
+    """`epoch:number:mark`, the mark in hexadecimal digits."""
     return f"{epoch}:{position.seq}:{position.mark.hex()}".encode()
 
 
@@ -63,6 +67,7 @@ def parse_head(octets: bytes) -> tuple[str, Position]:
 
 
 def format_record(record: Record) -> bytes:
+    """The message Commit; `parse_record` is the reverse."""
     commit = Commit(
         after_seq=record.after.seq,
         after_mark=record.after.mark,

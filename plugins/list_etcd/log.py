@@ -113,6 +113,7 @@ class EtcdLog(Moves):
         return self._most_changes
 
     def append(self, epoch: str, record: Record) -> bool:
+        """One transaction, guarded by the head. What etcd denies for its size raises TooLarge, and fewer changes come."""
         keys = self._keys
         last = format_head(epoch, record.position)
         rows = dict(record.changes)  # the last one of each key
@@ -156,13 +157,16 @@ class EtcdLog(Moves):
     # Reading
 
     def is_last(self, epoch: str, position: Position) -> bool:
+        """A linearizable read of the head."""
         answer = self._asked(RANGE, RangeRequest(key=self._keys.head))
         return bool(answer.kvs) and answer.kvs[0].value == format_head(epoch, position)
 
     def heard(self, epoch: str, after: Position) -> Sequence[Record]:
+        """From what the watch has brought, without a question."""
         return self._heard.take(after)
 
     def since(self, epoch: str, after: Position) -> Iterable[Record] | Whole:
+        """Asks for the commits that are missing; the whole list where those are forgotten, or the history is another."""
         epoch_now, last, revision = self._head(after)
         if epoch_now != epoch:
             return self._elsewhere(epoch, epoch_now, last, revision)
@@ -281,6 +285,7 @@ class EtcdLog(Moves):
     # Hearing of others
 
     def listen(self, on_news: Callable[[], None]) -> None:
+        """The watch begins now at the latest."""
         self._listeners.append(on_news)
         self._running()
 

@@ -28,6 +28,7 @@ class Moves(Talk):
         self._moving: dict[str, tuple[int, int]] = {}  # a move's last step, and its revision
 
     def prepare(self, token: str) -> None:
+        """Claims the prefix, and clears what an earlier attempt has left. Raises Refusal where there is a list already."""
         keys = self._keys
         forget = removing(keys.notes, behind(keys.notes))
         if not self._begins(token, [absent(keys.head)], [forget]):
@@ -128,6 +129,7 @@ class Moves(Talk):
         return Compare(result=Compare.EQUAL, target=Compare.MOD, key=key, mod_revision=revision)
 
     def stored(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+        """The rows as of one revision, in order, a page at a time."""
         keys = self._keys
         revision = self._asked(RANGE, RangeRequest(key=keys.head)).header.revision
         at = len(keys.rows)
@@ -137,6 +139,7 @@ class Moves(Talk):
     def take_over(
         self, token: str, epoch: str, position: Position, notes: Mapping[str, bytes]
     ) -> None:
+        """One transaction makes the head: from there on the list is etcd's. Told so again, where the answer was lost."""
         keys = self._keys
         self._step(token, [putting(keys.note(key), octets) for key, octets in notes.items()])
         head = format_head(epoch, position)
@@ -156,6 +159,7 @@ class Moves(Talk):
                 raise Refusal(Code.CANNOT, GIVEN_UP)
 
     def hand_over(self, token: str, epoch: str, position: Position) -> bool:
+        """One transaction takes the head away, if nothing has been committed since; True also where the answer was lost."""
         keys = self._keys
         head = format_head(epoch, position)
         left = token.encode() + b" " + head
@@ -172,6 +176,7 @@ class Moves(Talk):
         return bool(rows) and rows[0].value == left
 
     def settle(self, token: str) -> bool:
+        """Gives a move up that has not come to its end; whether etcd has the list."""
         keys = self._keys
         while True:
             rows = self._asked(RANGE, RangeRequest(key=keys.moving)).kvs

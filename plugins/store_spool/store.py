@@ -154,6 +154,7 @@ class SpoolStore(RootStore[Root]):
         return self.root_in(folder_name(root_of(name)))
 
     def open_root(self, key: str, pool: ThreadPoolExecutor) -> Root:
+        """A user's database; of an older copy of the store it is renewed before anybody looks into it."""
         need_store(self.folder)
         root = Root.in_folder(self._path_of(key), pool)
         self._renew(root)
@@ -168,6 +169,7 @@ class SpoolStore(RootStore[Root]):
     # --- KeepsEpoch
 
     async def renew(self, number: int) -> None:
+        """Those that are open now, the others when they are opened."""
         await asyncio.to_thread(write_epoch, self.folder, Epoch(number, number))
         for root in list(self._open.values()):
             with root.in_use():
@@ -207,6 +209,7 @@ class SpoolStore(RootStore[Root]):
     # --- the contract
 
     async def mailboxes(self) -> Sequence[StoredMailbox]:
+        """Of each user's database in turn; a damaged one is left out, and the others' mail goes on."""
         stored = []
         for folder in self.keys():
             try:
@@ -225,6 +228,7 @@ class SpoolStore(RootStore[Root]):
     async def create(
         self, name: MailboxName, partition: str, mailbox_id: str = ""
     ) -> StoredMailbox:
+        """A row in its owner's database, which is made with the first."""
         identifier = mailbox_id or secrets.token_hex(10)
         validity = await self._root(name).write(lambda db: new_box(db, name, identifier))
         return StoredMailbox(name, identifier, validity)
@@ -238,6 +242,7 @@ class SpoolStore(RootStore[Root]):
         self.tell(mailbox_id)
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:
+        """One transaction within a user's database; into another one's the rows are carried."""
         await self.rename_placed(
             (old, self._find(old)),
             (new, self._find(new)),
@@ -286,6 +291,7 @@ class SpoolStore(RootStore[Root]):
         return (row[1][0], ModSeq(row[1][1])) if row else None
 
     def incoming(self) -> Incoming:
+        """In memory up to `inline_bytes`, a file beyond."""
         assert self._area is not None
         return FileIncoming(self._area, self._settings.inline_bytes)
 
@@ -304,6 +310,7 @@ class SpoolStore(RootStore[Root]):
         return int(row[0])
 
     async def is_subscribed(self, user: str, name: MailboxName) -> bool:
+        """One look-up, in the user's own database."""
         if not self._exists(inbox_of(user)):
             return False
         reader = self._root(inbox_of(user)).reader

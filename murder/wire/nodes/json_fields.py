@@ -30,12 +30,14 @@ class Fields:
         return value
 
     def text(self, key: str, default: object = _NONE) -> str:
+        """A string."""
         value = self._field(key, default)
         if not isinstance(value, str):
             raise BadSyntax(f"{key} is no text")
         return value
 
     def integer(self, key: str, default: object = _NONE) -> int:
+        """A whole number; true and false are none."""
         value = self._field(key, default)
         if not isinstance(value, int) or isinstance(value, bool):
             raise BadSyntax(f"{key} is no whole number")
@@ -51,12 +53,14 @@ class Fields:
         return value
 
     def flag(self, key: str, default: object = _NONE) -> bool:
+        """True or false; 0 and 1 are neither."""
         value = self._field(key, default)
         if not isinstance(value, bool):
             raise BadSyntax(f"{key} is neither true nor false")
         return value
 
     def texts(self, key: str, default: object = _NONE) -> tuple[str, ...]:
+        """A list of strings."""
         values = self._field(key, default)
         if not isinstance(values, list | tuple):
             raise BadSyntax(f"{key} is no list")
@@ -108,6 +112,7 @@ class Fields:
         return _name(key, self.text(key, default))
 
     def names(self, key: str, default: object = _NONE) -> tuple[MailboxName, ...]:
+        """A list of mailboxes' names, as `name`."""
         return tuple(_name(key, text) for text in self.texts(key, default))
 
 

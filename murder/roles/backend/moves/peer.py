@@ -52,27 +52,35 @@ class Peer:
         return await answer_on(self._channel, self.server, parse)
 
     async def do(self, request: Act) -> None:
+        """An act, done when this returns. Raises Refusal, UpstreamFailure, as all that is asked here."""
         await self._ask(request, parse_done)
 
     async def hold(self, request: Hold) -> Held:
+        """The mailbox made at the target, and what it has of an earlier attempt."""
         return await self._ask(request, parse_held)
 
     async def send_rows(self, rows: Rows) -> None:
+        """Messages' rows; their octets follow, and then the answer (`stored`)."""
         await self._channel.send(format_request(rows))
 
     async def send_kept(self, kept: Kept) -> None:
+        """As `send_rows`, of what was expunged and may come back."""
         await self._channel.send(format_request(kept))
 
     async def send_octets(self, octets: bytes | memoryview) -> None:
+        """Of the messages whose rows were sent, one behind the other."""
         await self._channel.send_octets(octets)
 
     async def stored(self) -> Stored:
+        """The answer to rows and octets: they are durable there."""
         return await answer_on(self._channel, self.server, parse_stored)
 
     async def sum(self, name: MailboxName) -> Sum:
+        """Of what has arrived of a mailbox, to be compared with what is here."""
         return await self._ask(AskSum(name), parse_sum)
 
     async def fate(self, request: Fate) -> Known:
+        """What the target knows of a move: whether it has been committed there."""
         return await self._ask(request, parse_known)
 
     async def tree(self, request: Compare) -> Tree:

@@ -102,27 +102,34 @@ class Embedded:
 
     @property
     def is_ready(self) -> bool:
+        """From the beginning: there is nobody to wait for."""
         return True
 
     @property
     def most_changes(self) -> int:
+        """As many as come: LMDB's transaction has no bound but the map's."""
         return sys.maxsize
 
     @property
     def is_prompt(self) -> bool:
+        """Where the journal has room."""
         return self.mailboxes.is_prompt
 
     def take_up(self) -> Sequence[Committed]:
+        """Nothing: nobody else commits."""
         return ()
 
     def told(self) -> Sequence[Committed]:
+        """Nothing: what raises here has committed nothing."""
         return ()
 
     @property
     def problem(self) -> str:
+        """None that it would know before it writes."""
         return ""
 
     def members(self) -> Sequence[Member]:
+        """None but this one."""
         return ()
 
     def listen(self, on_news: Callable[[], None]) -> None:
@@ -162,10 +169,12 @@ class Ordered:
 
     @property
     def is_ready(self) -> bool:
+        """Once the log has answered, or a list is here that it answered for."""
         return self._is_joined
 
     @property
     def most_changes(self) -> int:
+        """What the log's server takes in one transaction."""
         return self._records.most_changes
 
     @property
@@ -177,6 +186,7 @@ class Ordered:
 
     @property
     def is_prompt(self) -> bool:
+        """Never: each commit asks the log's server."""
         return False
 
     def listen(self, on_news: Callable[[], None]) -> None:
@@ -186,10 +196,12 @@ class Ordered:
         self._records.close()
 
     def told(self) -> Sequence[Committed]:
+        """Each commit once: what is given out here is forgotten."""
         commits, self._commits = self._commits, []
         return commits
 
     def take_up(self) -> Sequence[Committed]:
+        """What the log has said of itself; where there may be a gap before it, what it is asked for."""
         return self._noting_trouble(self._take_up)[1]
 
     def _take_up(self) -> None:

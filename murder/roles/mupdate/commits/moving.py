@@ -95,10 +95,12 @@ class Movable:
 
     @property
     def is_shared(self) -> bool:
+        """Also while it is not settled whether the list has gone to a log: nothing is acknowledged by one alone then."""
         return self._unsettled is not None or self._inner.is_shared
 
     @property
     def is_ready(self) -> bool:
+        """Of the engine that keeps it now."""
         return self._inner.is_ready
 
     @property
@@ -107,10 +109,12 @@ class Movable:
 
     @property
     def is_prompt(self) -> bool:
+        """Not before it is settled which engine keeps it."""
         return self._unsettled is None and self._inner.is_prompt
 
     @property
     def problem(self) -> str:
+        """What keeps it from being settled, before what its engine says."""
         return self._trouble or self._inner.problem
 
     def members(self) -> Sequence[Member]:
@@ -123,10 +127,12 @@ class Movable:
         return outcome, [*self._untold(), *committed]
 
     def take_up(self) -> Sequence[Committed]:
+        """What was committed while it was settled comes first."""
         committed = self._settled().take_up()
         return [*self._untold(), *committed]
 
     def told(self) -> Sequence[Committed]:
+        """As `take_up`."""
         return [*self._untold(), *self._inner.told()]
 
     def _untold(self) -> Sequence[Committed]:
@@ -134,6 +140,7 @@ class Movable:
         return commits
 
     def listen(self, on_news: Callable[[], None]) -> None:
+        """To the log that there is now, and to the one that it moves to."""
         self._on_news = on_news
         if self._records is not None:
             self._records.listen(on_news)

@@ -85,6 +85,7 @@ def pack_plain_rows(
 
 
 def unpack_entry(key: bytes, row: bytes) -> MailboxEntry:
+    """A stored row as an entry, with its number."""
     seq, flags, length = HEAD.unpack_from(row)
     middle = HEAD_OCTETS + length
     return MailboxEntry(
@@ -118,6 +119,7 @@ class Head(NamedTuple):
 
 
 def unpack_head(key: bytes, row: memoryview | bytes) -> Head:
+    """A stored row without its access list, of which no octet is copied."""
     _, flags, length = HEAD.unpack_from(row)
     location = bytes(row[HEAD_OCTETS : HEAD_OCTETS + length])
     return Head(name_of_key(key), bool(flags & ACTIVE), location)
@@ -130,11 +132,13 @@ def server_of_row(row: bytes) -> bytes:
 
 
 def location_of_row(row: bytes) -> bytes:
+    """The location as it was announced, partition and all."""
     length = int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big")
     return row[HEAD_OCTETS : HEAD_OCTETS + length]
 
 
 def acl_of_row(row: bytes) -> bytes:
+    """The access list's octets, copied."""
     length = int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big")
     return row[HEAD_OCTETS + length :]
 
@@ -156,6 +160,7 @@ _digest_of_short: Final = lru_cache(maxsize=4096)(_digest)
 
 
 def octets_of(identifier: str) -> bytes:
+    """An identifier as access lists have it: what was no UTF-8 comes back as it was."""
     return identifier.encode("utf-8", "surrogateescape")
 
 

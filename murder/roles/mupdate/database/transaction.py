@@ -153,6 +153,7 @@ class ListTransaction:
 
     @property
     def seq(self) -> int:
+        """The number of the last change, this transaction's included."""
         return self._seq
 
     @property
@@ -201,6 +202,7 @@ class ListTransaction:
         return None if row is None else unpack_entry(key, row)
 
     def intent(self, intent_id: str) -> bytes | None:
+        """What a PutIntent wrote; None where it was removed."""
         return self._lmdb.get(intent_id.encode(), db=self._tables[b"intents"])
 
     def note(self, key: str) -> bytes | None:
@@ -327,6 +329,7 @@ class ListTransaction:
         return is_listable(name) and self.remove_key(collation_key(name))
 
     def remove_key(self, key: bytes) -> bool:
+        """`remove`, by collation key."""
         self._looked = NOWHERE
         old = self._lmdb.pop(key, db=self._entries)
         if old is None:
@@ -411,6 +414,7 @@ class ListTransaction:
             self._lmdb.put(name, octets, db=table)
 
     def forget_conflicts(self) -> None:
+        """All that `put_conflict` wrote."""
         table = self._tables[b"conflicts"]
         for name in list(self._lmdb.cursor(db=table).iternext(keys=True, values=False)):
             self._lmdb.delete(name, db=table)
