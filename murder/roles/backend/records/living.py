@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from murder.durable import sync_folder
+
 DEAD: Final = "dead-"  # before the name of one whose death a start has noticed
 REMEMBERED_S: Final = (
     86_400.0  # senders wait for half an hour and more (RFC 5321 §4.5.4.1), some for hours
@@ -33,6 +35,8 @@ class Living:
         self._lock = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         made.rename(folder / self.name)
+        for above in (folder, *folder.parents[:2]):  # who is cut off with the power has died, too
+            sync_folder(above)
 
     def _notice(self, file: Path) -> None:
         """At a start. Other workers start, too."""

@@ -4,6 +4,8 @@ no other message is taken for it."""
 import asyncio
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -21,6 +23,8 @@ from murder.roles.backend.records.living import DEAD, REMEMBERED_S, Living
 from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.scripts.elsewhere import Known, append_elsewhere
 from murder.roles.backend.scripts.places import Place
+from tests.kit.powercut import MISSING, Bare, Story
+from tests.kit.process import ROOT
 from tests.kit.sections import server_section
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.delivery.test_sieve_delivery import (
@@ -184,6 +188,31 @@ def test_who_has_died_is_known_from_the_next_start_on(tmp_path: Path) -> None:
     second.close()
     assert not third.has_died(second.name)
     third.close()
+
+
+CUT_OFF = """
+import os, sys
+from pathlib import Path
+from murder.roles.backend.records.living import Living
+folder = Path(sys.argv[1])
+folder.mkdir()
+print(Living(folder / "living").name, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(bool(MISSING) and os.environ.get("CI") != "true", reason=MISSING)
+def test_who_is_cut_off_with_the_power_has_died(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    story = Story(disk)
+    command = [sys.executable, "-c", CUT_OFF, str(disk / "deliveries")]
+    done = subprocess.run(
+        story.traced(command), cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    *_, last = story.syncs()
+    last.write_to(tmp_path / "copy", Bare())
+    assert Living(tmp_path / "copy/deliveries/living").has_died(done.stdout.strip())
 
 
 REDIRECT = b'redirect "else@example.org";'
