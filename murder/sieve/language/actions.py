@@ -36,8 +36,10 @@ def problem_of_mailbox(name: str) -> str | None:
 
 
 def mailbox_of(machine: Machine, value: Text) -> str:
-    """Raises RunProblem for what is no mailbox's name."""
+    """Raises RunProblem for what is no mailbox's name. A tab that comes out of a header is a blank there."""
     name = machine.text(value)
+    if not isinstance(value, str):
+        name = name.replace("\t", " ")
     if (problem := problem_of_mailbox(name)) is not None:
         printable = name[:80].encode("utf-8", "backslashreplace").decode()
         raise RunProblem(f"invalid folder name '{printable}': {problem}")

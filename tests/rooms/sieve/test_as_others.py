@@ -76,3 +76,10 @@ def test_an_own_address_that_is_none_is_taken_with_a_warning() -> None:
     assert "'ana' is not a valid address" in warning.text
     mail = b"From: x@y.example\r\nTo: A@B.example\r\n\r\nx\r\n"
     assert actions_of(run(script, message=mail))[0].startswith("reply")
+
+
+def test_a_tab_of_a_header_is_a_blank_in_the_name_of_a_mailbox() -> None:
+    script = (
+        'require ["variables", "fileinto"]; if header :matches "x-t" "*c*" {} fileinto "L/${1}x";'
+    )
+    assert actions_of(run(script, message=MESSAGE)) == ["fileinto L/a b x"]
