@@ -6,9 +6,10 @@ import pytest
 
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
+from murder.roles.backend.hierarchy.intent import Intent, Operation, format_intent
 from murder.roles.backend.reconcile import store
 from murder.roles.mupdate.commits.ledger import Ledger
-from murder.roles.mupdate.database.change import PutEntry
+from murder.roles.mupdate.database.change import PutEntry, PutIntent
 from murder.roles.mupdate.database.mboxlist import MailboxList
 
 USERS = tuple(b"user.u%d" % number for number in range(5))
@@ -47,6 +48,33 @@ async def test_both_kinds_are_looked_at_however_many_there_are_of_one(
     ledger = Ledger(mailbox_list)
     rows = [MailboxEntry(MailboxName(name), EntryState.ACTIVE, b"be!p", b"") for name in names]
     await ledger.commit(map(PutEntry, rows))
+    places = Places()
+    store.need_places(places, mailbox_list)
+    assert places.needed == needed
+    await ledger.close()
+    mailbox_list.close()
+
+
+INBOX, SUB = MailboxName(b"user.u0"), MailboxName(b"user.u0.sub")
+BEGUN: dict[str, tuple[Intent, list[bytes]]] = {
+    "another is made": (Intent(Operation.CREATE, ((SUB, SUB),), "dead"), [b"user.u0"]),
+    "its rights change": (Intent(Operation.SET_ACL, ((INBOX, INBOX),), "dead"), [b"user.u0"]),
+    "it moves": (Intent(Operation.MOVE, ((INBOX, INBOX),), "move:a1"), [b"user.u0"]),
+    "it is deleted": (Intent(Operation.DELETE, ((INBOX, INBOX),), "dead"), []),
+}
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+async def test_of_a_tree_in_which_something_was_begun_all_else_is_there(
+    begun: str, tmp_path: Path
+) -> None:
+    """Where each tree was busy as this server died, nothing was looked at, and each mailbox made anew, empty."""
+    intent, needed = BEGUN[begun]
+    mailbox_list = MailboxList.open(tmp_path)
+    ledger = Ledger(mailbox_list)
+    row = MailboxEntry(INBOX, EntryState.ACTIVE, b"be!p", b"")
+    marks = [PutIntent(tree, format_intent(intent)) for tree in intent.trees]
+    await ledger.commit([PutEntry(row), *marks])
     places = Places()
     store.need_places(places, mailbox_list)
     assert places.needed == needed

@@ -9,7 +9,7 @@ left out. RFC 3656 §4; DESIGN: "Announce".
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Final
 from weakref import WeakValueDictionary
@@ -361,10 +361,13 @@ class Announcer:
     # --- moves to another server (`backend.moves`)
 
     @asynccontextmanager
-    async def locked(self, root: MailboxName) -> AsyncIterator[None]:
-        """Keep everybody else out of a tree for a moment, in every worker; a crash gives it free. Raises Refusal(IN_USE)."""
+    async def locked(self, root: MailboxName, wait_s: float | None = None) -> AsyncIterator[None]:
+        """Keep everybody else out of a tree for a moment, in every worker; a crash gives it free. With `wait_s` nobody waits
+        for it longer, and not in line behind others. Raises Refusal(IN_USE)."""
         intent = Intent(Operation.HELD, ((root, root),), self.process)
-        async with self._operation(intent, lambda _: []):
+        async with nullcontext() if wait_s is not None else self._operation(intent, lambda _: []):
+            if wait_s is not None:
+                await self._write_intent(intent, intent.trees, lambda _: [], wait_s)
             try:
                 yield
             finally:
@@ -488,7 +491,7 @@ class Announcer:
         intents = [parse_intent(octets) for octets in self._ledger.mailboxes.intents().values()]
         settled = []
         for intent in dict.fromkeys(intents):
-            if is_alive(intent.process) or _waits_for_others(intent):
+            if is_alive(intent.process) or intent.waits_for_others:
                 continue
             mailbox = display(intent.moves[0][0])
             try:
@@ -581,12 +584,6 @@ class Announcer:
     def is_busy(self, name: MailboxName) -> bool:
         """Whether an operation on this tree is under way: a comparison of lists leaves it alone."""
         return tree_of(name) in self._ledger.mailboxes.intents()
-
-
-def _waits_for_others(intent: Intent) -> bool:
-    """Whether who keeps the moves, or the RENAMEs over several backends, ends it; no start after a crash does."""
-    is_in_doubt = intent.operation is Operation.PART and intent.stage is Stage.PREPARED
-    return is_in_doubt or intent.operation in (Operation.MOVE, Operation.OWED)
 
 
 def _let_in(transaction: ListTransaction, intent: Intent, changes: Sequence[Change]) -> None:

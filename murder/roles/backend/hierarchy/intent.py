@@ -36,6 +36,15 @@ class Operation(Enum):
     )
 
 
+# what the store has of its names is certain at its end only; nothing is made or removed by the others
+CHANGES_STORE: Final = frozenset(
+    {
+        *(Operation.CREATE, Operation.DELETE, Operation.RENAME, Operation.SPLIT),
+        *(Operation.JOINT, Operation.PART),
+    }
+)
+
+
 class Stage(Enum):
     """How far a RENAME over several backends has come here."""
 
@@ -71,6 +80,12 @@ class Intent:
     def trees(self) -> list[str]:
         """The trees it touches, in the order in which they are locked."""
         return sorted({tree_of(name) for name in self.names})
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether who keeps the moves, or the RENAMEs over several backends, ends it; no start after a crash does."""
+        is_in_doubt = self.operation is Operation.PART and self.stage is Stage.PREPARED
+        return is_in_doubt or self.operation in (Operation.MOVE, Operation.OWED)
 
 
 def tree_of(name: MailboxName) -> str:

@@ -416,9 +416,10 @@ class BackendImap(Lasting):
         mailbox.close()
         return mailbox.mailbox_id != view.mailbox.mailbox_id
 
-    async def updates(self, *, removals: bool, done: bytes = b"") -> bytes:
+    async def updates(self, *, removals: bool, done: bytes = b"", leaves: bool = False) -> bytes:
         """Untagged responses for what has happened. Says BYE where the mailbox itself has gone; before it `done`, of a
-        command that has nothing to do with that mailbox."""
+        command that has nothing to do with that mailbox. `leaves`: no command runs but IDLE, and who follows the mailbox is
+        handed over. One that runs is answered before: what it has done is not to be done once more elsewhere."""
         view = self.view
         if view is None:
             return b""
@@ -438,7 +439,7 @@ class BackendImap(Lasting):
             text, code = "The selected mailbox has been deleted", GONE
         elif not self._is_followed:
             text, code = "The selected mailbox has moved to another server: log in again", b""
-        elif self.notifier is None or not self.notifier.listens:
+        elif not leaves:
             view.is_dirty = True  # before the next command inside it
             return b""
         else:  # IDLE, NOTIFY
@@ -487,7 +488,7 @@ class BackendImap(Lasting):
         while self.loop.time() < give_up_at and not self.connection.is_lost:
             view.is_dirty = True
             if self._has_left(view):
-                await self._hand_over()
+                await self._hand_over(command.tag)
                 return
             store, name = self.backend.store, self._selected_name(view)
             if not (isinstance(store, CarriesMailboxes) and await store.is_frozen(name)):
@@ -517,9 +518,9 @@ class BackendImap(Lasting):
         mailboxes, name = self.backend.mailboxes, self._selected_name(view)
         return mailboxes.find(name) is None and mailboxes.has_left(name)
 
-    async def _hand_over(self) -> None:
+    async def _hand_over(self, anew: bytes = b"") -> None:
         """Leave; who follows the mailbox is told what the client knows of it, whatever has become of it here. No command
-        runs, and none that has come is carried out any more."""
+        runs, and none that has come is carried out any more; that with the tag `anew` is begun once more elsewhere."""
         view = self.now
         code = b"X-MOVED"
         saved = self.saved
@@ -534,6 +535,8 @@ class BackendImap(Lasting):
             saved,
         )
         for tag in self.contexts.tags:  # RFC 5267 §4.3.1: a server may end them
+            if tag == anew:  # it may have been answered in part, and is kept up to date there
+                continue
             text = "The mailbox has moved: ask again"
             self.send(status_line(b"*", b"NO", text, b"NOUPDATE " + string(tag)))
         code += (b" IDLING " if self.on_line is not None else b" ") + bytes(seen)

@@ -8,8 +8,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -17,15 +16,24 @@ from typing import Final
 from murder.api import CarriedRetained, CarriesMailboxes, CarriesRetained, TellsRetained
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
-from murder.model.carried import CarriedIdentity
-from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Uid
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
 from murder.model.seqset import Ranges, compress
 from murder.net.frames import FrameChannel, words_of
 from murder.net.turns import Turn, aside
-from murder.roles.backend.changes.news import Kind, News
+from murder.roles.backend.moves.alone import ADDING_S, adding_to, alone_with
 from murder.roles.backend.moves.batches import AHEAD, Taken, digest, read, with_sizes
+from murder.roles.backend.moves.ending import (
+    abort,
+    alone_in,
+    check_is_nobodys,
+    commit,
+    id_of,
+    is_nobodys,
+    left_behind,
+    remove,
+)
 from murder.roles.backend.moves.journal import (
     ARRIVING,
     FROM_BACKUP,
@@ -33,15 +41,13 @@ from murder.roles.backend.moves.journal import (
     Move,
     Side,
     State,
-    intent_of,
 )
-from murder.roles.backend.moves.outgoing import freeze, sum_of
+from murder.roles.backend.moves.outgoing import sum_of
 from murder.roles.backend.moves.verify import tell
 from murder.roles.backend.records.annotations import check_note, note_keys_of
 from murder.roles.backend.shared import Backend
 from murder.roles.backend.traced import Doer, trace_restore
-from murder.roles.mupdate.database.change import Change, PutEntry, PutNote
-from murder.wire.nodes.carry import Words, parse_name
+from murder.wire.nodes.carry import Words
 from murder.wire.nodes.carry_answers import (
     Answer,
     Done,
@@ -68,6 +74,7 @@ from murder.wire.nodes.carry_words import (
 )
 
 PAGE: Final = 250  # rows read at once of what may come back
+PREPARE_WAIT_S: Final = 2.0  # the source has stopped the mailboxes meanwhile, and tries again
 
 
 def taking(backend: Backend) -> CarriesMailboxes:
@@ -158,9 +165,7 @@ class Arriving:
             case Kept():
                 return await self._take_kept(request)
             case Complete(name, portrait):
-                await self._check_has_come(self._member(name))
-                await self._store.complete(name, portrait)
-                return Done()
+                return await self._complete(self._member(name), portrait)
             case AskSum(name):
                 return await sum_of(self._backend, self._member(name))
             case Prepare():
@@ -201,21 +206,22 @@ class Arriving:
             await check_may_come_back(self._backend, root)
         else:
             await check_may_come(self._backend, root, self._server)
-        async with self._backend.announcer.locked(root):  # what is kept here is not let go of now
+        move = self._journal.find(Side.IN, request.id)
+        if move is None:
+            move = Move(
+                request.id,
+                Side.IN,
+                root,
+                self._server,
+                request.partition or self._backend.config.partition,
+                started_at=time.time(),
+            )
+        if move.root != root or move.server != self._server:
+            raise Refusal(Code.CANNOT, f"the move {move.id} is another's")
+        # what is kept here is not let go of now; a try before this one may have left the tree locked
+        async with alone_in(self._backend, move), alone_with(self._journal, move, ADDING_S) as move:
             if self._backend.mailboxes.find(root) is not None:
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
-            move = self._journal.find(Side.IN, request.id)
-            if move is None:
-                move = Move(
-                    request.id,
-                    Side.IN,
-                    root,
-                    self._server,
-                    request.partition or self._backend.config.partition,
-                    started_at=time.time(),
-                )
-            if move.root != root or move.server != self._server:
-                raise Refusal(Code.CANNOT, f"the move {move.id} is another's")
             self._move = await self._journal.save(
                 move, only_from=ARRIVING | {State.ABORTED}, state=State.COPYING
             )
@@ -240,9 +246,15 @@ class Arriving:
         move = self._journal.find(Side.IN, self._now.id)
         if move is None or move.state not in ARRIVING:  # given up meanwhile: nothing of it stays
             async with alone_in(self._backend, self._now):
-                await _remove(self._backend, self._journal, self._now, name)
+                await remove(self._backend, self._journal, self._now, name)
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
         return Held(held.modseq, compress(held.uids), await self._kept(name))
+
+    async def _complete(self, name: MailboxName, portrait: Portrait) -> Answer:
+        async with adding_to(self._journal, self._now):
+            await self._check_has_come(name)
+            await self._store.complete(name, portrait)
+        return Done()
 
     async def _kept(self, name: MailboxName) -> Ranges | None:
         """What may come back here of what was expunged, of a mailbox that is here; None: nothing of that is taken."""
@@ -281,8 +293,9 @@ class Arriving:
                 CarriedRetained(carried.message, datetime.fromtimestamp(at, UTC), carried.incoming)
                 for carried, (_, at, _) in zip(sized, request.rows, strict=True)
             ]
-            await self._check_has_come(name)
-            await store.receive_retained(name, Uid(request.after), Uid(request.up_to), kept)
+            async with adding_to(self._journal, self._now):
+                await self._check_has_come(name)
+                await store.receive_retained(name, Uid(request.after), Uid(request.up_to), kept)
             self._step("kept")
             return Stored(sum_of_all)
         finally:
@@ -357,8 +370,10 @@ class Arriving:
     async def _keep(self, name: MailboxName, taken: Taken) -> Answer:
         """The answer is a digest of what the store has now, not of what came."""
         await taken.write()
-        await self._check_has_come(name)
-        await self._store.receive(name, await with_sizes(taken.carried))
+        sized = await with_sizes(taken.carried)
+        async with adding_to(self._journal, self._now):
+            await self._check_has_come(name)
+            await self._store.receive(name, sized)
         self._step("received")
         self._move = replace(
             self._now,
@@ -381,27 +396,29 @@ class Arriving:
     # --- the end
 
     async def _prepare(self, request: Prepare) -> Answer:
+        """Its tree is not locked here before it is to be shown, and shown it can be only where no move out of that tree has
+        the lock, which would wait for this one's end at its target: of two that cross, the first one goes on."""
         move = self._now
         names = tuple(name for name, _ in request.rows)
         for name in names:
             if name not in move.names:
                 raise Refusal(Code.CANNOT, f"{display(name)} was not received")
-            check_is_nobodys(self._backend, name)
         keys = note_keys_of(names)
         for key, octets in request.notes.items():
             if key not in keys:
                 raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
             check_note(key, octets)
-        gone = set(move.names) - set(names)  # deleted or renamed at the source meanwhile
-        if gone:
-            async with alone_in(self._backend, move):
-                for name in sorted(gone, key=len, reverse=True):
-                    if await self._has_come(name):
-                        await self._backend.store.delete(name)
         prepared = json.dumps(format_prepared(request)).encode()
-        self._move = await self._journal.save(
-            move, only_from=ARRIVING, prepared=prepared, names=names, state=State.PREPARED
-        )
+        async with alone_in(self._backend, move, PREPARE_WAIT_S):
+            for name in names:
+                check_is_nobodys(self._backend, name)
+            gone = set(move.names) - set(names)  # deleted or renamed at the source meanwhile
+            for name in sorted(gone, key=len, reverse=True):
+                if await self._has_come(name):
+                    await self._backend.store.delete(name)
+            self._move = await self._journal.save(
+                move, only_from=ARRIVING, prepared=prepared, names=names, state=State.PREPARED
+            )
         self._step("prepared")
         return Done()
 
@@ -464,127 +481,3 @@ async def check_may_come_back(backend: Backend, root: MailboxName) -> None:
         raise Refusal(Code.UNAVAILABLE, f"the master cannot be asked: {failure}") from failure
     if entry is not None and entry.server != backend.server_name:
         raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is at {entry.server}")
-
-
-async def commit(
-    backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
-) -> None:
-    """Show what is prepared, tell the master. From PREPARED or COMMITTED; done already is no error. Raises Refusal,
-    UpstreamFailure: then it is to be done again."""
-    if move.state is State.DONE:
-        return
-    if move.state not in (State.PREPARED, State.COMMITTED):
-        raise Refusal(Code.CANNOT, f"the move {move.id} is {move.state.value}, not prepared")
-    words = json.loads(journal.prepared_path(move).read_bytes())
-    place = bytes(Location(backend.server_name, move.partition))
-    rows = [
-        MailboxEntry(parse_name(name), EntryState.ACTIVE, place, acl.encode("latin-1"))
-        for name, acl in words["rows"]
-    ]
-    intent = intent_of(move)
-    await backend.announcer.hold(intent)
-    if move.state is State.PREPARED:
-        await freeze(backend, [row.name for row in rows], False)
-        owner = owner_of(move.root)
-        if owner is not None:
-            for name in words["subscriptions"]:
-                await backend.store.subscribe(owner, parse_name(name), True)
-        changes: list[Change] = [PutEntry(row) for row in rows]
-        changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
-        await backend.announcer.commit(changes)
-        step("shown")
-        seqs = [entry.seq for row in rows if (entry := backend.mailboxes.list.find(row.name))]
-        shown_seq = max(seqs, default=0)
-        move = await journal.save(move, state=State.COMMITTED, shown_seq=shown_seq)
-    await backend.announcer.announce(rows)
-    for row in rows:
-        backend.events.publish(News(Kind.ARRIVED, row.name))
-    step("announced")
-    await backend.announcer.finish(intent, [])
-    await journal.save(move, state=State.DONE, finished_at=time.time())
-    journal.prepared_path(move).unlink(missing_ok=True)
-
-
-async def abort(
-    backend: Backend,
-    journal: Journal,
-    move: Move,
-    step: Callable[[str], None] = lambda _: None,
-    *,
-    is_alone: bool = False,
-) -> None:
-    """Remove what has come. Only while the source owns the mailboxes: it says so. May be done again after a crash.
-    `is_alone`: the caller has its tree locked."""
-    if move.state is State.ABORTED:
-        return
-    move = await journal.save(move, only_from=ARRIVING | {State.ENDING}, state=State.ENDING)
-    step("ending")
-    async with nullcontext() if is_alone else alone_in(backend, move):
-        for name in sorted(move.names, key=len, reverse=True):
-            await _remove(backend, journal, move, name)
-            step("removed")
-    await backend.announcer.finish(intent_of(move), [])  # of a commit that came no further
-    await journal.save(move, state=State.ABORTED, finished_at=time.time())
-    journal.prepared_path(move).unlink(missing_ok=True)
-
-
-async def _remove(backend: Backend, journal: Journal, move: Move, name: MailboxName) -> None:
-    """With its tree locked."""
-    if is_nobodys(backend, name) and not _is_older(journal, move, name):
-        await backend.store.delete(name)
-
-
-# Users here may call a mailbox of theirs as one that has come was called, once it is deleted, or renamed, at the source
-
-
-def is_nobodys(backend: Backend, name: MailboxName) -> bool:
-    """Whether no mailbox of this server is called so: what the store has of it has come, or is kept."""
-    return backend.mailboxes.list.find(name) is None
-
-
-def check_is_nobodys(backend: Backend, name: MailboxName) -> None:
-    """Raises Refusal where one is."""
-    if not is_nobodys(backend, name):
-        raise Refusal(Code.IN_USE, f"{display(name)} is another mailbox here meanwhile")
-
-
-async def id_of(backend: Backend, name: MailboxName) -> str | None:
-    """What the store has under this name. Raises Refusal where it cannot tell now."""
-    try:
-        mailbox = await backend.store.open(name, "")
-    except Refusal as refusal:
-        if refusal.code is not Code.NONEXISTENT:
-            raise
-        return None
-    mailbox.close()
-    return mailbox.mailbox_id
-
-
-@asynccontextmanager
-async def alone_in(backend: Backend, move: Move) -> AsyncIterator[None]:
-    """Nobody makes, renames or removes a mailbox of its tree meanwhile. Raises Refusal(IN_USE)."""
-    if backend.announcer.is_held(intent_of(move)):  # its commit came no further
-        yield
-        return
-    async with backend.announcer.locked(move.root):
-        yield
-
-
-def left_behind(journal: Journal, root: MailboxName) -> set[MailboxName]:
-    """What is kept here of this user's mailboxes (or of shared ones) that have left, under the names that they had."""
-    owner = owner_of(root)
-    return {
-        name
-        for move in journal.moves()
-        if move.side is Side.OUT and move.state is State.DONE and owner_of(move.root) == owner
-        for name in move.names
-    }
-
-
-def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:
-    """Whether it was here before: it had moved away from here, and is kept for that move."""
-    return any(
-        other.side is Side.OUT and other.state is State.DONE and name in other.names
-        for other in journal.moves()
-        if other.id != move.id
-    )

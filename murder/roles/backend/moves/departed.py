@@ -4,7 +4,8 @@ from murder.api.store import MailboxStore
 from murder.errors import Refusal
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName
-from murder.roles.backend.moves.journal import Journal, Side, State
+from murder.roles.backend.moves.alone import ADDING_S, alone_with
+from murder.roles.backend.moves.journal import CYRUS, FROM_BACKUP, Journal, Move, Side, State
 
 
 class Departed:
@@ -36,14 +37,29 @@ class Departed:
         return MailboxEntry(name, EntryState.ACTIVE, place, self._acls[1].get(name, b""))
 
     async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
-        """Let go of what has moved away under this name, unless it is this mailbox that comes back."""
+        """Let go of what has moved away under this name, unless it is this mailbox that comes back; and of what has come as
+        that from another server, and is not there any more: else nobody could take the name. Raises Refusal."""
         for move in list(self._journal.moves()):
-            if move.side is Side.OUT and move.state is State.DONE and name in move.names:
-                try:
-                    mailbox = await self._store.open(name, "")
-                except Refusal:
-                    continue
-                is_same = mailbox.mailbox_id == mailbox_id
-                mailbox.close()
-                if not is_same:
-                    await self._store.delete(name)
+            if name not in move.names:
+                continue
+            if move.side is Side.OUT and move.state is State.DONE:
+                await self._let_go(name, mailbox_id)
+            elif move.side is Side.IN and move.state is State.COPYING and _has_a_source(move):
+                async with alone_with(self._journal, move, ADDING_S) as now:
+                    if now.state is State.COPYING:
+                        await self._let_go(name, mailbox_id)
+
+    async def _let_go(self, name: MailboxName, mailbox_id: str) -> None:
+        try:
+            mailbox = await self._store.open(name, "")
+        except Refusal:
+            return
+        is_same = mailbox.mailbox_id == mailbox_id
+        mailbox.close()
+        if not is_same:
+            await self._store.delete(name)
+
+
+def _has_a_source(move: Move) -> bool:
+    """Whether what has come is at its source too, until all of it is prepared here. A Cyrus removes it before it says so."""
+    return move.by != CYRUS and move.server != FROM_BACKUP

@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -28,16 +29,8 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.quota import Resource
-from murder.roles.backend.moves.arriving import (
-    abort,
-    alone_in,
-    check_is_nobodys,
-    check_may_come,
-    commit,
-    id_of,
-    is_nobodys,
-    taking,
-)
+from murder.roles.backend.moves.alone import BeingEnded, alone_with
+from murder.roles.backend.moves.arriving import check_may_come, taking
 from murder.roles.backend.moves.batches import with_sizes
 from murder.roles.backend.moves.cyrus_values import (
     EXPUNGED,
@@ -57,6 +50,14 @@ from murder.roles.backend.moves.cyrus_values import (
     user_in,
     values_of,
     word_of,
+)
+from murder.roles.backend.moves.ending import (
+    abort,
+    alone_in,
+    check_is_nobodys,
+    commit,
+    id_of,
+    is_nobodys,
 )
 from murder.roles.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, State
 from murder.roles.backend.moves.staged import Staged
@@ -188,13 +189,19 @@ class FromCyrus:
             await commit(self._backend, self._journal, move, self._step)
         except (Refusal, UpstreamFailure) as problem:  # the mover goes on with it
             self._log.warning("move.interrupted", move=move.id, problem=str(problem))
-        known = self._journal.find(Side.IN, move.id)
-        self._move = move = known or move
-        if (owner := owner_of(move.root)) is not None:
-            await self._backend.scripts.take_in(owner)
+            self._move = await self._leave(move)
+            return
+        self._move = self._journal.find(Side.IN, move.id) or move
         self._log.info(
             "move.taken", move=move.id, mailbox=display(move.root), messages=move.messages
         )
+
+    async def _leave(self, move: Move) -> Move:
+        """Whoever looks after moves goes on with it, though this process lives."""
+        with suppress(BeingEnded):  # somebody does so now
+            async with alone_with(self._journal, move) as now:
+                return await self._journal.save(now, process="")
+        return self._journal.find(Side.IN, move.id) or move
 
     async def told_no(self, problem: str) -> None:
         """The source has been refused something; it gives up, and says no more than that."""
@@ -206,12 +213,14 @@ class FromCyrus:
             problem=problem,
         )
         if move is not None:
-            self._move = await self._journal.save(move, problem=problem)
+            with suppress(Refusal):  # others have ended it meanwhile
+                self._move = await self._journal.save(move, only_from={move.state}, problem=problem)
 
     async def ended(self) -> None:
         """It is over; what has come and was not shown is looked after by the mover."""
         if self._move is not None and self._move.state is State.COPYING:
-            self._move = await self._journal.save(self._move, process="")
+            with suppress(Refusal):  # others have ended it meanwhile
+                await self._journal.save(self._move, only_from={State.COPYING}, process="")
         self._forget()
 
     def _holder_of(self, external: bytes) -> Move:

@@ -31,6 +31,7 @@ SETTLED_NS: Final = (
     100_000_000  # two changes so close together may look like one in the folder's time
 )
 MAX_HISTORY: Final = 2000  # finished moves remembered
+PREPARED_S: Final = 60.0  # a source that has not had it shown by then is away
 
 
 class State(Enum):
@@ -156,6 +157,13 @@ def intent_of(move: Move) -> Intent:
     return Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
 
 
+class BeingEnded(Refusal):
+    """Another connection, or another worker, shows what this move has brought, or removes it."""
+
+    def __init__(self, move: "Move") -> None:
+        super().__init__(Code.IN_USE, f"The move {move.id} is being ended: try again in a moment")
+
+
 @dataclass(frozen=True, slots=True)
 class Handed:
     """What the source told the target to show (rows with their access lists, notes without secrets, subscriptions), and the
@@ -211,6 +219,24 @@ class Journal:
         """Where the target keeps what it was told to show."""
         _check_id(move.id)
         return self.folder / f"in-{move.id}.prepared"
+
+    def lock_path(self, move: Move) -> Path:
+        """See `alone`."""
+        _check_id(move.id)
+        return self.folder / f"{move.side.value}-{move.id}.lock"
+
+    def make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def was_just_prepared(self, move: Move) -> bool:
+        """Whether its source, where that lives, is about to have it shown here, and may have let go of it by now."""
+        if move.side is not Side.IN or move.state is not State.PREPARED:
+            return False
+        try:
+            prepared_at = self.prepared_path(move).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return time.time() < prepared_at + PREPARED_S
 
     def handed(self, move: Move) -> Handed | None:
         """What the source told the target to show, while the old copy is kept."""
@@ -295,6 +321,7 @@ class Journal:
         ]
         for move in over[:-MAX_HISTORY]:
             self._path(move).unlink(missing_ok=True)
+            self.lock_path(move).unlink(missing_ok=True)
             self.forget_handed(move)
 
     def keeps(self, name: MailboxName) -> Move | None:

@@ -12,7 +12,7 @@ from typing import Final
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
-from murder.roles.backend.moves import arriving
+from murder.roles.backend.moves.ending import abort
 from murder.roles.backend.moves.journal import (
     ARRIVING,
     CYRUS,
@@ -114,7 +114,7 @@ class LooseEnds:
         if fate.state == State.ABORTED.value or is_unknown:
             kept = self._journal.find(Side.IN, move.id)
             if kept is not None and kept.state in ARRIVING:
-                await arriving.abort(self._backend, self._journal, kept, self._step)
+                await abort(self._backend, self._journal, kept, self._step)
                 self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
         elif fate.state in ("", State.REMOVED.value, State.UNDONE.value):
             self._log.warning(

@@ -20,9 +20,10 @@ from murder.model.name import MailboxName, display, is_below, no_such_mailbox
 from murder.net.frames import FrameChannel
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.hierarchy.intent import is_alive, this_process
-from murder.roles.backend.moves import arriving
+from murder.roles.backend.moves.alone import BeingEnded
 from murder.roles.backend.moves.arriving import Arriving, Restorer
 from murder.roles.backend.moves.compare import Compared
+from murder.roles.backend.moves.ending import abort, commit
 from murder.roles.backend.moves.from_cyrus import FromCyrus
 from murder.roles.backend.moves.journal import (
     ABORTABLE,
@@ -345,7 +346,7 @@ class Mover:
                     Code.CANNOT,
                     f"The move {move.id} is {move.state.value}: only {move.server} can end it",
                 )
-            await arriving.abort(self.backend, self.journal, move)
+            await abort(self.backend, self.journal, move)
         ended = self.journal.find(Side.IN, move.id)
         assert ended is not None
         return ended
@@ -359,7 +360,7 @@ class Mover:
             raise Refusal(Code.IN_USE, f"The move {move.id} is under way")
         if move.state is State.COPYING:
             move = await self.journal.save(move, only_from=ARRIVING, state=State.PREPARED)
-        await arriving.commit(self.backend, self.journal, move)
+        await commit(self.backend, self.journal, move)
         return self.journal.find(Side.IN, move.id) or move
 
     async def take(
@@ -417,14 +418,14 @@ class Mover:
         """A Cyrus backend has broken off. Told to show what it sent, we go on; else it goes only when the master says
         that the source has taken it back, for the source may have removed it."""
         if move.state is State.PREPARED:
-            await arriving.commit(self.backend, self.journal, move)
+            await commit(self.backend, self.journal, move)
             return
         if move.state is not State.COPYING or self.backend.master is None:
             return
         entry = await self.backend.master.find(move.root)
         if entry is not None and entry.is_active and entry.server != self.backend.server_name:
             ending = await self.journal.save(move, only_from={State.COPYING}, state=State.ENDING)
-            await arriving.abort(self.backend, self.journal, ending)
+            await abort(self.backend, self.journal, ending)
             self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
 
     async def _look_after(self, move: Move, coming: Sequence[Move] | None = None) -> None:
@@ -436,15 +437,24 @@ class Mover:
         except Exception as error:  # noqa: BLE001 - the end of a round of a task
             self._log.error("move.crashed", move=move.id, exc_info=error)
 
-    async def _look_at(self, move: Move, coming: Sequence[Move]) -> None:
-        if move.side is Side.IN:
-            if move.state is State.COMMITTED:  # the master has not been told
-                await arriving.commit(self.backend, self.journal, move)
+    async def _look_at_arriving(self, move: Move) -> None:
+        with contextlib.suppress(BeingEnded):  # who is at it lives
+            # shown, and the master has not been told
+            if move.state is State.COMMITTED or self._is_shown(move):
+                await commit(self.backend, self.journal, move)
             elif move.state is State.ENDING:
-                await arriving.abort(self.backend, self.journal, move)
+                await abort(self.backend, self.journal, move)
             elif move.by == CYRUS and not is_alive(move.process):
                 await self._look_at_cyrus(move)
-            return
+
+    def _is_shown(self, move: Move) -> bool:
+        """Of a restore, whose end nobody may ask for again: only that could not be written down."""
+        is_prepared = move.server == FROM_BACKUP and move.state is State.PREPARED
+        return is_prepared and self.backend.mailboxes.find(move.root) is not None
+
+    async def _look_at(self, move: Move, coming: Sequence[Move]) -> None:
+        if move.side is Side.IN:
+            return await self._look_at_arriving(move)
         if move.state in RUNNING:
             if move.id not in self._running and not is_alive(move.process):
                 await self._take_over(move.id)

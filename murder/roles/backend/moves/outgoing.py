@@ -27,6 +27,7 @@ from murder.model.message import MAX_UID, Message, ModSeq, Uid
 from murder.model.name import MailboxName, display, no_such_mailbox, owner_of
 from murder.model.seqset import Ranges, compress, holds
 from murder.roles.backend.changes.news import Kind, News
+from murder.roles.backend.hierarchy.intent import tree_of
 from murder.roles.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.roles.backend.moves.compare import digest_of, numbers_of
 from murder.roles.backend.moves.journal import Journal, Move, State, intent_of
@@ -383,6 +384,7 @@ class Outgoing:
         began = time.monotonic()
         await self._backend.announcer.hold(intent_of(self.move))
         try:
+            self._let_others_first()
             rows = self._rows()
             await self._save(state=State.STOPPED, names=tuple(row.name for row in rows))
             await freeze(self._backend, [row.name for row in rows], True)
@@ -396,6 +398,15 @@ class Outgoing:
         await self._save(state=State.HANDING)
         await self.hand_over()
         await self.finished(time.monotonic() - began)
+
+    def _let_others_first(self) -> None:
+        """What comes to the locked tree and is prepared waits for that lock, and its mailboxes are nowhere until it has it:
+        as long as this move may wait for *its* target. Raises Refusal(IN_USE)."""
+        tree = tree_of(self.move.root)
+        for other in self._journal.moves():
+            if tree_of(other.root) == tree and self._journal.was_just_prepared(other):
+                coming = f"The move {other.id} of {display(other.root)} is about to end here"
+                raise Refusal(Code.IN_USE, f"{coming}: this one goes on behind it")
 
     async def finished(self, stop_s: float = 0.0) -> None:
         """It is over; what has left is kept for a while."""

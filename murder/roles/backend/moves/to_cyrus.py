@@ -237,7 +237,8 @@ class CyrusTarget:
         }
         if box.since is not None:  # the records are those that have changed since
             fields.update(SINCE_MODSEQ=box.since, SINCE_CRC=0, SINCE_CRC_ANNOT=0)
-        fields["RECORD"] = list(box.records.values())
+        # in the order of UIDs: a try that came no further may have left some, and others have changed since
+        fields["RECORD"] = [record for _, record in sorted(box.records.items())]
         await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + format_value(fields))
         box.records, box.since = {}, box.told["HIGHESTMODSEQ"]
 

@@ -168,7 +168,7 @@ class Comparer:
                 self._aside[entry.name] = resting
             known = theirs.pop(entry.name, None)
             if resting is not None and known is not None:
-                await self._master.delete(entry.name)
+                await self._delete(entry.name)
             # the master knows what rests since it was deleted
             if entry.is_active and resting is None:
                 await self._check_ours(entry, known, done)
@@ -204,7 +204,7 @@ class Comparer:
             if self._mailboxes.find(entry.name) != present:  # changed by another worker meanwhile
                 self.owe([entry.name])
         except Refusal as refusal:
-            self._log.error("resync.refused", mailbox=display(entry.name), problem=refusal.text)
+            self._refused(entry.name, refusal)
             done.conflicts.append(entry.name)
 
     async def _conflict(
@@ -242,11 +242,8 @@ class Comparer:
             present = await self._master.find(row.name)
             if present is None or present.server != self._server:
                 continue
-            try:
-                await self._master.delete(row.name)
+            if await self._delete(row.name):
                 done.removed.append(row.name)
-            except Refusal as refusal:
-                self._log.error("resync.refused", mailbox=display(row.name), problem=refusal.text)
 
     async def _bring_back(self, name: MailboxName, done: Comparison) -> bool:
         """The master names this server for a mailbox that is not here: it may rest in quarantine."""
@@ -261,8 +258,25 @@ class Comparer:
         )
         present = self._mailboxes.find(name)
         if present is not None:  # with the rights that it has here
-            await self._master.activate(name, present.raw_location, present.raw_acl)
+            try:
+                await self._master.activate(name, present.raw_location, present.raw_acl)
+            except Refusal as refusal:
+                self._refused(name, refusal)
+                done.conflicts.append(name)
         return True
+
+    async def _delete(self, name: MailboxName) -> bool:
+        """At the master; whether it has done so. Raises UpstreamFailure."""
+        try:
+            await self._master.delete(name)
+        except Refusal as refusal:
+            self._refused(name, refusal)
+            return False
+        return True
+
+    def _refused(self, name: MailboxName, refusal: Refusal) -> None:
+        """The master says no to this one: the others are compared."""
+        self._log.error("resync.refused", mailbox=display(name), problem=refusal.text)
 
     def quarantined(self) -> list[Resting]:
         """For `murder ctl conflicts`: what rests here."""

@@ -15,7 +15,7 @@ from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import DELETED_ROOT, USER_ROOT, MailboxName, display, is_deleted, owner_of
 from murder.net.turns import line_up
 from murder.roles.backend.hierarchy.announce import Announcer
-from murder.roles.backend.hierarchy.intent import tree_of
+from murder.roles.backend.hierarchy.intent import CHANGES_STORE, parse_intent, tree_of
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.change import PutEntry
@@ -49,14 +49,20 @@ def need_places(store: NeedsPlace, mailbox_list: MailboxList) -> None:
 
 def _settled(mailbox_list: MailboxList) -> Iterator[MailboxEntry]:
     """Mailboxes that the store has: nothing that a crash has left on its way."""
-    busy, walk = mailbox_list.intents(), mailbox_list.walk
+    busy, walk = _being_changed(mailbox_list), mailbox_list.walk
     # shared mailboxes stand before those of users and behind, those of domains behind all, what was deleted (and may rest
     # with others' mail) before most; of many some are looked at
     walks = walk(), walk(after=DELETED_ROOT + b".\xff"), walk(USERS), walk(after=USERS + b"\xff")
     for entry in chain.from_iterable(islice(rows, AT_ONCE) for rows in walks):
-        is_whole = entry.is_active and tree_of(entry.name) not in busy
+        is_whole = entry.is_active and entry.name not in busy
         if is_whole and not is_deleted(entry.name):
             yield entry
+
+
+def _being_changed(mailbox_list: MailboxList) -> set[MailboxName]:
+    """What the store may have, or not have, of what has been begun: all else in the same tree it has."""
+    begun = map(parse_intent, mailbox_list.intents().values())
+    return {name for intent in begun if intent.operation in CHANGES_STORE for name in intent.names}
 
 
 class Matcher:

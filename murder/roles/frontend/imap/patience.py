@@ -23,6 +23,10 @@ class Patience:
         self._ends = dialogue.loop.time() + longest_s
         self._pause_s = FIRST_PAUSE_S
 
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self._ends - self._dialogue.loop.time())
+
     async def pause(self) -> bool:
         """A little, each time longer. False where there is no more."""
         if self._dialogue.loop.time() >= self._ends or self._dialogue.connection.is_lost:

@@ -5,7 +5,7 @@ once more: each may happen twice without harm.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
@@ -14,11 +14,15 @@ from murder.model.name import MAX_NAME_OCTETS, MailboxName
 from murder.roles.mupdate.remote.link import Link, Target
 from murder.roles.mupdate.remote.masters import Masters
 from murder.session.mupdate_client import Event, Rows, is_answer
-from murder.wire.mupdate import LISTS, UNAVAILABLE, Kind, Response, Verb
+from murder.wire.mupdate import LISTS, UNAVAILABLE, Banner, Kind, Response, Verb
 
 MAX_LIST_ROWS: Final = 10_000_000  # of a LIST: several times the largest murder known
 MAX_LIST_OCTETS: Final = 1 << 30  # and of that; a million rows have 120 MiB
 MAX_ROWS: Final = 16  # of any other answer: a FIND has one
+
+
+class _UnknownError(Exception):
+    """The master that is connected now has no such command."""
 
 
 class _Pending:
@@ -98,11 +102,11 @@ class MasterClient:
     async def force(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         """As `activate`, whoever has it now: for administrators. At a Cyrus master every ACTIVATE is that. Raises
         Refusal, UpstreamFailure."""
-        link = self._link
-        if link is None or link.is_lost:
-            link = await self._connect()
-        verb = Verb.FORCE if link.banner.force else Verb.ACTIVATE
-        _, answer = await self._command(verb, name, raw_location, raw_acl)
+        args = name, raw_location, raw_acl
+        try:
+            _, answer = await self._command(Verb.FORCE, *args, knows=lambda banner: banner.force)
+        except _UnknownError:
+            _, answer = await self._command(Verb.ACTIVATE, *args)
         if answer.kind is not Kind.OK:
             raise _refusal(Code.CANNOT, answer, name)
 
@@ -151,37 +155,28 @@ class MasterClient:
         """The master's rows of a mailbox and of all below it, reserved ones too, in its order, without their access lists,
         which may be long. None where it does not know the command (Cyrus): its whole list is too long to be asked for that.
         Raises UpstreamFailure."""
-        link = self._link
-        if link is None or link.is_lost:
-            link = await self._connect()
-        if not link.banner.below:
-            return None
-        entries, answer = await self._command(Verb.BELOW, name, acls=False)
-        self._check(answer)
-        return list(entries)
+        return await self._known(lambda banner: banner.below, Verb.BELOW, name, acls=False)
 
     async def heads(self, after: bytes, count: int) -> list[MailboxEntry] | None:
         """So many of its rows behind a name (b"": from the first one on), reserved ones too, in its order, without their
         access lists; fewer: that is all. None where it does not know the command (Cyrus, and an older version). Raises
         UpstreamFailure."""
-        link = self._link
-        if link is None or link.is_lost:
-            link = await self._connect()
-        if not link.banner.heads:
-            return None
-        entries, answer = await self._command(Verb.HEADS, after, b"%d" % count, acls=False)
-        self._check(answer)
-        return list(entries)
+        args = after, b"%d" % count
+        return await self._known(lambda banner: banner.heads, Verb.HEADS, *args, acls=False)
 
     async def granted(self, identifier: bytes) -> list[MailboxEntry] | None:
         """Its active rows whose access list has this identifier, or what is taken away from it. None where it does not know
         the command (Cyrus, and an older version). Raises UpstreamFailure."""
-        link = self._link
-        if link is None or link.is_lost:
-            link = await self._connect()
-        if not link.banner.granted:
+        return await self._known(lambda banner: banner.granted, Verb.GRANTED, identifier)
+
+    async def _known(
+        self, knows: Callable[[Banner], bool], verb: Verb, *args: bytes, acls: bool = True
+    ) -> list[MailboxEntry] | None:
+        """The rows of a command that not every master has; None where this one has it not."""
+        try:
+            entries, answer = await self._command(verb, *args, acls=acls, knows=knows)
+        except _UnknownError:
             return None
-        entries, answer = await self._command(Verb.GRANTED, identifier)
         self._check(answer)
         return list(entries)
 
@@ -229,11 +224,16 @@ class MasterClient:
             )
 
     async def _command(
-        self, verb: Verb, *args: bytes, acls: bool = True
+        self,
+        verb: Verb,
+        *args: bytes,
+        acls: bool = True,
+        knows: Callable[[Banner], bool] = lambda _: True,
     ) -> tuple[Sequence[MailboxEntry], Response]:
+        """Raises _UnknownError where the master that would be asked does not know the command."""
         for left in reversed(range(self._masters.tries)):
             try:
-                return await self._once(verb, *args, acls=acls)
+                return await self._once(verb, *args, acls=acls, knows=knows)
             except UpstreamFailure as failure:
                 if failure.kind is not UpstreamKind.LOST or self._closed or not left:
                     raise
@@ -245,7 +245,7 @@ class MasterClient:
         self._lost(link, link.failure(UpstreamKind.LOST, "the master does not answer"))
 
     async def _once(
-        self, verb: Verb, *args: bytes, acls: bool
+        self, verb: Verb, *args: bytes, acls: bool, knows: Callable[[Banner], bool]
     ) -> tuple[Sequence[MailboxEntry], Response]:
         if args and len(args[0]) > MAX_NAME_OCTETS and verb is not Verb.LIST:
             text = f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(args[0])}"
@@ -255,6 +255,8 @@ class MasterClient:
             link = await self._connect()
         elif self._returning is None and self._masters.is_look_due(link):
             self._returning = asyncio.get_running_loop().create_task(self._return(link))
+        if not knows(link.banner):  # each has its own: another may have been asked a moment ago
+            raise _UnknownError
         tag = link.send(verb, *args)
         pending = _Pending(tag, asyncio.get_running_loop().create_future(), verb, acls)
         if verb in LISTS:

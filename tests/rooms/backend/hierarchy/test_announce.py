@@ -308,6 +308,38 @@ async def test_a_fault_of_its_own_is_not_called_the_masters(tmp_path: Path) -> N
         assert [one["event"] for one in logged] == ["resync.failed", "resync.resumed"]
 
 
+@pytest.mark.parametrize("refuses", ["delete", "activate"])
+async def test_a_no_of_the_masters_is_told_of_its_mailbox_and_the_others_are_compared(
+    tmp_path: Path, refuses: str
+) -> None:
+    """It ended each comparison, and was called a fault of this server's own."""
+    async with murder(tmp_path) as (_, node):
+        await node.client.delete(BELOW)
+        await node.client.activate(BELOW, b"be2.test!default", ACL)
+        await node.comparer.compare()
+        (resting,) = node.comparer.quarantined()
+        await node.client.delete(BELOW)
+        if refuses == "delete":  # it has been told of what rests
+            await node.client.activate(resting.kept_as, b"be1.test!default", ACL)
+        else:  # it names this server again
+            await node.client.activate(BELOW, b"be1.test!default", ACL)
+        await node.client.delete(CHILD)
+
+        real = getattr(node.client, refuses)
+
+        async def refuse(name: bytes, *more: bytes) -> None:
+            if name in (BELOW, resting.kept_as):
+                raise Refusal(Code.CANNOT, "not now")
+            await real(name, *more)
+
+        setattr(node.client, refuses, refuse)
+        with capture_logs() as logged:
+            done = await node.comparer.compare()
+        assert done.activated == [CHILD]
+        told = [one["mailbox"] for one in logged if one["event"] == "resync.refused"]
+        assert len(told) == 1
+
+
 async def test_what_is_active_elsewhere_is_quarantined_not_deleted(tmp_path: Path) -> None:
     async with murder(tmp_path) as (_, node):
         await node.client.delete(BELOW)

@@ -5,15 +5,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 from murder.model.seqset import Ranges
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.moves.outgoing import freeze
 from murder.roles.mupdate.database.change import RemoveEntry
 from murder.session.imap_client import MAX_HELD_OCTETS
+from murder.wire.imap.command import Command
 from murder.wire.imap.mailboxes.moved import parse_view, view_in
 from murder.wire.token import Scanner
 from tests.kit.dialogue import Player
@@ -92,6 +95,63 @@ async def test_who_is_late_is_handed_over_without_the_store(tmp_path: Path) -> N
         await let_go(running)
         await running.backend.store.delete(INBOX)
         await player.play("C1: a1 NOOP\nS1: * BYE [X-MOVED $validity $_ 2 2 0] $_", keep=True)
+
+
+@pytest.mark.parametrize(
+    "command", ["COPY 1 INBOX", "STORE 1 +FLAGS.SILENT (\\Seen)", "APPEND INBOX {...}\nC1> three"]
+)
+async def test_what_was_done_for_who_uses_notify_is_answered_before_that_is_handed_over(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an answer it was begun once more at the new server, and a copy came there twice."""
+    async with playing(tmp_path) as (running, player):
+        await player.play("C1= NOTIFY SET (selected (messagenew messageexpunge))", keep=True)
+        finish = BackendImap.finish
+
+        async def leave_before(dialogue: BackendImap, command: Command, *a: Any, **k: Any) -> None:
+            await let_go(running)
+            await finish(dialogue, command, *a, **k)
+
+        def conclude(dialogue: BackendImap, command: Command, *a: Any, **k: Any) -> Any:
+            k.pop("look", None)
+            return dialogue.finish(command, *a, **k)
+
+        monkeypatch.setattr(BackendImap, "finish", leave_before)
+        monkeypatch.setattr(BackendImap, "conclude", conclude)
+        await player.play(f"C1: a1 {command}", keep=True)
+        await player.play(r"S1~ a1 OK $_", keep=True)
+        await player.play("S1~ * BYE [X-MOVED $validity $_ $_ $_ 0] $_", keep=True)
+
+
+async def test_a_search_that_is_begun_anew_elsewhere_is_not_said_to_have_ended(
+    tmp_path: Path,
+) -> None:
+    """RFC 5267 §4.3.1: others are. It had been answered but for its OK."""
+    async with playing(tmp_path) as (running, player):
+        await player.play("C1: a1 UID SEARCH RETURN (UPDATE) ALL\nS1~ a1 OK $_", keep=True)
+        (session,) = (one for one in running.backend.sessions if getattr(one, "contexts", None))
+        assert isinstance(session, BackendImap)
+        finish, finished = session.finish, list[bytes]()
+
+        async def fail_once(command: Command, *a: Any, **k: Any) -> None:
+            if finished:
+                return await finish(command, *a, **k)
+            finished.append(command.tag)
+            await let_go(running)
+            raise Refusal(Code.UNAVAILABLE, "The store has let go of it")
+
+        def conclude(command: Command, *a: Any, **k: Any) -> Any:
+            k.pop("look", None)
+            return session.finish(command, *a, **k)
+
+        cast(Any, session).finish = fail_once
+        cast(Any, session).conclude = conclude
+        await player.play("C1: a2 UID SEARCH RETURN (UPDATE) ALL", keep=True)
+        await player.play(
+            'S1: * ESEARCH (TAG "a2") $_\nS1: * NO [NOUPDATE "a1"] $_\nS1: * BYE [X-MOVED $_',
+            keep=True,
+        )
+        assert finished == [b"a2"]
 
 
 async def test_a_client_is_taken_up_with_what_it_knows(tmp_path: Path) -> None:

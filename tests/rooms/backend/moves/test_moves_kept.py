@@ -11,7 +11,7 @@ import pytest
 from murder.api import MailboxStore, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
-from murder.roles.backend.moves.arriving import abort
+from murder.roles.backend.moves.ending import abort
 from murder.roles.backend.moves.journal import ARRIVING, Move, Side, State
 from murder.roles.backend.moves.mover import Mover, _arriving
 from murder.roles.backend.moves.verify import format_handed

@@ -1,5 +1,6 @@
 """What is renamed, deleted and made anew while the tree moves arrives under the names of the end."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from murder.errors import Refusal
+from murder.errors import Code, Refusal
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, inbox_of
@@ -16,11 +17,12 @@ from murder.model.seqset import compress
 from murder.net.frames import FrameChannel
 from murder.roles.backend.moves.arriving import Arriving
 from murder.roles.backend.moves.batches import Taken, digest
-from murder.roles.backend.moves.journal import Move, Side, State
+from murder.roles.backend.moves.journal import CYRUS, FROM_BACKUP, Move, Side, State
 from murder.roles.backend.moves.outgoing import Outgoing, Pace
 from murder.wire.nodes.carry_answers import Held, Stored
 from murder.wire.nodes.carry_words import Begin, Complete, Hold, Prepare, Rows, format_request
 from tests.kit.peer import Peer
+from tests.kit.waiting import turns, until_soon
 from tests.rooms.backend.server import Running, running_backend, spool_store
 
 ROOT = inbox_of("zoe")
@@ -235,12 +237,13 @@ MINE = b"mine\r\n\r\nkept\r\n"
 
 
 @asynccontextmanager
-async def made_here(folder: Path) -> AsyncIterator[tuple[Running, Arriving]]:
-    """`a` had left this server, came back with its user's other mailboxes, and was deleted at the source; its user, who
+async def made_here(folder: Path, *, was_here: bool) -> AsyncIterator[tuple[Running, Arriving]]:
+    """`a` has come with its user's other mailboxes (back, where it `was_here`), and was deleted at the source; its user, who
     still reaches this server, has another one now, with a message."""
     async with running_backend(folder, lambda: spool_store(folder)) as one:
-        left = Move("l1", Side.OUT, ROOT, "be2.test", state=State.DONE, names=(ROOT, A))
-        await one.mover.journal.save(left)
+        if was_here:
+            left = Move("l1", Side.OUT, ROOT, "be2.test", state=State.DONE, names=(ROOT, A))
+            await one.mover.journal.save(left)
         arriving = await begun(one)
         for name, mailbox_id in ((ROOT, "root"), (A, "ida")):
             await arriving._hold(hold(name, mailbox_id))
@@ -255,16 +258,24 @@ async def made_here(folder: Path) -> AsyncIterator[tuple[Running, Arriving]]:
         await peer.close()
 
 
-async def test_what_its_user_made_here_meanwhile_is_none_of_what_has_come(tmp_path: Path) -> None:
-    """The end of the move removed it, with its mail, as deleted at the source; the list went on to show it."""
-    async with made_here(tmp_path) as (_, arriving):
+each = pytest.mark.parametrize("was_here", [True, False])
+
+
+@each
+async def test_what_its_user_made_here_meanwhile_is_none_of_what_has_come(
+    tmp_path: Path, was_here: bool
+) -> None:
+    """The end of the move removed it, with its mail, as deleted at the source; the list went on to show it. Of one that had
+    never been here, CREATE heard ALREADYEXISTS until that end."""
+    async with made_here(tmp_path, was_here=was_here) as (_, arriving):
         await arriving._prepare(Prepare([(ROOT, b"zoe\tlrswipkxtecda\t")], {}, []))
         await arriving._commit("b1")
 
 
-async def test_nor_is_it_taken_for_that_by_what_comes_late(tmp_path: Path) -> None:
+@each
+async def test_nor_is_it_taken_for_that_by_what_comes_late(tmp_path: Path, was_here: bool) -> None:
     """Its messages, its numbers, its new name, the same move again, and the end of one that is given up."""
-    async with made_here(tmp_path) as (one, arriving):
+    async with made_here(tmp_path, was_here=was_here) as (one, arriving):
         portrait = Portrait(CarriedIdentity("ida", UidValidity(7)), Uid(9), ModSeq(9))
         with pytest.raises(Refusal, match="meanwhile"):
             await arriving._keep(A, Taken([]))
@@ -279,3 +290,50 @@ async def test_nor_is_it_taken_for_that_by_what_comes_late(tmp_path: Path) -> No
         await arriving._abort("b1")
         here = {box.name: box.mailbox_id for box in await one.backend.store.mailboxes()}
         assert here[A] not in ("ida", "other") and C not in here
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        Move("c1", Side.IN, ROOT, "be2.test", names=(ROOT, A), by=CYRUS),
+        Move("c1", Side.IN, ROOT, FROM_BACKUP, names=(ROOT, A)),
+        Move("c1", Side.IN, ROOT, "be2.test", names=(ROOT, A), state=State.PREPARED),
+    ],
+    ids=["Cyrus", "restore", "prepared"],
+)
+async def test_what_may_be_nowhere_else_makes_no_room(tmp_path: Path, move: Move) -> None:
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        await one.mover.journal.save(move)
+        store = one.backend.store
+        kept = await store.create(A, "default")
+        with pytest.raises(Refusal) as refused:
+            await one.backend.announcer.create(A, b"")
+        assert refused.value.code is Code.ALREADY_EXISTS
+        assert kept.mailbox_id in {box.mailbox_id for box in await store.mailboxes()}
+
+
+async def test_a_batch_is_kept_before_room_is_made_or_not_at_all(tmp_path: Path) -> None:
+    """Else its messages were among those of the one that has the name now."""
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        arriving = await begun(one)
+        await arriving._hold(hold(ROOT, "root"))
+        await arriving._hold(hold(A, "ida"))
+        store, storing, goes_on = cast(Any, one.backend.store), asyncio.Event(), asyncio.Event()
+        receive = store.receive
+
+        async def wait(name: MailboxName, messages: Any) -> None:
+            storing.set()
+            await goes_on.wait()
+            await receive(name, messages)
+
+        store.receive = wait
+        keeping = asyncio.create_task(arriving._keep(A, Taken([])))
+        await storing.wait()
+        creating = asyncio.create_task(one.backend.announcer.create(A, b""))
+        await until_soon(lambda: one.backend.announcer.is_busy(A), "it is begun", every_s=0.01)
+        await turns(20)
+        assert (await store.open(A, "")).mailbox_id == "ida"
+        goes_on.set()
+        await keeping
+        made = await creating
+        assert made.mailbox_id != "ida" and (await store.open(A, "")).mailbox_id == made.mailbox_id

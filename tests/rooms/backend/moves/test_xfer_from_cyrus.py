@@ -6,11 +6,16 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
+import pytest
+
+from murder.errors import Code, Refusal
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.roles.backend.moves import mover
 from murder.roles.backend.moves.journal import Move, Side, State
-from tests.kit.waiting import until_soon
+from tests.kit.waiting import turns, until_soon
 from tests.rooms.backend.server import Running, config_in, running_backend, spool_store
 
 ROOT = MailboxName(b"user.zoe")
@@ -233,6 +238,39 @@ async def test_the_push_may_come_over_another_connection(tmp_path: Path) -> None
         async with source_at(one) as source:
             await source.push(b"user/zoe/sub", b"user/zoe")
         assert len(await shown(one, b"user.zoe")) == 2
+
+
+async def test_what_was_pushed_and_could_not_be_shown_is_shown_though_its_source_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for the next MUPDATEPUSH, or for the next start."""
+    monkeypatch.setattr(mover, "LOOK_EVERY_S", 0.02)
+    async with backend_in(tmp_path) as one, source_at(one) as source:
+        await send_all(source)
+        announcer = cast(Any, one.backend.announcer)
+        commit, refused = announcer.commit, list[bool]()
+
+        async def refuse_once(changes: Sequence[object]) -> None:
+            if not refused:
+                refused.append(True)
+                raise Refusal(Code.UNAVAILABLE, "The mailbox list cannot be written")
+            await commit(changes)
+
+        announcer.commit = refuse_once
+        await source.push(b"user/zoe")
+        assert refused
+        await until(one, State.DONE)
+        assert len(await shown(one, b"user.zoe")) == 2
+
+        async def script() -> bool:
+            return await one.backend.scripts.active("zoe") == ("my", b"keep;")
+
+        async with asyncio.timeout(20):
+            while not await script():
+                await turns(5)
+        await source.push(b"user/zoe/sub")  # it knows of no end
+        assert (await source.ask(b"SYNCAPPLY SOMETHING %()"))[-1].startswith(b"NO")
+        assert arriving(one)[-1].state is State.DONE
 
 
 async def test_what_is_wrong_is_refused(tmp_path: Path) -> None:

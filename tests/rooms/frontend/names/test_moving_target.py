@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, no_such_mailbox
 from murder.roles.backend.moves.outgoing import freeze
@@ -32,6 +33,7 @@ class Move:
         self._raw_acl = row.raw_acl
         self._raw_location = row.raw_location
         self.refused = asyncio.Event()  # somebody has met the stop
+        self.locator = cluster.frontends[0].frontend.locator
 
     async def stop(self) -> None:
         await freeze(self.old, [BOX], True)
@@ -171,4 +173,24 @@ async def test_what_takes_longer_to_move_than_one_waits_is_not_said_to_be_nowher
 
         monkeypatch.setattr(Patience, "pause", has_none_left)
         said = (await peer.ask(command)).splitlines()[-1]
+        assert said.startswith(b"t NO [UNAVAILABLE] "), said
+
+
+async def test_a_master_that_says_nothing_is_not_waited_for_longer_than_the_command_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend had waited for it already, and refused for that; then the frontend waited as long once more."""
+    async with moving(tmp_path) as (move, peer):
+
+        async def say_nothing(_: float) -> None:
+            await asyncio.Event().wait()
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise UpstreamFailure(UpstreamKind.TIMEOUT, "master.test", "no answer in 30 s")
+
+        monkeypatch.setattr(Patience.__init__, "__defaults__", (0.1,))
+        monkeypatch.setattr(move.old.announcer, "set_acl", refuse)
+        monkeypatch.setattr(move.locator, "_ping", say_nothing)
+        async with asyncio.timeout(20):
+            said = (await peer.ask("SETACL shared/box bob lr")).splitlines()[-1]
         assert said.startswith(b"t NO [UNAVAILABLE] "), said

@@ -252,3 +252,42 @@ async def test_a_master_that_says_much_before_it_lets_in_is_left(before: bytes) 
             await open_link(Target("127.0.0.1", port, user="ana", password="x"))
     assert caught.value.kind is UpstreamKind.PROTOCOL
     assert MAX_BEFORE_LOGIN < 1000
+
+
+class OlderAfterwards:
+    """A master that knows all words, and is gone at the first; behind it an older one, which knows none of them."""
+
+    def __init__(self) -> None:
+        self.said: list[bytes] = []
+        self._is_first = True
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_first, self._is_first = self._is_first, False
+        words = b"* BELOW\r\n* HEADS\r\n* GRANTED\r\n* FORCE\r\n" if is_first else b""
+        writer.write(b"* AUTH PLAIN\r\n" + words + b'* OK MUPDATE "m" "other" "0" "(master)"\r\n')
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                tag, verb, *_ = line.split()
+                if verb != b"AUTHENTICATE" and is_first:
+                    break
+                self.said.append(verb)
+                writer.write(b"%b OK done\r\n" % tag)
+        writer.close()
+
+
+@pytest.mark.parametrize("asks", ["below", "heads", "granted", "force"])
+async def test_an_older_master_is_not_asked_what_only_the_one_before_it_knew(asks: str) -> None:
+    """The command was lost with the newer one, and sent once more: to a master that calls it bad."""
+    master = OlderAfterwards()
+    server = await asyncio.start_server(master.serve, "127.0.0.1", 0)
+    port = int(server.sockets[0].getsockname()[1])
+    client = MasterClient(Target("127.0.0.1", port, None, "murder", "secret", 5, 5))
+    args: dict[str, tuple[object, ...]] = {
+        "heads": (b"", 1),
+        "force": (b"user.ana", b"be1!p", b""),
+    }
+    assert await getattr(client, asks)(*args.get(asks, (b"user.ana",))) is None
+    verbs = [verb for verb in master.said if verb != b"AUTHENTICATE"]
+    assert verbs == ([b"ACTIVATE"] if asks == "force" else [])
+    await client.close()
+    server.close()

@@ -43,7 +43,7 @@ class Listener(Protocol):
 
     async def flush(self) -> None: ...
 
-    async def updates(self, *, removals: bool) -> bytes:
+    async def updates(self, *, removals: bool, leaves: bool = False) -> bytes:
         """What has changed in the selected mailbox, as responses."""
         ...
 
@@ -89,10 +89,6 @@ class Notifier:
         return self._task is not None
 
     @property
-    def listens(self) -> bool:
-        return self.idling or self.between
-
-    @property
     def rests(self) -> bool:
         """Whether it neither tells anything nor waits for anything, as behind an IDLE."""
         return not (self.idling or self.between or self._task is not None)
@@ -125,7 +121,7 @@ class Notifier:
         try:
             await line_up()  # one message may be news for a hundred sessions
             while self._has_news() and not dialogue.is_closing:
-                dialogue.send(await dialogue.updates(removals=self._may_remove))
+                dialogue.send(await dialogue.updates(removals=self._may_remove, leaves=True))
                 if self.beside is not None:
                     await self.beside.tell()
                 await dialogue.flush()

@@ -4,6 +4,8 @@ While it moves it is nowhere for some hundredths of a second, and its old backen
 at hand waits, and goes to the new one.
 """
 
+import asyncio
+
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.name import ancestors_of
@@ -36,15 +38,21 @@ async def find_target(
 async def has_moved(
     dialogue: FrontendImap, external: bytes, old: str, refused: Code, patience: Patience
 ) -> bool:
-    """Whether what its backend refused may be tried again elsewhere: the mailbox has left that, or is about to."""
+    """Whether what its backend refused may be tried again elsewhere: the mailbox has left that, or is about to. No longer
+    than the command may wait: a master that is away, which may be why it was refused, says nothing of it."""
     if (
         refused not in (Code.IN_USE, Code.TRY_CREATE, Code.NONEXISTENT, Code.UNAVAILABLE)
         or not await patience.pause()
     ):
         return False
+    name = dialogue.name_of(external)
     try:
-        await dialogue.catch_up()
-        return (await dialogue.find(dialogue.name_of(external))).server != old
+        async with asyncio.timeout(patience.left_s):
+            await dialogue.catch_up()
+            return (await dialogue.find(name)).server != old
+    except TimeoutError:
+        known = dialogue.frontend.locator.known(name)
+        return known is not None and known.server != old
     except Refusal:
         return False
     except UpstreamFailure as failure:
