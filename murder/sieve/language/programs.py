@@ -95,8 +95,7 @@ def _filter(machine: Machine, call: Call) -> Suspended:
     if octets is None:
         return False
     message = Message(octets)
-    for _ in message.read():
-        yield None
+    yield from machine.reading(message)
     machine.edit(message)
     return True
 

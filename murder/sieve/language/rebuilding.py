@@ -93,8 +93,7 @@ def _replace_all(machine: Machine, call: Call, new: bytes) -> Suspended:
 def _read(machine: Machine, octets: bytes) -> Suspended:
     """From here on the message is this one."""
     message = Message(octets)
-    for _ in message.read():
-        yield None
+    yield from machine.reading(message)
     machine.edit(message)
 
 

@@ -313,16 +313,20 @@ class Machine:
 
     def _read(self) -> Suspended:
         """The message's header, before anything else."""
-        for _ in self.message.look():
+        yield from self.reading(self.message)
+
+    def reading(self, message: Message) -> Suspended:
+        """Read the header of a message, which may be large, or all of it."""
+        for _ in message.look():
             self.looked_at(LOOK_OCTETS)
             yield None
-        if self.message.header_size > LARGE_HEADER:
-            self.looked_at(self.message.header_size)
-            yield LongWork(lambda: deque(self.message.read(), 0))
-        for _ in self.message.read():
+        if message.header_size > LARGE_HEADER:
+            self.looked_at(message.header_size)
+            yield LongWork(lambda: deque(message.read(), 0))
+        for _ in message.read():
             self.charge(FIELDS_AT_ONCE)
             yield None
-        if self.message.is_cut:
+        if message.is_cut:
             self.note(f"the message has more than {MAX_FIELDS} header fields")
 
     def note(self, text: str) -> None:
