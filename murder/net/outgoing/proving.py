@@ -27,7 +27,7 @@ _OF_A_TICKET: Final = (
 )
 CURES: Final[Mapping[str, str]] = {  # of a refusal, by what was shown
     GSSAPI: _OF_A_TICKET % "backend.proxies (Cyrus: proxyservers)",
-    "plain": "is proxy_user named in its backend.proxies (Cyrus: proxyservers), and is that his password there?",
+    "plain": "is proxy_user named in its backend.proxies (Cyrus: proxyservers), and is that its password there?",
     MASTER: _OF_A_TICKET % "mupdate.users (Cyrus: admins)",
 }
 _CODE: Final = re.compile(rb"\[([A-Z-]+)")
