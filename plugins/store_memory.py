@@ -26,7 +26,9 @@ from murder.api import (
     hookimpl,
 )
 from murder.errors import Code, Refusal
+from murder.kit.flags import too_many
 from murder.model.carried import CarriedIdentity, Held, Portrait
+from murder.model.flag import fits_message, is_keyword
 from murder.model.message import (
     MAX_UID,
     Changes,
@@ -249,7 +251,10 @@ class MemoryMailbox:
     ) -> Stored:
         box = self._box
         done, modified, modseq = [], [], None
-        for uid in sorted(set(uids) & box.kept.keys()):
+        chosen = sorted(set(uids) & box.kept.keys())
+        for uid in chosen:  # all of it, or nothing
+            changed_flags(box.kept[uid].message.flags, change, flags)
+        for uid in chosen:
             kept = box.kept[uid]
             if unchanged_since is not None and kept.message.modseq > unchanged_since:
                 modified.append(uid)
@@ -572,16 +577,19 @@ class MemoryStore:
 def changed_flags(
     before: frozenset[str], change: FlagChange, flags: frozenset[str]
 ) -> frozenset[str]:
-    """The flags after a STORE; keywords keep the spelling they have."""
+    """The flags after a STORE; keywords keep the spelling they have. Raises Refusal(LIMIT): see `kit.flags`."""
     known = {flag.lower(): flag for flag in before}
     named = {known.get(flag.lower(), flag) for flag in flags}
     match change:
         case FlagChange.ADD:
-            return before | named
+            after = before | named
         case FlagChange.REMOVE:
-            return before - named
+            after = before - named
         case FlagChange.REPLACE:
-            return frozenset(named)
+            after = frozenset(named)
+    if len(after) > len(before) and not fits_message([flag for flag in after if is_keyword(flag)]):
+        raise too_many()
+    return after
 
 
 def _described(box: _Box) -> StoredMailbox:

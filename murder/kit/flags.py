@@ -1,6 +1,12 @@
 """What a STORE asks for, applied to the flags of one message after the other."""
 
 from murder.api import FlagChange
+from murder.errors import Code, Refusal
+from murder.model.flag import (
+    MAX_KEYWORD_OCTETS_OF_MESSAGE,
+    MAX_KEYWORDS_OF_MESSAGE,
+    fits_message,
+)
 
 
 class FlagEdit:
@@ -21,6 +27,8 @@ class FlagEdit:
                 return self._bits
 
     def keywords(self, before: str) -> str:
+        """Raises Refusal(LIMIT) where they would be more than one message may have; what has more already, from elsewhere,
+        keeps it."""
         had = set(before.split())
         match self._change:
             case FlagChange.ADD:
@@ -29,4 +37,15 @@ class FlagEdit:
                 after = had - self._keywords
             case FlagChange.REPLACE:
                 after = self._keywords
+        if len(after) > len(had) and not fits_message(after):
+            raise too_many()
         return " ".join(sorted(after))
+
+
+def too_many() -> Refusal:
+    """Of keywords, for one message."""
+    return Refusal(
+        Code.LIMIT,
+        f"A message has at most {MAX_KEYWORDS_OF_MESSAGE} keywords, "
+        f"of {MAX_KEYWORD_OCTETS_OF_MESSAGE} octets together",
+    )

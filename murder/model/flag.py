@@ -4,7 +4,7 @@ RFC 3501 §2.3.2, RFC 5788 (keywords). Flags are compared without regard to case
 in the RFC, a keyword as it was first written. Knows no octets of a protocol.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import Final
 
@@ -22,6 +22,8 @@ _ORDER: Final[Mapping[str, int]] = {flag: at for at, flag in enumerate((RECENT, 
 
 MAX_KEYWORD_OCTETS: Final = 255  # the longest registered has 25
 MAX_KEYWORDS_OF_MESSAGE: Final = 128  # Cyrus' MAX_USER_FLAGS, there for a whole mailbox
+# of all of them together: 128 of the longest registered ones fit
+MAX_KEYWORD_OCTETS_OF_MESSAGE: Final = 4096
 
 
 def canonical(flag: str) -> str | None:
@@ -34,6 +36,12 @@ def canonical(flag: str) -> str | None:
 def is_keyword(flag: str) -> bool:
     """Whether users choose it: it is none of the system's."""
     return not flag.startswith("\\")
+
+
+def fits_message(keywords: Collection[str]) -> bool:
+    """Whether one message may have all of these: whoever lists a mailbox is told them of each message."""
+    octets = sum(map(len, keywords)) + len(keywords)
+    return len(keywords) <= MAX_KEYWORDS_OF_MESSAGE and octets <= MAX_KEYWORD_OCTETS_OF_MESSAGE
 
 
 def in_order(flags: Iterable[str]) -> list[str]:

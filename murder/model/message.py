@@ -3,10 +3,12 @@
 Knows no octets of any protocol and no store.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, NewType
+from itertools import accumulate
+from typing import Final, NamedTuple, NewType
 
 Uid = NewType("Uid", int)  # 1 .. 2**32 - 1, RFC 3501 §2.3.1.1
 SeqNum = NewType("SeqNum", int)  # 1 .. EXISTS
@@ -49,6 +51,25 @@ class Flagged(NamedTuple):
     uid: Uid
     flags: frozenset[str]
     modseq: ModSeq
+
+
+MANY_FLAGS: Final = 4000  # told in one go: a millisecond or two where each set is another
+
+
+def portion(messages: Sequence[Message | Flagged], most: int = MANY_FLAGS) -> int:
+    """How many of the first of these have no more flags than that together: one at least, where there are any."""
+    ends = list(accumulate([len(message.flags) for message in messages]))
+    if not ends or ends[-1] <= most:
+        return len(ends)
+    return max(1, bisect_right(ends, most))
+
+
+def portions(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """All of them, so that none is much work to tell."""
+    while messages:
+        size = portion(messages)
+        yield messages[:size]
+        messages = messages[size:]
 
 
 @dataclass(frozen=True, slots=True)

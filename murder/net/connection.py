@@ -80,6 +80,11 @@ class _Crowd:
     waiting = 0
 
 
+def is_crowded() -> bool:
+    """Whether many peers do not take what they were written."""
+    return _Crowd.waiting >= CROWD
+
+
 _ENDED: Final = Ended()
 _NOT_YET: Final = Ended()
 _GONE: Final = Gone()

@@ -18,11 +18,13 @@ from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax
 from murder.net.bulk import BULK_OCTETS, took_much
-from murder.net.connection import STUCK_WRITE_S, Connection
+from murder.net.connection import STUCK_WRITE_S, Connection, is_crowded
 from murder.net.sweep import NOWHERE, here
 from murder.net.turns import LATE_TURN_S, TURN_S, line_up, share_of, stand_in_line
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
+# the same where many peers take nothing: what so many send, each a message most likely, goes to a few servers
+HELD_IN_CROWD_OCTETS: Final = 32 * 1024
 HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
 # one read may bring more; who sends that ahead of their login goes
 MOST_BEFORE_LOGIN_OCTETS: Final = 64 * 1024
@@ -128,7 +130,8 @@ class Dialogue(ABC):
         else:
             held = self.session.held
         # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
-        if held > (self.held_octets if self.activity_counts else HELD_BEFORE_LOGIN_OCTETS):
+        most = self.held_octets if self.activity_counts else HELD_BEFORE_LOGIN_OCTETS
+        if held > most or (held > HELD_IN_CROWD_OCTETS and is_crowded()):
             self.connection.pause_reading()
             if held > MOST_BEFORE_LOGIN_OCTETS and not self.activity_counts:
                 self.session.take_rest()

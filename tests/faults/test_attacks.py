@@ -222,6 +222,13 @@ WATCHED: Final = {
     ),
     "a thousand keywords on a message": (
         "rooms/backend/test_fair_turns.py::test_a_session_keeps_no_long_forms_of_flags",
+        "rooms/backend/test_limits.py::test_keywords_of_a_message",
+        "rooms/backend/mail/test_fetch_cost.py::"
+        "test_flags_of_messages_with_many_keywords_are_told_a_part_at_a_time",
+    ),
+    "the flags of a mailbox that hundreds have selected turned": (
+        "rooms/backend/mail/test_updates.py::test_few_sessions_look_at_a_large_mailbox_at_a_time",
+        "rooms/backend/mail/test_updates.py::test_what_is_told_later_is_told_as_it_is_then",
     ),
     "thousands of application passwords": (
         "rooms/auth/test_app_passwords.py::test_thousands_are_read_in_turns_and_once_for_all_who_wait",

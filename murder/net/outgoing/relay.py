@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
-from murder.net.bulk import BULK_OCTETS, took_much, write_much
+from murder.net.bulk import BULK_OCTETS, SLICE_OCTETS, took_much, write_much
 from murder.net.outgoing.exchange import (
     LASTING,
     MAX_COLLECTED,
@@ -379,13 +379,15 @@ class ImapUpstream(PassesOn):
                 self._own = None
 
     async def _write_piece(self, octets: bytes) -> None:
-        if self.is_lost:
-            return
-        self.write(octets)
-        try:
-            await self.drain()
-        except UpstreamFailure:
-            self.connection.abort()  # who waits for the answer hears of it
+        """In slices, as `write_much`, each of them when the one before is taken."""
+        for at in range(0, len(octets), SLICE_OCTETS):
+            if self.is_lost:
+                return
+            self.write(octets[at : at + SLICE_OCTETS])
+            try:
+                await self.drain()
+            except UpstreamFailure:
+                self.connection.abort()  # who waits for the answer hears of it
 
     def _collect(self, octets: bytes) -> None:
         """Responses to an own command, for one turn; what is left waits, and nothing is read meanwhile."""

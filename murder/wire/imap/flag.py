@@ -5,15 +5,19 @@ from typing import Final
 
 from murder.model.flag import (
     MAX_KEYWORD_OCTETS,
+    MAX_KEYWORD_OCTETS_OF_MESSAGE,
     MAX_KEYWORDS_OF_MESSAGE,
     RECENT,
     SYSTEM_FLAGS,
     canonical,
+    fits_message,
     in_order,
+    is_keyword,
 )
 from murder.wire.token import Scanner
 
 MAX_WORDS: Final = 1000  # of one list, with those that are named again: about a millisecond
+FEW: Final = MAX_KEYWORD_OCTETS_OF_MESSAGE // (MAX_KEYWORD_OCTETS + 1)  # they fit in any case
 
 
 # flag = "\Answered" / "\Flagged" / "\Deleted" / "\Seen" / "\Draft" / flag-keyword / flag-extension
@@ -84,6 +88,9 @@ def _checked(scanner: Scanner, start: int, flags: dict[str, str]) -> frozenset[s
     if len(flags) > MAX_KEYWORDS_OF_MESSAGE + len(SYSTEM_FLAGS):
         scanner.at = start
         raise scanner.bad(f"at most {MAX_KEYWORDS_OF_MESSAGE} keywords")
+    if len(flags) > FEW and not fits_message([flag for flag in flags if is_keyword(flag)]):
+        scanner.at = start
+        raise scanner.bad(f"keywords of at most {MAX_KEYWORD_OCTETS_OF_MESSAGE} octets together")
     return frozenset(flags.values())
 
 

@@ -44,6 +44,32 @@ S1: a5 BAD $_
     )
 
 
+async def test_keywords_of_a_message(tmp_path: Path) -> None:
+    few, more = (" ".join(f"{word}{number}" for number in range(64)) for word in "ab")
+    long = " ".join(f"{number:03}{'x' * 80}" for number in range(40))
+    await play(
+        tmp_path,
+        f"""
+C1= LOGIN ana secret
+C1: a0 APPEND INBOX {{3+}}
+C1: abc
+S1: a0 OK $_
+C1= SELECT INBOX
+C1= STORE 1 +FLAGS.SILENT ({few})
+C1= STORE 1 +FLAGS.SILENT ({more} \\Seen)
+C1: a1 STORE 1 +FLAGS.SILENT (c1)
+S1: a1 NO [LIMIT] A message has at most 128 keywords, of 4096 octets together$_
+C1: a2 STORE 1 +FLAGS.SILENT (a1 b2 \\Flagged)
+S1: a2 OK $_
+C1= STORE 1 FLAGS.SILENT ({long})
+C1: a3 STORE 1 +FLAGS.SILENT ({long.replace("x", "y")})
+S1: a3 NO [LIMIT] $_
+C1: a4 STORE 1 +FLAGS.SILENT ({long} {long.replace("x", "y")})
+S1: a4 BAD $_
+""",
+    )
+
+
 async def test_mailboxes_and_levels(tmp_path: Path) -> None:
     await play(
         tmp_path,

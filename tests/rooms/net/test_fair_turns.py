@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from murder.errors import BadSyntax
+from murder.net import connection, takeover
 from murder.net import dialogue as pump
-from murder.net import takeover
 from murder.net.connection import INFLATE_OCTETS, WRITE_HIGH_OCTETS, Connection
-from murder.net.dialogue import HELD_OCTETS, Dialogue
+from murder.net.dialogue import HELD_IN_CROWD_OCTETS, HELD_OCTETS, Dialogue
 from murder.net.frames import FrameChannel
 from murder.net.turns import LATE_TURN_S, TURN_S, Turn
 from murder.session.lines import Line, LineSession
@@ -181,6 +181,21 @@ async def test_what_comes_while_a_turn_is_waited_for_keeps_its_order_and_is_boun
         while talk.connection.transport.is_reading():
             talk.received(b"x\r\n" * 10_000)
         assert talk.session.held <= HELD_OCTETS + 30_000
+        await until_soon(lambda: talk.connection.transport.is_reading())
+        assert talk.session.held == 0
+
+
+async def test_behind_a_crowd_less_is_held_of_who_sends_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pump, "time", Ticking())
+    monkeypatch.setattr(connection, "CROWD", 0)
+
+    async with talking(b"") as (talk, _):
+        talk.activity_counts = True
+        while talk.connection.transport.is_reading():
+            talk.received(b"x\r\n" * 1000)
+        assert talk.session.held <= HELD_IN_CROWD_OCTETS + 3000
         await until_soon(lambda: talk.connection.transport.is_reading())
         assert talk.session.held == 0
 

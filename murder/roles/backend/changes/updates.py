@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, cast
+from weakref import WeakKeyDictionary
 
 from murder.api.store import Mailbox, TellsFlags, TellsRecent
 from murder.model.message import (
@@ -24,14 +25,19 @@ from murder.model.message import (
     SeqNum,
     Uid,
     UidValidity,
+    portion,
 )
 from murder.model.name import MailboxName
 from murder.net.turns import Turn, aside
 from murder.roles.backend.changes.powers import TELLS_EXPUNGED, at_once
 
-MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
-A_FEW: Final = 256  # changes that are taken up without looking at the clock
+# messages whose flags are told at once; the others come behind them, and until then only their UIDs are kept
+MOST_FLAGS: Final = 1000
+A_FEW: Final = 256  # messages that are looked at without looking at the clock
 MANY: Final = 1000  # messages of which more are counted aside
+LOOKS: Final = (
+    4  # at the changes of large mailboxes, of all sessions at once: each may bring many messages
+)
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
 
@@ -48,7 +54,7 @@ class Updates:
     vanished: Sequence[Uid] = ()
     exists: int | None = None
     recent: int | None = None
-    changed: Sequence[tuple[SeqNum, Message]] = ()
+    changed: Sequence[tuple[SeqNum, Flagged]] = ()
     arrived: Sequence[Uid] = ()
     foreign: Sequence[Uid] = ()
 
@@ -87,6 +93,7 @@ class View:
         "_claimed",
         "_gone",
         "_last_uid",
+        "_later",
         "_lock",
         "_made",
         "_mine",
@@ -129,7 +136,8 @@ class View:
         self._added: set[Uid] = set()  # put there by itself
         self._gone: set[Uid] = set()  # of what it knows
         self._mine: set[Uid] = set()  # removed by itself
-        self._changed: dict[Uid, Message] = {}
+        self._changed: dict[Uid, Flagged] = {}  # of `MOST_FLAGS` messages at most
+        self._later: array[int] = array("I")  # of these, too, and how they are then
         self._own: dict[Uid, ModSeq] = {}
         self._made = ModSeq(0)
         self._settled = ModSeq(0)  # all changes up to here have been told
@@ -254,14 +262,14 @@ class View:
         for message in messages:
             self._own[message.uid] = message.modseq
             if message.uid in self._changed:
-                self._changed[message.uid] = message
+                self._changed[message.uid] = flagged_of(message)
 
     def queue_fetch(self, messages: Iterable[Message]) -> None:
         """The client has to be told the flags of these."""
         for message in messages:
             if message.uid not in self._gone and self.seq_of(message.uid) is not None:
                 self._own[message.uid] = message.modseq
-                self._changed[message.uid] = message
+                self._will_tell(message)
 
     def added(self, uids: Iterable[Uid]) -> None:
         """The client has put these messages there."""
@@ -318,31 +326,40 @@ class View:
                     self.modseq = ModSeq(modseq)
                 self._own.clear()
                 return
-        async with self._lock:
-            self.is_dirty = False
-            changes = await self.mailbox.changes(self.modseq)
-            vanished = await self._note_vanished(changes)
-            arrived, changed = list[Message](), list[Message]()
-            turn = Turn() if len(changes.changed) > A_FEW else None
-            newest, ahead = changes.highest_modseq, dict[Uid, ModSeq]()
-            for number, message in enumerate(changes.changed):
-                if turn is not None and not number & 255 and turn.is_over:
-                    await turn.rest()
-                if message.modseq > newest:
-                    ahead[message.uid] = message.modseq
-                if message.uid > self._last_uid:
-                    self._arrived.append(message.uid)
-                    self._last_uid = message.uid
-                    arrived.append(message)
-                elif message.uid not in self._gone:
+        if len(self.uids) > A_FEW:
+            async with _looks(), self._lock:
+                await self._look()
+        else:
+            async with self._lock:
+                await self._look()
+
+    async def _look(self) -> None:
+        """With the lock."""
+        self.is_dirty = False
+        changes = await self.mailbox.changes(self.modseq)
+        vanished = await self._note_vanished(changes)
+        arrived, changed = list[Message](), list[Message]()
+        turn = Turn() if len(changes.changed) > A_FEW else None
+        newest, ahead = changes.highest_modseq, dict[Uid, ModSeq]()
+        for number, message in enumerate(changes.changed):
+            if turn is not None and not number & 255 and turn.is_over:
+                await turn.rest()
+            if message.modseq > newest:
+                ahead[message.uid] = message.modseq
+            if message.uid > self._last_uid:
+                self._arrived.append(message.uid)
+                self._last_uid = message.uid
+                arrived.append(message)
+            elif message.uid not in self._gone:
+                if self.on_happened is not None:
                     changed.append(message)
-                    self._note_flags(message)
-            self._own = ahead  # of other workers, meanwhile: the next poll meets it once more
-            self.modseq = max(self.modseq, newest)
-            if self.on_happened is not None and (arrived or changed or vanished):
-                self.on_happened(Happened(arrived, changed, vanished))
-            if arrived:
-                self._note_claimed(await self._claim())
+                self._note_flags(message)
+        self._own = ahead  # of other workers, meanwhile: the next poll meets it once more
+        self.modseq = max(self.modseq, newest)
+        if self.on_happened is not None and (arrived or changed or vanished):
+            self.on_happened(Happened(arrived, changed, vanished))
+        if arrived:
+            self._note_claimed(await self._claim())
 
     async def _note_vanished(self, changes: Changes) -> list[Uid]:
         if changes.complete:
@@ -371,12 +388,33 @@ class View:
 
     def _note_flags(self, message: Message) -> None:
         if self._own.get(message.uid) != message.modseq and self.seq_of(message.uid) is not None:
-            self._changed[message.uid] = message
+            self._will_tell(message)
+
+    def _will_tell(self, message: Message) -> None:
+        if len(self._changed) < MOST_FLAGS or message.uid in self._changed:
+            self._changed[message.uid] = flagged_of(message)
+            return
+        self._later.append(message.uid)
+        if len(self._later) > len(self.uids) + MOST_FLAGS:
+            self._later = array("I", sorted(set(self._later)))
+
+    async def look_at_more(self) -> None:
+        """Behind `take_flags`: how the flags are now of the next messages that are to be told."""
+        if self._changed or not self._later:
+            return
+        async with self.steady():
+            chosen = [Uid(uid) for uid in self._later[:MOST_FLAGS]]
+            del self._later[:MOST_FLAGS]
+            for message in await self.mailbox.messages(sorted(set(chosen))):
+                if message.uid not in self._gone and self.seq_of(message.uid) is not None:
+                    self._changed[message.uid] = flagged_of(message)
+                    if message.modseq > self.modseq:
+                        self._own[message.uid] = message.modseq  # the next poll meets it
 
     @property
     def has_pending(self) -> bool:
         """Whether something waits to be told."""
-        return bool(self._gone or self._changed or self._arrived)
+        return bool(self._gone or self._changed or self._later or self._arrived)
 
     @property
     def gone(self) -> AbstractSet[Uid]:
@@ -388,7 +426,7 @@ class View:
         wanted = self.interest
         return bool(
             (self._arrived and wanted.arrivals)
-            or (self._changed and wanted.flags)
+            or ((self._changed or self._later) and wanted.flags)
             or (removals and (self._gone if wanted.removals else self._gone & self._mine))
         )
 
@@ -448,12 +486,14 @@ class View:
             foreign,
         )
 
-    def take_flags(self) -> list[tuple[SeqNum, Message]]:
+    def take_flags(self) -> list[tuple[SeqNum, Flagged]]:
         """The flags that are to be told now, of at most `MOST_FLAGS` messages; what `has_more_flags` tells of comes next."""
         if not self.interest.flags:
             self._changed = {}
+            self._later = array("I")
             return []
         taken = list(islice(self._changed.items(), MOST_FLAGS))
+        del taken[portion([message for _, message in taken]) :]
         if len(taken) == len(self._changed):
             self._changed = {}
         else:
@@ -464,11 +504,11 @@ class View:
     @property
     def has_more_flags(self) -> bool:
         """Whether `take` has left flags that may be told at the same moment."""
-        return bool(self._changed)
+        return bool(self._changed or self._later)
 
     def settle(self) -> bool:
         """All flags have been told, too. Whether nothing waits to be told."""
-        if self._gone or self._arrived or self._changed:
+        if self.has_pending:
             return False
         self._settled = self.modseq
         return True
@@ -487,3 +527,20 @@ class View:
         self._gone.difference_update(gone)
         self._mine.difference_update(gone)
         return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
+
+
+def flagged_of(message: Message) -> Flagged:
+    return Flagged(message.uid, message.flags, message.modseq)
+
+
+_looking: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]] = (
+    WeakKeyDictionary()
+)
+
+
+def _looks() -> asyncio.Semaphore:
+    """Of this loop: a change of a whole mailbox wakes all who have it selected, and each reads all of it."""
+    loop = asyncio.get_running_loop()
+    if loop not in _looking:
+        _looking[loop] = asyncio.Semaphore(LOOKS)
+    return _looking[loop]

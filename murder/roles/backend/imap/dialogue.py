@@ -564,6 +564,7 @@ class BackendImap(Lasting):
         while view.has_more_flags:
             self.send(octets)
             await self.flush()
+            await view.look_at_more()
             octets = format_updates(
                 Updates(changed=view.take_flags()), self.forms, view.recent, self.manner
             )

@@ -33,6 +33,7 @@ KEPT_FORM_OCTETS: Final = (
 )
 
 
+LONG_FORMS: Final = 32  # of those that are told in one go
 ALL_NEEDED: Final = frozenset("stw")  # who has them may change any flag
 
 

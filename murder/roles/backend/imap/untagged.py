@@ -6,7 +6,7 @@ RFC 3501 §7.3 and §7.4, RFC 7162 §3.2.10 (VANISHED) and §3.1 (MODSEQ), RFC 9
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from murder.model.message import Message, SeqNum, Uid
+from murder.model.message import Flagged, Message, SeqNum, Uid
 from murder.model.seqset import compress
 from murder.roles.backend.changes.updates import Updates
 from murder.roles.backend.imap.flags import FlagForms
@@ -35,7 +35,7 @@ class Manner:
 
 
 def format_flag_updates(
-    messages: Iterable[tuple[SeqNum, Message]],
+    messages: Iterable[tuple[SeqNum, Message | Flagged]],
     forms: FlagForms,
     recent: Collection[Uid],
     manner: Manner,

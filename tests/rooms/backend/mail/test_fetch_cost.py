@@ -12,12 +12,13 @@ import pytest
 from murder.api.store import Mailbox
 from murder.mime.mapped import MAPPED_OCTETS
 from murder.mime.section import encoded_part
-from murder.model.message import Message, ModSeq, Uid
+from murder.model.message import MANY_FLAGS, Message, ModSeq, Uid
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.mail import content
+from murder.roles.backend.imap.flags import LONG_FORMS
+from murder.roles.backend.imap.mail import content, fetch
 from murder.roles.backend.imap.mail.content import Reader
 from murder.roles.backend.imap.mail.fetch import send_in_slices
-from tests.rooms.backend.server import config_in, running_backend
+from tests.rooms.backend.server import config_in, memory_store, running_backend, spool_store
 
 MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8gd29ybGQ=\r\n"
 
@@ -105,3 +106,33 @@ async def test_a_large_message_is_not_held_in_memory_while_it_is_read(tmp_path: 
     taker.sent, taker.connection.is_narrow = b"", True
     await send_in_slices(cast("BackendImap", taker), found)
     assert taker.sent == octets
+
+
+@pytest.mark.parametrize("tells_flags", [True, False])
+async def test_flags_of_messages_with_many_keywords_are_told_a_part_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells_flags: bool
+) -> None:
+    """Of a store that tells flags alone, and of one that does not."""
+    parts: list[int] = []
+    put = fetch._Fetch._put
+
+    def count(self: fetch._Fetch, octets: bytes) -> None:
+        parts.append(octets.count(b" FETCH "))
+        put(self, octets)
+
+    monkeypatch.setattr(fetch._Fetch, "_put", count)
+    keywords = b" ".join(b"key%02d" % number for number in range(100))
+    many = 2 * LONG_FORMS + 1
+    make_store = (lambda: spool_store(tmp_path / "mail")) if tells_flags else memory_store
+    async with running_backend(tmp_path, make_store, config=config_in(tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        mails = b" ".join([b"(%s) {3+}\r\nabc" % keywords] * many)
+        writer.write(
+            b"a LOGIN ana secret\r\nb APPEND INBOX %s\r\nc SELECT INBOX\r\n" % mails
+            + b"d FETCH 1:* FLAGS\r\ne LOGOUT\r\n"
+        )
+        lines = (await reader.read()).split(b"\r\n")
+        writer.close()
+        assert any(line.startswith(b"d OK") for line in lines), lines[-4:]
+        assert sum(b" FETCH (FLAGS (" in line for line in lines) == sum(parts) == many
+        assert max(parts) <= max(LONG_FORMS, MANY_FLAGS // 100)

@@ -1,15 +1,17 @@
 """A view alone: what it tells, and what it never tells."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import cast
+from typing import ClassVar, cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
-from murder.model.flag import FlagChange
-from murder.model.message import Changes, ModSeq, Uid
+from murder.model.flag import MAX_KEYWORDS_OF_MESSAGE, FlagChange
+from murder.model.message import MANY_FLAGS, Changes, ModSeq, Uid
 from murder.model.name import MailboxName
-from murder.roles.backend.changes.updates import MOST_FLAGS, View
+from murder.roles.backend.changes.updates import A_FEW, LOOKS, MOST_FLAGS, View
+from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import memory_store
 
 INBOX = MailboxName(b"user.ana")
@@ -213,9 +215,89 @@ async def test_the_flags_of_many_messages_are_told_a_part_at_a_time() -> None:
         assert (
             view.settled == before
         )  # a client that resynchronises must not count the rest as told
+        assert (
+            len(view._changed) + len(parts[0]) <= 2 * MOST_FLAGS
+        )  # of the others the UIDs are kept
         while view.has_more_flags:
+            await view.look_at_more()
             parts.append(view.take_flags())
+            assert parts[-1]  # nothing is waited for in vain
         view.settle()
         assert [len(part) for part in parts] == [MOST_FLAGS, MOST_FLAGS, 3]
         assert [message.uid for part in parts for _, message in part] == everything
         assert view.settled == view.modseq > before
+
+
+async def test_what_is_told_later_is_told_as_it_is_then() -> None:
+    async with looking() as (store, mailbox, view):
+        for _ in range(MOST_FLAGS):
+            await add(store, mailbox)
+        await view.poll()
+        view.take(removals=True)
+        everything = [Uid(uid) for uid in view.uids]
+        await mailbox.change_flags(everything, FlagChange.ADD, frozenset({"\\Seen"}))
+        await view.poll()
+        assert len(view.take(removals=True).changed) == MOST_FLAGS
+        last, gone = everything[-1], everything[-2]
+        await mailbox.change_flags([last], FlagChange.ADD, frozenset({"\\Flagged"}))
+        await mailbox.expunge([gone])
+        await view.look_at_more()
+        told = view.take_flags()
+        assert [(message.uid, set(message.flags)) for _, message in told] == [
+            (everything[-3], {"\\Seen"}),
+            (last, {"\\Seen", "\\Flagged"}),
+        ]
+        assert not view.has_more_flags
+        await view.poll()
+        updates = view.take(removals=True)
+        assert list(updates.vanished) == [gone]
+        assert not updates.changed  # the client knows
+
+
+class _Waiting:
+    """A mailbox whose changes are read when `go_on` is set; `at_it` are those who have asked."""
+
+    go_on = asyncio.Event()
+    at_it: ClassVar[list[int]] = [0, 0]  # now, and at most
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    async def changes(self, since: ModSeq) -> Changes:
+        self.at_it[0] += 1
+        self.at_it[1] = max(self.at_it)
+        await self.go_on.wait()
+        self.at_it[0] -= 1
+        return await self._mailbox.changes(since)
+
+
+async def test_few_sessions_look_at_a_large_mailbox_at_a_time() -> None:
+    async with looking() as (store, mailbox, _):
+        for _ in range(A_FEW):
+            await add(store, mailbox)
+        _Waiting.go_on, _Waiting.at_it = asyncio.Event(), [0, 0]
+        looks = []
+        for _ in range(3 * LOOKS):
+            view = View(await store.open(INBOX, "ana"), read_only=True)
+            await view.load()
+            view.mailbox, view.tell_numbers = cast(Mailbox, _Waiting(view.mailbox)), None
+            looks.append(asyncio.create_task(view.poll()))
+        await until_soon(lambda: _Waiting.at_it[0] == LOOKS)
+        _Waiting.go_on.set()
+        await asyncio.gather(*looks)
+        assert _Waiting.at_it == [0, LOOKS]
+
+
+async def test_flags_of_many_keywords_are_told_a_part_at_a_time() -> None:
+    async with looking() as (store, mailbox, view):
+        keywords = {f"k{number}" for number in range(MAX_KEYWORDS_OF_MESSAGE)}
+        for _ in range(2 * MANY_FLAGS // MAX_KEYWORDS_OF_MESSAGE):
+            await add(store, mailbox)
+        await view.poll()
+        view.take(removals=True)
+        everything = [Uid(uid) for uid in view.uids]
+        await mailbox.change_flags(everything, FlagChange.ADD, frozenset(keywords))
+        await view.poll()
+        part = view.take(removals=True).changed
+        assert sum(len(message.flags) for _, message in part) <= MANY_FLAGS
+        assert view.has_more_flags

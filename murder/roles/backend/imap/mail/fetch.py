@@ -19,7 +19,7 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.mime.nul import has_nul
 from murder.model.flag import SEEN, FlagChange
-from murder.model.message import Flagged, Message, SeqNum, Uid
+from murder.model.message import Flagged, Message, SeqNum, Uid, portions
 from murder.model.query.fetch import (
     WHOLE_MESSAGE,
     Attribute,
@@ -33,7 +33,12 @@ from murder.model.seqset import EVERYTHING
 from murder.roles.backend.changes.powers import TELLS_FLAGS, TELLS_SUMMARIES
 from murder.roles.backend.imap.answers import FETCH, Flags, flags_key, plain
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.flags import MOST_KEYWORDS, FlagForms
+from murder.roles.backend.imap.flags import (
+    KEPT_FORM_OCTETS,
+    LONG_FORMS,
+    MOST_KEYWORDS,
+    FlagForms,
+)
 from murder.roles.backend.imap.mail.content import Reader, sized, small_octets
 from murder.roles.backend.imap.mail.qresync import tell_vanished
 from murder.roles.backend.imap.message_sets import batches, ranges_of, uids_of, window
@@ -303,8 +308,9 @@ class _Fetch:
                 self._view.mark_reported(stored.messages)
                 marked = {message.uid: message for message in stored.messages}
         if not wanted.needs_octets:
-            self._tell_facts(messages)
-            await self._flush()
+            for some in portions(messages):
+                self._tell_facts(some)
+                await self._flush()
             return
         summaries: Mapping[Uid, bytes] = {}
         if wanted.needs_structure and (summing := TELLS_SUMMARIES.of(mailbox)) is not None:
@@ -332,27 +338,33 @@ class _Fetch:
         """The same as `_tell_facts`, for the one question that is asked of whole mailboxes."""
         if not self._by_uid:
             self._missed += len(uids) - len(flagged)
-        forms = self._dialogue.forms
-        text = self._flag_lines(flagged, forms, self._view.uids)
-        is_all = len(uids) == len(flagged) == len(self._view.uids)
+        forms, rows = self._dialogue.forms, iter(flagged)
+        text, is_done = self._flag_lines(rows, forms, self._view.uids)
+        is_all = is_done and len(uids) == len(flagged) == len(self._view.uids)
         self._lines = text if is_all else None  # at once
         self._told = len(uids), uids[-1] if uids else 0
         self._put(forms.fresh_words())
         self._put(text)
+        while not is_done:
+            await self._flush()
+            text, is_done = self._flag_lines(rows, forms, self._view.uids)
+            self._put(forms.fresh_words())
+            self._put(text)
         self._view.mark_reported(flagged)
         await self._flush()
 
     def _flag_lines(
-        self, flagged: Sequence[Flagged], forms: FlagForms, known: "array[int]"
-    ) -> bytes:
-        """One loop that calls nothing of ours for a message whose flags have been told before."""
+        self, flagged: Iterator[Flagged], forms: FlagForms, known: "array[int]"
+    ) -> tuple[bytes, bool]:
+        """One loop that calls nothing of ours for a message whose flags have been told before; and whether that are all:
+        sets of many keywords are written anew for each message."""
         recent, uid_only = self._view.recent, self._dialogue.manner.uid_only
         formed, formed_recent = forms.formed, forms.formed_recent
         wanted = self.wanted
         line = (b"* %d UIDFETCH " if uid_only else b"* %d FETCH ") + wanted.line
         pick = wanted.pick
         assert pick is not None
-        exists, at = len(known), 0
+        exists, at, long = len(known), 0, 0
         lines = []
         for uid, flags, modseq in flagged:
             if at >= exists or known[at] != uid:
@@ -363,8 +375,11 @@ class _Fetch:
             text = (formed_recent if uid in recent else formed).get(flags)
             if text is None:
                 text = forms.form(flags, uid in recent)
+                long += len(text) > KEPT_FORM_OCTETS
             lines.append(line % pick((uid if uid_only else at, uid, text, modseq)))
-        return b"".join(lines)
+            if long >= LONG_FORMS:
+                return b"".join(lines), False
+        return b"".join(lines), True
 
     def _tell_facts(self, messages: Sequence[Message]) -> None:
         seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head

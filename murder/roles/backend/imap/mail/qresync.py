@@ -1,6 +1,6 @@
 """What a client missed since a mod-sequence: VANISHED (EARLIER) and FETCH (RFC 7162 §3.2.5, §3.2.6)."""
 
-from murder.model.message import MAX_UID, Changes, ModSeq
+from murder.model.message import MAX_UID, Changes, ModSeq, portions
 from murder.model.seqset import Ranges, SeqSet, compress, expand, holds, merge
 from murder.net.turns import aside_if
 from murder.roles.backend.changes.updates import View
@@ -19,14 +19,15 @@ async def tell_missed(
     await tell_vanished(dialogue, changes, among, floor=floor)
     forms, manner = dialogue.forms, dialogue.manner
     for start in range(0, len(changes.changed), BATCH):
-        changed = [
-            (seq, message)
-            for message in changes.changed[start : start + BATCH]
-            if (among is None or holds(among, message.uid))
-            and (seq := view.seq_of(message.uid)) is not None
-        ]
-        dialogue.send(format_flag_updates(changed, forms, view.recent, manner, with_uid=True))
-        await dialogue.flush()
+        for some in portions(changes.changed[start : start + BATCH]):
+            changed = [
+                (seq, message)
+                for message in some
+                if (among is None or holds(among, message.uid))
+                and (seq := view.seq_of(message.uid)) is not None
+            ]
+            dialogue.send(format_flag_updates(changed, forms, view.recent, manner, with_uid=True))
+            await dialogue.flush()
 
 
 async def tell_vanished(

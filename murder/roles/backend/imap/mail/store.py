@@ -6,7 +6,7 @@ from murder.api.store import Stored
 from murder.errors import Code, Refusal
 from murder.model.acl import Rights
 from murder.model.flag import FlagChange
-from murder.model.message import Message, ModSeq, SeqNum, Uid
+from murder.model.message import Message, ModSeq, SeqNum, Uid, portions
 from murder.model.seqset import compress
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import changeable
@@ -60,7 +60,9 @@ async def _store(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
         modified += stored.modified
         missed += len(batch) - len(stored.messages) - len(stored.modified)
         if not request.silent:
-            dialogue.send(_told(dialogue, stored.messages, by_uid))
+            for some in portions(stored.messages):
+                dialogue.send(_told(dialogue, some, by_uid))
+                await dialogue.flush()
         elif dialogue.manner.condstore:
             dialogue.send(_modseqs(dialogue, stored.messages))
         await dialogue.flush()
