@@ -169,5 +169,19 @@ def test_application_passwords_from_the_command_line(
 
     assert main(["auth", "app", "revoke", "anna", "-c", config]) == 2
     assert main(["auth", "app", "revoke", "anna", "phone", "-c", config]) == 0
+    trails = {
+        name: "".join(file.read_text() for file in folder.rglob("trail/audit-node-auth-*"))
+        for name, folder in (("here", Path(config).parent / "data"), ("there", other / "data"))
+    }
+    acts = {
+        name: [(one["event"], one["arguments"]) for one in map(json.loads, text.splitlines())]
+        for name, text in trails.items()
+    }
+    assert [act for act in acts["here"] if "app" in act[0]] == [
+        ("murder auth app add", "anna phone --only imap --expires 90"),
+        ("murder auth app revoke", "anna phone"),
+    ]
+    assert acts["there"] == [("murder auth app take", "all there are: 1")]
+    assert password not in "".join(trails.values())
     typed(monkeypatch, password + "\n")
     assert main(["auth", "test", "anna", "-c", config]) == 1

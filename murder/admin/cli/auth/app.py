@@ -13,19 +13,18 @@ from typing import Any, Final
 
 import asyncclick as click
 
+from murder.admin.cli.auth.file import taken
 from murder.admin.cli.auth.there import at_hosts, heard_there, via_option
 from murder.admin.cli.ctl.reaching import yes_option
 from murder.admin.cli.options import (
     Group,
     config_option,
     json_option,
-    keep_owner,
     print_json,
     print_table,
     say,
 )
 from murder.auth.app_passwords import PROTOCOLS, AppPasswords, shown
-from murder.auth.remembered import flush
 from murder.config import load_config
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
@@ -50,12 +49,6 @@ def app() -> None:
 
 def _passwords(config_file: Path) -> AppPasswords:
     return AppPasswords(load_config(config_file).node.data)
-
-
-def _taken(config_file: Path) -> None:
-    data = load_config(config_file).node.data
-    flush(data)
-    keep_owner(data, data.iterdir())
 
 
 @app.command()
@@ -84,7 +77,9 @@ async def add(
         )
     ends = time.time() + int(expires.rstrip("d")) * DAY_S if expires else None
     password = _passwords(config_file).add(known.user, name, only, ends)
-    _taken(config_file)
+    restricted = [f"--only {protocol}" for protocol in only]
+    restricted += [f"--expires {expires}"] if expires else []
+    taken(config_file, " ".join([known.user, name, *restricted]))
     facts = {"user": known.user, "name": name, "password": password}
     return say(as_json, facts, password)
 
@@ -193,7 +188,7 @@ async def revoke(user: str, name: str, config_file: Path, yes: bool, as_json: bo
     count = passwords.revoke(user, name)
     if not count:
         raise Refusal(Code.NONEXISTENT, f"{user} has none" + (f" called {name}" if name else ""))
-    _taken(config_file)
+    taken(config_file, f"{user} {name or '(all)'}")
     text = f"{user}: {count} revoked here; `murder auth app push` brings that to the other nodes"
     return say(as_json, {"user": user, "revoked": count}, text)
 
@@ -208,7 +203,7 @@ async def take(config_file: Path, as_json: bool) -> int:
     cat app_passwords | murder auth app take
     """
     count = _passwords(config_file).take(sys.stdin.read())
-    _taken(config_file)
+    taken(config_file, f"all there are: {count}")
     return say(as_json, {"taken": count}, f"{count} application passwords taken")
 
 
