@@ -36,7 +36,7 @@ UNAVAILABLE: Final = "[UNAVAILABLE] "
 
 class Verb(Enum):
     """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`, `EPOCH`,
-    `BELOW`, `HEADS`, `GRANTED`)."""
+    `BELOW`, `HEADS`, `GRANTED`, `PREFIX`, `SERVERS`)."""
 
     __hash__ = object.__hash__  # of C: looked up several times for each command
 
@@ -58,6 +58,8 @@ class Verb(Enum):
     BELOW = b"BELOW"
     HEADS = b"HEADS"
     GRANTED = b"GRANTED"
+    PREFIX = b"PREFIX"
+    SERVERS = b"SERVERS"
 
 
 class Arity(NamedTuple):
@@ -92,10 +94,14 @@ ARITY: Final = {
     Verb.HEADS: Arity(2, 2),
     # our extension: the active rows whose access list has this identifier, or "-" and it
     Verb.GRANTED: Arity(1, 1),
+    Verb.PREFIX: Arity(1, 1),  # our extension: the rows whose names begin so
+    # our extension: a row for each server that has any, called as it is, at it; how many it has is in place of the ACL
+    Verb.SERVERS: Arity(0, 0),
 }
 # answered by rows, as many as there are
-LISTS: Final = frozenset({Verb.LIST, Verb.BELOW, Verb.HEADS, Verb.GRANTED})
-AS_OF_NOW: Final = frozenset({Verb.BELOW, Verb.GRANTED})  # what is acted upon
+OUR_LISTS: Final = (Verb.BELOW, Verb.HEADS, Verb.GRANTED, Verb.PREFIX, Verb.SERVERS)
+LISTS: Final = frozenset({Verb.LIST, *OUR_LISTS})
+AS_OF_NOW: Final = frozenset({Verb.BELOW, Verb.GRANTED, Verb.PREFIX})  # what is acted upon
 TELLING: Final = frozenset({Verb.FIND, *LISTS, Verb.UPDATE, Verb.FOLLOW})
 _VERBS: Final = {verb.value: verb for verb in Verb}
 
@@ -329,8 +335,8 @@ _LEAST: Final = {Kind.MAILBOX: 3, Kind.RESERVE: 2, Kind.DELETE: 1, Kind.POSITION
 class Banner:
     """What a server says of itself on connection and after STARTTLS. `master` is `(master)` or a MUPDATE URL.
 
-    `mark` is the server's position where it knows FOLLOW, None elsewhere; `force`: it knows FORCE, `below`:
-    BELOW, `heads`: HEADS, `granted`: GRANTED.
+    `mark` is the server's position where it knows FOLLOW, None elsewhere; `force`: it knows FORCE; `lists`: which of
+    `OUR_LISTS` it knows.
     """
 
     host: str = ""
@@ -343,9 +349,7 @@ class Banner:
     partial_update: bool = False
     mark: str | None = None
     force: bool = False
-    below: bool = False
-    heads: bool = False
-    granted: bool = False
+    lists: tuple[Verb, ...] = ()
 
     @property
     def is_master(self) -> bool:
@@ -366,12 +370,7 @@ def format_banner(banner: Banner) -> bytes:
         lines.append(b"* FOLLOW " + string(banner.mark.encode()))
     if banner.force:
         lines.append(b"* FORCE")
-    if banner.below:
-        lines.append(b"* BELOW")
-    if banner.heads:
-        lines.append(b"* HEADS")
-    if banner.granted:
-        lines.append(b"* GRANTED")
+    lines += [b"* " + verb.value for verb in banner.lists]
     words = (banner.host, banner.implementation, banner.version, banner.master)
     lines.append(b"* OK MUPDATE " + b" ".join(string(word.encode()) for word in words))
     return b"\r\n".join(lines) + b"\r\n"
@@ -396,12 +395,8 @@ def parse_banner_line(banner: Banner, octets: bytes) -> tuple[Banner, bool]:
             return replace(banner, mark=(_words(rest) or [""])[0]), False
         case b"FORCE":
             return replace(banner, force=True), False
-        case b"BELOW":
-            return replace(banner, below=True), False
-        case b"HEADS":
-            return replace(banner, heads=True), False
-        case b"GRANTED":
-            return replace(banner, granted=True), False
+        case name if (verb := _VERBS.get(name)) in OUR_LISTS:
+            return replace(banner, lists=(*banner.lists, verb)), False
         case b"OK":
             words = _words(rest)
             if len(words) < 5 or words[0].upper() != "MUPDATE":

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from murder.admin.operate.parts import held
 from murder.admin.operate.reach import Reach, data_of
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
@@ -85,9 +86,18 @@ def backends_of(reach: Reach, rows: Collection[MailboxEntry]) -> list[str]:
     return sorted({row.server for row in rows if row.server} | set(reach.config.servers))
 
 
-def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
-    """The name of a backend. Raises Refusal with those that are known."""
-    known = backends_of(reach, rows)
+async def all_backends(reach: Reach) -> list[str]:
+    """The same, for who has no rows and wants none. Raises UpstreamFailure."""
+    return sorted(set(await held(reach)) | set(reach.config.servers))
+
+
+async def find_backend(reach: Reach, server: str) -> str:
+    """The name of one of all. Raises Refusal with those that are known, UpstreamFailure."""
+    return need_backend(reach, await all_backends(reach), server)
+
+
+def need_backend(reach: Reach, known: Sequence[str], server: str) -> str:
+    """The name of one of these. Raises Refusal with them."""
     if server in known:
         return server
     near = [backend for backend in known if backend.split(".")[0] == server]

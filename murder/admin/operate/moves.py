@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from murder.admin.operate.backends import find_backend
+from murder.admin.operate.parts import names_meant, rows_meant
 from murder.admin.operate.reach import Reach
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
@@ -14,7 +16,6 @@ from murder.model.entry import Location, MailboxEntry
 from murder.model.name import (
     MailboxName,
     ancestors_of,
-    inbox_of,
     is_below,
     is_deleted,
     is_inbox,
@@ -83,15 +84,6 @@ def trees_of(entries: Iterable[MailboxEntry]) -> list[MailboxEntry]:
     ]
 
 
-def names_meant(reach: Reach, what: str) -> tuple[MailboxName, ...]:
-    """Those that this may be, with what is below them: of a mailbox, and of a user's INBOX; none of a pattern with `*` or
-    `%`. Raises Refusal."""
-    if "*" in what or "%" in what:
-        return ()
-    name = reach.name(what)
-    return (name,) if "/" in what or "!" in what else (name, inbox_of(what))
-
-
 def chosen(reach: Reach, rows: Sequence[MailboxEntry], what: str) -> list[MailboxEntry]:
     """The rows meant by a mailbox name, a pattern with `*` or `%`, or a user's name. Raises Refusal(NONEXISTENT)."""
     active = [row for row in rows if row.is_active and not is_deleted(row.name)]
@@ -110,13 +102,22 @@ def plan(
     entries: Sequence[MailboxEntry], target: str, partition: str, everything: Sequence[MailboxEntry]
 ) -> list[Planned]:
     """One Planned for each tree that is not there yet."""
-    made = []
-    for top in trees_of(entries):
-        if top.server == target:
-            continue
-        count = sum(row.server == top.server and is_below(row.name, top.name) for row in everything)
-        made.append(Planned(top.name, top.server, target, partition, count))
-    return made
+    tops = [top for top in trees_of(entries) if top.server != target]
+    sizes = _sizes(tops, everything)
+    return [
+        Planned(top.name, top.server, target, partition, sizes.get(top.name, 0)) for top in tops
+    ]
+
+
+async def plan_of(
+    reach: Reach, what: str, to: str, partition: str = ""
+) -> tuple[str, list[Planned]]:
+    """What is meant, on its way to a backend; and that backend's name. Raises Refusal, UpstreamFailure."""
+    rows = await rows_meant(reach, what)
+    if to not in reach.config.servers and not any(row.server == to for row in rows):
+        to = await find_backend(reach, to)
+    entries = chosen(reach, rows, what)
+    return to, await asyncio.to_thread(plan, entries, to, partition, rows)
 
 
 async def carry_out(
@@ -339,12 +340,20 @@ def _visible(rows: Sequence[MailboxEntry]) -> list[MailboxEntry]:
 
 def _sized(rows: Sequence[MailboxEntry]) -> list[tuple[MailboxEntry, int]]:
     """The topmost of these rows, each with how many of them it takes along."""
-    sizes: dict[MailboxName, int] = {}
     tops = trees_of(rows)
+    sizes = _sizes(tops, rows)
+    return [(top, sizes.get(top.name, 1)) for top in tops]
+
+
+def _sizes(
+    tops: Sequence[MailboxEntry], everything: Sequence[MailboxEntry]
+) -> dict[MailboxName, int]:
+    """How many mailboxes each has at its server, itself and those below it: `trees_of` some, none below another there."""
+    sizes: dict[MailboxName, int] = {}
     places = {(top.name, top.server) for top in tops}
-    for row in rows:
+    for row in everything:
         for above in (row.name, *ancestors_of(row.name)):
             if (above, row.server) in places:
                 sizes[above] = sizes.get(above, 0) + 1
                 break
-    return [(top, sizes.get(top.name, 1)) for top in tops]
+    return sizes

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from murder.admin.operate.parts import held
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.running import nodes
 from murder.api.placement import BackendLoad, NewMailbox
@@ -47,13 +48,11 @@ class Placing:
         self._warn = warn
         self._place: str | None = None  # of the frontend that answers; "" where none does
 
-    async def home(
-        self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
-    ) -> Explained:
-        """As a frontend decides for an administrator. Raises Refusal where nobody takes it."""
+    async def home(self, name: MailboxName, weights: Mapping[str, float]) -> Explained:
+        """As a frontend decides for an administrator. Raises Refusal where nobody takes it, UpstreamFailure."""
         placed = await self._ask(AskPlace(name, weights))
         if placed is None:
-            return self._here(name, rows, weights)
+            return await self._here(name, weights)
         if placed.server is None:
             raise _nobody()
         loads = [
@@ -72,17 +71,11 @@ class Placing:
             return self._hook(new, loads)
         return Location(placed.server) if placed.server is not None else None
 
-    def _here(
-        self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
-    ) -> Explained:
-        by_name = {row.name: row for row in rows if row.is_active}
-        parent = next((by_name[above] for above in ancestors_of(name) if above in by_name), None)
-        counts = dict.fromkeys(weights, 0)
-        for row in by_name.values():
-            if row.server in counts:
-                counts[row.server] += 1
+    async def _here(self, name: MailboxName, weights: Mapping[str, float]) -> Explained:
+        parent = await self._parent(name)
+        counts = await held(self._reach)
         loads = [
-            _load(server, counts[server], weights[server])
+            _load(server, counts.get(server, 0), weights[server])
             for server in sorted(weights)
             if weights[server] > 0
         ]
@@ -92,6 +85,13 @@ class Placing:
         is_parents = parent is not None and parent.server == chosen.server
         reason = "its parent is there" if is_parents else "the placement policy"
         return Explained(chosen.server, reason, loads)
+
+    async def _parent(self, name: MailboxName) -> MailboxEntry | None:
+        for above in ancestors_of(name):
+            row = await self._reach.master.find(above)
+            if row is not None and row.is_active:
+                return row
+        return None
 
     # --- a frontend
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -129,6 +128,9 @@ class Counted(Reached):
         self.asked.append(len(rows))
         return rows
 
+    async def servers(self) -> dict[str, int] | None:
+        return await self._client.servers()
+
     async def granted(self, identifier: bytes) -> list[MailboxEntry]:
         rows = await self._client.granted(identifier)
         assert rows is not None
@@ -201,6 +203,10 @@ async def test_an_older_master_is_asked_for_all_of_the_list_once() -> None:
     assert asked == ["granted", "all"]
 
 
+async def no_part(*_: object) -> None:
+    """What a master answers that does not know the command."""
+
+
 async def test_a_form_knows_all_backends_or_takes_the_name_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +214,10 @@ async def test_a_form_knows_all_backends_or_takes_the_name_of_another(
     async with reached(tmp_path) as (_, reach):
         counted = cast(Any, Counted(reach._client))
         counted.config = SimpleNamespace(servers={"be2.test": None})
+        told = await known_backends(counted, [])
+        assert told == {"backends": ["be1.test", "be2.test"], "all_backends": True}
+        assert counted.asked == []  # no row
+        counted.servers = no_part  # of an older master
         long = await known_backends(counted, [])
         assert long == {"backends": ["be2.test"], "all_backends": False}
         monkeypatch.setattr(walks, "MOST_AT_ONCE", 100)
@@ -218,12 +228,10 @@ async def test_a_form_knows_all_backends_or_takes_the_name_of_another(
 async def test_a_form_needs_no_whole_list_of_a_master_that_tells_no_part_of_it() -> None:
     """Each page of a mailbox would fetch it from a Cyrus."""
 
-    async def heads(_after: bytes, _count: int) -> None:
-        return None
-
     servers = {"be2.test": None}
     reach = SimpleNamespace(
-        master=SimpleNamespace(heads=heads), config=SimpleNamespace(servers=servers)
+        master=SimpleNamespace(heads=no_part, servers=no_part),
+        config=SimpleNamespace(servers=servers),
     )
     known = await known_backends(cast(Any, reach), [])
     assert known == {"backends": ["be2.test"], "all_backends": False}
@@ -237,9 +245,6 @@ async def test_who_tells_no_part_of_the_list_is_asked_for_all_of_it_once(
     """As a Cyrus master; a single word may be a user, or a mailbox."""
     asked: list[bytes] = []
 
-    async def below(name: bytes) -> None:
-        pass
-
     async def heads() -> list[MailboxEntry]:
         asked.append(b"all")
         rows = {b"user.u1": b"be3.test!default", b"user.u2": b"be1.test!default"}
@@ -252,7 +257,7 @@ async def test_who_tells_no_part_of_the_list_is_asked_for_all_of_it_once(
     reach = SimpleNamespace(
         config=SimpleNamespace(servers={"be2.test": None}),
         namespace=namespace,
-        master=SimpleNamespace(below=below),
+        master=SimpleNamespace(below=no_part, prefixed=no_part, servers=no_part),
         heads=heads,
         name=lambda text: namespace.internal(text.encode(), ""),
         external=lambda name: namespace.external(name, ""),
@@ -277,7 +282,7 @@ async def test_a_move_of_a_backend_that_no_configuration_names_is_there(
     monkeypatch.setattr(moving, "find_record", told)
     async with reached(tmp_path) as (_, counted):
         names = SimpleNamespace(servers={"be2.test": None})
-        reach = SimpleNamespace(config=names, heads=partial(counted._client.list_all, acls=False))
+        reach = SimpleNamespace(config=names, master=counted._client)
         fields = {"verb": "undo", "id": "a1"}
         desk = Asking(reached=reach, fields=fields, form={}, path="/moves")
         with pytest.raises(Refusal, match=r"be1.test be2.test"):

@@ -8,6 +8,7 @@ from murder.errors import BadSyntax
 from murder.session.mupdate_client import MupdateClientSession
 from murder.session.mupdate_server import MupdateServerSession, Owed
 from murder.wire.mupdate import (
+    OUR_LISTS,
     Banner,
     Command,
     Kind,
@@ -240,6 +241,15 @@ BANNERS = [
         ),
     ),
     (b'* AUTH\r\n* OK MUPDATE "" "" "" "(master)"\r\n', Banner()),
+    (
+        format_banner(Banner("h", "murder", "0", lists=OUR_LISTS)),
+        Banner("h", "murder", "0", lists=OUR_LISTS),
+    ),
+    (
+        b'* AUTH\r\n* FORCE\r\n* below\r\n* FIND\r\n* HEADS\r\n* NEWER "x"\r\n'
+        b'* OK MUPDATE "h" "murder" "0" "(master)"\r\n',
+        Banner("h", "murder", "0", force=True, lists=(Verb.BELOW, Verb.HEADS)),
+    ),
     (
         format_banner(Banner("h", "murder", "0", "(master)", ("EXTERNAL",), mark="e:1:2")),
         Banner("h", "murder", "0", "(master)", ("EXTERNAL",), mark="e:1:2"),

@@ -10,8 +10,14 @@ from murder.admin.cli.ctl.reaching import operator_options, yes_option
 from murder.admin.cli.options import Group, json_option, print_json, print_table, say
 from murder.admin.cli.screen import BAD, Painted, count, seconds
 from murder.admin.operate import backends
-from murder.admin.operate.backends import backends_of, need_backend
+from murder.admin.operate.backends import (
+    all_backends,
+    backends_of,
+    find_backend,
+    need_backend,
+)
 from murder.admin.operate.moves import drain_plan, rebalance_plan
+from murder.admin.operate.parts import rows_at
 from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import is_deleted, owner_of
@@ -37,7 +43,7 @@ async def list_backends(reach: Reach, as_json: bool) -> int:
     \b
     murder ctl backend list
     """
-    rows = await reach.rows()
+    rows = await reach.heads()
     entries = []
     for server in backends_of(reach, rows):
         here = [row for row in rows if row.server == server and not is_deleted(row.name)]
@@ -89,15 +95,13 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     \b
     murder ctl backend show be1.example.org
     """
-    rows = await reach.rows()
-    server = need_backend(reach, rows, name)
+    server = await find_backend(reach, name)
     config = reach.config.server(server)
     state = await backends.look(reach, server)
     partitions: dict[str, int] = {}
-    for row in rows:
-        if row.server == server:
-            partition = row.location.partition or "-"
-            partitions[partition] = partitions.get(partition, 0) + 1
+    for row in await rows_at(reach, server):
+        partition = row.location.partition or "-"
+        partitions[partition] = partitions.get(partition, 0) + 1
     facts: dict[str, object] = {
         "name": server,
         "address": reach.config.address_of(server),
@@ -142,7 +146,7 @@ async def test_login(reach: Reach, name: str, user: str, as_json: bool) -> int:
     murder ctl backend test-login be1.example.org
     murder ctl backend test-login be1.example.org --user anna
     """
-    server = need_backend(reach, await reach.rows(), name)
+    server = await find_backend(reach, name)
     began = time.monotonic()
     upstream = await reach.backend(server, user)
     took = time.monotonic() - began
@@ -163,7 +167,7 @@ async def capabilities(reach: Reach, name: str, as_json: bool) -> int:
     \b
     murder ctl backend capabilities be1.example.org | grep QUOTA
     """
-    server = need_backend(reach, await reach.rows(), name)
+    server = await find_backend(reach, name)
     upstream = await reach.backend(server)
     words = sorted(word.decode("ascii", "replace") for word in upstream.capabilities)
     if as_json:
@@ -190,8 +194,7 @@ async def weight(
     murder ctl backend weight be1.example.org 0     # no new mailboxes
     murder ctl backend weight be1.example.org --configured
     """
-    rows = await reach.rows()
-    servers = [need_backend(reach, rows, name)] if name else backends_of(reach, rows)
+    servers = [await find_backend(reach, name)] if name else await all_backends(reach)
     if name and (weight is not None or configured):
         await backends.set_weight(reach, servers[0], None if configured else weight)
     elif configured:
@@ -224,8 +227,8 @@ async def drain(reach: Reach, name: str, parallel: int, yes: bool, as_json: bool
     murder ctl backend drain be1.example.org          # what would move
     murder ctl backend drain be1.example.org --yes
     """
-    rows = await reach.rows()
-    server = need_backend(reach, rows, name)
+    rows = await reach.heads()
+    server = need_backend(reach, backends_of(reach, rows), name)
     weights = await backends.weights(reach, backends_of(reach, rows))
     weights[server] = 0.0
     with placing(reach) as decision:
@@ -239,7 +242,7 @@ async def drain(reach: Reach, name: str, parallel: int, yes: bool, as_json: bool
         return 2
     await backends.set_weight(reach, server, 0.0)
     code = await run_plan(reach, planned, parallel, as_json)
-    left = [row for row in await reach.rows() if row.server == server and not is_deleted(row.name)]
+    left = [row for row in await rows_at(reach, server) if not is_deleted(row.name)]
     if left:
         text = count(len(left), "mailbox is", "mailboxes are")
         click.echo(f"{text} still at {server}: run this again", err=True)
@@ -268,7 +271,7 @@ async def rebalance(
     """
     if only_plan and apply:
         raise click.UsageError("--plan and --apply exclude each other")
-    rows = await reach.rows()
+    rows = await reach.heads()
     weights = await backends.weights(reach, backends_of(reach, rows))
     with placing(reach) as decision:
         planned = await rebalance_plan(rows, weights, decision.choose)
@@ -304,14 +307,13 @@ async def explain(reach: Reach, name: str, as_json: bool) -> int:
     murder ctl placement explain user/zoe
     murder ctl placement explain shared/news
     """
-    rows = await reach.rows()
     canonical = reach.name(name)
     present = await reach.master.find(canonical)
     if present is not None:
         raise Refusal(Code.ALREADY_EXISTS, f"{name} exists, at {present.server}")
-    weights = await backends.weights(reach, backends_of(reach, rows))
+    weights = await backends.weights(reach, await all_backends(reach))
     with placing(reach) as decision:
-        choice = await decision.home(canonical, rows, weights)
+        choice = await decision.home(canonical, weights)
     if as_json:
         loads = [
             {"server": load.location.server, "mailboxes": load.mailboxes, "weight": load.weight}

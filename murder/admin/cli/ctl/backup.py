@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import asyncclick as click
 
-from murder.admin.cli.ctl.reaching import need_backend, operator_options, yes_option
+from murder.admin.cli.ctl.reaching import find_backend, operator_options, yes_option
 from murder.admin.cli.options import Group, json_option, print_json, print_table, say
 from murder.admin.cli.screen import count, octets, plain, seconds
 from murder.admin.operate.backup.keep import EVERY, Verified, Verifying, kept_of, prune, scopes_of
 from murder.admin.operate.backup.kept import read_point
 from murder.admin.operate.backup.take import Taken, Taking, root_of
 from murder.admin.operate.backup.vault import open_vault
+from murder.admin.operate.parts import rows_at
 from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
@@ -183,9 +184,9 @@ async def _scope(
 ) -> tuple[str, Callable[[MailboxEntry], bool]]:
     """What a run takes, for people and as a question. Raises Refusal where there is no such thing."""
     if backend:
-        rows = await reach.rows()
-        server = need_backend(reach, rows, backend)
-        there = {root_of(row.name) for row in rows if row.server == server and _leads(row)}
+        server = await find_backend(reach, backend)
+        rows = await rows_at(reach, server)
+        there = {root_of(row.name) for row in rows if _leads(row)}
         return server, lambda row: root_of(row.name) in there
     if user:
         inbox = inbox_of(user)

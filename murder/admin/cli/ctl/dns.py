@@ -50,7 +50,7 @@ async def zone(
         config = replace(config, by="letter" if by == "letter" else "user")
     if not config.suffix:
         raise Refusal(Code.CANNOT, "Give --suffix, or [dns] suffix: what stands behind the names?")
-    rows = await reach.rows()
+    rows = await reach.heads()
     names = names_of(rows, config)
     facts: dict[str, object] = {
         "names": dict(names.targets),

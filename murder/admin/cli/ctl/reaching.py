@@ -13,8 +13,8 @@ from typing import Any
 import asyncclick as click
 
 from murder.admin.cli.options import config_option
-from murder.admin.operate.backends import backends_of as backends_of
-from murder.admin.operate.backends import need_backend as need_backend
+from murder.admin.operate.backends import all_backends as all_backends
+from murder.admin.operate.backends import find_backend as find_backend
 from murder.admin.operate.reach import Reach, reaching
 from murder.config import Config, load_config
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind

@@ -7,7 +7,7 @@ from typing import Any
 import asyncclick as click
 
 from murder.admin.cli.ctl.backup import SHOWN, complain, from_option, teller
-from murder.admin.cli.ctl.reaching import need_backend, operator_options, yes_option
+from murder.admin.cli.ctl.reaching import find_backend, operator_options, yes_option
 from murder.admin.cli.options import Group, json_option, print_json, print_table
 from murder.admin.cli.screen import count, octets
 from murder.admin.operate.backup.kept import time_of
@@ -15,6 +15,7 @@ from murder.admin.operate.backup.plan import Exchange, Planned, Planning, point_
 from murder.admin.operate.backup.put import Put, Putting
 from murder.admin.operate.backup.take import root_of
 from murder.admin.operate.backup.vault import Vault, open_vault
+from murder.admin.operate.parts import rows_at
 from murder.admin.operate.reach import Reach
 from murder.errors import Refusal
 from murder.model.name import MailboxName, inbox_of
@@ -126,7 +127,7 @@ async def restore_user(
         elif instead:
             planned = await planning.instead(name)
         else:
-            server = need_backend(reach, await reach.rows(), backend) if backend else ""
+            server = await find_backend(reach, backend) if backend else ""
             planned = await planning.back(inbox, server)
         return await _carry_out(reach, vault, planned, yes, as_json, name if instead else "")
 
@@ -183,10 +184,10 @@ async def restore_backend(
     murder ctl restore backend be1.example.org --from /backup/mail
     murder ctl restore backend be1.example.org --from /backup/mail --yes
     """
-    server = need_backend(reach, await reach.rows(), name)
+    server = await find_backend(reach, name)
     vault = open_vault(folder)
     with vault.reading():
-        roots = {root_of(row.name) for row in await reach.rows() if row.server == server}
+        roots = {root_of(row.name) for row in await rows_at(reach, server)}
         point = point_at(vault, at, roots, f"anything of {server}")
         planned = await Planning(reach, vault, point).backend(server)
         code = await _carry_out(reach, vault, planned, yes, as_json)

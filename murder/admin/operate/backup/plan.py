@@ -26,6 +26,7 @@ from murder.admin.operate.backup.put import Coming, Tree
 from murder.admin.operate.backup.take import root_of
 from murder.admin.operate.backup.vault import Vault
 from murder.admin.operate.lists import names_at
+from murder.admin.operate.parts import rows_within
 from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
@@ -103,14 +104,13 @@ class Planning:
         """A mailbox and those below it, as they were, under another name."""
         planned = Planned(self._point.name)
         kept, _ = self._kept(name)
-        rows = {row.name: row for row in await self._reach.rows()}
-        taken = [row for row in rows if is_below(row, target)]
+        taken = await rows_within(self._reach, target)
         if taken:
-            text = (
-                f"{self._reach.shown(taken[0])} is there already: name another folder with --into"
-            )
+            text = f"{self._reach.shown(taken[0].name)} is there already: name another folder with --into"
             raise Refusal(Code.ALREADY_EXISTS, text)
-        place = rows.get(root_of(target)) or rows.get(name) or rows.get(root_of(name))
+        place = None
+        for near in dict.fromkeys((root_of(target), name, root_of(name))):
+            place = place or await self._reach.master.find(near)
         if place is None:
             text = f"{self._reach.shown(root_of(target))} does not exist: restore it without --into"
             raise Refusal(Code.NONEXISTENT, text)
@@ -150,7 +150,7 @@ class Planning:
         Refusal where all of it is there."""
         planned = Planned(self._point.name)
         kept, units = self._kept(name)
-        rows = {row.name: row for row in await self._reach.rows() if is_below(row.name, name)}
+        rows = {row.name: row for row in await rows_within(self._reach, name)}
         there: dict[str, set[MailboxName]] = {}
         wanted: dict[str, dict[MailboxName, Coming]] = {}
         for mailbox_name in sorted(kept.keys() | rows.keys()):
@@ -258,7 +258,7 @@ class Planning:
         inbox = inbox_of(user)
         kept, units = self._kept(inbox)
         planned = Planned(self._point.name)
-        rows = {row.name: row for row in await self._reach.rows() if is_below(row.name, inbox)}
+        rows = {row.name: row for row in await rows_within(self._reach, inbox)}
         row = rows.get(inbox)
         if row is None:
             return await self.back(inbox)

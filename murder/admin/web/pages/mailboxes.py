@@ -96,7 +96,7 @@ async def list_mailboxes(desk: Desk) -> Response:
         page = part(desk, reach, rows, after)
     else:
         page = paged(await asyncio.to_thread(fits, rows), desk.path, fields)
-    backends = await asyncio.to_thread(backends_of, reach, rows)
+    backends = await _servers(reach) or await asyncio.to_thread(backends_of, reach, rows)
     return desk.page(
         "mailboxes.html",
         page=page,
@@ -147,9 +147,17 @@ async def show_user(desk: Desk) -> Response:
     )
 
 
+async def _servers(reach: Reach) -> list[str]:
+    """All backends, where the master tells them without their mailboxes; nothing where it does not."""
+    counts = await reach.master.servers()
+    return [] if counts is None else sorted({*counts, *reach.config.servers})
+
+
 async def known_backends(reach: Reach, rows: Sequence[MailboxEntry]) -> Mapping[str, Any]:
-    """Where something may go, `backends`, and whether these are `all_backends`: of a long list, or a Cyrus master's, that
-    may be more than the configuration and these rows name, and another name may be given."""
+    """Where something may go, `backends`, and whether these are `all_backends`: of a master that does not tell them (Cyrus,
+    and an older version) there may be more than the configuration and these rows name, and another name may be given."""
+    if backends := await _servers(reach):
+        return {"backends": backends, "all_backends": True}
     everything = await short_list(reach, at_any_cost=False)
     if everything is None and not reach.config.servers:
         everything = await reach.heads()

@@ -1,17 +1,15 @@
 """Moves: planned, begun, followed, taken back."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from murder.admin.operate.backends import backends_of, need_backend
+from murder.admin.operate.backends import all_backends
 from murder.admin.operate.moves import (
     Planned,
     act,
     carry_out,
-    chosen,
     find_record,
-    plan,
+    plan_of,
     records,
     undoing,
 )
@@ -20,7 +18,6 @@ from murder.admin.operate.reach import Reach
 from murder.admin.operate.wording import count
 from murder.admin.web.desk import Desk, Page
 from murder.admin.web.pages.mailboxes import check_digest, digest_of
-from murder.admin.web.pages.walks import rows_meant
 from murder.admin.web.rendering import paged
 from murder.admin.web.sessions import MAX_KEPT_MOVES
 from murder.errors import BadSyntax
@@ -57,7 +54,7 @@ async def show(desk: Desk) -> Response:
     """What this session has begun, and what the backends know."""
     reach = await desk.reach()
     everything = desk.fields.get("all", "")
-    kept, failures = await records(reach, await _backends(reach))
+    kept, failures = await records(reach, await all_backends(reach))
     listed = [
         record for record in kept if record.is_out and (everything or record.state not in OVER)
     ]
@@ -78,22 +75,10 @@ async def part(desk: Desk) -> Response:
     return desk.page("moves_part.html", own=_own(desk))
 
 
-async def _backends(reach: Reach) -> list[str]:
-    """All: a move is known to its two alone, and a configuration names some (a Cyrus, one with an address of its own)."""
-    return await asyncio.to_thread(backends_of, reach, await reach.heads())
-
-
 async def _planned(desk: Desk, reach: Reach) -> list[Planned]:
     """Of `what` to `to`. Raises Refusal."""
     what, to = desk.field("what"), desk.field("to")
-    everything = [] if to in reach.config.servers else await reach.heads()
-    rows = everything or await rows_meant(reach, what)
-
-    def made() -> list[Planned]:
-        target = need_backend(reach, everything, to)
-        return plan(chosen(reach, rows, what), target, "", rows)
-
-    return await asyncio.to_thread(made)
+    return (await plan_of(reach, what, to))[1]
 
 
 async def show_plan(desk: Desk) -> Response:
@@ -147,7 +132,7 @@ async def confirm(desk: Desk) -> Response:
     if verb not in VERBS:
         raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
     reach = await desk.reach()
-    record, _ = await find_record(reach, await _backends(reach), move_id)
+    record, _ = await find_record(reach, await all_backends(reach), move_id)
     return desk.page(
         "move_act.html",
         verb=verb,
@@ -163,7 +148,7 @@ async def do(desk: Desk) -> Response:
     if verb not in VERBS:
         raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
     reach = await desk.reach()
-    record, _ = await find_record(reach, await _backends(reach), move_id)
+    record, _ = await find_record(reach, await all_backends(reach), move_id)
     if verb == "undo":
         planned = await undoing(reach, await rows_below(reach, record.root), record)
         _start(desk, planned, f"undo {move_id}")

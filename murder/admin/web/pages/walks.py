@@ -5,7 +5,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from murder.admin.operate.moves import names_meant
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.users import UserLine, users_in
 from murder.admin.web.desk import Desk
@@ -31,16 +30,6 @@ async def short_list(reach: Reach, *, at_any_cost: bool = True) -> list[MailboxE
     if rows is None:
         return await reach.heads() if at_any_cost else None
     return rows if len(rows) <= MOST_AT_ONCE else None
-
-
-async def rows_meant(reach: Reach, what: str) -> list[MailboxEntry]:
-    """Those among which `operate.moves.chosen` finds what is meant; of a pattern all. Raises Refusal, UpstreamFailure."""
-    names = names_meant(reach, what)
-    below = [await reach.master.below(name) for name in names]
-    parts = [rows for rows in below if rows is not None]
-    if not names or len(parts) < len(names):
-        return await reach.heads()
-    return list({row.name: row for rows in parts for row in rows}.values())
 
 
 async def mailboxes_behind(

@@ -155,26 +155,33 @@ class MasterClient:
         """The master's rows of a mailbox and of all below it, reserved ones too, in its order, without their access lists,
         which may be long. None where it does not know the command (Cyrus): its whole list is too long to be asked for that.
         Raises UpstreamFailure."""
-        return await self._known(lambda banner: banner.below, Verb.BELOW, name, acls=False)
+        return await self._part(Verb.BELOW, name, acls=False)
 
     async def heads(self, after: bytes, count: int) -> list[MailboxEntry] | None:
         """So many of its rows behind a name (b"": from the first one on), reserved ones too, in its order, without their
-        access lists; fewer: that is all. None where it does not know the command (Cyrus, and an older version). Raises
-        UpstreamFailure."""
-        args = after, b"%d" % count
-        return await self._known(lambda banner: banner.heads, Verb.HEADS, *args, acls=False)
+        access lists; fewer: that is all. None as `below`. Raises UpstreamFailure."""
+        return await self._part(Verb.HEADS, after, b"%d" % count, acls=False)
 
     async def granted(self, identifier: bytes) -> list[MailboxEntry] | None:
-        """Its active rows whose access list has this identifier, or what is taken away from it. None where it does not know
-        the command (Cyrus, and an older version). Raises UpstreamFailure."""
-        return await self._known(lambda banner: banner.granted, Verb.GRANTED, identifier)
+        """Its active rows whose access list has this identifier, or what is taken away from it. None as `below`. Raises
+        UpstreamFailure."""
+        return await self._part(Verb.GRANTED, identifier)
 
-    async def _known(
-        self, knows: Callable[[Banner], bool], verb: Verb, *args: bytes, acls: bool = True
-    ) -> list[MailboxEntry] | None:
-        """The rows of a command that not every master has; None where this one has it not."""
+    async def prefixed(self, prefix: bytes) -> list[MailboxEntry] | None:
+        """Its rows whose names begin so, reserved ones too, in its order. None as `below`. Raises UpstreamFailure."""
+        return await self._part(Verb.PREFIX, prefix)
+
+    async def servers(self) -> dict[str, int] | None:
+        """How many rows, reserved ones too, it has of each server that has any. None as `below`. Raises UpstreamFailure."""
+        rows = await self._part(Verb.SERVERS)
+        return None if rows is None else {row.server: _count_in(row.raw_acl) for row in rows}
+
+    async def _part(self, verb: Verb, *args: bytes, acls: bool = True) -> list[MailboxEntry] | None:
+        """The rows of one of `OUR_LISTS`; None where the master does not know it (Cyrus, and an older version)."""
         try:
-            entries, answer = await self._command(verb, *args, acls=acls, knows=knows)
+            entries, answer = await self._command(
+                verb, *args, acls=acls, knows=lambda banner: verb in banner.lists
+            )
         except _UnknownError:
             return None
         self._check(answer)
@@ -383,6 +390,11 @@ class MasterClient:
                 command.future.exception()  # whoever waited may have been cancelled
 
 
+def _count_in(octets: bytes) -> int:
+    return int(octets) if octets.isdigit() and len(octets) < _COUNT_OCTETS else 0
+
+
+_COUNT_OCTETS: Final = 20
 _LIMIT: Final = f"[{Code.LIMIT.value}] "
 
 

@@ -45,7 +45,9 @@ from murder.trail.figures import Figures
 from murder.wire.base64line import decode_response
 from murder.wire.mupdate import (
     AS_OF_NOW,
+    LISTS,
     MASTER,
+    OUR_LISTS,
     TELLING,
     UNAVAILABLE,
     Banner,
@@ -250,9 +252,7 @@ class MupdateDialogue(ClientDialogue):
                     partial_update=True,
                     mark=service.mailboxes.mark(),
                     force=service.ledger is not None,
-                    below=True,
-                    heads=True,
-                    granted=True,
+                    lists=OUR_LISTS,
                 )
             )
         )
@@ -396,7 +396,7 @@ class MupdateDialogue(ClientDialogue):
                 return self._noop(command)
             case Verb.FIND:
                 return self._find(command)
-            case Verb.LIST | Verb.BELOW | Verb.HEADS | Verb.GRANTED:
+            case verb if verb in LISTS:
                 return self._list(command)
             case Verb.UPDATE | Verb.FOLLOW:
                 return self._stream(command)

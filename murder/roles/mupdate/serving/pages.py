@@ -1,5 +1,5 @@
-"""Which stored rows a peer asks for by LIST (RFC 3656 §4.6), BELOW, HEADS or GRANTED (ours), some at a time. Knows no
-connection."""
+"""Which stored rows a peer asks for by LIST (RFC 3656 §4.6), BELOW, HEADS, GRANTED, PREFIX or SERVERS (ours), some at a
+time. Knows no connection."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -36,6 +36,10 @@ def pages(mailboxes: MailboxList, command: Command) -> Iterator[Rows]:
         return _heads(mailboxes, wanted, command.args[1])
     if command.verb is Verb.GRANTED:
         return _granted(mailboxes, wanted)
+    if command.verb is Verb.PREFIX:
+        return _beginning(mailboxes, collation_key(wanted))
+    if command.verb is Verb.SERVERS:
+        return _servers(mailboxes)
     return _located(mailboxes, wanted)
 
 
@@ -44,13 +48,30 @@ def _below(mailboxes: MailboxList, name: bytes) -> Iterator[Rows]:
     row = mailboxes.row(name)
     if row is not None:
         yield [(collation_key(name), row)]
-    prefix = collation_key(name + b".")
+    yield from _beginning(mailboxes, collation_key(name + b"."))
+
+
+def _beginning(mailboxes: MailboxList, prefix: bytes) -> Iterator[Rows]:
     last: bytes | None = b""
     while last is not None:
         rows, last = mailboxes.rows(last, prefix)
         page = [rows]
         del rows
         yield page.pop()
+
+
+def _servers(mailboxes: MailboxList) -> Iterator[Rows]:
+    """One for each server, from the counts that every commit keeps: the same cost however many mailboxes they have."""
+    counts = {
+        server.encode("utf-8", "surrogateescape"): count
+        for server, count in mailboxes.count_by_server().items()
+    }
+    rows = {
+        collation_key(server): pack_row(server, EntryState.ACTIVE, server, b"%d" % count)
+        for server, count in counts.items()
+        if server
+    }
+    yield [(key, bytes(SEQ_OCTETS) + row) for key, row in sorted(rows.items())]
 
 
 def _heads(mailboxes: MailboxList, after: bytes, count: bytes) -> Iterator[Rows]:

@@ -1,5 +1,10 @@
 """`murder ctl user rename` and `delete` in other people's access lists, on a running murder."""
 
+import pytest
+
+from murder.admin.cli.program import main
+from murder.model.entry import MailboxEntry
+from murder.roles.mupdate.remote.client import MasterClient
 from tests.kit.demo import Demo
 from tests.rooms.cli.ctl.test_ctl_mailboxes import Ctl
 
@@ -87,3 +92,34 @@ def test_what_lies_on_several_backends_is_renamed_as_a_whole_or_not_at_all(ctl: 
     assert home(ctl, "user/zoe/far") == "be2.murder.test"
     ctl("mailbox", "rename", "user/zoe", "user/kim")
     ctl("user", "delete", "kim", "--yes")
+
+
+# what would make its caller wait for, and hold, the list of a million mailboxes
+PARTIAL = (
+    *("user create eva --no-folders", "user create ida --server be2", "mailbox create user/eva/x"),
+    *("mailbox list user/ev*", "mailbox list eva", "mailbox list --server be1", "mailbox list"),
+    *("mailbox list --deleted", "mailbox show user/eva", "mailbox find user/eva", "user show eva"),
+    *("mailbox move eva --to be1 --yes", "mailbox move user/ev* --to be2 --yes", "move status"),
+    *("backend show be1", "backend weight", "backend test-login be2", "placement explain user/zoe"),
+    *("mailbox rename user/eva/x user/eva/y", "mailbox force user/eva --to be2", "expire"),
+    *("user rename eva eve --yes", "user delete eve --yes", "user undelete eve"),
+)
+
+
+def test_what_is_about_something_does_not_fetch_the_whole_list(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    all_of_it = MasterClient.list_all
+
+    async def list_all(self: MasterClient, *, acls: bool = True) -> list[MailboxEntry]:
+        asked.append(command)
+        return await all_of_it(self, acls=acls)
+
+    monkeypatch.setattr(MasterClient, "list_all", list_all)
+    for command in PARTIAL:
+        code = main(["ctl", *command.split(), "--config", str(demo.info["operator"])])
+        said = capsys.readouterr()
+        planned = 2 if command.startswith(("mailbox force", "expire")) else 0
+        assert code in (0, planned), (command, said)
+    assert asked == ["mailbox list"]

@@ -2,7 +2,7 @@
 
 import asyncclick as click
 
-from murder.admin.cli.ctl.reaching import backends_of, need_backend, operator_options
+from murder.admin.cli.ctl.reaching import all_backends, find_backend, operator_options
 from murder.admin.cli.options import json_option, print_json, print_table
 from murder.admin.cli.screen import count, octets
 from murder.admin.operate.expire import expire as ask
@@ -28,8 +28,7 @@ async def expire(reach: Reach, server: str | None, dry_run: bool, yes: bool, as_
     murder ctl expire --dry-run
     murder ctl expire --server be1.example.org --yes
     """
-    rows = await reach.rows()
-    servers = [need_backend(reach, rows, server)] if server else backends_of(reach, rows)
+    servers = [await find_backend(reach, server)] if server else await all_backends(reach)
     acts = yes and not dry_run
     expired: list[dict[str, object]] = []
     problems: dict[str, str] = {}

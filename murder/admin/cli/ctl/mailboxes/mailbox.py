@@ -1,6 +1,6 @@
 """`murder ctl mailbox`: mailboxes of the whole murder, wherever they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import asyncclick as click
 
@@ -13,10 +13,10 @@ from murder.admin.cli.ctl.reaching import operator_options, yes_option
 from murder.admin.cli.options import Group, json_option, print_json, print_table, say
 from murder.admin.cli.screen import BAD, Painted, count, octets, plain
 from murder.admin.operate import backends, mailboxes
-from murder.admin.operate.backends import backends_of, need_backend
+from murder.admin.operate.backends import all_backends, find_backend
 from murder.admin.operate.lists import settle_force
 from murder.admin.operate.moves import chosen
-from murder.admin.operate.parts import rows_below, rows_deleted
+from murder.admin.operate.parts import rows_at, rows_below, rows_deleted, rows_meant, rows_resting
 from murder.admin.operate.quotas import quota_text
 from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal
@@ -77,13 +77,16 @@ async def list_mailboxes(
     murder ctl mailbox list --server be1.example.org
     murder ctl mailbox list --deleted
     """
-    rows = await reach.rows()
-    if deleted:
-        entries = [row for row in rows if is_deleted(row.name)]
-    else:
-        entries = chosen(reach, rows, pattern) if rows else []
     if server is not None:
-        server = need_backend(reach, rows, server)
+        server = await find_backend(reach, server)
+    if deleted:
+        entries = [row for row in await rows_resting(reach) if is_deleted(row.name)]
+    elif pattern != "*":
+        entries = chosen(reach, await rows_meant(reach, pattern, acls=True), pattern)
+    else:
+        rows = await (reach.rows() if server is None else rows_at(reach, server))
+        entries = [row for row in rows if row.is_active and not is_deleted(row.name)]
+    if server is not None:
         entries = [row for row in entries if row.server == server]
     if as_json:
         print_json([_row(reach, row) for row in entries])
@@ -273,7 +276,7 @@ async def force(reach: Reach, name: str, server: str, yes: bool, as_json: bool) 
     """
     canonical, location = reach.name(name), parse_location(server.encode())
     entry = await reach.find(canonical)
-    to = need_backend(reach, await reach.rows(), location.server)
+    to = await find_backend(reach, location.server)
     facts = {"name": reach.shown(canonical), "server": to, "before": entry.server}
     if not yes:
         text = f"{reach.shown(canonical)}: from {entry.server} to {to}, without its mail"
@@ -417,18 +420,17 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     the policy's frontend knows it of the user's directory. Raises Refusal, UpstreamFailure."""
     location = parse_location(server.encode())
     wanted: Mapping[str, int] = limits_of(limits)
-    rows = await reach.rows()
-    for row in rows:
-        if row.name == name:
-            state = "is at" if row.is_active else "is being created or moved at"
-            raise Refusal(Code.ALREADY_EXISTS, f"{reach.shown(name)} {state} {row.server} already")
+    row = await reach.master.find(name)
+    if row is not None:
+        state = "is at" if row.is_active else "is being created or moved at"
+        raise Refusal(Code.ALREADY_EXISTS, f"{reach.shown(name)} {state} {row.server} already")
     if location.server:
-        location = Location(need_backend(reach, rows, location.server), location.partition)
-        wanted = wanted or await _limits_by_directory(reach, name, rows)
+        location = Location(await find_backend(reach, location.server), location.partition)
+        wanted = wanted or await _limits_by_directory(reach, name)
     else:
-        weights = await backends.weights(reach, backends_of(reach, rows))
+        weights = await backends.weights(reach, await all_backends(reach))
         with placing(reach) as decision:
-            choice = await decision.home(name, rows, weights)
+            choice = await decision.home(name, weights)
         location = Location(choice.server, location.partition)
         wanted = wanted or limits_of(choice.quota.split())
     await mailboxes.create(reach, name, location)
@@ -437,17 +439,15 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     return location
 
 
-async def _limits_by_directory(
-    reach: Reach, name: MailboxName, rows: Sequence[MailboxEntry]
-) -> Mapping[str, int]:
+async def _limits_by_directory(reach: Reach, name: MailboxName) -> Mapping[str, int]:
     """What a new user may have whose server was said: as a frontend knows it of their directory; nothing where none can be
     asked."""
     if not is_inbox(name):
         return {}
-    weights = await backends.weights(reach, backends_of(reach, rows))
+    weights = await backends.weights(reach, await all_backends(reach))
     with placing(reach, lambda _: None) as decision:
         try:
-            return limits_of((await decision.home(name, rows, weights)).quota.split())
+            return limits_of((await decision.home(name, weights)).quota.split())
         except Refusal:  # no backend takes new ones; this one was said
             return {}
 

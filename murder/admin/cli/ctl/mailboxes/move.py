@@ -10,19 +10,19 @@ from murder.admin.cli.ctl.mailboxes.progress import Screen
 from murder.admin.cli.ctl.reaching import operator_options, yes_option
 from murder.admin.cli.options import Decorator, Group, json_option, print_json, print_table, say
 from murder.admin.cli.screen import BAD, DIM, GOOD, Painted, count, octets, plain, seconds
-from murder.admin.operate.backends import backends_of, need_backend
+from murder.admin.operate.backends import all_backends
 from murder.admin.operate.moves import (
     Planned,
     Record,
     act,
     carry_out,
-    chosen,
     find_record,
-    plan,
+    plan_of,
     records,
     undoing,
 )
 from murder.admin.operate.moves import verify as compare_ends
+from murder.admin.operate.parts import rows_below
 from murder.admin.operate.reach import Reach
 from murder.errors import Code, Refusal
 from murder.model.entry import parse_location
@@ -108,9 +108,7 @@ async def move_mailboxes(
     murder ctl mailbox move shared/lists --to 'be2.example.org!ssd' --yes
     """
     location = parse_location(target.encode())
-    rows = await reach.rows()
-    server = need_backend(reach, rows, location.server)
-    planned = plan(chosen(reach, rows, what), server, location.partition, rows)
+    server, planned = await plan_of(reach, what, location.server, location.partition)
     if not planned and not as_json:
         click.echo(f"All of it is at {server} already", err=True)
         return 0
@@ -167,7 +165,7 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
     murder ctl move status --all
     murder ctl move status 3f1c5e02ab47 --json
     """
-    kept, failures = await records(reach, backends_of(reach, await reach.rows()))
+    kept, failures = await records(reach, await all_backends(reach))
     listed = [
         record
         for record in kept
@@ -228,7 +226,7 @@ async def verify(reach: Reach, move_id: str, as_json: bool) -> int:
     murder ctl move verify 3f1c5e02ab47
     murder ctl move verify 3f1c5e02ab47 --json | jq .result
     """
-    record, _ = await find_record(reach, backends_of(reach, await reach.rows()), move_id)
+    record, _ = await find_record(reach, await all_backends(reach), move_id)
     if not record.is_out:
         raise Refusal(
             Code.CANNOT,
@@ -284,7 +282,7 @@ def _show_compared(reach: Reach, compared: Sequence[MoveCompared]) -> None:
 
 
 async def _act(reach: Reach, verb: str, move_id: str, as_json: bool) -> int:
-    record, _ = await find_record(reach, backends_of(reach, await reach.rows()), move_id)
+    record, _ = await find_record(reach, await all_backends(reach), move_id)
     ended = await act(reach, record.backend, verb, move_id)
     facts = {"backend": ended.backend, "id": move_id, "state": ended.state}
     return say(as_json, facts, f"{move_id}: {ended.state}")
@@ -335,7 +333,7 @@ async def forget(reach: Reach, move_id: str, yes: bool, as_json: bool) -> int:
     murder ctl move forget 3f1c5e02ab47 --yes
     """
     if not yes:
-        record, _ = await find_record(reach, backends_of(reach, await reach.rows()), move_id)
+        record, _ = await find_record(reach, await all_backends(reach), move_id)
         text = f"This removes what {record.backend} still keeps of {reach.shown(record.root)}. Re-run with --yes."
         click.echo(text, err=True)
         return 2
@@ -353,7 +351,6 @@ async def undo(reach: Reach, move_id: str, parallel: int, as_json: bool) -> int:
     \b
     murder ctl move undo 3f1c5e02ab47
     """
-    rows = await reach.rows()
-    record, _ = await find_record(reach, backends_of(reach, rows), move_id)
-    planned = await undoing(reach, rows, record)
+    record, _ = await find_record(reach, await all_backends(reach), move_id)
+    planned = await undoing(reach, await rows_below(reach, record.root), record)
     return await run_plan(reach, planned, parallel, as_json)

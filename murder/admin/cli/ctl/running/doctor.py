@@ -154,7 +154,7 @@ async def _master(reach: Reach, findings: Findings) -> list[MailboxEntry]:
         hosts = dict.fromkeys([target.host, *(host for host, _ in target.others)])
         if not any([await _resolves(host, findings) for host in hosts]):
             return []
-        rows = await reach.rows()
+        rows = await reach.heads()
     except Refusal as problem:
         findings.wrong(problem.text, "set it in murder.toml")
         return []

@@ -239,7 +239,7 @@ async def reservations(reach: Reach, as_json: bool) -> int:
     \b
     murder ctl reservations
     """
-    rows = [row for row in await reach.rows() if not row.is_active]
+    rows = [row for row in await reach.heads() if not row.is_active]
     if as_json:
         print_json([{"name": reach.shown(row.name), "server": row.server} for row in rows])
     else:
