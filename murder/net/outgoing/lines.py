@@ -24,22 +24,22 @@ MAX_HELD_OCTETS: Final = 256 * 1024  # of replies that nobody has asked for yet
 class LineUpstream:
     """See the module. `pipe`, once set, gets all octets; `gone` is called at the end of the connection."""
 
+    # Attributes begin as they stand here: see `murder.net.dialogue`
+    is_lost = False
+    pipe: Callable[[bytes], None] | None = None
+    gone: Callable[[], None] | None = None
+    drained: Callable[[], None] | None = None
+    reads_slowly = False  # what comes is long, and waits at the backend until it is passed on
+    was_used = False  # it has answered for a command of a client
+    _has_said_some = False  # since something was sent to it
+    _waiter: asyncio.Future[None] | None = None
+
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.address = address
         self.server = address.server
         self.connection: Connection
-        self.is_lost = False
-        self.pipe: Callable[[bytes], None] | None = None
-        self.gone: Callable[[], None] | None = None
-        self.drained: Callable[[], None] | None = None
         self.timeout_s = timeout_s  # of each wait; inf where the caller has a limit for all
-        self.reads_slowly = (
-            False  # what comes is long, and waits at the backend until it is passed on
-        )
-        self.was_used = False  # it has answered for a command of a client
         self._held = bytearray()
-        self._has_said_some = False  # since something was sent to it
-        self._waiter: asyncio.Future[None] | None = None
 
     # --- Receiver
 

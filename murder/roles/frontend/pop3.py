@@ -20,6 +20,7 @@ from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.outgoing.lines import LineUpstream, open_lines, prove
 from murder.net.outgoing.proving import Proof
+from murder.net.sweep import NOWHERE, here
 from murder.roles.frontend.multiplexor.become import enter_as_pipe
 from murder.roles.frontend.multiplexor.pipe import QUIET_S
 from murder.roles.frontend.multiplexor.pop3 import POP3_SPEECH, XCLIENT
@@ -29,10 +30,10 @@ from murder.roles.frontend.placement import servers
 from murder.roles.frontend.pop3_express import Pop3Express, way_of
 from murder.roles.frontend.shared import Frontend
 from murder.serve.client import Running
-from murder.serve.line import Row
+from murder.serve.line import PRE_LOGIN_LINE_OCTETS, Row
 from murder.serve.pop3 import PASSWORD_WANTED, Pop3Dialogue
 from murder.serve.service import ClientService
-from murder.session.lines import MAX_LINE_OCTETS
+from murder.session.lines import MAX_LINE_OCTETS, LineSession
 from murder.session.sasl import plain_response
 from murder.wire.pop3 import ok
 
@@ -53,8 +54,17 @@ class FrontendPop3(Pop3Dialogue):
     _is_fed = False  # the session has had octets, and may hold some
 
     def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
-        super().__init__(connection, service)
-        self.frontend = frontend
+        # as those of `LineDialogue` and `Dialogue`, in one place
+        limits = service.limits
+        self.connection, self.service, self.frontend = connection, service, frontend
+        self.session = LineSession(min(limits.max_line_bytes, PRE_LOGIN_LINE_OCTETS))
+        self.idle_timeout_s, self.write_timeout_s = limits.login_timeout_s, limits.write_timeout_s
+        sweep = self.sweep = here()
+        loop = self.loop = sweep.loop
+        self.active_at = loop.time()
+        self.is_closing = self._pump_is_due = self.activity_counts = False
+        self._task = None
+        self.sweep_slot = NOWHERE
         frontend.sessions.add(self)
 
     # --- what the backends offer
@@ -222,7 +232,11 @@ class FrontendPop3(Pop3Dialogue):
         self.active_at = self.loop.time()
         if limits.idle_timeout_s < limits.login_timeout_s:
             self.sweep.watch_sooner(self, self.active_at + limits.idle_timeout_s)
-        connection.became_known()
+        if connection.is_tls:
+            connection.became_known()
+        elif (on_known := connection.on_known) is not None:  # the same
+            connection.on_known = None
+            on_known(connection)
         facts: dict[str, object] = {
             "role": service.role,
             "protocol": self.protocol,
@@ -242,7 +256,12 @@ class FrontendPop3(Pop3Dialogue):
             connection.transport.write(LOGGED_IN)
         else:
             connection.write(LOGGED_IN)
-        self._join(upstream, early)
+        if early or self._is_fed or self._input_ended or connection.is_held_back:
+            self._join(upstream, early)
+        else:  # the same
+            self._is_pipe = True
+            upstream.pipe, upstream.gone = self._to_client, self._upstream_gone
+            upstream.drained = connection.resume_reading
 
     def not_let_in(self, failure: UpstreamFailure) -> None:
         """It has failed; they may try again."""
@@ -287,7 +306,15 @@ class FrontendPop3(Pop3Dialogue):
     def received(self, data: bytes) -> None:
         if self._is_pipe:
             self.active_at = self.loop.time()
-            self._to_backend(data)
+            upstream = self._upstream  # as `_to_backend`, in a step less
+            if upstream is not None and not upstream.is_lost:
+                backend = upstream.connection
+                if backend.is_plain and not backend.gathered:
+                    backend.transport.write(data)
+                else:
+                    backend.write(data)
+                if backend.writing_paused:
+                    self.connection.pause_reading()
             if len(data) >= BULK_OCTETS:
                 took_much(self.connection)
         elif self._task is not None or self._opening is not None or not self._take_at_once(data):
@@ -311,12 +338,8 @@ class FrontendPop3(Pop3Dialogue):
         upstream = self._upstream
         if upstream is None or upstream.is_lost:
             return
-        connection = upstream.connection
-        if connection.is_plain and not connection.gathered:
-            connection.transport.write(octets)
-        else:
-            connection.write(octets)
-        if connection.writing_paused:
+        upstream.connection.write(octets)
+        if upstream.connection.writing_paused:
             self.connection.pause_reading()
 
     def _to_client(self, octets: bytes) -> None:
@@ -355,6 +378,18 @@ class FrontendPop3(Pop3Dialogue):
         if self._is_pipe:
             return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
         return super().is_quiet() and self._opening is None
+
+    def lost(self, error: Exception | None) -> None:
+        """As the dialogue's, in few steps where nothing runs and nothing waits."""
+        if self._task is not None or self._waiter is not None or self.watched is not None:
+            super().lost(error)
+            return
+        self.is_closing = True
+        if self._counted_as is not None:  # as `count_out`
+            self.service.gate.connections.counter.leave(self._counted_as)
+            self._counted_as = None
+        self.sweep.forget(self)
+        self.ended()
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)

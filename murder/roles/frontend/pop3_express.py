@@ -18,8 +18,9 @@ from murder.net.outgoing.pool import proxy_login
 from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.entering import MOST_REMEMBERED, Dialogue, Entering
-from murder.roles.frontend.locate import server_in
+from murder.roles.frontend.locate import server_of
 from murder.roles.frontend.origin import xclient_line
+from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 
 MOST_OCTETS: Final = 1000  # of a greeting, and of the answer to a login
 MARK: Final = b"[XCLIENT]"  # in a greeting: the server believes us
@@ -51,7 +52,9 @@ class Pop3Express(Entering, LineUpstream):
     writable = LineUpstream.writable
 
     def __init__(self, dialogue: Pop3Client, login: Login, address: Address) -> None:
-        LineUpstream.__init__(self, address, dialogue.frontend.config.upstream_timeout_s)
+        self.address, self.server = address, address.server  # as `LineUpstream`, whose lines nobody waits for
+        self.timeout_s = dialogue.frontend.config.upstream_timeout_s
+        self._held = bytearray()
         self.dialogue = dialogue
         self.login = login
         self._said = b""
@@ -89,7 +92,13 @@ class Pop3Express(Entering, LineUpstream):
         elif not said.startswith(b"+OK"):
             self._go_the_long_way()
         elif self._is_asked:
-            self._let_in(said[end:])
+            dialogue = self.dialogue
+            self._is_over = True
+            dialogue.sweep.forget(self)
+            if dialogue.is_closing:  # a client that has gone has given this up
+                self.connection.abort()
+            else:
+                dialogue.let_in(self, self.login, said[end:])
         elif end < len(said):
             self._go_the_long_way()  # it speaks unasked
         else:
@@ -112,15 +121,6 @@ class Pop3Express(Entering, LineUpstream):
 
     # --- the end of the login
 
-    def _let_in(self, early: bytes) -> None:
-        dialogue = self.dialogue
-        self._is_over = True
-        dialogue.sweep.forget(self)
-        if dialogue.is_closing:  # a client that has gone has given this up
-            self.connection.abort()
-        else:
-            dialogue.let_in(self, self.login, early)
-
     def _fail(self, failure: UpstreamFailure) -> None:
         self.give_up()
         self.dialogue.not_let_in(failure)
@@ -142,8 +142,11 @@ def way_of(dialogue: Pop3Client, login: Login) -> Address | None:
     ):
         return None
     row = frontend.mailboxes.row(_inbox_of(login.user))
-    server = server_in(row) if row is not None else ""
-    if not server or server in upstreams.health:
+    if row is None or not row[FLAGS_AT] & ACTIVE:  # as `server_in`, in a call less
+        return None
+    at = FLAGS_AT + 1
+    server = server_of(row[HEAD_OCTETS : HEAD_OCTETS + (row[at] << 8) + row[at + 1]])
+    if server in upstreams.health:
         return None
     address = upstreams.address(server, POP3)
     if address.within is not None or address.tls == "starttls" or address.auth == GSSAPI:

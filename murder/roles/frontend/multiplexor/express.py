@@ -125,7 +125,11 @@ class Express(Entering):
         pipe.take_count(dialogue)
         dialogue.hand_over(pipe)
         pipe.login = login
-        client.became_known()
+        if client.is_tls:
+            client.became_known()
+        elif (on_known := client.on_known) is not None:  # the same
+            client.on_known = None
+            on_known(client)
         service = dialogue.service
         facts: dict[str, object]
         if dialogue.client_id:
@@ -142,7 +146,8 @@ class Express(Entering):
         facts["backend"] = name
         plain_log.info("login.succeeded", facts)
         service.figures.count_login(client.attempt, dialogue.protocol, "succeeded")
-        pipe.join(ServerEnd(pipe), early)
+        end = server.receiver = ServerEnd(pipe)
+        pipe.begin_passing(end, early)
 
     # --- what does not pass
 

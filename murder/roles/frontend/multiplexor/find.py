@@ -16,8 +16,9 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.acl import identifiers_of
 from murder.model.entry import MailboxEntry
-from murder.model.identity import Login
+from murder.model.identity import Identity, Login
 from murder.model.name import inbox_of
+from murder.net.outgoing.upstream import Address
 from murder.net.turns import line_up
 from murder.roles.frontend.locate import Locator
 from murder.roles.frontend.multiplexor.tables import Tables
@@ -38,15 +39,19 @@ class Finder:
         self._tables = Tables()
         # of a user, by the list as it was then: the server that has all of theirs; "" where the list does not know them
         self._whole: dict[str, tuple[int, frozenset[str], str]] = {}
+        # of a user, by who they are and by the list as it was then: how their server is reached, and who they are there
+        self.ways: dict[str, tuple[Identity, int, Address, str]] = {}
 
     def read_table(self) -> None:
         """Raises Refusal with a sentence."""
         self._tables = Tables.read(self._config)
+        self.ways.clear()
 
     async def read_table_again(self) -> None:
         """Beside everything else; what cannot be read leaves the one that there is."""
         try:
             self._tables = await asyncio.to_thread(Tables.read, self._config)
+            self.ways.clear()
         except Refusal as refusal:
             self._log.error("multiplexor.table_failed", problem=refusal.text)
 
@@ -54,6 +59,7 @@ class Finder:
         """From now on; the table is read by `read_table_again`."""
         self._config = config
         self._whole.clear()
+        self.ways.clear()
 
     def servers(self) -> frozenset[str]:
         """Those that a table or the hash may name."""
@@ -96,6 +102,12 @@ class Finder:
             if place is not None:
                 return place
         return None
+
+    def remember_way(self, login: Login, stamp: int, address: Address, user: str) -> None:
+        """As `find_at_once` has just said, with a list that was this then."""
+        if len(self.ways) >= REMEMBERED:
+            self.ways.clear()
+        self.ways[login.user] = login.identity, stamp, address, user
 
     def _by_name(self, way: str, login: Login) -> Place | None:
         """By what needs no list."""

@@ -12,6 +12,7 @@ from murder.model.identity import Login
 from murder.net.bulk import BULK_OCTETS, LITTLE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
+from murder.net.sweep import NOWHERE
 from murder.roles.frontend.multiplexor.speech import Speech
 from murder.roles.frontend.shared import Frontend
 from murder.serve.client import ClientDialogue
@@ -28,9 +29,7 @@ class _Nothing:
 
     held = 0
     is_behind = False
-
-    def __init__(self) -> None:
-        self.waiting = b""
+    waiting = b""
 
     def receive(self, data: bytes | memoryview) -> None:
         self.waiting += data
@@ -58,8 +57,13 @@ class Pipe(ClientDialogue):
     ) -> None:
         """`server` is where the other end is, a server of this name."""
         limits = frontend.config
-        super().__init__(before.connection, _Nothing(), limits.idle_timeout_s)
-        self.write_timeout_s = limits.write_timeout_s
+        # as that of `Dialogue`, in one place
+        self.connection, self.session = before.connection, _Nothing()
+        self.idle_timeout_s, self.write_timeout_s = limits.idle_timeout_s, limits.write_timeout_s
+        self.sweep, self.loop, self.active_at = before.sweep, before.loop, before.active_at
+        self.is_closing = self._pump_is_due = False
+        self._task = None
+        self.sweep_slot = NOWHERE
         self.service, self.protocol = before.service, before.protocol
         self.frontend = frontend
         self._speech = speech
@@ -88,15 +92,18 @@ class Pipe(ClientDialogue):
         self.server.receiver = end
         if self.server.is_lost or self.connection.is_lost:
             self._server_gone()
-            return
+        else:
+            self.begin_passing(end, early)
+
+    def begin_passing(self, end: "ServerEnd", early: bytes) -> None:
+        """The same, where both are there for certain, and the server's octets come to its end already."""
         for connection in (self.connection, self.server):
             connection.most_unwritten = WAITING_OCTETS
             connection.transport.set_write_buffer_limits(WAITING_OCTETS, WAITING_OCTETS // 4)
         if early:
             end.received(early)
-        waiting = self.session.take_rest()
-        if waiting:
-            self.received(waiting)
+        if self.session.waiting:
+            self.received(self.session.take_rest())
         if self.server.is_held_back:
             self.server.resume_reading()
         if self.connection.is_held_back and not self.server.writing_paused:
@@ -131,6 +138,18 @@ class Pipe(ClientDialogue):
 
     def _server_gone(self) -> None:
         self.close()
+
+    def lost(self, error: Exception | None) -> None:
+        """As a dialogue's, in few steps: nothing runs here, and nothing waits."""
+        if self.watched is not None:
+            super().lost(error)
+            return
+        self.is_closing = True
+        if self._counted_as is not None:  # as `count_out`
+            self.service.gate.connections.counter.leave(self._counted_as)
+            self._counted_as = None
+        self.sweep.forget(self)
+        self.ended()
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)

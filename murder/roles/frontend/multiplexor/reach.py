@@ -77,6 +77,7 @@ class Multiplexor:
         self, config: Config, mailboxes: MailboxList, locator: Locator, upstreams: Upstreams
     ) -> None:
         self._config = config
+        self._mailboxes = mailboxes
         self._locator = locator
         self._upstreams = upstreams
         self.finder = Finder(config, mailboxes, locator)
@@ -99,10 +100,16 @@ class Multiplexor:
         config, upstreams = self._config, self._upstreams
         if (login.is_admin and config.master is not None) or upstreams.tells_origin:
             return None
-        place = self.finder.find_at_once(login)
-        if place is None:
-            return None
-        address = self._address_of(place, IMAP)
+        way = self.finder.ways.get(login.user)
+        if way is None or way[0] is not login.identity or way[1] != self._mailboxes.stamp():
+            stamp = self._mailboxes.stamp()
+            place = self.finder.find_at_once(login)
+            if place is None:
+                return None
+            address, user = self._address_of(place, IMAP), place.user or login.user
+            self.finder.remember_way(login, stamp, address, user)
+        else:
+            address, user = way[2], way[3]
         offers = self._offers.get(address)
         if (
             offers is None
@@ -115,7 +122,7 @@ class Multiplexor:
             or address.server in upstreams.health
         ):
             return None
-        return address, place.user or login.user
+        return address, user
 
     def offers(self, address: Address) -> frozenset[bytes]:
         """What it told before a login when it was last entered; nothing where that is not known."""

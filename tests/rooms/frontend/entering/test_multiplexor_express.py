@@ -13,14 +13,17 @@ import pytest
 
 from murder.api.auth import Identity
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.config.multiplexor import MultiplexorConfig
 from murder.config.sections import AuthConfig
 from murder.log import set_up
+from murder.model.entry import EntryState, MailboxEntry
 from murder.net.connection import Connection
 from murder.roles.frontend.multiplexor.express import Express
 from murder.roles.frontend.multiplexor.pipe import Pipe
+from murder.roles.mupdate.database.change import PutEntry
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
-from tests.rooms.frontend.server import Parts, Running, Speak, running_frontend
+from tests.rooms.frontend.server import RIGHTS, Parts, Running, Speak, named, running_frontend
 from tests.rooms.frontend.test_calls import USER, Remembering
 
 WORDS = b"CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN"
@@ -199,6 +202,53 @@ async def test_a_server_that_waits_for_a_receipt_gets_it_at_once(
         assert [await peer.line(), await peer.line()] == [b"c OK", b"n OK"]
         assert Receipts.awaited == 4
         await peer.close()
+
+
+async def test_the_way_of_a_user_is_that_of_now(tmp_path: Path) -> None:
+    """It is known again as long as the list, who they are, the table and the configuration are the same."""
+    scripts = [(GREETING, b"i OK\r\n" + IN)] * 5
+    servers = {name: Server(*scripts) for name in ("be1.test", "be2.test", "be3.test")}
+    table = tmp_path / "table"
+    table.write_text("")
+    parts = Remembering()
+    async with running_frontend(
+        tmp_path,
+        {name: ("imap", server) for name, server in servers.items()},
+        {USER: "be1.test"},
+        auth=AuthConfig(),
+        parts=parts,
+        mode="multiplexor",
+        multiplexor=MultiplexorConfig(find=("host", "table", "list"), table=table),
+    ) as running:
+        reached = [0, 0, 0]
+
+        async def gone_to() -> list[int]:
+            peer, said = await entered(running)
+            assert said.startswith(b"x OK"), said
+            await peer.close()
+            before = reached[:]
+            reached[:] = [len(one.said) for one in servers.values()]
+            return [now - then for now, then in zip(reached, before, strict=True)]
+
+        frontend = running.role.frontend
+        assert frontend is not None and frontend.multiplexor is not None
+        finder = frontend.multiplexor.finder
+        for _ in range(3):
+            assert await gone_to() == [1, 0, 0]
+        moved = MailboxEntry(named(USER), EntryState.ACTIVE, b"be2.test!default", RIGHTS)
+        running.mailboxes.commit([PutEntry(moved)])
+        for _ in range(3):
+            assert await gone_to() == [0, 1, 0]
+        table.write_text(f"{USER}: be3.test\n")
+        await finder.read_table_again()
+        for _ in range(3):
+            assert await gone_to() == [0, 0, 1]
+        parts.identity = Identity(USER, host="be1.test")
+        for _ in range(2):
+            assert await gone_to() == [1, 0, 0]
+        assert finder.ways
+        frontend.multiplexor.configure(running.config)
+        assert not finder.ways
 
 
 async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
