@@ -52,7 +52,8 @@ class Pop3Express(Entering, LineUpstream):
     writable = LineUpstream.writable
 
     def __init__(self, dialogue: Pop3Client, login: Login, address: Address) -> None:
-        self.address, self.server = address, address.server  # as `LineUpstream`, whose lines nobody waits for
+        # as `LineUpstream`, whose lines nobody waits for
+        self.address, self.server = address, address.server
         self.timeout_s = dialogue.frontend.config.upstream_timeout_s
         self._held = bytearray()
         self.dialogue = dialogue
