@@ -153,15 +153,19 @@ async def test_pop3_is_passed_on(tmp_path: Path, dove: Dovecot) -> None:
 
 async def test_managesieve_is_passed_on(tmp_path: Path, dove: Dovecot) -> None:
     async with multiplexor(tmp_path, {"dove": section(dove)}, host="dove") as running:
-        port, said = running.ports["sieve"], list[bytes]()
-        # which Dovecot understands; the first greeting waits only a second for its word
+        port = running.ports["sieve"]
+
+        async def greeted() -> tuple[Peer, list[bytes]]:
+            came_from = ("127.0.0.9", 0)
+            peer = Peer(*await asyncio.open_connection("127.0.0.1", port, local_addr=came_from))
+            return peer, await peer.until(b"OK")
+
+        peer, said = await greeted()
+        # which Dovecot understands; a greeting waits only a second for its word
         while not any(b"foreverypart" in line for line in said):
+            await peer.close()
             frontend_of(running).sieve_looked_at.clear()
-            streams = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
-            if said:
-                await peer.close()
-            peer = Peer(*streams)
-            said = await peer.until(b"OK")
+            peer, said = await greeted()
         peer.send(b'AUTHENTICATE "PLAIN" "AGVtaWwAc2VjcmV0"\r\nLISTSCRIPTS\r\n')
         assert await peer.line() == b"OK"
         assert b"Listscripts completed" in await peer.line()
