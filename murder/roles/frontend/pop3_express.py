@@ -18,9 +18,8 @@ from murder.net.outgoing.pool import proxy_login
 from murder.net.outgoing.proving import GSSAPI
 from murder.net.outgoing.upstream import Address
 from murder.roles.frontend.entering import MOST_REMEMBERED, Dialogue, Entering
-from murder.roles.frontend.locate import server_of
+from murder.roles.frontend.locate import server_in
 from murder.roles.frontend.origin import xclient_line
-from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 
 MOST_OCTETS: Final = 1000  # of a greeting, and of the answer to a login
 MARK: Final = b"[XCLIENT]"  # in a greeting: the server believes us
@@ -143,11 +142,8 @@ def way_of(dialogue: Pop3Client, login: Login) -> Address | None:
     ):
         return None
     row = frontend.mailboxes.row(_inbox_of(login.user))
-    if row is None or not row[FLAGS_AT] & ACTIVE:  # as `server_in`, in a call less
-        return None
-    at = FLAGS_AT + 1
-    server = server_of(row[HEAD_OCTETS : HEAD_OCTETS + (row[at] << 8) + row[at + 1]])
-    if server in upstreams.health:
+    server = server_in(row) if row is not None else ""
+    if not server or server in upstreams.health:
         return None
     address = upstreams.address(server, POP3)
     if address.within is not None or address.tls == "starttls" or address.auth == GSSAPI:
