@@ -187,6 +187,8 @@ def fetch_rootfs(about: image.Image) -> Path:
     """A Debian 12 with Python and little else, made by mmdebstrap; kept in .build/. Raises Problem."""
     file = BUILD / f"bookworm-{about.machine}.tar"
     if not file.exists():
+        if lacking := image.lacking_for(about.machine, platform.machine()):
+            raise Problem(lacking)
         if shutil.which("mmdebstrap") is None:
             raise Problem("without --rootfs it takes mmdebstrap (Debian's package of that name)")
         machine = image.MACHINES[about.machine]

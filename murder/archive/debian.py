@@ -47,8 +47,16 @@ if [ "$1" = configure ]; then
         adduser --quiet --system --group --home /var/lib/murder --no-create-home murder
     fi
     if [ -z "$2" ]; then
-        # the operator's own owners and modes stay
-        [ -d /var/lib/murder ] || install -d -o murder -g murder -m 0700 /var/lib/murder
+        # the operator's own owners and modes stay; an empty folder of root's (of a new disk that is mounted there) has none
+        if [ ! -d /var/lib/murder ] || {
+            [ "$(stat -c %U:%G /var/lib/murder/)" = root:root ] &&
+                ! dpkg-statoverride --list /var/lib/murder >/dev/null &&
+                [ -z "$(find /var/lib/murder/ -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit)" ]
+        }; then
+            install -d -o murder -g murder -m 0700 /var/lib/murder
+        elif ! runuser -u murder -- test -w /var/lib/murder; then
+            echo "murder: /var/lib/murder is not the user murder's; a node there needs that, and all in it, to be"
+        fi
         for path in /etc/murder /etc/murder/murder.toml; do
             if [ "$(stat -c %U:%G "$path")" = root:root ] && ! dpkg-statoverride --list "$path" >/dev/null; then
                 chgrp murder "$path"

@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from murder.archive.debian import SHEBANG, TOML
@@ -29,6 +30,7 @@ LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 MMDEBSTRAP: Final = ("mmdebstrap", "--variant=minbase", "--include=python3,ca-certificates")
+BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")  # what the kernel runs by other programs
 MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -39,6 +41,19 @@ class Image:
     version: str
     machine: str
     when: int
+
+
+def lacking_for(machine: str, here: str, known: Path = BINFMT) -> str:
+    """What this host lacks to set up a Debian of that machine, whose programs have to run for that; "" where it lacks
+    nothing."""
+    entry = known / f"qemu-{machine}"
+    if machine == here or (entry.is_file() and "enabled" in entry.read_text()):
+        return ""
+    return (
+        f"a Debian for {machine} is set up by programs of its own, and this kernel runs none: install qemu-user-static "
+        f"and binfmt-support (it wants {known} mounted), or give --rootfs TAR: made by the same command on such a machine, "
+        f"or `docker export` of an image for it with Python 3.11 or later"
+    )
 
 
 def format_image(rootfs: bytes, program: bytes, about: Image) -> bytes:

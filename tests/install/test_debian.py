@@ -209,3 +209,24 @@ def test_several_nodes_on_a_host_are_instances_of_one_unit(
         "inactive",
         "failed",
     }
+
+
+def test_a_new_disk_is_the_services_and_what_is_somebody_elses_stays_so(
+    debs: tuple[Path, Path], machine: Machine
+) -> None:
+    """A file system that was mounted before the package came is root's."""
+    deb = Path("/root", debs[0].name)
+    shutil.copy(debs[0], machine.root / "root")
+    owner = "stat", "-c", "%U:%G %a", "/var/lib/murder"
+    machine.run("dpkg", "--purge", "murder")
+    machine.ok("rm", "-rf", "/var/lib/murder")
+    machine.ok("mkdir", "-p", "/var/lib/murder/lost+found")
+    assert "not the user" not in machine.ok("dpkg", "-i", str(deb))
+    assert machine.ok(*owner) == "murder:murder 700\n"
+    machine.run("dpkg", "--purge", "murder")
+    machine.ok("sh", "-c", "chown root: /var/lib/murder && touch /var/lib/murder/list")
+    said = machine.ok("dpkg", "-i", str(deb))
+    assert "/var/lib/murder is not the user murder's" in said
+    assert machine.ok(*owner) == "root:root 700\n"
+    machine.ok("dpkg", "--purge", "murder")
+    machine.ok("rm", "-rf", "/var/lib/murder")

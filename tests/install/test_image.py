@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from murder import __version__
-from murder.archive.image import USER_ID, Image, format_image
+from murder.archive.image import USER_ID, Image, format_image, lacking_for
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.process import ROOT
@@ -109,3 +109,13 @@ def test_the_same_parts_give_the_same_image_and_no_python_none(tmp_path: Path) -
         format_image(tar_of(tmp_path, *users, "./usr/bin/python3.9"), b"#!\nx", about)
     with pytest.raises(ValueError, match="no etc/passwd"):
         format_image(tar_of(tmp_path, "./usr/bin/python3.11"), b"#!\nx", about)
+
+
+def test_what_a_foreign_machine_wants_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    assert lacking_for("x86_64", "x86_64", tmp_path) == ""
+    said = lacking_for("aarch64", "x86_64", tmp_path)
+    assert "binfmt-support" in said and "--rootfs" in said
+    (tmp_path / "qemu-aarch64").write_text("disabled\n")
+    assert lacking_for("aarch64", "x86_64", tmp_path)
+    (tmp_path / "qemu-aarch64").write_text("enabled\ninterpreter /usr/bin/qemu-aarch64-static\n")
+    assert lacking_for("aarch64", "x86_64", tmp_path) == ""
