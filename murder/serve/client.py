@@ -28,7 +28,7 @@ from murder.trail.figures import Figures
 from murder.wire.nodes.control_answers import SessionShown
 
 Running = Coroutine[Any, Any, None] | None  # what of a command is not done at once
-NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 EXPIRED: Final = "Your login has expired: log in again"
 EXPIRED_GRACE_S: Final = (
     300.0  # for a command that runs, as a large message on its way; then it is cut off
@@ -152,7 +152,7 @@ class ClientDialogue(Dialogue):
         )
 
     def note_act(
-        self, act: str, arguments: str, result: str, named: Mapping[str, str] = NOTHING
+        self, act: str, arguments: str, result: str, named: Mapping[str, object] = NOTHING
     ) -> None:
         """Into the audit trail: a command that changes what others have, what it names, and how it ended."""
         login = self.login
@@ -168,7 +168,7 @@ class ClientDialogue(Dialogue):
         act: str,
         arguments: str,
         answer: Callable[[Exception], str],
-        named: Mapping[str, str] = NOTHING,
+        named: Mapping[str, object] = NOTHING,
     ) -> None:
         """A command that changes what others have, to its end, and `note_act`. `answer`: what the client hears
         of an error."""

@@ -180,6 +180,15 @@ async def test_an_operator_is_shown_what_would_go_and_has_it_done(tmp_path: Path
         assert await admin.ok("XEXPIRE RUN") == [told]
         assert await admin.ok("XEXPIRE PLAN") == []
         assert (await admin.command("XEXPIRE ALL"))[-1].startswith(b"t BAD")
+        (trail,) = tmp_path.rglob("audit-backend-*")
+        lines = [json.loads(line) for line in trail.read_text().splitlines()]
+        (act,) = [line for line in lines if line["event"] == "EXPIRE"]
+        assert (act["user"], act["rule"], act["mailbox"], act["messages"]) == (
+            "admin",
+            "now",
+            "user.ana",
+            1,
+        )
         await ana.close()
         await admin.close()
 
