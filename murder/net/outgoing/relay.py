@@ -117,7 +117,7 @@ class ImapUpstream(PassesOn):
         flight, cutter = self.flight, self._cutter
         if len(flight) == 1 and self._own is None:
             tag, future, _ = flight[0]
-            # `partition` takes half the time of `find` and `startswith`, which may be given more
+            # one `partition` in place of `startswith`, a slice and `find`
             line, ending, more = data.partition(b"\r\n")
             if (
                 future is None

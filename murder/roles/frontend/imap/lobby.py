@@ -85,9 +85,9 @@ class Lobby(FrontendImap):
 
     def received(self, data: bytes) -> None:
         """The hot path: one command for the selected backend, written as nearly every client does, where none is in flight,
-        goes there as it came. One function, as every call here is one a command; and no regular expression, `find` or
-        slice, each of which costs several times a `partition`. Behind that, others that the lobby knows are relayed or
-        carried out; all else is the dialogue's."""
+        goes there as it came. One function, as every call here is one a command; and neither a regular expression, which
+        costs four times a `partition`, nor `in` with octets, which raises an exception within. Behind that, others that the
+        lobby knows are relayed or carried out; all else is the dialogue's."""
         connection, selected = self.connection, self.selected
         is_free = self._task is None and self.opening is None and not self.is_closing
         has_brace = len(data) > EXPRESS_OCTETS or BRACE in data
