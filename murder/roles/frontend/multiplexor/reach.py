@@ -103,7 +103,10 @@ class Multiplexor:
         way = self.finder.ways.get(login.user)
         if way is None or way[0] is not login.identity or way[1] != self._mailboxes.stamp():
             stamp = self._mailboxes.stamp()
-            place = self.finder.find_at_once(login)
+            try:
+                place = self.finder.find_at_once(login)
+            except UpstreamFailure:
+                place = None  # `reach` comes to that too, and tells it
             if place is None:
                 return None
             address, user = self._address_of(place, IMAP), place.user or login.user

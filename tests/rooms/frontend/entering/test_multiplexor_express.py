@@ -251,6 +251,21 @@ async def test_the_way_of_a_user_is_that_of_now(tmp_path: Path) -> None:
         assert not finder.ways
 
 
+async def test_a_host_that_is_none_is_told_also_where_the_password_is_known(tmp_path: Path) -> None:
+    """The client's session had ended without a word: nobody took what was raised in the loop's own turn."""
+    server, parts = Server(), Remembering()
+    parts.identity = Identity(USER, host="no host")
+    found_by = MultiplexorConfig(find=("host", "list"))
+    async with in_front_of(tmp_path, server, parts, multiplexor=found_by) as running:
+        for _ in range(2):
+            peer, said = await entered(running)
+            assert said.startswith(b"x NO [UNAVAILABLE]"), said
+            peer.send(b"y NOOP\r\n")
+            assert (await peer.line()).startswith(b"y OK")
+            await peer.close()
+        assert not server.said
+
+
 async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
     server = Server((SILENT, b""))
     async with in_front_of(tmp_path, server) as running:
