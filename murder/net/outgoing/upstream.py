@@ -178,7 +178,7 @@ class Upstreams:
                 address.port,
                 make_receiver,
                 server=address.server,
-                tls=self._context_to(address)
+                tls=self.context_to(address)
                 if address.tls == "implicit" and source is None
                 else None,
                 server_hostname=address.tls_name,
@@ -257,7 +257,7 @@ class Upstreams:
         """TLS on a connection whose peer has agreed. Raises UpstreamFailure: TLS; LOST where the peer goes meanwhile."""
         try:
             await connection.start_tls(
-                self._context_to(address), server_side=False, server_hostname=address.tls_name
+                self.context_to(address), server_side=False, server_hostname=address.tls_name
             )
         except (ConnectionError, ssl.SSLEOFError) as error:
             text = "it closed the connection during the TLS handshake"
@@ -265,5 +265,10 @@ class Upstreams:
         except OSError as error:
             raise UpstreamFailure(UpstreamKind.TLS, address.server, why(error)) from error
 
-    def _context_to(self, address: Address) -> ssl.SSLContext:
-        return self.context(address.ca)
+    def context_to(self, address: Address) -> ssl.SSLContext:
+        """Raises UpstreamFailure: TLS where the files that it wants cannot be read."""
+        try:
+            return self.context(address.ca)
+        except OSError as error:
+            text = f"{address.ca or 'the files of [tls]'}: {why(error)}"
+            raise UpstreamFailure(UpstreamKind.TLS, address.server, text) from error

@@ -51,11 +51,16 @@ class Entering(Receiver):
         self.dialogue.sweep.watch(self, now + sooner_s)
         address = self.address
         has_tls = address.tls == "implicit"
+        try:
+            tls = self.dialogue.frontend.upstreams.context_to(address) if has_tls else None
+        except UpstreamFailure as failure:
+            loop.call_soon(self._not_begun, failure)
+            return
         opening = loop.create_connection(
             functools.partial(Connection, self._met, may_have_tls=has_tls),
             address.host,
             address.port,
-            ssl=self.dialogue.frontend.upstreams.context(address.ca) if has_tls else None,
+            ssl=tls,
             server_hostname=address.tls_name if has_tls else None,
         )
         self._opening = opening
@@ -78,6 +83,10 @@ class Entering(Receiver):
         self._waited = waited
         waited._asyncio_future_blocking = False
         waited.add_done_callback(self._go_on_connecting)
+
+    def _not_begun(self, failure: UpstreamFailure) -> None:
+        if not self._is_over:
+            self._break(failure)
 
     def _not_connected(self, error: OSError | UnicodeError) -> None:
         if self._is_over:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,24 @@ async def test_what_is_said_meanwhile_goes_to_the_backend(tmp_path: Path) -> Non
         assert await peer.line() == b"+OK relayed NOOP"
         await peer.close()
         await first.close()
+
+
+async def test_files_of_tls_that_are_not_there_behind_a_reload_are_told(tmp_path: Path) -> None:
+    """At once, where the session had ended without a word, and the long way, where that was a bug of ours in the log."""
+    backend = Backend()
+    async with serving(tmp_path, backend) as running:
+        peer, said = await entered(running)
+        assert said == b"+OK Logged in"
+        await peer.close()
+        before = running.config.servers["be1.test"]
+        section = replace(before, tls="implicit", ca=tmp_path / "nowhere.pem")
+        running.role.reload(replace(running.config, servers={"be1.test": section}))
+        for _ in range(2):
+            peer, said = await entered(running)
+            assert said.startswith(b"-ERR [SYS/TEMP]"), said
+            await peer.close()
+        await until_soon(lambda: not counted(running))
+        assert len(backend.said) == 1
 
 
 async def test_who_goes_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
