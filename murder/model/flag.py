@@ -44,6 +44,19 @@ def fits_message(keywords: Collection[str]) -> bool:
     return len(keywords) <= MAX_KEYWORDS_OF_MESSAGE and octets <= MAX_KEYWORD_OCTETS_OF_MESSAGE
 
 
+def fitting(flags: Iterable[str]) -> list[str]:
+    """Of these, in order, what one message may have: of keywords, those that come first."""
+    fits: list[str] = []
+    keywords = octets = 0
+    for flag in in_order(flags):
+        if is_keyword(flag):
+            keywords, octets = keywords + 1, octets + len(flag) + 1
+            if keywords > MAX_KEYWORDS_OF_MESSAGE or octets > MAX_KEYWORD_OCTETS_OF_MESSAGE:
+                break
+        fits.append(flag)
+    return fits
+
+
 def in_order(flags: Iterable[str]) -> list[str]:
     """For showing: system flags first, then keywords by name, so that the same flags look the same."""
     return sorted(flags, key=lambda flag: (_ORDER.get(flag, len(_ORDER)), flag))

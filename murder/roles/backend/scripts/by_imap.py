@@ -15,7 +15,7 @@ from murder.api.store import Mailbox, NewMessage, Once
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.model.acl import Rights
-from murder.model.flag import DELETED, FlagChange
+from murder.model.flag import DELETED, FlagChange, fitting
 from murder.model.identity import Login
 from murder.model.message import Message, Uid
 from murder.model.name import MailboxName, display, owner_of
@@ -252,11 +252,11 @@ class _Seen:
 
 
 def _flags_of(flags: Sequence[str]) -> frozenset[str]:
-    """Those of them that a client could set."""
+    """Those of them that a client could set, as many as one message may have."""
     parsed: set[str] = set()
     for flag in flags:
         try:
             parsed |= parse_flag_list(Scanner(f"({flag})".encode("ascii")))
         except (BadSyntax, UnicodeError):
             continue
-    return frozenset(parsed)
+    return frozenset(fitting(parsed))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.flag import fitting
 from murder.model.message import Uid, UidValidity
 from murder.model.seqset import compress, compress_in_order
 from murder.net.outgoing.exchange import Reply
@@ -70,7 +71,8 @@ class Source:
         def take(fetched: Fetched) -> bool:
             if fetched.uid is None or fetched.size is None:
                 return False
-            head = b" " + format_flags(fetched.flags or ())
+            # a message of before the bounds has more, and no server need take it with them
+            head = b" " + format_flags(fitting(fetched.flags or ()))
             if fetched.internal_date is not None:
                 head += b" " + format_date_time(fetched.internal_date)
             infos[fetched.uid] = MessageInfo(fetched.uid, fetched.size, head)
