@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from murder.api.store import Mailbox, TellsFlags, TellsRecent
 from murder.model.message import (
@@ -27,7 +27,7 @@ from murder.model.message import (
     UidValidity,
     portion,
 )
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, owner_of
 from murder.net.turns import Turn, aside
 from murder.roles.backend.changes.powers import TELLS_EXPUNGED, at_once
 
@@ -36,7 +36,7 @@ MOST_FLAGS: Final = 1000
 A_FEW: Final = 256  # messages that are looked at without looking at the clock
 MANY: Final = 1000  # messages of which more are counted aside
 LOOKS: Final = (
-    4  # at the changes of large mailboxes, of all sessions at once: each may bring many messages
+    4  # at the changes of one owner's large mailboxes, of all sessions at once: each may bring many
 )
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
@@ -327,7 +327,7 @@ class View:
                 self._own.clear()
                 return
         if len(self.uids) > A_FEW:
-            async with _looks(), self._lock:
+            async with _looks(self.mailbox.name), self._lock:
                 await self._look()
         else:
             async with self._lock:
@@ -533,14 +533,15 @@ def flagged_of(message: Message) -> Flagged:
     return Flagged(message.uid, message.flags, message.modseq)
 
 
-_looking: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]] = (
-    WeakKeyDictionary()
-)
+_looking: Final[
+    WeakKeyDictionary[
+        asyncio.AbstractEventLoop, WeakValueDictionary[str | MailboxName, asyncio.Semaphore]
+    ]
+] = WeakKeyDictionary()
 
 
-def _looks() -> asyncio.Semaphore:
-    """Of this loop: a change of a whole mailbox wakes all who have it selected, and each reads all of it."""
-    loop = asyncio.get_running_loop()
-    if loop not in _looking:
-        _looking[loop] = asyncio.Semaphore(LOOKS)
-    return _looking[loop]
+def _looks(name: MailboxName) -> asyncio.Semaphore:
+    """Of this loop: a change of a whole mailbox wakes all who have it selected, and each reads all of it. Who looks at
+    another's mail does not wait for them."""
+    known = _looking.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    return known.setdefault(owner_of(name) or name, asyncio.Semaphore(LOOKS))

@@ -14,7 +14,8 @@ from murder.roles.backend.changes.updates import A_FEW, LOOKS, MOST_FLAGS, View
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import memory_store
 
-INBOX = MailboxName(b"user.ana")
+INBOX, OTHER = MailboxName(b"user.ana"), MailboxName(b"user.bob")
+PATIENCE_S = 30.0
 
 
 async def add(store: MailboxStore, mailbox: Mailbox) -> Uid:
@@ -24,14 +25,16 @@ async def add(store: MailboxStore, mailbox: Mailbox) -> Uid:
 
 
 @asynccontextmanager
-async def looking() -> AsyncIterator[tuple[MailboxStore, Mailbox, View]]:
-    """A store with three messages in INBOX, the mailbox, and another's view of it."""
+async def looking(
+    name: MailboxName = INBOX,
+) -> AsyncIterator[tuple[MailboxStore, Mailbox, View]]:
+    """A store with three messages in a mailbox, the mailbox, and another session's view of it."""
     store = memory_store()
-    await store.create(INBOX, "default")
-    mailbox = await store.open(INBOX, "ana")
+    await store.create(name, "default")
+    mailbox = await store.open(name, "ana")
     for _ in range(3):
         await add(store, mailbox)
-    view = View(await store.open(INBOX, "ana"), read_only=False)
+    view = View(await store.open(name, "ana"), read_only=False)
     await view.load()
     yield store, mailbox, view
 
@@ -262,6 +265,7 @@ class _Waiting:
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
+        self.name = mailbox.name
 
     async def changes(self, since: ModSeq) -> Changes:
         self.at_it[0] += 1
@@ -283,6 +287,16 @@ async def test_few_sessions_look_at_a_large_mailbox_at_a_time() -> None:
             view.mailbox, view.tell_numbers = cast(Mailbox, _Waiting(view.mailbox)), None
             looks.append(asyncio.create_task(view.poll()))
         await until_soon(lambda: _Waiting.at_it[0] == LOOKS)
+        async with looking(OTHER) as (others, inbox, view):  # another's mail
+            for _ in range(A_FEW):
+                await add(others, inbox)
+            await view.load()
+            await add(others, inbox)
+            view.tell_numbers = None
+            async with asyncio.timeout(PATIENCE_S):  # it waits for none of them
+                await view.poll()
+            assert view.take(removals=True).exists == A_FEW + 4
+        assert _Waiting.at_it[0] == LOOKS
         _Waiting.go_on.set()
         await asyncio.gather(*looks)
         assert _Waiting.at_it == [0, LOOKS]
