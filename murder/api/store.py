@@ -84,12 +84,12 @@ class NewMessage:
 @dataclass(frozen=True, slots=True)
 class Once:
     """By what a delivery is known again, where its sender tries again because nobody has told them that it is done. `key`:
-    the same then, `by`: the process that does it. `has_died`: whether such a process has died, so that perhaps nobody was
-    told; asked in any thread, may wait for the disk."""
+    the same then, `by`: the process that does it. `has_died`: whether such a process has died so soon after this time, in
+    seconds since 1970, that perhaps nobody was told; asked in any thread, may wait for the disk."""
 
     key: bytes
     by: str
-    has_died: Callable[[str], bool]
+    has_died: Callable[[str, float], bool]
 
 
 NO_CHANGE: Final = ModSeq(0)

@@ -43,8 +43,8 @@ def _begin(root: Root, once: Once, db: sqlite3.Connection) -> None:
     if now >= root.prune_at:
         root.prune_at = now + PRUNE_EVERY_S
         _prune(once, db)
-    row = db.execute("SELECT by FROM once WHERE key=?", (once.key,)).fetchone()
-    if row is not None and row[0] != once.by and once.has_died(row[0]):
+    row = db.execute("SELECT by, at FROM once WHERE key=?", (once.key,)).fetchone()
+    if row is not None and row[0] != once.by and once.has_died(*row):
         raise _IsDoneError(Code.ALREADY_EXISTS, "It has been delivered")
     _mark(once, db)
 
@@ -55,6 +55,7 @@ def _mark(once: Once, db: sqlite3.Connection) -> None:
 
 def _prune(once: Once, db: sqlite3.Connection) -> None:
     before = int(time.time()) - KEEP_S
-    for (by,) in db.execute("SELECT DISTINCT by FROM once WHERE at<?", (before,)).fetchall():
-        if by == once.by or not once.has_died(by):
+    last = "SELECT by, max(at) FROM once WHERE at<? GROUP BY by"
+    for by, at in db.execute(last, (before,)).fetchall():
+        if by == once.by or not once.has_died(by, at):
             db.execute("DELETE FROM once WHERE at<? AND by=?", (before, by))

@@ -17,7 +17,7 @@ async def appends_once(make: Make) -> None:
         incoming = store.incoming()
         await incoming.write(SMALL)
         try:
-            once = Once(key, by, dead.__contains__)
+            once = Once(key, by, lambda process, _: process in dead)
             uid = await power.append_once(inbox, NewMessage(incoming), once)
         finally:
             await incoming.close()

@@ -176,6 +176,7 @@ class Deliveries:
 
     def once(self, key: bytes) -> Once:
         """The mark of a copy that this process makes."""
+        self._living.note()
         return Once(key, self._living.name, self._living.has_died)
 
     async def begin(self, key: bytes, places: Mapping[str, int]) -> Mapping[str, int] | None:
@@ -183,11 +184,11 @@ class Deliveries:
         noted then. DONE where all of it was done by a process that has died."""
 
         def work() -> Mapping[str, int] | None:
-            row = self._db.execute("SELECT places FROM begun WHERE key=?", (key,)).fetchone()
+            row = self._db.execute("SELECT places, at FROM begun WHERE key=?", (key,)).fetchone()
             noted: dict[str, Any] = {} if row is None else json.loads(row[0])
             if row is not None and "" not in noted:
                 return noted
-            is_done = row is not None and self._living.has_died(noted[""])
+            is_done = row is not None and self._living.has_died(noted[""], row[1])
             mark = self._own_mark if is_done else json.dumps(places)
             self._db.execute("REPLACE INTO begun VALUES (?,?,?)", (key, time.time(), mark))
             return DONE if is_done else None
@@ -231,6 +232,7 @@ class Deliveries:
             new = frozenset(mail.key for mail in mails if self._put(mail, now))
             for entry in seen:
                 remembered.see(self._db, entry, now)
+            self._living.note()
             done = (self._own_mark, now, key)
             self._db.execute("UPDATE begun SET places=?, at=? WHERE key=?", done)
             self._expire(now)
@@ -284,9 +286,9 @@ class Deliveries:
         self._expire_at = now + EXPIRE_EVERY_S
         self._db.execute("DELETE FROM begun WHERE at<?", (now - KEEP_S,))
         before = now - DONE_S
-        marks = "SELECT DISTINCT places FROM begun WHERE places LIKE ? AND at<?"
-        for (mark,) in self._db.execute(marks, ("""{"": %""", before)).fetchall():
-            if not self._living.has_died(json.loads(mark)[""]):
+        marks = "SELECT places, max(at) FROM begun WHERE places LIKE ? AND at<? GROUP BY places"
+        for mark, at in self._db.execute(marks, ("""{"": %""", before)).fetchall():
+            if not self._living.has_died(json.loads(mark)[""], at):
                 self._db.execute("DELETE FROM begun WHERE places=? AND at<?", (mark, before))
         remembered.expire(self._db, now)
         self._db.execute("DELETE FROM outgoing WHERE state<>? AND at<?", (PENDING, now - KEEP_S))

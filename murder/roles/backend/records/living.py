@@ -2,7 +2,8 @@
 order removes the file.
 
 The dead are remembered for as long as senders may come again with what a dead process had in hand; that time begins with the
-next start, for nobody can come before.
+next start, for nobody can come before. Of what a process had done long before its last sign of life all have heard: its file
+was read then, as far as the file system knows (`st_atime`); it was changed then, or when a start has noticed the death.
 """
 
 import fcntl
@@ -15,6 +16,8 @@ from typing import Final
 
 from murder.durable import sync_folder
 
+HEARD_S: Final = 600.0  # after so long a sender has heard
+NOTE_EVERY_S: Final = 30.0
 DEAD: Final = "dead-"  # before the name of one whose death a start has noticed
 REMEMBERED_S: Final = (
     86_400.0  # senders wait for half an hour and more (RFC 5321 §4.5.4.1), some for hours
@@ -30,6 +33,7 @@ class Living:
         folder.mkdir(exist_ok=True)
         for file in folder.iterdir():
             self._notice(file)
+        self._note_at = 0.0
         self.name = secrets.token_hex(8)
         made = folder / f".{self.name}"  # nobody asks for it before it is locked
         self._lock = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -45,12 +49,27 @@ class Living:
                 file.unlink(missing_ok=True)
         elif not file.name.startswith(".") and _is_open(file):
             with suppress(FileNotFoundError):
-                os.utime(file)
+                os.utime(file, (file.stat().st_atime, time.time()))  # the same twice
                 file.rename(file.with_name(DEAD + file.name))
 
-    def has_died(self, name: str) -> bool:
-        """Whether that process has died, and not ended in order; for so long after the next start."""
-        return _is_open(self._folder / name) or _is_fresh(self._folder / (DEAD + name))
+    def note(self) -> None:
+        """A sign of life. In any thread."""
+        now = time.monotonic()
+        if now >= self._note_at:
+            self._note_at = now + NOTE_EVERY_S
+            with suppress(OSError):
+                os.utime(self._lock)
+
+    def has_died(self, name: str, at: float) -> bool:
+        """Whether that process has died, and not ended in order, so soon after this time that its sender may not have heard
+        of what it did then; for so long after the next start."""
+        file, dead = self._folder / name, self._folder / (DEAD + name)
+        if _is_open(file):
+            with suppress(FileNotFoundError):  # else another start has just noticed
+                return at > file.stat().st_atime - HEARD_S
+        with suppress(FileNotFoundError):
+            return _is_fresh(dead) and at > dead.stat().st_atime - HEARD_S
+        return False
 
     def close(self) -> None:
         with suppress(OSError):

@@ -19,7 +19,13 @@ from murder.model.name import inbox_of
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.delivery.copies import Copies
 from murder.roles.backend.records.deliveries import FAILED, Deliveries
-from murder.roles.backend.records.living import DEAD, REMEMBERED_S, Living
+from murder.roles.backend.records.living import (
+    DEAD,
+    HEARD_S,
+    NOTE_EVERY_S,
+    REMEMBERED_S,
+    Living,
+)
 from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.scripts.elsewhere import Known, append_elsewhere
 from murder.roles.backend.scripts.places import Place
@@ -144,8 +150,11 @@ async def test_another_message_with_its_message_id_is_no_retry(
             assert await client.subjects("A") == [("one", [])] * copies
 
 
-def age(folder: Path, seconds: float) -> None:
-    """All of it happened so long ago."""
+def age(folder: Path, seconds: float, *, died_now: bool = False) -> None:
+    """All of it happened so long ago; but for the death, with `died_now`."""
+    for file in () if died_now else (folder / "backend/deliveries/living").iterdir():
+        at = file.stat().st_mtime - seconds
+        os.utime(file, (at, at))
     for file in folder.rglob("*.db"):
         with closing(sqlite3.connect(file)) as db, db:
             for table in ("begun", "once"):
@@ -177,17 +186,50 @@ async def test_a_node_that_was_down_for_long_knows_the_retry_too(
         assert len(await client.subjects("A")) == 3
 
 
+@pytest.mark.parametrize("single", [True, False])
+async def test_what_was_done_long_before_a_death_is_no_reason_to_drop_the_same_again(
+    single: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some machine says every week, without date and Message-ID."""
+    alarm = b"Subject: alarm\r\n\r\nall is well\r\n"
+    if single:
+        parts = Parts(lambda: spool_store(tmp_path))
+        await file_and_die(tmp_path, monkeypatch, FILE, parts, message=alarm)
+    else:
+        await deliver_and_die(tmp_path, monkeypatch, "alarm", alarm)
+    age(tmp_path, HEARD_S + NOTE_EVERY_S + 60, died_now=True)
+    async with delivering(tmp_path) as client:
+        assert (await client.deliver("alarm", message=alarm))[0].startswith(b"250")
+        assert await client.subjects("A") == [("alarm", [])] * 2
+
+
 def test_who_has_died_is_known_from_the_next_start_on(tmp_path: Path) -> None:
     first, second = Living(tmp_path), Living(tmp_path)
-    assert not second.has_died(first.name)
+    now = time.time()
+    assert not second.has_died(first.name, now)
     os.close(first._lock)
-    assert second.has_died(first.name)
-    os.utime(tmp_path / first.name, (0, 0))  # long ago
-    third = Living(tmp_path)
-    assert third.has_died(first.name) and second.has_died(first.name)
+    assert second.has_died(first.name, now)
+    assert not second.has_died(first.name, now - HEARD_S - 60)
+    long_ago = 1_000_000_000
+    os.utime(tmp_path / first.name, (long_ago, long_ago))
+    third, fourth = Living(tmp_path), Living(tmp_path)
+    for other in (second, third, fourth):
+        assert other.has_died(first.name, long_ago)
+        assert not other.has_died(first.name, long_ago - HEARD_S)
     second.close()
-    assert not third.has_died(second.name)
+    assert not third.has_died(second.name, now)
     third.close()
+    fourth.close()
+
+
+def test_a_sign_of_life_is_known_when_it_was_the_last(tmp_path: Path) -> None:
+    first, second = Living(tmp_path), Living(tmp_path)
+    os.utime(first._lock, (1_000_000_000, 1_000_000_000))
+    first.note()
+    os.close(first._lock)
+    assert not second.has_died(first.name, 1_000_000_000)
+    assert second.has_died(first.name, time.time())
+    second.close()
 
 
 CUT_OFF = """
@@ -212,7 +254,7 @@ def test_who_is_cut_off_with_the_power_has_died(tmp_path: Path) -> None:
     )
     *_, last = story.syncs()
     last.write_to(tmp_path / "copy", Bare())
-    assert Living(tmp_path / "copy/deliveries/living").has_died(done.stdout.strip())
+    assert Living(tmp_path / "copy/deliveries/living").has_died(done.stdout.strip(), time.time())
 
 
 REDIRECT = b'redirect "else@example.org";'
