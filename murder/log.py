@@ -154,6 +154,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "replica.behind": "The frontend's mailbox list could not be brought up to date for a login.",
     "replica.crashed": "Following the mailbox list ended with a bug; it starts again.",
     "replica.disconnected": "The mailbox list's master is away; the list is served as it was.",
+    "replica.lacking": "A master with another history lacks `count` mailboxes: names it lacks are `try again later`.",
     "replica.synchronised": "The mailbox list is complete and follows the master.",
     "resync.done": "The backend's mailbox list and the master's were compared and agree.",
     "resync.failed": "A backend could not compare its mailboxes with the master's, for a `problem` of its own; tried again.",

@@ -73,6 +73,13 @@ class MupdateConfig:
         0.2, "First pause before a lost master is called again.", least=0.01
     )
     retry_max_s: float = option(15.0, "Longest such pause; pauses double, with jitter.", least=0.01)
+    missing_grace_s: float = option(
+        600.0,
+        "Frontends: so long after a master with another history came without mailboxes that the list had (its disk was "
+        "lost, or an older list put back), a name that is not there is `try again later` (LMTP 451), not unknown: the "
+        "backends are announcing theirs. 0: never.",
+        least=0,
+    )
     max_connections: int = option(2000, "Master: connections at once.", least=1)
     max_strangers_per_address: int = option(
         1000,

@@ -33,10 +33,14 @@ def server_of(raw_location: bytes) -> str:
 class Locator:
     """See the module."""
 
-    def __init__(self, mailboxes: MailboxList, ping: Ping, timeout_s: float) -> None:
+    def __init__(
+        self, mailboxes: MailboxList, ping: Ping, timeout_s: float, missing_grace_s: float
+    ) -> None:
+        """`missing_grace_s`: behind a master that may have lost its list, see `check_whole`."""
         self._mailboxes = mailboxes
         self._ping = ping
         self._timeout_s = timeout_s
+        self.missing_grace_s = missing_grace_s
         self.problem = ""  # why the list's master could not be asked when that was tried last
 
     def known(self, name: MailboxName) -> MailboxEntry | None:
@@ -58,12 +62,28 @@ class Locator:
             )
         entry = self._mailboxes.find(name)
         if entry is None:
+            self.check_whole()
             raise no_such_mailbox(name)
         if not entry.is_active:
             raise UpstreamFailure(
                 UpstreamKind.MOVING, entry.server, f"{display(name)} is being created or moved"
             )
         return entry
+
+    @property
+    def lacking(self) -> int:
+        """How many mailboxes the master may have lost, as long as that counts."""
+        return self._mailboxes.lacks(self.missing_grace_s)
+
+    def check_whole(self) -> None:
+        """For who takes a name that is not in the list for one that nobody has. Raises UpstreamFailure where a master has
+        just come without mailboxes that the list had: their backends may not have announced them yet."""
+        if count := self.lacking:
+            raise UpstreamFailure(
+                UpstreamKind.UNSYNCHRONISED,
+                "mailbox list",
+                f"the master came without {count} mailboxes that were here: what is not known may be one of them",
+            )
 
     async def find_by_token(self, name: MailboxName) -> MailboxEntry:
         """For who has no right but a URL's token: what is being created or moved is none (RFC 4467 §7: nobody learns

@@ -191,12 +191,15 @@ def loads(frontend: Frontend, weights: Mapping[str, float] | None = None) -> lis
 
 
 async def parent_of_new(frontend: Frontend, name: MailboxName) -> MailboxEntry | None:
-    """The nearest mailbox above that exists, by the master's present where this host knows none."""
+    """The nearest mailbox above that exists, by the master's present where this host knows none. Raises UpstreamFailure,
+    also where a master may have lost the list: nothing new is made beside what a backend is about to announce."""
     above = ancestors_of(name)
     parent = nearest(frontend, above)
     if parent is None and above:
         await frontend.locator.catch_up()
         parent = nearest(frontend, above)
+    if parent is None:
+        frontend.locator.check_whole()
     return parent
 
 

@@ -122,7 +122,9 @@ class FrontendRole(ClientRole):
 
     def _make_frontend(self, mailboxes: MailboxList, ping: Ping) -> Frontend:
         config = self._config
-        locator = Locator(mailboxes, ping, config.mupdate.command_timeout_s)
+        locator = Locator(
+            mailboxes, ping, config.mupdate.command_timeout_s, config.mupdate.missing_grace_s
+        )
         upstreams = Upstreams(config, self._within, self.figures)
         multiplexor = None
         if config.frontend.mode == "multiplexor":
@@ -175,8 +177,14 @@ class FrontendRole(ClientRole):
         return self._config.master is not None
 
     def has_inbox(self, user: str) -> bool:
+        """Raises UpstreamFailure where that cannot be known now."""
         frontend = self.frontend
-        return frontend is not None and frontend.mailboxes.find(inbox_of(user)) is not None
+        if frontend is None:
+            return False
+        is_there = frontend.mailboxes.find(inbox_of(user)) is not None
+        if not is_there:
+            frontend.locator.check_whole()
+        return is_there
 
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""
@@ -190,6 +198,7 @@ class FrontendRole(ClientRole):
             return
         frontend.gate = self._make_gate().following(frontend.gate)
         frontend.whole_config, frontend.config = config, config.frontend
+        frontend.locator.missing_grace_s = config.mupdate.missing_grace_s
         frontend.upstreams.configure(config)
         self._reload_multiplexor(frontend, config)
         frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)

@@ -9,7 +9,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.roles.frontend.locate import Locator
 from murder.roles.frontend.role import FrontendRole
 from murder.roles.mupdate.remote.ping import PingClient, PingServer
-from murder.wire.nodes.control_answers import ProcessFacts, Status
+from murder.wire.nodes.control_answers import ListFacts, ProcessFacts, RoleFacts, Status
 from tests.kit.waiting import until_soon
 from tests.rooms.frontend.server import running_frontend
 
@@ -27,9 +27,13 @@ class Follower:
 
 
 def said(role: FrontendRole) -> list[str]:
+    return said_of(role.report())
+
+
+def said_of(role: RoleFacts) -> list[str]:
     facts: dict[str, Any] = dict.fromkeys(ProcessFacts.__dataclass_fields__, 0)
     process = ProcessFacts(**{**facts, "version": "1", "certificate_until": None})
-    told = problems_of({"frontend": [Status(process, role.report())]}, 0.0, "fe1")
+    told = problems_of({"frontend": [Status(process, role)]}, 0.0, "fe1")
     return [one.what for one in told if "list" in one.what]
 
 
@@ -39,7 +43,7 @@ async def test_a_worker_that_cannot_ask_the_master_is_not_well_until_it_can(tmp_
         frontend = running.role.frontend
         assert frontend is not None and said(running.role) == []
         client = PingClient(path)
-        locator = frontend.locator = Locator(running.mailboxes, client.ping, 5)
+        locator = frontend.locator = Locator(running.mailboxes, client.ping, 5, 0)
         asking = asyncio.create_task(locator.keep_asking(EVERY_S))
         await until_soon(lambda: "does not answer" in locator.problem)
         (problem,) = said(running.role)
@@ -58,3 +62,8 @@ async def test_a_worker_that_cannot_ask_the_master_is_not_well_until_it_can(tmp_
         asking.cancel()
         client.close()
         await server.stop()
+
+
+def test_what_a_master_lacks_is_told_though_it_is_followed() -> None:
+    copy = ListFacts("streaming", True, 0, 0.0, "its master came without 3 mailboxes of its list")
+    assert said_of(RoleFacts(copy=copy)) == ["its master came without 3 mailboxes of its list"]

@@ -231,4 +231,6 @@ def _list_problems(role: RoleFacts) -> list[Problem]:
         return [Problem(f"its list has never been complete{why}", to_master)]
     if copy.list != "streaming":
         return [Problem(f"its list is {copy.list}{why}", to_master)]
+    if copy.list_problem:
+        return [Problem(copy.list_problem, "start the backends; `murder help trouble`")]
     return []

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, display
+from murder.model.name import MailboxName, display, inbox_of
 from murder.model.rights import rights_in
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client, Reply
@@ -129,6 +129,7 @@ class FrontendImap(ImapDialogue, Client):
     async def entered(self) -> None:
         """Refer the user elsewhere if the site wants that; know what the backends offer before capabilities are told."""
         self.refer_login()
+        self.check_own_known()
         frontend = self.frontend
         unknown = frontend.capabilities.unknown_of(servers(frontend))
         now = self.loop.time()
@@ -142,6 +143,15 @@ class FrontendImap(ImapDialogue, Client):
     def refer_login(self) -> None:
         """Raises Refusal(REFERRAL)."""
         raise NotImplementedError
+
+    def check_own_known(self) -> None:
+        """A user whose INBOX may be one that the master has lost (`Locator.check_whole`) is shown no list without it, and
+        comes to no backend that would make another. Raises UpstreamFailure."""
+        login, proxies = self.user, self.frontend.config.proxies
+        if login.is_admin or login.user == login.proxy or login.user in proxies:
+            return
+        if self.frontend.locator.known(inbox_of(login.user)) is None:
+            self.frontend.locator.check_whole()
 
     async def _look_at(self, server: str) -> None:
         try:
@@ -209,6 +219,7 @@ class FrontendImap(ImapDialogue, Client):
 
     async def _open(self, server: str) -> ImapUpstream:
         config, login = self.frontend.config, self.user
+        self.check_own_known()
         hops = checked_hops(self.connection.hops_left, self.service.server_name)
         identity = [
             (ORIGIN_FIELD, self.connection.peer),

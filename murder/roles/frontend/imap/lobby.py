@@ -276,6 +276,8 @@ class Lobby(FrontendImap):
     def _is_all_known(self, seen: tuple[int, Config]) -> bool:
         """Whether no backend has to be asked what it offers, as the list and the configuration are now."""
         frontend = self.frontend
+        if frontend.locator.lacking:
+            return False  # whether this user's INBOX is, too
         unknown = frontend.capabilities.unknown_of(servers(frontend))
         if not unknown:
             frontend.all_known_at = seen
@@ -322,6 +324,8 @@ class Lobby(FrontendImap):
         if may_refer or not _is_own(name, login.user):
             entry = frontend.mailboxes.find(name)
             if entry is None or not entry.is_active or not self.may_know_of(entry):
+                return False
+            if frontend.locator.lacking:
                 return False
             if may_refer:
                 command = data[len(tag) + 1 :].split(b" ", 1)[0].upper().decode("ascii")

@@ -31,6 +31,7 @@ class Difference:
     def __init__(self, lines: IndexLines | None = None) -> None:
         self.lines = lines
         self.rows = 0
+        self.gone = 0  # rows of ours that the dump does not have, as far as it has come
         self._last = b""
 
     def apply(self, transaction: ListTransaction, block: Block) -> None:
@@ -57,6 +58,8 @@ class Difference:
         if late:  # they may replace rows that were just added: these must be in the index by then
             self._write_lines(transaction)
         for key, row in late:  # twice, or out of order
+            if self.gone and transaction.row(key) is None:
+                self.gone -= 1
             transaction.put_row(key, row)
 
     def _merge(
@@ -67,6 +70,7 @@ class Difference:
             self._write_lines(transaction)
             wanted = theirs.pop(key, None)
             if wanted is None:
+                self.gone += 1
                 transaction.remove_key(key)
             elif row[SEQ_OCTETS:] != wanted:
                 transaction.put_row(key, wanted)
@@ -91,6 +95,7 @@ class Difference:
         """The dump is complete: what of ours lies behind its last row is gone."""
         self._write_lines(transaction)
         for key, _ in transaction.rows_between(self._last, None):
+            self.gone += 1
             transaction.remove_key(key)
 
     def _write_lines(self, transaction: ListTransaction) -> None:

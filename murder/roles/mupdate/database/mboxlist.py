@@ -45,6 +45,7 @@ from murder.roles.mupdate.database.record import (
 from murder.roles.mupdate.database.snapshot import Snapshot, Table, WriteTransaction
 from murder.roles.mupdate.database.transaction import (
     COMMIT,
+    LACKING,
     MARK_OCTETS,
     ROW,
     SYNCHRONISED,
@@ -406,6 +407,15 @@ class MailboxList:
         """Whether this list has ever been complete. A frontend that has one which is not says "try later"."""
         return self.note(SYNCHRONISED) is not None
 
+    def lacks(self, within_s: float) -> int:
+        """How many mailboxes of this list a master with another history did not have, in these last seconds: it may have
+        lost its list, and backends are announcing theirs again. So long a name that is not here may be somebody's."""
+        octets = self.note(LACKING)
+        if octets is None:
+            return 0
+        at, count = octets.split()
+        return int(count) if abs(time.time() - float(at)) < within_s else 0  # clocks go back, too
+
     def note(self, key: str) -> bytes | None:
         """What a PutNote wrote."""
         return self._environment.get(key.encode(), self._tables[b"notes"])
@@ -538,6 +548,11 @@ class MailboxList:
 def mark_synchronised(at: float | None = None) -> Change:
     """The step that says: from here on, this list is complete."""
     return PutNote(SYNCHRONISED, b"%.3f" % (time.time() if at is None else at))
+
+
+def mark_lacking(count: int, at: float | None = None) -> Change:
+    """The step that says: a master lacks so many of the mailboxes that were here (`MailboxList.lacks`)."""
+    return PutNote(LACKING, b"%.3f %d" % (time.time() if at is None else at, count))
 
 
 def _scan(

@@ -65,6 +65,7 @@ PRUNE_EVERY: Final = 2048  # once in so many changes
 MAX_IDENTIFIERS: Final = 20_000
 ROW, GONE, COMMIT = b"+", b"-", b"c"
 SYNCHRONISED: Final = "synchronised"  # the note that says that the list is complete
+LACKING: Final = "lacking"  # the note of when a master took how many rows away; `MailboxList.lacks`
 MARK_OCTETS: Final = 8
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
 SCAN_ROWS: Final = 1000
@@ -249,6 +250,10 @@ class ListTransaction:
     def put_row(self, key: bytes, unnumbered: bytes) -> None:
         """`put` for a row that is packed already (`record.pack_row`)."""
         self.replace_row(key, self.row(key), unnumbered)
+
+    def count(self) -> int:
+        """How many rows there are, as this transaction sees it."""
+        return self._lmdb.stat(self._entries)["entries"]
 
     def row(self, key: bytes) -> bytes | None:
         """The row under a collation key as this transaction sees it, as it is stored."""

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from murder.errors import Code, Refusal
+from murder.log import logger
 from murder.roles.mupdate.database.change import PutNote
 from murder.roles.mupdate.database.difference import Difference
 from murder.roles.mupdate.database.indexing import IndexLines
-from murder.roles.mupdate.database.mboxlist import MailboxList
+from murder.roles.mupdate.database.mboxlist import MailboxList, mark_lacking
 from murder.roles.mupdate.database.record import Block
 from murder.roles.mupdate.database.transaction import ListTransaction
 from murder.roles.mupdate.remote.link import Link
@@ -51,6 +52,7 @@ class Dump:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dump")
         self._cancelled = False
         self._ran = False
+        self._lacking = 0  # mailboxes that a master with another history has not
         self._pending = Block([], [])
         self._pending_octets = 0
         self._octets_left = most_octets  # of all that the master may tell
@@ -110,6 +112,15 @@ class Dump:
             return
         finally:
             self._thread.shutdown(wait=False)
+        if self._lacking:
+            dump_log = logger(role="replica")
+            dump_log.warning(
+                "replica.lacking",
+                master=self._link.target.name,
+                count=self._lacking,
+                problem="the master has another history, and not all mailboxes that it had",
+                cure="start the backends, which announce theirs: `murder help trouble`",
+            )
         if not self._cancelled and self._finished is not None:
             self._tell(self._finished)
 
@@ -118,9 +129,16 @@ class Dump:
             self._loop.call_soon_threadsafe(callback, *args)
 
     def _all_at_once(self, transaction: ListTransaction) -> None:
-        difference = Difference()
+        """In the same transaction it is written down what the master may have lost, so that nobody who reads the list takes
+        that for deleted (`MailboxList.lacks`). Whose mark it refused, or who followed another kind of master, knows that its
+        history is another one; a master without marks has none, and deletes while nobody is looking: but not the most."""
+        followed, before, difference = transaction.note(FOLLOWED), transaction.count(), Difference()
         while self._some(transaction, difference, FIRST_SYNC_ROWS):
             pass
+        gone = difference.gone
+        if gone and (followed or 2 * gone > before):
+            transaction.apply(mark_lacking(gone))
+            self._lacking = gone
 
     def _once(self, work: Callable[[], T]) -> T:
         """A transaction that ran into the end of the map is run again: with rows that are used up."""

@@ -73,13 +73,15 @@ class ReplicaService:
 
     def report(self) -> ListFacts:
         """For `murder ctl status`: how the list stands against its master's."""
-        status = self.replica.status()
+        status, problem = self.replica.status(), ""
+        if count := self.mailboxes.lacks(self._config.mupdate.missing_grace_s):
+            problem = f"its master came without {count} mailboxes that it had: what it does not know is `try again later`"
         return ListFacts(
             status.phase.value,
             status.synchronised,
             status.lag_entries,
             None if status.lag_s is None else round(status.lag_s, 3),
-            status.problem,
+            status.problem or problem,
         )
 
     async def stop(self) -> None:

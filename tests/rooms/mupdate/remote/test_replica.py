@@ -78,6 +78,7 @@ async def test_after_an_outage_the_replica_resumes_and_serves_the_old_list_meanw
         client = MasterClient(server.target)
         await client.delete(b"user.u000001")
         await in_step(one, server)
+        assert not one.mailboxes.lacks(LIMIT_S)  # it was deleted
         await client.close()
     # the replica itself was away
     await fill(server, 10, start=9000)
@@ -106,6 +107,36 @@ async def test_a_master_restored_from_an_older_copy_is_noticed(tmp_path: Path) -
         await fill(server, 70, start=400)  # beyond the replica's number, on another way
         await in_step(one, server)
         assert one.mailboxes.count() == 170
+        assert one.mailboxes.lacks(LIMIT_S) == 50  # users since the copy, who may have mail
+    await server.stop()
+
+
+@pytest.mark.skipif(is_shared(), reason="a master on etcd has its list there, not in its folder")
+async def test_what_a_master_that_begins_empty_does_not_have_is_noted_with_the_list_itself(
+    tmp_path: Path,
+) -> None:
+    server = Server(tmp_path / "m")
+    await server.start()
+    await fill(server, 100)
+    async with follower(tmp_path / "r", server.target) as one:
+        await in_step(one, server)
+        assert not one.mailboxes.lacks(LIMIT_S)
+        await server.stop()
+        shutil.rmtree(tmp_path / "m")
+        await server.start()
+        reader = MailboxList.open(tmp_path / "r")  # a worker's
+        await until_soon(lambda: reader.find(b"user.u000001") is None)
+        assert reader.lacks(LIMIT_S) == 100
+        assert not reader.lacks(0)
+        reader.close()
+        await in_step(one, server)
+        await fill(server, 40)  # a backend announces its own
+        await in_step(one, server)
+        assert one.mailboxes.lacks(LIMIT_S) == 100
+    async with follower(tmp_path / "r", server.target) as one:  # started again meanwhile
+        assert one.mailboxes.lacks(LIMIT_S) == 100
+        await in_step(one, server)
+        assert one.mailboxes.lacks(LIMIT_S) == 100
     await server.stop()
 
 
@@ -196,6 +227,13 @@ async def test_a_master_without_our_extension_is_followed_in_whatever_order(
         assert sorted(rows(one.mailboxes)) == sorted((*r, r[2] != b"") for r in old.rows)
         if order == "cyrus":
             assert one.mailboxes.last_seq() - before == 4  # user.foo, x, n0007, zz
+        assert not one.mailboxes.lacks(LIMIT_S)  # such a master's deletions look like that
+        # and with none: it has lost its list
+        before, old.rows = len(old.rows), []
+        old.streams[1].close()
+        await until_soon(lambda: one.replica.phase is not Phase.STREAMING)
+        await one.replica.until_synchronised(LIMIT_S)
+        assert one.mailboxes.lacks(LIMIT_S) == before
     old.server.close()
 
 

@@ -90,6 +90,7 @@ class _Answer(ListAnswer):
     async def prepare(self) -> None:
         """Ask the backend of the user's INBOX what they subscribed to, and all with mailboxes of their own what these are
         used for. Raises Refusal, UpstreamFailure where the answer would be wrong without it."""
+        self._dialogue.check_own_known()  # clients would drop what they know of it
         wants_uses = any(
             self._own.startswith(prefix) or prefix.startswith(self._own)
             for prefix in self.query.prefixes
