@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from murder.errors import UpstreamFailure
 from murder.roles.mupdate.database.change import RemoveEntry
 from murder.roles.mupdate.database.mboxlist import mark_lacking
 from murder.roles.mupdate.remote.dump import FOLLOWED
@@ -101,6 +102,20 @@ async def test_pop3_is_to_be_tried_again_by_whom_the_list_has_lost(tmp_path: Pat
         client.send(b"PASS secret\r\n")
         assert (await client.line()).startswith(b"-ERR [SYS/TEMP] ")
         client.writer.close()
+
+
+async def test_whether_there_is_such_a_user_is_not_known_of_whom_the_list_has_lost(
+    tmp_path: Path,
+) -> None:
+    """As it is asked for who comes for them: a proxy, a master user."""
+    async with running_frontend(tmp_path, {}, {"ana": "be1", "bob": "be1"}) as running:
+        assert running.role.has_inbox("ana")
+        lose(running, "ana")
+        assert running.role.has_inbox("bob")
+        with pytest.raises(UpstreamFailure):
+            running.role.has_inbox("ana")
+        lose(running, ago_s=GRACE_S + 1)
+        assert not running.role.has_inbox("ana")
 
 
 @pytest.mark.skipif(is_shared(), reason="a master on etcd has its list there, not in its folder")
