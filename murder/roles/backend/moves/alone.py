@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from murder.api.disk import disk_error
@@ -37,11 +37,11 @@ async def alone_with(journal: Journal, move: Move, wait_s: float = 0.0) -> Async
         await asyncio.sleep(LOOK_AGAIN_S)
     try:
         yield journal.find(move.side, move.id) or move
-        kept = journal.find(move.side, move.id)
-        if kept is None or kept.state not in OPEN:
-            journal.lock_path(move).unlink(missing_ok=True)
     finally:
-        os.close(lock)
+        try:
+            _tidy_up(journal, move)
+        finally:
+            os.close(lock)
 
 
 @asynccontextmanager
@@ -56,6 +56,14 @@ async def adding_to(journal: Journal, move: Move) -> AsyncIterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _tidy_up(journal: Journal, move: Move) -> None:
+    """No file of what is over, or has never begun."""
+    with suppress(Refusal, OSError):
+        kept = journal.find(move.side, move.id)
+        if kept is None or kept.state not in OPEN:
+            journal.lock_path(move).unlink(missing_ok=True)
 
 
 def _locked(journal: Journal, move: Move, how: int) -> int | None:

@@ -41,6 +41,7 @@ from murder.roles.backend.moves.journal import (
     Move,
     Side,
     State,
+    may_be_only_here,
 )
 from murder.roles.backend.moves.outgoing import sum_of
 from murder.roles.backend.moves.verify import tell
@@ -238,6 +239,7 @@ class Arriving:
         name, identity = self._member(request.name), request.identity
         self._were[name] = request.was
         if name not in self._now.names:
+            await self._check_is_no_others(name)
             names = (*self._now.names, name)
             self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
         await self._have_as(name, identity.mailbox_id)
@@ -249,6 +251,15 @@ class Arriving:
                 await remove(self._backend, self._journal, self._now, name)
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
         return Held(held.modseq, compress(held.uids), await self._kept(name))
+
+    async def _check_is_no_others(self, name: MailboxName) -> None:
+        """Raises Refusal where another move that has not ended has brought the only copy of what is called so here."""
+        if await id_of(self._backend, name) is None:
+            return
+        for other in self._journal.moves():
+            if other.id != self._now.id and name in other.names and may_be_only_here(other):
+                text = f"{display(name)} has come by the move {other.id}, which has not ended"
+                raise Refusal(Code.IN_USE, text)
 
     async def _complete(self, name: MailboxName, portrait: Portrait) -> Answer:
         async with adding_to(self._journal, self._now):

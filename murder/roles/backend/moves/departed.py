@@ -5,7 +5,7 @@ from murder.errors import Refusal
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName
 from murder.roles.backend.moves.alone import ADDING_S, alone_with
-from murder.roles.backend.moves.journal import CYRUS, FROM_BACKUP, Journal, Move, Side, State
+from murder.roles.backend.moves.journal import Journal, Side, State, may_be_only_here
 
 
 class Departed:
@@ -39,12 +39,12 @@ class Departed:
     async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
         """Let go of what has moved away under this name, unless it is this mailbox that comes back; and of what has come as
         that from another server, and is not there any more: else nobody could take the name. Raises Refusal."""
-        for move in list(self._journal.moves()):
-            if name not in move.names:
-                continue
+        moves = [move for move in self._journal.moves() if name in move.names]
+        is_only_here = any(map(may_be_only_here, moves))
+        for move in moves:
             if move.side is Side.OUT and move.state is State.DONE:
                 await self._let_go(name, mailbox_id)
-            elif move.side is Side.IN and move.state is State.COPYING and _has_a_source(move):
+            elif move.side is Side.IN and move.state is State.COPYING and not is_only_here:
                 async with alone_with(self._journal, move, ADDING_S) as now:
                     if now.state is State.COPYING:
                         await self._let_go(name, mailbox_id)
@@ -58,8 +58,3 @@ class Departed:
         mailbox.close()
         if not is_same:
             await self._store.delete(name)
-
-
-def _has_a_source(move: Move) -> bool:
-    """Whether what has come is at its source too, until all of it is prepared here. A Cyrus removes it before it says so."""
-    return move.by != CYRUS and move.server != FROM_BACKUP

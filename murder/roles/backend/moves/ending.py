@@ -30,11 +30,17 @@ from murder.wire.nodes.carry import parse_name
 
 
 async def commit(
-    backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
+    backend: Backend,
+    journal: Journal,
+    move: Move,
+    step: Callable[[str], None] = lambda _: None,
+    *,
+    is_alone: bool = False,
 ) -> None:
     """Show what is prepared, tell the master. From PREPARED or COMMITTED; done already is no error. Raises Refusal,
-    UpstreamFailure: then it is to be done again; before it is shown, nobody is kept out of its tree until then."""
-    async with alone_with(journal, move) as now:
+    UpstreamFailure: then it is to be done again; before it is shown, nobody is kept out of its tree until then.
+    `is_alone`: the caller is alone with it, and has read it since."""
+    async with nullcontext(move) if is_alone else alone_with(journal, move) as now:
         await _commit(backend, journal, now, step)
     if move.by == CYRUS and (owner := owner_of(move.root)) is not None:
         await backend.scripts.take_in(owner)  # which came as files
@@ -122,7 +128,7 @@ async def abort(
 
 async def remove(backend: Backend, journal: Journal, move: Move, name: MailboxName) -> None:
     """With its tree locked."""
-    if is_nobodys(backend, name) and not _is_older(journal, move, name):
+    if is_nobodys(backend, name) and not _is_anothers(journal, move, name):
         await backend.store.delete(name)
 
 
@@ -172,10 +178,12 @@ def left_behind(journal: Journal, root: MailboxName) -> set[MailboxName]:
     }
 
 
-def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:
-    """Whether it was here before: it had moved away from here, and is kept for that move."""
+def _is_anothers(journal: Journal, move: Move, name: MailboxName) -> bool:
+    """Whether it was here before: it had moved away from here, and is kept for that move. Or a later move brings it, with
+    what this one had brought: its source may tell that this one was given up when that one is under way."""
     return any(
-        other.side is Side.OUT and other.state is State.DONE and name in other.names
+        name in other.names
+        and (other.state in ARRIVING if other.side is Side.IN else other.state is State.DONE)
         for other in journal.moves()
         if other.id != move.id
     )

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from murder.api import CarriedMessage
+from murder.api.disk import disk_error
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.carried import Portrait
@@ -29,7 +30,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.quota import Resource
-from murder.roles.backend.moves.alone import BeingEnded, alone_with
+from murder.roles.backend.moves.alone import ADDING_S, alone_with
 from murder.roles.backend.moves.arriving import check_may_come, taking
 from murder.roles.backend.moves.batches import with_sizes
 from murder.roles.backend.moves.cyrus_values import (
@@ -179,29 +180,33 @@ class FromCyrus:
         move = self._holder_of(external)
         if move.state is State.COPYING:
             await self._check_all()
-            self._move = move = await self._journal.save(
-                move, only_from=ARRIVING, state=State.PREPARED
-            )
-            self._step("prepared")
         if move.state is State.DONE:
             return
         try:
-            await commit(self._backend, self._journal, move, self._step)
-        except (Refusal, UpstreamFailure) as problem:  # the mover goes on with it
+            async with alone_with(self._journal, move, ADDING_S) as now:
+                if move.state is State.COPYING:
+                    self._move = move = now = await self._prepared(move)
+                await commit(self._backend, self._journal, now, self._step, is_alone=True)
+        except (Refusal, UpstreamFailure, OSError) as problem:
+            if move.state is State.COPYING:
+                raise
+            # the mover goes on with it
             self._log.warning("move.interrupted", move=move.id, problem=str(problem))
-            self._move = await self._leave(move)
+            self._move = self._journal.find(Side.IN, move.id) or move
             return
         self._move = self._journal.find(Side.IN, move.id) or move
         self._log.info(
             "move.taken", move=move.id, mailbox=display(move.root), messages=move.messages
         )
 
-    async def _leave(self, move: Move) -> Move:
-        """Whoever looks after moves goes on with it, though this process lives."""
-        with suppress(BeingEnded):  # somebody does so now
-            async with alone_with(self._journal, move) as now:
-                return await self._journal.save(now, process="")
-        return self._journal.find(Side.IN, move.id) or move
+    async def _prepared(self, move: Move) -> Move:
+        """Told to show it. Raises Refusal."""
+        try:
+            prepared = await self._journal.save(move, only_from=ARRIVING, state=State.PREPARED)
+        except OSError as error:
+            raise disk_error(error, self._journal.folder) from error
+        self._step("prepared")
+        return prepared
 
     async def told_no(self, problem: str) -> None:
         """The source has been refused something; it gives up, and says no more than that."""
@@ -213,13 +218,13 @@ class FromCyrus:
             problem=problem,
         )
         if move is not None:
-            with suppress(Refusal):  # others have ended it meanwhile
+            with suppress(Refusal, OSError):  # others have ended it meanwhile, or the disk is full
                 self._move = await self._journal.save(move, only_from={move.state}, problem=problem)
 
     async def ended(self) -> None:
         """It is over; what has come and was not shown is looked after by the mover."""
         if self._move is not None and self._move.state is State.COPYING:
-            with suppress(Refusal):  # others have ended it meanwhile
+            with suppress(Refusal, OSError):  # others have ended it meanwhile, or the disk is full
                 await self._journal.save(self._move, only_from={State.COPYING}, process="")
         self._forget()
 

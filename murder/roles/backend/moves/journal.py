@@ -157,13 +157,6 @@ def intent_of(move: Move) -> Intent:
     return Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
 
 
-class BeingEnded(Refusal):
-    """Another connection, or another worker, shows what this move has brought, or removes it."""
-
-    def __init__(self, move: "Move") -> None:
-        super().__init__(Code.IN_USE, f"The move {move.id} is being ended: try again in a moment")
-
-
 @dataclass(frozen=True, slots=True)
 class Handed:
     """What the source told the target to show (rows with their access lists, notes without secrets, subscriptions), and the
@@ -370,6 +363,14 @@ def _check_id(move_id: str) -> None:
     """Names of files are made of letters and digits only, whoever has chosen the id."""
     if not is_move_id(move_id):
         raise Refusal(Code.CANNOT, f"{move_id[:40]!r} can be no move's id")
+
+
+def may_be_only_here(move: Move) -> bool:
+    """Whether what has come, and is not shown so far, may be nowhere else: all of it is prepared, or its source is a Cyrus,
+    which removes it before it says so. What an operator restores is given up by an operator."""
+    has_no_source = move.by == CYRUS or move.server == FROM_BACKUP
+    is_coming = move.state is State.PREPARED or (move.state is State.COPYING and has_no_source)
+    return move.side is Side.IN and is_coming
 
 
 def _keeps(move: Move) -> bool:

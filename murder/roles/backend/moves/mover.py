@@ -444,7 +444,9 @@ class Mover:
                 await commit(self.backend, self.journal, move)
             elif move.state is State.ENDING:
                 await abort(self.backend, self.journal, move)
-            elif move.by == CYRUS and not is_alive(move.process):
+            elif move.by == CYRUS and (
+                move.state is State.PREPARED or not is_alive(move.process)
+            ):  # a process that lives may have failed to show it, and to say so: on a full disk
                 await self._look_at_cyrus(move)
 
     def _is_shown(self, move: Move) -> bool:

@@ -15,6 +15,7 @@ from murder.roles.backend.moves import arriving as arriving_module
 from murder.roles.backend.moves import ending
 from murder.roles.backend.moves.arriving import Arriving
 from murder.roles.backend.moves.journal import (
+    CYRUS,
     FROM_BACKUP,
     Move,
     Side,
@@ -242,3 +243,69 @@ async def test_no_file_of_it_is_left(tmp_path: Path) -> None:
             await getattr(arriving, ends)(ends[1:])
         files = {file.name for file in one.mover.journal.folder.iterdir()}
         assert files == {"in-commit.json", "in-abort.json"}
+
+
+async def test_nor_of_one_that_is_refused(tmp_path: Path) -> None:
+    """Each left an empty file behind, for ever."""
+    async with backend_in(tmp_path) as one:
+        await one.backend.announcer.create(COMING, ACL)
+        with pytest.raises(Refusal, match="is here already"):
+            await arriving_at(one)
+        assert not list(one.mover.journal.folder.iterdir())
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+async def test_what_a_later_move_brings_stays_as_an_earlier_one_is_given_up(
+    tmp_path: Path, is_prepared: bool
+) -> None:
+    """A source tells of what it gave up when it reaches the target again: behind the beginning of the next move. Prepared,
+    that could never be shown, and its source had let go of it."""
+    async with backend_in(tmp_path) as one:
+        await one.mover.stop()
+        earlier = await arriving_at(one)
+        later = Arriving(one.backend, one.mover.journal, cast(FrameChannel, None), "be2.test")
+        await later._begin(Begin("b2", COMING, ""))
+        await later._hold(hold(COMING, "coming"))
+        if is_prepared:
+            await prepared(later)
+        await earlier._abort("b1")
+        assert state_of(one) is State.ABORTED
+        if not is_prepared:
+            await prepared(later)
+        await later._commit("b2")
+        assert one.backend.mailboxes.find(COMING) is not None
+        assert await ending.id_of(one.backend, COMING) == "coming"
+
+
+async def test_what_two_moves_bring_goes_with_the_last_of_them(tmp_path: Path) -> None:
+    async with backend_in(tmp_path) as one:
+        await one.mover.stop()
+        earlier = await arriving_at(one)
+        later = Arriving(one.backend, one.mover.journal, cast(FrameChannel, None), "be2.test")
+        await later._begin(Begin("b2", COMING, ""))
+        await later._hold(hold(COMING, "coming"))
+        await earlier._abort("b1")
+        await later._abort("b2")
+        assert await ending.id_of(one.backend, COMING) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Move("c1", Side.IN, COMING, "cyrus.test", names=(COMING,), by=CYRUS),
+        Move("c1", Side.IN, COMING, FROM_BACKUP, names=(COMING,)),
+        Move("c1", Side.IN, COMING, "be3.test", names=(COMING,), state=State.PREPARED),
+    ],
+    ids=["Cyrus", "restore", "prepared"],
+)
+async def test_a_move_removes_nothing_that_may_be_nowhere_else(tmp_path: Path, other: Move) -> None:
+    """It made room for itself, and the next try took it for its own."""
+    async with backend_in(tmp_path) as one:
+        await one.mover.stop()
+        kept = await one.backend.store.create(COMING, "default")
+        await one.mover.journal.save(other)
+        for _ in range(2):
+            with pytest.raises(Refusal) as refused:
+                await arriving_at(one)
+            assert refused.value.code is Code.IN_USE and "c1" in refused.value.text
+        assert await ending.id_of(one.backend, COMING) == kept.mailbox_id

@@ -259,7 +259,7 @@ async def test_what_was_pushed_and_could_not_be_shown_is_shown_though_its_source
         announcer.commit = refuse_once
         await source.push(b"user/zoe")
         assert refused
-        await until(one, State.DONE)
+        await until(one, State.DONE, has_gone=False)
         assert len(await shown(one, b"user.zoe")) == 2
 
         async def script() -> bool:
@@ -271,6 +271,46 @@ async def test_what_was_pushed_and_could_not_be_shown_is_shown_though_its_source
         await source.push(b"user/zoe/sub")  # it knows of no end
         assert (await source.ask(b"SYNCAPPLY SOMETHING %()"))[-1].startswith(b"NO")
         assert arriving(one)[-1].state is State.DONE
+
+
+async def test_nor_does_it_wait_where_that_could_not_be_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk nothing can: not even that this process, which lives on, has left it."""
+    monkeypatch.setattr(mover, "LOOK_EVERY_S", 0.02)
+    async with backend_in(tmp_path) as one, source_at(one) as source:
+        await send_all(source)
+        journal, is_full = cast(Any, one.mover.journal), True
+        write = journal._write
+
+        async def refuse(path: Path, octets: bytes, *more: Any) -> None:
+            if is_full and b'"prepared"' not in octets:
+                raise OSError(28, "No space left on device")
+            await write(path, octets, *more)
+
+        journal._write = refuse
+        await source.push(b"user/zoe")
+        assert arriving(one)[-1].state is State.PREPARED
+        is_full = False
+        await until(one, State.DONE, has_gone=False)
+        assert len(await shown(one, b"user.zoe")) == 2
+        assert not one.backend.mailboxes.list.intents()
+
+
+async def test_a_push_that_the_disk_does_not_take_is_refused(tmp_path: Path) -> None:
+    async with backend_in(tmp_path) as one, source_at(one) as source:
+        await send_all(source)
+        journal = cast(Any, one.mover.journal)
+        write = journal._write
+
+        async def refuse(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        journal._write = refuse
+        assert (await source.ask(b"MUPDATEPUSH {8+}\r\nuser/zoe"))[-1].startswith(b"NO")
+        journal._write = write
+        await source.push(b"user/zoe")
+        await until(one, State.DONE, has_gone=False)
 
 
 async def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
