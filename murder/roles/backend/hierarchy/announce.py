@@ -410,10 +410,10 @@ class Announcer:
         await self._write_intent(intent, intent.trees, taken.begin, wait_s)
         self.step("intended")
         try:
-            for entry in taken.rows:
-                await self.make_room_for(entry.name, "")
             await self._reserve_rows(taken.rows)
             self.step("reserved")
+            for entry in taken.rows:
+                await self.make_room_for(entry.name, "")
         except Exception:
             await self.withdraw_rename(intent)
             raise

@@ -308,6 +308,26 @@ async def test_a_fault_of_its_own_is_not_called_the_masters(tmp_path: Path) -> N
         assert [one["event"] for one in logged] == ["resync.failed", "resync.resumed"]
 
 
+async def test_no_room_is_made_for_a_name_that_is_somebody_elses(tmp_path: Path) -> None:
+    """What a move was bringing under it was removed, for a RENAME over several backends that the master refused."""
+    async with murder(tmp_path) as (_, node):
+        await node.client.activate(MOVED, b"be2.test!default", ACL)
+        room: list[MailboxName] = []
+
+        async def make_room_for(name: MailboxName, _: str) -> None:
+            room.append(name)
+
+        node.announcer.make_room_for = make_room_for
+        moves = ((CHILD, MOVED), (BELOW, MOVED_BELOW))
+        intent = Intent(Operation.JOINT, moves, "dead", "", "r1", ("be1.test",), (CHILD, MOVED))
+        with pytest.raises(Refusal) as refused:
+            await node.announcer.prepare_rename(intent)
+        assert refused.value.code is Code.ALREADY_EXISTS and room == []
+        await node.client.delete(MOVED)
+        await node.announcer.prepare_rename(intent)
+        assert room == [MOVED, MOVED_BELOW]
+
+
 @pytest.mark.parametrize("refuses", ["delete", "activate"])
 async def test_a_no_of_the_masters_is_told_of_its_mailbox_and_the_others_are_compared(
     tmp_path: Path, refuses: str
