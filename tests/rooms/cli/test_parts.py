@@ -104,7 +104,8 @@ PIECES = st.sampled_from(
 @given(pieces=st.lists(PIECES, min_size=1, max_size=6))
 def test_whatever_fits_a_pattern_begins_as_is_said(namespace: Namespace, pieces: list[str]) -> None:
     pattern = "".join(pieces).replace("|", " ")
-    reach = reached(*NAMES, namespace=namespace)
+    names = [name for name in NAMES if namespace.domains or b"!" not in name]
+    reach = reached(*names, namespace=namespace)
     prefix = beginning_of(reach, pattern)
     if "*" not in pattern and "%" not in pattern:
         return
