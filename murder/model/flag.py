@@ -44,10 +44,10 @@ def fits_message(keywords: Collection[str]) -> bool:
     return len(keywords) <= MAX_KEYWORDS_OF_MESSAGE and octets <= MAX_KEYWORD_OCTETS_OF_MESSAGE
 
 
-def fitting(flags: Iterable[str]) -> list[str]:
-    """Of these, in order, what one message may have: of keywords, those that come first."""
+def fitting(flags: Iterable[str], kept: Collection[str] = ()) -> list[str]:
+    """Of these, in order, what one message may have, where it keeps these keywords: of keywords, those that come first."""
     fits: list[str] = []
-    keywords = octets = 0
+    keywords, octets = len(kept), sum(map(len, kept)) + len(kept)
     for flag in in_order(flags):
         if is_keyword(flag):
             keywords, octets = keywords + 1, octets + len(flag) + 1

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry, parse_location
-from murder.model.name import MailboxName, display, no_such_mailbox
+from murder.model.name import MailboxName, display, inbox_of, no_such_mailbox
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 
@@ -84,6 +84,11 @@ class Locator:
                 "mailbox list",
                 f"the master came without {count} mailboxes that were here: what is not known may be one of them",
             )
+
+    def check_inbox(self, user: str) -> None:
+        """The same for who would make a user's INBOX, where there is none. One that is reserved is on its way."""
+        if self._mailboxes.find(inbox_of(user)) is None:
+            self.check_whole()
 
     async def find_by_token(self, name: MailboxName) -> MailboxEntry:
         """For who has no right but a URL's token: what is being created or moved is none (RFC 4467 §7: nobody learns

@@ -14,6 +14,7 @@ from typing import Final
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import plain_log
 from murder.model.identity import Login
+from murder.model.name import inbox_of
 from murder.model.protocol import POP3
 from murder.net.bulk import BULK_OCTETS, LITTLE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
@@ -117,6 +118,8 @@ class FrontendPop3(Pop3Dialogue):
         """Become a pipe to the user's backend; its word on the maildrop is ours."""
         try:
             name = self.maildrop_of(login, self.frontend.namespace)
+            if name != inbox_of(login.user):  # the backend that is entered would make one
+                self.frontend.locator.check_inbox(login.user)
             entry = await self.frontend.locator.find(name)
         except Refusal as refusal:
             raise Refusal(Code.NONEXISTENT, "You have no mailbox here") from refusal

@@ -48,4 +48,5 @@ async def find(frontend: Frontend, name: MailboxName, login: Login) -> MailboxEn
     except UpstreamFailure as failure:
         if failure.kind is not UpstreamKind.MOVING or may_know_of_new(frontend, name, login):
             raise
+    locator.check_whole()  # as for a name that is not there
     raise nonexistent(frontend.namespace, name, login.user)

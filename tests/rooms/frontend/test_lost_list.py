@@ -58,7 +58,8 @@ async def test_imap_is_unavailable_to_whom_the_list_has_lost_and_makes_them_noth
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         met.append("be2")
 
-    users, backends = {"ana": "be1", "bob": "be2"}, {"be2": ("imap", speak)}
+    users = {"ana": "be1", "ana.Archive": "be2", "bob": "be2"}
+    backends = {"be2": ("imap", speak)}
     async with running_frontend(tmp_path, backends, users) as running:
         before = await Peer.at(running.ports["imap"])
         await before.line()
@@ -73,6 +74,7 @@ async def test_imap_is_unavailable_to_whom_the_list_has_lost_and_makes_them_noth
             b"CREATE INBOX",
             b"CREATE Projects",
             b"SELECT user/bob",  # whose backend might make ana an INBOX, too
+            b"SELECT INBOX/Archive",
         ):
             answer = await before.ask(b"b " + command)
             assert len(answer) == 1, answer

@@ -44,3 +44,4 @@ def test_what_a_message_may_have_of_many_flags_can_be_set(octets: int) -> None:
     assert fits[0] == "\\Seen" and fits[1:] == sorted(flags)[: len(fits) - 1]
     assert fits_message([flag for flag in fits if is_keyword(flag)])
     assert not fits_message(sorted(flags)[: len(fits)])
+    assert fitting(["new", "\\Seen"], sorted(flags)) == ["\\Seen"]

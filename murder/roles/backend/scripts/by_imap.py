@@ -15,7 +15,7 @@ from murder.api.store import Mailbox, NewMessage, Once
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.model.acl import Rights
-from murder.model.flag import DELETED, FlagChange, fitting
+from murder.model.flag import DELETED, FlagChange, fitting, is_keyword
 from murder.model.identity import Login
 from murder.model.message import Message, Uid
 from murder.model.name import MailboxName, display, owner_of
@@ -203,10 +203,12 @@ class _Seen:
             await self._set(_flags_of(keeps[0].flags), rights)
 
     async def _set(self, flags: frozenset[str], rights: Rights) -> None:
-        """These and no others, as far as the user may change them."""
+        """These and no others, as far as the user may change them, and as many more as one message may have."""
         present = self._message.flags
         await self._flag(FlagChange.REMOVE, present - flags, rights)
-        await self._flag(FlagChange.ADD, flags - present, rights)
+        kept = sorted(filter(is_keyword, present & flags))
+        more = fitting(flags - present, kept)
+        await self._flag(FlagChange.ADD, frozenset(more), rights)
 
     async def _flag(self, change: FlagChange, flags: frozenset[str], rights: Rights) -> None:
         allowed = changeable(flags, rights)
@@ -252,11 +254,11 @@ class _Seen:
 
 
 def _flags_of(flags: Sequence[str]) -> frozenset[str]:
-    """Those of them that a client could set, as many as one message may have."""
+    """Those of them that a client could set."""
     parsed: set[str] = set()
     for flag in flags:
         try:
             parsed |= parse_flag_list(Scanner(f"({flag})".encode("ascii")))
         except (BadSyntax, UnicodeError):
             continue
-    return frozenset(fitting(parsed))
+    return frozenset(parsed)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, display, inbox_of
+from murder.model.name import MailboxName, display
 from murder.model.rights import rights_in
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client, Reply
@@ -150,8 +150,7 @@ class FrontendImap(ImapDialogue, Client):
         login, proxies = self.user, self.frontend.config.proxies
         if login.is_admin or login.user == login.proxy or login.user in proxies:
             return
-        if self.frontend.locator.known(inbox_of(login.user)) is None:
-            self.frontend.locator.check_whole()
+        self.frontend.locator.check_inbox(login.user)
 
     async def _look_at(self, server: str) -> None:
         try:

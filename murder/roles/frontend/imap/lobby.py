@@ -338,7 +338,10 @@ class Lobby(FrontendImap):
             return False  # it is to be left first
         config, connection = frontend.config, self.connection
         if upstream is None:
-            if HOPS_FIELD in self.client_id:
+            # a backend that is entered makes an INBOX where there is none (`check_own_known`)
+            if HOPS_FIELD in self.client_id or (
+                external.upper() != b"INBOX" and frontend.locator.lacking
+            ):
                 return False
             address = frontend.upstreams.address(server, IMAP)
             upstream = None if address.auth == GSSAPI else frontend.pool.take(address)

@@ -165,6 +165,8 @@ async def _check_may_create(dialogue: FrontendImap, name: MailboxName) -> None:
     except Refusal:
         await frontend.locator.catch_up()
         parent = nearest(frontend, ancestors_of(name))
+        if parent is not None and not dialogue.may_know_of(parent):
+            frontend.locator.check_whole()  # as where nothing is above
         check_may_create(name, parent, login, dialogue.namespace)
 
 
