@@ -182,6 +182,7 @@ class BackendRole(ClientRole):
         self._taking_in: asyncio.Task[None] | None = None  # scripts that came as files
         self._totals: Totals | None = None
         self._counting: asyncio.Task[None] | None = None
+        self._noting: asyncio.Task[None] | None = None
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
         self._epochs: Epochs | None = None
@@ -332,6 +333,7 @@ class BackendRole(ClientRole):
             text = f"{folder}: {error}; deliveries by scripts cannot be noted there"
             raise Refusal(Code.UNAVAILABLE, text) from error
         deliveries.room = _room(self._config.submission)
+        self._noting = asyncio.create_task(deliveries.keep_noting())
         return deliveries
 
     def _make_duplicates(self) -> Duplicates | None:
@@ -529,7 +531,7 @@ class BackendRole(ClientRole):
         if self._imap_scripts is not None:
             await self._imap_scripts.rows.stop()
         behind = (self._keeper, self._matching, self._expiring, self._taking_in, self._counting)
-        for task in behind:
+        for task in (*behind, self._noting):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -58,7 +58,7 @@ UNDO_PAUSE_S: Final = 0.5
 AT_ONCE: Final = 50  # commands to the master in flight for one operation
 
 
-async def _nothing_to_do(_: MailboxName, __: str) -> None:
+async def _nothing_to_do(*_: object) -> None:
     pass
 
 
@@ -72,7 +72,7 @@ class Announcer:
         master: Master | None,
         location: Location,
         events: Events,
-        make_room_for: Callable[[MailboxName, str], Awaitable[None]] = _nothing_to_do,
+        make_room_for: Callable[..., Awaitable[None]] = _nothing_to_do,
         process: str = "",
     ) -> None:
         self._ledger = ledger
@@ -413,9 +413,12 @@ class Announcer:
             await self._reserve_rows(taken.rows)
             self.step("reserved")
             for entry in taken.rows:
+                if not self.is_held(intent):
+                    raise Refusal(Code.IN_USE, "This RENAME was ended meanwhile")
                 await self.make_room_for(entry.name, "")
         except Exception:
-            await self.withdraw_rename(intent)
+            if self.is_held(intent):  # else somebody else has carried it out, or has withdrawn it
+                await self.withdraw_rename(intent)
             raise
 
     async def advance(self, intent: Intent, stage: Stage, beside: Sequence[Change] = ()) -> Intent:

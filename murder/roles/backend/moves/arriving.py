@@ -340,7 +340,7 @@ class Arriving:
                     del self._named[other]
                     await backend.store.delete(name)
                 else:
-                    await backend.announcer.make_room_for(name, mailbox_id)
+                    await backend.announcer.make_room_for(name, mailbox_id, self._now.id)
             self._left.pop(mailbox_id, None)
             is_there = is_nobodys(backend, called) and await id_of(backend, called) == mailbox_id
             if called != name and is_there:

@@ -36,15 +36,20 @@ class Departed:
         place = bytes(Location(move.server, move.partition))
         return MailboxEntry(name, EntryState.ACTIVE, place, self._acls[1].get(name, b""))
 
-    async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
+    async def make_room_for(self, name: MailboxName, mailbox_id: str, move_id: str = "") -> None:
         """Let go of what has moved away under this name, unless it is this mailbox that comes back; and of what has come as
-        that from another server, and is not there any more: else nobody could take the name. Raises Refusal."""
+        that from another server, and is not there any more: else nobody could take the name. `move_id`: of whom it is for,
+        who has said already that the name is theirs. Raises Refusal."""
         moves = [move for move in self._journal.moves() if name in move.names]
-        is_only_here = any(map(may_be_only_here, moves))
+        is_only_here = any(may_be_only_here(move) for move in moves if move.id != move_id)
         for move in moves:
             if move.side is Side.OUT and move.state is State.DONE:
                 await self._let_go(name, mailbox_id)
-            elif move.side is Side.IN and move.state is State.COPYING and not is_only_here:
+            elif (
+                move.side is Side.IN
+                and move.state is State.COPYING
+                and not (is_only_here or may_be_only_here(move))
+            ):
                 async with alone_with(self._journal, move, ADDING_S) as now:
                     if now.state is State.COPYING:
                         await self._let_go(name, mailbox_id)

@@ -339,7 +339,7 @@ class FromCyrus:
         if not is_nobodys(self._backend, name) or await id_of(self._backend, name) is not None:
             async with alone_in(self._backend, self._now):
                 check_is_nobodys(self._backend, name)
-                await self._backend.announcer.make_room_for(name, "")
+                await self._backend.announcer.make_room_for(name, "", self._now.id)
                 if name in self._boxes:
                     await self._backend.store.delete(name)
         await self._store.hold(name, self._now.partition, box.identity)

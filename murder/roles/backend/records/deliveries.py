@@ -30,7 +30,7 @@ from murder.roles.backend.records import remembered, rounds, tallies
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.records.database import open_database
 from murder.roles.backend.records.duplicates import Turns
-from murder.roles.backend.records.living import Living
+from murder.roles.backend.records.living import NOTE_EVERY_S, Living
 from murder.roles.backend.records.remembered import Entry
 from murder.roles.backend.records.taken import Taken
 from murder.roles.backend.records.tallies import Counted
@@ -173,6 +173,12 @@ class Deliveries:
         self._turns.close()
 
     # --- what was begun
+
+    async def keep_noting(self) -> None:
+        """For ever, or until cancelled: that this process lives, also where nobody has mail."""
+        while True:
+            await asyncio.to_thread(self._living.note)
+            await asyncio.sleep(NOTE_EVERY_S)
 
     def once(self, key: bytes) -> Once:
         """The mark of a copy that this process makes."""

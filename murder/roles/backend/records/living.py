@@ -3,7 +3,7 @@ order removes the file.
 
 The dead are remembered for as long as senders may come again with what a dead process had in hand; that time begins with the
 next start, for nobody can come before. Of what a process had done long before its last sign of life all have heard: its file
-was read then, as far as the file system knows (`st_atime`); it was changed then, or when a start has noticed the death.
+was changed then (`st_mtime`), and read when a start noticed the death (`st_atime`); who reads it later lengthens that.
 """
 
 import fcntl
@@ -49,7 +49,7 @@ class Living:
                 file.unlink(missing_ok=True)
         elif not file.name.startswith(".") and _is_open(file):
             with suppress(FileNotFoundError):
-                os.utime(file, (file.stat().st_atime, time.time()))  # the same twice
+                os.utime(file, (time.time(), file.stat().st_mtime))  # the same twice
                 file.rename(file.with_name(DEAD + file.name))
 
     def note(self) -> None:
@@ -66,9 +66,9 @@ class Living:
         file, dead = self._folder / name, self._folder / (DEAD + name)
         if _is_open(file):
             with suppress(FileNotFoundError):  # else another start has just noticed
-                return at > file.stat().st_atime - HEARD_S
+                return at > file.stat().st_mtime - HEARD_S
         with suppress(FileNotFoundError):
-            return _is_fresh(dead) and at > dead.stat().st_atime - HEARD_S
+            return _is_fresh(dead) and at > dead.stat().st_mtime - HEARD_S
         return False
 
     def close(self) -> None:
@@ -94,6 +94,6 @@ def _is_open(file: Path) -> bool:
 
 def _is_fresh(file: Path) -> bool:
     try:
-        return file.stat().st_mtime > time.time() - REMEMBERED_S
+        return file.stat().st_atime > time.time() - REMEMBERED_S
     except FileNotFoundError:
         return False

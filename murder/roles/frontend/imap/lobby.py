@@ -325,8 +325,6 @@ class Lobby(FrontendImap):
             entry = frontend.mailboxes.find(name)
             if entry is None or not entry.is_active or not self.may_know_of(entry):
                 return False
-            if frontend.locator.lacking:
-                return False
             if may_refer:
                 command = data[len(tag) + 1 :].split(b" ", 1)[0].upper().decode("ascii")
                 if self._refers(entry, command, login.user):

@@ -179,7 +179,7 @@ async def test_a_node_that_was_down_for_long_knows_the_retry_too(
         assert copies == (["one", "other"])
     living = tmp_path / "backend/deliveries/living"
     for file in living.glob(f"{DEAD}*"):
-        os.utime(file, (0, time.time() - REMEMBERED_S - 1))
+        os.utime(file, (time.time() - REMEMBERED_S - 1, 0))
     async with delivering(tmp_path) as client:
         assert not list(living.glob(f"{DEAD}*"))
         assert (await client.deliver("one"))[0].startswith(b"250")
@@ -230,6 +230,18 @@ def test_a_sign_of_life_is_known_when_it_was_the_last(tmp_path: Path) -> None:
     assert not second.has_died(first.name, 1_000_000_000)
     assert second.has_died(first.name, time.time())
     second.close()
+
+
+async def test_a_process_that_has_nothing_to_deliver_gives_signs_of_life(tmp_path: Path) -> None:
+    deliveries, other = Deliveries(tmp_path), Living(tmp_path / "living")
+    living = deliveries._living
+    os.utime(living._lock, (1_000_000_000, 1_000_000_000))
+    noting = asyncio.create_task(deliveries.keep_noting())
+    file = tmp_path / "living" / living.name
+    await until_soon(lambda: file.stat().st_mtime > 1_000_000_000)
+    noting.cancel()
+    deliveries.close()
+    other.close()
 
 
 CUT_OFF = """

@@ -309,3 +309,14 @@ async def test_a_move_removes_nothing_that_may_be_nowhere_else(tmp_path: Path, o
                 await arriving_at(one)
             assert refused.value.code is Code.IN_USE and "c1" in refused.value.text
         assert await ending.id_of(one.backend, COMING) == kept.mailbox_id
+
+
+@pytest.mark.parametrize("server", [FROM_BACKUP, "be2.test"])
+async def test_what_a_dead_backend_has_left_is_in_nobodys_way(tmp_path: Path, server: str) -> None:
+    """Its source has died, and its mail comes from a backup: the first try takes the name."""
+    async with backend_in(tmp_path) as one:
+        await one.mover.stop()
+        left = await one.backend.store.create(COMING, "default")
+        await one.mover.journal.save(Move("c1", Side.IN, COMING, "be3.test", names=(COMING,)))
+        await arriving_at(one, server)
+        assert await ending.id_of(one.backend, COMING) not in (None, left.mailbox_id)
