@@ -58,7 +58,7 @@ async def test_imap_is_unavailable_to_whom_the_list_has_lost_and_makes_them_noth
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         met.append("be2")
 
-    users = {"ana": "be1", "ana.Archive": "be2", "bob": "be2"}
+    users = {"ana": "be1", "ana/Archive": "be2", "bob": "be2"}
     backends = {"be2": ("imap", speak)}
     async with running_frontend(tmp_path, backends, users) as running:
         before = await Peer.at(running.ports["imap"])

@@ -412,9 +412,10 @@ class Announcer:
         try:
             await self._reserve_rows(taken.rows)
             self.step("reserved")
+            if not self.is_held(intent):  # the master may have taken long
+                self._events.publish(MasterMayDiffer(tuple(intent.names)))
+                raise Refusal(Code.IN_USE, "This RENAME was ended meanwhile")
             for entry in taken.rows:
-                if not self.is_held(intent):
-                    raise Refusal(Code.IN_USE, "This RENAME was ended meanwhile")
                 await self.make_room_for(entry.name, "")
         except Exception:
             if self.is_held(intent):  # else somebody else has carried it out, or has withdrawn it
