@@ -423,8 +423,15 @@ class ClientDialogue(Dialogue):
         self.begin_time(self.service.login_timeout_s, activity_counts=False)
 
     def lost(self, error: Exception | None) -> None:
+        """As any dialogue's; in few steps where nothing runs and nothing waits."""
         if self.watched is not None:
             self.no_longer_watched()
-        if self._counted_as is not None:
-            self.count_out()
-        super().lost(error)
+        if self._counted_as is not None:  # as `count_out`
+            self.service.gate.connections.counter.leave(self._counted_as)
+            self._counted_as = None
+        if self._task is not None or self._waiter is not None:
+            super().lost(error)
+            return
+        self.is_closing = True
+        self.sweep.forget(self)
+        self.ended()

@@ -382,18 +382,6 @@ class FrontendPop3(Pop3Dialogue):
             return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
         return super().is_quiet() and self._opening is None
 
-    def lost(self, error: Exception | None) -> None:
-        """As the dialogue's, in few steps where nothing runs and nothing waits."""
-        if self._task is not None or self._waiter is not None or self.watched is not None:
-            super().lost(error)
-            return
-        self.is_closing = True
-        if self._counted_as is not None:  # as `count_out`
-            self.service.gate.connections.counter.leave(self._counted_as)
-            self._counted_as = None
-        self.sweep.forget(self)
-        self.ended()
-
     def ended(self) -> None:
         self.frontend.sessions.discard(self)
         if self._opening is not None:

@@ -139,18 +139,6 @@ class Pipe(ClientDialogue):
     def _server_gone(self) -> None:
         self.close()
 
-    def lost(self, error: Exception | None) -> None:
-        """As a dialogue's, in few steps: nothing runs here, and nothing waits."""
-        if self.watched is not None:
-            super().lost(error)
-            return
-        self.is_closing = True
-        if self._counted_as is not None:  # as `count_out`
-            self.service.gate.connections.counter.leave(self._counted_as)
-            self._counted_as = None
-        self.sweep.forget(self)
-        self.ended()
-
     def ended(self) -> None:
         self.frontend.sessions.discard(self)
         server = self.server
