@@ -21,18 +21,17 @@ from murder.model.address import MAX_HOPS
 from murder.net.ended import Ended, Gone
 from murder.net.handshakes import HANDSHAKES
 from murder.net.tls import HalfOpenTls, PeerCertificate, beginning, peer_of
+from murder.net.turns import stand_in_line
 
 INFLATE_OCTETS: Final = 64 * 1024  # inflated in one turn of the loop, whatever it would blow up to
-# above it the writer waits; a 10 MiB FETCH never has more in memory
-WRITE_HIGH_OCTETS: Final = 256 * 1024
+WRITE_HIGH_OCTETS: Final = 256 * 1024  # the writer waits; a 10 MiB FETCH has no more in memory
 WRITE_LOW_OCTETS: Final = 64 * 1024
 # so many peers that take nothing: from here on others are written less ahead, which costs a fifth more for each octet
 CROWD: Final = 32
 CROWDED_HIGH_OCTETS: Final = 64 * 1024
 GATHER_OCTETS: Final = 64 * 1024  # of small writes, sent as one
 TLS_HANDSHAKE_S: Final = 15.0
-# not yet decrypted, of who has not logged in and is not read (uvloop: 256 KiB)
-STRANGER_TLS_OCTETS: Final = 16 * 1024
+STRANGER_TLS_OCTETS: Final = 16 * 1024  # of who is not read, not yet decrypted (uvloop: 256 KiB)
 UNREAD_TLS_OCTETS: Final = 64 * 1024  # likewise, of whom we know
 STUCK_WRITE_S: Final = 120.0  # a peer that takes nothing for so long is gone
 
@@ -41,8 +40,7 @@ DEFLATE_MEMORY: Final = 6
 QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 _numbers = itertools.count(1)
-# processes of a node are started anew, none is a copy of another
-_PROCESS: Final = f"{os.getpid():x}-"
+_PROCESS: Final = f"{os.getpid():x}-"  # a node's are started anew, none is a copy of another
 
 
 class Receiver(Protocol):
@@ -163,8 +161,7 @@ class Connection(asyncio.Protocol):
         self._receiver: Receiver = _NOT_YET
         self._drained: asyncio.Future[None] | None = None
         self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
-        self._lost = False
-        self._finished = False
+        self._lost = self._finished = self.writing_paused = False
         self.is_plain = True  # what is written goes to the transport as it is; see `write`
         self._input_has_ended = False  # under TLS
         self.cid = f"{_PROCESS}{next(_numbers):x}"
@@ -178,12 +175,9 @@ class Connection(asyncio.Protocol):
         self.most_unread: int | None = UNREAD_TLS_OCTETS
         # `write_at_most`; who sets the transport's limit without that step sets this, too
         self.most_unwritten = WRITE_HIGH_OCTETS
-        self.is_narrow = (
-            False  # it is written little ahead, as many do not take what they were written
-        )
+        self.is_narrow = False  # it is written little ahead, as many take nothing
         self.certificate: PeerCertificate | None = None
         self.user_certificate = b""  # DER: of a user, who is no node by it
-        self.writing_paused = False
         self._deflate: zlib._Compress | None = None
         self._inflate: zlib._Decompress | None = None
         self._deflated = b""  # received, not yet inflated: then nothing more is read
@@ -407,20 +401,28 @@ class Connection(asyncio.Protocol):
     def hold_off(self) -> None:
         """Read nothing more until `resume_reading`, TLS records neither: nobody waits for what comes, perhaps for long. That
         the peer goes is not noticed meanwhile."""
+        self.pause_reading()
         if not self._is_held_off:
             self._is_held_off = True
-            self.pause_reading()
             self._limit_tls(0)  # the loop then reads none for TLS
 
-    def resume_reading(self) -> None:
+    def resume_reading(self, *, is_turn: bool = False) -> None:
+        """A stranger who was held off stands in line: hundreds may be answered at once, each of whom has sent much ahead."""
         self.is_held_back = False
         if self._is_held_off:
+            if self.on_known is not None and not is_turn:
+                stand_in_line(asyncio.get_running_loop(), self._end_hold_off)
+                return
             self._is_held_off = False
             self._limit_tls(self.most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
         if self._deflated:
             self._inflate_later()
         elif not self._lost and not self.transport.is_reading() and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _end_hold_off(self) -> None:
+        if not self.is_held_back:
+            self.resume_reading(is_turn=True)
 
     def start_deflate(self) -> None:
         """From here on octets are deflated, both ways (RFC 4978). What came behind the command goes to `inflate`."""
@@ -507,8 +509,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         if not self._lost:
             self.transport.abort()
-            # uvloop never ends a handshake whose transport is aborted
-            if self._handshake is not None:
+            if self._handshake is not None:  # uvloop never ends that of a transport that is aborted
                 self._handshake.cancel()
 
     def reset(self) -> None:

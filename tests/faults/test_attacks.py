@@ -22,6 +22,7 @@ WATCHED: Final = {
     ),
     "many connections that are ready at once": (
         "rooms/net/test_fair_turns.py::test_a_hundred_bursts_at_once_are_not_a_hundred_turns",
+        "rooms/net/test_fair_turns.py::test_who_was_held_off_is_read_one_after_the_other",
         "rooms/net/test_turns.py::test_of_a_turn_of_the_loop_that_is_late_who_begins_has_a_moment",
         "rooms/net/test_bulk.py::test_in_a_late_turn_who_brings_much_stands_in_line",
         "rooms/net/test_bulk.py::test_whatever_passes_a_frontend_takes_turns",

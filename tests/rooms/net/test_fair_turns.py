@@ -245,6 +245,37 @@ async def test_little_is_held_for_somebody_unknown() -> None:
         await until_soon(lambda: talk.connection.transport.is_reading())
 
 
+async def test_who_was_held_off_is_read_one_after_the_other() -> None:
+    """Hundreds of strangers whose wrong passwords are answered at once, each with much in the kernel by then: together
+    that was 100 MiB, and a tenth of a second."""
+    async with AsyncExitStack() as stack:
+        many = [await stack.enter_async_context(talking()) for _ in range(20)]
+        for talk, theirs in many:
+            talk.connection.is_a_strangers(lambda _: None)
+            talk.connection.hold_off()
+            theirs.send(b"x\r\n" * 1000)
+        for talk, _ in many:
+            talk.connection.resume_reading()
+        seen = [0]
+        while seen[-1] < len(many):
+            await turns(1)
+            seen.append(sum(talk.handled > 0 for talk, _ in many))
+        assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= 2
+
+
+async def test_who_is_held_off_anew_before_their_turn_is_not_read() -> None:
+    async with talking() as (talk, theirs):
+        talk.connection.is_a_strangers(lambda _: None)
+        talk.connection.hold_off()
+        theirs.send(b"x\r\n")
+        talk.connection.resume_reading()
+        talk.connection.hold_off()
+        await turns(20)
+        assert not talk.handled
+        talk.connection.resume_reading()
+        await until_soon(lambda: talk.handled == 1)
+
+
 async def test_deflated_octets_are_inflated_a_little_in_each_turn() -> None:
     async with talking(b"") as (talk, _):
         talk.connection.start_deflate()
