@@ -190,6 +190,12 @@ class _Asked:
         return OwnPorts(os.getpid(), tuple(ports))
 
 
+def _leave() -> None:
+    """At once, with what is said."""
+    logs.plain_log.flush()
+    os._exit(EXIT_FAILED)
+
+
 class _Signals:
     """SIGTERM and SIGINT ask for the end, SIGHUP for a reload; a second request for the end is heard too."""
 
@@ -218,7 +224,7 @@ class _Here:
     async def run(self) -> int:
         plan, config = self._plan, self._plan.config
         asked = _Asked(plan, self._take)
-        signals = _Signals(asked.hang_up, on_hurry=lambda: os._exit(EXIT_FAILED))
+        signals = _Signals(asked.hang_up, on_hurry=_leave)
         plugins = load_plugins(config, plan.roles)
         logs.listen(plugins.event_listeners())
         watch = LoopWatch()
@@ -230,12 +236,14 @@ class _Here:
             _tune_interpreter()
             self._notifier.tell("READY=1", f"MAINPID={os.getpid()}")
             log.info("server.ready", roles=plan.roles, workers=1)
-            async with asyncio.TaskGroup() as group:
-                answering = group.create_task(asked.run())
-                reclaiming = group.create_task(reclaim())
-                await self._until(signals.ending, watch, asked)
-                reclaiming.cancel()
-                answering.cancel()
+            later = asyncio.get_running_loop().call_later
+            with logs.gathering(later):
+                async with asyncio.TaskGroup() as group:
+                    answering = group.create_task(asked.run())
+                    reclaiming = group.create_task(reclaim())
+                    await self._until(signals.ending, watch, asked)
+                    reclaiming.cancel()
+                    answering.cancel()
         finally:
             watch.stop()
             self._notifier.tell("STOPPING=1")
@@ -375,7 +383,9 @@ async def work(number: int) -> int:
     config = assignment.config
     logs.set_up(config.log.level, config.log.format, node=config.node.name, pid=os.getpid())
     if assignment.stack >= 0:
-        faulthandler.register(STACK_SIGNAL, file=assignment.stack, all_threads=True)
+        # where it is in Python, it also writes what waits for the loop
+        signal.signal(STACK_SIGNAL, lambda _number, _frame: logs.plain_log.flush())
+        faulthandler.register(STACK_SIGNAL, file=assignment.stack, all_threads=True, chain=True)
     os.umask(0o077)
     loop = asyncio.get_running_loop()
     for ignored in (signal.SIGINT, signal.SIGHUP):  # a terminal's Ctrl-C reaches the supervisor too
@@ -395,13 +405,14 @@ async def work(number: int) -> int:
         return EXIT_USAGE
     _tune_interpreter()
     channel.send(Message.READY, home() if archive_path() else "")
-    async with asyncio.TaskGroup() as group:
-        listening = group.create_task(_obey(channel, server, draining, others))
-        reclaiming = group.create_task(reclaim())
-        await draining.wait()
-        await server.stop()
-        reclaiming.cancel()
-        listening.cancel()
+    with logs.gathering(loop.call_later):
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(_obey(channel, server, draining, others))
+            reclaiming = group.create_task(reclaim())
+            await draining.wait()
+            await server.stop()
+            reclaiming.cancel()
+            listening.cancel()
     return EXIT_DONE
 
 

@@ -3,16 +3,20 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from typing import Final
 
 from murder.config import Config, ConfigError, Problem
 from murder.hooks import Plugins
+from murder.log import plain_log
 from murder.model.protocol import IMAP, ProtocolSpec
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Service
 
+SAID: Final = 3  # logins that `spin` tells of
+
 
 class Echo:
-    """Greets with its process id and worker, then echoes; `die` kills the process."""
+    """Greets with its process id and worker, then echoes; `die` kills the process, `spin` holds its loop."""
 
     def __init__(self, connection: Connection, role: "FakeRole") -> None:
         self.connection = connection
@@ -27,6 +31,8 @@ class Echo:
         if octets == b"die\r\n":
             os._exit(9)
         if octets == b"spin\r\n":
+            for number in range(SAID):
+                plain_log.info("login.succeeded", {"number": number})
             spin_for_ever()
         self.connection.write(octets)
 

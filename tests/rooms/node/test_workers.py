@@ -21,6 +21,7 @@ from murder.pki.trust import revoke
 from tests.kit.ports import free_port
 from tests.kit.process import Program, descendants
 from tests.kit.waiting import until
+from tests.rooms.node.fake_roles import SAID
 
 ROOT = Path(__file__).parent.parent.parent.parent
 LIMIT_S = 60.0
@@ -272,6 +273,7 @@ def test_a_worker_that_is_killed_has_said_where_it_was(tmp_path: Path) -> None:
             until(lambda: '"worker.died"' in node.log(), "its end")
     told = next(line for line in node.log().splitlines() if '"worker.stuck"' in line)
     assert "in spin_for_ever" in json.loads(told)["stack"]
+    assert node.log().count('"login.succeeded"') == SAID  # before it
 
 
 def test_a_node_in_one_process_says_where_it_is_stuck(tmp_path: Path) -> None:
@@ -283,6 +285,7 @@ def test_a_node_in_one_process_says_where_it_is_stuck(tmp_path: Path) -> None:
         node.process.kill()
     told = next(line for line in node.log().splitlines() if '"worker.stuck"' in line)
     assert "in spin_for_ever" in json.loads(told)["stack"]
+    assert node.log().count('"login.succeeded"') == SAID  # before it
 
 
 @pytest.mark.parametrize("workers", [1, 2])
