@@ -20,7 +20,11 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics.exposition import (
+    ALLOWUTF8,
+    CONTENT_TYPE_LATEST,
+    generate_latest,
+)
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from murder.model.protocol import WEB
@@ -180,7 +184,9 @@ def exposed(answers: Sequence[Answer], now: float) -> bytes:
     """The page, of what each process has answered."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Told([*_of_status(answers, now), *_of_figures(answers)]))
-    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library tells none
+    # All names here are plain. To make them so the library would look at each of their letters again for every series, which
+    # costs half as much as all the rest
+    text: bytes = generate_latest(registry, ALLOWUTF8)  # type: ignore[no-untyped-call]  # the library tells none
     return text
 
 
