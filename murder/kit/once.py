@@ -28,12 +28,14 @@ class _IsDoneError(Refusal):
 
 async def append_once(mailbox: RowMailbox, message: NewMessage, once: Once) -> Uid | None:
     """See murder.api.store.AppendsOnce."""
-    try:
-        (uid,) = await mailbox.append([message], partial(_begin, mailbox.root, once))
-    except _IsDoneError:
-        await mailbox.root.write(partial(_mark, once))
-        return None
-    return uid
+    while True:
+        try:
+            (uid,) = await mailbox.append([message], partial(_begin, mailbox.root, once))
+        except _IsDoneError:
+            if await mailbox.root.write(partial(_take, once)):
+                return None
+            continue  # what the dead one did was told for another message that is the same, a moment ago
+        return uid
 
 
 def _begin(root: Root, once: Once, db: sqlite3.Connection) -> None:
@@ -43,10 +45,22 @@ def _begin(root: Root, once: Once, db: sqlite3.Connection) -> None:
     if now >= root.prune_at:
         root.prune_at = now + PRUNE_EVERY_S
         _prune(once, db)
-    row = db.execute("SELECT by, at FROM once WHERE key=?", (once.key,)).fetchone()
-    if row is not None and row[0] != once.by and once.has_died(*row):
+    if _is_of_the_dead(once, db):
         raise _IsDoneError(Code.ALREADY_EXISTS, "It has been delivered")
     _mark(once, db)
+
+
+def _take(once: Once, db: sqlite3.Connection) -> bool:
+    """Whether it is for this message that somebody who has died has left the mark; for no other one from here on."""
+    if not _is_of_the_dead(once, db):
+        return False
+    _mark(once, db)
+    return True
+
+
+def _is_of_the_dead(once: Once, db: sqlite3.Connection) -> bool:
+    row = db.execute("SELECT by, at FROM once WHERE key=?", (once.key,)).fetchone()
+    return row is not None and row[0] != once.by and once.has_died(*row)
 
 
 def _mark(once: Once, db: sqlite3.Connection) -> None:

@@ -1,5 +1,7 @@
 """What a store adds once (`murder.api.store.AppendsOnce`), checked from outside."""
 
+import asyncio
+
 from murder.api.contract.check import expect
 from murder.api.contract.mail import ANNA, SMALL, Make, opened
 from murder.api.store import AppendsOnce, NewMessage, Once
@@ -32,4 +34,9 @@ async def appends_once(make: Make) -> None:
     expect(await is_added(b"two", "second"), True, "a copy of another key")
     expect(await is_added(b"one", "second"), False, "the next try of what a dead one has added")
     expect(await is_added(b"one", "second"), True, "another one behind it")
-    expect((await inbox.status()).messages, 6, "messages in the end")
+    dead.add("second")
+    both = await asyncio.gather(is_added(b"one", "fourth"), is_added(b"one", "fourth"))
+    expect(
+        sorted(both), [False, True], "the next try, and another message that is the same, at once"
+    )
+    expect((await inbox.status()).messages, 7, "messages in the end")
