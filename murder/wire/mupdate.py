@@ -32,6 +32,8 @@ MASTER: Final = "(master)"
 GO_AHEAD: Final = b"+ go ahead\r\n"  # §2.2
 # What our master begins a NO with that is not about the command: it cannot reach what the list is kept on.
 UNAVAILABLE: Final = "[UNAVAILABLE] "
+# And a NO to a FOLLOW whose mark is only too old: what the list is without since then was removed, and is not lost.
+FORGOTTEN: Final = "[FORGOTTEN] "
 
 
 class Verb(Enum):
@@ -115,7 +117,7 @@ class Command(NamedTuple):
 
 
 class Kind(Enum):
-    """Responses: RFC 3656 §3; `POSITION` is ours, and goes only to who has sent FOLLOW."""
+    """Responses: RFC 3656 §3; `POSITION` and `LACKING` are ours, and go only to who has sent FOLLOW."""
 
     OK = b"OK"
     NO = b"NO"
@@ -125,6 +127,7 @@ class Kind(Enum):
     RESERVE = b"RESERVE"
     DELETE = b"DELETE"
     POSITION = b"POSITION"
+    LACKING = b"LACKING"
     AUTH = b"AUTH"
     STARTTLS = b"STARTTLS"
     GO_AHEAD = b"+"
@@ -301,6 +304,12 @@ def format_position(tag: bytes, mark: str) -> bytes:
     return b'%b POSITION "%b"\r\n' % (tag, mark.encode())
 
 
+def format_lacking(tag: bytes, count: int, age_s: int) -> bytes:
+    """Our extension: so many seconds ago a master came without so many mailboxes that this list had, and may have lost
+    them; before the DELETEs of those."""
+    return b'%b LACKING "%d" "%d"\r\n' % (tag, count, age_s)
+
+
 def parse_response(octets: bytes) -> Response:
     """Read one response of a server. Raises BadSyntax. Keywords that we do not know come out as UNKNOWN, because
     before `* OK MUPDATE` they must be ignored (§3.8)."""
@@ -325,7 +334,13 @@ def parse_response(octets: bytes) -> Response:
     return Response(tag, kind, args)
 
 
-_LEAST: Final = {Kind.MAILBOX: 3, Kind.RESERVE: 2, Kind.DELETE: 1, Kind.POSITION: 1}
+_LEAST: Final = {
+    Kind.MAILBOX: 3,
+    Kind.RESERVE: 2,
+    Kind.DELETE: 1,
+    Kind.POSITION: 1,
+    Kind.LACKING: 2,
+}
 
 
 # The banner, §3.8

@@ -9,7 +9,7 @@ import pytest
 
 from murder.errors import UpstreamFailure
 from murder.roles.mupdate.database.change import RemoveEntry
-from murder.roles.mupdate.database.mboxlist import mark_lacking
+from murder.roles.mupdate.database.lacking import mark_lacking
 from murder.roles.mupdate.remote.dump import FOLLOWED
 from tests.kit.engine import is_shared
 from tests.kit.peer import Peer
@@ -92,6 +92,30 @@ async def test_imap_is_unavailable_to_whom_the_list_has_lost_and_makes_them_noth
         assert (await before.ask(b"b SELECT INBOX"))[-1].startswith(b"b NO [NONEXISTENT]")
         for peer in (before, client, other):
             peer.writer.close()
+
+
+async def test_nor_does_an_administrator_who_names_the_server(tmp_path: Path) -> None:
+    met: list[bytes] = []
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(b"")
+
+    backends = {"be2": ("imap", speak)}
+    users = {"ana": "be1", "bob": "be2"}
+    async with running_frontend(tmp_path, backends, users, admins=("admin",)) as running:
+        admin = await Peer.at(running.ports["imap"])
+        await admin.line()
+        assert (await admin.ask(b"a LOGIN admin secret"))[-1].startswith(b"a OK ")
+        lose(running, "ana")
+        met.clear()
+        for command in (b"CREATE user/ana be2", b"CREATE Team be2!default"):
+            answer = await admin.ask(b"b " + command)
+            assert answer[-1].startswith(b"b NO [UNAVAILABLE] "), (command, answer)
+        assert not met
+        lose(running, ago_s=GRACE_S + 1)
+        await admin.ask(b"b CREATE user/ana be2")
+        assert met
+        admin.writer.close()
 
 
 async def test_pop3_is_to_be_tried_again_by_whom_the_list_has_lost(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from murder.wire.mupdate import (
     format_banner,
     format_command,
     format_delete,
+    format_lacking,
     format_mailbox,
     format_position,
     format_reserve,
@@ -153,6 +154,7 @@ RESPONSES: list[tuple[bytes, Response]] = [
     (b'* BYE "x"\r\n', Response(b"*", Kind.BYE, (b"x",))),
     (b"+ go ahead\r\n", Response(b"+", Kind.GO_AHEAD, (b"go ahead",))),
     (b'U POSITION "e:5:ab"\r\n', Response(b"U", Kind.POSITION, (b"e:5:ab",))),
+    (b'U LACKING "100" "7"\r\n', Response(b"U", Kind.LACKING, (b"100", b"7"))),
     (b'U NOVELTY "x"\r\n', Response(b"U", Kind.UNKNOWN, (b"x",))),
 ]
 
@@ -217,6 +219,7 @@ def test_a_status_has_exactly_one_string_whatever_the_text() -> None:
     assert parse_response(said).kind is Kind.NO and said.count(b'"') == 2
     assert len(said) < 1024
     assert format_position(b"t", "") == b't POSITION ""\r\n'
+    assert format_lacking(b"t", 100, 7) == b't LACKING "100" "7"\r\n'
 
 
 BANNERS = [

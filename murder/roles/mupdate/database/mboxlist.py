@@ -29,6 +29,7 @@ from murder.roles.mupdate.database.environment import MAP_BYTES, Environment, op
 from murder.roles.mupdate.database.heads import FIRST_BATCH, heads
 from murder.roles.mupdate.database.holding import Holding
 from murder.roles.mupdate.database.indexing import head_of_server
+from murder.roles.mupdate.database.lacking import LACKING, parse_lacking
 from murder.roles.mupdate.database.record import (
     ACTIVE,
     FLAGS_AT,
@@ -45,7 +46,6 @@ from murder.roles.mupdate.database.record import (
 from murder.roles.mupdate.database.snapshot import Snapshot, Table, WriteTransaction
 from murder.roles.mupdate.database.transaction import (
     COMMIT,
-    LACKING,
     MARK_OCTETS,
     ROW,
     SYNCHRONISED,
@@ -335,6 +335,18 @@ class MailboxList:
         is_number = number.isdecimal() and len(number) <= 18
         return epoch == self.epoch and is_number and int(number) > self.last_seq()
 
+    def has_forgotten(self, mark: str) -> bool:
+        """Whether a mark is of this list, and older than what it remembers of removals."""
+        epoch, _, rest = mark.partition(":")
+        number, stored = rest.partition(":")[0], self._read_meta(b"floor")
+        is_number = number.isdecimal() and len(number) <= 18
+        return (
+            epoch == self.epoch
+            and is_number
+            and bool(stored)
+            and int(number) < NUMBER.unpack(stored)[0]
+        )
+
     def _knows_beginning(self, transaction: Snapshot) -> bool:
         return transaction.get(b"floor", db=self._tables[b"meta"]) is None
 
@@ -410,11 +422,8 @@ class MailboxList:
     def lacks(self, within_s: float) -> int:
         """How many mailboxes of this list a master with another history did not have, in these last seconds: it may have
         lost its list, and backends are announcing theirs again. So long a name that is not here may be somebody's."""
-        octets = self.note(LACKING)
-        if octets is None:
-            return 0
-        at, count = octets.split()
-        return int(count) if abs(time.time() - float(at)) < within_s else 0  # clocks go back, too
+        at, count = parse_lacking(self.note(LACKING))
+        return count if abs(time.time() - at) < within_s else 0  # clocks go back, too
 
     def note(self, key: str) -> bytes | None:
         """What a PutNote wrote."""
@@ -548,11 +557,6 @@ class MailboxList:
 def mark_synchronised(at: float | None = None) -> Change:
     """The step that says: from here on, this list is complete."""
     return PutNote(SYNCHRONISED, b"%.3f" % (time.time() if at is None else at))
-
-
-def mark_lacking(count: int, at: float | None = None) -> Change:
-    """The step that says: a master lacks so many of the mailboxes that were here (`MailboxList.lacks`)."""
-    return PutNote(LACKING, b"%.3f %d" % (time.time() if at is None else at, count))
 
 
 def _scan(

@@ -65,7 +65,6 @@ PRUNE_EVERY: Final = 2048  # once in so many changes
 MAX_IDENTIFIERS: Final = 20_000
 ROW, GONE, COMMIT = b"+", b"-", b"c"
 SYNCHRONISED: Final = "synchronised"  # the note that says that the list is complete
-LACKING: Final = "lacking"  # the note of when a master took how many rows away; `MailboxList.lacks`
 MARK_OCTETS: Final = 8
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
 SCAN_ROWS: Final = 1000

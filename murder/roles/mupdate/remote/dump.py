@@ -14,7 +14,8 @@ from murder.log import logger
 from murder.roles.mupdate.database.change import PutNote
 from murder.roles.mupdate.database.difference import Difference
 from murder.roles.mupdate.database.indexing import IndexLines
-from murder.roles.mupdate.database.mboxlist import MailboxList, mark_lacking
+from murder.roles.mupdate.database.lacking import mark_lacking
+from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.record import Block
 from murder.roles.mupdate.database.transaction import ListTransaction
 from murder.roles.mupdate.remote.link import Link
@@ -42,7 +43,10 @@ class Dump:
         link: Link,
         on_failure: Callable[[Exception], None],
         most_octets: int,
+        *,
+        is_late: bool = False,
     ) -> None:
+        """`is_late`: the list is the one that was followed, which no longer remembers what it has removed since."""
         self._mailboxes = mailboxes
         self._link = link
         self._on_failure = on_failure
@@ -52,6 +56,7 @@ class Dump:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dump")
         self._cancelled = False
         self._ran = False
+        self._is_late = is_late
         self._lacking = 0  # mailboxes that a master with another history has not
         self._pending = Block([], [])
         self._pending_octets = 0
@@ -131,12 +136,13 @@ class Dump:
     def _all_at_once(self, transaction: ListTransaction) -> None:
         """In the same transaction it is written down what the master may have lost, so that nobody who reads the list takes
         that for deleted (`MailboxList.lacks`). Whose mark it refused, or who followed another kind of master, knows that its
-        history is another one; a master without marks has none, and deletes while nobody is looking: but not the most."""
+        history is another one; a master without marks has none, and deletes while nobody is looking (as one whose history we
+        have waited too long to hear): but not the most."""
         followed, before, difference = transaction.note(FOLLOWED), transaction.count(), Difference()
         while self._some(transaction, difference, FIRST_SYNC_ROWS):
             pass
         gone = difference.gone
-        if gone and (followed or 2 * gone > before):
+        if gone and ((followed and not self._is_late) or 2 * gone > before):
             transaction.apply(mark_lacking(gone))
             self._lacking = gone
 

@@ -20,15 +20,17 @@ from murder.model.name import MailboxName, collation_key, display
 from murder.roles.mupdate.commits.ledger import Ledger, Work
 from murder.roles.mupdate.database.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.roles.mupdate.database.environment import MAP_BYTES
+from murder.roles.mupdate.database.lacking import LACKING, told_lacking
 from murder.roles.mupdate.database.mboxlist import MailboxList, mark_synchronised
 from murder.roles.mupdate.database.record import Block, is_listable, pack_plain_rows, pack_row
 from murder.roles.mupdate.database.transaction import ListTransaction, check_octets, check_row
 from murder.roles.mupdate.remote.dump import FOLLOWED, Again, Dump
 from murder.roles.mupdate.remote.link import Link, Target
+from murder.roles.mupdate.remote.mark import seq_of
 from murder.roles.mupdate.remote.masters import Masters
 from murder.roles.mupdate.remote.parts import Part, parts_of
 from murder.session.mupdate_client import Event, Rows, is_answer
-from murder.wire.mupdate import UNAVAILABLE, Kind, Response, Verb
+from murder.wire.mupdate import FORGOTTEN, UNAVAILABLE, Kind, Response, Verb
 
 T = TypeVar("T")
 
@@ -301,6 +303,7 @@ class _Stream:
         self._noops: dict[bytes, asyncio.Future[None]] = {}
         self._next_noop: asyncio.Future[None] | None = None
         self._resuming_from: int | None = None
+        self._is_late = False  # the master's list is ours, and our mark too old
 
     async def begin(self) -> str:
         """Ask for the stream; returns when the list is the master's: "resumed" or "whole list"."""
@@ -310,7 +313,7 @@ class _Stream:
         if mark is None:
             self._ask(Verb.UPDATE)
         elif followed and self._mailboxes.synchronised:
-            self._resuming_from = _seq_of(followed.decode())
+            self._resuming_from = seq_of(followed.decode())
             self._ask(Verb.FOLLOW, followed)
         else:
             self._ask(Verb.FOLLOW)
@@ -321,9 +324,8 @@ class _Stream:
         self._tag = self._link.send(verb, *args)
         self._link.session.streaming(self._tag)
         if not args:
-            self._dump = self._writer = Dump(
-                self._mailboxes, self._link, self._dump_failed, self._most_octets
-            )
+            words = self._mailboxes, self._link, self._dump_failed, self._most_octets
+            self._dump = self._writer = Dump(*words, is_late=self._is_late)
 
     async def ends_within(self, seconds: float) -> bool:
         """Whether the stream has ended in that time. Raises UpstreamFailure: why."""
@@ -337,7 +339,7 @@ class _Stream:
         """While resuming: how many changes the master had made beyond ours when it greeted us."""
         if self._resuming_from is None or self._link.banner.mark is None:
             return None
-        return max(0, _seq_of(self._link.banner.mark) - self._resuming_from)
+        return max(0, seq_of(self._link.banner.mark) - self._resuming_from)
 
     async def end(self) -> None:
         """The connection is over; whoever waits for it hears so, and no thread writes any more."""
@@ -397,6 +399,11 @@ class _Stream:
                     self._schedule()
             case Kind.POSITION:
                 self._position(response.args[0].decode("ascii", "replace"))
+            case Kind.LACKING:
+                known = self._mailboxes.note(LACKING)
+                if (noted := told_lacking(known, *response.args[:2])) is not None:
+                    self._changes.append(noted)
+                    self._schedule()
             case Kind.BYE:
                 self._fail(self._link.failure(UpstreamKind.LOST, f"BYE: {response.text}"))
             case _ if is_answer(response, self._tag):
@@ -467,7 +474,7 @@ class _Stream:
             if self._resuming_from is None:
                 self._fail(self._link.failure(UpstreamKind.PROTOCOL, f"NO: {response.text}"))
                 return
-            self._resuming_from = None
+            self._resuming_from, self._is_late = None, response.text.startswith(FORGOTTEN)
             self._link.session.authenticated()
             self._ask(Verb.FOLLOW)
             return
@@ -587,11 +594,3 @@ class _Stream:
         if not future.done():
             future.set_exception(self._link.failure(UpstreamKind.UNAVAILABLE, f"NO: {text}"))
             future.exception()
-
-
-MAX_DIGITS: Final = 19  # of a change's number, which has 64 bits
-
-
-def _seq_of(mark: str) -> int:
-    number = mark.split(":")[1] if mark.count(":") == 2 else ""
-    return int(number) if number.isdecimal() and len(number) <= MAX_DIGITS else 0

@@ -27,7 +27,7 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.lookups import FIND_WITHIN, format_found, plain_find
 from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
-from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows
+from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows, why_not_from
 from murder.roles.mupdate.serving.untaken import Untaken
 from murder.roles.mupdate.serving.writes import AWAY, Counters, Writes
 from murder.serve.client import ClientDialogue
@@ -510,7 +510,7 @@ class MupdateDialogue(ClientDialogue):
                     # who has more than this master keeps it, and asks another one, or later
                     raise Refusal(Code.UNAVAILABLE, "the list here is older than that, for now")
                 if seq is None:
-                    raise Refusal(Code.CANNOT, "that is not in this list's history")
+                    raise Refusal(Code.CANNOT, why_not_from(service.mailboxes, mark))
             subscriber = Subscriber(service.hub, self, command.tag, positions=True)
         else:
             seq = None

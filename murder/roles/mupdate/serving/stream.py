@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from murder.model.name import name_of_key
 from murder.net.turns import TURN_S, line_up
+from murder.roles.mupdate.database.lacking import LACKING, parse_lacking
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
 from murder.roles.mupdate.database.record import (
     ACTIVE,
@@ -20,7 +21,14 @@ from murder.roles.mupdate.database.record import (
     QUOTABLE,
     server_of_row,
 )
-from murder.wire.mupdate import format_delete, format_mailbox, format_position, format_reserve
+from murder.wire.mupdate import (
+    FORGOTTEN,
+    format_delete,
+    format_lacking,
+    format_mailbox,
+    format_position,
+    format_reserve,
+)
 
 # Of a commit's rows; more is read from the list, for each peer as it takes it
 LIVE_OCTETS: Final = 64 * 1024
@@ -95,6 +103,13 @@ def is_at_risk(key: bytes) -> bool:
     return len(key) != len(key.translate(None, _BELOW_DOT))
 
 
+def why_not_from(mailboxes: MailboxList, mark: str) -> str:
+    """What is said to who would follow from a mark from which they cannot."""
+    if mailboxes.has_forgotten(mark):
+        return f"{FORGOTTEN}removals since then are not known any more"
+    return "that is not in this list's history"
+
+
 class Outlet(Protocol):
     """What a subscriber needs of its connection."""
 
@@ -142,6 +157,7 @@ class Subscriber:
         self.backlog_octets = 0
         self._lagging_since = 0.0
         self._mark_owed = positions
+        self._lacking: bytes | None = None  # the note, as the peer knows it
 
     async def run(self, seq: int | None, ok: bytes) -> None:
         """Everything up to the live stream: the whole list and `ok`, or (`seq`: what the peer has) the changes
@@ -198,7 +214,7 @@ class Subscriber:
         if following.is_lost:
             self._outlet.cut("too far behind")
             raise ConnectionResetError("the subscriber is too far behind")
-        lines = [
+        lines = self._lacking_line() + [
             format_row(self._tag, key, row, literals=self._literals)
             for _, key, row in following.changes
             if not self._hosts or self._concerns(key, row)
@@ -213,6 +229,18 @@ class Subscriber:
             self._left.clear()
             return True
         return False
+
+    def _lacking_line(self) -> list[bytes]:
+        """Whether the list may have lost mailboxes, where the peer does not know: asked behind the changes, and told before
+        them."""
+        if not self._positions:
+            return []
+        noted, known = self._hub.mailboxes.note(LACKING), self._lacking
+        if noted == known:
+            return []
+        self._lacking = noted
+        at, count = parse_lacking(noted)
+        return [format_lacking(self._tag, count, max(0, int(time.time() - at)))]
 
     def _concerns(self, key: bytes, row: bytes | None) -> bool:
         return (row is not None and server_of_row(row) in self._hosts) or key in self._left
@@ -234,7 +262,8 @@ class Subscriber:
             return
         if not changes:
             return
-        lines = [
+        is_less = None in [change.row for change in changes]
+        lines = (self._lacking_line() if is_less else []) + [
             format_row(self._tag, change.key, change.row, literals=self._literals)
             for change in changes
             if not self._hosts

@@ -12,8 +12,9 @@ from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.remote.client import MasterClient
 from murder.roles.mupdate.remote.dump import FOLLOWED
 from murder.roles.mupdate.remote.link import Target
+from murder.roles.mupdate.remote.mark import seq_of
 from murder.roles.mupdate.remote.ping import PingClient, PingServer
-from murder.roles.mupdate.remote.replica import Phase, _seq_of
+from murder.roles.mupdate.remote.replica import Phase
 from tests.kit.engine import is_shared
 from tests.kit.waiting import LIMIT_S, until_soon
 from tests.rooms.mupdate.nodes import Follower, Raw, Server, follower, master
@@ -139,6 +140,72 @@ async def test_what_a_master_that_begins_empty_does_not_have_is_noted_with_the_l
         assert one.mailboxes.lacks(LONG_S) == 100
         await in_step(one, server)
         assert one.mailboxes.lacks(LONG_S) == 100
+    await server.stop()
+
+
+@pytest.mark.skipif(is_shared(), reason="a master on etcd keeps as many as etcd's log has")
+async def test_who_was_away_for_more_changes_than_a_master_remembers_takes_removals_for_removals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murder.roles.mupdate.database.transaction.KEEP_CHANGES", 20)
+    monkeypatch.setattr("murder.roles.mupdate.database.transaction.PRUNE_EVERY", 2)
+    async with master(tmp_path / "m") as server:
+        await fill(server, 50)
+        async with follower(tmp_path / "r", server.target) as one:
+            await in_step(one, server)
+            mark = (one.mailboxes.note(FOLLOWED) or b"").decode()
+        client = MasterClient(server.target)
+        await client.delete(b"user.u000001")
+        await fill(server, 70, start=100)
+        assert server.mailboxes.has_forgotten(mark)
+        assert server.mailboxes.seq_of_mark(mark) is None
+        async with follower(tmp_path / "r", server.target) as one:
+            await in_step(one, server)
+            assert one.mailboxes.find(b"user.u000001") is None
+            assert not one.mailboxes.lacks(LONG_S)
+        await client.close()
+
+
+@pytest.mark.skipif(is_shared(), reason="a master on etcd has its list there, not in its folder")
+async def test_what_a_master_may_have_lost_is_told_to_who_follows_its_replicas(
+    tmp_path: Path,
+) -> None:
+    server = Server(tmp_path / "m")
+    await server.start()
+    await fill(server, 100)
+    async with follower(tmp_path / "r1", server.target) as first:
+        await first.start(replica_of=first.replica)
+        async with follower(tmp_path / "r4", first.target) as away:
+            await in_step(first, server)
+            await in_step(away, server)
+        async with follower(tmp_path / "r2", first.target) as second:
+            await second.start(replica_of=second.replica)
+            async with follower(tmp_path / "r3", second.target) as third:
+                for one in (second, third):
+                    await in_step(one, server)
+                    assert not one.mailboxes.lacks(LONG_S)
+                await server.stop()
+                shutil.rmtree(tmp_path / "m")
+                await server.start()
+                for one in (second, third):
+                    reader = MailboxList.open(one.folder)  # a worker's
+                    await until_soon(lambda reader=reader: reader.find(b"user.u000001") is None)  # type: ignore[misc] # its default
+                    assert reader.lacks(LONG_S) == 100
+                    assert not reader.lacks(0)
+                    reader.close()
+                await fill(server, 40)
+                for one in (first, second, third):
+                    await in_step(one, server)
+            second.listener.stop_accepting()
+            second.listener.abort()
+            await until_soon(lambda: not second.service.dialogues)
+        for name in ("r4", "new"):  # was away, and is new
+            async with follower(tmp_path / name, first.target) as one:
+                await in_step(one, server)
+                assert one.mailboxes.lacks(LONG_S) == 100
+        first.listener.stop_accepting()
+        first.listener.abort()
+        await until_soon(lambda: not first.service.dialogues)
     await server.stop()
 
 
@@ -308,7 +375,7 @@ async def test_a_master_that_means_ill_costs_its_own_rows_only(tmp_path: Path) -
 
 
 def test_a_number_that_is_none_is_nought() -> None:
-    assert [_seq_of(mark) for mark in ("e:7:c", "e:" + "9" * 5000 + ":c", "e:x:c", "7")] == [
+    assert [seq_of(mark) for mark in ("e:7:c", "e:" + "9" * 5000 + ":c", "e:x:c", "7")] == [
         7,
         0,
         0,

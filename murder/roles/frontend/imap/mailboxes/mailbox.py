@@ -147,6 +147,8 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
         await _check_reachable(dialogue, server)
     locator = dialogue.frontend.locator
     is_new = locator.known(name) is None
+    if is_new and not nearest(dialogue.frontend, ancestors_of(name)):
+        locator.check_whole()  # who names the server knows no more of what the list has lost
     octets = _format_create(request, partition)
     await change_at(
         *(dialogue, server, octets, command),
