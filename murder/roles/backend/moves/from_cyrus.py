@@ -90,9 +90,12 @@ class FromCyrus:
         journal: Journal,
         server: str,
         process: str,
-        step: Callable[[str], None] = lambda _: None,
+        step: Callable[[str], None],
+        leave: Callable[[Move], Awaitable[None]],
     ) -> None:
+        """`leave`: as `LooseEnds.leave`."""
         self._backend = backend
+        self._leave = leave
         self._store = taking(backend)
         self._journal = journal
         self._server = server
@@ -224,8 +227,7 @@ class FromCyrus:
     async def ended(self) -> None:
         """It is over; what has come and was not shown is looked after by the mover."""
         if self._move is not None and self._move.state is State.COPYING:
-            with suppress(Refusal, OSError):  # others have ended it meanwhile, or the disk is full
-                await self._journal.save(self._move, only_from={State.COPYING}, process="")
+            await self._leave(self._move)
         self._forget()
 
     def _holder_of(self, external: bytes) -> Move:

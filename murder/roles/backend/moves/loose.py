@@ -7,6 +7,7 @@ Each server is spoken to by a task of its own, so that one that is away keeps no
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Final
 
 from murder.errors import Refusal, UpstreamFailure
@@ -27,6 +28,7 @@ from murder.roles.backend.shared import Backend
 from murder.wire.nodes.carry_words import Abort, Fate
 
 ASK_EVERY_S: Final = 30.0  # about a move that is not over; it may well be under way
+LEAVE_EVERY_S: Final = 2.0  # on a full disk
 PAUSE_MIN_S: Final = 1.0  # of a server that cannot be reached; doubled up to:
 PAUSE_MAX_S: Final = 60.0
 
@@ -47,6 +49,7 @@ class LooseEnds:
         self._step = step
         self._began = time.time()
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by server
+        self._leaving: set[asyncio.Task[None]] = set()
         self._next_at: dict[str, float] = {}
         self._pause_s: dict[str, float] = {}
         self._asked_at: dict[str, float] = {}  # by move
@@ -54,7 +57,30 @@ class LooseEnds:
 
     @property
     def tasks(self) -> Collection["asyncio.Task[None]"]:
-        return self._tasks.values()
+        return [*self._tasks.values(), *self._leaving]
+
+    async def leave(self, move: Move) -> None:
+        """Have the journal say that nobody here is at it any more, on a full disk as soon as that takes it: this process
+        lives on, and who looks after moves would wait for it."""
+        if await self._has_left(move):
+            return
+        task = asyncio.get_running_loop().create_task(self._leave_later(move))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _leave_later(self, move: Move) -> None:
+        has_left = False
+        while not has_left:
+            await asyncio.sleep(LEAVE_EVERY_S)
+            has_left = await self._has_left(move)
+
+    async def _has_left(self, move: Move) -> bool:
+        try:
+            with suppress(Refusal):  # others have ended it meanwhile
+                await self._journal.save(move, only_from={State.COPYING}, process="")
+        except OSError:
+            return False
+        return True
 
     def look_at(self, moves: Sequence[Move]) -> None:
         """Begin what is due."""

@@ -374,7 +374,8 @@ class Mover:
 
     def take_from_cyrus(self, server: str) -> FromCyrus:
         """The taking side for a Cyrus backend that sends by XFER. Raises Refusal."""
-        return FromCyrus(self.backend, self.journal, server, self._process, self.step)
+        words = self.backend, self.journal, server, self._process, self.step
+        return FromCyrus(*words, self._ends.leave)
 
     # --- what the store still has
 

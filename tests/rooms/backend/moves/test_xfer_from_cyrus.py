@@ -13,7 +13,7 @@ import pytest
 from murder.errors import Code, Refusal
 from murder.model.message import Uid
 from murder.model.name import MailboxName
-from murder.roles.backend.moves import mover
+from murder.roles.backend.moves import loose, mover
 from murder.roles.backend.moves.journal import Move, Side, State
 from tests.kit.waiting import turns, until_soon
 from tests.rooms.backend.server import Running, config_in, running_backend, spool_store
@@ -296,6 +296,29 @@ async def test_nor_does_it_wait_where_that_could_not_be_written_down(
         assert len(await shown(one, b"user.zoe")) == 2
         intents = one.backend.mailboxes.list.intents  # its scripts are taken in behind that
         await until_soon(lambda: not intents(), "nothing is under way", every_s=0.02)
+
+
+async def test_what_broke_off_on_a_full_disk_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That this process, which lives on, has left it is said then; before that nobody would look after it."""
+    monkeypatch.setattr(mover, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(loose, "LEAVE_EVERY_S", 0.02)
+    async with backend_in(tmp_path) as one:
+        journal, refusals = cast(Any, one.mover.journal), []
+        write = journal._write
+
+        async def refuse(*words: object) -> None:
+            refusals.append(words)
+            raise OSError(28, "No space left on device")
+
+        async with source_at(one) as source:
+            await send_all(source)
+            journal._write = refuse
+        await until_soon(lambda: len(refusals) > 2, "it is tried again", every_s=0.02)
+        assert arriving(one)[-1].process
+        journal._write = write
+        await until(one, State.COPYING)
 
 
 async def test_a_push_that_the_disk_does_not_take_is_refused(tmp_path: Path) -> None:
