@@ -44,7 +44,8 @@ class Departed:
         is_only_here = any(may_be_only_here(move) for move in moves if move.id != move_id)
         for move in moves:
             if move.side is Side.OUT and move.state is State.DONE:
-                await self._let_go(name, mailbox_id)
+                if not is_only_here:  # else what the store has under that name is what has come
+                    await self._let_go(name, mailbox_id)
             elif (
                 move.side is Side.IN
                 and move.state is State.COPYING

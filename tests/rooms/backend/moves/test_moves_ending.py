@@ -320,3 +320,19 @@ async def test_what_a_dead_backend_has_left_is_in_nobodys_way(tmp_path: Path, se
         await one.mover.journal.save(Move("c1", Side.IN, COMING, "be3.test", names=(COMING,)))
         await arriving_at(one, server)
         assert await ending.id_of(one.backend, COMING) not in (None, left.mailbox_id)
+
+
+async def test_what_a_restore_has_brought_under_the_name_of_what_had_left_stays(
+    tmp_path: Path,
+) -> None:
+    """It broke off; then somebody would make a mailbox of that name, which had moved away from here before."""
+    async with backend_in(tmp_path) as one:
+        await one.mover.stop()
+        await one.backend.store.create(COMING, "default")
+        left = Move("a1", Side.OUT, COMING, "be2.test", state=State.DONE, names=(COMING,))
+        await one.mover.journal.save(left)
+        await arriving_at(one, FROM_BACKUP)
+        brought = await ending.id_of(one.backend, COMING)
+        for mailbox_id in ("", "another"):
+            await one.backend.announcer.make_room_for(COMING, mailbox_id)
+        assert await ending.id_of(one.backend, COMING) == brought
