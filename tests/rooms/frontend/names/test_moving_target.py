@@ -158,6 +158,30 @@ async def test_rights_are_changed_where_it_has_gone_meanwhile(tmp_path: Path) ->
         assert row is not None and b"bob\tlr" in row.raw_acl
 
 
+async def test_the_list_is_looked_at_as_it_is_when_the_last_pause_has_taken_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with moving(tmp_path) as (move, peer):
+        left, is_asked = let_all_come_too_late(move), asyncio.Event()
+        known, ping, before = move.locator.known, move.locator._ping, move.locator.known(BOX)
+
+        async def ask(timeout_s: float) -> None:
+            if left.is_set() and not is_asked.is_set():
+                await move.arrive()
+                await ping(timeout_s)
+                is_asked.set()
+            await ping(timeout_s)
+
+        def known_late(name: MailboxName) -> MailboxEntry | None:
+            return before if name == BOX and not is_asked.is_set() else known(name)
+
+        monkeypatch.setattr(move.locator, "_ping", ask)
+        monkeypatch.setattr(move.locator, "known", known_late)
+        monkeypatch.setattr(Patience, "left_s", 0.0)
+        said = await peer.ask("SETACL shared/box bob lr")
+        assert said.splitlines()[-1].startswith(b"t OK"), said
+
+
 @pytest.mark.parametrize(
     "command", ["DELETE shared/box", "RENAME shared/box INBOX/new", "SETACL shared/box bob lr"]
 )

@@ -5,6 +5,7 @@ at hand waits, and goes to the new one.
 """
 
 import asyncio
+from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
@@ -15,6 +16,8 @@ from murder.roles.frontend.imap.patience import Patience
 from murder.roles.frontend.imap.refer import find_or_refer
 from murder.roles.frontend.placement import nearest
 from murder.wire.imap.command import Command
+
+LAST_LOOK_S: Final = 0.5  # at the end of a command's patience, whose last pause may have used it up
 
 
 async def find_target(
@@ -47,7 +50,7 @@ async def has_moved(
         return False
     name = dialogue.name_of(external)
     try:
-        async with asyncio.timeout(patience.left_s):
+        async with asyncio.timeout(max(patience.left_s, LAST_LOOK_S)):
             await dialogue.catch_up()
             return (await dialogue.find(name)).server != old
     except TimeoutError:
