@@ -54,6 +54,7 @@ from murder.roles.backend.reconcile.epoch import Epochs
 from murder.roles.backend.reconcile.master import Comparer
 from murder.roles.backend.reconcile.store import AT_ONCE, Matcher, need_places
 from murder.roles.backend.records.annotations import Annotations, Bounds
+from murder.roles.backend.records.deliveries import FOLDER as DELIVERIES_FOLDER
 from murder.roles.backend.records.deliveries import Deliveries, Room
 from murder.roles.backend.records.duplicates import Duplicates
 from murder.roles.backend.records.quota import Quotas
@@ -81,7 +82,6 @@ from murder.wire.nodes.control_answers import ConflictShown, Probed, RoleFacts
 ROLE: Final = "backend"
 BUS_FOLDER: Final = "bus"
 DUPLICATES_FOLDER: Final = "duplicates"
-DELIVERIES_FOLDER: Final = "deliveries"
 LOCKS_FOLDER: Final = "pop3"
 MOVES_FOLDER: Final = "moves"
 SIEVE_FOLDER: Final = "sieve"
@@ -206,9 +206,9 @@ class BackendRole(ClientRole):
         self._client = MasterClient(target) if target is not None else None
         events = Events()
         tracker = Tracker(events, self._make_presence())
-        if self._client is not None and isinstance(store, KeepsEpoch):
-            name = config.node.name
-            self._epochs = Epochs(store, self._client, name, lambda: tracker.changes)
+        deliveries = self._make_deliveries()
+        self._epochs = self._make_epochs(store, tracker, deliveries)
+        if self._epochs is not None:
             await self._epochs.start(is_first=self._worker == 0)
         journal = Journal(config.node.data / ROLE / MOVES_FOLDER)
         departed = Departed(journal, store)
@@ -249,7 +249,7 @@ class BackendRole(ClientRole):
             referrals=self._make_referrals(self._client),
             noticer=noticer,
             duplicates=self._make_duplicates(),
-            deliveries=self._make_deliveries(),
+            deliveries=deliveries,
             upstreams=upstreams,
             sends_mail=config.submission.server is not None,
             redirect_senders=_redirect_senders(config.submission),
@@ -335,6 +335,14 @@ class BackendRole(ClientRole):
         deliveries.room = _room(self._config.submission)
         self._noting = asyncio.create_task(deliveries.keep_noting())
         return deliveries
+
+    def _make_epochs(
+        self, store: MailboxStore, tracker: Tracker, deliveries: Deliveries
+    ) -> Epochs | None:
+        if self._client is None or not isinstance(store, KeepsEpoch):
+            return None
+        words = self._config.node.name, lambda: tracker.changes, deliveries.forget_begun
+        return Epochs(store, self._client, *words)
 
     def _make_duplicates(self) -> Duplicates | None:
         keep_s = self._config.backend.suppress_duplicates_s

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from murder.api import NewMessage
 from murder.model.name import MailboxName
+from murder.roles.backend.records.deliveries import FILE, Deliveries
 from plugins.store_spool.store import Settings, SpoolStore
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -69,11 +72,19 @@ def test_a_folder_that_was_put_back_is_renewed(tmp_path: Path) -> None:
         await store.stop()
         return found
 
+    async def note_a_delivery() -> None:
+        deliveries = Deliveries(tmp_path / "backend" / "deliveries")
+        await deliveries.begin(b"key", {"user.ana": 1})
+        deliveries.close()
+
+    asyncio.run(note_a_delivery())
     before = asyncio.run(told())
     done = murder("ctl", "store", "renew", "user/ana", "--config", str(config), "--json")
     assert json.loads(done.stdout) == {"renewed": 1}, done.stderr
     after = asyncio.run(told())
     assert after[0] != before[0] and after[1] > before[1] and after[2] == 1
+    with closing(sqlite3.connect(tmp_path / "backend" / "deliveries" / FILE)) as db:
+        assert db.execute("SELECT count(*) FROM begun").fetchone() == (0,)
     missing = murder("ctl", "store", "renew", "user/nobody", "--config", str(config))
     assert missing.returncode == 1 and "user/nobody" in missing.stderr.replace(".", "/")
     assert not list((tmp_path / "spool" / "roots").glob("*/*nobody*"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import asyncclick as click
 
@@ -11,7 +12,11 @@ from murder.config import Config, load_config, parts_of
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
 from murder.node.control.node import ask_node
+from murder.roles.backend.records.deliveries import FOLDER as DELIVERIES_FOLDER
+from murder.roles.backend.records.deliveries import forget_begun
 from murder.wire.nodes.control_words import AskPorts
+
+ROLE: Final = "backend"
 
 
 @click.group(cls=Group)
@@ -83,6 +88,8 @@ async def renew(mailbox: str, config_file: Path, as_json: bool) -> int:
         raise Refusal(Code.CANNOT, f"{config.backend.store} cannot do that; use its own tools")
     await made.start()
     try:
+        # that a message came here is no reason to drop it when it comes again: the copy may be without it
+        forget_begun(config.node.data / ROLE / DELIVERIES_FOLDER)
         count = await made.renew_below(name)
     finally:
         await made.stop()

@@ -439,6 +439,7 @@ class Arriving:
             raise Refusal(Code.NONEXISTENT, f"the move {move_id} is not known here")
         await commit(self._backend, self._journal, move, self._step)
         if self._server == FROM_BACKUP:
+            await self._backend.deliveries.forget_begun()
             self._log.info("backup.restored", mailbox=display(move.root), source=self._came_from)
         return Done()
 

@@ -2,11 +2,12 @@
 
 While mail changes the number grows with each ping to the master, first in the store, then there. A store whose number is
 smaller than the master's has lost what clients were told: before anybody opens it, each of its mailboxes gets a new
-UIDVALIDITY, so that no UID means another message than it did. A Cyrus master keeps no such number.
+UIDVALIDITY, so that no UID means another message than it did; and what was noted of deliveries is forgotten, for their
+messages may be lost, too. A Cyrus master keeps no such number.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from murder.api.store import KeepsEpoch
@@ -31,15 +32,22 @@ class EpochMaster(Protocol):
 
 
 class Epochs:
-    """See the module. `changes` counts what has happened in the store; it need not be exact."""
+    """See the module. `changes` counts what has happened in the store; it need not be exact. `forget`: what was noted of
+    deliveries; durable on return."""
 
     def __init__(
-        self, store: KeepsEpoch, master: EpochMaster, server: str, changes: Callable[[], int]
+        self,
+        store: KeepsEpoch,
+        master: EpochMaster,
+        server: str,
+        changes: Callable[[], int],
+        forget: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._master = master
         self._server = server
         self._changes = changes
+        self._forget = forget
         self._seen = changes()
         self._log = logger(role="backend")
 
@@ -81,6 +89,7 @@ class Epochs:
         theirs = await self._master.epoch(self._server, ours)
         if theirs is None or theirs <= ours:
             return
+        await self._forget()
         await self._store.renew(theirs + 1)
         self._log.error(
             "store.restored",

@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -37,6 +37,9 @@ from murder.roles.backend.records.tallies import Counted
 
 T = TypeVar("T")
 BUSY_MS: Final = 10_000
+FOLDER: Final = "deliveries"  # in the role's
+FILE: Final = "deliveries.db"
+FORGET: Final = "DELETE FROM begun"
 KEEP_S: Final = 10 * 86_400.0  # longer than a sender tries
 LARGE_OCTETS: Final = 1024 * 1024  # what is larger is written and read without another copy of it
 DUE_OCTETS: Final = 16 * 1024 * 1024  # of mails in memory together; of a larger one it alone
@@ -127,6 +130,13 @@ class Room:
         return ""
 
 
+def forget_begun(folder: Path) -> None:
+    """As `Deliveries.forget_begun`, while no node runs there. Raises OSError, sqlite3.Error, Refusal."""
+    if (folder / FILE).exists():
+        with closing(open_database(folder / FILE, BUSY_MS, TABLES)) as db:
+            db.execute(FORGET)
+
+
 class Deliveries:
     """See the module."""
 
@@ -142,7 +152,7 @@ class Deliveries:
         self._undelivered = folder / "undelivered"
         self.room = Room()
         self._rounds = rounds.Rounds()
-        self._file = folder / "deliveries.db"
+        self._file = folder / FILE
         self._db = open_database(self._file, BUSY_MS, TABLES)
         self._living = Living(folder / "living")
         self._own_mark = json.dumps({"": self._living.name})
@@ -200,6 +210,14 @@ class Deliveries:
             return DONE if is_done else None
 
         return await self._do(work)
+
+    async def forget_begun(self) -> None:
+        """Nothing that was begun, or done, counts any more: the mail is an older copy, and may be without it."""
+
+        def work() -> None:
+            self._db.execute(FORGET)
+
+        await self._do(work)
 
     async def without_room(self, mails: Sequence[Mail]) -> tuple[frozenset[bytes], str]:
         """The keys of those that would be put down, where they find no place among what waits, and that of the bound (or

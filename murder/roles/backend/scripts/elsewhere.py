@@ -21,7 +21,8 @@ PIECE_OCTETS: Final = 64 * 1024
 MAX_ANSWER_OCTETS: Final = 1024 * 1024
 KNOWN_FIELDS: Final = ("message-id", "date")
 KNOWN_OCTETS: Final = 64 * 1024  # of a body, by which a copy is known again
-MAX_LOOKED_AT: Final = 20  # the last ones that have its header
+MAX_LOOKED_AT: Final = 20  # the last ones that have its header,
+MAX_SEARCHED: Final = 50_000  # of the last messages there: their UIDs fit into an answer
 # In ID: what is put there a script wants, and no other script sees it
 BY_SCRIPT: Final = "x-by-script"
 ONCE: Final = "1"
@@ -92,14 +93,20 @@ async def append_elsewhere(
 
 async def _is_there(upstream: ImapUpstream, name: bytes, known: Known) -> bool:
     """As far as the owner may read there."""
-    if not (await upstream.execute(b"EXAMINE " + name)).is_ok:
+    examined = await upstream.execute(b"EXAMINE " + name)
+    if not examined.is_ok:
+        return False
+    count = _exists(examined)
+    if not count:
         return False
     words = [
         b"HEADER %b %b" % (field_name, client_astring(value))
         for field_name, value in ((b"Message-ID", known.message_id), (b"Date", known.date))
         if value and value.isascii()
     ]
-    reply = await upstream.execute(b"UID SEARCH " + (b" ".join(words) or b"ALL"))
+    most = MAX_SEARCHED if words else MAX_LOOKED_AT
+    words.insert(0, b"%d:%d" % (max(1, count - most + 1), count))
+    reply = await upstream.execute(b"UID SEARCH " + b" ".join(words))
     uids = [
         uid
         for line in reply.untagged
@@ -115,6 +122,15 @@ async def _is_there(upstream: ImapUpstream, name: bytes, known: Known) -> bool:
     items = b"BODY.PEEK[TEXT]<0.%d>" % (KNOWN_OCTETS + 1)
     reply = await upstream.execute(b"UID FETCH %b (%b)" % (last, items))
     return any(literal in line or (not part and b'""' in line) for line in reply.untagged)
+
+
+def _exists(examined: Reply) -> int:
+    """How many messages it has (RFC 3501 §7.3.1)."""
+    for line in examined.untagged:
+        words = line.split()
+        if len(words) == 3 and words[1].isdigit() and words[2].upper() == b"EXISTS":
+            return int(words[1])
+    return 0
 
 
 def _lacks_rights(reply: Reply) -> bool:

@@ -7,8 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from murder.roles.backend.records.living import (
     Living,
 )
 from murder.roles.backend.records.taken import Taken
+from murder.roles.backend.scripts import elsewhere
 from murder.roles.backend.scripts.elsewhere import Known, append_elsewhere
 from murder.roles.backend.scripts.places import Place
 from tests.kit.powercut import MISSING, Bare, Story
@@ -42,6 +43,7 @@ from tests.rooms.backend.delivery.test_sieve_delivery import (
 )
 from tests.rooms.backend.server import (
     Parts,
+    Running,
     config_in,
     maildir_store,
     running_backend,
@@ -186,6 +188,18 @@ async def test_a_node_that_was_down_for_long_knows_the_retry_too(
         assert len(await client.subjects("A")) == 3
 
 
+async def test_the_retry_is_delivered_where_the_mail_is_an_older_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put back from a backup, while what was noted of deliveries is of today."""
+    await deliver_and_die(tmp_path, monkeypatch, "one")
+    async with delivering(tmp_path) as client:
+        await client.one.backend.deliveries.forget_begun()
+        assert (await client.deliver("one"))[0].startswith(b"250")
+        for folder in ("", "A", "B"):  # the copy has none of the first ones
+            assert await client.subjects(folder) == [("one", [])] * 2
+
+
 @pytest.mark.parametrize("single", [True, False])
 async def test_what_was_done_long_before_a_death_is_no_reason_to_drop_the_same_again(
     single: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -311,9 +325,11 @@ async def test_what_could_not_be_redirected_is_kept_once(
         assert await client.subjects() == [("one", [])]
 
 
-async def test_a_copy_at_another_backend_is_known_by_its_body_too(tmp_path: Path) -> None:
-    config = config_in(tmp_path, proxies=("be2",))
-    async with running_backend(tmp_path, config=config) as running:
+@asynccontextmanager
+async def far_away(folder: Path) -> AsyncIterator[tuple[Running, Upstreams, Place]]:
+    """A backend, and ana's INBOX there as others reach it."""
+    config = config_in(folder, proxies=("be2",))
+    async with running_backend(folder, config=config) as running:
         far = server_section(
             address=running.address[0],
             imap=running.address[1],
@@ -323,7 +339,36 @@ async def test_a_copy_at_another_backend_is_known_by_its_body_too(tmp_path: Path
             proxy_password="secret",
         )
         ways = Upstreams(replace(config, servers={"far.test": far}))
-        place = Place(inbox_of("ana"), "far.test")
+        yield running, ways, Place(inbox_of("ana"), "far.test")
+
+
+async def test_a_copy_is_looked_for_among_many_by_answers_that_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a message without Message-ID and date, which all that are there may be."""
+    async with far_away(tmp_path) as (running, ways, place):
+
+        async def put(body: bytes, message_id: bytes, is_again: bool) -> int:
+            known = Known(message_id, b"", memoryview(body)) if is_again else None
+            head = b"Message-ID: %b\r\n\r\n" % message_id if message_id else b"Subject: x\r\n\r\n"
+            words = frozenset[str](), (head, body)
+            await append_elsewhere(running.backend, ways, place, "ana", *words, known)
+            return len(await subjects_of(running.backend, "ana"))
+
+        for message_id in (b"", b"<always@x>"):
+            before = 0
+            for number in range(40):
+                before = await put(b"%d" % number, message_id, False)
+            monkeypatch.setattr(elsewhere, "MAX_ANSWER_OCTETS", 400)
+            monkeypatch.setattr(elsewhere, "MAX_SEARCHED", 30)
+            monkeypatch.setattr(elsewhere, "MAX_LOOKED_AT", 2)
+            assert await put(b"39", message_id, True) == before
+            assert await put(b"new", message_id, True) == before + 1
+            monkeypatch.undo()
+
+
+async def test_a_copy_at_another_backend_is_known_by_its_body_too(tmp_path: Path) -> None:
+    async with far_away(tmp_path) as (running, ways, place):
         head = b"Subject: one\r\nMessage-ID: <always@x>\r\nDate: %b\r\n\r\n"
         for date, body, is_again, copies in (
             (b"today", b"one", False, 1),

@@ -49,13 +49,16 @@ async def test_a_restored_store_has_new_uid_validities(kind: str, tmp_path: Path
     master = Server(tmp_path / "master")
     await master.start()
     client = MasterClient(master.target)
-    changes = Changes()
+    changes, forgotten = Changes(), list[bool]()
+
+    async def forget() -> None:
+        forgotten.append(True)
 
     async def begin() -> tuple[MailboxStore, Epochs]:
         store = STORES[kind](data)
         await store.start()
         assert isinstance(store, KeepsEpoch)
-        epochs = Epochs(store, client, "be1.test", changes)
+        epochs = Epochs(store, client, "be1.test", changes, forget)
         await epochs.start(is_first=True)
         return store, epochs
 
@@ -81,6 +84,7 @@ async def test_a_restored_store_has_new_uid_validities(kind: str, tmp_path: Path
     changes.count += 1
     await epochs.stop()  # what has changed since the last ping
     await store.stop()
+    assert not forgotten
 
     # put back: all are others than before, once
     assert await client.epoch("be1.test", 0) == 3
@@ -89,6 +93,7 @@ async def test_a_restored_store_has_new_uid_validities(kind: str, tmp_path: Path
     store, epochs = await begin()
     after = await validities(store)
     assert all(after[name] > before[name] for name in NAMES), (before, after)
+    assert len(forgotten) == 1
     assert len(await (await store.open(NAMES[0], "ana")).uids()) == 1
     await change(store, epochs)
     assert await validities(store) == after
@@ -101,6 +106,7 @@ async def test_a_restored_store_has_new_uid_validities(kind: str, tmp_path: Path
     await change(store, epochs)
     late = await validities(store)
     assert all(late[name] > after[name] for name in NAMES)
+    assert len(forgotten) == 2
     assert await client.epoch("be1.test", 0) == 1001
     await store.stop()
     store, epochs = await begin()
