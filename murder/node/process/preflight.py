@@ -7,6 +7,7 @@ import contextlib
 import os
 import pwd
 import socket
+import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -256,6 +257,7 @@ def certificate_problems(
         if not flaws:
             yield from _identity_problems(config, tls.certificate, roles)
     yield from _trust_problems(config)
+    yield from _server_problems(config)
     if tls.public_certificate is not None and tls.public_key is not None:
         for flaw in flaws_of(tls.public_certificate, tls.public_key, None, now):
             yield Problem(config.file, f"tls.public_{flaw.file}", str(flaw))
@@ -276,6 +278,18 @@ def _trust_problems(config: Config) -> Iterator[Problem]:
         if tls.certificate is not None and trust.is_revoked(read_certificate(tls.certificate)):
             text = f"{tls.certificate} was revoked ({key}); `murder ca issue {config.node.name}` makes another"
             yield Problem(config.file, "tls.certificate", text)
+
+
+def _server_problems(config: Config) -> Iterator[Problem]:
+    """Whether the authorities of servers that have one of their own can be read."""
+    for name, server in config.servers.items():
+        if server.ca is None:
+            continue
+        try:
+            ssl.create_default_context(cafile=str(server.ca))
+        except (OSError, ValueError) as error:
+            text = f"{server.ca} is no file of certificates (PEM) that can be read: {error}"
+            yield Problem(config.file, f'servers."{name}".ca', text)
 
 
 def _identity_problems(config: Config, path: Path, roles: Sequence[str]) -> Iterator[Problem]:

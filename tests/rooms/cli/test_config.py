@@ -223,6 +223,21 @@ def test_certificates_that_are_missing_spoilt_or_anothers(folder: Path, capsys: 
     assert "no such file" in check(folder, good(folder), capsys)[1][0]
 
 
+def test_an_authority_of_one_server_that_is_no_certificate(folder: Path, capsys: Capture) -> None:
+    authority = folder / "their.pem"
+    text = (
+        good(folder) + f'[servers."be9.example.org"]\nca = "{authority}"\naddress = "127.0.0.1"\n'
+    )
+    for octets in (None, "", "nonsense"):
+        if octets is not None:
+            authority.write_text(octets)
+        code, lines = check(folder, text, capsys)
+        assert code == 2
+        assert lines[0].startswith(f'servers."be9.example.org".ca: {authority} is no file of certi')
+    authority.write_bytes((folder / "ca" / "ca.pem").read_bytes())
+    assert check(folder, text, capsys)[0] == 0
+
+
 def test_a_role_with_nothing_to_listen_on_or_to_follow(folder: Path, capsys: Capture) -> None:
     code, lines = check(folder, NODE + TLS, capsys)
     assert code == 2
