@@ -255,14 +255,15 @@ def run_demo(arguments: list[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, str(ARCHIVE), "demo", *arguments])
 
 
-def run_bench(arguments: list[str]) -> int:
-    """Build, then run one of the benchmarks in the test environment."""
+def run_bench(arguments: list[str]) -> NoReturn:
+    """Build, then become one of the benchmarks, in the test environment: as `run_demo`."""
     names = sorted(path.stem for path in (ROOT / "tests" / "bench").glob("[!_]*.py"))
     if not arguments or arguments[0] not in names:
         raise Problem(f"bench needs one of these names: {', '.join(names) or '(none yet)'}")
     build_archive([])
-    words = ["-m", f"tests.bench.{arguments[0]}", *arguments[1:]]
-    return subprocess.call([make_environment(), *words], cwd=ROOT)
+    words = ["-m", "tests.load.ending", f"tests.bench.{arguments[0]}", *arguments[1:]]
+    os.chdir(ROOT)
+    os.execv(python := make_environment(), [python, *words])
 
 
 def run_fuzz(arguments: list[str]) -> int:
