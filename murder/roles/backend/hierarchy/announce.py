@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Final
-from weakref import WeakValueDictionary
 
 from murder.api.store import MailboxStore, StoredMailbox
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -38,6 +37,7 @@ from murder.roles.backend.hierarchy.intent import (
     tree_of,
 )
 from murder.roles.backend.hierarchy.master import Master
+from murder.roles.backend.hierarchy.queues import Queues
 from murder.roles.backend.records.annotations import moved_with, removed_with
 from murder.roles.backend.renames.mailboxes import carried_out
 from murder.roles.backend.renames.rows import Moves, Taken, news_of_rename
@@ -51,7 +51,7 @@ from murder.roles.mupdate.database.change import (
 )
 from murder.roles.mupdate.database.transaction import ListTransaction
 
-LOCK_WAIT_S: Final = 20.0  # another operation in the same tree, in another worker
+LOCK_WAIT_S: Final = 20.0  # for other operations in the same tree, all in all
 LOCK_PAUSE_S: Final = 0.05
 UNDO_WAIT_S: Final = 20.0
 UNDO_PAUSE_S: Final = 0.5
@@ -80,7 +80,7 @@ class Announcer:
         self._master = master
         self.location = location
         self.process = process or this_process()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._queues = Queues()
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
         self._events = events  # what has been done, and names that the master may have wrong
@@ -233,18 +233,11 @@ class Announcer:
         self, intent: Intent, begin: Callable[[ListTransaction], list[Change]]
     ) -> AsyncIterator[None]:
         """Hold the trees (in this worker by locks, in all by the written intent) and write the intent down."""
-        trees = intent.trees
-        locks = [self._locks.setdefault(tree, asyncio.Lock()) for tree in trees]
-        for lock in locks:
-            await lock.acquire()
-        try:
-            await self._write_intent(intent, trees, begin)
+        async with self._queues.alone_in(intent.trees, LOCK_WAIT_S) as left_s:
+            await self._write_intent(intent, intent.trees, begin, left_s)
             self.step("intended")
             yield
             self.step("finished")
-        finally:
-            for lock in locks:
-                lock.release()
 
     async def _write_intent(
         self,

@@ -554,3 +554,31 @@ async def test_a_rename_in_a_store_that_fails_for_a_moment_is_undone_at_once(
         await rename_that_fails(node, fails, monkeypatch)
         await node.check_agreement()
         assert {entry.name for entry in node.list.walk()} == {ANA, CHILD, BELOW}
+
+
+async def test_who_waits_behind_others_waits_no_longer_than_who_is_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the tree does not end: nobody waits for that as many times as others wait, too."""
+    async with murder(tmp_path) as (_, node):
+        held, may_end = asyncio.Event(), asyncio.Event()
+
+        async def hold(name: MailboxName, _: str) -> None:
+            held.set()
+            await may_end.wait()
+
+        node.announcer.make_room_for = hold
+        first = asyncio.create_task(node.announcer.create(OTHER, ACL))
+        await held.wait()
+        monkeypatch.setattr(announce, "LOCK_WAIT_S", 0.05)
+        outcomes = await asyncio.gather(
+            *(node.announcer.set_acl(CHILD, lambda acl: acl) for _ in range(3)),
+            return_exceptions=True,
+        )
+        assert [outcome.code for outcome in outcomes if isinstance(outcome, Refusal)] == [
+            Code.IN_USE
+        ] * 3
+        may_end.set()
+        await first
+        await node.announcer.set_acl(CHILD, lambda acl: acl)
+        await node.check_agreement()
