@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from murder.model.name import MailboxName, inbox_of
+from murder.net.outgoing.relay import ImapUpstream
+from murder.roles.frontend.imap.dialogue import FrontendImap
+from murder.roles.frontend.imap.mailboxes import list as murder_list
 from murder.roles.frontend.imap.patience import Patience
 from murder.roles.mupdate.remote.client import MasterClient
 from tests.kit.peer import Peer
@@ -91,5 +94,40 @@ async def test_what_stays_on_its_way_is_listed(
         await other.ok("LOGIN bob secret")
         assert not any(b"ana" in line for line in await other.ok('LIST "" *'))
         await other.close()
+        await master.close()
+        await peer.close()
+
+
+@pytest.mark.parametrize("moving", [INBOX, BOX])
+async def test_what_begins_to_move_while_backends_are_asked_is_listed(
+    moving: MailboxName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = murder_list._special_uses
+    async with running_cluster(tmp_path) as cluster, asyncio.timeout(30):
+        mailboxes = cluster.frontends[0].frontend.mailboxes
+        peer = await Peer.at(*cluster.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("CREATE INBOX/box")
+        master = MasterClient(cluster.master.target)
+        row = mailboxes.find(moving)
+        assert row is not None
+        raw_location = row.raw_location
+
+        def is_on_its_way() -> bool:
+            now = mailboxes.find(moving)
+            return now is not None and not now.is_active
+
+        async def begin_to_move(
+            dialogue: FrontendImap, home: ImapUpstream
+        ) -> dict[MailboxName, tuple[str, ...]]:
+            uses = await ask(dialogue, home)
+            await master.deactivate(moving, raw_location)
+            await until_soon(is_on_its_way)
+            return uses
+
+        monkeypatch.setattr(murder_list, "_special_uses", begin_to_move)
+        told = [line.split()[-1] for line in await peer.ok('LIST "" *') if b" LIST " in line]
+        assert told == [b"INBOX", b"INBOX/box"]
         await master.close()
         await peer.close()

@@ -12,7 +12,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.name import MailboxName, collation_key, inbox_of, name_of_key
+from murder.model.name import (
+    MailboxName,
+    collation_key,
+    inbox_of,
+    is_non_imap,
+    name_of_key,
+)
 from murder.model.query.listing import ListRow, ListWalk
 from murder.model.query.status import StatusItem
 from murder.model.rights import rights_in
@@ -106,23 +112,29 @@ class _Answer(ListAnswer):
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+        if wants_uses:  # others may have begun to move while backends were asked
+            self._on_their_way, _ = await self._look_at_own()
 
     async def _own_servers(self) -> set[str]:
         """Those of all below the user's INBOX. What is just being moved is waited for; what takes longer, as where a backend
         has died in the middle, is shown (`visible`): clients would drop what they know of it."""
-        mailboxes, patience = self._dialogue.frontend.mailboxes, Patience(self._dialogue)
+        patience = Patience(self._dialogue)
         while True:
-            inbox = mailboxes.find(self._own)
-            servers = set[str]()
-            on_their_way = [self._own] if inbox is not None and not inbox.is_active else []
-            async for head in in_turns(mailboxes.heads_below(self._own)):
-                if head.is_active:
-                    servers.add(head.server)
-                elif is_listable(head.name):
-                    on_their_way.append(head.name)
+            on_their_way, servers = await self._look_at_own()
             if not on_their_way or not await patience.pause():
-                self._on_their_way = on_their_way
                 return servers
+
+    async def _look_at_own(self) -> tuple[list[MailboxName], set[str]]:
+        """What of all that is the user's is on its way now, and the servers of what is below their INBOX."""
+        mailboxes, servers = self._dialogue.frontend.mailboxes, set[str]()
+        inbox = mailboxes.find(self._own)
+        on_their_way = [self._own] if inbox is not None and not inbox.is_active else []
+        async for head in in_turns(mailboxes.heads_below(self._own)):
+            if head.is_active:
+                servers.add(head.server)
+            elif is_listable(head.name) and not is_non_imap(head.name):
+                on_their_way.append(head.name)
+        return on_their_way, servers
 
     async def _ask_home(self, wants_uses: bool) -> None:
         entry = self._dialogue.frontend.locator.known(self._own)
