@@ -163,10 +163,9 @@ class Mover:
         return move
 
     async def _attend(self, move: Move, progress: Progress) -> Move:
-        task = self._run(move)
         self._listeners.setdefault(move.id, []).append(progress)
         try:
-            ended = await asyncio.shield(task)
+            ended = await self._ended(move)
         finally:
             listeners = self._listeners.get(move.id, [])
             if progress in listeners:
@@ -179,6 +178,18 @@ class Mover:
             named = tuple(name for name in {ended.root, *ended.names} if display(name) in text)
             raise Refusal(code, text, names=named)
         return ended
+
+    async def _ended(self, move: Move) -> Move:
+        """As it is when nobody here is at it any more: also where it has been given up, or this node stops."""
+        while True:
+            task = self._run(move)
+            await asyncio.wait([task])
+            if not task.cancelled():
+                return task.result()
+            async with self._deciding:  # whoever has stopped it writes down what becomes of it
+                move = self._known(move.id)
+                if move.id not in self._running:
+                    return move
 
     def _run(self, move: Move) -> asyncio.Task[Move]:
         task = self._running.get(move.id)

@@ -1,5 +1,6 @@
 """A move that its target does not take, or whose target is nowhere, has never been: said at once, and in nobody's way."""
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,46 @@ async def test_a_host_that_is_no_server_of_the_murder_is_not_tried_for_long(
                     await one.mover.abort(move.id)
         strangers = mover.RETRIES_OF_STRANGERS + 1
         assert tried == {"be2.test": strangers, "be3.test": 21, "be4.test": 21}
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_who_waits_for_a_move_that_is_given_up_hears_so(
+    tmp_path: Path, is_late: bool
+) -> None:
+    """An operator says so at another connection; too late, it goes on."""
+    begun, waits = asyncio.Event(), asyncio.Event()
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        journal = one.mover.journal
+
+        async def open_peer(server: str) -> Any:
+            begun.set()
+            try:
+                await waits.wait()
+            except asyncio.CancelledError:
+                if is_late:  # it had just come so far
+                    (move,) = journal.moves()
+                    await journal.save(move, state=State.HANDING)
+                    waits.set()
+                raise
+            raise Refusal(Code.CANNOT, "No such thing")
+
+        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        words = inbox_of("ana"), "be2.test", "", "admin", lambda _: None
+        waiting = asyncio.create_task(one.mover.move(*words))
+        await begun.wait()
+        (move,) = journal.moves()
+        if not is_late:
+            await one.mover.abort(move.id)
+            with pytest.raises(Refusal) as refused:
+                await waiting
+            assert refused.value.text == "The move is aborted"
+            return
+        with pytest.raises(Refusal):
+            await one.mover.abort(move.id)
+        assert not waiting.done()
+        await one.mover.stop()
+        with pytest.raises(Refusal):
+            await waiting
 
 
 async def test_a_name_without_an_address_is_said_once() -> None:
