@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
-from murder.errors import BadSyntax
+from murder.errors import BadSyntax, Code, Refusal
 from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import STUCK_WRITE_S, Connection, is_crowded
 from murder.net.sweep import NOWHERE, here
@@ -30,6 +30,7 @@ HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not kn
 MOST_BEFORE_LOGIN_OCTETS: Final = 64 * 1024
 CLOSE_GRACE_S: Final = 5.0
 OVERDUE_S: Final = 1.0  # how often it is looked whether a handler ends whose time to log in is over
+GIVEN_UP: Final = "What it waited for was given up here: try again"  # the server stops, say
 
 
 class Session(Protocol):
@@ -373,6 +374,12 @@ class Dialogue(ABC):
             else:
                 self.connection.abort()
             _forget_frames(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            if not self.connection.is_lost:  # what it waited for was, by others
+                self.failed(event, Refusal(Code.UNAVAILABLE, GIVEN_UP))
         except Exception as error:  # noqa: BLE001 - the end of a task
             if not self.connection.is_lost:
                 self.failed(event, error)

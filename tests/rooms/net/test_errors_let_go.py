@@ -107,3 +107,31 @@ async def test_a_client_that_goes_while_it_is_waited_for_leaves_nothing_behind(
             assert [one() for one in made] == [None]
         finally:
             gc.enable()
+
+
+async def test_a_command_is_answered_though_what_it_waits_for_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By others: nobody cancels a command."""
+
+    async def wait() -> None:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.cancel)
+        await future
+
+    def handle(self: BackendImap, event: Any) -> Coroutine[Any, Any, None] | None:
+        if isinstance(event, Command) and event.name == b"CHECK":
+            return wait()
+        return real(self, event)
+
+    real = BackendImap.handle
+    monkeypatch.setattr(BackendImap, "handle", handle)
+    async with running_backend(tmp_path) as running:
+        peer = await Peer.at(*running.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("SELECT INBOX")
+        peer.send(b"a CHECK\r\nb NOOP\r\n")
+        assert (await peer.until(b"a "))[-1].startswith(b"a NO [UNAVAILABLE] ")
+        assert (await peer.until(b"b "))[-1].startswith(b"b OK ")
+        await peer.close()
