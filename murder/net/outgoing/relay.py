@@ -115,17 +115,13 @@ class ImapUpstream(PassesOn):
     def received(self, data: bytes) -> None:
         """The hot path is first: one tagged line and no more, all that there is in flight."""
         flight, cutter = self.flight, self._cutter
-        if len(flight) == 1 and self._own is None:
+        # within a response, all that one reading has brought would be copied here for nothing
+        is_between = not (cutter.literal or cutter.held or cutter.inside)
+        if is_between and len(flight) == 1 and self._own is None:
             tag, future, _ = flight[0]
             # one `partition` in place of `startswith`, a slice and `find`
             line, ending, more = data.partition(b"\r\n")
-            if (
-                future is None
-                and ending
-                and not more
-                and line.partition(b" ")[0] == tag
-                and not (cutter.held or cutter.inside or cutter.literal)
-            ):
+            if future is None and ending and not more and line.partition(b" ")[0] == tag:
                 flight.clear()
                 if (times := self.times) is not None:
                     took_s = self.loop.time() - self.relayed_at

@@ -111,3 +111,27 @@ async def test_the_end_is_told_behind_what_has_filled_the_client_last() -> None:
     upstream.client_writable()
     await until_soon(lambda: client.lost)
     assert client.lost == [([b"a1"], False)] and client.octets == said
+
+
+class Octets(bytes):
+    """What one reading has brought; `copied` octets of it were cut off, not passed on."""
+
+    copied = 0
+
+    def partition(self, by: Any) -> tuple[bytes, bytes, bytes]:
+        Octets.copied += len(self)
+        return super().partition(by)
+
+
+async def test_of_a_large_literal_nothing_is_copied_on_its_way() -> None:
+    """A message comes as pieces of 256 KiB, each of which begins and ends where it likes."""
+    client = Filled(1 << 62)
+    upstream, _ = upstream_for(client)
+    upstream.relay(b"a1", b"a1 FETCH 1 BODY[]\r\n")
+    piece = b"line\r\n" * 10_000
+    upstream.received(b"* 1 FETCH (BODY[] {%d}\r\n" % (4 * len(piece)))
+    for _ in range(4):
+        upstream.received(Octets(piece))
+    assert Octets.copied == 0
+    upstream.received(b")\r\na1 OK done\r\n")
+    assert client.octets.endswith(b")\r\na1 OK done\r\n") and not upstream.flight
