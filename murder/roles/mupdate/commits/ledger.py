@@ -42,6 +42,9 @@ MOST_LOOKS: Final = (
     2  # turns of the loop that a commit waits for those who were there for the last one
 )
 MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
+# What comes in turn after turn, as a long announcement does, is one commit: a commit waits for more of it while there are
+# fewer than so many, a hundredth of a second of taking them in. Few do not wait (`INLINE_PROPOSALS`)
+MANY_TOGETHER: Final = 1000
 INLINE_COST: Final = 512  # as INLINE_PROPOSALS: two milliseconds of work
 # more are written once, into LMDB: twice costs more than one flush in place of two saves
 MANY_PROPOSALS: Final = 256
@@ -76,6 +79,7 @@ class Ledger:
         self._commit_s = 1.0  # how long commits take lately
         self._scheduled = False
         self._looks = 0  # turns that the commit to come has waited
+        self._seen = 0  # proposals that were waiting in the last of them
         self._timer: asyncio.TimerHandle | None = None
         self._callers = 1  # of the last commit, and those who came while it was made
         self._committing = False
@@ -221,13 +225,15 @@ class Ledger:
 
     def _start(self) -> None:
         """Give the writer thread what is waiting now: everything of this turn of the loop, or of a few, where some are
-        missing who were there for the last commit: their next words may just be coming in."""
+        missing who were there for the last commit: their next words may just be coming in; or where much is, and more
+        comes in each turn."""
         self._timer = None
-        if len(self._queue) < self._callers and self._looks < MOST_LOOKS:
+        is_missed = len(self._queue) < self._callers and self._looks < MOST_LOOKS
+        if is_missed or (INLINE_PROPOSALS < self.waiting < MANY_TOGETHER and self._has_grown()):
             self._looks += 1
             asyncio.get_running_loop().call_soon(self._start)
             return
-        self._looks = 0
+        self._looks = self._seen = 0
         self._scheduled = False
         batches = self._queue.take()
         self._committing = True
@@ -243,6 +249,11 @@ class Ledger:
             loop.call_soon_threadsafe(self._finish, batches, *self._timed(flat))
 
         self._thread.submit(work)
+
+    def _has_grown(self) -> bool:
+        """Whether more is waiting than in the turn before."""
+        seen, self._seen = self._seen, self.waiting
+        return self.waiting > seen
 
     def _timed(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
         began = time.perf_counter()

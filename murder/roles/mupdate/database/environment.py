@@ -172,15 +172,7 @@ class Environment:
             raise Misuse(f"{self.path} was opened for reading only")
         if ahead and (done := self._settling.write(work, flush=flush)) is not None:
             return done[0]
-        with self._settling.alone():
-            try:
-                return self.write_below(work)
-            finally:
-                self._stamp_ends = 0.0
-                self.resident.end()
-                if self.only_makes_room:
-                    self.only_makes_room = False
-                    self._resize(self._map_bytes)
+        return self._settling.write_directly(work)
 
     # For `settling.Below`
 
@@ -207,7 +199,19 @@ class Environment:
         word, meta = AHEAD_FORMAT if is_ahead else FORMAT, self.tables[b"meta"]
         self.write_below(lambda lmdb: lmdb.put(b"format", word, db=meta), owed=True)
 
-    def write_below(self, work: Callable[[WriteTransaction], T], *, owed: bool = False) -> T:
+    def write_below(self, work: Callable[[WriteTransaction], T], *, owed: bool) -> T:
+        if owed:
+            return self._write_below(work, owed=True)
+        try:
+            return self._write_below(work, owed=False)
+        finally:
+            self._stamp_ends = 0.0
+            self.resident.end()
+            if self.only_makes_room:
+                self.only_makes_room = False
+                self._resize(self._map_bytes)
+
+    def _write_below(self, work: Callable[[WriteTransaction], T], *, owed: bool) -> T:
         while True:
             try:
                 with self._begin_write() as transaction:

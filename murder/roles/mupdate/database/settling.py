@@ -225,7 +225,7 @@ class Settling:
             self.layers = self._left(journal)
             if self.layers:
                 raise _Directly
-        if self._below.free_octets() < 2 * (MOST_KEYS * PAGES * PAGE_OCTETS + 2 * journal.half):
+        if not self._has_room:
             raise _Directly
         journal.make_room()
         if not self._below.read_below(lambda snapshot, _: self._below.is_marked(snapshot)):
@@ -269,6 +269,13 @@ class Settling:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nothing is ahead, and no other process writes. Raises Refusal where LMDB does not take what is ahead."""
+        with self._by_itself():
+            self._settle_all()
+            yield
+
+    @contextmanager
+    def _by_itself(self) -> Iterator[None]:
+        """Nobody else writes."""
         journal = self._journal
         with self._settling, self._writing:
             if journal is None:
@@ -279,11 +286,37 @@ class Settling:
                 self._is_ours = True
                 self.layers = self._left(journal)
             try:
-                self._settle_all()
                 yield
             finally:
                 self._steps_aside = journal.is_wanted()
                 self._let_go()
+
+    def write_directly(self, work: Callable[[WriteTransaction], T]) -> T:
+        """Do it in LMDB, behind what is ahead: in one commit with that, where the map has room for both. Raises Refusal, and
+        what `work` raises."""
+        with self._by_itself():
+            layer = self.layers[0] if len(self.layers) == 1 else None
+            if layer is None or not layer.keys or self._is_left or not self._has_room:
+                self._settle_all()
+                return self._below.write_below(work, owed=False)
+
+            def both(transaction: WriteTransaction) -> T:
+                self._put_layer(transaction, layer)
+                return work(transaction)
+
+            outcome = self._below.write_below(both, owed=False)
+            with self._publishing:
+                self.layers = ()
+                self.published += 1
+            del self._names[layer]
+            return outcome
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether LMDB takes two whole layers, and more."""
+        journal = self._journal
+        half = 0 if journal is None else journal.half
+        return self._below.free_octets() >= 2 * (MOST_KEYS * PAGES * PAGE_OCTETS + 2 * half)
 
     def _settle_all(self) -> None:
         while self.layers:
@@ -294,15 +327,15 @@ class Settling:
     def _settle(self, layer: Layer) -> None:
         """Put a layer into LMDB, as the commit behind the one that it stands on."""
         if layer.keys:
-            chapter = self._names[layer]
-
-            def work(transaction: WriteTransaction) -> None:
-                for table, changed in layer.tables.items():
-                    _put(transaction, table, changed)
-                self._below.put_chapter(transaction, chapter.name)
-
-            self._below.write_below(work, owed=True)
+            self._below.write_below(
+                lambda transaction: self._put_layer(transaction, layer), owed=True
+            )
         del self._names[layer]
+
+    def _put_layer(self, transaction: WriteTransaction, layer: Layer) -> None:
+        for table, changed in layer.tables.items():
+            _put(transaction, table, changed)
+        self._below.put_chapter(transaction, self._names[layer].name)
 
     # By and by
 

@@ -263,3 +263,33 @@ async def test_few_changes_go_ahead_of_lmdb_and_many_into_it_at_once(tmp_path: P
     assert mailboxes.count() == 2 * MANY_PROPOSALS + 1
     await ledger.close()
     mailboxes.close()
+
+
+async def test_what_comes_in_turn_after_turn_is_one_commit(tmp_path: Path) -> None:
+    """A long announcement comes as so many octets in each turn of the loop as the kernel keeps."""
+    mailboxes = MailboxList.open(tmp_path)
+    heard: list[Committed] = []
+    ledger = Ledger(mailboxes, heard.append, inline=True)
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def come(part: int, parts: int, size: int) -> None:
+        works = [
+            lambda transaction, at=at: transaction.put(entry(f"a{at}"))
+            for at in range(part * size, (part + 1) * size)
+        ]
+        last = part + 1 == parts
+        ledger.propose(works, done.set_result if last else lambda _: None)
+        if not last:  # behind what this turn does, as what the next poll brings
+            loop.call_soon(come, part + 1, parts, size)
+
+    come(0, 5, 100)
+    await done
+    assert [len(committed.changes) for committed in heard] == [500]
+    heard.clear()
+    done = loop.create_future()
+    come(0, 3, 2000)  # who has so much waits for nobody
+    await done
+    assert len(heard) > 1 and len(heard[0].changes) <= 2000
+    await ledger.close()
+    mailboxes.close()

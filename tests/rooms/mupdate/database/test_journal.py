@@ -110,7 +110,8 @@ CHANGES = st.one_of(
 )
 COMMITS = st.lists(
     st.tuples(
-        st.lists(CHANGES, min_size=1, max_size=4), st.sampled_from(["", "", "freeze", "settle"])
+        st.lists(CHANGES, min_size=1, max_size=4),
+        st.sampled_from(["", "", "freeze", "settle", "directly"]),
     ),
     max_size=12,
 )
@@ -125,7 +126,10 @@ def test_what_is_ahead_of_lmdb_is_seen_as_if_it_were_in_it(
         mailboxes = opened(Path(scratch) / "list")
         inside = mailboxes._environment._settling
         for changes, then in commits:
-            write(mailboxes, *changes)
+            if then == "directly":
+                mailboxes.commit(changes)
+            else:
+                write(mailboxes, *changes)
             if then == "freeze" and len(inside.layers) == 1:  # as while a chapter is being settled
                 lowest = inside.layers[0]
                 assert inside._journal is not None
@@ -397,6 +401,39 @@ def test_the_journal_stays_within_its_bound_and_large_changes_pass_it_by(tmp_pat
     again = opened(copy)
     assert again.count() == 3200 and not list(check(again))
     again.close()
+
+
+def test_what_is_ahead_goes_into_lmdb_with_what_is_written_there_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One commit, of two flushes, in place of two."""
+    monkeypatch.setattr(settling, "SETTLE_S", 3600)
+    folder = tmp_path / "list"
+    mailboxes = opened(folder)
+    below = mailboxes._environment
+    write(mailboxes, put("user.ahead", 1))
+    write(mailboxes, put("user.both", 1))
+    copy = killed(folder, mailboxes)
+    before, seq = below.stamp_below(), mailboxes.last_seq()
+    mailboxes.commit([put("user.both", 2), put("user.direct", 2)])
+    assert below.stamp_below() == before + 1 and not below._settling.layers
+    assert rows(mailboxes).keys() == {"user.ahead", "user.both", "user.direct"}
+    assert b"n2" in rows(mailboxes)["user.both"] and mailboxes.last_seq() == seq + 2
+    shutil.copy(folder / "data.mdb", copy)  # as a power cut behind the commit may leave it
+    again = opened(copy)
+    assert all_of(again) == all_of(mailboxes)
+    again.close()
+
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    write(mailboxes, put("user.kept"))
+    before = below.stamp_below()
+    with pytest.raises(ZeroDivisionError):
+        mailboxes.write(fails)
+    assert below.stamp_below() == before and below._settling.layers
+    assert "user.kept" in rows(mailboxes) and not list(check(mailboxes))
+    mailboxes.close()
 
 
 def test_a_list_that_is_nearly_full_is_written_directly(tmp_path: Path) -> None:
