@@ -14,6 +14,7 @@ from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import Connection
 from murder.net.outgoing.proving import Proof
 from murder.net.outgoing.upstream import Address, Upstreams
+from murder.net.sweep import NOWHERE, SLOT_S, here
 
 MAX_LINES: Final = 100  # of one reply
 SLOW_OCTETS: Final = 64 * 1024
@@ -33,6 +34,8 @@ class LineUpstream:
     was_used = False  # it has answered for a command of a client
     _has_said_some = False  # since something was sent to it
     _waiter: asyncio.Future[None] | None = None
+    _due = math.inf  # when what is waited for is overdue
+    sweep_slot = NOWHERE
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.address = address
@@ -66,6 +69,8 @@ class LineUpstream:
 
     def lost(self, error: Exception | None) -> None:
         self.is_lost = True
+        if self.sweep_slot:
+            here().forget(self)
         self._wake()
         if self.gone is not None:
             self.gone()
@@ -82,40 +87,49 @@ class LineUpstream:
     async def line(self) -> bytes:
         """The next reply line, without its end."""
         if b"\n" not in self._held:
-            await self._wait_for(lambda: b"\n" in self._held)
+            await self._wait_for(b"\n")
         held = self._held
         end = held.find(b"\n")
         line = bytes(held[:end])
         del held[: end + 1]  # which copies nothing
         return line.removesuffix(b"\r")
 
-    async def _wait_for(self, is_there: Callable[[], bool]) -> None:
-        if self.timeout_s == math.inf:
-            await self._wait_until(is_there)
-            return
+    async def _wait_for(self, octets: bytes) -> None:
+        """Until something is there, and these are in it. Without a timer of its own: see `net.sweep`."""
+        loop = asyncio.get_running_loop()
+        if self.timeout_s != math.inf:
+            due = self._due = loop.time() + self.timeout_s
+            slot = self.sweep_slot
+            if not slot or due < (slot - 1) * SLOT_S:
+                here().watch(self, due)
         try:
-            async with asyncio.timeout(self.timeout_s):
-                await self._wait_until(is_there)
-        except TimeoutError:
-            raise self._timed_out() from None
-
-    def _timed_out(self) -> UpstreamFailure:
-        self.connection.abort()
-        return self.failure(UpstreamKind.TIMEOUT, f"no answer in {self.timeout_s:g} s")
-
-    async def _wait_until(self, is_there: Callable[[], bool]) -> None:
-        try:
-            while not is_there():
+            while not self._held or octets not in self._held:
                 if self.reads_slowly:
                     self.connection.resume_reading()
                 if self.is_lost:
                     raise self.failure(UpstreamKind.LOST, "it closed the connection")
                 if self._has_said_some:  # a part of what is waited for
                     self.connection.acknowledge_now()
-                self._waiter = asyncio.get_running_loop().create_future()
+                self._waiter = loop.create_future()
                 await self._waiter
         finally:
-            self._waiter = None
+            self._waiter, self._due = None, math.inf
+
+    def look(self, now: float) -> float | None:
+        """For the sweep: is an answer overdue? Where none is waited for, it is looked at as often as one that is asked for
+        just then would have to be: so asking touches no timer."""
+        if self.is_lost or self.pipe is not None or self.timeout_s == math.inf:
+            return None
+        if now < self._due:
+            return min(self._due, now + self.timeout_s)
+        if self._waiter is None or self._waiter.done():
+            return now  # it has just come
+        self._waiter.set_exception(self._timed_out())
+        return None
+
+    def _timed_out(self) -> UpstreamFailure:
+        self.connection.abort()
+        return self.failure(UpstreamKind.TIMEOUT, f"no answer in {self.timeout_s:g} s")
 
     async def replies(self) -> list[bytes]:
         """The lines of one SMTP-like reply, `250-` to `250 `. Once it has begun, all of it comes within one wait."""
@@ -142,7 +156,8 @@ class LineUpstream:
 
     async def octets(self, most: int) -> bytes:
         """Some that come next, no more than that."""
-        await self._wait_for(lambda: bool(self._held))
+        if not self._held:
+            await self._wait_for(b"")
         octets = bytes(self._held[:most])
         del self._held[:most]
         return octets

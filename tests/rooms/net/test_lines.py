@@ -55,3 +55,32 @@ async def test_a_capability_that_comes_again_and_again_is_no_greeting() -> None:
     assert caught.value.kind is UpstreamKind.PROTOCOL
     left = len(upstream.take_rest())
     assert left > len(said) - 9 * 2 * managesieve.MAX_CAPABILITIES
+
+
+async def test_waiting_for_replies_makes_no_timer_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is enough for all connections; who says nothing is given up all the same."""
+    loop = asyncio.get_running_loop()
+    aborted: list[str] = []
+    connection = SimpleNamespace(
+        abort=lambda: aborted.append("it"), acknowledge_now=lambda: None, write=lambda _: None
+    )
+    upstream = LineUpstream(cast(Any, SimpleNamespace(server="be.test")), 0.3)
+    upstream.connection = cast(Any, connection)
+    timers: list[float] = []
+    call_at = loop.call_at
+
+    def noted(when: float, *given: Any, **named: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *given, **named)
+
+    monkeypatch.setattr(loop, "call_at", noted)
+    for _ in range(50):
+        upstream.send(b"NOOP\r\n")
+        loop.call_soon(upstream.received, b"250 x\r\n")
+        assert await upstream.replies() == [b"250 x"]
+    assert len(timers) <= 1
+    with pytest.raises(UpstreamFailure) as caught:
+        await upstream.replies()
+    assert caught.value.kind is UpstreamKind.TIMEOUT and aborted == ["it"]
+    upstream.lost(None)
+    assert not upstream.sweep_slot
