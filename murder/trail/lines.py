@@ -91,10 +91,28 @@ class Trail:
         self.append(_encode({"at": _stamped(datetime.now(UTC)), "event": event, **facts}))
 
     def append(self, text: str) -> None:
-        """A line as `write` makes it, by who has one."""
-        if self._limit:
-            with self._lock:
-                self._try(self._append_in_turn if self._is_chained else self._append, text)
+        """A line as `write` makes it, by who has one. In one step where nothing is in the way: whoever takes or passes on a
+        message comes here for each recipient."""
+        limit, line = self._limit, f"{text}\n".encode("utf-8", "replace")
+        if not limit:
+            return
+        with self._lock:
+            size = self._size + len(line)
+            if (
+                self._file >= 0
+                and size + LINK_OCTETS <= limit
+                and not (self._is_chained or self._is_broken)
+                and time.monotonic() - self._looked_at < LOOK_S
+            ):
+                try:
+                    written = os.write(self._file, line)
+                except OSError:
+                    written = 0
+                if written == len(line):
+                    self._size = size
+                    return
+                self._take_back(written)
+            self._try(self._append_in_turn if self._is_chained else self._append, text)
 
     def settle(self, within_s: float = SETTLE_S) -> bool:
         """Wait for what another process is in the way of; whether all is written. Blocks: for a process that ends."""
@@ -131,15 +149,18 @@ class Trail:
         self._size += self._put(f"{text}\n".encode("utf-8", "replace"))
 
     def _put(self, line: bytes) -> int:
-        """How many octets it is. What a full disk has taken of it is taken back, unless another process has written behind
-        it. Raises OSError."""
+        """How many octets it is. Raises OSError."""
         written = os.write(self._file, line)
         if written < len(line):
-            end = os.lseek(self._file, 0, os.SEEK_CUR)
-            if os.fstat(self._file).st_size == end:
-                os.ftruncate(self._file, end - written)
+            self._take_back(written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return written
+
+    def _take_back(self, octets: int) -> None:
+        """What a full disk has taken of a line, unless another process has written behind it."""
+        end = os.lseek(self._file, 0, os.SEEK_CUR)
+        if octets and os.fstat(self._file).st_size == end:
+            os.ftruncate(self._file, end - octets)
 
     def _append_in_turn(self, text: str) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
