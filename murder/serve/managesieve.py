@@ -80,6 +80,8 @@ class SieveDialogue(ClientDialogue):
 
     def code_of(self, refusal: Refusal) -> bytes:
         """The response code of what is refused."""
+        if refusal.code is Code.REFERRAL:
+            return b"REFERRAL " + format_string(refusal.detail.encode())
         return CODES.get(refusal.code, b"")
 
     def left_here(self) -> None:

@@ -32,7 +32,9 @@ class BackendLmtp(LmtpDialogue):
         self.backend.sessions.add(self)
 
     async def receive(self, given: Envelope) -> bytes:
-        self.addressees.append(await accept(self.backend, given.path))
+        # a frontend is told that there is no such user here, and looks for itself
+        refers = not self.backend.gate.is_proxy(self.connection)
+        self.addressees.append(await accept(self.backend, given.path, refers=refers))
         return DELIVERED
 
     def reply_for(self, error: BaseException) -> bytes:

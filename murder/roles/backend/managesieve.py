@@ -5,6 +5,7 @@ from typing import ClassVar, Final
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.identity import Login
+from murder.model.protocol import SIEVE
 from murder.net.connection import Connection
 from murder.roles.backend.scripts.kept import IsActive
 from murder.roles.backend.worker import BackendWorker
@@ -41,6 +42,7 @@ class BackendSieve(SieveDialogue):
         return language_of(site.users.extensions, site.users.limits.redirects, site.lists.schemes())
 
     async def entered_here(self, login: Login) -> None:
+        await self.backend.refer_login(login, SIEVE)
         await self.backend.ensure_inbox(login)
 
     def code_of(self, refusal: Refusal) -> bytes:

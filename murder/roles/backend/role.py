@@ -32,7 +32,7 @@ from murder.mime.bounds import set_bounds
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
 from murder.model.name import display, inbox_of
-from murder.model.protocol import IMAP
+from murder.model.protocol import ProtocolSpec
 from murder.net.outgoing.upstream import Upstreams
 from murder.net.turns import line_up
 from murder.roles.backend.changes.bus import Bus
@@ -360,9 +360,10 @@ class BackendRole(ClientRole):
         if master is None:
             return None
 
-        def server_of(server: str) -> tuple[str, int | None]:
-            port = config.server(server).port(IMAP.keys[0])
-            return config.address_of(server), None if port == IMAP.keys[0].port else port
+        def server_of(server: str, protocol: ProtocolSpec) -> tuple[str, int | None]:
+            key = protocol.keys[0]
+            port = config.server(server).port(key)
+            return config.address_of(server), None if port == key.port else port
 
         return Referrals(master, config.node.name, config.namespace.namespace(), server_of)
 

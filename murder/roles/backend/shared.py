@@ -14,6 +14,7 @@ from murder.log import logger
 from murder.model.acl import ANONYMOUS
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
+from murder.model.protocol import ProtocolSpec
 from murder.model.quota import parse_limits
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.changes.events import Events
@@ -116,6 +117,19 @@ class Backend:
         ) as error:  # it lives elsewhere, or the master is away
             log = logger(role="backend")
             log.info("mailbox.not_created", mailbox=display(name), problem=str(error))
+
+    async def refer_login(self, login: Login, protocol: ProtocolSpec) -> None:
+        """Raises Refusal(REFERRAL) for who has come here themselves, and is at home elsewhere, where the site wants that."""
+        if self.config.refers_logins and (referral := await self.home_elsewhere(login, protocol)):
+            raise referral
+
+    async def home_elsewhere(self, login: Login, protocol: ProtocolSpec) -> Refusal | None:
+        """The answer to who has come here themselves, and is at home elsewhere; None to others."""
+        if self.referrals is None or login.proxy or login.is_admin:
+            return None
+        if self.mailboxes.find(inbox_of(login.user)) is not None:
+            return None
+        return await self.referrals.home(login, protocol)
 
     def _check_home(self, login: Login) -> None:
         """Raises Refusal where they are at home elsewhere. An address, as auth_http tells it, is no server of a murder."""

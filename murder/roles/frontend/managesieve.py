@@ -160,11 +160,6 @@ class FrontendSieve(SieveDialogue):
         if self.frontend.refers(question):
             raise Refusal(Code.REFERRAL, "Your scripts are there", f"sieve://{entry.server}")
 
-    def code_of(self, refusal: Refusal) -> bytes:
-        if refusal.code is Code.REFERRAL:
-            return b"REFERRAL " + format_string(refusal.detail.encode())
-        return super().code_of(refusal)
-
     async def _open(self, server: str) -> LineUpstream:
         timeout_s = self.frontend.config.upstream_timeout_s
         upstreams = self.frontend.upstreams

@@ -9,6 +9,7 @@ from murder.model.entry import Location
 from murder.roles.mupdate.remote.client import MasterClient
 from tests.kit.dialogue import Player, Streams
 from tests.kit.peer import Peer
+from tests.rooms.backend.delivery.test_lmtp_and_pop3 import ports
 from tests.rooms.backend.server import config_in, memory_store, running_backend
 from tests.rooms.frontend.cluster import PROXY, running_cluster
 from tests.rooms.mupdate.nodes import Server
@@ -123,3 +124,54 @@ async def test_who_is_at_home_elsewhere_is_told_at_the_login(tmp_path: Path) -> 
         plain = base64.b64encode(f"bob\0{PROXY}\0secret".encode())
         assert (await peer.ask(b"c AUTHENTICATE PLAIN " + plain))[-1].startswith(b"c OK")
         await peer.close()
+
+
+async def told(where: tuple[str, int], *lines: bytes, greeting: bytes) -> bytes:
+    """The last line of what is answered to these."""
+    peer = await Peer.at(*where)
+    await peer.until(greeting)
+    said = b""
+    for line in lines:
+        peer.send(line + b"\r\n")
+        said = await peer.line()
+    await peer.close()
+    return said
+
+
+async def at_lmtp(port: int, user: bytes) -> bytes:
+    """What is said of this recipient."""
+    peer = await Peer.at(port)
+    await peer.reply()
+    await peer.replied(b"LHLO mta.test\r\n")
+    await peer.replied(b"MAIL FROM:<s@x>\r\n")
+    said = await peer.replied(b"RCPT TO:<%b>\r\n" % user)
+    await peer.close()
+    return said
+
+
+async def test_who_is_at_home_elsewhere_is_told_where_by_the_other_protocols_too(
+    tmp_path: Path,
+) -> None:
+    """RFC 5804 §1.3 has a referral, POP3 a sentence; mail waits, and does not go back. Who is nowhere is nowhere."""
+    async with running_cluster(tmp_path, homes={"be2.test": ("bob",)}, frontends=0) as cluster:
+        backend = await cluster.add_backend("be1.test", ("ana",), memory_store, refers_logins=True)
+        bob, eve = (base64.b64encode(b"\0%b\0secret" % user) for user in (b"bob", b"eve"))
+        said = await told(backend.sieve, b'AUTHENTICATE "PLAIN" "%b"' % bob, greeting=b"OK")
+        assert said.startswith(b'NO (REFERRAL "sieve://be2.test") "Your mailboxes are on the ')
+        said = await told(backend.sieve, b'AUTHENTICATE "PLAIN" "%b"' % eve, greeting=b"OK")
+        assert b"REFERRAL" not in said
+        behind_proxy = base64.b64encode(f"bob\0{PROXY}\0secret".encode())
+        line = b'AUTHENTICATE "PLAIN" "%b"' % behind_proxy
+        assert b"REFERRAL" not in await told(backend.sieve, line, greeting=b"OK")
+        async with ports(backend) as (lmtp, pop3):
+            where = "127.0.0.1", pop3
+            said = await told(where, b"USER bob", b"PASS secret", greeting=b"+OK")
+            assert said == b"-ERR [SYS/PERM] Your mailboxes are on the server be2.test"
+            said = await told(where, b"USER eve", b"PASS secret", greeting=b"+OK")
+            assert said.startswith(b"-ERR [SYS/PERM] No such mailbox")
+            assert (await at_lmtp(lmtp, b"ana")).startswith(b"250 ")
+            assert (await at_lmtp(lmtp, b"eve")).startswith(b"550 5.1.1 ")
+            said = await at_lmtp(lmtp, b"bob")
+            assert said.startswith(b"451 ") and b"be2.test" in said
+            await cluster.master.stop()
+            assert (await at_lmtp(lmtp, b"eve")).startswith(b"451 ")

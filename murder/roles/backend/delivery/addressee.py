@@ -22,14 +22,20 @@ class Addressee:
     address: bytes
 
 
-async def accept(backend: Backend, address: bytes) -> Addressee:
-    """The folder behind `+` where it exists and takes mail, else INBOX. Raises Refusal, and so MailboxFull; BadSyntax."""
+async def accept(backend: Backend, address: bytes, *, refers: bool = False) -> Addressee:
+    """The folder behind `+` where it exists and takes mail, else INBOX. `refers`: who is at home at another server is not
+    unknown. Raises Refusal, and so MailboxFull; BadSyntax; UpstreamFailure."""
     recipient = parse_recipient(address)
     candidates = candidates_of(recipient, backend.namespace, domains=backend.domains)
     for candidate in candidates:
         if candidate.inbox is not None:
             await backend.notice(candidate.inbox)
-    mailbox = _chosen(backend.mailboxes, candidates)
+    try:
+        mailbox = _chosen(backend.mailboxes, candidates)
+    except Refusal as refusal:
+        if refers and refusal.code is Code.NONEXISTENT:
+            await _check_is_nowhere(backend, candidates)
+        raise
     await backend.quotas.check_room(mailbox, messages=1)
     return Addressee(mailbox, owner_of(mailbox), address)
 
@@ -44,3 +50,16 @@ def _chosen(mailboxes: Mailboxes, candidates: Sequence[Candidate]) -> MailboxNam
         if home is not None:
             mailboxes.check_takes_mail(home)
     raise Refusal(Code.NONEXISTENT, UNKNOWN)
+
+
+async def _check_is_nowhere(backend: Backend, candidates: Sequence[Candidate]) -> None:
+    """Raises Refusal where one is at home at another server, UpstreamFailure where that cannot be known now: mail that came
+    here by an old name is not to go back for that."""
+    if backend.referrals is None:
+        return
+    for candidate in candidates:
+        inbox = candidate.inbox
+        if inbox is not None and backend.mailboxes.find(inbox) is None:
+            if server := await backend.referrals.server_of_home(inbox):
+                text = f"The mailbox is on the server {server}: deliver it there, or to a frontend"
+                raise Refusal(Code.UNAVAILABLE, text)

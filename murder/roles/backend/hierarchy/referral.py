@@ -1,6 +1,7 @@
 """Mailboxes that are not here: where the master says that they are, for clients that talk to this backend themselves.
 
-RFC 2193: a tagged NO with a URL. Clients that come through a frontend get none: the frontend looks for itself.
+RFC 2193: a tagged NO with a URL; RFC 2221 and RFC 5804 §1.3: so for a login. POP3 and LMTP have no such answer, and name the
+server. Clients that come through a frontend get none of these: the frontend looks for itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, inbox_of
+from murder.model.protocol import IMAP, SIEVE, ProtocolSpec
 from murder.model.rights import MANAGED, Missing, rights_in
 from murder.model.url import ImapUrl, UrlServer
 from murder.wire.url import format_url
@@ -28,14 +30,15 @@ class Finder(Protocol):
 
 
 class Referrals:
-    """See the module. `server_of` is the address of a server of the list, and its port where it is not the usual one."""
+    """See the module. `server_of` is the address of a server of the list, and its port for a protocol where it is not the
+    usual one."""
 
     def __init__(
         self,
         master: Finder,
         own_server: str,
         namespace: Namespace,
-        server_of: Callable[[str], tuple[str, int | None]],
+        server_of: Callable[[str, ProtocolSpec], tuple[str, int | None]],
     ) -> None:
         self._master = master
         self._own_server = own_server
@@ -64,20 +67,32 @@ class Referrals:
             Code.REFERRAL, f"The mailbox is on the server {entry.server}", urls.decode("ascii")
         )
 
-    async def home(self, login: Login) -> Refusal | None:
-        """The answer to a login of somebody whose INBOX lives elsewhere (RFC 2221); None where it lives nowhere, or that
-        cannot be known now."""
+    async def home(self, login: Login, protocol: ProtocolSpec) -> Refusal | None:
+        """The answer to a login of somebody whose INBOX lives elsewhere; None where it lives nowhere, or that cannot be
+        known now."""
         try:
-            entry = await self._master.find(inbox_of(login.user))
+            server = await self.server_of_home(inbox_of(login.user))
         except (Refusal, UpstreamFailure) as error:
             logger(role="backend").info("referral.unknown", problem=str(error))
             return None
-        if entry is None or not entry.is_active or entry.server == self._own_server:
+        if not server:
             return None
-        host, port = self._server_of(entry.server)
-        url = format_url(ImapUrl(UrlServer(host, port, login.user, ANY_MECHANISM), None))
-        text = f"Your mailboxes are on the server {entry.server}"
-        return Refusal(Code.REFERRAL, text, url.decode("ascii"))
+        text = f"Your mailboxes are on the server {server}"
+        host, port = self._server_of(server, protocol)
+        if protocol is IMAP:
+            url = format_url(ImapUrl(UrlServer(host, port, login.user, ANY_MECHANISM), None))
+            return Refusal(Code.REFERRAL, text, url.decode("ascii"))
+        if protocol is SIEVE:
+            host = f"[{host}]" if ":" in host else host
+            return Refusal(Code.REFERRAL, text, f"sieve://{host}" + (f":{port}" if port else ""))
+        return Refusal(Code.NONEXISTENT, text)
+
+    async def server_of_home(self, inbox: MailboxName) -> str:
+        """Where an INBOX lives that is not here; "" where it lives nowhere. Raises Refusal, UpstreamFailure."""
+        entry = await self._master.find(inbox)
+        if entry is None or not entry.is_active or entry.server == self._own_server:
+            return ""
+        return entry.server
 
     async def are_missing(
         self, names: Sequence[MailboxName], login: Login
@@ -96,6 +111,6 @@ class Referrals:
         return frozenset(missing)
 
     def _url(self, entry: MailboxEntry, name: MailboxName, user: str) -> bytes:
-        host, port = self._server_of(entry.server)
+        host, port = self._server_of(entry.server, IMAP)
         server = UrlServer(host, port, user, ANY_MECHANISM)
         return format_url(ImapUrl(server, self._namespace.external(name, user)))

@@ -15,7 +15,8 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.acl import Rights
 from murder.model.identity import Login
 from murder.model.message import Uid
-from murder.model.name import MailboxName, display, inbox_of
+from murder.model.name import MailboxName, display
+from murder.model.protocol import IMAP
 from murder.model.query.fetch import FetchItem
 from murder.model.rights import Missing
 from murder.model.seqset import Ranges
@@ -108,23 +109,8 @@ class BackendImap(Lasting):
         return replace(super().describe(), mailbox=mailbox)
 
     async def entered(self) -> None:
-        await self._refer_login()
+        await self.backend.refer_login(self.user, IMAP)
         await self.backend.ensure_inbox(self.user)
-
-    async def _refer_login(self) -> None:
-        """Raises Refusal(REFERRAL) for who has come here themselves, and is at home elsewhere."""
-        backend, login = self.backend, self.user
-        if not backend.config.refers_logins or backend.referrals is None:
-            return
-        if (
-            login.proxy
-            or login.is_admin
-            or backend.mailboxes.find(inbox_of(login.user)) is not None
-        ):
-            return
-        referral = await backend.referrals.home(login)
-        if referral is not None:
-            raise referral
 
     def _login_words(self) -> list[bytes]:
         words = super()._login_words()
