@@ -347,6 +347,8 @@ class ClientDialogue(Dialogue):
         if login.identity.expires_at is not None:
             self.sweep.watch_sooner(self, self.loop.time() + self._valid_s(login))
         self.connection.became_known()
+        if (attempt := self.connection.attempt) is not None:
+            facts = {"mechanism": attempt[0], **facts}
         plain_log.info("login.succeeded", {**self.log_facts(), **facts})
         self._count_login("succeeded")
         if login.is_admin or login.master:
@@ -377,14 +379,23 @@ class ClientDialogue(Dialogue):
             self.say_bye(EXPIRED, Code.EXPIRED)
         return None
 
-    def login_failed(self, user: str, problem: str, **facts: object) -> bool:
+    def login_failed(self, user: str, problem: str) -> bool:
         """Count and log; whether it was once too often, and the connection ends behind the reply."""
         self._failures += 1
         if isinstance(self.connection.receiver, Tap):
             self.connection.receiver.login_failed(user)
+        self._not_in(user, problem)
+        return self._failures >= self.service.max_failures
+
+    def log_not_served(self, login: Login, refusal: Refusal) -> None:
+        """Log: who has proven who they are, and is not served all the same. It is no mistake of theirs."""
+        self._not_in(login.user, refusal.code.value)
+
+    def _not_in(self, user: str, problem: str) -> None:
+        attempt = self.connection.attempt
+        facts = {"mechanism": attempt[0]} if attempt is not None else {}
         self.log.info("login.failed", user=user, **facts, problem=problem)
         self._count_login("failed")
-        return self._failures >= self.service.max_failures
 
     def _count_login(self, outcome: str) -> None:
         self.service.figures.count_login(self.connection.attempt, self.protocol, outcome)

@@ -113,7 +113,7 @@ async def let_in(dialogue: ImapDialogue, command: Command, login: Login) -> None
     try:
         await dialogue.enter(command, login)
     except Refusal as refusal:
-        dialogue.log.info("login.failed", user=login.user, problem=refusal.code.value)
+        dialogue.log_not_served(login, refusal)
         if refusal.code is not Code.LIMIT:
             raise
         dialogue.send_status(command, status_for(refusal))

@@ -279,7 +279,7 @@ class SieveDialogue(ClientDialogue):
         try:
             self.count_in(login)
         except Refusal as refusal:
-            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            self.log_not_served(login, refusal)
             self._bye(refusal.text, b"TRYLATER")
             return
         entered = False
@@ -287,7 +287,7 @@ class SieveDialogue(ClientDialogue):
             await self.entered_here(login)
             entered = not self.connection.is_lost
         except Refusal as refusal:
-            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            self.log_not_served(login, refusal)
             raise
         finally:
             if not entered:

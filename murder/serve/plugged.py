@@ -240,7 +240,7 @@ class ServiceDialogue(ClientDialogue):
         try:
             self.count_in(login)
         except Refusal as refusal:
-            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            self.log_not_served(login, refusal)
             self._is_worn_out = True
             raise
         self.entered_as(

@@ -189,7 +189,7 @@ class Pop3Dialogue(LineDialogue):
         try:
             self.count_in(login)
         except Refusal as refusal:
-            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            self.log_not_served(login, refusal)
             self.send(err(refusal.text, "SYS/TEMP"))
             self.close()
             return
@@ -198,7 +198,7 @@ class Pop3Dialogue(LineDialogue):
             answer = await self.open_maildrop(login)
             entered = answer.startswith(b"+") and not self.connection.is_lost
         except Refusal as refusal:
-            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            self.log_not_served(login, refusal)
             raise
         finally:
             if not entered:

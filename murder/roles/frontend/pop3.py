@@ -246,6 +246,7 @@ class FrontendPop3(Pop3Dialogue):
             "cid": connection.cid,
             "peer": connection.peer,
             "user": login.user,
+            "mechanism": connection.attempt[0] if connection.attempt is not None else "",
             "proxy": login.proxy,
             "admin": False,
             "tls": connection.is_tls,

@@ -262,6 +262,9 @@ async def all_is_alike(
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     events = [(one["event"], one.get("user"), one["protocol"]) for one in lines if "user" in one]
     assert events[:2] == [("login.failed", "anna", kind), ("login.succeeded", "anna", kind)]
+    by = {("imap", "COMMAND"): "LOGIN", ("pop3", "COMMAND"): "USER"}.get((kind, way), way)
+    logins = [one for one in lines if one["event"] in ("login.failed", "login.succeeded")]
+    assert {one["mechanism"] for one in logins} == {by}
     assert right.decode() not in json.dumps(lines)
     assert WRONG.decode() not in json.dumps(lines)
 

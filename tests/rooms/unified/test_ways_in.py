@@ -4,17 +4,20 @@ is logged alike, what is right is counted alike, whether the user is at this nod
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from murder.api.auth import Denied, Identity, LoginAttempt
 from murder.auth.penalty import Penalties
 from murder.log import set_up
 from tests.kit.peer import Peer
 from tests.kit.waiting import Naps, until_soon
+from tests.rooms.frontend.cluster import Remembering
 from tests.rooms.serve.test_ways_in import RIGHT, is_good, told
-from tests.rooms.unified.nodes import Node, running_nodes
+from tests.rooms.unified.nodes import Node, Parts, running_nodes
 
 HERE = {"n1.test": ("anna",)}
 BEHIND = {"n1.test": ("zoe",), "n2.test": ("anna",)}
@@ -27,8 +30,19 @@ WAYS = [
     *(("imap", way) for way in ("COMMAND", "PLAIN", "LOGIN")),
     *(("pop3", way) for way in ("COMMAND", "PLAIN", "LOGIN")),
     *(("sieve", way) for way in ("PLAIN", "LOGIN")),
+    *product(("imap", "pop3", "sieve"), ("OAUTHBEARER", "XOAUTH2")),
 ]
 BYE = {"imap": b"z LOGOUT\r\n", "pop3": b"QUIT\r\n", "sieve": b"LOGOUT\r\n"}
+
+
+class Tokens(Remembering):
+    """Takes tokens, too."""
+
+    openid_configuration = "https://id.test/.well-known/openid-configuration"
+    scope = "mail"
+
+    async def check_token(self, attempt: LoginAttempt, user: str, token: str) -> Identity | Denied:
+        return Identity("anna") if token == RIGHT.decode() else Denied.UNKNOWN
 
 
 async def come(node: Node, kind: str) -> Peer:
@@ -39,9 +53,10 @@ async def come(node: Node, kind: str) -> Peer:
 
 @pytest.mark.parametrize("role", ROLES)
 async def test_all_ways_in_are_alike_at_nodes_as_they_run(
-    role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_up("info", "json")
+    monkeypatch.setattr(Parts, "auth_backends", lambda parts: [("tokens", Tokens())])
     homes, settings = ROLES[role]
     naps = Naps()
     async with running_nodes(tmp_path, homes, max_connections_per_user=1, **settings) as murder:
@@ -68,11 +83,12 @@ async def test_all_ways_in_are_alike_at_nodes_as_they_run(
             await until_soon(lambda: not gate.connections.counter._of)
             lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
             logins = [
-                (line["event"], line["user"], line["protocol"], line["peer"], line.get("problem"))
+                tuple(map(line.get, ("event", "user", "protocol", "mechanism", "peer", "problem")))
                 for line in lines
                 if line["event"].startswith("login.") and line["role"] == "frontend"
             ]
-            who = ("anna", kind, "127.0.0.1")
+            by = {"imap": "LOGIN", "pop3": "USER"}[kind] if way == "COMMAND" else way
+            who = ("anna", kind, by, "127.0.0.1")
             assert logins == [
                 ("login.failed", *who, "AUTHENTICATIONFAILED"),
                 ("login.succeeded", *who, None),

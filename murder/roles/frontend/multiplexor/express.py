@@ -142,6 +142,8 @@ class Express(Entering):
                 "peer": client.peer,
                 "user": login.user,
             }
+        if client.attempt is not None:
+            facts["mechanism"] = client.attempt[0]
         facts["proxy"], facts["admin"], facts["tls"] = "", False, client.is_tls
         facts["backend"] = name
         plain_log.info("login.succeeded", facts)

@@ -535,7 +535,7 @@ class MupdateDialogue(ClientDialogue):
             self._check_connections(peer)
         except Refusal as error:
             user = error.user if isinstance(error, NotAdmitted) else user
-            if self.login_failed(user, error.text, mechanism=mechanism):
+            if self.login_failed(user, error.text):
                 self.send(format_status(command.tag, Kind.NO, error.text))
                 self._bye("too many failed logins")
                 return
@@ -544,7 +544,7 @@ class MupdateDialogue(ClientDialogue):
             return
         self.peer = peer
         self.session.logged_in()
-        self.entered_as(login, self._idle_timeout_s(), mechanism=mechanism, admin=peer.is_admin)
+        self.entered_as(login, self._idle_timeout_s(), admin=peer.is_admin)
         self.send(format_status(command.tag, Kind.OK, "Authenticated"))
 
     def _check_connections(self, peer: Peer) -> None:
