@@ -272,12 +272,21 @@ class Chain:
         if self.is_locked_out(user):
             raise Refusal(Code.CONTACT_ADMIN, "This account is disabled; ask your administrator")
 
-    async def faults(self) -> list[tuple[str, Fault]]:
-        """What each plugin finds wrong with what it depends on, with its name."""
+    async def faults(self, most_s: float) -> list[tuple[str, Fault]]:
+        """What each plugin finds wrong with what it depends on, with its name; also where all is well, and a look took
+        so long that a login, which asks as much, has little left of its time (`most_s`)."""
         faults: list[tuple[str, Fault]] = []
         for link in self.links:
-            if isinstance(link.backend, Diagnoses):
-                faults += [(link.name, fault) for fault in await link.backend.diagnose()]
+            if not isinstance(link.backend, Diagnoses):
+                continue
+            began = time.monotonic()
+            of_link = await link.backend.diagnose()
+            took_s = time.monotonic() - began
+            if not of_link and took_s > most_s / 2:
+                what = f"what it asks is well, but took {took_s:.0f} s to say so"
+                cure = f"look at its load; a login waits {most_s:g} s for all plugins together (auth.timeout_s)"
+                of_link = [Fault(what, cure)]
+            faults += [(link.name, fault) for fault in of_link]
         return faults
 
     # --- other ways than passwords

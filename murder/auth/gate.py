@@ -46,6 +46,9 @@ BEGUN_AT_ONCE: Final = 16  # attempts in one turn of the loop, of about 0.1 ms e
 WAITED_S: Final = 0.001  # longer than what is known here takes
 MASTER_MARK: Final = "*"
 AUTHENTICATION: Final = "authentication"  # what clients are told that cannot be asked
+SLOW: Final = (
+    "`murder auth test USER` says which plugin takes so long: look at the load of what it asks"
+)
 MOST_LOGINS: Final = 4096  # that are kept, of 200 octets each
 SHOWN_NAME: Final = 128  # characters of a name that nobody has
 
@@ -448,8 +451,8 @@ class Gate:
                 await line_up()
             return result
         except TimeoutError:
-            text = f"no answer in {self.auth_timeout_s:g} s"
-            raise UpstreamFailure(UpstreamKind.TIMEOUT, AUTHENTICATION, text) from None
+            text = f"no answer in {self.auth_timeout_s:g} s (auth.timeout_s)"
+            raise UpstreamFailure(UpstreamKind.TIMEOUT, AUTHENTICATION, text, SLOW) from None
         except UpstreamFailure as failure:  # strangers are not told what servers a site has
             text = f"{failure.server}: {failure.text}"
             raise UpstreamFailure(failure.kind, AUTHENTICATION, text) from failure

@@ -74,7 +74,7 @@ def chain_of(
 
 async def probe_auth(gate: Gate) -> AsyncIterator[Probed]:
     """For `murder ctl doctor`: whether each auth plugin, and each mechanism of a plugin, can do its work from here."""
-    faults = await gate.auth.faults() + await faults_of(gate.brought)
+    faults = await gate.auth.faults(gate.auth_timeout_s) + await faults_of(gate.brought)
     looked_at = [
         *(link.name for link in gate.auth.links if isinstance(link.backend, Diagnoses)),
         *(row.name for row in gate.brought if row.diagnose is not None),

@@ -3,13 +3,13 @@
 import asyncio
 import importlib.util
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from murder.api.auth import Denied, Identity, LoginAttempt
+from murder.api.auth import Denied, Fault, Identity, LoginAttempt
 from murder.auth.chain import Chain
 from murder.auth.remembered import flush, flushed_file
 from murder.errors import UpstreamFailure, UpstreamKind
@@ -272,3 +272,17 @@ async def test_what_passwords_leave_in_shared_memory_is_keyed() -> None:
         assert board is not None
         left.append(next(board.rows("ana")).count)
     assert left[0] != left[1]
+
+
+class Diagnosed(Directory):
+    """One that looks at what it asks."""
+
+    async def diagnose(self) -> Sequence[Fault]:
+        return ()
+
+
+async def test_a_look_that_takes_longer_than_a_login_may_is_told() -> None:
+    chain = Chain([("directory", Diagnosed({}))])
+    assert await chain.faults(60) == []
+    ((name, fault),) = await chain.faults(-1)
+    assert name == "directory" and "to say so" in fault.what and "auth.timeout_s" in fault.cure

@@ -169,7 +169,7 @@ async def test_a_password_that_is_remembered_waits_for_no_hash(tmp_path: Path) -
     login = await gate.admit(credentials, Peer())  # type: ignore[arg-type]
     assert login.user == "ana"
     gate.auth_timeout_s = 0.001
-    with pytest.raises(UpstreamFailure):
+    with pytest.raises(UpstreamFailure, match=r"auth\.timeout_s.*murder auth test USER.*load"):
         await gate.admit(PlainCredentials("ana", "", b"else"), Peer())  # type: ignore[arg-type]
 
 

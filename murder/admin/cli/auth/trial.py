@@ -69,7 +69,7 @@ async def try_login(
     if not user and not by_token:
         with _plugins_heard():
             rows = plugins.mechanisms()  # what is wrong with tickets is said as they are made
-        return await _faults(chain, rows, as_json)
+        return await _faults(chain, config.auth.timeout_s, rows, as_json)
     if only_lookup:
         return await _lookup(config, chain, user, as_json)
     if by_token:
@@ -209,9 +209,12 @@ def _tell(identity: Identity) -> None:
 
 
 async def _away(config: Config, chain: Chain, failure: Exception) -> int:
-    text = str(failure) or f"no answer in {config.auth.timeout_s:g} s (auth.timeout_s)"
+    text = (
+        str(failure)
+        or f"no answer in {config.auth.timeout_s:g} s (auth.timeout_s); look at the load of what it asks"
+    )
     click.echo(f"murder: cannot be asked now: {plain(text)}", err=True)
-    for name, fault in await chain.faults():
+    for name, fault in await chain.faults(config.auth.timeout_s):
         if fault.what in text and fault.cure in text:
             continue
         click.echo(f"murder: {name}: {plain(fault.what)}", err=True)
@@ -219,8 +222,8 @@ async def _away(config: Config, chain: Chain, failure: Exception) -> int:
     return EXIT_UNREACHABLE
 
 
-async def _faults(chain: Chain, rows: Sequence[Mechanism], as_json: bool) -> int:
-    faults = await chain.faults() + await faults_of(rows)
+async def _faults(chain: Chain, most_s: float, rows: Sequence[Mechanism], as_json: bool) -> int:
+    faults = await chain.faults(most_s) + await faults_of(rows)
     if as_json:
         listed = [
             {"plugin": name, "what": fault.what, "cure": fault.cure} for name, fault in faults
