@@ -231,6 +231,11 @@ class OAuth:
         scopes = claims.get("scope") or claims.get("scp") or ""
         words = scopes.split() if isinstance(scopes, str) else _texts(scopes)
         if wanted and wanted not in words:
+            log.warning(
+                "a token is not taken: its scope is %s; the provider must give %s to mail programs, or set "
+                "plugins.auth_oauth.required_scope",
+                *(_shown(" ".join(words)), wanted),
+            )
             text = f"The token has not the scope {wanted}"
             raise Refusal(Code.AUTHORIZATION_FAILED, text)
         return identity

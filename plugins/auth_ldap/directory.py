@@ -352,9 +352,8 @@ class Directory:
         if result.code in TEMPORARY and (result.code > 1 or self._settings.service_dn):
             kind, cure = UpstreamKind.AUTH_TEMPORARY, "its log tells more"
         elif result.code == messages.NO_SUCH_OBJECT:
-            reader = (
-                "service_dn" if self._settings.service_dn else "strangers"
-            )  # some say so of what may not be seen
+            # some say so of what may not be seen
+            reader = "service_dn" if self._settings.service_dn else "strangers"
             cure = f"set plugins.auth_ldap.{key} to one that there is, and that {reader} may read"
         elif result.code == messages.INVALID_NAME:
             cure = f"plugins.auth_ldap.{key} is a whole name, as ou=people,dc=example,dc=org"

@@ -279,12 +279,13 @@ async def test_a_new_key_of_a_provider_that_is_away_is_no_wrong_token(
         assert await users.check_token(HERE, "", old) is Denied.UNKNOWN
 
 
-async def test_a_scope_that_is_missing_is_told() -> None:
+async def test_a_scope_that_is_missing_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with provider() as server:
         users = checking(server, required_scope="mail")
         assert isinstance(await users.check_token(HERE, "", server.token()), Identity)
         with pytest.raises(Refusal, match="the scope mail"):
             await users.check_token(HERE, "", server.token(scope="openid"))
+    assert "its scope is 'openid'" in caplog.text and "required_scope" in caplog.text
 
 
 @pytest.mark.parametrize(

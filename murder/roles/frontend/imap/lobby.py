@@ -260,9 +260,7 @@ class Lobby(FrontendImap):
                 "peer": connection.peer,
                 "user": login.user,
             }
-        if connection.attempt is not None:
-            facts["mechanism"] = connection.attempt[0]
-        facts["proxy"], facts["admin"], facts["tls"] = "", False, connection.is_tls
+        facts.update(mechanism=mechanism, proxy="", admin=False, tls=connection.is_tls)
         plain_log.info("login.succeeded", facts)
         service.figures.count_login(connection.attempt, self.protocol, "succeeded")
         self._told = words = frontend.capabilities.current or frontend.capabilities.words()
