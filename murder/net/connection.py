@@ -7,6 +7,7 @@ buffer of its own and hands over `bytes`: for the small reads of which mail cons
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import select
@@ -96,7 +97,10 @@ def untapped(transport: Any) -> Any:
 
 
 def _unheard(_: bytes) -> None:
-    """Before there is a receiver."""
+    """Before there is a receiver, and behind it."""
+
+
+_UNHEARD: Final = functools.partial(_unheard)
 
 
 class Connection(asyncio.Protocol):
@@ -118,6 +122,7 @@ class Connection(asyncio.Protocol):
         "_make_receiver",
         "_may_have_tls",
         "_on_lost",
+        "_peer_has_ended",
         "_receiver",
         "attempt",
         "attempts",
@@ -141,7 +146,7 @@ class Connection(asyncio.Protocol):
         "writing_paused",
     )
 
-    data_received: Callable[[bytes], None]  # type: ignore[assignment]  # see `_hand_over`
+    data_received: "functools.partial[None]"  # see `_hand_over`
     transport: asyncio.Transport
     # uvloop asks every protocol for it; where there is none, that costs an exception each time
     get_buffer = None
@@ -157,13 +162,13 @@ class Connection(asyncio.Protocol):
         self._make_receiver = make_receiver
         self._may_have_tls = may_have_tls
         self._on_lost = on_lost
-        self.data_received = _unheard
+        self.data_received = functools.partial(_unheard)
         self._receiver: Receiver = _NOT_YET
         self._drained: asyncio.Future[None] | None = None
         self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
         self._lost = self._finished = self.writing_paused = False
         self.is_plain = True  # what is written goes to the transport as it is; see `write`
-        self._input_has_ended = False  # under TLS
+        self._peer_has_ended = self._input_has_ended = False  # the latter under TLS
         self.cid = f"{_PROCESS}{next(_numbers):x}"
         self.peer, self.peer_port = "", 0
         self.through: tuple[str, int] | None = None  # the proxy that has told who `peer` is
@@ -190,18 +195,15 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's are no subclasses of it
-        own = self.transport
-        own.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
+        self.transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
         peer = transport.get_extra_info("peername")
         if type(peer) is tuple:
             self.peer, self.peer_port = peer[0], peer[1]
         if self._may_have_tls and transport.get_extra_info("ssl_object") is not None:
             self._note_tls()
-        # TCP_NODELAY is set: loops do that themselves
-        receiver = self._receiver = self._make_receiver(self)
+        receiver = self._receiver = self._make_receiver(self)  # TCP_NODELAY is set: loops do that
         if not self._lost:  # as `_hand_over`
-            self.data_received = receiver.received
-            own.set_protocol(self)
+            self.data_received.__setstate__((receiver.received, (), {}, None))  # type: ignore[attr-defined]  # as pickle
         receiver.begin()
 
     @property
@@ -215,18 +217,18 @@ class Connection(asyncio.Protocol):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """What comes goes to the receiver with no step between: a loop keeps the method that it finds when the protocol is
-        set."""
-        self.data_received = self._receiver.received if self._inflate is None else self.inflate
-        if not self._lost and self._handshake is None:  # that stands before `transport`
-            self.transport.set_protocol(self)
+        """What comes goes to the receiver with no step of Python's between. A loop keeps what `data_received` is when the
+        protocol is set, and to set it again costs two system calls: so that stays, and calls another method from here on."""
+        if not self._lost:
+            heard = self._receiver.received if self._inflate is None else self.inflate
+            self.data_received.__setstate__((heard, (), {}, None))  # type: ignore[attr-defined]  # as pickle does
 
     def eof_received(self) -> bool:
         """Under TLS: see `_tls_ended`. TCP that ends without its close_notify was cut off, and the loop closes it."""
+        self._peer_has_ended = True
         # both have ended; or the loop ends it in any case, and says so in the log
         if self._finished or self.is_tls:
             return False
-        # as `isinstance(…, HalfCloses)`, which takes its time for who does not
         input_ended: Callable[[], bool] | None = getattr(self._receiver, "input_ended", None)
         return input_ended is not None and input_ended()
 
@@ -247,8 +249,7 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _end_input(self) -> None:
-        is_open = isinstance(self._receiver, HalfCloses) and self._receiver.input_ended()
-        if not is_open:
+        if not (isinstance(self._receiver, HalfCloses) and self._receiver.input_ended()):
             self.close()
 
     def pause_writing(self) -> None:
@@ -280,7 +281,7 @@ class Connection(asyncio.Protocol):
             self._on_lost(self)
         self.transport = _GONE  # a handler may be busy for long yet, and what TLS has read goes with the transport
         self._receiver = _ENDED
-        self.data_received = _unheard
+        self.data_received = _UNHEARD
 
     # --- what receivers call
 
@@ -490,8 +491,8 @@ class Connection(asyncio.Protocol):
         would reset the connection where the peer has just sent something, and could take our last words with it."""
         if self._lost or self._finished:
             return
-        if self.is_tls:
-            self.close()  # whose end of a session does the same
+        if self.is_tls or self._peer_has_ended:  # the end of a session of TLS does the same
+            self.close()
             return
         if self.gathered:
             self.send_gathered()
@@ -502,7 +503,6 @@ class Connection(asyncio.Protocol):
         except (OSError, RuntimeError):
             self.transport.close()
             return
-        # behind the peer's own end nothing is read any more: it has to be read once again for the loop to end both
         if self.is_held_back or self._deflated or not self.transport.is_reading():
             self.resume_reading()
 

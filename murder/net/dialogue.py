@@ -61,6 +61,7 @@ class Dialogue(ABC):
     activity_counts = True
     _waiter: asyncio.Future[None] | None = None
     _ends_at = 0.0  # once it is closing: when it is cut off
+    _closes_when_quiet_s = 0.0  # how often it is looked whether it is, if it is to close then
     _pumping = False
     _turn_ends = 0.0
     _input_ended = False  # the peer sends no more, and may still read
@@ -278,7 +279,8 @@ class Dialogue(ABC):
         if self.is_quiet():
             self.close()
         else:
-            self.loop.call_later(look_s, self.close_when_quiet, look_s)
+            self._closes_when_quiet_s = look_s
+            self.sweep.watch_sooner(self, self.loop.time() + look_s)
 
     def is_done(self) -> bool:
         """Whether nothing that has come in still waits for its answer; half a command gets none."""
@@ -406,11 +408,14 @@ class Dialogue(ABC):
                 return self._ends_at
             self.connection.abort()
             return None
+        if self._closes_when_quiet_s and self.is_quiet():
+            self.close()
+            return self._ends_at
         left = self.active_at + self.idle_timeout_s - now
         if self._task is not None:  # a running handler has its own timeouts
             left = self.idle_timeout_s if self.activity_counts else max(left, OVERDUE_S)
         if left > 0:
-            return now + left
+            return now + min(left, self._closes_when_quiet_s or left)
         self.timed_out()
         return None
 

@@ -193,10 +193,6 @@ class _End(asyncio.Transport):
 
     # --- asyncio's
 
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        assert isinstance(protocol, asyncio.Protocol)
-        self._protocol = protocol
-
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self._protocol
 

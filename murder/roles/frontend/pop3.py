@@ -390,8 +390,11 @@ class FrontendPop3(Pop3Dialogue):
             self._opening = None
         if self._upstream is not None and not self._upstream.is_lost:
             self._upstream.gone = None
-            self._upstream.close()  # a QUIT that the client did not wait for still arrives
-            self.loop.call_later(CLOSE_GRACE_S, self._upstream.connection.abort)
+            backend = self._upstream.connection
+            is_slow = backend.is_tls or backend.pending()
+            backend.close()  # a QUIT that the client did not wait for still arrives
+            if is_slow:
+                self.loop.call_later(CLOSE_GRACE_S, backend.abort)
 
 
 def _with_detail(login: Login) -> str:

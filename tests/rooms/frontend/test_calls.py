@@ -49,8 +49,8 @@ NOOP: Final = b"n NOOP\r\n"
 MOST: Final = {  # Python calls
     "NOOP": 2.5,
     "session": 68,
-    "session through a multiplexor": 84,
-    "POP3 session": 66,  # two of them in place of a task
+    "session through a multiplexor": 81,
+    "POP3 session": 63,  # two of them in place of a task
 }
 TRIES: Final = 20
 OTHERS: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNSELECT"  # another maker's

@@ -7,15 +7,17 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from murder.config.sections import AuthConfig
 from murder.net import bulk, connection
+from murder.net.sweep import Sweep
 from murder.roles.frontend import pop3
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
-from tests.rooms.frontend.server import Running, running_frontend
+from tests.rooms.frontend.server import Running, Speak, running_frontend
 from tests.rooms.frontend.test_calls import USER, Remembering
 
 GREETING = b"+OK ready\r\n"
@@ -78,15 +80,16 @@ async def entered(running: Running) -> tuple[Peer, bytes]:
 
 
 def serving(
-    folder: Path, backend: Backend, auth: AuthConfig | None = None
+    folder: Path, backend: Speak, auth: AuthConfig | None = None
 ) -> AbstractAsyncContextManager[Running]:
+    is_silent = isinstance(backend, Backend) and any(SILENT in one for one in backend.scripts)
     return running_frontend(
         folder,
         {"be1.test": ("pop3", backend)},
         {USER: "be1.test"},
         auth=auth or AuthConfig(),
         parts=Remembering(),
-        upstream_login_timeout_s=1.0 if any(SILENT in one for one in backend.scripts) else 20.0,
+        upstream_login_timeout_s=1.0 if is_silent else 20.0,
     )
 
 
@@ -284,3 +287,46 @@ async def test_a_backend_that_believes_us_is_told_whose_connection_it_is(
             await peer.close()
         # where it does not after all, the second took the long way behind the short one
         assert len(connections) == (2 if answer.startswith(b"+OK") else 3)
+
+
+async def test_a_client_who_goes_first_costs_no_timer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before a Cyrus, which ends a while behind its answer to QUIT: there were two for each session."""
+    goes, is_asked, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING)
+        while line := await reader.readline():
+            writer.write(b"+OK\r\nUIDL\r\n.\r\n" if line.startswith(b"CAPA") else IN)
+            if line.startswith(b"QUIT"):
+                is_asked.set()
+                await goes.wait()
+                return
+
+    made: list[object] = []
+    call_later = loop.call_later
+
+    def note(delay_s: float, callback: Any, *given: Any, **named: Any) -> asyncio.TimerHandle:
+        made.append(callback)
+        return call_later(delay_s, callback, *given, **named)
+
+    async with serving(tmp_path, speak) as running:
+        assert running.role.frontend is not None
+        sessions = running.role.frontend.sessions
+        for _ in range(2):  # the long way, the short one
+            goes.clear()
+            is_asked.clear()
+            peer, said = await entered(running)
+            assert said == b"+OK Logged in"
+            monkeypatch.setattr(loop, "call_later", note)
+            assert await asked(peer, b"QUIT") == b"+OK in"
+            await is_asked.wait()
+            peer.writer.close()
+            await until_soon(lambda: all(one.connection._peer_has_ended for one in sessions))
+            goes.set()
+            await until_soon(lambda: not counted(running))
+            monkeypatch.undo()
+    ours = [one for one in made if getattr(one, "__module__", "").startswith("murder.")]
+    # which all have in common
+    assert all(isinstance(getattr(one, "__self__", None), Sweep) for one in ours), ours
