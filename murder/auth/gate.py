@@ -328,6 +328,7 @@ class Gate:
         if delay_s and not connection.is_lost:
             connection.hold_off()
             await self.penalties.sleep(delay_s)
+            await line_up()  # many may be due at once
 
     async def _decide(
         self, how: LoginAttempt, user: str, password: bytes, connection: Connection

@@ -38,6 +38,7 @@ from murder.config.value import Network, contains
 from murder.errors import Code, Refusal
 from murder.model.identity import Identity
 from murder.net.shared_counter import STAMP, Counts, Row, SharedTable, place_of
+from murder.net.turns import line_up
 
 FORGIVEN_S: Final = 60.0  # after the last failure
 RUN_OFF_S: Final = 300.0  # what weighs on an address falls to 1/e of itself in it
@@ -103,6 +104,7 @@ class _Lines:
                     await (line.left.wait() if left_s == math.inf else self._sleep(left_s))
                 line.under_way += 1
         except TimeoutError:
+            await line_up()  # hundreds may have come at once, and each refusal is a line of the log
             raise _busy() from None
         finally:
             line.waiting -= 1

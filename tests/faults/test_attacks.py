@@ -79,6 +79,10 @@ WATCHED: Final = {
     "hundreds of wrong passwords at once": (
         "rooms/auth/test_turnstile.py::test_one_address_with_many_attempts_delays_another_by_one_turn",
         "rooms/auth/test_chain.py::test_who_hashes_shares_the_processors_with_the_other_workers",
+        "rooms/auth/test_gate.py::"
+        "test_hundreds_of_wrong_passwords_are_answered_one_in_each_turn_of_the_loop",
+        "rooms/auth/test_penalty.py::"
+        "test_hundreds_whose_patience_ends_at_once_are_refused_one_in_each_turn_of_the_loop",
     ),
     "literals before the login": (
         "rooms/net/test_fair_turns.py::test_little_is_held_for_somebody_unknown",

@@ -1,6 +1,7 @@
 """One gate for every mechanism: who exists is told to nobody, what is tried is counted, what is logged is safe to read."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from plugins.auth_pam.hooks import Pam
 from plugins.auth_pam.hooks import Settings as PamSettings
 from plugins.auth_saslauthd import Saslauthd
 from plugins.auth_saslauthd import Settings as SaslauthdSettings
+from tests.kit.waiting import turns, until_soon
 
 QUICK = Settings(log2_cost=4, scram_iterations=4096)
 ELSEWHERE = "192.0.2.1"
@@ -444,3 +446,25 @@ async def test_a_wrong_password_is_answered_as_late_whoever_was_meant() -> None:
             late.append(round(users.now - began, 6))
         all_late.append(late)
     assert all_late == [[2.0, 4.0, 8.0, 2.0]] * 2
+
+
+async def test_hundreds_of_wrong_passwords_are_answered_one_in_each_turn_of_the_loop() -> None:
+    """Each answer is a line of the log and a reply: 400 at once were 50 ms."""
+    over = asyncio.get_running_loop().create_future()
+    asleep = []
+
+    async def sleep(seconds: float) -> None:
+        asleep.append(seconds)
+        await over
+
+    gate = Gate(Directory(), penalties=Penalties(sleep=sleep, per_address=0))
+    wrong = [PlainCredentials(f"user{number}", "", b"wrong") for number in range(40)]
+    logins = [asyncio.create_task(gate.admit(one, Peer(), "imap")) for one in wrong]  # type: ignore[arg-type]
+    await until_soon(lambda: len(asleep) == len(wrong))
+    over.set_result(None)
+    answered = [0]
+    while answered[-1] < len(wrong):
+        await turns()
+        answered.append(sum(login.done() for login in logins))
+    assert max(later - earlier for earlier, later in itertools.pairwise(answered)) <= 2
+    assert all(isinstance(login.exception(), Refusal) for login in logins)

@@ -12,6 +12,7 @@ from types import FrameType
 
 import pytest
 
+from murder.auth import penalty
 from murder.auth.limit import ConnectionLimit
 from murder.auth.penalty import MAX_WAITING, RUN_OFF_S, Penalties
 from murder.config.value import parse_network
@@ -19,6 +20,7 @@ from murder.errors import Code, Refusal
 from murder.model.identity import Identity
 from murder.net.shared_counter import PART_OCTETS, TABLES, Counts
 from tests.kit.steps import Profiled
+from tests.kit.waiting import turns
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
@@ -344,3 +346,19 @@ def test_a_machine_that_has_just_started_looks_for_nobody_who_failed() -> None:
         called.append(steps)
     assert called[0] == called[1]
     assert "rows" not in called[0]
+
+
+async def test_hundreds_whose_patience_ends_at_once_are_refused_one_in_each_turn_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(penalty, "PATIENCE_S", 0.0)
+    penalties = Penalties()
+    attempts = [
+        asyncio.create_task(penalties.begin(Peer(HERE), "ana", b"secret")) for _ in range(60)
+    ]
+    refused = [0]
+    while not all(attempt.done() for attempt in attempts):
+        await turns()
+        refused.append(sum(one.done() and one.exception() is not None for one in attempts))
+    assert refused[-1] == 60 - penalty.AT_ONCE
+    assert max(later - earlier for earlier, later in itertools.pairwise(refused)) <= 2
