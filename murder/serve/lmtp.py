@@ -17,6 +17,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, Ups
 from murder.model.address import MAX_HOPS, address_in
 from murder.model.identity import Login
 from murder.net.connection import Connection
+from murder.net.turns import in_turns
 from murder.serve.client import NO_COMMAND, Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
 from murder.serve.mail_log import HeadOf, MailLog, new_id
@@ -37,6 +38,11 @@ from murder.wire.lmtp import (
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 XCLIENT: Final = ("ADDR", "PORT", "HELO", "SESSION", "TTL")  # what we take of it
 SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
+# a transaction keeps something of each recipient that was named, also where nobody takes its mail
+NAMED_FACTOR: Final = 2
+ANSWERED_AT_ONCE: Final = (
+    16  # recipients, each with a line in the mail log: then it is looked whether the turn is over
+)
 MAIL_PARAMETERS: Final = frozenset({b"SIZE", b"BODY", b"SMTPUTF8", b"AUTH"})
 BODY_TYPES: Final = frozenset({b"7BIT", b"8BITMIME"})
 TOO_BIG: Final = (552, "5.3.4", "The message is larger than this server takes")
@@ -97,6 +103,7 @@ class LmtpDialogue(LineDialogue):
         self.peer_address = connection.peer  # or what an MTA or proxy told with XCLIENT
         self.peer_port = connection.peer_port
         self.hops_left = MAX_HOPS
+        self._named = 0  # recipients of this transaction, also those that are refused
         self._octets = 0
         self._messages = 0  # on this connection
         self._accepted: list[bytes] = []  # recipients' addresses
@@ -403,7 +410,9 @@ class LmtpDialogue(LineDialogue):
         return given
 
     async def _answer_for(self, given: Envelope) -> bytes | Awaitable[bytes]:
-        if self.recipients + len(self._owed) >= self.service.limits.max_recipients:
+        self._named += 1
+        most = self.service.limits.max_recipients
+        if self.recipients + len(self._owed) >= most or self._named > NAMED_FACTOR * most:
             return reply(452, "4.5.3", "Too many recipients")
         return await self.receive(await self._meant(given))
 
@@ -425,8 +434,10 @@ class LmtpDialogue(LineDialogue):
     async def _settle(self) -> None:
         """Send the replies to all recipients so far."""
         owed, self._owed = self._owed, []
-        for path, answer in owed:
+        for number, (path, answer) in enumerate(owed, 1):
             self._say(path, await answer)
+            if not number % ANSWERED_AT_ONCE:
+                await self.flush()
 
     def _say(self, path: bytes, answer: bytes) -> None:
         if answer.startswith(b"2"):
@@ -504,13 +515,17 @@ class LmtpDialogue(LineDialogue):
         if self._octets > self.service.limits.max_message_bytes:
             delivery.abandon()
             answer = reply(*TOO_BIG)
-            for path in self._accepted:
+            async for path in in_turns(self._accepted):
                 self.note_refused(path, answer)
             self.send(answer * self.recipients)
             return
         self.need_peer()
+        number = 0
         async for answer in delivery.finish():
             self.send(answer)
+            number += 1
+            if not number % ANSWERED_AT_ONCE:
+                await self.flush()
         self.understood()
 
     def _reset(self) -> None:
@@ -524,7 +539,7 @@ class LmtpDialogue(LineDialogue):
         self._head = HeadOf()
         self.delivery = None
         self.envelope = None
-        self.recipients = 0
+        self.recipients = self._named = 0
         self._octets = 0
         self.forget()
 

@@ -6,7 +6,6 @@ not: a header in UTF-8 is an odd header to an old client, and one that the serve
 message that was signed, nor have the size that LIST told.
 """
 
-import re
 from array import array
 from collections.abc import Callable
 from typing import ClassVar, Final
@@ -21,6 +20,7 @@ from murder.model.rights import Missing
 from murder.net.connection import Connection
 from murder.net.turns import Turn
 from murder.roles.backend.changes.updates import View
+from murder.roles.backend.imap.mail.content import ends_of_header
 from murder.roles.backend.maildrop import MaildropLock, lock_maildrop
 from murder.roles.backend.records.last_pop import note_login
 from murder.roles.backend.traced import trace_expunge
@@ -34,12 +34,14 @@ from murder.wire.pop3 import LISTED, ok, parse_numbers
 
 PIECE_OCTETS: Final = 64 * 1024  # of a message, written at once
 BATCH: Final = 1000  # messages told, or read, in one go; about a millisecond
-_HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
-_LINE_END: Final = re.compile(rb"\n")
+COUNTED_OCTETS: Final = 16 * 1024  # of a message, whose lines are counted at once
 
 
 class BackendPop3(Pop3Dialogue):
     """See the module."""
+
+    _octets = 0  # of all messages
+    _octets_left = 0  # of those that are not marked
 
     @property
     def offers_utf8(self) -> bool:
@@ -90,8 +92,10 @@ class BackendPop3(Pop3Dialogue):
             for message in await mailbox.messages(uids[start : start + BATCH]):
                 self._uids.append(message.uid)
                 self._sizes.append(message.size)
+                self._octets += message.size
             if turn.is_over:
                 await turn.rest()
+        self._octets_left = self._octets
 
     def is_quiet(self) -> bool:
         return super().is_quiet() and not self._deleted  # what is marked would come again
@@ -114,8 +118,7 @@ class BackendPop3(Pop3Dialogue):
     # --- commands
 
     def _stat(self, arguments: bytes) -> None:
-        gone = sum([self._sizes[number - 1] for number in self._deleted])
-        self.send(ok(f"{self._count_left()} {sum(self._sizes) - gone}"))
+        self.send(ok(f"{self._count_left()} {self._octets_left}"))
 
     def _retr(self, arguments: bytes) -> Running:
         (number,) = parse_numbers(arguments, 1, 1)
@@ -129,6 +132,7 @@ class BackendPop3(Pop3Dialogue):
         self.send(ok())
 
     def _rset(self, arguments: bytes) -> None:
+        self._octets_left = self._octets
         self._deleted.clear()
         self.send(ok())
 
@@ -174,13 +178,14 @@ class BackendPop3(Pop3Dialogue):
         if not self._may_delete:
             raise Refusal(Code.NO_PERMISSION, "You may not delete here")
         self._deleted.add(number)
+        self._octets_left -= self._sizes[number - 1]
         self.send(ok(f"Message {number} will be deleted"))
 
     async def _retrieve(self, at: int, lines: int | None) -> None:
         """The message, or its header and so many lines of its body; no more of it in memory than the client lags."""
         assert self._mailbox is not None
         octets = await self._mailbox.octets(Uid(self._uids[at]))
-        end = len(octets) if lines is None else _end_of_top(octets, lines)
+        end = len(octets) if lines is None else await _end_of_top(octets, lines)
         stuffer = Stuffer()
         self.send(ok(f"{self._sizes[at]} octets"))
         for start in range(0, end, PIECE_OCTETS):
@@ -219,15 +224,33 @@ class BackendPop3(Pop3Dialogue):
     }
 
 
-def _end_of_top(octets: memoryview, lines: int) -> int:
-    """Where the header and so many lines of the body end."""
-    header = _HEADER_END.search(octets)
-    if header is None:
-        return len(octets)
-    at = header.end()
-    for _ in range(lines):
-        match = _LINE_END.search(octets, at)
-        if match is None:
-            return len(octets)
-        at = match.end()
+async def _end_of_top(octets: memoryview, lines: int) -> int:
+    """Where the header and so many lines of the body end. Looked for a piece at a time: a message may be line ends alone, or
+    have no end of a header."""
+    turn = Turn()
+    at = 0
+    for end in ends_of_header(octets):
+        if end is not None:
+            at = end
+        elif turn.is_over:
+            let_go(octets)
+            await turn.rest()
+    while lines and at < len(octets):
+        piece = bytes(octets[at : at + COUNTED_OCTETS])
+        there = piece.count(b"\n")
+        if there >= lines:
+            return at + _end_of_line(piece, lines)
+        lines -= there
+        at += len(piece)
+        if turn.is_over:
+            let_go(octets)
+            await turn.rest()
+    return at
+
+
+def _end_of_line(octets: bytes, number: int) -> int:
+    """Behind this line, of those that are there."""
+    at = 0
+    for _ in range(number):
+        at = octets.index(b"\n", at) + 1
     return at

@@ -15,12 +15,14 @@ from typing import Final, Protocol
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import Log
 from murder.net.outgoing.lines import LineUpstream
+from murder.net.turns import line_up
 from murder.wire.dots import Stuffer
 from murder.wire.lmtp import Envelope
 
 HELD_OCTETS: Final = 256 * 1024  # of a text that may wait for a backend before it counts as behind
 MEMORY_OCTETS: Final = 1024 * 1024  # of it in memory; more goes to a file
 PIECE_OCTETS: Final = 256 * 1024
+ANSWERED_AT_ONCE: Final = 16  # recipients; then all others have a turn
 OF_THE_CONNECTION: Final = {  # answers that are no answer for a recipient: passed on, they would bounce its mail
     b"421": UpstreamKind.UNAVAILABLE,  # it goes down
     b"530": UpstreamKind.AUTH,  # it does not know us
@@ -121,7 +123,7 @@ class LmtpTransaction:
         self._mail = self._mail_command(envelope)
         self._answer_timeout_s = answer_timeout_s
         self._timeout_s = timeout_s
-        self._commands = b""  # all RCPT so far
+        self._commands = bytearray()  # all RCPT so far
         self._asked: list[asyncio.Future[bytes]] = []
         self._paths: list[bytes] = []  # of those asked for
         self._answered = 0
@@ -256,6 +258,8 @@ class LmtpTransaction:
                 at = self._answered
                 self._asked[at].set_result(await self._judged(self._paths[at], worse))
                 self._answered += 1
+                if not self._answered % ANSWERED_AT_ONCE:  # they may all be here
+                    await line_up()
             if self._stage is not Stage.ASKING:
                 break
             await self._wait_for_news()
@@ -284,7 +288,7 @@ class LmtpTransaction:
 
     async def _begin_on(self, upstream: LineUpstream) -> tuple[LineUpstream, list[bytes]]:
         upstream.timeout_s = self._answer_timeout_s
-        upstream.send(self._mail() + self._commands)
+        upstream.send(b"".join((self._mail(), self._commands)))
         self._upstream = upstream
         answer = await self._replies(upstream)
         upstream.was_used = True
@@ -312,8 +316,10 @@ class LmtpTransaction:
             for path, future in zip(self._paths, self._asked, strict=True)
             if future.result().startswith(b"2")
         ]
-        for path, verdict in zip(accepted, self.verdicts, strict=True):
+        for number, (path, verdict) in enumerate(zip(accepted, self.verdicts, strict=True), 1):
             verdict.set_result(await self._judged(path, await self._replies(upstream)))
+            if not number % ANSWERED_AT_ONCE:
+                await line_up()
 
     async def _judged(self, path: bytes, lines: list[bytes]) -> bytes:
         reply = _joined(lines)

@@ -174,6 +174,29 @@ async def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups:
     assert max(b - a for a, b in pairwise(seen)) <= BEGUN_AT_ONCE
 
 
+@pytest.mark.parametrize("count", [30, 60])
+async def test_a_message_that_finds_no_room_is_refused_to_some_at_a_time(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a line in the mail log."""
+    turn = counted(monkeypatch, turns)
+    refused: list[bytes] = []
+
+    def no_room() -> Any:
+        raise OSError("no room")
+
+    dialogue = SimpleNamespace(
+        reply_for=lambda _: b"452 x\r\n", note_refused=lambda path, _: refused.append(path)
+    )
+    backend = SimpleNamespace(store=SimpleNamespace(incoming=no_room))
+    arrival = Arrival(
+        cast(Any, dialogue), cast(Any, backend), [Addressee(INBOX, "ana", b"ana")] * count
+    )
+    answers = b"".join([answer async for answer in arrival.finish()])
+    assert answers == b"452 x\r\n" * count and len(refused) == count
+    assert count // 3 - 1 <= turn.rests <= count
+
+
 @pytest.mark.parametrize("count", [10, 20])
 async def test_counting_what_a_quota_root_holds_rests(
     count: int, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +238,9 @@ class Drop(BackendPop3):
 
 
 @pytest.mark.parametrize("batches", [2, 4])
-async def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int) -> None:
+async def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(
+    batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = memory_store()
     await store.create(INBOX, "default")
     mailbox = await store.open(INBOX, "ana")
@@ -234,7 +259,8 @@ async def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int)
     drop = Drop()
     await drop._read(mailbox)
     assert asked == [pop3.BATCH] * batches
-    drop._deleted = {2}
+    drop._may_delete = True
+    drop.TABLE[b"DELE"].run(drop, b"2")
     for command, line in ((b"LIST", b"3 4"), (b"UIDL", b"3 7.3")):
         drop.sent, drop.flushed = [], 0
         telling = drop.TABLE[command].run(drop, b"")
@@ -247,8 +273,40 @@ async def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int)
         assert len(lines) == count + 2
         assert drop.flushed == batches
     drop.sent = []
-    drop.TABLE[b"STAT"].run(drop, b"")
-    assert drop.sent == [b"+OK %d %d\r\n" % (count - 1, 4 * (count - 1))]
+    with monkeypatch.context() as patched:
+        patched.setattr(drop, "_sizes", NeverWalked("Q", drop._sizes))
+        for command in (b"STAT", b"RSET", b"STAT"):
+            drop.TABLE[command].run(drop, b"")
+    left, all_of_it = (count - 1, 4 * (count - 1)), (count, 4 * count)
+    assert drop.sent == [b"+OK %d %d\r\n" % left, b"+OK\r\n", b"+OK %d %d\r\n" % all_of_it]
+
+
+class NeverWalked(array):  # type: ignore[type-arg]
+    """STAT may be said thousands of times, of as many messages: nobody goes over all of them for it."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all messages are gone over")
+
+
+@pytest.mark.parametrize("pieces", [30, 60])
+@pytest.mark.parametrize("head", [b"a: b\r\n\r\n", b""])
+async def test_top_looks_at_a_message_a_piece_at_a_time(
+    head: bytes, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of line ends alone, or one whose header has no end."""
+    turn = counted(monkeypatch, pop3)
+    filling = b"\r\n" if head else b"ab"
+    octets = memoryview(head + filling * (pieces * pop3.COUNTED_OCTETS // 2))
+    assert await pop3._end_of_top(octets, 10**9) == len(octets)
+    assert pieces // 3 - 1 <= turn.rests <= pieces
+
+
+async def test_top_ends_where_its_lines_end() -> None:
+    lines = [b"%d%b\r\n" % (number, b"x" * (number % 90)) for number in range(2000)]
+    octets = memoryview(b"a: b\r\n\r\n" + b"".join(lines))
+    for wanted in (0, 1, 2, 340, 341, 342, 343, 1999, 2000, 2001):
+        end = await pop3._end_of_top(octets, wanted)
+        assert octets[:end] == b"a: b\r\n\r\n" + b"".join(lines[:wanted]), wanted
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, module: Any) -> Turn:

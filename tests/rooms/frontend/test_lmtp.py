@@ -13,8 +13,10 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import set_up
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import inbox_of
+from murder.net import dialogue
 from murder.roles.mupdate.database.change import PutEntry
 from tests.kit.peer import Peer
+from tests.kit.steps import Calls
 from tests.rooms.frontend.server import Parts, Running, Speak, running_frontend
 
 USERS = {"ana": "be1", "bob": "be2", "cid": "be1", "eve": "be3"}
@@ -336,3 +338,43 @@ async def test_an_address_is_who_a_plugin_says(tmp_path: Path) -> None:
         await peer.close()
     told = [line for line in one.told if line.startswith(b"RCPT")]
     assert told == [b"RCPT TO:<ana+lists>", b"RCPT TO:<cid@example.org>"]
+
+
+async def test_recipients_that_are_refused_are_no_more_than_some_in_a_transaction(
+    tmp_path: Path,
+) -> None:
+    """Of each that is asked for something is kept until the transaction ends."""
+    first = Backend(RCPT=b"550 5.2.1 not now")
+    async with with_backends(tmp_path, first, max_recipients=3) as (_, client):
+        client.send(b"RCPT TO:<ana@x>\r\n" * 20)
+        said = [await client.line() for _ in range(20)]
+        assert [line[:3] for line in said] == [b"550"] * 3 + [b"452"] * 17
+        for _ in range(2):
+            said = [await client.replied(b"RCPT TO:<ana@x>\r\n") for _ in range(4)]
+        assert said[-1].startswith(b"452 4.5.3 ")
+        assert sum(line.startswith(b"RCPT") for line in first.told) <= 6
+        assert (await client.replied(b"RSET\r\n")).startswith(b"250")
+        assert (await client.replied(b"MAIL FROM:<a@x>\r\n")).startswith(b"250")
+        assert (await client.replied(b"RCPT TO:<ana@x>\r\n")).startswith(b"550")
+
+
+@pytest.mark.parametrize("count", [100, 200])
+@pytest.mark.parametrize("step", ["said", "heard"])
+async def test_hundreds_of_recipients_are_answered_some_at_a_time(
+    step: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their backend says all at once. Each answer may be a line in the mail log; here no turn of the loop lasts."""
+    monkeypatch.setattr(dialogue, "TURN_S", 0.0)
+    first = Backend()
+    async with with_backends(tmp_path, first) as (_, client):
+        async with Calls("_say" if step == "said" else "_judged") as to_recipients:
+            client.send(b"".join(b"RCPT TO:<ana+%d@x>\r\n" % n for n in range(count)))
+            said = [await client.line() for _ in range(count)]
+        assert all(line.startswith(b"250") for line in said)
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
+        async with Calls("_answered" if step == "said" else "_judged") as of_the_text:
+            client.send(TEXT + b".\r\n")
+            said = [await client.line() for _ in range(count)]
+        assert all(line.startswith(b"250") for line in said)
+    assert 0 < to_recipients.longest <= 16
+    assert 0 < of_the_text.longest <= 16

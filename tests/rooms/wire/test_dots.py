@@ -1,5 +1,7 @@
 """Dotted text: only CR LF . CR LF ends it, however the octets are cut."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,3 +75,8 @@ def test_line_ends_do_not_depend_on_the_cuts(text: bytes, sizes: list[int]) -> N
     ends = LineEnds()
     got = b"".join(map(ends.feed, cut(text, sizes))) + ends.feed(b"", last=True)
     assert got == canonical(text)
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"x"])).map(b"".join))
+def test_each_bare_lf_has_its_cr_and_nothing_else_changes(octets: bytes) -> None:
+    assert canonical(octets) == re.sub(rb"(?<!\r)\n", b"\r\n", octets)

@@ -6,7 +6,7 @@ from typing import Final
 
 from murder.api.store import Incoming, NewMessage
 from murder.errors import Refusal
-from murder.net.turns import line_up
+from murder.net.turns import in_turns, line_up
 from murder.roles.backend.delivery.addressee import Addressee
 from murder.roles.backend.delivery.recipient import deliver
 from murder.roles.backend.imap.mail.content import size_told
@@ -54,7 +54,7 @@ class Arrival:
         if self._incoming is None or self._error is not None:
             error = self._error or OSError("no room for the message")
             answer = self._dialogue.reply_for(error)
-            for addressee in self._addressees:
+            async for addressee in in_turns(self._addressees):
                 self._dialogue.note_refused(addressee.address, answer)
             return answer * len(self._addressees)
         size = await size_told(self._incoming.octets())
