@@ -95,6 +95,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "move.source_modified": "The old copy of a moved mailbox has changed; it is kept until `move forget`.",
     "move.taken": "A mailbox has moved here from a Cyrus.",
     "multiplexor.table_failed": "The table of users and servers could not be read again; the one read before stays in use.",
+    "name.not_answered": "Nobody answers for a server's name now; connections go where it was last (`addresses`).",
     "notify.incomplete": "A backend does not answer; a NOTIFY of a client lacks its mailboxes.",
     "outgoing.deferred": "Mail of a user's script could not be sent now; it is tried again.",
     "outgoing.failed": "Mail of a user's script was refused, or not accepted in time: given up, or kept if nothing else is.",

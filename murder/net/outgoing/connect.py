@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection, Receiver
+from murder.net.outgoing.resolve import create_connection
 
 
 def why(error: OSError) -> str:
@@ -49,10 +50,10 @@ async def connect(
 
     Raises UpstreamFailure: RESOLVE, CONNECT or TLS.
     """
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(
+            connection = await create_connection(
+                asyncio.get_running_loop(),
                 lambda: Connection(make_receiver),
                 host,
                 port,

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection, Receiver
 from murder.net.outgoing.connect import failure_of
+from murder.net.outgoing.resolve import create_connection, is_address
 from murder.net.outgoing.upstream import Address
 from murder.net.sweep import NOWHERE, Sweep
 from murder.roles.frontend.shared import Frontend
@@ -56,7 +57,8 @@ class Entering(Receiver):
         except UpstreamFailure as failure:
             loop.call_soon(self._not_begun, failure)
             return
-        opening = loop.create_connection(
+        open_named = functools.partial(create_connection, loop)
+        opening = (loop.create_connection if is_address(address.host) else open_named)(
             functools.partial(Connection, self._met, may_have_tls=has_tls),
             address.host,
             address.port,

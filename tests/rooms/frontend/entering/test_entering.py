@@ -122,19 +122,19 @@ def test_one_that_is_given_up_is_not_heard_of_again(
 
 
 async def test_one_that_is_given_up_as_something_came_about_begins_nothing_more() -> None:
-    """The name has been looked up, in that turn the client goes: no server is called."""
+    """What it waited for is there, in that turn the client goes: no server is called."""
     loop = asyncio.get_running_loop()
-    looked_up, connected = loop.create_future(), loop.create_future()
+    was_there, connected = loop.create_future(), loop.create_future()
     steps: list[str] = []
 
     async def create_connection(*_: object, **__: object) -> None:
-        await looked_up
+        await was_there
         steps.append("it is called")
         await connected
 
     calling = SimpleNamespace(create_connection=create_connection, time=loop.time)
-    goer = Goer("be1.test", 143, calling)
-    looked_up.set_result(None)
+    goer = Goer("127.0.0.1", 143, calling)
+    was_there.set_result(None)
     goer.give_up()
     await turns()
     assert not steps and not goer.failures
