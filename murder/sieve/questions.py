@@ -92,7 +92,7 @@ class OwnAddresses:
 @dataclass(frozen=True, slots=True, eq=False)
 class RunProgram:
     """What a program of the site says to these octets (vnd.dovecot.filter, vnd.dovecot.execute: `kind`). Each time anew.
-    -> bytes | None, where it is not there or failed"""
+    -> bytes | memoryview; None, where it is not there or failed"""
 
     kind: str
     program: str

@@ -111,7 +111,7 @@ def _execute(machine: Machine, call: Call) -> Suspended:
         return False
     if call.data is not None:
         most = machine.limits.value_octets
-        machine.set_variable(call.data, said[:most].decode("utf-8", "surrogateescape"))
+        machine.set_variable(call.data, bytes(said[:most]).decode("utf-8", "surrogateescape"))
     return True
 
 

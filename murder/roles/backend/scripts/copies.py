@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from murder.api.store import Incoming, NewMessage, Once
+from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.model.name import MailboxName
 from murder.net.turns import Turn
 
@@ -29,5 +30,8 @@ async def write_in_turns(incoming: Incoming, pieces: Sequence[bytes | memoryview
         octets = memoryview(piece)
         for start in range(0, len(octets), WRITE_OCTETS):
             await incoming.write(octets[start : start + WRITE_OCTETS])
+            if not start % MAPPED_OCTETS:
+                let_go(octets)
             if turn.is_over:
                 await turn.rest()
+        let_go(octets)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.model.acl import ANONYMOUS
 from murder.net.outgoing.exchange import Client, Reply
 from murder.net.outgoing.pool import open_imap
@@ -145,4 +146,7 @@ async def _pieces(head: bytes, pieces: Sequence[bytes | memoryview]) -> AsyncIte
     for piece in pieces:
         for start in range(0, len(piece), PIECE_OCTETS):
             yield bytes(piece[start : start + PIECE_OCTETS])
+            if not start % MAPPED_OCTETS:
+                let_go(piece)
+        let_go(piece)
     yield b"\r\n"

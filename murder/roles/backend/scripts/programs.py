@@ -1,5 +1,6 @@
 """A site's programs (`[sieve.programs."NAME"]`), run for scripts: each in a process of its own, that lives so long and says
-so much at most. One that fails says why in the log; who asked hears None.
+so much at most. What it says is in memory while it is little, then in a file. One that fails says why in the log; who asked
+hears None.
 """
 
 import asyncio
@@ -8,18 +9,25 @@ import pwd
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 from murder.auth.turnstile import Turnstile
 from murder.config.sieve import ProgramConfig
+from murder.errors import Refusal
 from murder.log import Log
+from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.net.turns import aside
+from murder.roles.backend.imap.mail.made import Made
 
 AT_ONCE: Final = 4  # of one worker; others wait for their turn, one user after the other
+# messages whose scripts have begun with programs: each keeps what those have said, in files, while it waits for the next
+SCRIPTS_AT_ONCE: Final = 16
+SAID_IN_MEMORY: Final = 32 * 1024  # octets of one
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 MAX_COMPLAINT: Final = 500  # octets of what a program says of its failure, for the log
 PIECE: Final = 64 * 1024
+NOTHING: Final = memoryview(b"")
 # uvloop starts no process as somebody else: a process becomes that, and then the program
 BECOME: Final = """
 import os, sys
@@ -40,6 +48,11 @@ class Programs:
     def __init__(self, programs: Mapping[str, ProgramConfig]) -> None:
         self._programs = programs
         self._room = Turnstile(AT_ONCE)
+        self._scripts = Turnstile(SCRIPTS_AT_ONCE)
+
+    def scripts_turn(self, user: str) -> AbstractAsyncContextManager[None]:
+        """Around all that the scripts of one message have programs do, from the first on."""
+        return self._scripts.turn(user)
 
     def words(self, *, for_users: bool) -> frozenset[str]:
         """The extensions that there are programs for: in users' scripts, or in the site's."""
@@ -60,8 +73,9 @@ class Programs:
         log: Log,
         *,
         for_user: bool,
-    ) -> bytes | None:
-        """What it says to these octets; None where it is not there, or has failed. `known`: for its environment."""
+    ) -> memoryview | None:
+        """What it says to these octets; None where it is not there, or has failed. `known`: for its environment. Raises
+        Refusal where there is no room for what it says."""
         program = self._programs.get(name)
         if program is None or use not in program.uses or (for_user and program.by != "users"):
             log.warning("program.failed", program=name, problem=f"there is none for {use} here")
@@ -79,14 +93,14 @@ async def _run(
     arguments: Sequence[str],
     pieces: Sequence[bytes | memoryview],
     known: Mapping[str, str],
-) -> tuple[bytes, str]:
-    """What it says, and what is wrong with it."""
+) -> tuple[memoryview, str]:
+    """What it says, and what is wrong with it. Raises Refusal."""
     command = [*program.command, *arguments]
     if program.user and os.geteuid() == 0:
         try:
             command = [*await aside(_as_user, program.user), *command]
         except KeyError:
-            return b"", f"this system has no user {program.user}"
+            return NOTHING, f"this system has no user {program.user}"
     elif program.user:
         # who may not end a process of another user has `timeout`, which runs as that one, do it; and sudo lets nothing of
         # the environment through
@@ -115,24 +129,24 @@ async def _run(
         )
     except FileNotFoundError as error:
         if command[0] != "sudo":
-            return b"", str(error)
-        return b"", f"there is no sudo, by which it would run as {program.user}"
+            return NOTHING, str(error)
+        return NOTHING, f"there is no sudo, by which it would run as {program.user}"
     except (OSError, ValueError) as error:
-        return b"", str(error)
+        return NOTHING, str(error)
     process = asyncio.subprocess.Process(transport, protocol, loop)
     try:
         async with asyncio.timeout_at(ends_at):
             said, complaint = await _converse(process, pieces, program.max_output_bytes)
             if said is None:
-                return b"", f"it says more than {program.max_output_bytes} octets"
+                return NOTHING, f"it says more than {program.max_output_bytes} octets"
             code = await process.wait()
     except TimeoutError:
-        return b"", f"it takes longer than {program.timeout_s:g} s"
+        return NOTHING, f"it takes longer than {program.timeout_s:g} s"
     finally:
         await _end(process, transport)
     if code:
         complained = complaint.decode("utf-8", "replace").strip()
-        return b"", f"exit code {code}" + (f": {complained}" if complained else "")
+        return NOTHING, f"exit code {code}" + (f": {complained}" if complained else "")
     return said, ""
 
 
@@ -155,16 +169,22 @@ def _as_user(user: str) -> Sequence[str]:
 
 async def _converse(
     process: asyncio.subprocess.Process, pieces: Sequence[bytes | memoryview], most: int
-) -> tuple[bytes | None, bytes]:
-    """What it says, None where that is too much, and what it complains of."""
+) -> tuple[memoryview | None, bytes]:
+    """What it says, None where that is too much, and what it complains of. Raises Refusal."""
     assert process.stdout is not None and process.stderr is not None
+    said: memoryview | Refusal | None
     async with asyncio.TaskGroup() as tasks:
         writing = tasks.create_task(_write(process, pieces))
         complaining = tasks.create_task(_read_some(process.stderr))
-        said = await _read(process.stdout, most)
-        if said is None:
+        try:
+            said = await _read(process.stdout, most)
+        except Refusal as refusal:  # a group would make a group of it
+            said = refusal
+        if not isinstance(said, memoryview):
             writing.cancel()
             complaining.cancel()
+    if isinstance(said, Refusal):
+        raise said
     return said, b"" if said is None else complaining.result()
 
 
@@ -182,19 +202,22 @@ async def _write(process: asyncio.subprocess.Process, pieces: Sequence[bytes | m
                     return
                 writer.write(piece[start : start + PIECE])
                 await writer.drain()
+                if not start % MAPPED_OCTETS:
+                    let_go(piece)
+            let_go(piece)
     writer.close()
 
 
-async def _read(reader: asyncio.StreamReader, most: int) -> bytes | None:
-    """None: it is more than that."""
-    pieces: list[bytes] = []
+async def _read(reader: asyncio.StreamReader, most: int) -> memoryview | None:
+    """None: it is more than that. Raises Refusal."""
+    said = Made(SAID_IN_MEMORY)
     size = 0
     while piece := await reader.read(PIECE):
         size += len(piece)
         if size > most:
             return None
-        pieces.append(piece)
-    return b"".join(pieces)
+        said.write(piece)
+    return said.octets()
 
 
 async def _read_some(reader: asyncio.StreamReader) -> bytes:

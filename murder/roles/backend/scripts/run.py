@@ -4,6 +4,7 @@ itself, but that an owner may be told that their script fails.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -166,7 +167,7 @@ async def _run(
         return first
     answers = Answers(backend, message, [script for script, _ in programs], log)
     try:
-        async with asyncio.timeout(RUN_S):
+        async with asyncio.timeout(RUN_S), answers.turn:
             return await _to_end(run, first, answers)
     except TimeoutError:
         raise Refusal(Code.UNAVAILABLE, LATER) from None
@@ -218,6 +219,9 @@ class Answers:
         self._log = log
         self._user: str = message.user or ""
         self._whose = whose(message)
+        # of scripts that have programs do something; to be left behind them
+        self.turn = AsyncExitStack()
+        self._has_turn = False
 
     async def answer(self, question: Question) -> Answer:
         """Raises UpstreamFailure, Refusal."""
@@ -250,8 +254,12 @@ class Answers:
             case _:
                 raise Refusal(Code.CANNOT, "A filter asks for what this server does not know")
 
-    async def _run(self, asked: RunProgram) -> bytes | None:
-        return await self._backend.site.programs.run(
+    async def _run(self, asked: RunProgram) -> memoryview | None:
+        programs = self._backend.site.programs
+        if not self._has_turn:
+            await self.turn.enter_async_context(programs.scripts_turn(self._user))
+            self._has_turn = True
+        return await programs.run(
             asked.kind,
             asked.program,
             asked.arguments,

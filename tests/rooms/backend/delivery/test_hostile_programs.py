@@ -1,17 +1,34 @@
-"""Programs of filters that do not read, say too much, or leave others behind that keep their pipes."""
+"""Programs of filters that do not read, say too much, or leave others behind that keep their pipes; and many that say as
+much as they may."""
 
 import asyncio
 import os
 import signal
+import tracemalloc
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from structlog import get_logger
 from structlog.testing import capture_logs
 
+from murder.api.delivery import Arriving
 from murder.config.sieve import ProgramConfig
-from murder.roles.backend.scripts.programs import PIECE, Programs
+from murder.errors import Refusal
+from murder.model.name import MailboxName
+from murder.roles.backend.imap.mail import made
+from murder.roles.backend.scripts.programs import PIECE, SCRIPTS_AT_ONCE, Programs
+from murder.roles.backend.scripts.run import Chosen, run_scripts
 from tests.kit.waiting import until_soon
+from tests.rooms.backend.server import config_in, running_backend
+
+
+@pytest.fixture(autouse=True)
+def _files_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made._Place, "folder", tmp_path)
+
 
 LARGE = [b"x" * 64 * PIECE]  # far more than a pipe takes
 
@@ -30,7 +47,7 @@ async def said_by(
         said = await Programs({"one": program}).run(
             "filter", "one", (), LARGE, {}, get_logger(), for_user=False
         )
-    return said, [event["problem"] for event in logged]
+    return None if said is None else bytes(said), [event["problem"] for event in logged]
 
 
 async def test_a_program_need_not_read_what_it_is_given() -> None:
@@ -65,6 +82,72 @@ async def test_what_a_program_leaves_behind_holds_none_of_our_pipes(tmp_path: Pa
         await until_soon(lambda: len(os.listdir("/proc/self/fd")) <= before)
     finally:
         end(left)
+
+
+SAYS_MUCH = ProgramConfig(
+    ("/bin/sh", "-c", "cat >&2; printf 'Subject: much\\r\\n\\r\\n'; head -c 3000000 /dev/zero"),
+    ("filter",),
+)
+
+
+async def test_what_many_programs_say_is_no_memory_of_ours() -> None:
+    programs = Programs({"one": SAYS_MUCH})
+    tracemalloc.start()
+    try:
+        running = [
+            programs.run("filter", "one", (), LARGE, {}, get_logger(), for_user=False)
+            for _ in range(12)
+        ]
+        said = await asyncio.gather(*running)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [one is not None and len(one) for one in said] == [3_000_017] * 12
+    assert most < 4_000_000
+
+
+async def test_scripts_that_have_said_something_are_few_at_a_time(tmp_path: Path) -> None:
+    """Each keeps that while it waits for its next program: were it all of them, so many files would be open."""
+    programs = {"one": replace(SAYS_MUCH, by="users")}
+    script = b'require "vnd.dovecot.filter"; filter "one"; filter "one";'
+    config = replace(config_in(tmp_path), programs=programs)
+    async with running_backend(tmp_path, config=config) as server:
+        backend = server.backend
+        begun: list[int] = []
+        under_way = 0
+        real = backend.site.programs.run
+
+        async def watched(use: str, name: str, *words: Any, **more: Any) -> memoryview | None:
+            nonlocal under_way
+            is_first = len(words[1][0]) < PIECE
+            under_way += is_first
+            begun.append(under_way)
+            said = await real(use, name, *words, **more)
+            under_way -= not is_first
+            return said
+
+        backend.site.programs.run = watched  # type: ignore[method-assign]
+        message = Arriving(
+            b"", b"ana", MailboxName(b"user.ana"), "ana", memoryview(b"a: b\r\n\r\n")
+        )
+        chosen = [Chosen("main", script, "ana")]
+        runs = [run_scripts(backend, message, chosen, get_logger()) for _ in range(40)]
+        for ran in await asyncio.gather(*runs):
+            assert ran.outcome is not None and not ran.faults
+    assert len(begun) == 80
+    assert max(begun) <= SCRIPTS_AT_ONCE
+
+
+async def test_a_disk_that_takes_no_more_has_the_sender_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made._Place, "folder", tmp_path / "gone")
+    before = asyncio.all_tasks()
+    with pytest.raises(Refusal):
+        await Programs({"one": SAYS_MUCH}).run(
+            "filter", "one", (), LARGE, {}, get_logger(), for_user=False
+        )
+    assert asyncio.all_tasks() == before
 
 
 def end(left: Path) -> None:

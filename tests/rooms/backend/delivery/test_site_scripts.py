@@ -274,7 +274,7 @@ async def test_a_program_runs_as_another_user(tmp_path: Path) -> None:
         "execute", "whose", (), (), {}, get_logger(), for_user=True
     )
     uid = nobody.pw_uid
-    assert said == f"{uid} {uid} {nobody.pw_gid} {groups} /".encode()
+    assert said is not None and bytes(said) == f"{uid} {uid} {nobody.pw_gid} {groups} /".encode()
 
     sleeping = replace(program, command=("/bin/sleep", "60"), timeout_s=0.2)
     with capture_logs() as logged:
@@ -313,7 +313,7 @@ async def said(*command: str, timeout_s: float = 30.0) -> None:
         octets = await Programs({"one": one}).run(
             "execute", "one", (), (b"in",), known, get_logger(), for_user=True
         )
-    print(octets, [line["problem"] for line in logged])
+    print(octets and bytes(octets), [line["problem"] for line in logged])
 
 async def main() -> None:
     await said("/bin/sh", "-c", 'cat; echo " $(id -u) $SENDER $USER $HOME"')

@@ -1,4 +1,4 @@
-"""Octets that are made of a message: a part without its encoding, a message without its NUL.
+"""Octets that are made of a message: a part without its encoding, a message without its NUL, what a program makes of it.
 
 A client may take them as slowly as it likes, and a hundred may ask for the same: what is large waits in a file that has no
 name, and goes with the last who reads it.
@@ -24,17 +24,18 @@ def keep_made_in(folder: Path) -> None:
 
 
 class Made:
-    """One. Written once, then read."""
+    """One. Written once, then read. `in_memory`: so many octets of it at most."""
 
-    __slots__ = ("_file", "_memory")
+    __slots__ = ("_file", "_in_memory", "_memory")
 
-    def __init__(self) -> None:
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+        self._in_memory = in_memory
         self._memory = bytearray()
         self._file: BinaryIO | None = None
 
     def write(self, octets: bytes) -> None:
         """In any thread. Raises Refusal where the disk takes no more."""
-        if self._file is None and len(self._memory) + len(octets) <= IN_MEMORY:
+        if self._file is None and len(self._memory) + len(octets) <= self._in_memory:
             self._memory += octets
             return
         try:
