@@ -21,6 +21,7 @@ from murder.wire.managesieve import (
     format_scripts,
 )
 
+MAX_DIGITS: Final = 10  # of a size: it may come as a string, and of thousands none makes a number
 MAX_TOLD: Final = 50  # errors of one script
 
 
@@ -57,7 +58,7 @@ class BackendSieve(SieveDialogue):
 
     async def _have_space(self, command: Command) -> None:
         name, size = _name_in(command.args[0]), command.args[1]
-        if not size.isdigit():
+        if not size.isdigit() or len(size) > MAX_DIGITS:
             raise BadSyntax("HAVESPACE takes a name and a number of octets")
         await self.backend.scripts.check_space(self._owner, name, int(size))
         self.ok()

@@ -25,6 +25,7 @@ CARRIED: Final = tuple(
 BASE: Final = frozenset({b"ACL", b"MOVE", b"UIDPLUS", b"UNSELECT"})  # before any backend is known
 KNOWN_S: Final = 300.0  # then a login asks again
 ASK_AGAIN_S: Final = 30.0  # a backend that did not tell
+MAX_DIGITS: Final = 20
 RIGHTS: Final = b"RIGHTS="
 APPENDLIMIT: Final = b"APPENDLIMIT="
 # RFC 6785 §2.1: with where its scripts are kept, for a client of a frontend there
@@ -92,7 +93,7 @@ class Capabilities:
             for word in words
             if word.startswith(APPENDLIMIT)
         )
-        return min([self._append_limit, *(int(number) for number in named if number.isdigit())])
+        return min([self._append_limit, *(int(number) for number in named if _is_number(number))])
 
 
 class Maildrops:
@@ -161,7 +162,7 @@ class Languages:
             if not all(name in other for other in others):
                 continue
             values = [value, *(other[name] for other in others)]
-            if all(number.isdigit() for number in values):
+            if all(map(_is_number, values)):
                 common[name] = min(values, key=int)
             else:
                 wanted = set.intersection(*(set(of_server.split()) for of_server in values))
@@ -173,3 +174,8 @@ def _rights_of(words: frozenset[bytes]) -> frozenset[int]:
     """The letters behind RIGHTS= (RFC 4314 §4)."""
     letters = next((word for word in words if word.startswith(RIGHTS)), b"")
     return frozenset(letters[len(RIGHTS) :].lower())
+
+
+def _is_number(octets: bytes) -> bool:
+    """A backend may say anything: of thousands of digits none makes a number."""
+    return octets.isdigit() and len(octets) <= MAX_DIGITS

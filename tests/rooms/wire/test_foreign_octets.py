@@ -19,7 +19,8 @@ import murder.wire
 from murder.errors import BadSyntax, Refusal
 from murder.wire import dlist, haproxy, mupdate
 from murder.wire.imap.mail.append import AppendForm
-from murder.wire.imap.mail.fetched import Fetched
+from murder.wire.imap.mail.copy import parse_removed
+from murder.wire.imap.mail.fetched import Fetched, parse_fetch_response
 from murder.wire.nodes import carry
 from murder.wire.token import Scanner
 
@@ -254,3 +255,11 @@ def test_numbers_that_no_clock_has_are_refused() -> None:
     portrait = {"mailbox_id": "x", "uid_validity": float("inf"), "uid_next": 1, "highest_modseq": 1}
     with pytest.raises(BadSyntax):
         carry.parse_portrait({**portrait, "expunged": [], "seen": {}})
+
+
+def test_of_thousands_of_digits_nobody_makes_a_number() -> None:
+    """Python refuses to, with an error that is none of ours."""
+    digits = b"9" * 5000
+    assert parse_fetch_response(b"* %b FETCH (UID 1)\r\n" % digits) is None
+    with pytest.raises(BadSyntax):
+        parse_removed(b"X-REMOVED %b 1" % digits)

@@ -16,6 +16,7 @@ from murder.wire.token import Scanner
 
 REMOVES: Final = b"X-REMOVE"  # the capability
 _REMOVED: Final = b"X-REMOVED"  # the response code
+MAX_DIGITS: Final = 20  # of a mod-sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ def format_removed(modseq: ModSeq, uids: Sequence[Uid]) -> bytes:
 def parse_removed(code: bytes, most: int = 100_000) -> tuple[ModSeq, list[Uid]]:
     """The inside of the brackets."""
     word, *rest = code.split(b" ")
-    if word.upper() != _REMOVED or len(rest) not in (1, 2) or not rest[0].isdigit():
+    is_number = len(rest) in (1, 2) and rest[0].isdigit() and len(rest[0]) <= MAX_DIGITS
+    if word.upper() != _REMOVED or not is_number:
         raise BadSyntax("UID XREMOVE's answer has no X-REMOVED")
     return ModSeq(int(rest[0])), _uids(rest[1], most) if len(rest) == 2 else []
 

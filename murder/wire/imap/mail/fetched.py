@@ -19,6 +19,7 @@ from murder.wire.literal import LITERAL
 from murder.wire.token import Scanner
 
 MAX_DEPTH: Final = 1000  # of parentheses in an item that we do not read
+MAX_DIGITS: Final = 10
 
 _NAME: Final = re.compile(rb"[A-Za-z0-9.-]+(?:\[[^]]*\])?(?:<[0-9]+>)?")
 _PLAIN: Final = re.compile(rb"[^ ()\"{\r\n]+")
@@ -80,7 +81,11 @@ def parse_fetch_response(response: bytes) -> Fetched | None:
     """A `* n FETCH` (or UIDFETCH, RFC 9586 §3.3) as values; None for any other response. Raises BadSyntax."""
     number, _, rest = response[2:].partition(b" ")
     word = rest[:9].upper()
-    if not number.isdigit() or not word.startswith((b"FETCH ", b"UIDFETCH ")):
+    if (
+        not number.isdigit()
+        or len(number) > MAX_DIGITS
+        or not word.startswith((b"FETCH ", b"UIDFETCH "))
+    ):
         return None
     fetched = Fetched()
     width = word.index(b" ")

@@ -130,3 +130,12 @@ async def test_who_files_into_what_is_none_of_their_mailboxes_is_warned(
         writer.close()
         assert (b"OK (WARNINGS) " in said) is is_warned, said
         assert (b"your own mailboxes are called 'INBOX/" in said) is is_warned
+
+
+async def test_a_size_of_thousands_of_digits_is_no_number(tmp_path: Path) -> None:
+    async with running_backend(tmp_path) as running:
+        reader, writer = await greeted(running.sieve)
+        writer.write(LOGIN + b'HAVESPACE "a" "%b"\r\nLOGOUT\r\n' % (b"9" * 5000))
+        said = (await reader.read()).splitlines()
+        writer.close()
+        assert said[-2] == b'NO "HAVESPACE takes a name and a number of octets"'

@@ -154,6 +154,9 @@ async def test_capabilities_are_what_all_backends_offer(tmp_path: Path) -> None:
         known = cluster.frontends[0].frontend.capabilities
         assert {b"CONDSTORE", b"APPENDLIMIT=5000", b"RIGHTS=kxten"} <= set(known.words())
         assert b"QRESYNC" not in known.words() and b"X-XFER" not in known.words()
+        # of thousands of digits none makes a number
+        known.learn("be3.test", frozenset({*known.words(), b"APPENDLIMIT=" + b"9" * 5000}))
+        assert b"APPENDLIMIT=5000" in known.words()
         known.unknown_of(["be1.test"])  # the other is a server no longer
         assert b"QRESYNC" in known.words()
 
