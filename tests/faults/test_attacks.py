@@ -196,11 +196,31 @@ WATCHED: Final = {
         "rooms/backend/delivery/test_hostile_programs.py::test_a_program_need_not_read_what_it_is_given",
         "rooms/backend/delivery/test_hostile_programs.py::test_who_says_too_much_is_no_longer_listened_to",
         "rooms/backend/delivery/test_hostile_programs.py::test_what_a_program_leaves_behind_holds_none_of_our_pipes",
+        "rooms/backend/delivery/test_hostile_programs.py::test_what_many_programs_say_is_no_memory_of_ours",
+        "rooms/backend/delivery/test_hostile_programs.py::test_scripts_that_have_said_something_are_few_at_a_time",
     ),
     "the page for operators, and metrics": (
         "rooms/node/test_metrics.py::test_what_is_no_request_is_told_and_ends_the_connection",
         "rooms/node/test_metrics.py::test_who_sends_on_without_reading_answers_is_cut_off",
         "rooms/web/test_attacks.py::test_from_one_address_strangers_have_only_so_many_connections",
+    ),
+    "POP3: TOP of millions of lines or of a header without an end, STAT of many messages": (
+        "rooms/backend/test_fair_turns.py::test_top_looks_at_a_message_a_piece_at_a_time",
+        "rooms/backend/test_fair_turns.py::test_a_large_maildrop_is_read_and_told_a_batch_at_a_time",
+    ),
+    "LMTP: thousands of recipients, taken or refused": (
+        "rooms/frontend/test_lmtp.py::test_hundreds_of_recipients_are_answered_some_at_a_time",
+        "rooms/frontend/test_lmtp.py::test_recipients_that_are_refused_are_no_more_than_some_in_a_transaction",
+        "rooms/backend/test_fair_turns.py::test_a_message_that_finds_no_room_is_refused_to_some_at_a_time",
+    ),
+    "names of servers that nobody answers for": (
+        "rooms/net/outgoing/test_resolve.py::test_names_that_nobody_answers_keep_no_other_from_being_found",
+        "rooms/net/outgoing/test_resolve.py::test_a_name_is_looked_up_once_for_all_who_wait_for_it",
+        "rooms/net/outgoing/test_resolve.py::test_a_name_that_nobody_answers_for_now_is_where_it_was_last",
+    ),
+    "numbers of thousands of digits": (
+        "rooms/wire/test_foreign_octets.py::test_of_thousands_of_digits_nobody_makes_a_number",
+        "rooms/backend/delivery/test_managesieve.py::test_a_size_of_thousands_of_digits_is_no_number",
     ),
     "ManageSieve before the login, scripts that are too long": (
         "rooms/backend/delivery/test_managesieve.py::test_who_has_not_logged_in_gets_the_memory_of_one_login",
