@@ -15,10 +15,18 @@ from typing import Final, TypeVar, cast
 
 from murder.api.list_log import TooLarge
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.entry import MailboxEntry
 from murder.roles.mupdate.commits.bounds import Bounds
 from murder.roles.mupdate.commits.engine import Embedded, Engine
-from murder.roles.mupdate.commits.owner import decide
-from murder.roles.mupdate.commits.proposal import Delete, Proposal
+from murder.roles.mupdate.commits.owner import against_activation, decide
+from murder.roles.mupdate.commits.proposal import (
+    Activate,
+    Deactivate,
+    Delete,
+    Force,
+    Proposal,
+    Reserve,
+)
 from murder.roles.mupdate.commits.waiting import ROW_COST, Batch, Waiting
 from murder.roles.mupdate.database.change import Change, PutEntry
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
@@ -373,15 +381,27 @@ _NOTHING: Final[Work] = _nothing
 
 def carry_out(proposal: Proposal, bounds: Bounds, transaction: ListTransaction) -> object:
     """A peer's proposal, decided by what the transaction shows, and done in it: `Work`, with the first two given."""
+    if type(proposal) is Activate and against_activation(transaction, proposal) is None:
+        _put(proposal, proposal.wanted, bounds, transaction)
+        return "done"
     outcome, change, conflict = decide(transaction, proposal)
-    if type(change) is PutEntry:
-        if not isinstance(proposal, Delete) and not proposal.peer.is_admin:
-            server = proposal.server
-            if server not in transaction.ample and bounds.check_room(transaction, change.entry):
-                transaction.ample.add(server)  # and is not looked at again in this commit
-        transaction.put(change.entry, is_checked=True)  # when the proposal was made
+    if type(change) is PutEntry and not isinstance(proposal, Delete):
+        _put(proposal, change.entry, bounds, transaction)
     elif change is not None:
         transaction.apply(change)
     if conflict is not None:
         transaction.put_conflict(conflict.name, conflict.octets(time.time()))
     return outcome
+
+
+def _put(
+    proposal: Reserve | Activate | Deactivate | Force,
+    entry: MailboxEntry,
+    bounds: Bounds,
+    transaction: ListTransaction,
+) -> None:
+    """Raises Refusal(LIMIT) where the row is too much for its server."""
+    server, ample = proposal.server, transaction.ample
+    if server not in ample and not proposal.peer.is_admin and bounds.check_room(transaction, entry):
+        ample.add(server)  # and is not looked at again in this commit
+    transaction.put(entry, is_checked=True)  # when the proposal was made

@@ -104,13 +104,11 @@ class Decision(NamedTuple):
 
 def decide(view: View, proposal: Proposal) -> Decision:
     """What becomes of a proposal at this moment."""
-    if type(proposal) is Activate:  # the hot path
-        return _activate(view, proposal)
     match proposal:
         case Reserve():
             return _reserve(view, proposal)
         case Activate():
-            return _activate(view, proposal)
+            return against_activation(view, proposal) or Decision("done", PutEntry(proposal.wanted))
         case Deactivate():
             return _deactivate(view, proposal)
         case Force():
@@ -145,14 +143,15 @@ def _reserve(view: View, proposal: Reserve) -> Decision:
     return Decision("done", PutEntry(wanted))
 
 
-def _activate(view: View, proposal: Activate) -> Decision:
-    """No reservation is needed. A move passes through RESERVED (DEACTIVATE at the source), so a reserved row may become
-    active at another server; an active one may not."""
+def against_activation(view: View, proposal: Activate) -> Decision | None:
+    """What stands in the way of it; mostly nothing, and this is the hot path. No reservation is needed. A move passes
+    through RESERVED (DEACTIVATE at the source), so a reserved row may become active at another server; an active one may
+    not."""
     peer, wanted, server = proposal
     row = view.find(wanted.name)
     if row is not None and peer.is_bound and row.is_active and row.server != server:
         return _conflict(peer, row, server, "ACTIVATE")
-    return Decision("done", PutEntry(wanted))
+    return None
 
 
 def _force(view: View, proposal: Force) -> Decision:

@@ -62,6 +62,15 @@ def _known_heads(acl: bytes, owner: bytes) -> frozenset[bytes]:
     )
 
 
+def owned_below(key: bytes) -> bytes:
+    """What the keys of the other mailboxes of its owner begin with, INBOX left out; what no key begins with where it has
+    none."""
+    if not key.startswith(USER_KEY):
+        return b"\xff\xff"
+    end = key.find(b"\x1f", len(USER_KEY))
+    return key + b"\x1f" if end < 0 else key[: end + 1]
+
+
 Places = Sequence[Callable[[bytes], None]]
 
 
@@ -83,14 +92,9 @@ class IndexLines:
         known: dict[bytes, Places] = {}  # of rows that differ by name only, or of shared ones
         for key, row in zip(block.keys, block.rows, strict=True):
             if not key.startswith(owned):
-                owned = b"\xff\xff"
-                known = self._shared
-                if key.startswith(USER_KEY):
-                    end = key.find(b"\x1f", len(USER_KEY))
-                    owned = key + b"\x1f" if end < 0 else key[: end + 1]
-                    known = {}
-                elif key[0] == 0xFF:
-                    known = {}
+                owned = owned_below(key)
+                is_shared = key[0] != 0xFF and not key.startswith(USER_KEY)
+                known = self._shared if is_shared else {}
             places = known.get(row)
             if places is None:
                 places = self._places(key, row, known)

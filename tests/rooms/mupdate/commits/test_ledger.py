@@ -1,16 +1,21 @@
 """Group commit: outcomes in order, each caller their own, everything durable first."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
-from murder.roles.mupdate.commits.ledger import INLINE_COST, MANY_PROPOSALS, Ledger
+from murder.roles.mupdate.commits.bounds import Bounds
+from murder.roles.mupdate.commits.ledger import INLINE_COST, MANY_PROPOSALS, Ledger, carry_out
+from murder.roles.mupdate.commits.proposal import Activate, Peer
 from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST
 from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
@@ -292,4 +297,41 @@ async def test_what_comes_in_turn_after_turn_is_one_commit(tmp_path: Path) -> No
     await done
     assert len(heard) > 1 and len(heard[0].changes) <= 2000
     await ledger.close()
+    mailboxes.close()
+
+
+@pytest.mark.parametrize(("owner_each", "most"), [(10, 16), (1, 25)])
+def test_a_new_row_takes_few_calls_and_fewer_behind_one_of_the_same_owner(
+    tmp_path: Path, owner_each: int, most: float
+) -> None:
+    """Calls in Python, of an ACTIVATE in a commit of many."""
+    bounds = Bounds(10_000, 1000, 100_000, 1 << 40, 10)
+    proposals = []
+    for at in range(500):
+        owner, server = f"u{at // owner_each}", "be1"
+        name = MailboxName(f"user.{owner}.box{at:03}".encode())
+        acl = f"{owner}\tlrswipkxtecda\t".encode()
+        wanted = MailboxEntry(name, EntryState.ACTIVE, b"be1!default", acl)
+        proposals.append(partial(carry_out, Activate(Peer("be1"), wanted, server), bounds))
+    mailboxes = MailboxList.open(tmp_path)
+    calls = 0
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    def work(transaction: ListTransaction) -> list[object]:
+        sys.setprofile(count)
+        try:
+            return [proposal(transaction) for proposal in proposals]
+        finally:
+            sys.setprofile(None)
+
+    outcomes, _ = mailboxes.write(work)
+    assert outcomes == ["done"] * 500 and mailboxes.count() == 500
+    assert len(list(mailboxes.at_server("be1"))) == len(list(mailboxes.walk())) == 500
+    assert [one.name for one in mailboxes.visible(["u3"])] == [
+        MailboxName(f"user.u3.box{at:03}".encode()) for at in range(3 * owner_each, 4 * owner_each)
+    ]
+    assert calls <= most * 500, calls / 500
     mailboxes.close()
