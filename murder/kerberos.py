@@ -37,7 +37,7 @@ CURES: Final = (  # what an error is like in lower case, and what to do
         "no credentials|no kerberos credentials|no suitable keys",
         "name this node's keytab in node.keytab; `klist -k` shows whose keys it has",
     ),
-    ("no key table", "make the keytab, and name it in plugins.sasl_gssapi.keytab"),
+    ("no key table|key table entry", "make the keytab, for the node's user, and name it in plugins.sasl_gssapi.keytab"),
     (
         "keytab",
         "`klist -k` shows whose keys it has; the client asks for SERVICE/HOST by the name it calls",

@@ -158,7 +158,8 @@ def make_mechanisms(settings: Settings) -> Sequence[Mechanism]:
         keytab.open("rb").close()
     except OSError as error:
         log.warning(
-            "no ticket will be taken: %s; make it with `ktadd -k`, for the node's user", error
+            "no ticket will be taken: %s: %s; make it with `ktadd -k`, for the node's user",
+            *(keytab, error.strerror or error),
         )
 
     def start(client: Client, users: AuthBackend) -> Exchange:

@@ -128,6 +128,7 @@ async def test_what_is_no_ticket_is_refused_and_said_why(
         ("Request ticket server %s not found in keytab (ticket kvno 2)", "klist -k"),
         ("Server %s not found in Kerberos database", "addprinc -randkey"),
         ("Client anna@EXAMPLE.ORG not found in Kerberos database", "that principal is not in the KDC"),
+        ("Key table entry not found", "make the keytab"),
     ],
 )  # fmt: skip
 def test_what_the_library_says_of_keys_has_its_own_cure(said: str, cure: str) -> None:
