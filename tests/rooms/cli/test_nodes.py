@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from murder import __version__
+from murder.admin.cli.ctl.running.doctor import Findings, _seats
 from murder.admin.cli.program import system_text
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.running import nodes
@@ -26,7 +27,7 @@ from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
 from murder.wire.nodes.control_answers import ProcessFacts, RoleFacts, Status, parse_node_status
 from murder.wire.nodes.control_words import AskStatus, Request
-from tests.kit.waiting import until_soon
+from tests.kit.waiting import turns, until_soon
 
 
 def reach(folder: Path, *named: str) -> Reach:
@@ -80,6 +81,29 @@ def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
         {"backend": [replace(told[1].statuses[0], clock_off_s=-7.4)]}, time.time(), ""
     )
     assert "differs from this host's by -7 s" in problem.what
+
+
+def test_a_look_may_take_longer_and_one_that_has_no_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where what checks passwords is slow: doctor said that all was well."""
+
+    async def ask(_reach: Reach, place: str, _request: Request) -> AsyncIterator[Answer]:
+        if place != "fe1.example.org":
+            await asyncio.Event().wait()
+        await turns(3)
+        yield {"node": place, "role": "frontend", "what": "the plugin auth_ldap"}
+
+    monkeypatch.setattr(nodes, "ask", ask)
+    monkeypatch.setattr(nodes, "TIMEOUT_S", 0.0)
+    monkeypatch.setattr(nodes, "PROBE_S", 0.5)
+    asking = reach(tmp_path, "fe1.example.org", "hangs.example.org", "down.example.org")
+    findings = Findings(as_json=True)
+    asyncio.run(_seats(asking, [NodeAnswers("down.example.org", problem="refused")], findings))
+    assert [(fact["state"], fact["what"]) for fact in findings.all] == [
+        ("ok", "fe1.example.org: the plugin auth_ldap is well"),
+        ("wrong", "hangs.example.org has not looked for itself: no answer in 0.5 s"),
+    ]
 
 
 def test_a_node_of_a_demo_is_cured_as_one(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from murder.wire.nodes.control_words import (
 )
 
 TIMEOUT_S: Final = 10.0
+PROBE_S: Final = 90.0  # a node asks one server after the other, and waits for each as a login does
 PATIENCE_S: Final = 2.0  # then it is said who is waited for
 CONNECT_S: Final = 5.0
 FOLLOW_EVERY_S: Final = 0.05
@@ -180,7 +181,7 @@ async def need_nodes(reach: Reach) -> None:
 async def ask_all(reach: Reach, request: Request) -> list[NodeAnswers]:
     """Ask every node at once; those that do not answer say why."""
     places = await learn(reach)
-    with waiting(reach, places) as heard:
+    with waiting(reach, places, _limit_of(request)) as heard:
 
         async def asked(place: str) -> NodeAnswers:
             answers = await _ask_one(reach, place, request)
@@ -191,14 +192,16 @@ async def ask_all(reach: Reach, request: Request) -> list[NodeAnswers]:
 
 
 @contextmanager
-def waiting(reach: Reach, places: Iterable[str]) -> Iterator[Callable[[str], None]]:
+def waiting(
+    reach: Reach, places: Iterable[str], most_s: float = TIMEOUT_S
+) -> Iterator[Callable[[str], None]]:
     """Whoever looks is told who has not answered in a while; takes those that have."""
     missing = dict.fromkeys(places)
 
     def say() -> None:
         if missing and reach.notice is not None:
             reach.notice(
-                f"no answer yet from {', '.join(missing)}: waiting for {TIMEOUT_S:g} s at most"
+                f"no answer yet from {', '.join(missing)}: waiting for {most_s:g} s at most"
             )
 
     note = asyncio.get_running_loop().call_later(PATIENCE_S, say)
@@ -208,12 +211,16 @@ def waiting(reach: Reach, places: Iterable[str]) -> Iterator[Callable[[str], Non
         note.cancel()
 
 
+def _limit_of(request: Request) -> float:
+    return PROBE_S if isinstance(request, AskProbe) else TIMEOUT_S
+
+
 async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
-    node = NodeAnswers(place)
+    node, most_s = NodeAnswers(place), _limit_of(request)
     is_there = False
     asked = time.time()
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(most_s):
             async for answer in ask(reach, place, request):
                 is_there = True
                 if "now" in answer:
@@ -222,7 +229,7 @@ async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
                 if "done" not in answer:
                     node.answers.append(answer)
     except TimeoutError:
-        node.problem, node.cure = f"no answer in {TIMEOUT_S:g} s", _of_demo(place, "thaw") or HANGS
+        node.problem, node.cure = f"no answer in {most_s:g} s", _of_demo(place, "thaw") or HANGS
     except (OSError, ValueError) as problem:
         node.problem, node.cure = _problem_of(problem, place)
     if not is_there and not node.problem:

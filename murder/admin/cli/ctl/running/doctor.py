@@ -263,7 +263,7 @@ async def _nodes(reach: Reach, findings: Findings) -> None:
     for whose, problem in namesakes(told_by):
         findings.wrong(f"{whose}: {problem.what}", problem.cure)
     _engine(told_by, findings)
-    await _seats(reach, findings)
+    await _seats(reach, told_by, findings)
 
 
 def _engine(told_by: Sequence[NodeAnswers], findings: Findings) -> None:
@@ -279,13 +279,18 @@ def _engine(told_by: Sequence[NodeAnswers], findings: Findings) -> None:
         )
 
 
-async def _seats(reach: Reach, findings: Findings) -> None:
-    """What each node sees from where it stands: a frontend its list and the backends, each its certificates."""
+async def _seats(reach: Reach, told_by: Sequence[NodeAnswers], findings: Findings) -> None:
+    """What each node sees from where it stands: a frontend its list and the backends, each its certificates. Of those that
+    did not answer before that has been said."""
+    away = {node.place for node in told_by if node.problem}
     for node in await ask_all(reach, AskProbe()):
         if node.problem:
             if "is no request" in node.problem:
                 findings.note(f"{node.name} is too old to look for itself", "update it")
-            continue  # `status` has said so
+            elif node.place not in away:
+                cure = "one of those that it asks may be slow: `murder auth test` there, and its log, tell more"
+                findings.wrong(f"{node.name} has not looked for itself: {node.problem}", cure)
+            continue
         seen = [parse_probed(answer) for answer in node.answers]
         # each worker looks at the certificates
         for seat in {(seat.what, seat.problem): seat for seat in seen}.values():
