@@ -242,6 +242,7 @@ class Arriving:
             await self._check_is_no_others(name)
             names = (*self._now.names, name)
             self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
+        await self._check_is_not_there(name, identity.mailbox_id)
         await self._have_as(name, identity.mailbox_id)
         held = await self._store.hold(name, self._now.partition, identity)
         self._named[identity.mailbox_id] = name
@@ -260,6 +261,19 @@ class Arriving:
             if other.id != self._now.id and name in other.names and may_be_only_here(other):
                 text = f"{display(name)} has come by the move {other.id}, which has not ended"
                 raise Refusal(Code.IN_USE, text)
+
+    async def _check_is_not_there(self, name: MailboxName, mailbox_id: str) -> None:
+        """Raises Refusal where another move has brought this very mailbox, by a name that it had before, and has not ended:
+        its source tells of that end soon."""
+        for other in self._journal.moves():
+            if other.side is not Side.IN or other.state not in ARRIVING | {State.ENDING}:
+                continue
+            for was in other.names if other.id != self._now.id else ():
+                if was != name and await id_of(self._backend, was) == mailbox_id:
+                    text = (
+                        f"It has come as {display(was)} by the move {other.id}, which has not ended"
+                    )
+                    raise Refusal(Code.IN_USE, text)
 
     async def _complete(self, name: MailboxName, portrait: Portrait) -> Answer:
         async with adding_to(self._journal, self._now):

@@ -230,6 +230,9 @@ class Mover:
                 problem = _NotBegun(Code.CANNOT, str(problem))
             if isinstance(problem, _NotBegun):
                 return await self._give_up(move, problem)
+            if move.state in ABORTABLE and self.backend.mailboxes.find(move.root) is None:
+                # deleted, or renamed: nobody could resume it, and what has come is in the way of the new name
+                return await self._give_up(move, no_such_mailbox(move.root), owes_abort=True)
             if move.state is not State.HANDING and (lasting or tries > RETRIES):
                 self._log.error("move.failed", move=move.id, problem=str(problem))
                 return await self.journal.save(
@@ -252,11 +255,15 @@ class Mover:
         """Whether a move has come as far as mailboxes with that one: it is a server, and may be on its way up."""
         return any(move.server == server and move.names for move in self.journal.moves())
 
-    async def _give_up(self, move: Move, problem: Refusal) -> Move:
-        """It has never begun: nothing is to be resumed, and nothing stands in the way of another."""
+    async def _give_up(self, move: Move, problem: Refusal, *, owes_abort: bool = False) -> Move:
+        """Nothing is to be resumed, and in nobody's way. `owes_abort`: the target may have some of it."""
         self._log.error("move.failed", move=move.id, problem=problem.text)
         return await self.journal.save(
-            move, state=State.ABORTED, problem=problem.text, finished_at=time.time()
+            move,
+            state=State.ABORTED,
+            problem=problem.text,
+            finished_at=time.time(),
+            owes_abort=owes_abort,
         )
 
     async def _open_for(self, move: Move) -> Target:

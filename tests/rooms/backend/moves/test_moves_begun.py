@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.name import inbox_of
+from murder.model.name import MailboxName, inbox_of
 from murder.net.outgoing.connect import connect
 from murder.roles.backend.moves import mover
 from murder.roles.backend.moves.journal import Move, Side, State
@@ -96,6 +96,26 @@ async def test_a_host_that_is_no_server_of_the_murder_is_not_tried_for_long(
                     await one.mover.abort(move.id)
         strangers = mover.RETRIES_OF_STRANGERS + 1
         assert tried == {"be2.test": strangers, "be3.test": 21, "be4.test": 21}
+
+
+async def test_a_move_of_what_is_renamed_meanwhile_is_given_up(tmp_path: Path) -> None:
+    """Nobody could resume it; and its target keeps what has come until it hears so."""
+    box, renamed = (MailboxName(inbox_of("ana") + name) for name in (b".box", b".renamed"))
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        announcer = one.backend.announcer
+        await announcer.create(box, one.backend.mailboxes.default_acl(box))
+
+        async def open_peer(server: str) -> Any:
+            if one.backend.mailboxes.find(box) is not None:
+                await announcer.rename([(box, renamed)])
+            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+
+        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        with pytest.raises(Refusal) as refused:
+            await one.mover.move(box, "be2.test", "", "admin", lambda _: None)
+        assert refused.value.code is Code.CANNOT and "No such mailbox" in refused.value.text
+        (move,) = one.mover.journal.moves()
+        assert (move.state, move.owes_abort) == (State.ABORTED, True)
 
 
 @pytest.mark.parametrize("is_late", [False, True])

@@ -337,3 +337,21 @@ async def test_a_batch_is_kept_before_room_is_made_or_not_at_all(tmp_path: Path)
         await keeping
         made = await creating
         assert made.mailbox_id != "ida" and (await store.open(A, "")).mailbox_id == made.mailbox_id
+
+
+async def test_what_has_come_under_an_earlier_name_by_another_move_goes_first(
+    tmp_path: Path,
+) -> None:
+    """That one failed, for the mailbox was renamed at its source; then it moved once more."""
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        await one.mover.stop()
+        arriving = await begun(one)
+        await arriving._hold(hold(ROOT, "root"))
+        await arriving._hold(hold(A, "ida"))
+        other = Arriving(one.backend, one.mover.journal, cast(FrameChannel, None), "be2.test")
+        await other._begin(Begin("b2", B, ""))
+        with pytest.raises(Refusal) as refused:
+            await other._hold(hold(B, "ida"))
+        assert refused.value.code is Code.IN_USE and "b1" in refused.value.text
+        await arriving._abort("b1")
+        await other._hold(hold(B, "ida"))
