@@ -226,20 +226,8 @@ class Tree(Root):
         if any(not old or old.startswith("/") for old, _ in todo):
             self._after_end()  # a lock in a folder that is renamed would go along
         news: set[int] = set()  # mailboxes of which the index has yet to learn something
-        for old, new in todo:
-            source, target = self._real(db, old, boxes), self._real(db, new, boxes)
-            for _ in range(FOLLOWED):
-                if _act(source, target, touched) or not _is_message(old):
-                    break
-                # somebody has given it other flags meanwhile; or this is done already
-                box_id = int(old.partition("/")[0])
-                source = self.locate(boxes[box_id], old)
-                if source is not None and target is not None:
-                    planned, target = target, _with_theirs(old, source, target)
-                    if planned != target:
-                        news.add(box_id)
-                if source is None or source == target:
-                    break
+        for _ in range(2):  # what stands before the renaming of its folder is done behind it
+            todo = [step for step in todo if not self._do(db, step, boxes, touched, news)]
         for (file,) in db.execute("SELECT file FROM garbage").fetchall():
             number, sub, _ = file.split("/", 2)
             if sub in (
@@ -258,6 +246,37 @@ class Tree(Root):
             with contextlib.suppress(FileNotFoundError):
                 sync_path(folder)
         return {box_id: folder for box_id, folder in boxes.items() if box_id not in news}
+
+    def _do(
+        self,
+        db: sqlite3.Connection,
+        step: tuple[str, str],
+        boxes: dict[int, bytes],
+        touched: set[bytes],
+        news: set[int],
+    ) -> bool:
+        """Whether that is done, or was."""
+        old, new = step
+        source, target = self._real(db, old, boxes), self._real(db, new, boxes)
+        for _ in range(FOLLOWED):
+            if _act(source, target, touched):
+                return True
+            if not _is_message(old):
+                break
+            # somebody has given it other flags meanwhile; or this is done already
+            box_id = int(old.partition("/")[0])
+            source = self.locate(boxes[box_id], old)
+            if source is not None and target is not None:
+                planned, target = target, _with_theirs(old, source, target)
+                if planned != target:
+                    news.add(box_id)
+            if source is None:
+                break
+            if source == target:
+                return True
+        if old.startswith("/"):
+            return True
+        return target is not None and self.locate_again(target) is not None
 
     def _real(self, db: sqlite3.Connection, path: str, boxes: dict[int, bytes]) -> bytes | None:
         """An absolute path, or one of a mailbox (None where that has gone)."""

@@ -14,7 +14,7 @@ from murder.model.name import MailboxName
 from plugins.store_maildir import tree
 from plugins.store_maildir.mailbox import MaildirMailbox
 from plugins.store_maildir.sync import changing
-from tests.kit.waiting import turns
+from tests.kit.waiting import turns, until_soon
 from tests.plugins.test_store_maildir import (
     INBOX,
     ONE,
@@ -109,3 +109,37 @@ async def test_what_a_refused_change_had_found_is_found_again(tmp_path: Path) ->
             await refused
         assert await counted == 1
         box.close()
+
+
+RENAMED = MailboxName(b"user.ana.Other")
+
+
+async def test_what_changes_just_before_its_folder_is_renamed_is_so_behind_it(
+    tmp_path: Path,
+) -> None:
+    """In the same transaction: files are where the folder was until that has been renamed."""
+    async with stored(tmp_path) as store:
+        await store.create(INBOX, "default")
+        await store.create(SUB, "default")
+        box = await store.open(SUB, "ana")
+        assert isinstance(box, MaildirMailbox)
+        uid = await append(store, box, ONE)
+        root, may_begin = box.tree, threading.Event()
+        steps = [asyncio.create_task(root.write(lambda _: may_begin.wait(60)))]
+        for number, step in enumerate(
+            (
+                append(store, box, ONE),
+                box.change_flags([uid], FlagChange.ADD, frozenset({"\\Flagged"})),
+                store.rename(SUB, RENAMED),
+            ),
+            start=1,
+        ):
+            steps.append(asyncio.create_task(step))  # type: ignore[arg-type] # of one kind or another
+            await until_soon(lambda number=number: len(root._jobs) >= number)  # type: ignore[misc] # its default
+        may_begin.set()
+        await asyncio.gather(*steps)
+        box.close()
+        after = await store.open(RENAMED, "ana")
+        assert await flags_in(after) == {1: {"\\Flagged"}, 2: set()}
+        assert not [*tmp_path.rglob("tmp/*")]
+        after.close()
