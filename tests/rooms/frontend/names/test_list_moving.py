@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,3 +132,43 @@ async def test_what_begins_to_move_while_backends_are_asked_is_listed(
         assert told == [b"INBOX", b"INBOX/box"]
         await master.close()
         await peer.close()
+
+
+async def test_nor_is_what_follows_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A move takes what is below first; the INBOX goes when that has been looked at."""
+    monkeypatch.setattr(Patience.__init__, "__defaults__", (0.0,))
+    async with running_cluster(tmp_path) as cluster, asyncio.timeout(30):
+        mailboxes = cluster.frontends[0].frontend.mailboxes
+        peer = await Peer.at(*cluster.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        await peer.ok("CREATE INBOX/box")
+        rows = {name: mailboxes.find(name) for name in (BOX, INBOX)}
+        master, look = MasterClient(cluster.master.target), murder_list._Answer._look_at_own
+
+        async def move(name: MailboxName) -> None:
+            row = rows[name]
+            assert row is not None
+            await master.deactivate(name, row.raw_location)
+            await until_soon(lambda: not (now := mailboxes.find(name)) or not now.is_active)
+
+        async def look_and_go(self: Any) -> tuple[list[MailboxName], set[str]]:
+            seen = await look(self)
+            row = mailboxes.find(INBOX)
+            if row is not None and row.is_active:
+                await move(INBOX)
+            return seen
+
+        await move(BOX)
+        monkeypatch.setattr(murder_list._Answer, "_own_servers", nothing)
+        monkeypatch.setattr(murder_list._Answer, "_look_at_own", look_and_go)
+        told = [line.split()[-1] for line in await peer.ok('LIST "" *') if b" LIST " in line]
+        assert told == [b"INBOX", b"INBOX/box"]
+        await master.close()
+        await peer.close()
+
+
+async def nothing(_: object) -> set[str]:
+    return set()

@@ -125,16 +125,19 @@ class _Answer(ListAnswer):
                 return servers
 
     async def _look_at_own(self) -> tuple[list[MailboxName], set[str]]:
-        """What of all that is the user's is on its way now, and the servers of what is below their INBOX."""
+        """All that is the user's, where some of it is on its way now: the others may go the next moment, as a move takes one
+        after the other. And the servers of what is below their INBOX."""
         mailboxes, servers = self._dialogue.frontend.mailboxes, set[str]()
         inbox = mailboxes.find(self._own)
-        on_their_way = [self._own] if inbox is not None and not inbox.is_active else []
+        names = [self._own] if inbox is not None else []
+        is_any_on_its_way = inbox is not None and not inbox.is_active
         async for head in in_turns(mailboxes.heads_below(self._own)):
             if head.is_active:
                 servers.add(head.server)
-            elif is_listable(head.name) and not is_non_imap(head.name):
-                on_their_way.append(head.name)
-        return on_their_way, servers
+            if is_listable(head.name) and not is_non_imap(head.name):
+                names.append(head.name)
+                is_any_on_its_way = is_any_on_its_way or not head.is_active
+        return names if is_any_on_its_way else [], servers
 
     async def _ask_home(self, wants_uses: bool) -> None:
         entry = self._dialogue.frontend.locator.known(self._own)
