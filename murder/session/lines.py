@@ -12,6 +12,8 @@ from murder.wire.dots import LineEnds, Unstuffer
 
 # no command of POP3 or LMTP is longer, and a SASL response neither
 MAX_LINE_OCTETS: Final = 64 * 1024
+# of a text, looked at and passed on at once: 256 KiB may have come, all of it line ends or dots
+PIECE_OCTETS: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +93,29 @@ class LineSession:
         return Line(line.removesuffix(b"\r"))
 
     def _text(self, unstuffer: Unstuffer) -> Text | None:
-        if not self._buffer:
-            return None
-        text, rest = unstuffer.feed(self.take_rest())
-        if rest is None:
-            return Text(text, last=False) if text else None
-        self._unstuffer = None
-        self._buffer += rest
-        return Text(text, last=True)
+        while self._buffer:
+            text, rest = unstuffer.feed(self._take_piece())
+            if rest is not None:
+                self._unstuffer = None
+                self._buffer[:0] = rest
+                return Text(text, last=True)
+            if text:
+                return Text(text, last=False)
+        return None
+
+    def _take_piece(self) -> bytes:
+        if len(self._buffer) <= PIECE_OCTETS:
+            return self.take_rest()
+        piece = bytes(self._buffer[:PIECE_OCTETS])
+        del self._buffer[:PIECE_OCTETS]
+        return piece
 
     def _octets(self, ends: LineEnds) -> Text | None:
         if not self._buffer and self._left:
             return None
-        octets = bytes(self._buffer[: self._left])
-        del self._buffer[: self._left]
+        most = min(self._left, PIECE_OCTETS)
+        octets = bytes(self._buffer[:most])
+        del self._buffer[:most]
         self._left -= len(octets)
         if self._left == 0:
             self._ends = None

@@ -208,6 +208,10 @@ WATCHED: Final = {
         "rooms/backend/test_fair_turns.py::test_top_looks_at_a_message_a_piece_at_a_time",
         "rooms/backend/test_fair_turns.py::test_a_large_maildrop_is_read_and_told_a_batch_at_a_time",
     ),
+    "LMTP: megabytes of line ends, or of dots, that come at once": (
+        "rooms/session/test_lines.py::test_a_text_that_has_come_at_once_is_given_out_in_pieces",
+        "rooms/wire/test_dots.py::test_each_bare_lf_has_its_cr_and_nothing_else_changes",
+    ),
     "LMTP: thousands of recipients, taken or refused": (
         "rooms/frontend/test_lmtp.py::test_hundreds_of_recipients_are_answered_some_at_a_time",
         "rooms/frontend/test_lmtp.py::test_recipients_that_are_refused_are_no_more_than_some_in_a_transaction",
