@@ -200,6 +200,8 @@ WATCHED: Final = {
         "rooms/backend/delivery/test_hostile_programs.py::test_scripts_that_have_said_something_are_few_at_a_time",
     ),
     "the page for operators, and metrics": (
+        "rooms/node/test_http_turns.py::test_of_many_requests_that_come_at_once_one_is_looked_at_in_each_turn",
+        "rooms/node/test_http_turns.py::test_a_head_of_thousands_of_lines_is_not_read",
         "rooms/node/test_metrics.py::test_what_is_no_request_is_told_and_ends_the_connection",
         "rooms/node/test_metrics.py::test_who_sends_on_without_reading_answers_is_cut_off",
         "rooms/web/test_attacks.py::test_from_one_address_strangers_have_only_so_many_connections",

@@ -1,11 +1,12 @@
 """HTTP/1.1 (RFC 9112) on one of our connections: small requests in, whole answers out, one after the other.
 
-The grammar is h11's. A request's head has 16 KiB, its body 64 KiB, in 256 chunks; who sends nothing for half a minute, or
-takes longer to send one request, is let go.
+The grammar is h11's. A request's head has 16 KiB in 200 lines, its body 64 KiB, in 256 chunks; who sends nothing for half a
+minute, or takes longer to send one request, is let go. Where many send at once, one is looked at in each turn of the loop.
 """
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,8 +15,10 @@ import h11
 
 from murder.log import logger
 from murder.net.connection import Connection
+from murder.net.turns import LATE_TURN_S, has_held, is_late, stand_in_line
 
 MAX_HEAD: Final = 16 * 1024
+MAX_LINES: Final = 200  # of a head: each costs as much as a whole short one
 MAX_BODY: Final = 64 * 1024
 MAX_CHUNKS: Final = 256  # of a body: each costs as much as a whole one, and browsers send none
 MAX_AHEAD: Final = MAX_HEAD + MAX_BODY  # sent while an answer is on its way
@@ -69,6 +72,9 @@ class HttpConnection:
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._is_amid = False  # a request has begun to come
+        self._is_in_line = False  # what has come is looked at in a later turn
+        self._lines = 0  # of the head that comes
+        self._has_head = False  # it is whole, and was not looked at yet
         self._log = logger(role="pages", cid=connection.cid, peer=connection.peer)
 
     def begin(self) -> None:
@@ -89,7 +95,7 @@ class HttpConnection:
             self._idle = None
 
     def received(self, data: bytes) -> None:
-        if self._task is not None:
+        if self._task is not None or self._is_in_line:
             held, _ = self._http.trailing_data
             if len(held) + len(data) > MAX_AHEAD:
                 self._connection.abort()
@@ -98,14 +104,43 @@ class HttpConnection:
             self._is_amid = True
             self._wait()
         self._http.receive_data(data)
+        self._note_lines(data)
         self._go_on()
+
+    def _note_lines(self, octets: bytes) -> None:
+        """Of the head that begins or goes on in these."""
+        if self._request is None and not self._has_head:
+            end = octets.find(b"\n\r\n")
+            self._has_head = end >= 0
+            self._lines += octets.count(b"\n", 0, end if end >= 0 else len(octets))
 
     def _go_on(self) -> None:
         """Take what there is, up to a whole request; what is none ends the connection."""
+        loop = asyncio.get_running_loop()
+        if self._is_in_line:
+            return
+        if is_late(loop):
+            self._is_in_line = True
+            stand_in_line(loop, self._go_on_in_turn)
+        else:
+            self._look()
+
+    def _go_on_in_turn(self) -> None:
+        self._is_in_line = False
+        if not self._connection.is_lost:
+            self._look()
+
+    def _look(self) -> None:
+        began = time.perf_counter()
         try:
-            self._take_events()
+            if self._request is None and self._lines > MAX_LINES:
+                self._refuse(431, f"a head of more than {MAX_LINES} lines")
+            else:
+                self._take_events()
         except h11.RemoteProtocolError as error:
             self._refuse(error.error_status_hint, str(error))
+        if time.perf_counter() - began >= LATE_TURN_S:
+            has_held(asyncio.get_running_loop(), began)
 
     def _take_events(self) -> None:
         """Raises RemoteProtocolError."""
@@ -115,6 +150,7 @@ class HttpConnection:
                 return
             if isinstance(event, h11.Request):
                 self._request = event
+                self._lines, self._has_head = 0, False
                 self._body.clear()
                 self._chunks = 0
             elif isinstance(event, h11.Data):
@@ -145,12 +181,13 @@ class HttpConnection:
             self._connection.abort()
             return
         finally:
-            self._task = None
+            self._task = self._request = None
         if self._http.our_state is h11.MUST_CLOSE:
             self._connection.close()
             return
         with contextlib.suppress(h11.LocalProtocolError):
             self._http.start_next_cycle()
+        self._note_lines(self._http.trailing_data[0])
         self._connection.resume_reading()  # a login may have held it off
         self._wait()
         self._go_on()

@@ -37,6 +37,7 @@ def test_what_is_too_long_or_no_request_is_told_and_ends(demo: Demo) -> None:
     for octets, status in (
         (b"GET /login HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000, b"431"),
         (b"GET /" + b"a" * 20_000, b"431"),
+        (b"GET /login HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 2000 + b"\r\n", b"431"),
         (b"\x16\x03\x01 nonsense\r\n\r\n", b"400"),
         (
             b"POST /login HTTP/1.1\r\n" + form + b"Content-Length: 99999\r\n\r\n" + b"u" * 99_999,
