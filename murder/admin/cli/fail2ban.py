@@ -16,10 +16,11 @@ _before = (?:(?:\w{3} +\d+ [\d:]+ |\d{4}-\d\d-\d\d\S+ )?\S+ [\w.@-]+\[\d+\]: )?(
 _wrong = (?:AUTHENTICATIONFAILED|Wrong user or password)
 _json = \{"role": "\w+", "protocol": "[^"\\]+", "cid": "[^"\\]+", "peer": "<ADDR>", (?:"(?:through|session)": "[^"\\]*", )*
 _user = "user": "(?:[^"\\]|\\.)*", (?:"mechanism": "[\w-]+", )?
-_text = (?:\d{4}-\d\d-\d\d\S+)? *\[info +\] login\.failed +cid=\S+ (?:mechanism=[\w-]+ )?node=\S+ peer=<ADDR> problem=
+_text = (?:\d{4}-\d\d-\d\d\S+)? *\[info +\] login\.failed +cid=\S+ (?:mechanism=[\w-]+ )?node=\S+ peer=<ADDR>
+_of = (?: pid=\d+)? problem=
 
 failregex = ^%(_before)s%(_json)s%(_user)s"problem": "%(_wrong)s", "event": "login\.failed"
-            ^%(_before)s%(_text)s['"]?%(_wrong)s['"]? protocol=
+            ^%(_before)s%(_text)s%(_of)s['"]?%(_wrong)s['"]? protocol=
 ignoreregex =
 
 # the line's own time: at the end in JSON, at the beginning in text

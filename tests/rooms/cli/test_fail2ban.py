@@ -46,7 +46,7 @@ def said(*words: str) -> str:
 def demo() -> Iterator[Demo]:
     if shutil.which("fail2ban-regex") is None:
         cannot_run("fail2ban-regex (package fail2ban) is not installed")
-    with running_demo("--users", "2", "--no-tls-required") as running:
+    with running_demo("--users", "2", "--workers", "2", "--no-tls-required") as running:
         yield running
 
 
