@@ -259,7 +259,7 @@ class _Reader:
     def _path(self, value: object) -> Path:
         if not isinstance(value, str) or not value:
             raise _Unfit(f"expected a path in quotes, not {_shown(value)}")
-        return self.file.parent / Path(value).expanduser()
+        return self.file.absolute().parent / Path(value).expanduser()
 
     def _convert(self, hint: Any, value: object, metadata: Mapping[str, Any]) -> Any:
         """The value as the type hint wants it. Raises _Unfit."""
@@ -351,7 +351,7 @@ class _Reader:
         if place.startswith(("/", ".")):
             return
         host, colon, port = place.rpartition(":")
-        folder = self.file.parent / place
+        folder = self.file.absolute().parent / place
         is_data = (folder / "control").is_dir() or (node is not None and folder == node.data)
         if "/" in place or is_data:
             self.problem(

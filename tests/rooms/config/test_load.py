@@ -37,6 +37,15 @@ def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
     assert config.plugins.use[0] == "placement_with_parent"
 
 
+def test_paths_are_whole_also_where_the_file_is_named_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a store writes down has to mean the same after a start from elsewhere."""
+    read(tmp_path, "")
+    monkeypatch.chdir(tmp_path)
+    assert load_config(Path("murder.toml")).node.data == tmp_path / "data"
+
+
 def test_values_become_what_the_code_works_with(tmp_path: Path) -> None:
     config = read(
         tmp_path,
