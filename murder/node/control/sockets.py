@@ -52,8 +52,10 @@ from murder.wire.nodes.control_answers import (
     shown_of,
 )
 from murder.wire.nodes.control_words import (
+    NOBODY,
     AskChain,
     AskConflicts,
+    Asker,
     AskFigures,
     AskLog,
     AskPlace,
@@ -221,7 +223,8 @@ class ControlServer:
         try:
             line = await asyncio.wait_for(reader.readline(), ANSWER_S)
             request = parse_control_request(line)
-            self._note(request, parse_asker(line) or user_behind(writer))
+            asker = parse_asker(line)
+            self._note(request, asker if asker.user else Asker(user_behind(writer)))
             async for answer in self._answer(request, reader):
                 self._tell(writer, answer)
                 await writer.drain()
@@ -302,13 +305,14 @@ class ControlServer:
             case other:  # the node as a whole answers it
                 raise BadSyntax(f"{other.word!r} is no request")
 
-    def _note(self, request: Request, by: str) -> None:
+    def _note(self, request: Request, by: Asker) -> None:
         """In the audit trail, what changes something."""
+        who = {"user": by.user, **({"peer": by.peer} if by.peer else {})}
         match request:
             case Kick(wanted, only) if self._is_first and only in ("", self._role):
-                self._audit.note("kick", {"user": by, "wanted": wanted.given()})
+                self._audit.note("kick", {**who, "wanted": wanted.given()})
             case AskConflicts(True) if isinstance(self._subject, HasConflicts):
-                self._audit.note("conflicts.forget", {"user": by})
+                self._audit.note("conflicts.forget", who)
             case _:
                 pass
 
@@ -458,7 +462,7 @@ def sockets_in(folder: Path) -> list[Path]:
 
 
 async def ask_local(
-    folder: Path, request: Request, by: str = ""
+    folder: Path, request: Request, by: Asker = NOBODY
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Ask every process of a node on this host, on behalf of an operator if one is named; answers as they come, `done`
     behind the last of each process. One that is gone is passed over."""
@@ -550,7 +554,7 @@ class RemoteControl:
             self._log.info(
                 "control.asked", user=certificate.name if certificate else "", do=request.word
             )
-            by = certificate.name if certificate else ""
+            by = Asker(certificate.name if certificate else "", self._connection.peer)
             async for answer in ask_local(self._folder, request, by):
                 self._connection.write(format_answer(answer))
                 await self._connection.drain(ANSWER_S)

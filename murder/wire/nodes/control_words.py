@@ -236,15 +236,27 @@ def _candidates(fields: Fields) -> tuple[Candidate, ...]:
     )
 
 
-def parse_asker(line: bytes) -> str:
-    """On whose behalf a request comes, as a node says of an operator who has asked it; "" where nothing is said. Raises
-    BadSyntax."""
-    return parse_fields(line).text("by", "")
+@dataclass(frozen=True)
+class Asker:
+    """An operator on whose behalf a node passes a request on, and their address; empty: somebody on this host."""
+
+    user: str = ""
+    peer: str = ""
 
 
-def format_request(request: Request, by: str = "") -> bytes:
-    """As a line; `by` is the operator on whose behalf a node passes it on."""
-    fields: dict[str, object] = {"do": request.word, **({"by": by} if by else {})}
+NOBODY: Final = Asker()
+
+
+def parse_asker(line: bytes) -> Asker:
+    """On whose behalf a request comes, as a node says of an operator who has asked it. Raises BadSyntax."""
+    fields = parse_fields(line)
+    return Asker(fields.text("by", ""), fields.text("from", ""))
+
+
+def format_request(request: Request, by: Asker = NOBODY) -> bytes:
+    """As a line; `by` is on whose behalf a node passes it on."""
+    fields: dict[str, object] = {"do": request.word}
+    fields |= {key: text for key, text in (("by", by.user), ("from", by.peer)) if text}
     match request:
         case AskSessions(wanted):
             fields.update(wanted.given())

@@ -12,7 +12,7 @@ from murder.config.sections import Config, NodeConfig
 from murder.errors import BadSyntax
 from murder.node.control.node import NodeSocket, ask_node
 from murder.node.control.sockets import ControlServer, RemoteControl, ask_local
-from murder.wire.nodes.control_words import AskFigures, AskStatus, parse_control_request
+from murder.wire.nodes.control_words import Asker, AskFigures, AskStatus, parse_control_request
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ async def test_a_stranger_gets_nothing_done(
 ) -> None:
     asked: list[object] = []
 
-    async def ask_local(_: Path, request: object, by: str) -> Any:
+    async def ask_local(_: Path, request: object, by: Asker) -> Any:
         asked.append(request)
-        assert by == "op"
+        assert by == Asker("op", "192.0.2.1")
         yield {"done": True}
 
     monkeypatch.setattr("murder.node.control.sockets.ask_local", ask_local)

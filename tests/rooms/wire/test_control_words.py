@@ -10,6 +10,7 @@ from murder.model.name import MailboxName
 from murder.wire.nodes.control_answers import SessionShown
 from murder.wire.nodes.control_words import (
     AskConflicts,
+    Asker,
     AskLog,
     AskPlace,
     AskPorts,
@@ -25,6 +26,7 @@ from murder.wire.nodes.control_words import (
     Request,
     Wanted,
     format_request,
+    parse_asker,
     parse_control_request,
     parse_placement,
 )
@@ -67,6 +69,19 @@ def test_a_request_comes_back_and_is_on_the_wire_as_ever(
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     assert json.loads(line) == shown
     assert parse_control_request(line) == request_
+
+
+def test_on_whose_behalf_a_node_passes_it_on_and_from_where_is_said() -> None:
+    asker = Asker("anna-admin", "192.0.2.7")
+    line = format_request(Kick(Wanted(user="ana")), asker)
+    assert json.loads(line) == {
+        "do": "kick",
+        "by": "anna-admin",
+        "from": "192.0.2.7",
+        "user": "ana",
+    }
+    assert parse_asker(line) == asker
+    assert parse_asker(format_request(Reload())) == Asker()
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,12 @@ def test_operators_on_other_hosts_ask_over_tls_with_their_certificate_only(tmp_p
             assert done.returncode == code, done.stdout + done.stderr
             wanted = "Everything is well." if code == 0 else "operator's certificate is needed"
             assert wanted in done.stdout
+        asked = [*murder_command(), "ctl", "--", "--config", str(tmp_path / "op.toml")]
+        for words in (("kick", "--user", "ana", "--yes"), ("audit", "--json")):
+            asked[asked.index("ctl") + 1 : -2] = words
+            done = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, check=False)
+        told = {(one["event"], one["user"], one["peer"]) for one in json.loads(done.stdout)}
+        assert ("kick", "op", "127.0.0.1") in told
 
 
 def test_a_doctor_says_first_that_our_own_certificate_is_of_no_use(
