@@ -67,7 +67,7 @@ class Role:
 
 def _master(site: Site, _host: Host) -> Iterator[str]:
     shared = {"engine": "etcd"} if site.etcd else {}
-    yield _table("mupdate", listen=["*:3905"], **shared)
+    yield _table("mupdate", listen=["*:3905"], admins=site.admins, **shared)
     if site.etcd:
         yield _etcd(site.etcd)
 
@@ -76,12 +76,13 @@ def _all(site: Site, host: Host) -> Iterator[str]:
     """A unified node that is a master, too: with others, its own is asked first."""
     if site.etcd:
         masters = _own_first(_places(site), {host.address or host.name})
-        yield _table("mupdate", listen=["*:3905"], engine="etcd", master=masters)
+        mine = {"engine": "etcd", "master": masters, "admins": site.admins}
+        yield _table("mupdate", listen=["*:3905"], **mine)
         own = {urlsplit(url).hostname or "": url for url in site.etcd}
         nearest = {own[name] for name in (host.name, host.address) if name in own}
         yield _etcd(_own_first(site.etcd, nearest))
     else:
-        yield _table("mupdate", listen=["*:3905"])
+        yield _table("mupdate", listen=["*:3905"], admins=site.admins)
     yield from _unified(site, host)
 
 

@@ -63,6 +63,13 @@ def test_each_host_has_what_it_needs_and_secrets_are_for_nobody_else(tmp_path: P
     assert not list(site.rglob("ca.key"))
     operator = tomli.loads((site / "operator" / "murder.toml").read_text())
     assert operator["servers"] == {"be1.example.org": {}}
+    for name in (
+        "m.example.org",
+        "be1.example.org",
+        "fe1.example.org",
+    ):  # `--as admin`, and the page, ask all
+        node = tomli.loads((site / name / "murder.toml").read_text())
+        assert next(part["admins"] for part in node.values() if "admins" in part) == ["admin"]
 
 
 def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
