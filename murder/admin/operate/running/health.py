@@ -17,6 +17,9 @@ CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
 FREE_PART: Final = 0.05
 # Linux gives 1,024 to whoever does not ask, and 4,096 or more to who does
 FEW_DESCRIPTORS: Final = 1000
+UPGRADE: Final = (
+    "bring all nodes to one: the master, then backends, then frontends (`murder help upgrade`)"
+)
 RESTART: Final = "`systemctl restart murder` there, when it suits"
 
 
@@ -89,7 +92,7 @@ def findings(
     versions = sorted({line.version for line in lines})
     if len(versions) > 1:
         what = f"different versions run: {', '.join(versions)}"
-        problems.append(("", Problem(what, "bring all nodes to one, backends first")))
+        problems.append(("", Problem(what, UPGRADE)))
     return list(dict.fromkeys(problems))
 
 
