@@ -23,6 +23,7 @@ from murder.admin.operate.running.nodes import (
     places,
     waiting,
 )
+from murder.admin.operate.running.sessions import Connected
 from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
 from murder.wire.nodes.control_answers import ProcessFacts, RoleFacts, Status, parse_node_status
@@ -320,3 +321,10 @@ def test_few_descriptors_are_told_before_they_are_used_up() -> None:
         "it may have 256 file descriptors, of which each connection takes one or two"
     ]
     assert said(1024) == []
+
+
+def test_a_session_through_a_frontend_counts_once_and_at_its_backend_alone_too() -> None:
+    there, here = {"cid": "1-1", "proxy": "fe1"}, {"cid": "2-1", "proxy": ""}
+    assert Connected([there, here], []).clients == 1
+    assert Connected([there], []).clients == 1
+    assert Connected([], []).clients == 0

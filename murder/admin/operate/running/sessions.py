@@ -18,8 +18,8 @@ class Connected:
 
     @property
     def clients(self) -> int:
-        """How many there are: what a frontend has at a backend for a client is the same session."""
-        return sum(not row.get("proxy") for row in self.rows)
+        """How many there are: a frontend's at a backend for a client is the same one, unless that alone is meant."""
+        return sum(not row.get("proxy") for row in self.rows) or len(self.rows)
 
 
 async def connected(reach: Reach, wanted: Wanted) -> Connected:
