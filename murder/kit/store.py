@@ -19,8 +19,8 @@ from murder.kit.incoming import IncomingArea, dead_areas, remove_area
 from murder.kit.mailbox import RowMailbox
 from murder.kit.once import append_once
 from murder.kit.root import Root, Work
-from murder.kit.rows import remove_mailbox
-from murder.kit.transfer import INTENTS, finish_intent, intents_of
+from murder.kit.rows import box_of, remove_mailbox
+from murder.kit.transfer import INTENTS, finish_intent, intents_of, rename_intents_of
 from murder.model.message import Uid
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
 
@@ -156,11 +156,15 @@ class RootStore(KeepingStore, EpochStore, Generic[R]):
         target = target_of(new[0])
         if source is target:
             await source.write(rename(source))
-        elif there is not None:  # begun, and not finished
-            await source.write(lambda db: remove_mailbox(db, box_id))
         else:
             with source.in_use(), target.in_use():
-                await self.move_rows(source, old[0], target, new[0])
+                if there is not None:  # begun, and not finished
+                    for identifier, what in rename_intents_of(target, mailbox_id):
+                        await finish_intent(target, identifier, what, source)
+                if box_of(target.reader, mailbox_id) is not None:
+                    await source.write(lambda db: remove_mailbox(db, box_id))
+                else:
+                    await self.move_rows(source, old[0], target, new[0])
         self.tell(mailbox_id)
 
     async def append_once(self, mailbox: Mailbox, message: NewMessage, once: Once) -> Uid | None:

@@ -6,17 +6,20 @@ the next start finishes: at no moment is a message in neither root, and in the e
 to let go (it is about to leave for another server) makes the target give its copies back, together with the intent.
 """
 
+import asyncio
 import json
 import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from murder.api import NewMessage
+from murder.api.disk import disk_error
 from murder.durable import sync_folder
 from murder.errors import Code, Refusal
 from murder.kit.expunged import NOT_KEPT, Keeping
@@ -74,8 +77,50 @@ class Linked:
             (self.area.folder / self.target.folder.name / name).unlink(missing_ok=True)
 
 
+@dataclass(slots=True)
+class Leaving:
+    """A mailbox on its way out of a root, which nobody else changes until the target has decided: what somebody adds to the
+    mailbox meanwhile, and is told so, would be removed with it."""
+
+    root: Root
+    db: sqlite3.Connection | None = None
+    mailbox_id: str = ""
+    ending: "asyncio.Future[None] | None" = None
+
+    def begin(self) -> sqlite3.Connection:
+        """The root's database, as it is until `decided`. Raises what `disk_error` makes of it."""
+        try:
+            self.db = connect(self.root.file, for_writing=True)
+            self.db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise disk_error(error, self.root.file) from error
+        return self.db
+
+    def decided(self, error: BaseException | None) -> None:
+        """Let go of the mailbox, where the target has it; of the root in any case. Also where nobody waits any more."""
+        if self.db is not None:
+            loop = asyncio.get_running_loop()
+            self.ending = loop.run_in_executor(None, self._end, self.db, error is None)
+
+    def _end(self, db: sqlite3.Connection, is_done: bool) -> None:
+        with closing(db):
+            if is_done:
+                _remove_by_id(db, self.mailbox_id)
+                db.execute("COMMIT")
+
+    async def end(self) -> None:
+        """Raises what `disk_error` makes of it: then the next start lets go of the mailbox, or who tries again."""
+        if self.ending is not None:
+            try:
+                await asyncio.shield(self.ending)
+            except sqlite3.Error as error:
+                raise disk_error(error, self.root.file) from error
+
+
 class Transfers:
     """See the module."""
+
+    takes_files = False  # with a whole mailbox goes what somebody has put there meanwhile, too
 
     def __init__(self, area: IncomingArea) -> None:
         self._area = area
@@ -205,82 +250,81 @@ class Transfers:
         self, source: Root, old: MailboxName, target: Root, new: MailboxName
     ) -> None:
         """A rename from one root to another: UIDs, UIDVALIDITY, mod-sequences and ids stay."""
-        linked = Linked(self._area, target)
+        linked, leaving = Linked(self._area, target), Leaving(source)
         intent = secrets.token_hex(8)
         self.remember(target)
 
-        def work(db: sqlite3.Connection) -> str:
-            return self._move_in(db, source, old, new, linked, intent)
+        def work(db: sqlite3.Connection) -> None:
+            self._move_in(db, leaving, old, new, linked, intent)
 
         try:
-            mailbox_id = await target.write(work)
+            await target.write(work, leaving.decided)
         except Exception:
             linked.dropped()
+            await leaving.end()
             raise
         linked.settled()
-        await source.write(lambda db: _remove_by_id(db, mailbox_id))
+        await leaving.end()
+        await source.write(lambda _: None)  # its files that are nobody's any more go behind this
         await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,)))
 
     def _move_in(
         self,
         db: sqlite3.Connection,
-        source: Root,
+        leaving: Leaving,
         old: MailboxName,
         new: MailboxName,
         linked: Linked,
         intent: str,
-    ) -> str:
+    ) -> None:
         """Everything of the source's mailbox into this root, with the intent to let the source go of it."""
-        theirs = connect(source.file, for_writing=False)
-        try:
-            theirs.execute("BEGIN")
-            theirs.row_factory = None
-            columns = (
-                "mailbox_id, uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, "
-                "deleted, octets"
-            )
-            their_row = theirs.execute(
-                f"SELECT id, {columns} FROM mailbox WHERE name=?", (old,)
-            ).fetchone()
-            if their_row is None:
-                raise no_such_mailbox(old)
-            there, mailbox_id = their_row[0], str(their_row[1])
-            if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
-                raise exists_already(new)
-            cursor = db.execute(
-                f"INSERT INTO mailbox (id, name, {columns}) VALUES ({NEW_BOX_ID},?,?,?,?,?,?,?,?,?,?)",
-                (new, *their_row[1:]),
-            )
-            here = cursor.lastrowid or 0
-            db.execute(
-                "INSERT INTO meta VALUES ('uid_validity',?) "
-                "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
-                (their_row[2],),
-            )
-            bodies: dict[int, int] = {}
-            for table, insert, which in (
-                ("message", INSERT_MESSAGE, ""),
-                ("gone", INSERT_KEPT, "AND kept=1"),
+        source, theirs = leaving.root, leaving.begin()
+        columns = (
+            "mailbox_id, uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, "
+            "deleted, octets"
+        )
+        their_row = theirs.execute(
+            f"SELECT id, {columns} FROM mailbox WHERE name=?", (old,)
+        ).fetchone()
+        if their_row is None:
+            raise no_such_mailbox(old)
+        there, mailbox_id = their_row[0], str(their_row[1])
+        leaving.mailbox_id = mailbox_id
+        if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
+            raise exists_already(new)
+        cursor = db.execute(
+            f"INSERT INTO mailbox (id, name, {columns}) VALUES ({NEW_BOX_ID},?,?,?,?,?,?,?,?,?,?)",
+            (new, *their_row[1:]),
+        )
+        here = cursor.lastrowid or 0
+        db.execute(
+            "INSERT INTO meta VALUES ('uid_validity',?) "
+            "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
+            (their_row[2],),
+        )
+        bodies: dict[int, int] = {}
+        for table, insert, which in (
+            ("message", INSERT_MESSAGE, ""),
+            ("gone", INSERT_KEPT, "AND kept=1"),
+        ):
+            for row in theirs.execute(
+                f"SELECT * FROM {table} WHERE mailbox=? {which} ORDER BY uid", (there,)
             ):
-                for row in theirs.execute(
-                    f"SELECT * FROM {table} WHERE mailbox=? {which} ORDER BY uid", (there,)
-                ):
-                    body = row[10]
-                    if body in bodies:
-                        db.execute("UPDATE body SET copies=copies+1 WHERE id=?", (bodies[body],))
-                    else:
-                        bodies[body] = self.bring_body(db, theirs, body, source, linked, here)
-                    db.execute(insert, (here, *row[1:10], bodies[body], *row[11:]))
-            for table, marks in (("expunged", "?,?,?"), ("seen", "?,?,?"), ("keyword", "?,?,?")):
-                rows = theirs.execute(f"SELECT * FROM {table} WHERE mailbox=?", (there,))
-                db.executemany(
-                    f"INSERT INTO {table} VALUES ({marks})", ((here, *row[1:]) for row in rows)
-                )
-        finally:
-            theirs.close()
+                body = row[10]
+                if body in bodies:
+                    db.execute("UPDATE body SET copies=copies+1 WHERE id=?", (bodies[body],))
+                else:
+                    bodies[body] = self.bring_body(db, theirs, body, source, linked, here)
+                db.execute(insert, (here, *row[1:10], bodies[body], *row[11:]))
+        for table, marks in (("expunged", "?,?,?"), ("seen", "?,?,?"), ("keyword", "?,?,?")):
+            rows = theirs.execute(f"SELECT * FROM {table} WHERE mailbox=?", (there,))
+            db.executemany(
+                f"INSERT INTO {table} VALUES ({marks})", ((here, *row[1:]) for row in rows)
+            )
         what = {"root": source.key, "mailbox": mailbox_id, "by": self._area.folder.name}
+        if not self.takes_files:
+            what["modseq"] = their_row[4]
         db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
-        return mailbox_id
 
     def bring_body(
         self,
@@ -302,19 +346,31 @@ def intents_of(root: Root, area: str) -> list[tuple[str, dict[str, Any]]]:
     return [(identifier, what) for identifier, what in intents if what.get("by", area) == area]
 
 
+def rename_intents_of(root: Root, mailbox_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """What is unfinished of its rename to this root, whoever has begun that."""
+    rows = root.reader.execute("SELECT id, what FROM intent").fetchall()
+    intents = [(identifier, json.loads(what)) for identifier, what in rows]
+    return [
+        (identifier, what)
+        for identifier, what in intents
+        if what.get("mailbox") == mailbox_id and "uids" not in what
+    ]
+
+
 async def finish_intent(target: Root, identifier: str, what: dict[str, Any], source: Root) -> None:
     """Let the source go of what the target has. Can be done twice. What has gone from the target since stays in the
-    source: where its disk failed, both were there for a while."""
+    source: where its disk failed, both were there for a while. A mailbox to which somebody has added since, under its old
+    name, stays as a whole, and the target lets go of it: it is renamed anew."""
     uids = what.get("uids")
-    if uids is not None and "into" in what:
+    if uids is None:
+        await _finish_rename(target, identifier, what, source)
+        return
+    if "into" in what:
         rows = message_rows(target.reader, what["into"], what["copies"])
         kept = {row[0] for row in rows}
         uids = [uid for uid, copy in zip(uids, what["copies"], strict=True) if copy in kept]
 
     def let_go(db: sqlite3.Connection) -> None:
-        if uids is None:
-            _remove_by_id(db, what["mailbox"])
-            return
         box_id = box_of(db, what["mailbox"])
         if box_id is not None:
             box = load_box(db, box_id)
@@ -323,6 +379,29 @@ async def finish_intent(target: Root, identifier: str, what: dict[str, Any], sou
 
     await source.write(let_go)
     await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (identifier,)))
+
+
+async def _finish_rename(target: Root, identifier: str, what: dict[str, Any], source: Root) -> None:
+    mailbox_id = what["mailbox"]
+
+    def let_go(db: sqlite3.Connection) -> bool:
+        row = db.execute(
+            "SELECT highest_modseq FROM mailbox WHERE id=?", (box_of(db, mailbox_id),)
+        ).fetchone()
+        has_changed = row is not None and row[0] != what.get("modseq", row[0])
+        if not has_changed:
+            _remove_by_id(db, mailbox_id)
+        return has_changed
+
+    has_it = box_of(target.reader, mailbox_id) is not None  # else it has gone back since
+    has_changed = has_it and await source.write(let_go)
+
+    def forget(db: sqlite3.Connection) -> None:
+        if has_changed:
+            _remove_by_id(db, mailbox_id)
+        db.execute("DELETE FROM intent WHERE id=?", (identifier,))
+
+    await target.write(forget)
 
 
 def _give_back(

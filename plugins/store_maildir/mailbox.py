@@ -21,7 +21,7 @@ from murder.kit.root import Root
 from murder.kit.rows import insert_body, load_box
 from murder.kit.schema import SEEN_BIT, connect, to_bits, to_keywords
 from murder.kit.sizes import note_size, size_of
-from murder.kit.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
+from murder.kit.transfer import Leaving, Linked, Transfers, insert_copies, message_rows, shown_bits
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import (
@@ -409,6 +409,8 @@ class MaildirMailbox:
 class MaildirTransfers(Transfers):
     """COPY and MOVE between folders: files are linked."""
 
+    takes_files = True
+
     def copy_within(
         self,
         db: sqlite3.Connection,
@@ -474,17 +476,17 @@ class MaildirTransfers(Transfers):
     def _move_in(
         self,
         db: sqlite3.Connection,
-        source: Root,
+        leaving: Leaving,
         old: MailboxName,
         new: MailboxName,
         linked: Linked,
         intent: str,
-    ) -> str:
-        target = linked.target
+    ) -> None:
+        source, target = leaving.root, linked.target
         assert isinstance(source, Tree) and isinstance(target, Tree)
-        moved = super()._move_in(db, source, old, new, linked, intent)
+        super()._move_in(db, leaving, old, new, linked, intent)
         plan_rename(db, source, old, target, new)
-        return moved
+        _take_todo(db, leaving, old, new)
 
     def bring_body(
         self,
@@ -499,6 +501,21 @@ class MaildirTransfers(Transfers):
         new = insert_body(db, None, f"{here}/{file.partition('/')[2]}" if file else None)
         note_size(db, new, size_of(theirs, body))
         return new
+
+
+def _take_todo(
+    db: sqlite3.Connection, leaving: Leaving, old: MailboxName, new: MailboxName
+) -> None:
+    """What the source has committed of the mailbox, and may not have done to its files before their folder goes."""
+    assert leaving.db is not None
+    (there,), (here,) = (
+        rows.execute("SELECT id FROM mailbox WHERE name=?", (name,)).fetchone()
+        for rows, name in ((leaving.db, old), (db, new))
+    )
+    for step in leaving.db.execute("SELECT old, new FROM todo ORDER BY id").fetchall():
+        if all(path.startswith(f"{there}/") for path in step):
+            before, after = (f"{here}/{path.partition('/')[2]}" for path in step)
+            add_todo(db, before, after)
 
 
 def _bodies_of(mailbox: RowMailbox) -> MaildirBodies:

@@ -1,17 +1,23 @@
 """What crosses roots where something goes wrong in between: both stores that keep rows in SQLite."""
 
+import asyncio
 import fcntl
 import os
+import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from murder.api import MailboxStore, NewMessage
 from murder.errors import Code, Refusal
 from murder.kit.mailbox import RowMailbox
+from murder.kit.transfer import Leaving, Transfers
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from plugins.store_maildir.mailbox import MaildirTransfers
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_spool.store import SpoolStore
 from tests.faults.storing import make
@@ -100,3 +106,98 @@ async def test_a_folder_taken_for_a_dead_process_s_while_it_is_made_is_made_agai
     await filled(store)
     await store.stop()
     assert removed
+
+
+COMES_S = 0.3  # what nobody keeps out has come by then
+
+
+@pytest.mark.parametrize("kind", ["spool", "maildir"])
+async def test_what_comes_while_a_mailbox_is_renamed_to_another_root_is_there_or_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was removed with what had been carried over, and its sender had been told that it was kept."""
+    store = await started(kind, tmp_path)
+    await filled(store)
+    await store.delete(TARGET)
+    box, loop = await store.open(SOURCE, "bob"), asyncio.get_running_loop()
+    incoming = store.incoming()
+    await incoming.write(b"Subject: z\r\n\r\nz")
+    appending: list[asyncio.Task[Sequence[Uid]]] = []
+    has_come = threading.Event()
+    transfers = MaildirTransfers if kind == "maildir" else Transfers
+    bring = transfers.bring_body
+
+    def append() -> None:
+        appending.append(asyncio.create_task(box.append([NewMessage(incoming)])))
+        appending[0].add_done_callback(lambda _: has_come.set())
+
+    def bring_body(self: Transfers, db: sqlite3.Connection, *words: Any) -> int:
+        if not appending:
+            loop.call_soon_threadsafe(append)
+            has_come.wait(COMES_S)
+        return bring(self, db, *words)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(transfers, "bring_body", bring_body)
+        await store.rename(SOURCE, TARGET)
+    (outcome,) = await asyncio.gather(*appending, return_exceptions=True)
+    box.close()
+    kept = 2 if isinstance(outcome, Refusal) else 3
+    assert len(await uids(store, TARGET)) == kept
+    await incoming.close()
+    await store.stop()
+
+
+def stopped_half_way(leaving: Leaving, db: sqlite3.Connection, is_done: bool) -> None:
+    db.close()
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+async def added(store: MailboxStore, name: MailboxName) -> None:
+    """One message more."""
+    box, incoming = await store.open(name, "bob"), store.incoming()
+    await incoming.write(b"Subject: later\r\n\r\n")
+    await box.append([NewMessage(incoming)])
+    await incoming.close()
+    box.close()
+
+
+@pytest.mark.parametrize("starts", [False, True])
+async def test_what_comes_behind_a_rename_that_has_stopped_half_way_is_renamed_with_it(
+    starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the old name, which the list has until it is finished; other workers live."""
+    store = await started("spool", tmp_path)
+    await filled(store)
+    await store.delete(TARGET)
+    with monkeypatch.context() as broken:
+        broken.setattr(Leaving, "_end", stopped_half_way)
+        with pytest.raises(OSError, match="disk I/O error"):
+            await store.rename(SOURCE, TARGET)
+    await added(store, SOURCE)
+    if starts:
+        await crash(store, monkeypatch)
+        store = await started("spool", tmp_path)
+    assert await uids(store, SOURCE) == [1, 2, 3]
+    await store.rename(SOURCE, TARGET)
+    assert await uids(store, TARGET) == [1, 2, 3]
+    assert [stored.name for stored in await store.mailboxes()] == [TARGET]
+    await store.stop()
+
+
+async def test_what_was_renamed_back_is_not_removed_for_a_rename_that_had_stopped_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await started("spool", tmp_path)
+    await filled(store)
+    await store.delete(TARGET)
+    with monkeypatch.context() as broken:
+        broken.setattr(Leaving, "_end", stopped_half_way)
+        with pytest.raises(OSError, match="disk I/O error"):
+            await store.rename(SOURCE, TARGET)
+    await store.rename(SOURCE, TARGET)
+    await store.rename(TARGET, SOURCE)
+    await crash(store, monkeypatch)
+    store = await started("spool", tmp_path)
+    assert await uids(store, SOURCE) == [1, 2]
+    await store.stop()
