@@ -215,34 +215,55 @@ class Mover:
             except (UpstreamFailure, Refusal) as error:
                 problem = error
             except Exception as error:  # noqa: BLE001 - the end of a task
-                self._log.error("move.crashed", move=move.id, exc_info=error)
+                if not isinstance(disk_error(error, self.journal.folder), Refusal):
+                    self._log.error("move.crashed", move=move.id, exc_info=error)
                 problem = error
             tries += 1
-            kept = self.journal.find(Side.OUT, move.id)
-            if kept is None or kept.state is State.ABORTED:
-                return kept or move
-            move = kept
-            lasting = isinstance(problem, Refusal) and problem.code not in (
-                Code.IN_USE,
-                Code.UNAVAILABLE,
-            )
-            if self._is_nowhere(move, problem, tries):
-                problem = _NotBegun(Code.CANNOT, str(problem))
-            if isinstance(problem, _NotBegun):
-                return await self._give_up(move, problem)
-            if move.state in ABORTABLE and self.backend.mailboxes.find(move.root) is None:
-                # deleted, or renamed: nobody could resume it, and what has come is in the way of the new name
-                return await self._give_up(move, no_such_mailbox(move.root), owes_abort=True)
-            if move.state is not State.HANDING and (lasting or tries > RETRIES):
-                self._log.error("move.failed", move=move.id, problem=str(problem))
-                return await self.journal.save(
-                    move, state=State.FAILED, problem=str(problem), finished_at=time.time()
-                )
-            self._log.warning("move.interrupted", move=move.id, problem=str(problem))
-            move = await self.journal.save(move, problem=str(problem))
-            self._tell(move)
+            try:
+                move, is_over = await self._decide(move, problem, tries)
+            except OSError as error:  # a full disk, say: it is written down when that takes it
+                failure = disk_error(error, self.journal.folder)
+                self._log.warning("move.interrupted", move=move.id, problem=str(failure))
+            else:
+                if is_over:
+                    return move
+                self._tell(move)
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(2 * pause, RETRY_MAX_S)
+
+    async def _decide(self, move: Move, problem: Exception, tries: int) -> tuple[Move, bool]:
+        """What becomes of a move that could not go on, and whether that is its end; durable on return. Raises OSError."""
+        kept = self.journal.find(Side.OUT, move.id)
+        if kept is None or kept.state is State.ABORTED:
+            return kept or move, True
+        move = kept
+        lasting = isinstance(problem, Refusal) and problem.code not in (
+            Code.IN_USE,
+            Code.UNAVAILABLE,
+        )
+        if self._is_nowhere(move, problem, tries):
+            problem = _NotBegun(Code.CANNOT, str(problem))
+        if isinstance(problem, _NotBegun):
+            return await self._give_up(move, problem), True
+        if move.state in ABORTABLE and self._is_gone(move.root):
+            # deleted, or renamed: nobody could resume it, and what has come is in the way of the new name
+            return await self._give_up(move, no_such_mailbox(move.root), owes_abort=True), True
+        if move.state is not State.HANDING and (lasting or tries > RETRIES):
+            self._log.error("move.failed", move=move.id, problem=str(problem))
+            return await self.journal.save(
+                move, state=State.FAILED, problem=str(problem), finished_at=time.time()
+            ), True
+        self._log.warning("move.interrupted", move=move.id, problem=str(problem))
+        return await self.journal.save(move, problem=str(problem)), False
+
+    def _is_gone(self, root: MailboxName) -> bool:
+        """For certain: what this server has lost with a disk may be at the target only."""
+        mailboxes = self.backend.mailboxes
+        try:
+            mailboxes.check_has_not_left(root)
+        except Refusal:
+            return False
+        return mailboxes.find(root) is None
 
     def _is_nowhere(self, move: Move, problem: Exception, tries: int) -> bool:
         """Whether what this name leads to is no server of this murder, as far as can be told from here."""

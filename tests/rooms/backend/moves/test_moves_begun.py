@@ -1,6 +1,7 @@
 """A move that its target does not take, or whose target is nowhere, has never been: said at once, and in nobody's way."""
 
 import asyncio
+import errno
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from murder.model.name import MailboxName, inbox_of
 from murder.net.outgoing.connect import connect
 from murder.roles.backend.moves import mover
 from murder.roles.backend.moves.journal import Move, Side, State
+from murder.roles.mupdate.database.change import RemoveEntry
 from murder.wire.nodes.carry_words import Act
 from tests.kit.ports import free_port
 from tests.kit.sections import server_section
+from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import config_in, running_backend, spool_store
 
 
@@ -118,6 +121,28 @@ async def test_a_move_of_what_is_renamed_meanwhile_is_given_up(tmp_path: Path) -
         assert (move.state, move.owes_abort) == (State.ABORTED, True)
 
 
+async def test_a_move_of_what_was_lost_with_a_disk_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come to its target may be all that there is."""
+    monkeypatch.setattr(mover, "RETRY_MIN_S", 0.0)
+    monkeypatch.setattr(mover, "RETRIES", 1)
+    ana = inbox_of("ana")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+
+        async def open_peer(server: str) -> Any:
+            if one.backend.mailboxes.find(ana) is not None:
+                await one.backend.announcer.commit([RemoveEntry(ana)])
+            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+
+        monkeypatch.setattr(one.backend.mailboxes, "_is_whole", lambda: False)
+        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        with pytest.raises(Refusal):
+            await one.mover.move(ana, "be2.test", "", "admin", lambda _: None)
+        (move,) = one.mover.journal.moves()
+        assert (move.state, move.owes_abort) == (State.FAILED, False)
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_who_waits_for_a_move_that_is_given_up_hears_so(
     tmp_path: Path, is_late: bool
@@ -181,3 +206,36 @@ async def test_so_is_that_of_one_where_nothing_listens() -> None:
         )
     assert failed.value.kind is UpstreamKind.CONNECT
     assert str(failed.value).startswith(f"localhost: port {port}: ")
+
+
+@pytest.mark.parametrize("state", [State.COPYING, State.HANDING])
+async def test_a_move_goes_on_when_a_full_disk_takes_again_what_became_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    """Nobody was at it any more, though its process lived: handed over, its mailboxes were nowhere until the next start."""
+    monkeypatch.setattr(mover, "RETRY_MIN_S", 0.0)
+    ana, full = inbox_of("ana"), OSError(errno.ENOSPC, "No space left on device")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        journal, tries = one.mover.journal, 0
+        save, troubles = journal.save, [full, full]
+
+        async def fails(move: Move, **words: Any) -> Move:
+            if troubles and words.get("problem"):
+                raise troubles.pop()
+            return await save(move, **words)
+
+        async def open_peer(server: str) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries > 3:
+                return Refusing([])
+            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+
+        monkeypatch.setattr(journal, "save", fails)
+        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        move = Move("b7", Side.OUT, ana, "be2.test", state=state, names=(ana,))
+        await save(move)
+        driven = one.mover._run(move)
+        await until_soon(lambda: tries > 3 or driven.done())
+        assert tries > 3
+        driven.cancel()
