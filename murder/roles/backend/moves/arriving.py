@@ -9,6 +9,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -123,6 +124,7 @@ class Arriving:
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
         # likewise, of what had left for another server, and may come back under another name
         self._left: dict[str, MailboxName] = {}
+        self._elsewhere: dict[str, tuple[MailboxName, str]] = {}  # likewise, and by which move
         self._taken: list[Taken] = []  # the batches that are not closed yet
         self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
 
@@ -233,6 +235,7 @@ class Arriving:
         for name in sorted(left_behind(self._journal, root)):
             if (mailbox_id := await id_of(self._backend, name)) is not None:
                 self._left[mailbox_id] = name
+        await self._note_elsewhere()
         return Done()
 
     async def _hold(self, request: Hold) -> Answer:
@@ -262,18 +265,29 @@ class Arriving:
                 text = f"{display(name)} has come by the move {other.id}, which has not ended"
                 raise Refusal(Code.IN_USE, text)
 
+    async def _note_elsewhere(self) -> None:
+        """Which mailboxes other moves have brought, under which names, that have not ended."""
+        self._elsewhere = {}
+        turn = Turn()
+        for other in self._journal.moves():
+            is_there = other.side is Side.IN and other.state in ARRIVING | {State.ENDING}
+            for name in other.names if is_there and other.id != self._now.id else ():
+                with suppress(Refusal):  # somebody else's that is damaged
+                    if (mailbox_id := await id_of(self._backend, name)) is not None:
+                        self._elsewhere[mailbox_id] = (name, other.id)
+                if turn.is_over:
+                    await turn.rest()
+
     async def _check_is_not_there(self, name: MailboxName, mailbox_id: str) -> None:
         """Raises Refusal where another move has brought this very mailbox, by a name that it had before, and has not ended:
         its source tells of that end soon."""
-        for other in self._journal.moves():
-            if other.side is not Side.IN or other.state not in ARRIVING | {State.ENDING}:
-                continue
-            for was in other.names if other.id != self._now.id else ():
-                if was != name and await id_of(self._backend, was) == mailbox_id:
-                    text = (
-                        f"It has come as {display(was)} by the move {other.id}, which has not ended"
-                    )
-                    raise Refusal(Code.IN_USE, text)
+        was, move_id = self._elsewhere.get(mailbox_id, (name, ""))
+        if was == name or await id_of(self._backend, was) != mailbox_id:
+            return
+        other = self._journal.find(Side.IN, move_id)
+        if other is not None and other.state in ARRIVING | {State.ENDING}:
+            text = f"It has come as {display(was)} by the move {other.id}, which has not ended"
+            raise Refusal(Code.IN_USE, text)
 
     async def _complete(self, name: MailboxName, portrait: Portrait) -> Answer:
         async with adding_to(self._journal, self._now):
@@ -451,9 +465,10 @@ class Arriving:
         move = self._journal.find(Side.IN, move_id)
         if move is None or move.server != self._server:
             raise Refusal(Code.NONEXISTENT, f"the move {move_id} is not known here")
+        if self._server == FROM_BACKUP:  # first: who goes on behind a crash only shows it
+            await self._backend.deliveries.forget_begun()
         await commit(self._backend, self._journal, move, self._step)
         if self._server == FROM_BACKUP:
-            await self._backend.deliveries.forget_begun()
             self._log.info("backup.restored", mailbox=display(move.root), source=self._came_from)
         return Done()
 

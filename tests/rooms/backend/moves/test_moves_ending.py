@@ -151,6 +151,26 @@ async def test_a_restore_goes_on_that_could_not_be_shown(
         assert state_of(one) is State.DONE and not is_locked(one)
 
 
+async def test_what_was_noted_of_deliveries_is_forgotten_before_a_restore_is_shown(
+    tmp_path: Path,
+) -> None:
+    """Whoever goes on with it behind a crash does no more than show it: what came here once would have been dropped."""
+    async with backend_in(tmp_path) as one:
+        arriving, deliveries = await arriving_at(one, FROM_BACKUP), one.backend.deliveries
+        await prepared(arriving)
+        await deliveries.begin(b"key", {"": 1})
+        begun_when: list[str] = []
+
+        def step(name: str) -> None:
+            if name == "shown":
+                rows = deliveries._db.execute("SELECT count(*) FROM begun").fetchone()
+                begun_when.append(f"{name}: {rows[0]}")
+
+        arriving._step = step
+        await arriving._commit("b1")
+        assert begun_when == ["shown: 0"]
+
+
 async def test_a_restore_that_is_shown_and_could_not_say_so_ends_by_itself(tmp_path: Path) -> None:
     """Whoever asks for it once more hears that it is there."""
     async with backend_in(tmp_path) as one:

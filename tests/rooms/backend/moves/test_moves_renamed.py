@@ -355,3 +355,27 @@ async def test_what_has_come_under_an_earlier_name_by_another_move_goes_first(
         assert refused.value.code is Code.IN_USE and "b1" in refused.value.text
         await arriving._abort("b1")
         await other._hold(hold(B, "ida"))
+
+
+async def test_what_other_moves_have_brought_is_looked_at_once_for_all_that_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each mailbox all of those were opened, in one turn of the loop: a drain became slower with each user in it."""
+    others = [MailboxName(ROOT + b".%d" % number) for number in range(40)]
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        await one.mover.stop()
+        arriving = await begun(one)
+        for name in others:
+            await arriving._hold(hold(name, f"id of {name!r}"))
+        other = Arriving(one.backend, one.mover.journal, cast(FrameChannel, None), "be2.test")
+        await other._begin(Begin("b2", BELOW_A, ""))
+        store, opened = one.backend.store, list[MailboxName]()
+        open_it = store.open
+
+        async def counted(name: MailboxName, reader: str) -> Any:
+            opened.append(name)
+            return await open_it(name, reader)
+
+        monkeypatch.setattr(store, "open", counted)
+        await other._hold(hold(BELOW_A, "ida"))
+        assert not set(opened) & set(others)
