@@ -12,7 +12,7 @@ from typing import Final
 
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
-from murder.model.name import display
+from murder.model.name import MailboxName, display
 from murder.roles.backend.moves.ending import abort
 from murder.roles.backend.moves.journal import (
     ARRIVING,
@@ -24,6 +24,7 @@ from murder.roles.backend.moves.journal import (
     State,
 )
 from murder.roles.backend.moves.target import Target
+from murder.roles.backend.moves.to_cyrus import CyrusTarget
 from murder.roles.backend.shared import Backend
 from murder.wire.nodes.carry_words import Abort, Fate
 
@@ -123,7 +124,7 @@ class LooseEnds:
         try:
             for move in moves:
                 if move.side is Side.OUT:
-                    peer.names = move.names
+                    peer.names = await self._ours(move, peer)
                     await peer.do(Abort(move.id))
                     self._step("told")
                     await self._journal.save(move, owes_abort=False)
@@ -132,6 +133,16 @@ class LooseEnds:
                     self._asked_at[move.id] = time.time()
         finally:
             peer.close()
+
+    async def _ours(self, move: Move, peer: Target) -> Sequence[MailboxName]:
+        """Its names, but for those that are other mailboxes there since: a Cyrus removes what is called so. Raises Refusal,
+        UpstreamFailure."""
+        master = self._backend.master
+        if not isinstance(peer, CyrusTarget) or master is None:
+            return move.names
+        entries = [await master.find(name) for name in move.names]
+        theirs = {entry.name for entry in entries if entry and entry.server == move.server}
+        return [name for name in move.names if name not in theirs]
 
     async def _ask(self, peer: Target, move: Move) -> None:
         """End it here if its source says so, or has the mailboxes and knows of no such move."""

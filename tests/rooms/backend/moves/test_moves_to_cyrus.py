@@ -1,14 +1,19 @@
 """What a Cyrus backend is told of a mailbox that moves there."""
 
 from datetime import UTC, datetime
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.entry import EntryState, MailboxEntry
 from murder.model.message import Message, ModSeq, Uid, UidValidity
-from murder.model.name import inbox_of
+from murder.model.name import MailboxName, inbox_of
 from murder.net.octets import OctetChannel
+from murder.roles.backend.moves.journal import Move, Side, State
+from murder.roles.backend.moves.loose import LooseEnds
 from murder.roles.backend.moves.to_cyrus import CyrusTarget
 from murder.wire.nodes.carry_words import Complete, Hold, Rows
+from tests.rooms.backend.server import running_backend, spool_store
 
 ROOT = inbox_of("zoe")
 
@@ -43,3 +48,29 @@ async def test_records_are_told_in_the_order_of_uids() -> None:
     await target.do(Complete(ROOT, portrait))
     told = wire.said[-1]
     assert 0 < told.index(b"UID 10 ") < told.index(b"UID 50 ")
+
+
+async def test_what_is_made_anew_at_a_cyrus_is_not_removed_with_a_move_that_was_given_up(
+    tmp_path: Path,
+) -> None:
+    """It was deleted where it came from, which is why that was given up; and a Cyrus removes what is called so."""
+    box, wire = MailboxName(ROOT + b".box"), Taking()
+
+    async def open_target(server: str) -> CyrusTarget:
+        return CyrusTarget(cast(OctetChannel, wire), server, lambda: None)
+
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        await one.mover.stop()
+
+        class Master:
+            async def find(self, name: MailboxName) -> MailboxEntry | None:
+                entry = MailboxEntry(name, EntryState.ACTIVE, b"cyrus.test!default", b"")
+                return entry if name == ROOT else None
+
+        one.backend.master = cast(Any, Master())
+        move = Move("b1", Side.OUT, ROOT, "cyrus.test", state=State.ABORTED, names=(ROOT, box))
+        await LooseEnds(one.backend, one.mover.journal, open_target).settle("cyrus.test", [move])
+        one.backend.master = None
+    assert [line for line in wire.said if b"UNMAILBOX" in line] == [
+        b"M1 SYNCAPPLY LOCAL_UNMAILBOX " + bytes(box) + b"\r\n"
+    ]
