@@ -123,7 +123,7 @@ async def test_what_comes_while_a_mailbox_is_renamed_to_another_root_is_there_or
     incoming = store.incoming()
     await incoming.write(b"Subject: z\r\n\r\nz")
     appending: list[asyncio.Task[Sequence[Uid]]] = []
-    has_come = threading.Event()
+    has_begun, has_come = threading.Event(), threading.Event()
     transfers = MaildirTransfers if kind == "maildir" else Transfers
     bring = transfers.bring_body
 
@@ -132,7 +132,8 @@ async def test_what_comes_while_a_mailbox_is_renamed_to_another_root_is_there_or
         appending[0].add_done_callback(lambda _: has_come.set())
 
     def bring_body(self: Transfers, db: sqlite3.Connection, *words: Any) -> int:
-        if not appending:
+        if not has_begun.is_set():
+            has_begun.set()
             loop.call_soon_threadsafe(append)
             has_come.wait(COMES_S)
         return bring(self, db, *words)
