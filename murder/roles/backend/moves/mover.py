@@ -297,6 +297,9 @@ class Mover:
             raise _NotBegun(Code.CANNOT, str(failure)) from failure
 
     async def _once(self, move: Move) -> Move:
+        if move.state is State.STOPPED:  # by a crash: people work on, also while the target is away
+            await thaw(self.backend, move)
+            move = await self.journal.save(move, state=State.COPYING)
         peer = await self._open_for(move)
         move = replace(move, problem="")  # what it waited for is there
         peer.names = move.names

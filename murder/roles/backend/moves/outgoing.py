@@ -153,11 +153,10 @@ class Outgoing:
         return [root, *mailboxes.rows_below(self.move.root)]
 
     async def run(self) -> None:
-        """From where it is to its end. Raises Refusal, UpstreamFailure; then again later."""
+        """From where it is, which is COPYING or HANDING, to its end. Raises Refusal, UpstreamFailure; then again later."""
         if self.move.state is State.HANDING:
             await self.hand_over()
             return await self.finished()
-        await self.thaw()
         await self.copy()
         await self.stop_and_hand_over()
 
@@ -422,11 +421,6 @@ class Outgoing:
             octets=move.octets,
             stop_ms=round(1000 * move.stop_s, 1),
         )
-
-    async def thaw(self) -> None:
-        """Undo a stop that a crash left."""
-        if self.move.state is State.STOPPED:
-            await self.release()
 
     async def release(self) -> None:
         """Back to COPYING: people work again. Not from HANDING on."""

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from murder.api import CarriesMailboxes
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName, inbox_of
 from murder.net.outgoing.connect import connect
 from murder.roles.backend.moves import mover
-from murder.roles.backend.moves.journal import Move, Side, State
+from murder.roles.backend.moves.journal import Move, Side, State, intent_of
+from murder.roles.backend.moves.outgoing import freeze
 from murder.roles.mupdate.database.change import RemoveEntry
 from murder.wire.nodes.carry_words import Act
 from tests.kit.ports import free_port
@@ -239,3 +241,28 @@ async def test_a_move_goes_on_when_a_full_disk_takes_again_what_became_of_it(
         await until_soon(lambda: tries > 3 or driven.done())
         assert tries > 3
         driven.cancel()
+
+
+async def test_people_work_in_what_a_crash_had_stopped_while_its_target_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could write there until the target was back, or an operator gave the move up."""
+    monkeypatch.setattr(mover, "RETRY_MIN_S", 0.0)
+    monkeypatch.setattr(mover, "RETRIES", 1)
+    ana = inbox_of("ana")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        backend = one.backend
+        assert isinstance(backend.store, CarriesMailboxes)
+
+        async def open_peer(server: str) -> Any:
+            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+
+        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        move = Move("b9", Side.OUT, ana, "be2.test", state=State.STOPPED, names=(ana,))
+        await one.mover.journal.save(move)
+        await backend.announcer.hold(intent_of(move))
+        await freeze(backend, [ana], True)
+        ended = await one.mover._run(move)
+        assert ended.state is State.FAILED
+        assert not await backend.store.is_frozen(ana)
+        assert not backend.announcer.is_held(intent_of(move))
