@@ -51,8 +51,10 @@ MOST_LOOKS: Final = (
 )
 MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
 # What comes in turn after turn, as a long announcement does, is one commit: a commit waits for more of it while there are
-# fewer than so many, a hundredth of a second of taking them in. Few do not wait (`INLINE_PROPOSALS`)
+# fewer than so many, a hundredth of a second of taking them in. Few do not wait (`INLINE_PROPOSALS`), and nobody longer than
+# some turns: of a loop that is busy each may last, and bring one proposal
 MANY_TOGETHER: Final = 1000
+MOST_LOOKS_AT_MANY: Final = 16
 INLINE_COST: Final = 512  # as INLINE_PROPOSALS: two milliseconds of work
 # more are written once, into LMDB: twice costs more than one flush in place of two saves
 MANY_PROPOSALS: Final = 256
@@ -237,7 +239,10 @@ class Ledger:
         comes in each turn."""
         self._timer = None
         is_missed = len(self._queue) < self._callers and self._looks < MOST_LOOKS
-        if is_missed or (INLINE_PROPOSALS < self.waiting < MANY_TOGETHER and self._has_grown()):
+        is_many = self._looks < MOST_LOOKS_AT_MANY and (
+            INLINE_PROPOSALS < self.waiting < MANY_TOGETHER
+        )
+        if is_missed or (is_many and self._has_grown()):
             self._looks += 1
             asyncio.get_running_loop().call_soon(self._start)
             return

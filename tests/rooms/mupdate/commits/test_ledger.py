@@ -1,6 +1,7 @@
 """Group commit: outcomes in order, each caller their own, everything durable first."""
 
 import asyncio
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -14,12 +15,19 @@ from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
 from murder.roles.mupdate.commits.bounds import Bounds
-from murder.roles.mupdate.commits.ledger import INLINE_COST, MANY_PROPOSALS, Ledger, carry_out
+from murder.roles.mupdate.commits.ledger import (
+    INLINE_COST,
+    INLINE_PROPOSALS,
+    MANY_PROPOSALS,
+    Ledger,
+    carry_out,
+)
 from murder.roles.mupdate.commits.proposal import Activate, Peer
 from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST
 from murder.roles.mupdate.database.change import PutEntry, RemoveEntry
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
 from murder.roles.mupdate.database.transaction import ListTransaction
+from tests.kit.waiting import until_soon
 
 
 def entry(name: str) -> MailboxEntry:
@@ -296,6 +304,31 @@ async def test_what_comes_in_turn_after_turn_is_one_commit(tmp_path: Path) -> No
     come(0, 3, 2000)  # who has so much waits for nobody
     await done
     assert len(heard) > 1 and len(heard[0].changes) <= 2000
+    await ledger.close()
+    mailboxes.close()
+
+
+async def test_what_drips_in_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Where each turn of the loop takes long, and brings a little: who is waiting waits for few of them."""
+    mailboxes = MailboxList.open(tmp_path)
+    heard: list[Committed] = []
+    ledger = Ledger(mailboxes, heard.append, inline=True)
+    loop = asyncio.get_running_loop()
+    numbers = itertools.count()
+    turns = 0
+
+    def come(count: int) -> None:
+        nonlocal turns
+        turns += 1
+        names = [entry(f"a{next(numbers)}") for _ in range(count)]
+        works = [partial(ListTransaction.put, entry=name) for name in names]
+        ledger.propose(works, lambda _: None)
+        if not ledger._committing and turns < 2000:
+            loop.call_soon(come, 1)
+
+    come(INLINE_PROPOSALS + 1)
+    await until_soon(lambda: bool(heard))
+    assert turns <= 20
     await ledger.close()
     mailboxes.close()
 
