@@ -525,8 +525,16 @@ class LmtpDialogue(LineDialogue):
             self.send(answer)
             number += 1
             if not number % ANSWERED_AT_ONCE:
-                await self.flush()
+                await self._let_others_go_on()
         self.understood()
+
+    async def _let_others_go_on(self) -> None:
+        """As `flush`; where the client has gone the others are heard all the same, for each is in the mail log."""
+        if self.connection.is_lost:
+            await self.rest()
+            return
+        with contextlib.suppress(ConnectionResetError):
+            await self.flush()
 
     def _reset(self) -> None:
         if self.delivery is not None:

@@ -14,9 +14,11 @@ from murder.log import set_up
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import inbox_of
 from murder.net import dialogue
+from murder.roles.frontend.lmtp import FrontendLmtp
 from murder.roles.mupdate.database.change import PutEntry
 from tests.kit.peer import Peer
 from tests.kit.steps import Calls
+from tests.kit.waiting import until_soon
 from tests.rooms.frontend.server import Parts, Running, Speak, running_frontend
 
 USERS = {"ana": "be1", "bob": "be2", "cid": "be1", "eve": "be3"}
@@ -378,3 +380,23 @@ async def test_hundreds_of_recipients_are_answered_some_at_a_time(
         assert all(line.startswith(b"250") for line in said)
     assert 0 < to_recipients.longest <= 16
     assert 0 < of_the_text.longest <= 16
+
+
+async def test_what_backends_said_is_noted_though_the_client_has_gone(tmp_path: Path) -> None:
+    """It gave up waiting, and will come again: the message is there, for each of them."""
+    first = Backend(END=b"wait")
+    count = 40
+    async with with_backends(tmp_path, first) as (running, client):
+        client.send(b"".join(b"RCPT TO:<ana+%d@x>\r\n" % n for n in range(count)))
+        assert all([(await client.line()).startswith(b"250") for _ in range(count)])
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
+        client.send(TEXT + b".\r\n")
+        await until_soon(lambda: first.texts)
+        assert running.role.frontend is not None
+        (session,) = running.role.frontend.sessions
+        assert isinstance(session, FrontendLmtp)
+        session.connection.abort()  # as where it resets the connection
+        await until_soon(lambda: session.connection.is_lost)
+        first.released.set()
+        await until_soon(lambda: not session.is_busy)
+        assert session.service.figures.numbers["messages"] == {("relayed",): count}
