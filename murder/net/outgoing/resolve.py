@@ -58,13 +58,18 @@ class _Threads:
         self._count = self._busy = 0
 
     def begin(self, work: Callable[[], None]) -> None:
+        """Raises RuntimeError where none is there and none can be had now."""
         with self._lock:
+            is_short = self._count < min(self._busy + 1, AT_ONCE)
+            if is_short:
+                try:
+                    threading.Thread(target=self._run, name="resolve", daemon=True).start()
+                    self._count += 1
+                except RuntimeError:
+                    if not self._count:
+                        raise
             self._busy += 1
-            is_short = self._count < min(self._busy, AT_ONCE)
-            self._count += is_short
         self._work.put(work)
-        if is_short:
-            threading.Thread(target=self._run, name="resolve", daemon=True).start()
 
     def _run(self) -> None:
         while True:
@@ -106,7 +111,11 @@ class Resolver:
         name.waiting.append(future)
         if not name.is_asked:
             name.is_asked = True
-            _threads.begin(lambda: self._ask(host))
+            try:
+                _threads.begin(lambda: self._ask(host))
+            except RuntimeError as error:
+                trouble = socket.gaierror(socket.EAI_AGAIN, str(error))
+                self._loop.call_soon(self._answered, host, trouble)
             name.impatient = self._loop.call_later(PATIENCE_S, self._wait_no_more, host, name)
         elif name.impatient is None:
             self._be_content(host, name)

@@ -139,3 +139,29 @@ async def test_of_names_so_many_are_remembered(zone: Zone, monkeypatch: pytest.M
     for number in range(6):
         assert await resolver.addresses(f"n{number}.test") == ("127.0.0.1",)
     assert list(resolver._names) == ["n3.test", "n4.test", "n5.test"]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_where_no_thread_can_be_had_the_next_try_asks_again(
+    is_known: bool, zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host may have its most for a moment."""
+
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    server, port = await listening()
+    if is_known:
+        await connected("well.test", port)
+    monkeypatch.setattr(resolve, "_threads", resolve._Threads())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        for _ in range(2):
+            if is_known:
+                assert await connected("well.test", port) == "127.0.0.1"
+                continue
+            with pytest.raises(UpstreamFailure, match="can't start new thread"):
+                await connected("well.test", port)
+    assert await connected("well.test", port) == "127.0.0.1"
+    assert len(zone.asked) == 1 + is_known
+    server.close()
