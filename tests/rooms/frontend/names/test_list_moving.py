@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from murder.model.name import MailboxName, inbox_of
+from murder.model.name import MailboxName, collation_key, inbox_of
 from murder.net.outgoing.relay import ImapUpstream
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.mailboxes import list as murder_list
 from murder.roles.frontend.imap.patience import Patience
+from murder.roles.mupdate.database import visibility
 from murder.roles.mupdate.remote.client import MasterClient
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
@@ -154,7 +157,7 @@ async def test_nor_is_what_follows_it_left_out(
             await master.deactivate(name, row.raw_location)
             await until_soon(lambda: not (now := mailboxes.find(name)) or not now.is_active)
 
-        async def look_and_go(self: Any) -> tuple[list[MailboxName], set[str]]:
+        async def look_and_go(self: Any) -> tuple[list[MailboxName], bool, set[str]]:
             seen = await look(self)
             row = mailboxes.find(INBOX)
             if row is not None and row.is_active:
@@ -168,6 +171,55 @@ async def test_nor_is_what_follows_it_left_out(
         assert told == [b"INBOX", b"INBOX/box"]
         await master.close()
         await peer.close()
+
+
+async def test_nor_is_what_begins_to_move_while_the_first_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told beside them may be asked of backends for long."""
+    monkeypatch.setattr("murder.serve.list.ROWS", 1)
+    send = murder_list._Answer.send
+    async with running_cluster(tmp_path) as cluster, asyncio.timeout(30):
+        mailboxes = cluster.frontends[0].frontend.mailboxes
+        peer = await Peer.at(*cluster.address)
+        await peer.until(b"* OK")
+        await peer.ok("LOGIN ana secret")
+        for external in ("aside", "box", "other"):
+            await peer.ok(f"CREATE INBOX/{external}")
+        row = mailboxes.find(BOX)
+        assert row is not None
+        raw_location = row.raw_location
+        master = MasterClient(cluster.master.target)
+
+        async def send_and_go(self: Any) -> None:
+            await send(self)
+            if (now := mailboxes.find(BOX)) is not None and now.is_active:
+                await master.deactivate(BOX, raw_location)
+                await until_soon(lambda: not (row := mailboxes.find(BOX)) or not row.is_active)
+
+        monkeypatch.setattr(murder_list._Answer, "send", send_and_go)
+        for bound in ("FIRST_BATCH", "ROWS"):  # of what is read ahead, and would have it still
+            monkeypatch.setattr(visibility, bound, 1)
+        told = [line.split()[-1] for line in await peer.ok('LIST "" *') if b" LIST " in line]
+        assert told == [b"INBOX", b"INBOX/aside", b"INBOX/box", b"INBOX/other"]
+        await master.close()
+        await peer.close()
+
+
+NAMES = st.sets(
+    st.sampled_from([MailboxName(b"user.ana" + end) for end in (b"", b".a", b"-b", b".c")])
+)
+
+
+@given(NAMES, NAMES)
+def test_all_own_and_all_that_is_seen_are_told_once_in_order(
+    own: set[MailboxName], seen: set[MailboxName]
+) -> None:
+    others = {MailboxName(b"news"), MailboxName(b"user.ana.b"), MailboxName(b"user.bob")}
+    told = murder_list._with_all(
+        sorted(own, key=collation_key), sorted(seen | others, key=collation_key)
+    )
+    assert list(told) == sorted(own | seen | others, key=collation_key)
 
 
 async def nothing(_: object) -> set[str]:

@@ -5,9 +5,7 @@ and asks no backend; what the list cannot tell is asked of the backends concerne
 """
 
 import asyncio
-import heapq
-import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -89,7 +87,7 @@ class _Answer(ListAnswer):
         self._uses: dict[MailboxName, tuple[str, ...]] = {}
         self._own = inbox_of(dialogue.user.user)
         self._missing: dict[str, str] = {}
-        self._on_their_way: list[MailboxName] = []  # of the user's own, in collation order
+        self._own_names: list[MailboxName] = []  # that are to be told, in collation order
         asks_beside = request.returns & {Return.STATUS, Return.MYRIGHTS, Return.METADATA}
         self._beside = Beside(dialogue, request) if asks_beside else None
 
@@ -112,21 +110,22 @@ class _Answer(ListAnswer):
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-        if wants_uses:  # others may have begun to move while backends were asked
-            self._on_their_way, _ = await self._look_at_own()
+        if wants_uses:  # others may have begun to move meanwhile, or may while the first are told
+            own_names, _, _ = await self._look_at_own()
+            self._own_names = [name for name in own_names if name.startswith(self.query.prefixes)]
 
     async def _own_servers(self) -> set[str]:
         """Those of all below the user's INBOX. What is just being moved is waited for; what takes longer, as where a backend
         has died in the middle, is shown (`visible`): clients would drop what they know of it."""
         patience = Patience(self._dialogue)
         while True:
-            on_their_way, servers = await self._look_at_own()
-            if not on_their_way or not await patience.pause():
+            _, is_any_on_its_way, servers = await self._look_at_own()
+            if not is_any_on_its_way or not await patience.pause():
                 return servers
 
-    async def _look_at_own(self) -> tuple[list[MailboxName], set[str]]:
-        """All that is the user's, where some of it is on its way now: the others may go the next moment, as a move takes one
-        after the other. And the servers of what is below their INBOX."""
+    async def _look_at_own(self) -> tuple[list[MailboxName], bool, set[str]]:
+        """All that is the user's, whether some of it is on its way now (the others may go the next moment, as a move takes
+        one after the other), and the servers of what is below their INBOX."""
         mailboxes, servers = self._dialogue.frontend.mailboxes, set[str]()
         inbox = mailboxes.find(self._own)
         names = [self._own] if inbox is not None else []
@@ -137,7 +136,7 @@ class _Answer(ListAnswer):
             if is_listable(head.name) and not is_non_imap(head.name):
                 names.append(head.name)
                 is_any_on_its_way = is_any_on_its_way or not head.is_active
-        return names if is_any_on_its_way else [], servers
+        return names, is_any_on_its_way, servers
 
     async def _ask_home(self, wants_uses: bool) -> None:
         entry = self._dialogue.frontend.locator.known(self._own)
@@ -187,11 +186,7 @@ class _Answer(ListAnswer):
     def visible(self) -> Iterator[MailboxName]:
         dialogue = self._dialogue
         rows = shown_to(dialogue.frontend, dialogue.user, self.query.prefixes)
-        names = (row.name for row in rows)
-        if not self._on_their_way:
-            return names
-        both = heapq.merge(names, self._on_their_way, key=collation_key)
-        return (name for name, _ in itertools.groupby(both))  # one may have arrived meanwhile
+        return _with_all(self._own_names, (row.name for row in rows))
 
     def uses(self, name: MailboxName) -> tuple[str, ...]:
         return self._uses.get(name, ())
@@ -237,6 +232,25 @@ class _Answer(ListAnswer):
         dialogue.send(listing.lines((), following=b""))
         self.add(walk.end())
         await self.send()
+
+
+def _with_all(own: Sequence[MailboxName], seen: Iterable[MailboxName]) -> Iterator[MailboxName]:
+    """What is seen, and of one's own also what is not any more; both in collation order. Mostly all of that is seen."""
+    left = iter(own)
+    due = next(left, None)
+    for name in seen:
+        if name == due:
+            due = next(left, None)
+        elif due is not None:
+            key = collation_key(name)
+            while due is not None and collation_key(due) <= key:
+                if due != name:
+                    yield due
+                due = next(left, None)
+        yield name
+    if due is not None:
+        yield due
+        yield from left
 
 
 # --- what the backend of the user's INBOX knows
