@@ -105,6 +105,9 @@ class LmtpDialogue(LineDialogue):
         self.hops_left = MAX_HOPS
         self._named = 0  # recipients of this transaction, also those that are refused
         self._octets = 0
+        self._unanswered = (
+            0  # recipients of a whole message: what is said next they take for theirs
+        )
         self._messages = 0  # on this connection
         self._accepted: list[bytes] = []  # recipients' addresses
         self._head = HeadOf()
@@ -210,7 +213,8 @@ class LmtpDialogue(LineDialogue):
             case TimeoutError():
                 self.timed_out()
             case _:
-                self.send(self.reply_for(error))
+                count, self._unanswered = self._unanswered or 1, 0
+                self.send(self.reply_for(error) * count)
 
     def reply_for(self, error: BaseException) -> bytes:
         """The one place where an exception becomes an LMTP reply."""
@@ -520,12 +524,15 @@ class LmtpDialogue(LineDialogue):
             self.send(answer * self.recipients)
             return
         self.need_peer()
+        self._unanswered = self.recipients
         number = 0
         async for answer in delivery.finish():
+            self._unanswered -= 1
             self.send(answer)
             number += 1
             if not number % ANSWERED_AT_ONCE:
                 await self._let_others_go_on()
+        self._unanswered = 0  # a role may give all answers as one
         self.understood()
 
     async def _let_others_go_on(self) -> None:

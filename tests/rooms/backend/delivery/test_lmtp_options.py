@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from murder.roles.backend.delivery import arrival
 from murder.roles.backend.records.duplicates import Duplicates, key_of
 from tests.rooms.backend.delivery.test_lmtp_and_pop3 import dialogue, pop, ports
 from tests.rooms.backend.server import Running, config_in, running_backend, spool_store
@@ -278,4 +279,26 @@ def test_utf8_is_for_before_the_login_and_changes_no_octet(tmp_path: Path) -> No
         assert "Grüße".encode() in utf8
         assert plain.partition(b"octets")[2].partition(b"-ERR")[0] in utf8
 
+    against(tmp_path, client)
+
+
+@pytest.mark.parametrize("trouble", ["fails", "is given up"])
+def test_whatever_goes_wrong_each_recipient_has_an_answer(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is said to the next command would be taken for an acknowledgement."""
+
+    async def told(_: object) -> int:
+        future = asyncio.get_running_loop().create_future()
+        if trouble == "fails":
+            raise OSError("the disk")
+        future.cancel()
+        return int(await future)
+
+    def client(ports: Ports) -> None:
+        said = ports.deliver("ana", "bob", "ana+x")
+        assert [line[:3] for line in said[-3:]] == ["451"] * 3, said
+        assert ports.count("ana") == ports.count("bob") == 0
+
+    monkeypatch.setattr(arrival, "size_told", told)
     against(tmp_path, client)
