@@ -64,7 +64,7 @@ async def test_waiting_for_replies_makes_no_timer_for_each(monkeypatch: pytest.M
     connection = SimpleNamespace(
         abort=lambda: aborted.append("it"), acknowledge_now=lambda: None, write=lambda _: None
     )
-    upstream = LineUpstream(cast(Any, SimpleNamespace(server="be.test")), 0.3)
+    upstream = LineUpstream(cast(Any, SimpleNamespace(server="be.test")), 60.0)
     upstream.connection = cast(Any, connection)
     timers: list[float] = []
     call_at = loop.call_at
@@ -79,6 +79,7 @@ async def test_waiting_for_replies_makes_no_timer_for_each(monkeypatch: pytest.M
         loop.call_soon(upstream.received, b"250 x\r\n")
         assert await upstream.replies() == [b"250 x"]
     assert len(timers) <= 1
+    upstream.timeout_s = 0.1
     with pytest.raises(UpstreamFailure) as caught:
         await upstream.replies()
     assert caught.value.kind is UpstreamKind.TIMEOUT and aborted == ["it"]
