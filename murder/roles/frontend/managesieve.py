@@ -109,7 +109,7 @@ class FrontendSieve(SieveDialogue):
                 try:
                     self._refer(login, entry)
                 except Refusal as refusal:
-                    self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+                    self.log_not_served(login, refusal)
                     raise
 
         def say(welcome: Welcome) -> None:

@@ -29,7 +29,7 @@ async def enter_as_pipe(
         return await become_pipe(dialogue, frontend, login, speech, say, as_user, utf8)
     except Refusal as refusal:
         if refusal.code is not Code.LIMIT:
-            dialogue.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            dialogue.log_not_served(login, refusal)
             raise
         return False
 

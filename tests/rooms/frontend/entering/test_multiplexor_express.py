@@ -312,13 +312,25 @@ async def test_the_policy_is_asked_before_a_pipe_is_made(
         assert (await peer.line()).startswith(b'NO (REFERRAL "sieve://be1.test")')
         await peer.close()
         assert not server.said
+        assert counted_as_failed(running) == {("imap", "LOGIN"): 1, ("sieve", "PLAIN"): 1}
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     failed = [
-        (line["protocol"], line["user"], line["problem"])
+        (line["protocol"], line["mechanism"], line["user"], line["problem"])
         for line in lines
         if line["event"] == "login.failed"
     ]
-    assert failed == [(kind, "ana", "REFERRAL") for kind in ("imap", "sieve")]
+    ways = [("imap", "LOGIN"), ("sieve", "PLAIN")]
+    assert failed == [(*way, "ana", "REFERRAL") for way in ways]
+
+
+def counted_as_failed(running: Running) -> dict[tuple[str, str], int]:
+    """Logins, by protocol and mechanism."""
+    times = running.role.figures.times["logins"]
+    return {
+        (protocol, way): sum(took.classes)
+        for (protocol, way, outcome), took in times.items()
+        if outcome == "failed"
+    }
 
 
 class Homeless(Remembering):
@@ -339,6 +351,11 @@ async def test_who_is_right_and_nowhere_is_in_the_log(
         assert (await peer.line()).startswith(b"+OK")
         assert await peer.line() == b"-ERR [SYS/PERM] You have no mailbox here"
         await peer.close()
+        assert counted_as_failed(running) == {("pop3", "USER"): 1}
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    failed = [(line["user"], line["problem"]) for line in lines if line["event"] == "login.failed"]
-    assert failed == [("ben", "NONEXISTENT")]
+    failed = [
+        (line["mechanism"], line["user"], line["problem"])
+        for line in lines
+        if line["event"] == "login.failed"
+    ]
+    assert failed == [("USER", "ben", "NONEXISTENT")]
