@@ -171,7 +171,18 @@ async def test_who_is_at_home_elsewhere_is_told_where_by_the_other_protocols_too
             assert said.startswith(b"-ERR [SYS/PERM] No such mailbox")
             assert (await at_lmtp(lmtp, b"ana")).startswith(b"250 ")
             assert (await at_lmtp(lmtp, b"eve")).startswith(b"550 5.1.1 ")
+            assert (await at_lmtp(lmtp, b"x" * 600)).startswith(
+                b"550 5.1.1 "
+            )  # no name of any list
             said = await at_lmtp(lmtp, b"bob")
             assert said.startswith(b"451 ") and b"be2.test" in said
+            other = MasterClient(cluster.master.target)
+            there = bytes(Location("be2.test", "default"))
+            await other.activate(b"shared.news", there, b"anyone\tp\t")
+            await other.reserve(b"user.dan", there)
+            await other.close()
+            said = await at_lmtp(lmtp, b"+shared/news")
+            assert said.startswith(b"451 ") and b"be2.test" in said
+            assert (await at_lmtp(lmtp, b"dan")).startswith(b"451 4.2.1 ")  # on their way
             await cluster.master.stop()
             assert (await at_lmtp(lmtp, b"eve")).startswith(b"451 ")

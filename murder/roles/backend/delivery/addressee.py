@@ -58,8 +58,8 @@ async def _check_is_nowhere(backend: Backend, candidates: Sequence[Candidate]) -
     if backend.referrals is None:
         return
     for candidate in candidates:
-        inbox = candidate.inbox
-        if inbox is not None and backend.mailboxes.find(inbox) is None:
-            if server := await backend.referrals.server_of_home(inbox):
+        home = candidate.inbox or candidate.folder
+        if home is not None and backend.mailboxes.find(home) is None:
+            if server := await backend.referrals.server_of_home(home):
                 text = f"The mailbox is on the server {server}: deliver it there, or to a frontend"
                 raise Refusal(Code.UNAVAILABLE, text)

@@ -7,11 +7,11 @@ server. Clients that come through a frontend get none of these: the frontend loo
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.identity import Login
-from murder.model.name import MailboxName, Namespace, inbox_of
+from murder.model.name import MAX_NAME_OCTETS, MailboxName, Namespace, display, inbox_of
 from murder.model.protocol import IMAP, SIEVE, ProtocolSpec
 from murder.model.rights import MANAGED, Missing, rights_in
 from murder.model.url import ImapUrl, UrlServer
@@ -87,12 +87,18 @@ class Referrals:
             return Refusal(Code.REFERRAL, text, f"sieve://{host}" + (f":{port}" if port else ""))
         return Refusal(Code.NONEXISTENT, text)
 
-    async def server_of_home(self, inbox: MailboxName) -> str:
-        """Where an INBOX lives that is not here; "" where it lives nowhere. Raises Refusal, UpstreamFailure."""
-        entry = await self._master.find(inbox)
-        if entry is None or not entry.is_active or entry.server == self._own_server:
+    async def server_of_home(self, name: MailboxName) -> str:
+        """Where an INBOX, or a shared mailbox, lives that is not here; "" where it lives nowhere. Raises Refusal,
+        UpstreamFailure also where it is on its way."""
+        if len(name) > MAX_NAME_OCTETS:  # no list has it
             return ""
-        return entry.server
+        entry = await self._master.find(name)
+        if entry is None:
+            return ""
+        if not entry.is_active:
+            text = f"{display(name)} is being created or moved"
+            raise UpstreamFailure(UpstreamKind.MOVING, entry.server, text)
+        return "" if entry.server == self._own_server else entry.server
 
     async def are_missing(
         self, names: Sequence[MailboxName], login: Login
