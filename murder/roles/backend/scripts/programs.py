@@ -8,9 +8,10 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
+from weakref import WeakValueDictionary
 
 from murder.auth.turnstile import Turnstile
 from murder.config.sieve import ProgramConfig
@@ -21,7 +22,8 @@ from murder.net.turns import aside
 from murder.roles.backend.imap.mail.made import Made
 
 AT_ONCE: Final = 4  # of one worker; others wait for their turn, one user after the other
-# messages whose scripts have begun with programs: each keeps what those have said, in files, while it waits for the next
+# messages whose scripts have begun with programs: each keeps what those have said, in files, while it waits for the next,
+# and may last for a minute; of one user no more than programs run at once
 SCRIPTS_AT_ONCE: Final = 16
 SAID_IN_MEMORY: Final = 32 * 1024  # octets of one
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -49,10 +51,14 @@ class Programs:
         self._programs = programs
         self._room = Turnstile(AT_ONCE)
         self._scripts = Turnstile(SCRIPTS_AT_ONCE)
+        self._of_users: WeakValueDictionary[str, Turnstile] = WeakValueDictionary()
 
-    def scripts_turn(self, user: str) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def scripts_turn(self, user: str) -> AsyncIterator[None]:
         """Around all that the scripts of one message have programs do, from the first on."""
-        return self._scripts.turn(user)
+        own = self._of_users.setdefault(user, Turnstile(AT_ONCE))
+        async with own.turn(user), self._scripts.turn(user):
+            yield
 
     def words(self, *, for_users: bool) -> frozenset[str]:
         """The extensions that there are programs for: in users' scripts, or in the site's."""

@@ -138,6 +138,25 @@ async def test_scripts_that_have_said_something_are_few_at_a_time(tmp_path: Path
     assert max(begun) <= SCRIPTS_AT_ONCE
 
 
+async def test_one_user_has_a_part_of_those_and_keeps_nobody_from_the_rest() -> None:
+    """Each may last a minute, and who waits for so long is told to try again."""
+    programs, end, begun = Programs({}), asyncio.Event(), list[str]()
+
+    async def deliver(user: str) -> None:
+        async with programs.scripts_turn(user):
+            begun.append(user)
+            await end.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2 * SCRIPTS_AT_ONCE):
+            group.create_task(deliver("eve"))
+        await until_soon(lambda: begun)
+        group.create_task(deliver("ana"))
+        await until_soon(lambda: "ana" in begun)
+        end.set()
+    assert begun.count("eve") == 2 * SCRIPTS_AT_ONCE and begun.index("ana") < SCRIPTS_AT_ONCE
+
+
 async def test_a_disk_that_takes_no_more_has_the_sender_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
