@@ -106,12 +106,12 @@ class Trail:
             ):
                 try:
                     written = os.write(self._file, line)
-                except OSError:
-                    written = 0
-                if written == len(line):
-                    self._size = size
-                    return
-                self._take_back(written)
+                    if written == len(line):
+                        self._size = size
+                        return
+                    self._take_back(written)
+                except OSError:  # the longer way says so
+                    pass
             self._try(self._append_in_turn if self._is_chained else self._append, text)
 
     def settle(self, within_s: float = SETTLE_S) -> bool:

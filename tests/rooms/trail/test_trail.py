@@ -98,6 +98,30 @@ def test_a_disk_that_takes_nothing_costs_the_lines_and_nothing_else(
     assert "".join(capfd.readouterr()).count("trail.not_written") == 1
 
 
+def test_a_full_disk_that_gives_nothing_back_stops_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A file system that copies what it writes (btrfs) cannot make a file shorter where it is full."""
+    write, trail = os.write, kept(tmp_path)
+
+    def full(file: int, octets: bytes) -> int:
+        return write(file, octets[:30] if octets.startswith(b'{"at"') else octets)
+
+    def shorter(file: int, octets: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for number in "01":
+        trail.write("x.y", {"id": number})
+    monkeypatch.setattr("os.write", full)
+    monkeypatch.setattr("os.ftruncate", shorter)
+    trail.write("x.y", {"id": "lost"})
+    monkeypatch.undo()
+    trail.write("x.y", {"id": "spoilt"})
+    trail.write("x.y", {"id": "2"})
+    assert found(tmp_path) == ["0", "1", "2"]
+    assert "".join(capfd.readouterr()).count("trail.not_written") == 1
+
+
 @pytest.mark.parametrize("taken", [0, 30])
 def test_what_a_full_disk_takes_of_a_line_spoils_no_other(
     taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
