@@ -6,6 +6,7 @@ minute, or takes longer to send one request, is let go. Where many send at once,
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from murder.net.turns import LATE_TURN_S, has_held, is_late, stand_in_line
 
 MAX_HEAD: Final = 16 * 1024
 MAX_LINES: Final = 200  # of a head: each costs as much as a whole short one
+HEAD_END: Final = re.compile(rb"\n\r?\n")  # as h11 takes it
 MAX_BODY: Final = 64 * 1024
 MAX_CHUNKS: Final = 256  # of a body: each costs as much as a whole one, and browsers send none
 MAX_AHEAD: Final = MAX_HEAD + MAX_BODY  # sent while an answer is on its way
@@ -74,6 +76,7 @@ class HttpConnection:
         self._is_amid = False  # a request has begun to come
         self._is_in_line = False  # what has come is looked at in a later turn
         self._lines = 0  # of the head that comes
+        self._head_tail = b""  # its last octets: its end may come in two pieces
         self._has_head = False  # it is whole, and was not looked at yet
         self._log = logger(role="pages", cid=connection.cid, peer=connection.peer)
 
@@ -110,9 +113,11 @@ class HttpConnection:
     def _note_lines(self, octets: bytes) -> None:
         """Of the head that begins or goes on in these."""
         if self._request is None and not self._has_head:
-            end = octets.find(b"\n\r\n")
-            self._has_head = end >= 0
-            self._lines += octets.count(b"\n", 0, end if end >= 0 else len(octets))
+            known = len(self._head_tail)
+            held = self._head_tail + octets
+            end = HEAD_END.search(held)
+            self._has_head, self._head_tail = end is not None, held[-2:]
+            self._lines += held.count(b"\n", known, end.start() if end is not None else len(held))
 
     def _go_on(self) -> None:
         """Take what there is, up to a whole request; what is none ends the connection."""
@@ -150,7 +155,7 @@ class HttpConnection:
                 return
             if isinstance(event, h11.Request):
                 self._request = event
-                self._lines, self._has_head = 0, False
+                self._lines, self._head_tail, self._has_head = 0, b"", False
                 self._body.clear()
                 self._chunks = 0
             elif isinstance(event, h11.Data):

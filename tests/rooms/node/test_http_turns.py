@@ -89,6 +89,23 @@ async def test_a_head_of_thousands_of_lines_is_not_read(is_cut: bool) -> None:
     page.lost(None)
 
 
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n"])
+@pytest.mark.parametrize("cut", range(4))
+async def test_lines_of_a_body_do_not_count_wherever_its_head_is_cut(
+    end: bytes, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others have their turns nobody has looked at the head. h11 takes bare line ends, too."""
+    monkeypatch.setattr(http, "is_late", lambda loop: True)
+    asked = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000" + end + b"\n" * 1000
+    at = len(asked) - 1000 - cut
+    visitor, page = visited()
+    page.received(asked[:at])
+    page.received(asked[at:])
+    await until_soon(lambda: visitor.said)
+    assert visitor.said.endswith(b"here")
+    page.lost(None)
+
+
 async def test_lines_count_for_each_request_anew_and_those_of_bodies_do_not() -> None:
     visitor, page = visited()
     fields = b"A: b\r\n" * (MAX_LINES - 10)
