@@ -76,26 +76,43 @@ def write_lines(lines: Iterable[bytes]) -> None:
         write(held)
 
 
-_unwritten: Final[deque[int]] = deque(maxlen=1_000_000)  # how many lines each time
+class _Lost:
+    """What has not come there, and is still to be told of: lines, as many each time; and whether a part of the last has."""
+
+    __slots__ = ("is_cut", "lines")
+
+    def __init__(self) -> None:
+        self.lines: deque[int] = deque(maxlen=1_000_000)
+        self.is_cut = False
+
+
+_lost: Final = _Lost()
 
 
 def write(octets: bytes) -> None:
     """A line, or some."""
+    before = 0
+    if _lost.is_cut:  # else what comes is a part of that line
+        octets = b"\n" + octets
+        before = 1
     try:
         written = os.write(STDERR, octets)
     except OSError:
         written = 0  # the log's reader has gone, or stands still; mail goes on
     if written < len(octets):
-        _unwritten.append(octets.count(b"\n", written))
-    elif _unwritten:
+        _lost.lines.append(octets.count(b"\n", max(before, written)))
+        if written:
+            _lost.is_cut = octets[written - 1] != ord("\n")
+    elif _lost.lines:
+        _lost.is_cut = False
         _tell_lost()
 
 
 def _tell_lost() -> None:
     """A line has been written where others were not."""
-    lines = sum(_unwritten)
-    _unwritten.clear()
+    lines = sum(_lost.lines)
+    _lost.lines.clear()
     own_log = logger()
     own_log.warning("log.lost", lines=lines)
-    if _unwritten:  # there was room for that line and not for this
-        _unwritten.append(lines)
+    if _lost.lines:  # there was room for that line and not for this
+        _lost.lines.append(lines)

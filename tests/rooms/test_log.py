@@ -1,6 +1,7 @@
 """The log: every event is listed, no secret is shown, one event is one line."""
 
 import ast
+import errno
 import json
 import os
 import re
@@ -263,6 +264,27 @@ def test_what_could_not_be_told_of_is_told_with_what_comes(
     said = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [line.get("n") for line in said] == [2, 3, None]
     assert said[-1]["event"] == "log.lost" and said[-1]["lines"] == 3  # its own line, too
+
+
+def test_what_a_full_disk_takes_of_a_line_spoils_no_other(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write, room = os.write, iter([30, 0, 0])
+
+    def some(file: int, octets: bytes) -> int:
+        if taken := octets[: next(room, len(octets))]:
+            return write(file, taken)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    set_up("info", "json")
+    monkeypatch.setattr("os.write", some)
+    for number in range(5):
+        plain_log.info("x.y", {"n": number})
+    cut, *said = capfd.readouterr().err.splitlines()
+    assert len(cut) == 30
+    last = [json.loads(line) for line in said]
+    assert [line.get("n") for line in last] == [3, None, 4]
+    assert last[1]["event"] == "log.lost" and last[1]["lines"] == 3
 
 
 def _received(sock: socket.socket) -> bytes:
