@@ -289,5 +289,5 @@ def _told(
             yield f"{host.folder / CONFIG} was changed by hand and stays; murder.toml.new beside it has what is new."
     if is_new:
         who = site.admins[0] if site.admins else "USER"
-        yield f"Users: `murder auth add {who}` on one backend or frontend; copy its /var/lib/murder/users to the others."
+        yield f"Users: `murder auth add {who}` on one host; copy its /var/lib/murder/users to the others, the master too."
     yield f"Then: export MURDER_CONFIG={shlex.quote(str(operator.folder / CONFIG))}; murder ctl status"

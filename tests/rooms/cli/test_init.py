@@ -70,6 +70,7 @@ def test_each_host_has_what_it_needs_and_secrets_are_for_nobody_else(tmp_path: P
     ):  # `--as admin`, and the page, ask all
         node = tomli.loads((site / name / "murder.toml").read_text())
         assert next(part["admins"] for part in node.values() if "admins" in part) == ["admin"]
+    assert "users to the others, the master too." in done.stdout
 
 
 def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_where_etcd_has_certificates_three_lines_name_them(tmp_path: Path) -> No
 def test_one_machine_may_be_all_of_a_murder_and_others_join_it(tmp_path: Path) -> None:
     init(tmp_path, *with_hosts("n1=mupdate+unified", "n2=unified"))
     made = tomli.loads((tmp_path / "site" / "n1" / "murder.toml").read_text())
-    assert made["mupdate"] == {"listen": ["*:3905"]}
+    assert made["mupdate"] == {"listen": ["*:3905"], "admins": ["admin"]}
 
 
 @pytest.mark.parametrize(
