@@ -40,6 +40,8 @@ XCLIENT: Final = ("ADDR", "PORT", "HELO", "SESSION", "TTL")  # what we take of i
 SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
 # a transaction keeps something of each recipient that was named, also where nobody takes its mail
 NAMED_FACTOR: Final = 2
+# recipients whose replies wait for each other: who sends them without end, and reads nothing, is then waited for
+OWED_AT_ONCE: Final = 256
 ANSWERED_AT_ONCE: Final = (
     16  # recipients, each with a line in the mail log: then it is looked whether the turn is over
 )
@@ -115,7 +117,7 @@ class LmtpDialogue(LineDialogue):
         self._is_whole = False  # the message has come, all of it
         self.message_id = ""  # ours, as the log and the reply have it
         # replies to RCPT, which others are on their way behind, and for whom
-        self._owed: list[tuple[bytes, Awaitable[bytes]]] = []
+        self._owed: list[tuple[bytes, bytes | Awaitable[bytes]]] = []
         if self.may_deliver:
             self.now_known()
 
@@ -399,8 +401,8 @@ class LmtpDialogue(LineDialogue):
         if isinstance(answer, bytes) and not self._owed:
             self._say(path, answer)
             return
-        self._owed.append((path, _known(answer) if isinstance(answer, bytes) else answer))
-        if not self.session.has_line:
+        self._owed.append((path, answer))
+        if len(self._owed) >= OWED_AT_ONCE or not self.session.has_line:
             await self._settle()
 
     def _recipient_of(self, arguments: bytes) -> Envelope:
@@ -439,7 +441,7 @@ class LmtpDialogue(LineDialogue):
         """Send the replies to all recipients so far."""
         owed, self._owed = self._owed, []
         for number, (path, answer) in enumerate(owed, 1):
-            self._say(path, await answer)
+            self._say(path, answer if isinstance(answer, bytes) else await answer)
             if not number % ANSWERED_AT_ONCE:
                 await self.flush()
 
@@ -586,10 +588,6 @@ class _Answered(Exception):
 def shown_reply(reply: bytes) -> str:
     """As one line."""
     return clean(" / ".join(reply.decode("utf-8", "replace").splitlines()))
-
-
-async def _known(answer: bytes) -> bytes:
-    return answer
 
 
 def _unknown_parameter(names: Collection[bytes]) -> bytes:

@@ -16,6 +16,7 @@ from murder.model.name import inbox_of
 from murder.net import dialogue
 from murder.roles.frontend.lmtp import FrontendLmtp
 from murder.roles.mupdate.database.change import PutEntry
+from murder.serve.lmtp import OWED_AT_ONCE, LmtpDialogue
 from tests.kit.peer import Peer
 from tests.kit.steps import Calls
 from tests.kit.waiting import until_soon
@@ -400,3 +401,24 @@ async def test_what_backends_said_is_noted_though_the_client_has_gone(tmp_path: 
         first.released.set()
         await until_soon(lambda: not session.is_busy)
         assert session.service.figures.numbers["messages"] == {("relayed",): count}
+
+
+@pytest.mark.parametrize("count", [1000, 2000])
+async def test_replies_to_pipelined_recipients_are_not_collected_without_end(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come before the first of them is answered."""
+    owed: list[int] = []
+    real = LmtpDialogue._settle
+
+    async def settle(self: LmtpDialogue) -> None:
+        owed.append(len(self._owed))
+        await real(self)
+
+    monkeypatch.setattr(LmtpDialogue, "_settle", settle)
+    first = Backend()
+    async with with_backends(tmp_path, first, max_recipients=5) as (_, client):
+        client.send(b"RCPT TO:<ana@x>\r\n" * count)
+        said = [await client.line() for _ in range(count)]
+    assert [line[:3] for line in said] == [b"250"] * 5 + [b"452"] * (count - 5)
+    assert max(owed) <= OWED_AT_ONCE
