@@ -1,6 +1,7 @@
 """The plugin's settings, its hook, and the helpers."""
 
 import asyncio
+import logging
 import pkgutil
 import struct
 import sys
@@ -13,6 +14,7 @@ from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 
 SERVER: Final = "PAM"
+log = logging.getLogger("murder.plugins.auth_pam")
 IN_ITS_LOG: Final = "its modules say more in the log (auth.log)"
 MAX_OCTETS: Final = 512  # of a name or a password: more PAM does not take
 FORBIDDEN: Final = frozenset(' /%*"\\\0')
@@ -64,6 +66,7 @@ class Pam:
         self._source = source.decode("utf-8")
         self._idle: list[asyncio.subprocess.Process] = []
         self._loop: object = None
+        self._missing: set[str] = set()  # services without a file, that were told
 
     @property
     def checks_at_once(self) -> int:
@@ -90,6 +93,8 @@ class Pam:
         service = self._service(attempt)
         answer = await self._ask(service, octets, password, attempt.address)
         word, _, text = answer.partition(" ")
+        if word in ("WRONG", "UNKNOWN"):
+            await self._tell_missing(service)
         match word:
             case "OK":
                 return Identity(text.lower() if self._settings.lower_case else text)
@@ -125,6 +130,17 @@ class Pam:
         if answer.startswith("AWAY"):
             return [Fault(f"PAM, service {service}: {answer[5:]}", self._cure(service))]
         return []
+
+    async def _tell_missing(self, service: str) -> None:
+        """Once of each protocol: whoever comes by it hears that their password is wrong."""
+        file = self._file(service)
+        if service not in self._missing and not await asyncio.to_thread(file.exists):
+            self._missing.add(service)
+            log.warning(
+                "%s is missing, so PAM's `other` rules have decided, which mostly deny; write it, or set "
+                "plugins.auth_pam.service to one that there is",
+                file,
+            )
 
     def _file(self, service: str) -> Path:
         return (self._settings.folder or Path("/etc/pam.d")) / service

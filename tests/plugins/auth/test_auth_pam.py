@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,14 @@ async def test_rules_that_are_not_there_are_told(tmp_path: Path) -> None:
     (fault,) = await users.diagnose()
     assert "is missing" in fault.what
     assert "plugins.auth_pam.service" in fault.cure
+
+
+async def test_a_protocol_without_a_file_of_rules_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever comes by it hears that their password is wrong, and a look at the node looks at IMAP's."""
+    users = pam(tmp_path, other="auth required pam_deny.so\n")
+    by_pop3 = replace(HERE, protocol="pop3")
+    for _ in range(2):
+        assert await users.check(by_pop3, "anna", b"secret") is Denied.WRONG
+    assert caplog.text.count("is missing, so PAM's `other` rules") == 1 and "/pop is" in caplog.text
