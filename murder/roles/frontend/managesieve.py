@@ -158,7 +158,14 @@ class FrontendSieve(SieveDialogue):
             "AUTHENTICATE", entry, login.user, login.is_admin, False, self.connection.peer
         )
         if self.frontend.refers(question):
-            raise Refusal(Code.REFERRAL, "Your scripts are there", f"sieve://{entry.server}")
+            raise Refusal(Code.REFERRAL, "Your scripts are there", self._url(entry.server))
+
+    def _url(self, server: str) -> str:
+        """Where clients find its scripts (RFC 5804 §3)."""
+        config, key = self.frontend.whole_config, SIEVE.keys[0]
+        host, port = config.address_of(server), config.server(server).port(key)
+        authority = f"[{host}]" if ":" in host else host
+        return f"sieve://{authority}" + ("" if port == key.port else f":{port}")
 
     async def _open(self, server: str) -> LineUpstream:
         timeout_s = self.frontend.config.upstream_timeout_s

@@ -22,6 +22,7 @@ from murder.roles.frontend.multiplexor.express import Express
 from murder.roles.frontend.multiplexor.pipe import Pipe
 from murder.roles.mupdate.database.change import PutEntry
 from tests.kit.peer import Peer
+from tests.kit.sections import server_section
 from tests.kit.waiting import until_soon
 from tests.rooms.frontend.server import RIGHTS, Parts, Running, Speak, named, running_frontend
 from tests.rooms.frontend.test_calls import USER, Remembering
@@ -309,7 +310,7 @@ async def test_the_policy_is_asked_before_a_pipe_is_made(
         peer = await Peer.at("127.0.0.1", running.ports["sieve"])
         await peer.until(b"OK")
         peer.send(b'AUTHENTICATE "PLAIN" "AGFuYQBzZWNyZXQ="\r\n')
-        assert (await peer.line()).startswith(b'NO (REFERRAL "sieve://be1.test")')
+        assert (await peer.line()).startswith(b'NO (REFERRAL "sieve://127.0.0.1")')
         await peer.close()
         assert not server.said
         assert counted_as_failed(running) == {("imap", "LOGIN"): 1, ("sieve", "PLAIN"): 1}
@@ -331,6 +332,23 @@ def counted_as_failed(running: Running) -> dict[tuple[str, str], int]:
         for (protocol, way, outcome), took in times.items()
         if outcome == "failed"
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "url"),
+    [("", 4190, "be1.test"), ("mail.test", 2000, "mail.test:2000"), ("::1", 2000, "[::1]:2000")],
+)
+async def test_a_referral_says_where_a_server_has_its_scripts(
+    address: str, port: int, url: str, tmp_path: Path
+) -> None:
+    """RFC 5804 §3: as IMAP's does, with the port where it is another than everybody's."""
+    sections = {"be1.test": server_section(address=address, sieve=port)}
+    async with in_front_of(tmp_path, Server(), Referring(), sections=sections) as running:
+        peer = await Peer.at("127.0.0.1", running.ports["sieve"])
+        await peer.until(b"OK")
+        peer.send(b'AUTHENTICATE "PLAIN" "AGFuYQBzZWNyZXQ="\r\n')
+        assert (await peer.line()).startswith(b'NO (REFERRAL "sieve://%b")' % url.encode())
+        await peer.close()
 
 
 class Homeless(Remembering):
