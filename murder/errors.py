@@ -77,6 +77,16 @@ class Refusal(Exception):
         self.names = names
 
 
+class ScopeMissing(Refusal):
+    """A token is its user's, and is not for this: clients are told to get one with `scope`, where `openid_configuration`
+    says (RFC 7628 §3.2.2); "" for not known."""
+
+    def __init__(self, scope: str, openid_configuration: str) -> None:
+        super().__init__(Code.AUTHORIZATION_FAILED, f"The token has not the scope {scope}")
+        self.scope = scope
+        self.openid_configuration = openid_configuration
+
+
 NOT_YET_VALID, HAS_EXPIRED = 9, 10  # X509_V_ERR_CERT_..., as OpenSSL numbers them
 
 

@@ -29,7 +29,12 @@ from urllib.parse import urlsplit
 
 from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
 from murder.api.authorities import context_believing
-from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind, why_not_believed
+from murder.errors import (
+    ScopeMissing,
+    UpstreamFailure,
+    UpstreamKind,
+    why_not_believed,
+)
 from murder.kit.http import make_client, read_body
 
 if TYPE_CHECKING:
@@ -236,8 +241,7 @@ class OAuth:
                 "plugins.auth_oauth.required_scope",
                 *(_shown(" ".join(words)), wanted),
             )
-            text = f"The token has not the scope {wanted}"
-            raise Refusal(Code.AUTHORIZATION_FAILED, text)
+            raise ScopeMissing(wanted, self.openid_configuration)
         return identity
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:

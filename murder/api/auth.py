@@ -113,8 +113,8 @@ class ChecksTokens(Protocol):
         ...
 
     async def check_token(self, attempt: LoginAttempt, user: str, token: str) -> Identity | Denied:
-        """Whose token it is. `user` is who the client says it is, "" where it does not say. Raises Refusal and
-        UpstreamFailure as `ChecksAttempts.check`."""
+        """Whose token it is. `user` is who the client says it is, "" where it does not say. Raises Refusal (ScopeMissing for
+        a token that is for something else) and UpstreamFailure as `ChecksAttempts.check`."""
         ...
 
 
@@ -245,7 +245,8 @@ class ManagesGroups(Protocol):
         ...
 
     async def set_disabled(self, user: str, disabled: bool) -> None:
-        """Whether the user may not log in, durably; mail goes on arriving. Raises Refusal for a user that there is not."""
+        """Whether the user may not log in, durably; mail goes on arriving. With LocksOut also one whom another plugin knows.
+        Raises Refusal for a user that there is not."""
         ...
 
     async def disabled_users(self) -> Collection[str]:

@@ -7,7 +7,7 @@ from typing import Final
 from murder.api.auth import AuthBackend, LoginAttempt
 from murder.api.sasl import Exchange, Mechanism
 from murder.auth.chain import Chain
-from murder.errors import Code, Refusal
+from murder.errors import Code, Refusal, ScopeMissing
 from murder.model.identity import Identity
 from murder.model.sasl import Challenge, Claim, ProvenCredentials, Step, TokenClaim
 from murder.session.bearer import (
@@ -43,12 +43,12 @@ class TokenExchange:
 
     def __init__(self, name: str, chain: Chain, how: LoginAttempt) -> None:
         self._name, self._chain, self._how = name, chain, how
-        self._has_failed = False
+        self._failure: Refusal | None = None
 
     def step(self, response: bytes | None) -> Step:
         """See `api.sasl.Exchange`."""
-        if self._has_failed:
-            raise Refusal(Code.AUTHENTICATION_FAILED, "The token was refused")
+        if self._failure is not None:
+            raise self._failure
         if response is None:
             return Challenge(b"")
         claim = PARSERS[self._name](response)
@@ -61,9 +61,16 @@ class TokenExchange:
 
     async def _judge(self, claim: TokenClaim) -> Step:
         how = replace(self._how, mechanism=self._name)
-        identity = await self._chain.token_identity(how, claim.user, claim.token)
+        try:
+            identity = await self._chain.token_identity(how, claim.user, claim.token)
+        except ScopeMissing as missing:
+            self._failure = missing
+            where = missing.openid_configuration
+            return Challenge(
+                format_failure(self._name, missing.scope, where, is_scope_missing=True)
+            )
         if identity is None:
-            self._has_failed = True
+            self._failure = Refusal(Code.AUTHENTICATION_FAILED, "The token was refused")
             _, checker = self._chain.token_checkers[0]
             return Challenge(
                 format_failure(self._name, checker.scope, checker.openid_configuration)

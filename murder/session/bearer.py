@@ -68,9 +68,13 @@ def _visible(token: bytes) -> str:
     return token.decode("ascii")
 
 
-def format_failure(mechanism: str, scope: str, openid_configuration: str) -> bytes:
-    """What a client is told whose token is not taken: RFC 7628 §3.2.2, or as Google says it."""
-    said: dict[str, str] = {"status": "invalid_token" if mechanism == OAUTHBEARER else "401"}
+def format_failure(
+    mechanism: str, scope: str, openid_configuration: str, *, is_scope_missing: bool = False
+) -> bytes:
+    """What a client is told whose token is not taken: RFC 7628 §3.2.2, or as Google says it, with the number that HTTP has
+    for that (RFC 6750 §3.1)."""
+    word, number = ("insufficient_scope", "403") if is_scope_missing else ("invalid_token", "401")
+    said: dict[str, str] = {"status": word if mechanism == OAUTHBEARER else number}
     if mechanism == XOAUTH2:
         said["schemes"] = "bearer"
     if scope:

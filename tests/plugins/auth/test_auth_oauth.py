@@ -19,12 +19,18 @@ import jwt
 import pytest
 
 from murder.api import AuthBackend, Denied, Identity, LoginAttempt
-from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.auth.chain import Chain
+from murder.auth.exchange import run_sasl
+from murder.auth.gate import Gate, NotAdmitted
+from murder.auth.penalty import Penalties
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from plugins import auth_oauth
 from plugins.auth_oauth import OAuth, Settings
 from tests.conftest import cannot_run
 from tests.kit.threads import in_a_thread
+from tests.rooms.auth.test_gate import Peer as Stub
 from tests.rooms.frontend.server import Parts, running_frontend
+from tests.rooms.serve.test_ways_in import message
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 
@@ -286,6 +292,39 @@ async def test_a_scope_that_is_missing_is_told(caplog: pytest.LogCaptureFixture)
         with pytest.raises(Refusal, match="the scope mail"):
             await users.check_token(HERE, "", server.token(scope="openid"))
     assert "its scope is 'openid'" in caplog.text and "required_scope" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "missing", "wrong"),
+    [("OAUTHBEARER", "insufficient_scope", "invalid_token"), ("XOAUTH2", "403", "401")],
+)
+async def test_a_client_is_told_which_scope_is_missing(
+    mechanism: str, missing: str, wrong: str
+) -> None:
+    """Also where another plugin that takes tokens is before: it gets a new one from whom the token is."""
+    heard: list[dict[str, str]] = []
+
+    async def ask(challenge: bytes) -> bytes:
+        heard.append(json.loads(challenge))
+        return b"\x01"
+
+    with provider() as other, provider() as server:
+        first, users = checking(other), checking(server, required_scope="mail")
+        gate = Gate(Chain([("first", first), ("second", users)]), penalties=Penalties(0, 0))
+        for token, status, code in (
+            (server.token(scope="openid"), missing, Code.AUTHORIZATION_FAILED),
+            (server.token(exp=1), wrong, Code.AUTHENTICATION_FAILED),
+        ):
+            said = message(mechanism, token.encode())
+            with pytest.raises(NotAdmitted) as refused:
+                await run_sasl(gate, mechanism, said, ask, Stub(), "imap")  # type: ignore[arg-type]
+            assert refused.value.code is code
+            assert heard.pop()["status"] == status and not heard
+        with pytest.raises(NotAdmitted):
+            said = message(mechanism, server.token(scope="openid").encode())
+            await run_sasl(gate, mechanism, said, ask, Stub(), "imap")  # type: ignore[arg-type]
+        assert heard[0]["scope"] == "mail"
+        assert heard[0]["openid-configuration"] == users.openid_configuration != ""
 
 
 @pytest.mark.parametrize(

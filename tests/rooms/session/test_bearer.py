@@ -77,3 +77,10 @@ def test_a_failure_says_where_to_ask() -> None:
         "openid-configuration": url,
     }
     assert json.loads(format_failure(XOAUTH2, "", "")) == {"status": "401", "schemes": "bearer"}
+    for mechanism, status in ((OAUTHBEARER, "insufficient_scope"), (XOAUTH2, "403")):
+        said = json.loads(format_failure(mechanism, "mail", url, is_scope_missing=True))
+        assert (said["status"], said["scope"], said["openid-configuration"]) == (
+            status,
+            "mail",
+            url,
+        )
