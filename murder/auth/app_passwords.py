@@ -106,10 +106,8 @@ class AppPasswords:
                 self._by_user, self._said = by_user, {}
             self._stamp = stamp
 
-    def find(
-        self, attempt: LoginAttempt, user: str, password: bytes, *, is_trial: bool = False
-    ) -> AppPassword | None:
-        """The one that this is, if it counts now and for this protocol; notes its use, unless it is an operator's trial."""
+    def find(self, attempt: LoginAttempt, user: str, password: bytes) -> AppPassword | None:
+        """The one that this is, if it counts now and for this protocol."""
         self._refresh()
         known = self._by_user.get(user.lower())
         if not known or len(plain(password)) != LENGTH:
@@ -122,8 +120,6 @@ class AppPasswords:
             return None
         if matching.expires_at is not None and matching.expires_at <= self._clock():
             return None
-        if not is_trial:
-            self._note_use(matching)
         return matching
 
     def all(self, user: str = "") -> Sequence[AppPassword]:
@@ -131,6 +127,17 @@ class AppPasswords:
         self._refresh()
         names = [user.lower()] if user else sorted(self._by_user)
         return [password for name in names for password in self._by_user.get(name, ())]
+
+    def note_use(self, password: AppPassword) -> None:
+        """Somebody is in by it now."""
+        now = self._clock()
+        if now - self._said.get(password.id, 0.0) < SAID_AGAIN_S:
+            return
+        self._said[password.id] = now
+        with contextlib.suppress(OSError):  # that it cannot be noted keeps nobody out
+            self._used.mkdir(mode=0o700, exist_ok=True)
+            (self._used / password.id).touch(mode=FILE_MODE)
+            os.utime(self._used / password.id, (now, now))
 
     def used_at(self, password: AppPassword) -> float | None:
         """When it was used on this node last, to the minute."""
@@ -192,16 +199,6 @@ class AppPasswords:
         """All of it, for another node."""
         self._refresh()
         return "".join(format_line(password) + "\n" for password in self.all())
-
-    def _note_use(self, password: AppPassword) -> None:
-        now = self._clock()
-        if now - self._said.get(password.id, 0.0) < SAID_AGAIN_S:
-            return
-        self._said[password.id] = now
-        with contextlib.suppress(OSError):  # that it cannot be noted keeps nobody out
-            self._used.mkdir(mode=0o700, exist_ok=True)
-            (self._used / password.id).touch(mode=FILE_MODE)
-            os.utime(self._used / password.id, (now, now))
 
     def _stamp_of_file(self) -> tuple[int, int, int] | None:
         try:

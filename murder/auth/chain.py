@@ -191,7 +191,12 @@ class Chain:
         identity = await self.lookup(app.user)
         if identity is None:
             return None
-        return Decision(identity.until(app.expires_at), f"{APP} {app.name}")
+        return Decision(identity.until(app.expires_at), f"{APP} {app.name}", app)
+
+    def note_use(self, decision: Decision) -> None:
+        """They are in by it now."""
+        if self._apps is not None and decision.app is not None:
+            self._apps.note_use(decision.app)
 
     async def _take_time(self, attempt: LoginAttempt, password: bytes) -> None:
         """Nobody knows the user: that takes as long as a wrong password of who is known by a plugin that hashes."""
@@ -205,7 +210,7 @@ class Chain:
         """As `decide`, with what each plugin says on the way; nothing is remembered. Raises Refusal for who is locked out,
         too."""
         answers: list[Answer] = []
-        app = self._apps and self._apps.find(attempt, user, password, is_trial=True)
+        app = self._apps and self._apps.find(attempt, user, password)
         if app:
             decision = await self._by_app(app)
             name = f"{APP} {app.name}"
@@ -256,7 +261,11 @@ class Chain:
     async def verify(self, user: str, password: bytes) -> Identity | None:
         """See AuthBackend."""
         decision = await self.decide(LoginAttempt("", "", "", False), user, password)
-        return None if decision is None else decision.identity
+        if decision is None:
+            return None
+        if not self.is_locked_out(decision.identity.user):
+            self.note_use(decision)
+        return decision.identity
 
     async def lookup(self, user: str) -> Identity | None:
         """See AuthBackend."""

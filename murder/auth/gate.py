@@ -309,7 +309,10 @@ class Gate:
             await self.refuse_late(attempt, connection)
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
         attempt.right()
-        return await self._speak_for(decision.identity, credentials.authzid, credentials.password)
+        identity, authzid = decision.identity, credentials.authzid
+        login = await self._speak_for(identity, authzid, credentials.password)
+        self.auth.note_use(decision)
+        return login
 
     async def attempt(self, user: str, password: bytes | None, connection: Connection) -> Attempt:
         """When it is this attempt's turn; see `Penalties.begin`."""

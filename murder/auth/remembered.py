@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from murder.api.auth import LoginAttempt
+from murder.auth.app_passwords import AppPassword
 from murder.model.identity import Identity
 from murder.net.shared_counter import Counts, Row
 
@@ -28,10 +29,11 @@ Way = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who it is, and which plugin says so."""
+    """Who it is, and which plugin says so, or by which application password."""
 
     identity: Identity
     plugin: str
+    app: AppPassword | None = None
 
 
 @dataclass(frozen=True, slots=True)

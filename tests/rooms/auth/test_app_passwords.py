@@ -75,15 +75,15 @@ def test_when_one_was_used_is_known(tmp_path: Path) -> None:
     now = 1000.0
     apps = AppPasswords(tmp_path, clock=lambda: now)
     password = apps.add("ana", "phone").encode()
-    (one,) = apps.all("ana")
-    assert apps.used_at(one) is None
-    apps.find(HERE, "ana", password)
+    one = apps.find(HERE, "ana", password)
+    assert one is not None and apps.used_at(one) is None
+    apps.note_use(one)
     assert apps.used_at(one) == 1000.0
     now = 1030.0  # within a minute the disk is left alone
-    apps.find(HERE, "ana", password)
+    apps.note_use(one)
     assert apps.used_at(one) == 1000.0
     now = 1100.0
-    apps.find(HERE, "ana", password)
+    apps.note_use(one)
     assert apps.used_at(one) == 1100.0
 
 

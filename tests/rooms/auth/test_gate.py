@@ -402,6 +402,24 @@ async def test_who_is_disabled_is_kept_out_whoever_else_knows_them(tmp_path: Pat
     assert gate.admit_at_once("ana", b"other", peer, "imap", "LOGIN") is None
 
 
+async def test_a_password_of_a_program_is_used_by_who_gets_in_alone(tmp_path: Path) -> None:
+    """A stranger to all plugins, who is disabled, and who would be another do not."""
+    users = UserFile(tmp_path / "users", QUICK)
+    await users.set_passwords({"ana": b"ana", "ben": b"ben"})
+    await users.set_disabled("ben", True)
+    apps = AppPasswords(tmp_path)
+    passwords = {user: apps.add(user, "phone").encode() for user in ("ana", "ben", "nobody")}
+    gate = Gate(Chain([("file", users)], apps=apps), penalties=Penalties(sleep=no_sleep))
+    peer: Any = Peer()
+    for user, authzid in (("nobody", ""), ("ben", ""), ("ana", "ben")):
+        with pytest.raises(Refusal):
+            await gate.admit(PlainCredentials(user, authzid, passwords[user]), peer, "imap")
+    assert [apps.used_at(one) for one in apps.all()] == [None] * 3
+    await gate.admit(PlainCredentials("ana", "", passwords["ana"]), peer, "imap")
+    (of_ana,) = apps.all("ana")
+    assert apps.used_at(of_ana) is not None
+
+
 async def test_strangers_are_not_told_which_server_is_away(tmp_path: Path) -> None:
     class Away(NoDecoys):
         async def verify(self, user: str, password: bytes) -> Identity | None:

@@ -151,7 +151,9 @@ def test_application_passwords_from_the_command_line(
     assert json.loads(capsys.readouterr().out)[0]["user"] == "anna"
     file = str(other / "murder.toml")
     attempt = LoginAttempt("imap", "b", "127.0.0.1", is_tls=True)
-    assert AppPasswords(other / "data").find(attempt, "anna", password.encode()) is not None
+    used = AppPasswords(other / "data").find(attempt, "anna", password.encode())
+    assert used is not None
+    AppPasswords(other / "data").note_use(used)
     asked = ["auth", "app", "list", "--json", "-c"]
     run = f"{sys.executable} -m murder {' '.join(asked)} {file}"
     listed = [*asked, config, "--at", "fe2", "--via", via, "--run"]
