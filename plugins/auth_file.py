@@ -1,10 +1,11 @@
 """Authentication: users and hashed passwords in one text file.
 
 A line is `user:SCRYPT:SCRAM:group,group`; a `!` before SCRYPT says that the account is disabled. SCRYPT is
-`log2cost,r,p,salt,hash`, SCRAM (for SCRAM-SHA-256, RFC 7677) is `iterations,salt,storedkey,serverkey`; octets are base64.
-`murder auth` keeps the file; it is only ever replaced as a whole, and read again when it has changed. Hashes are counted in
-threads, which let everything else go first. A password that was right is remembered for a while, in memory, under a key that
-only this process has, so that a mail client's tenth connection costs nothing.
+`log2cost,r,p,salt,hash` (without a hash it is of one whom another plugin knows, who is only kept out), SCRAM (for
+SCRAM-SHA-256, RFC 7677) is `iterations,salt,storedkey,serverkey`; octets are base64. `murder auth` keeps the file; it is
+only ever replaced as a whole, and read again when it has changed. Hashes are counted in threads, which let everything
+else go first. A password that was right is remembered for a while, in memory, under a key that only this process has, so
+that a mail client's tenth connection costs nothing.
 
 Who asks for SCRAM as a user that is not here gets a challenge too, always the same for a name. A first line
 `#decoys:KEY` keeps what those are made from; nodes that have a copy of the file make the same ones.
@@ -259,9 +260,9 @@ class UserFile:
         self._refresh()
         name = self._canonical(user)
         line = self._lines.get(name)
-        if line is None:
+        record = None if line is None else self._record(line)
+        if line is None or record is None or not record.hashed:
             return Denied.UNKNOWN
-        record = self._record(line)
         if not await self._is_right(name, line, record, password):
             return Denied.WRONG
         if record.is_disabled:
@@ -324,13 +325,14 @@ class UserFile:
 
     def _somebody(self) -> Record:
         """Whose hash costs what a hash costs here: the first of the file."""
-        line = next(iter(self._lines.values()), None)
-        return self._nobody if line is None else self._record(line)
+        records = map(self._record, self._lines.values())
+        return next((record for record in records if record.hashed), self._nobody)
 
     async def users(self) -> Collection[Identity]:
         """See ManagesUsers."""
         self._refresh(may_be_missing=True)
-        return [self._identity(self._record(line)) for line in self._lines.values()]
+        records = map(self._record, self._lines.values())
+        return [self._identity(record) for record in records if record.hashed]
 
     async def set_passwords(self, passwords: Mapping[str, bytes]) -> None:
         """See ManagesUsers."""
@@ -369,8 +371,20 @@ class UserFile:
         self._change(user, lambda record: replace(record, groups=frozenset(groups)))
 
     async def set_disabled(self, user: str, disabled: bool) -> None:
-        """See ManagesGroups."""
-        self._change(user, lambda record: replace(record, is_disabled=disabled))
+        """See ManagesGroups. Who is not here gets a line all the same, until they are enabled."""
+        name = self._canonical(user)
+        _check_user(name)
+        with self._locked():
+            line = self._lines.get(name)
+            if line is None and not disabled:
+                raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
+            outsider = replace(self._nobody, user=name, salt=b"", hashed=b"")
+            record = outsider if line is None else parse_record(line)
+            if disabled or record.hashed:
+                self._lines[name] = format_record(replace(record, is_disabled=disabled))
+            else:
+                del self._lines[name]
+            self._write()
 
     def is_locked_out(self, user: str) -> bool:
         """See LocksOut."""
@@ -387,17 +401,19 @@ class UserFile:
     def _change(self, user: str, changed: Callable[[Record], Record]) -> None:
         name = self._canonical(user)
         with self._locked():
-            line = self._lines.get(name)
-            if line is None:
+            record = parse_record(self._lines[name]) if name in self._lines else None
+            if record is None or not record.hashed:
                 raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
-            self._lines[name] = format_record(changed(parse_record(line)))
+            self._lines[name] = format_record(changed(record))
             self._write()
 
     async def remove(self, user: str) -> bool:
         """See ManagesUsers."""
         with self._locked():
-            if self._lines.pop(self._canonical(user), None) is None:
-                return False
+            line = self._lines.get(self._canonical(user))
+            if line is None or not parse_record(line).hashed:
+                return False  # who is disabled stays so
+            del self._lines[self._canonical(user)]
             self._write()
         return True
 
@@ -408,7 +424,7 @@ class UserFile:
         """Who may log in."""
         line = self._lines.get(self._canonical(user))
         record = None if line is None else self._record(line)
-        return None if record is None or record.is_disabled else record
+        return None if record is None or record.is_disabled or not record.hashed else record
 
     def _record(self, line: str) -> Record:
         """What a line says; those of late are kept, as base64 takes as long as all else at a login."""

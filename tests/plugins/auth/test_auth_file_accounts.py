@@ -52,6 +52,44 @@ async def test_who_is_disabled_is_told_so_by_the_right_password_only(tmp_path: P
     assert await backend.verify("anna", b"new") == Identity("anna")
 
 
+async def test_who_is_of_another_plugin_is_kept_out_of_it(tmp_path: Path) -> None:
+    """By a line of the file, which otherwise knows nothing of them, and which is gone with the lock."""
+    backend = await users(tmp_path)
+    before = (tmp_path / "users").read_text()
+    await backend.set_disabled("Carl", True)
+    await backend.set_disabled("carl", True)
+    for other in (backend, UserFile(tmp_path / "users", QUICK)):
+        assert other.is_locked_out("carl") and not other.is_locked_out("anna")
+        assert await other.check(HERE, "carl", b"") is Denied.UNKNOWN  # the next one is asked
+        assert await other.verify("carl", b"") is None
+        assert await other.lookup("carl") is None
+        assert await other.scram_secret("carl", "SCRAM-SHA-256") is None
+        assert await other.disabled_users() == ["carl"]
+        assert {known.user for known in await other.users()} == {"anna", "ben"}
+    assert not await backend.remove("carl") and backend.is_locked_out("carl")
+    with pytest.raises(Refusal, match="there is no user carl"):
+        await backend.set_groups("carl", {"staff"})
+    await backend.set_disabled("carl", False)
+    assert (tmp_path / "users").read_text() == before and not backend.is_locked_out("carl")
+    with pytest.raises(Refusal, match="there is no user carl"):
+        await backend.set_disabled("carl", False)
+    await backend.set_disabled("carl", True)
+    await backend.set_passwords(
+        {"carl": b"carl"}
+    )  # they are one of the file now, and kept out still
+    assert await backend.verify("carl", b"carl") is None
+    await backend.set_disabled("carl", False)
+    assert await backend.verify("carl", b"carl") == Identity("carl")
+
+
+async def test_a_file_of_none_but_those_kept_out_still_has_decoys(tmp_path: Path) -> None:
+    backend = UserFile(tmp_path / "users", QUICK)
+    await backend.set_disabled("carl", True)
+    decoy = backend.scram_decoy("carl", "SCRAM-SHA-256")
+    assert len(decoy.salt) == 16 and len(decoy.stored_key) == 32
+    await backend.take_time(b"x")
+
+
 @pytest.mark.parametrize(
     ("settings", "password", "says"),
     [

@@ -1,14 +1,17 @@
 """A directory: filters and names hold whatever a user is called, and a real slapd says who is who."""
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from murder.admin.cli.program import main
 from murder.api import Denied, Identity, LoginAttempt
 from murder.errors import UpstreamFailure, UpstreamKind
 from plugins.auth_ldap import Settings, ber, make_auth_backend
@@ -22,7 +25,9 @@ from plugins.auth_ldap.filters import (
 )
 from plugins.auth_ldap.messages import parse_message
 from tests.kit.ports import free_port
+from tests.kit.toml import Sections, write_config
 from tests.plugins.auth.slapd import BASE, Slapd, running_slapd
+from tests.rooms.cli.test_auth import typed
 
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 
@@ -260,3 +265,51 @@ async def test_a_server_that_was_restarted_is_asked_again(slapd: Slapd) -> None:
         slapd.start
     )  # the connections that are kept are dead, and nobody has noticed
     assert isinstance(await users.check(HERE, "anna", b"secret"), Identity)
+
+
+def test_a_user_of_the_directory_is_disabled_here(
+    slapd: Slapd,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By any name that the directory knows them by; and where it is away, by the name that was typed."""
+    file = tmp_path / "murder.toml"
+    keys = {"service_dn": f"cn=murder,{BASE}", "service_password": "service", "ca": str(slapd.ca)}
+
+    def configure(*plugins: str, port: int) -> None:
+        servers = [f"ldaps://localhost:{port}"]
+        sections: Sections = {
+            "node": {"name": "fe1.test", "data": "data", "roles": ["frontend"]},
+            "auth": {"plugins": list(plugins)},
+            "plugins.auth_ldap": {**keys, "servers": servers, "base": f"ou=people,{BASE}"},
+        }
+        write_config(file, sections)
+
+    def murder(*words: str) -> tuple[int, str, str]:
+        typed(monkeypatch, "secret\n")
+        code = main(["auth", *words, "-c", str(file)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    configure("auth_file", "auth_ldap", port=slapd.tls)
+    assert murder("test", "anna")[0] == 0
+    code, out, err = murder("disable", "Anna@example.org")
+    assert (code, err) == (0, "") and out.startswith(
+        "anna: disabled; `murder ctl kick --user anna`"
+    )
+    code, _, err = murder("test", "anna")
+    assert code == 1 and "disabled" in err
+    assert json.loads(murder("list", "--json")[1]) == [
+        {"user": "anna", "groups": [], "disabled": True}
+    ]
+    assert murder("enable", "anna@example.org")[:2] == (0, "anna: enabled\n")
+    assert murder("test", "anna")[0] == 0
+    code, out, err = murder("disable", "anan")
+    assert code == 0 and out.startswith("anan: disabled")
+    assert "no plugin of [auth] says now that there is a user anan" in err
+    configure("auth_file", "auth_ldap", port=1)
+    assert murder("disable", "anna")[0] == 0
+    configure("auth_ldap", port=1)
+    code, _, err = murder("disable", "anna")
+    assert code == 1 and "put auth_file first into auth.plugins" in err

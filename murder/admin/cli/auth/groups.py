@@ -1,5 +1,7 @@
 """`murder auth group`, `disable`, `enable`: what is said of a user beside the password, where the plugin keeps that."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import asyncclick as click
@@ -7,8 +9,11 @@ import asyncclick as click
 from murder.admin.cli.auth.file import taken, users_backend
 from murder.admin.cli.options import Group, config_option, json_option, print_json, print_table, say
 from murder.api import ManagesGroups
-from murder.errors import Code, Refusal
+from murder.config import load_config
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.hooks import load_plugins
 from murder.model.identity import Identity
+from murder.serve.role import chain_of
 
 
 @click.group(cls=Group)
@@ -93,10 +98,30 @@ async def list_groups(config_file: Path, as_json: bool) -> int:
     return 0
 
 
-async def _set_disabled(config_file: Path, user: str, *, disabled: bool) -> None:
-    backend, _ = await _all(config_file)
-    await backend.set_disabled(user, disabled)
-    taken(config_file)
+async def _set_disabled(config_file: Path, user: str, *, disabled: bool) -> str:
+    """Who that is, by the plugin that knows them."""
+    try:
+        backend, known = await _all(config_file)
+    except Refusal as refusal:
+        cure = "or put auth_file first into auth.plugins, whose file keeps users of the others out, too"
+        raise Refusal(refusal.code, f"{refusal.text}, {cure}") from refusal
+    name = user if user in known else await _known_as(config_file, user)
+    await backend.set_disabled(name or user, disabled)
+    taken(config_file, name or user)
+    if disabled and not name:
+        text = f"warning: no plugin of [auth] says now that there is a user {user}; a slip? `murder auth enable {user}`"
+        click.echo(text, err=True)
+    return name or user
+
+
+async def _known_as(config_file: Path, user: str) -> str:
+    """ "" where that cannot be known: who is to be kept out is, all the same."""
+    config = load_config(config_file)
+    with contextlib.suppress(Refusal, UpstreamFailure, TimeoutError):
+        async with asyncio.timeout(config.auth.timeout_s):
+            decision = await chain_of(config, load_plugins(config, ())).find_surely(user)
+            return "" if decision is None else decision.identity.user
+    return ""
 
 
 @click.command()
@@ -104,14 +129,15 @@ async def _set_disabled(config_file: Path, user: str, *, disabled: bool) -> None
 @config_option()
 @json_option("user, disabled (true)")
 async def disable(user: str, config_file: Path, as_json: bool) -> int:
-    """Refuse a user's logins from now on; mail still arrives. Open sessions stay: `murder ctl kick` ends them.
+    """Refuse a user's logins from now on, whichever plugin knows them; mail still arrives. Open sessions stay: `murder ctl
+    kick` ends them.
 
     \b
     murder auth disable anna
     """
-    await _set_disabled(config_file, user, disabled=True)
-    text = f"{user}: disabled; `murder ctl kick --user {user}` ends open sessions"
-    return say(as_json, {"user": user, "disabled": True}, text)
+    name = await _set_disabled(config_file, user, disabled=True)
+    text = f"{name}: disabled; `murder ctl kick --user {name}` ends open sessions"
+    return say(as_json, {"user": name, "disabled": True}, text)
 
 
 @click.command()
@@ -124,5 +150,5 @@ async def enable(user: str, config_file: Path, as_json: bool) -> int:
     \b
     murder auth enable anna
     """
-    await _set_disabled(config_file, user, disabled=False)
-    return say(as_json, {"user": user, "disabled": False}, f"{user}: enabled")
+    name = await _set_disabled(config_file, user, disabled=False)
+    return say(as_json, {"user": name, "disabled": False}, f"{name}: enabled")

@@ -28,6 +28,7 @@ from murder.auth.remembered import flush as flush_passwords
 from murder.auth.remembered import flushed_file
 from murder.config import load_config
 from murder.errors import Code, Refusal
+from murder.model.identity import Identity
 
 
 @click.group(cls=Group)
@@ -112,15 +113,16 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
 @config_option()
 @json_option("a list of user, groups, disabled (true or false)")
 async def list_users(config_file: Path, as_json: bool) -> int:
-    """All users that the plugin knows.
+    """All users that the plugin knows, and those of other plugins whom it keeps out.
 
     \b
     murder auth list
     """
     backend = users_backend(config_file)
-    known = sorted(await backend.users(), key=lambda identity: identity.user)
+    by_name = {identity.user: identity for identity in await backend.users()}
     manages = isinstance(backend, ManagesGroups)
     disabled = set(await backend.disabled_users()) if isinstance(backend, ManagesGroups) else set()
+    known = [by_name.get(user) or Identity(user) for user in sorted(by_name.keys() | disabled)]
     if as_json:
         print_json(
             [
