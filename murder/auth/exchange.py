@@ -49,10 +49,13 @@ async def run_sasl(
         return await gate.admit(credentials, connection, protocol, how), final
     except Refusal as refusal:
         claimed = exchange.claimed if exchange is not None else ""
-        speaker = node if mechanism == EXTERNAL.name else ""
-        if mechanism == EXTERNAL.name and connection.user_certificate:
-            speaker = gate.name_by_certificate(connection.user_certificate)
-        raise NotAdmitted(refusal, claimed or speaker) from refusal
+        if mechanism != EXTERNAL.name:
+            raise NotAdmitted(refusal, claimed) from refusal
+        if connection.user_certificate:  # whoever they would be: as with a password that was theirs
+            speaker = gate.name_by_certificate(connection.user_certificate) or claimed
+        else:
+            speaker = claimed or node  # nodes speak for users all the time
+        raise NotAdmitted(refusal, speaker) from refusal
 
 
 def _not_offered(row: Mechanism) -> Refusal:
