@@ -49,6 +49,7 @@ from murder.api.sasl import Step as SaslStep
 from murder.api.service import BackendStream, PortKey, ProtocolSpec, Service, ServiceClient
 from murder.api.store import (
     CanCheck,
+    ChecksPlace,
     CountsAtOnce,
     CountsSubscriptions,
     FindsByFlag,
@@ -108,6 +109,7 @@ __all__ = [
     "Reject",
     "ChecksAttempts",
     "ChecksFewAtOnce",
+    "ChecksPlace",
     "ChecksTokens",
     "Denied",
     "Diagnoses",

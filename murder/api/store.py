@@ -512,6 +512,17 @@ class NeedsPlace(Protocol):
 
 
 @runtime_checkable
+class ChecksPlace(Protocol):
+    """A power of a `MailboxStore`: to say whether mail could be kept now, before anybody has tried (`/readyz`, `status`)."""
+
+    def check_place(self) -> None:
+        """Called while the store runs, in a thread of its own, at most each few seconds; may wait for the disk as long as it
+        likes, and leaves nothing behind. Raises Refusal, with what an operator should look at, where mail is away or cannot
+        be written."""
+        ...
+
+
+@runtime_checkable
 class RenewsMailboxes(Protocol):
     """A power of a `MailboxStore`: to take up what was put back from a backup, of one user or one shared tree."""
 

@@ -25,6 +25,8 @@ from murder.kit.root import Root, make_folder
 FILE_MODE: Final = 0o600
 BUFFER_OCTETS: Final = 64 * 1024  # of one: hundreds may be on their way
 SYNCS_AT_ONCE: Final = 16  # more of them bring no more, measured on ext4
+TRIED: Final = "tried"
+TRIED_OCTETS: Final = 4096  # less may need no block of its own
 
 
 class FileIncoming:
@@ -186,6 +188,16 @@ class IncomingArea:
             self.folder, lock = _make_area(top)
         self._lock = lock
         sync_folder(top)
+
+    def try_out(self) -> None:
+        """Write a little, as of a message that comes, and remove it; nothing is flushed. Raises OSError."""
+        path = self.folder / TRIED
+        try:
+            with open(path, "wb", buffering=0) as file:
+                file.write(bytes(TRIED_OCTETS))
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -74,6 +74,15 @@ class RootStore(KeepingStore, EpochStore, Generic[R]):
         self._pool = ThreadPoolExecutor(writers, threads)
         return self._area
 
+    def check_place(self) -> None:
+        """See murder.api.store.ChecksPlace."""
+        assert self._area is not None
+        try:
+            self._area.try_out()
+        except OSError as error:
+            error.filename = str(self.epoch_folder)  # as it was configured
+            raise not_kept(error) from error
+
     async def recover(self, incoming: Path) -> None:
         """Finish what dead processes had begun. What a damaged root has begun waits for its repair."""
         for area in dead_areas(incoming):

@@ -140,6 +140,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "script.taken_in": "Sieve scripts that a Cyrus has sent as files were stored as messages.",
     "server.ready": "The node is up: all its roles accept connections.",
     "server.stopped": "The node has stopped cleanly.",
+    "store.away": "Mail cannot be kept now: the store's folder is away, read-only or full (`problem`); /readyz says so.",
+    "store.back": "Mail can be kept again.",
     "store.epoch_unknown": "The master could not be asked whether the store is an older copy.",
     "store.not_counted": "The messages of the store could not be counted (`problem`); it is tried again.",
     "store.restored": "The store is an older copy than the master knows; mailboxes got new UIDVALIDITYs.",

@@ -25,14 +25,31 @@ class Place:
     def need(self) -> None:
         """Asked before anybody hears that a tree is not there, or a new one is made. Raises Refusal where all trees have
         gone, as with a file system that is not mounted any more: what is empty, and was something else before."""
-        if self._known is None:
-            return
         try:
-            if _identity(self.folder) == self._known or any(os.scandir(self.folder)):
-                return
-            raise FileNotFoundError(errno.ENOENT, "It is empty", str(self.folder))
+            self._look()
         except OSError as error:
             raise disk_error(error, self.folder) from error
+
+    def _look(self) -> None:
+        """Raises OSError as `need` a Refusal."""
+        if self._known is None:
+            return
+        if _identity(self.folder) == self._known or any(os.scandir(self.folder)):
+            return
+        raise FileNotFoundError(errno.ENOENT, "It is empty", str(self.folder))
+
+    def check(self) -> None:
+        """As `need`, and whether its file system is writable and has room; nothing is written. Raises OSError that names the
+        folder."""
+        self._look()
+        if self._known is None:
+            return
+        system = os.statvfs(self.folder)
+        room = system.f_bavail if os.geteuid() else system.f_bfree
+        if system.f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.folder))
+        if system.f_blocks and not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
     def has(self, folder: Path) -> bool:
         """Whether there is a tree. Raises Refusal."""

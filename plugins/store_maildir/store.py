@@ -34,7 +34,7 @@ from murder.kit.mailbox import RowMailbox
 from murder.kit.root import make_folder, root_of
 from murder.kit.rows import new_box, remove_mailbox
 from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
-from murder.kit.store import RootStore
+from murder.kit.store import RootStore, not_kept
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
@@ -156,6 +156,15 @@ class MaildirStore(RootStore[Tree]):
     def need_place(self, name: MailboxName) -> None:
         """See murder.api.store.NeedsPlace."""
         need_entries(self._place_of(MailboxName(root_of(name))).folder)
+
+    def check_place(self) -> None:
+        """See murder.api.store.ChecksPlace."""
+        super().check_place()
+        try:
+            for place in self._places.values():
+                place.check()
+        except OSError as error:
+            raise not_kept(error) from error
 
     async def stop(self) -> None:
         if self._looking is not None:

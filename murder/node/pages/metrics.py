@@ -155,13 +155,21 @@ class Pages:
         return Response(200, text, CONTENT_TYPE_LATEST)
 
     async def _ready(self) -> Response:
-        """Whether clients should be sent here: every role has answered, and no list was never complete."""
+        """Whether clients should be sent here: every role has answered, no list was never complete, and mail can
+        be kept."""
         answers = [status for status in await self._ask(AskStatus()) if status["role"] != WEB.name]
         waiting = sorted(
             {
                 f"{answer['role']}: its mailbox list has never been complete"
                 for answer in answers
                 if answer.get("synchronised") is False
+            }
+        )
+        waiting += sorted(
+            {
+                f"{answer['role']}: {answer['store_problem']}"
+                for answer in answers
+                if answer.get("store_problem")
             }
         )
         if not answers:
@@ -216,6 +224,7 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
     synchronised = GaugeMetricFamily(
         "murder_list_synchronised", "1: the mailbox list has been complete once.", labels=WHO
     )
+    usable = GaugeMetricFamily("murder_store_usable", "1: mail can be kept now.", labels=WHO)
     down = GaugeMetricFamily(
         "murder_backend_down",
         "1: this process cannot reach that backend.",
@@ -234,9 +243,11 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
             until.add_metric(_who(status), float(status["certificate_until"]) - now)
         if "synchronised" in status:
             synchronised.add_metric(_who(status), int(bool(status["synchronised"])))
+        if "store_problem" in status:
+            usable.add_metric(_who(status), int(not status["store_problem"]))
         for backend in status.get("down", ()):
             down.add_metric([*_who(status), str(backend)], 1)
-    yield from (*memories, until, synchronised, down, versions)
+    yield from (*memories, until, synchronised, usable, down, versions)
 
 
 def _names(name: str) -> tuple[str, ...]:

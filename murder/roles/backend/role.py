@@ -52,6 +52,7 @@ from murder.roles.backend.plugged import BackendReach
 from murder.roles.backend.reconcile.discovery import Noticer
 from murder.roles.backend.reconcile.epoch import Epochs
 from murder.roles.backend.reconcile.master import Comparer
+from murder.roles.backend.reconcile.place import PlaceWatch
 from murder.roles.backend.reconcile.store import AT_ONCE, Matcher, need_places
 from murder.roles.backend.records.annotations import Annotations, Bounds
 from murder.roles.backend.records.deliveries import FOLDER as DELIVERIES_FOLDER
@@ -186,6 +187,7 @@ class BackendRole(ClientRole):
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
         self._epochs: Epochs | None = None
+        self._place: PlaceWatch | None = None
         self.backend: Backend | None = None
         self.mover: Mover | None = None
         self.renames: Renames | None = None
@@ -278,6 +280,7 @@ class BackendRole(ClientRole):
         _retain(store, self._config.backend)
         keep_made_in(self._config.node.data)
         await store.start()
+        self._place = PlaceWatch(store)
         return store
 
     def _serve_all(self, backend: Backend) -> None:
@@ -414,6 +417,11 @@ class BackendRole(ClientRole):
             async for fault in probe_auth(self.backend.gate):
                 yield fault
 
+    async def look(self) -> None:
+        """For `report`, whether mail can be kept."""
+        if self._place is not None:
+            await self._place.look()
+
     def report(self) -> RoleFacts:
         """For `murder ctl status`."""
         backend = self.backend
@@ -427,6 +435,7 @@ class BackendRole(ClientRole):
             journal_bytes=store.journal_octets() if isinstance(store, TellsJournals) else None,
             store_messages=self._totals.messages if self._totals is not None else None,
             store_bytes=self._totals.octets if self._totals is not None else None,
+            store_problem=self._place.problem if self._place is not None else None,
             sessions=len(backend.sessions),
             moves=len(moves),
             moves_failed=sum(move.state is State.FAILED for move in moves),

@@ -78,8 +78,8 @@ class EngineFacts:
 class RoleFacts:
     """Of a role; what it does not have is None. `copy`: its copy of the list, where it follows a master. `down`: backends
     that are not reached; `journal_bytes`: what its store's databases have written ahead; `store_messages`, `store_bytes`:
-    what it holds, as it was counted last; `list_bytes`: what its mailbox list
-    takes, `list_journal_bytes`: what of it stands in a journal only; `lacking`: mailboxes that the
+    what it holds, as it was counted last; `store_problem`: why it keeps no mail now, empty where it does; `list_bytes`: what
+    its mailbox list takes, `list_journal_bytes`: what of it stands in a journal only; `lacking`: mailboxes that the
     master names here and that are lost; `master`: `connected` or `away`, `master_problem`: why;
     `behind`: changes that the slowest subscriber has
     not taken; `mark`: where a master's history stands, as `epoch:number:commit`; `engine`: of one of several masters."""
@@ -93,6 +93,7 @@ class RoleFacts:
     journal_bytes: int | None = None
     store_messages: int | None = None
     store_bytes: int | None = None
+    store_problem: str | None = None
     list_bytes: int | None = None
     list_journal_bytes: int | None = None
     lacking: int | None = None
@@ -394,6 +395,7 @@ def _parse_role(words: Fields) -> RoleFacts:
         journal_bytes=_integer(words, "journal_bytes"),
         store_messages=_integer(words, "store_messages"),
         store_bytes=_integer(words, "store_bytes"),
+        store_problem=words.text("store_problem") if "store_problem" in words else None,
         list_bytes=_integer(words, "list_bytes"),
         list_journal_bytes=_integer(words, "list_journal_bytes"),
         lacking=_integer(words, "lacking"),

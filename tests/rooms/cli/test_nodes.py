@@ -328,3 +328,16 @@ def test_a_session_through_a_frontend_counts_once_and_at_its_backend_alone_too()
     assert Connected([there, here], []).clients == 1
     assert Connected([there], []).clients == 1
     assert Connected([], []).clients == 0
+
+
+def test_a_store_that_keeps_no_mail_is_told_once_for_all_workers() -> None:
+    facts = RoleFacts(store_problem="/srv/spool: Read-only file system; mail cannot be kept there")
+    status = parse_node_status(Status(ProcessFacts(__version__, processes=2), facts).shown())
+    (problem,) = problems_of({"backend": [status, status]}, 0.0, "be1:3906")
+    assert str(problem) == (
+        "/srv/spool: Read-only file system; mail cannot be kept there: see that its file system is mounted there, "
+        "writable, and has room; no restart is needed"
+    )
+    facts = RoleFacts(store_problem="")
+    status = parse_node_status(Status(ProcessFacts(__version__), facts).shown())
+    assert problems_of({"backend": [status]}, 0.0, "be1:3906") == []

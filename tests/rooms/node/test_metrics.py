@@ -15,7 +15,8 @@ from murder.model.protocol import LITTLE_OCTETS
 from murder.node.pages.metrics import FORMER, Together, exposed
 from murder.trail.figures import CLASSES_S, Figures
 from tests.kit.demo import Demo, running_demo
-from tests.kit.waiting import until_soon
+from tests.kit.process import run_murder
+from tests.kit.waiting import until, until_soon
 from tests.kit.wires import segment_octets
 
 
@@ -100,6 +101,23 @@ def test_a_master_tells_its_list_and_every_node_that_it_lives(demo: Demo) -> Non
     for node in (master, demo.frontend, *demo.backends):
         assert got(node, "/healthz") == (200, "It lives\n")
         assert got(node, "/readyz") == (200, "ready\n")
+
+
+def test_a_backend_that_keeps_no_mail_is_not_ready_until_it_does(demo: Demo) -> None:
+    home, config = demo.home(1), str(demo.info["operator"])
+    spool = demo.folder / home["node"] / "data" / "spool"
+    spool.rename(spool.with_name("away"))
+    try:
+        until(lambda: got(home, "/readyz")[0] == 503)
+        problem = f"{spool}: No such file or directory; mail cannot be kept there"
+        assert got(home, "/readyz")[1] == f"backend: {problem}\n"
+        until(lambda: figures(home)["murder_store_usable"] == 0, "of two workers")
+        assert problem in run_murder("ctl", "status", "--config", config, code=1).stdout
+        assert problem in run_murder("ctl", "doctor", "--config", config, code=1).stdout
+    finally:
+        spool.with_name("away").rename(spool)
+    until(lambda: got(home, "/readyz") == (200, "ready\n"))
+    until(lambda: figures(home)["murder_store_usable"] == 2)
 
 
 def test_what_else_is_asked_is_refused(demo: Demo) -> None:

@@ -22,7 +22,14 @@ from tests.kit.ports import ports_held
 from tests.kit.process import ROOT, murder_command
 from tests.kit.waiting import until
 
-STATUS = {"role": "backend", "worker": 0, "memory_kib": 1, "version": "1", "down": ["be1"]}
+STATUS = {
+    "role": "backend",
+    "worker": 0,
+    "memory_kib": 1,
+    "version": "1",
+    "down": ["be1"],
+    "store_problem": "",
+}
 
 
 def said(*words: str) -> str:

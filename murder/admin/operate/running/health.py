@@ -191,6 +191,9 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
     elif 0 < process.descriptors_most < FEW_DESCRIPTORS:
         what = f"it may have {process.descriptors_most} file descriptors, of which each connection takes one or two"
         said.append(Problem(what, "raise LimitNOFILE in its unit (`ulimit -Hn` in a shell)"))
+    if role.store_problem:
+        cure = "see that its file system is mounted there, writable, and has room; no restart is needed"
+        said.append(Problem(role.store_problem, cure))
     if number := role.conflicts:
         what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
         said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))

@@ -85,6 +85,14 @@ RULES: Final = (
         "Its disk is new: murder ctl restore backend, murder help backup.",
     ),
     Rule(
+        "MurderStoreAway",
+        "min by (instance) (murder_store_usable) == 0",
+        "1m",
+        "critical",
+        "{{ $labels.instance }} cannot keep mail now: senders are told to try again",
+        "murder ctl status says why: its disk is away, read-only or full. No restart is needed.",
+    ),
+    Rule(
         "MurderMovesFailed",
         "max by (instance) (murder_moves_failed) > 0",
         "10m",

@@ -1,0 +1,78 @@
+"""Whether the store can keep mail now: looked at when somebody asks (`/readyz`, `status`), each few seconds at most.
+
+In a thread of its own, which a server of files that does not answer may hold for ever; the loop waits a little.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import Final
+
+from murder.api.store import ChecksPlace, MailboxStore
+from murder.errors import Refusal
+from murder.log import logger
+
+LOOK_EVERY_S: Final = 5.0
+WAIT_S: Final = 2.0  # who asks a node waits for 5 s in all
+LATE_S: Final = 15.0  # a disk that is busy may take so long
+
+
+class PlaceWatch:
+    """`problem`: why mail cannot be kept, as of the look that has ended last; empty where it can, None where the store does
+    not say."""
+
+    def __init__(self, store: MailboxStore) -> None:
+        self._store = store if isinstance(store, ChecksPlace) else None
+        self.problem: str | None = None if self._store is None else ""
+        self._looking: asyncio.Future[str] | None = None
+        self._began = -LOOK_EVERY_S
+        self._log = logger(role="backend")
+
+    async def look(self) -> None:
+        """Within seconds, whatever the disk does. Raises nothing."""
+        store, now = self._store, time.monotonic()
+        if store is None:
+            return
+        if self._looking is None:
+            if now - self._began < LOOK_EVERY_S:
+                return
+            self._began, self._looking = now, asyncio.get_running_loop().create_future()
+            arguments = store, self._looking
+            threading.Thread(target=_run, args=arguments, name="place", daemon=True).start()
+        looking = self._looking
+        await asyncio.wait([looking], timeout=WAIT_S)
+        if looking.done():
+            self._take(looking)
+        elif time.monotonic() - self._began >= LATE_S:
+            self._say("the disk that mail is kept on does not answer")
+
+    def _take(self, looked: asyncio.Future[str]) -> None:
+        """Who waited for the same look has perhaps taken it."""
+        if self._looking is looked:
+            self._looking = None
+            self._say(looked.result())
+
+    def _say(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            self._log.error("store.away", problem=problem)
+        elif self.problem and not problem:
+            self._log.warning("store.back")
+        self.problem = problem
+
+
+def _run(store: ChecksPlace, looked: asyncio.Future[str]) -> None:
+    problem = ""
+    try:
+        store.check_place()
+    except Refusal as refusal:
+        problem = refusal.text
+    except Exception as error:  # noqa: BLE001 - the end of a thread's task
+        problem = f"its store cannot say whether mail can be kept: {error!r}"
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        looked.get_loop().call_soon_threadsafe(_settle, looked, problem)
+
+
+def _settle(looked: asyncio.Future[str], problem: str) -> None:
+    if not looked.done():
+        looked.set_result(problem)

@@ -1,0 +1,78 @@
+"""A backend whose mail is away says so, whoever asks and however often, and whatever its disk does."""
+
+import asyncio
+import threading
+from typing import cast
+
+import pytest
+
+from murder.api.store import MailboxStore
+from murder.errors import Code, Refusal
+from murder.roles.backend.reconcile import place
+from murder.roles.backend.reconcile.place import PlaceWatch
+from tests.kit.waiting import turns
+
+
+class Store:
+    """Its disk can be away, and hang."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.problem: Exception | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def check_place(self) -> None:
+        self.looks += 1
+        self.answers.wait()
+        if self.problem is not None:
+            raise self.problem
+
+
+def watch_of(store: object) -> PlaceWatch:
+    return PlaceWatch(cast(MailboxStore, store))
+
+
+async def test_a_store_is_looked_at_once_however_many_ask() -> None:
+    store = Store()
+    store.problem = Refusal(Code.UNAVAILABLE, "/srv: it is away")
+    watch = watch_of(store)
+    for _ in range(3):
+        await asyncio.gather(*(watch.look() for _ in range(100)))
+        assert (store.looks, watch.problem) == (1, "/srv: it is away")
+
+
+async def test_it_is_looked_at_again_and_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "LOOK_EVERY_S", 0.0)
+    store, said = Store(), []
+    watch = watch_of(store)
+    for problem in (None, ValueError("a bug"), None):
+        store.problem = problem
+        await watch.look()
+        said.append(watch.problem)
+    assert said == ["", "its store cannot say whether mail can be kept: ValueError('a bug')", ""]
+
+
+async def test_a_disk_that_does_not_answer_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "WAIT_S", 0.0)
+    monkeypatch.setattr(place, "LOOK_EVERY_S", 0.0)
+    store = Store()
+    store.answers.clear()
+    watch = watch_of(store)
+    await watch.look()
+    assert watch.problem == "", "it may be busy"
+    monkeypatch.setattr(place, "LATE_S", 0.0)
+    await watch.look()
+    assert watch.problem == "the disk that mail is kept on does not answer"
+    assert store.looks == 1
+    store.answers.set()
+    monkeypatch.setattr(place, "WAIT_S", 60.0)
+    await watch.look()
+    await turns(1)
+    assert watch.problem == ""
+
+
+async def test_a_store_that_cannot_say_says_nothing() -> None:
+    watch = watch_of(object())
+    await watch.look()
+    assert watch.problem is None
