@@ -129,10 +129,6 @@ def init(
         site = _read(plan)
     else:
         site = earlier or Site({})
-        given = [_host(text) for text in hosts]
-        if not given and earlier is None:
-            given = list(_ask())
-        site = with_hosts(site, {host.name: host for host in given})
     site = replace(
         site,
         admins=admins or site.admins,
@@ -140,6 +136,10 @@ def init(
         etcd=etcd or site.etcd,
         domains=domains or site.domains,
     )
+    if plan is None:
+        site = with_hosts(site, {host.name: host for host in map(_host, hosts)})
+        if not site.hosts and earlier is None:
+            site = _ask(site)
     if wrong := list(flaws(site)):
         raise ConfigError(Problem(folder / SITE, key, text) for key, text in wrong)
     prepared = prepare(folder, authority, site, earlier)
@@ -168,16 +168,24 @@ def _host(text: str) -> Host:
     return Host(name, role, address)
 
 
-def _ask() -> Iterator[Host]:
-    """From a terminal. Raises UsageError where there is none."""
+def _ask(site: Site) -> Site:
+    """The site with the hosts that somebody names at a terminal; what is wrong with an answer is asked for again. Raises
+    UsageError where there is no terminal."""
     if not sys.stdin.isatty():
         raise click.UsageError("name the hosts: --host NAME=ROLE, or --from FILE")
+    before = set(flaws(site))  # of what is no answer: it is refused in the end
     for role, question in ASKED:
-        names = ""
+        names: list[str] = []
         while not names:
-            names = input(question).replace(",", " ").strip()
-        for name in names.split():
-            yield Host(name, role)
+            names = input(question).replace(",", " ").split()
+            wider = with_hosts(site, {name: Host(name, role) for name in names})
+            again = [(name, "has another role already") for name in names if name in site.hosts]
+            for key, text in [*again, *(set(flaws(wider)) - before)]:
+                if key != "hosts":  # who is missing is asked for next
+                    click.echo(f"  {key}: {text}; once more, please", err=True)
+                    names = []
+        site = wider
+    return site
 
 
 def prepare(folder: Path, authority: Path, site: Site, earlier: Site | None) -> list[Prepared]:

@@ -275,6 +275,34 @@ def test_a_plan_that_is_wrong_says_where(tmp_path: Path, text: str, problem: str
         site_from(read_table(plan), plan)
 
 
+@pytest.mark.parametrize(
+    ("first", "problem"),
+    [
+        ("be_1.example.org, be2.example.org", 'hosts."be_1.example.org": is no host name'),
+        ("be2.example.org m.example.org", "m.example.org: has another role already"),
+        ("operator", "operator: 'operator' is no name for an operator"),
+    ],
+)
+def test_a_name_that_is_wrong_is_asked_for_again(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    problem: str,
+) -> None:
+    answers = iter(["m.example.org n.example.org", "m.example.org", first, "be1", "fe1"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _question: next(answers))
+    own = ["--dir", str(tmp_path / "site"), "--ca", str(tmp_path / "ca")]
+    assert main(["init", *own]) == 0
+    said = capsys.readouterr().err
+    assert said.count("once more, please") == 2
+    assert f"  {problem}; once more, please" in said
+    assert "etcd: several masters share their list through etcd" in said
+    site = site_from(read_table(tmp_path / "site/site.toml"), tmp_path)
+    assert list(site.hosts) == ["m.example.org", "be1", "fe1"]
+
+
 def test_on_a_terminal_it_asks(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     words = ["init", "--dir", str(tmp_path / "site"), "--ca", str(tmp_path / "ca")]
