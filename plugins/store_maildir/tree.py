@@ -6,7 +6,9 @@ next transaction. So a change has happened as a whole or not at all, whatever nu
 """
 
 import contextlib
+import logging
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -37,6 +39,8 @@ ASIDE: Final = "tmp"  # what was expunged and is still read
 INDEX: Final = "murder-index.db"
 RESTING: Final = b"deleted"  # begins the names of what was deleted, and is kept for a while
 FORMAT: Final = 1  # of what stands here besides the spool's tables
+OF_MESSAGE: Final = re.compile("[0-9]+/[^/]+/[^/]+")  # as in `body.file`
+UP: Final = 3  # folders from one tree's top to what it has in common with others' (`%u/Maildir`)
 FEW_FILES: Final = 4
 SYNC_THREADS: Final = 16
 RACY_NS: Final = (
@@ -72,6 +76,7 @@ class Tree(Root):
         self.synchronised: set[int] = set()  # mailboxes looked at in the present transaction
         super().__init__(folder, pool, INDEX, key)
         _make_tables(self._writer, folder / INDEX)
+        _make_whole(self._writer, folder)
 
     # --- where things are
 
@@ -398,6 +403,37 @@ def _make_tables(db: sqlite3.Connection, file: Path) -> None:
         db.execute(statement)
     db.execute("INSERT OR REPLACE INTO meta VALUES ('maildir',?)", (FORMAT,))
     db.execute("COMMIT")
+
+
+def _make_whole(db: sqlite3.Connection, top: Path) -> None:
+    """Version 0.1, started with a configuration named from the current folder, wrote half of a path down, and did nothing of
+    it: it is done now. Raises Refusal where that half leads to nothing of ours."""
+    steps = db.execute("SELECT id, old, new FROM todo").fetchall()  # most often none
+    for number, *paths in steps:
+        whole = [_whole(path, top) for path in paths]
+        if whole != paths:
+            db.execute("UPDATE todo SET old=?, new=? WHERE id=?", (*whole, number))
+
+
+def _whole(path: str, top: Path) -> str:
+    """Raises Refusal."""
+    if not path or path.startswith("/") or OF_MESSAGE.fullmatch(path):
+        return path
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    ours = os.fsencode(top).decode("latin-1").split("/")[1:]
+    for above in range(UP):  # this tree; or one beside it, for a mailbox that goes to another user
+        base = ours[: len(ours) - above]
+        for known in range(len(parts), above, -1):
+            if base[-known:] == parts[:known]:
+                return "/" + "/".join(base + parts[known:])
+    file, cure = (
+        top / INDEX,
+        "stop the node, remove that file (it is made anew, UIDs stay), and start",
+    )
+    logging.getLogger("store").error("%s names %r, which is nothing of ours: %s", file, path, cure)
+    raise Refusal(
+        Code.UNAVAILABLE, "The mail of this mailbox is damaged; its administrator has been told"
+    )
 
 
 def parts_of(tree: Tree, name: MailboxName) -> list[bytes]:
