@@ -261,9 +261,8 @@ class ControlServer:
             case AskSessions(wanted):
                 for _, session in self._sessions(wanted):
                     yield session.shown()
-            case Kick(wanted, only):
-                is_meant = only in ("", self._role)
-                sessions = list(self._sessions(wanted)) if is_meant else []
+            case Kick(wanted):
+                sessions = list(self._sessions(wanted)) if request.is_for(self._role) else []
                 for connection, _ in sessions:
                     end_session(connection, "An administrator has ended this session")
                 yield Kicked(len(sessions)).shown()
@@ -309,7 +308,7 @@ class ControlServer:
         """In the audit trail, what changes something."""
         who = {"user": by.user, **({"peer": by.peer} if by.peer else {})}
         match request:
-            case Kick(wanted, only) if self._is_first and only in ("", self._role):
+            case Kick(wanted) if self._is_first and request.is_for(self._role):
                 self._audit.note("kick", {**who, "wanted": wanted.given()})
             case AskConflicts(True) if isinstance(self._subject, HasConflicts):
                 self._audit.note("conflicts.forget", who)

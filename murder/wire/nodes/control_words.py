@@ -60,11 +60,16 @@ class AskSessions:
 
 @dataclass(frozen=True, slots=True)
 class Kick:
-    """End sessions, of one role only where that is named."""
+    """End sessions; of one role only, or of all others, where that is named."""
 
     word: ClassVar[str] = "kick"
     wanted: Wanted = Wanted()
     only: str = ""
+    but: str = ""
+
+    def is_for(self, role: str) -> bool:
+        """Whether it ends sessions of this role."""
+        return self.only in ("", role) and self.but != role
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,7 @@ def parse_control_request(line: bytes) -> Request:
         case "sessions":
             return AskSessions(_wanted(fields))
         case "kick":
-            return Kick(_wanted(fields), fields.text("only", ""))
+            return Kick(_wanted(fields), fields.text("only", ""), fields.text("but", ""))
         case "conflicts":
             return AskConflicts(fields.flag("forget", False))
         case "place":
@@ -260,8 +265,9 @@ def format_request(request: Request, by: Asker = NOBODY) -> bytes:
     match request:
         case AskSessions(wanted):
             fields.update(wanted.given())
-        case Kick(wanted, only):
-            fields.update({"only": only} if only else {}, **wanted.given())
+        case Kick(wanted, only, but):
+            roles = {key: role for key, role in (("only", only), ("but", but)) if role}
+            fields.update(roles, **wanted.given())
         case AskConflicts(forget):
             fields.update({"forget": True} if forget else {})
         case AskPlace(name, weights, candidates):

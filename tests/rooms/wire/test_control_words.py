@@ -42,6 +42,7 @@ REQUESTS: list[tuple[Request, dict[str, object]]] = [
         Kick(Wanted(backend="be1", address="192.0.2.7"), only="frontend"),
         {"do": "kick", "only": "frontend", "backend": "be1", "address": "192.0.2.7"},
     ),
+    (Kick(Wanted(user="ana"), but="frontend"), {"do": "kick", "but": "frontend", "user": "ana"}),
     (AskConflicts(), {"do": "conflicts"}),
     (AskConflicts(forget=True), {"do": "conflicts", "forget": True}),
     (

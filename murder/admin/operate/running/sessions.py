@@ -30,6 +30,7 @@ async def connected(reach: Reach, wanted: Wanted) -> Connected:
 
 
 async def end(reach: Reach, wanted: Wanted) -> list[NodeAnswers]:
-    """Clients get BYE, those at frontends first: one whose backend went before would be told of a lost connection."""
+    """Clients get BYE, those at frontends first: one whose backend went before would be told of a lost connection.
+    Each role is told once, and has one line of it in its audit trail."""
     await ask_all(reach, Kick(wanted, only="frontend"))
-    return await ask_all(reach, Kick(wanted))
+    return await ask_all(reach, Kick(wanted, but="frontend"))
