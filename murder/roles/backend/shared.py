@@ -36,6 +36,7 @@ from murder.roles.backend.scripts.site import Site
 from murder.roles.backend.scripts.srs import RedirectSenders
 from murder.serve.mail_log import MailLog
 from murder.serve.service import NO_MAIL_LOG, Session
+from murder.wire import mutf7
 
 
 @dataclass(slots=True)
@@ -79,6 +80,10 @@ class Backend:
     def __post_init__(self) -> None:
         store = self.store
         self.count_at_once = store.numbers_of if isinstance(store, CountsAtOnce) else None
+
+    def shown(self, name: MailboxName) -> str:
+        """As administrators write it: for the audit trail."""
+        return mutf7.decode_leniently(self.namespace.external(name, ""))
 
     async def notice(self, name: MailboxName) -> None:
         """Before a mailbox is looked for: what other software has made there meanwhile is there."""

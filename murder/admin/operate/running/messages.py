@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from murder.admin.operate.reach import Reach
 from murder.admin.operate.running.nodes import NodeAnswers, ask_all
+from murder.model.name import MailboxName
 from murder.serve.mail_log import KIND
 from murder.trail.lines import rows_in
 from murder.wire.nodes.control_answers import TrailLine, parse_trail_line
@@ -69,6 +70,17 @@ def _narrowed(line: TrailLine, asked: Set[str]) -> Line:
     facts = line.with_place()
     meant = [row for row in rows_in(facts, "messages") if _is_meant(row, asked)]
     return {**facts, "messages": meant} if meant else facts
+
+
+def called(reach: Reach, line: Line) -> Line:
+    """The line with mailboxes as operators write them; in logs they stand as the list has them."""
+
+    def shown(row: Line, *keys: str) -> Line:
+        names = {key: MailboxName(str(row[key]).encode()) for key in keys if row.get(key)}
+        return {**row, **{key: reach.shown(name) for key, name in names.items()}}
+
+    copies = [shown(copy, "mailbox") for copy in rows_in(line, "copies")]
+    return {**shown(line, "mailbox", "target"), **({"copies": copies} if copies else {})}
 
 
 def _spellings(word: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from murder.admin.operate.running.audit import Meant, acts
 from murder.admin.operate.running.logs import tail
-from murder.admin.operate.running.messages import trace
+from murder.admin.operate.running.messages import called, trace
 from murder.admin.operate.running.nodes import need_nodes
 from murder.admin.web.desk import Desk, Page
 from murder.admin.web.rendering import paged
@@ -63,7 +63,8 @@ async def messages(desk: Desk) -> Response:
         async with desk.watch.reach() as reach:
             await need_nodes(reach)
             traced = await trace(reach, word, _span(since))
-        lines, silent = [_whole(line, OF_MESSAGES) for line in traced.lines], traced.silent
+            lines = [_whole(called(reach, line), OF_MESSAGES) for line in traced.lines]
+        silent = traced.silent
     return desk.page(
         "messages.html",
         page=paged(lines, desk.path, desk.fields),

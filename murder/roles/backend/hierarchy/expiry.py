@@ -65,7 +65,7 @@ async def apply_policies(backend: Backend, audit: AuditLog) -> int:
             expiry_log.info("expiry.not_applied", **told(expired), problem=expired.problem)
         if expired.messages:
             expiry_log.info("expiry.applied", **told(expired))
-            audit.note("EXPIRE", {"user": "", **told(expired)})
+            audit.note("EXPIRE", {"user": "", **told(expired, backend.shown)})
     return messages
 
 

@@ -5,7 +5,7 @@ in between has done a part, and the next round does the rest. What moves to anot
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -200,12 +200,12 @@ async def _act(
     return frozenset(moved)
 
 
-def told(expired: Expired) -> dict[str, object]:
-    """For log and audit trail."""
-    target = {} if expired.target is None else {"target": display(expired.target)}
+def told(expired: Expired, shown: Callable[[MailboxName], str] = display) -> dict[str, object]:
+    """For the log; and for the audit trail, which has names as they are `shown` to administrators."""
+    target = {} if expired.target is None else {"target": shown(expired.target)}
     return {
         "rule": expired.rule,
-        "mailbox": display(expired.name),
+        "mailbox": shown(expired.name),
         "messages": expired.messages,
         "octets": expired.octets,
         **target,

@@ -205,7 +205,7 @@ class Arriving:
         if self._server == FROM_BACKUP:
             self._came_from = request.source
             if self._restorer is not None:
-                self._restorer.audit(f"{display(root)} from {request.source}")
+                self._restorer.audit(f"{self._backend.shown(root)} from {request.source}")
             await check_may_come_back(self._backend, root)
         else:
             await check_may_come(self._backend, root, self._server)

@@ -132,7 +132,7 @@ async def test_old_mail_goes_to_the_archive_where_there_is_one(make: Make, tmp_p
         (fetched,) = await ana.ok("FETCH 1:* (FLAGS)")
         assert b"work" in fetched and b"\\Seen" in fetched
         (trail,) = [*tmp_path.rglob("audit-backend-7*")]
-        assert "EXPIRE" in trail.read_text() and "user.ana.Old" in trail.read_text()
+        assert "EXPIRE" in trail.read_text() and "user/ana/Old" in trail.read_text()
         appended, *_, moved = mail_log(tmp_path)
         assert (moved["event"], moved["rule"]) == ("message.moved", "old")
         assert (moved["mailbox"], moved["target"]) == ("user.ana", "user.ana.Old")
@@ -186,7 +186,7 @@ async def test_an_operator_is_shown_what_would_go_and_has_it_done(tmp_path: Path
         assert (act["user"], act["rule"], act["mailbox"], act["messages"]) == (
             "admin",
             "now",
-            "user.ana",
+            "user/ana",
             1,
         )
         await ana.close()

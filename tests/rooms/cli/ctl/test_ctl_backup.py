@@ -274,7 +274,7 @@ def test_a_user_comes_back_beside_and_instead(ctl: Ctl, demo: Demo, tmp_path: Pa
     assert without_uids(told(demo, "user3", "INBOX")[1]) == without_uids(inbox[1])
     with demo.imap(demo.frontend, "user3") as client:
         assert not [line for line in client.list()[1] if "Restored-" in str(line)]
-    assert f"RESTORE user.user3.Back from the point {at}" in ctl("audit")
+    assert f"RESTORE user/user3/Back from the point {at}" in ctl("audit")
 
 
 def test_what_was_set_since_stays_at_a_restore_instead_and_a_full_quota_refuses_nothing(

@@ -108,6 +108,7 @@ def test_what_a_rule_of_age_a_backup_and_an_operator_do_to_a_message_is_told(
         assert len(point) == 1 and next(iter(point)).startswith("the point ")
         assert ctl.json("message", "trace", now[7]) == told
         said = ctl("message", "trace", "aged@x").splitlines()
+        assert f"in user/{user} " in said[0] and f"in user.{user}" not in "".join(said)
         assert "by the rule older of age" in said[2] and f"from {next(iter(point))}" in said[5]
 
 

@@ -11,6 +11,7 @@ from murder.admin.cli.options import Group, json_option, print_json
 from murder.admin.cli.screen import plain
 from murder.admin.cli.span import Span
 from murder.admin.operate.reach import Reach
+from murder.admin.operate.running.messages import called
 from murder.admin.operate.running.messages import trace as trace_message
 from murder.admin.operate.running.nodes import need_nodes
 
@@ -47,7 +48,7 @@ async def trace(reach: Reach, word: str, since: float, as_json: bool) -> int:
         print_json(list(traced.lines))
     else:
         for line in traced.lines:
-            click.echo(_shown(line))
+            click.echo(_shown(called(reach, line)))
         if not traced.lines:
             click.echo(f"No node knows of {plain(word)}", err=True)
     return say_unreachable(traced.silent) or (0 if traced.lines else 1)

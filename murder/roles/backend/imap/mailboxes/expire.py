@@ -25,7 +25,7 @@ async def _expire(dialogue: BackendImap, command: Command, acts: bool) -> None:
     async for expired in backend.policies.apply(today(), acts=acts, by=by):
         if acts and expired.messages:
             dialogue.log.info("expiry.applied", **told(expired))
-            dialogue.note_act("EXPIRE", "", "done", told(expired))
+            dialogue.note_act("EXPIRE", "", "done", told(expired, dialogue.backend.shown))
         names = [
             b"" if name is None else backend.namespace.external(name, "")
             for name in (expired.name, expired.target)
