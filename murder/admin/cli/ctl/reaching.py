@@ -18,7 +18,8 @@ from murder.admin.operate.backends import find_backend as find_backend
 from murder.admin.operate.reach import Reach, reaching
 from murder.config import Config, load_config
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.pki.authority import AuthorityError, date_flaws, read_certificate
+from murder.node.control.sockets import OPERATOR_ROLE
+from murder.pki.authority import AuthorityError, date_flaws, read_certificate, roles_of
 
 
 def ask_password(user: str, otherwise: str = "[operator] password_file, or a certificate") -> str:
@@ -52,6 +53,8 @@ def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 return await command(reach, *args, **more)
             except UpstreamFailure as failure:
                 raise _of_master(reach, failure) from failure
+            except Refusal as refusal:
+                raise _of_nobody(config, refusal) from refusal
 
     named = click.option(
         "--as",
@@ -70,6 +73,26 @@ def _say_what_ended(config: Config) -> None:
         with contextlib.suppress(AuthorityError):  # whoever uses it says that
             for flaw in date_flaws(path, read_certificate(path), datetime.now(UTC)):
                 click.echo(f"murder: {flaw}", err=True)
+
+
+def _of_nobody(config: Config, refusal: Refusal) -> Refusal:
+    """The same; where who is refused is a node, as whom its own file has us log in, with that, and what to do."""
+    operator, own = config.operator, config.tls.certificate
+    if (
+        refusal.code is not Code.NO_PERMISSION
+        or operator.user
+        or operator.certificate
+        or own is None
+    ):
+        return refusal
+    if OPERATOR_ROLE in roles_of(read_certificate(own)):
+        return refusal
+    text = (
+        f"{refusal.text}\n{config.file} has no [operator], so {own.name} was shown, which is no operator's: name an "
+        "operator's file with --config, give this one [operator] certificate and key (`murder ca issue NAME --role "
+        "operator`), or log in with --as ADMIN"
+    )
+    return Refusal(refusal.code, text)
 
 
 def _of_master(reach: Reach, failure: UpstreamFailure) -> UpstreamFailure:

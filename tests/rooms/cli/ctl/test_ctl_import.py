@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit.demo import Demo, running_demo
 from tests.kit.ports import free_port_base
-from tests.kit.process import ROOT, murder_command
+from tests.kit.process import ROOT, murder_command, run_murder
 from tests.rooms.cli.ctl.test_ctl_mailboxes import Ctl
 
 DATE = '"02-Jan-2020 03:04:05 +0100"'
@@ -195,3 +195,24 @@ def test_a_password_is_not_put_where_no_users_are(demo: Demo, tmp_path: Path) ->
     )
     assert done.returncode == 1 and "knows no users" in done.stderr
     assert not (tmp_path / "users").exists()
+
+
+def test_who_makes_a_user_as_a_node_is_told_who_may(demo: Demo, tmp_path: Path) -> None:
+    """On a host where users are kept, with the file that its node has."""
+    authority = str(demo.folder / "ca")
+    run_murder(
+        "ca", "issue", "be9.murder.test", "--role", "backend", "--dir", authority, "--out", tmp_path
+    )
+    theirs = (demo.folder / "be1" / "murder.toml").read_text().partition("\n[operator]")[0]
+    file = tmp_path / "murder.toml"
+    file.write_text(theirs.replace("be1.murder.test.", "be9.murder.test."))
+    words = ("ctl", "user", "create", "rosa", "--password-stdin", "--config", file)
+    said = run_murder(*words, said="hush\n", code=1).stderr
+    assert "You may not create a mailbox there" in said
+    assert (
+        f"{file} has no [operator], so be9.murder.test.pem was shown, which is no operator's"
+        in said
+    )
+    assert "--role operator" in said and "--as ADMIN" in said
+    with pytest.raises(imaplib.IMAP4.error):
+        demo.imap(demo.frontend, "rosa", "hush")
