@@ -18,8 +18,8 @@ import pytest
 from murder.pki.authority import init_authority, issue
 from tests.kit.demo import Demo, reconfigure
 from tests.kit.managesieve import ManageSieve
-from tests.kit.ports import free_port_base
-from tests.kit.process import ROOT, murder_command, serving
+from tests.kit.ports import free_port, free_port_base
+from tests.kit.process import ROOT, murder_command, run_murder, serving
 from tests.kit.programs.collector import Collector, Span, collecting
 from tests.kit.waiting import LIMIT_S, until
 from tests.rooms.cli.ctl.test_ctl_mailboxes import Ctl
@@ -255,6 +255,24 @@ def test_a_doctor_says_first_that_our_own_certificate_is_of_no_use(
     (wrong,) = [one for one in told["findings"] if one["state"] == "wrong"]
     assert done.returncode == 1 and told["ok"] is False
     assert "is not signed by" in wrong["what"] and "murder ca issue" in wrong["cure"]
+
+
+def test_a_port_that_a_backend_lacks_is_told_from_a_backend_that_is_down(
+    demo: Demo, tmp_path: Path
+) -> None:
+    """As of ManageSieve, which files of version 0.1 do not have."""
+    config, ours = tmp_path / "murder.toml", Path(demo.info["operator"])
+    closed, home = free_port(), demo.home(1)
+    text = re.sub(
+        r'(?m)^(certificate|key|ca|crl) = "(?!/)', rf'\1 = "{ours.parent}/', ours.read_text()
+    )
+    config.write_text(text.replace(f"sieve = {home['sieve']}\n", f"sieve = {closed}\n"))
+    told = json.loads(run_murder("ctl", "doctor", "--json", "--config", config, code=1).stdout)
+    (wrong,) = [one for one in told["findings"] if one["state"] == "wrong"]
+    assert wrong["what"] == f"{home['name']}: sieve ({closed}) at 127.0.0.1: Connection refused"
+    assert wrong["cure"].startswith(
+        "it runs, so has its [backend] those keys? a file of version 0.1 has"
+    )
 
 
 def test_a_wrong_password_is_refused_not_unreachable(demo: Demo, tmp_path: Path) -> None:

@@ -198,10 +198,14 @@ async def _backend(reach: Reach, server: str, findings: Findings) -> None:
     for name, port in ports.items():
         if problem := await _closed(host, port):
             closed.setdefault(problem, []).append(f"{name} ({port})")
+    answers = sum(map(len, closed.values())) < len(ports)
+    cure = "it runs, so has its [backend] those keys? a file of version 0.1 has no `sieve`; or a firewall?"
     for problem, where in closed.items():
         findings.wrong(
             f"{server}: {', '.join(where)} at {host}: {problem}",
-            "does it run (`systemctl status murder`)? are they in its [backend]? a firewall?",
+            cure
+            if answers
+            else "does it run (`systemctl status murder`)? are they in its [backend]? a firewall?",
         )
     answer = await look(reach, server)
     if answer.problem:
