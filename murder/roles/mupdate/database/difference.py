@@ -10,6 +10,7 @@ from operator import lt
 from typing import Final
 
 from murder.roles.mupdate.database.indexing import IndexLines
+from murder.roles.mupdate.database.lacking import MAX_LOST
 from murder.roles.mupdate.database.record import SEQ_OCTETS, Block
 from murder.roles.mupdate.database.transaction import ListTransaction
 
@@ -32,6 +33,7 @@ class Difference:
         self.lines = lines
         self.rows = 0
         self.gone = 0  # rows of ours that the dump does not have, as far as it has come
+        self.keys: list[bytes] = []  # theirs, and perhaps of rows that have come late; of many some
         self._last = b""
 
     def apply(self, transaction: ListTransaction, block: Block) -> None:
@@ -70,8 +72,7 @@ class Difference:
             self._write_lines(transaction)
             wanted = theirs.pop(key, None)
             if wanted is None:
-                self.gone += 1
-                transaction.remove_key(key)
+                self._remove(transaction, key)
             elif row[SEQ_OCTETS:] != wanted:
                 transaction.put_row(key, wanted)
         if not theirs:
@@ -95,8 +96,13 @@ class Difference:
         """The dump is complete: what of ours lies behind its last row is gone."""
         self._write_lines(transaction)
         for key, _ in transaction.rows_between(self._last, None):
-            self.gone += 1
-            transaction.remove_key(key)
+            self._remove(transaction, key)
+
+    def _remove(self, transaction: ListTransaction, key: bytes) -> None:
+        self.gone += 1
+        if len(self.keys) <= MAX_LOST:
+            self.keys.append(key)
+        transaction.remove_key(key)
 
     def _write_lines(self, transaction: ListTransaction) -> None:
         """Before anything but new rows at the end: then index and rows must agree."""

@@ -2,16 +2,23 @@
 list itself, written in the transaction that takes their rows away, and goes down to who follows this list.
 """
 
+import struct
 import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from murder.roles.mupdate.database.change import Change, PutNote
 
 LACKING: Final = "lacking"
+LOST: Final = "lost"  # of the same moment: their collation keys, where they are few
+MAX_LOST: Final = 10_000  # with 500 octets each at most
+MAX_BACK: Final = 100  # of those that have come back are noticed with one question
+SIZE: Final = struct.Struct("!H")
 MOST: Final = 10**12  # mailboxes, and seconds: more is no number that anybody has noted
 
 
-def mark_lacking(count: int, at: float | None = None) -> Change:
+def mark_lacking(count: int, at: float | None = None) -> PutNote:
     """The step that says: a master lacks so many of the mailboxes that were here (`MailboxList.lacks`)."""
     return PutNote(LACKING, b"%.3f %d" % (time.time() if at is None else at, count))
 
@@ -31,3 +38,54 @@ def told_lacking(known: bytes | None, count: bytes, age_s: bytes) -> Change | No
         return None
     at = time.time() - int(age_s)
     return mark_lacking(int(count), at) if at > parse_lacking(known)[0] + 1 else None
+
+
+def mark_lost(keys: Sequence[bytes], lacking: PutNote) -> PutNote:
+    """The step beside `lacking` (of `mark_lacking`) that says which they are: all of them, by their collation keys."""
+    of_each = b"".join(SIZE.pack(len(key)) + key for key in keys)
+    return PutNote(LOST, lacking.octets + b"\n" + of_each)
+
+
+def _parse_lost(octets: bytes | None, lacking: bytes) -> Iterator[bytes] | None:
+    """None where it is not known which they are, or the note is of another moment."""
+    if octets is None or not octets.startswith(lacking + b"\n"):
+        return None
+    return _keys_in(octets, len(lacking) + 1)
+
+
+def _keys_in(octets: bytes, at: int) -> Iterator[bytes]:
+    while at < len(octets):
+        begin = at + SIZE.size
+        at = begin + SIZE.unpack_from(octets, at)[0]
+        yield octets[begin:at]
+
+
+class Lost:
+    """How many a master lacks still, for who reads a list: `note` of this, `is_here` by collation key."""
+
+    def __init__(
+        self, note: Callable[[str], bytes | None], is_here: Callable[[bytes], bool]
+    ) -> None:
+        self._note = note
+        self._is_here = is_here
+        self._noted: bytes | None = None
+        self._keys: deque[bytes] | None = None  # without such as were seen here since
+
+    def count(self, within_s: float) -> int:
+        """Of those that were noted in these last seconds. Where it is known which they are, without those that are back; of
+        many that are, some more each time."""
+        noted = self._note(LACKING)
+        at, count = parse_lacking(noted)
+        if noted is None or abs(time.time() - at) >= within_s:  # clocks go back, too
+            return 0
+        if noted != self._noted:
+            keys = _parse_lost(self._note(LOST), noted)
+            self._noted, self._keys = noted, None if keys is None else deque(keys)
+        if self._keys is None:
+            return count
+        for _ in range(min(MAX_BACK, len(self._keys))):
+            if not self._is_here(self._keys[0]):
+                self._keys.rotate(-1)  # the next one is asked for next
+                break
+            self._keys.popleft()
+        return len(self._keys)

@@ -29,7 +29,7 @@ from murder.roles.mupdate.database.environment import MAP_BYTES, Environment, op
 from murder.roles.mupdate.database.heads import FIRST_BATCH, heads
 from murder.roles.mupdate.database.holding import Holding
 from murder.roles.mupdate.database.indexing import head_of_server
-from murder.roles.mupdate.database.lacking import LACKING, parse_lacking
+from murder.roles.mupdate.database.lacking import Lost
 from murder.roles.mupdate.database.record import (
     ACTIVE,
     FLAGS_AT,
@@ -107,6 +107,7 @@ class MailboxList:
         self._environment = environment
         self._tables: Tables = environment.tables
         self._entries = environment.tables[b"entries"]
+        self._lost = Lost(self.note, lambda key: environment.get(key, self._entries) is not None)
         self.stamp = environment.stamp  # while it says the same, nothing in the list has changed
         self.stamp_now = environment.stamp_now  # as `stamp`, which may be a moment late
         self.epoch = self._read_meta(b"epoch").decode()
@@ -420,10 +421,9 @@ class MailboxList:
         return self.note(SYNCHRONISED) is not None
 
     def lacks(self, within_s: float) -> int:
-        """How many mailboxes of this list a master with another history did not have, in these last seconds: it may have
-        lost its list, and backends are announcing theirs again. So long a name that is not here may be somebody's."""
-        at, count = parse_lacking(self.note(LACKING))
-        return count if abs(time.time() - at) < within_s else 0  # clocks go back, too
+        """How many mailboxes of this list a master with another history did not have, in these last seconds, and still has
+        not: backends are announcing theirs again. So long a name that is not here may be somebody's."""
+        return self._lost.count(within_s)
 
     def note(self, key: str) -> bytes | None:
         """What a PutNote wrote."""

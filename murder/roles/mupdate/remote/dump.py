@@ -14,7 +14,7 @@ from murder.log import logger
 from murder.roles.mupdate.database.change import PutNote
 from murder.roles.mupdate.database.difference import Difference
 from murder.roles.mupdate.database.indexing import IndexLines
-from murder.roles.mupdate.database.lacking import mark_lacking
+from murder.roles.mupdate.database.lacking import LOST, MAX_LOST, mark_lacking, mark_lost
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.record import Block
 from murder.roles.mupdate.database.transaction import ListTransaction
@@ -143,7 +143,11 @@ class Dump:
             pass
         gone = difference.gone
         if gone and ((followed and not self._is_late) or 2 * gone > before):
-            transaction.apply(mark_lacking(gone))
+            mark = mark_lacking(gone)
+            transaction.apply(mark)
+            # of more than these it is not known which are back
+            known = difference.keys if gone <= len(difference.keys) <= MAX_LOST else None
+            transaction.apply(mark_lost(known, mark) if known else PutNote(LOST, b""))
             self._lacking = gone
 
     def _once(self, work: Callable[[], T]) -> T:
