@@ -87,10 +87,11 @@ class Policies:
         for entry in self._mailboxes.list.walk() if self._rules else ():
             if turn.is_over:
                 await turn.rest()
+            planned = None if acts else set[Uid]()
             for rule in self._rules:
                 if self._is_meant(rule, entry):
                     doer = by and replace(by, facts={**by.facts, "rule": rule.name})
-                    expired = await self._apply(rule, entry.name, now, doer, acts=acts)
+                    expired = await self._apply(rule, entry.name, now, doer, planned)
                     if expired.messages or expired.problem:
                         yield expired
 
@@ -122,9 +123,10 @@ class Policies:
         name: MailboxName,
         now: datetime,
         doer: Unattended | None,
-        *,
-        acts: bool,
+        planned: set[Uid] | None,
     ) -> Expired:
+        """`planned`: it is only shown, without messages that rules before it are shown to take; those of this one come to
+        them."""
         target = None
         if rule.asks.action == "archive":
             target = await self._archive_of(name)
@@ -143,8 +145,12 @@ class Policies:
                 try:
                     async for page in _old(mailbox, rule.asks, before):
                         uids = [message.uid for message in page]
-                        done = await _act(mailbox, uids, into, doer) if acts else None
-                        gone = [message for message in page if done is None or message.uid in done]
+                        if planned is None:
+                            done = await _act(mailbox, uids, into, doer)
+                        else:
+                            done = frozenset(uids) - planned
+                            planned |= done
+                        gone = [message for message in page if message.uid in done]
                         messages += len(gone)
                         octets += sum(message.size for message in gone)
                 finally:
@@ -200,12 +206,12 @@ async def _act(
     return frozenset(moved)
 
 
-def told(expired: Expired, shown: Callable[[MailboxName], str] = display) -> dict[str, object]:
-    """For the log; and for the audit trail, which has names as they are `shown` to administrators."""
-    target = {} if expired.target is None else {"target": shown(expired.target)}
+def told(expired: Expired, called: Callable[[MailboxName], str] = display) -> dict[str, object]:
+    """For the log; and for the audit trail, which has names as they are `called` by administrators."""
+    target = {} if expired.target is None else {"target": called(expired.target)}
     return {
         "rule": expired.rule,
-        "mailbox": shown(expired.name),
+        "mailbox": called(expired.name),
         "messages": expired.messages,
         "octets": expired.octets,
         **target,

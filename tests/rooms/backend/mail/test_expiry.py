@@ -90,6 +90,21 @@ async def test_what_is_old_goes_from_the_trash_and_comes_back(make: Make, tmp_pa
         await ana.close()
 
 
+async def test_a_message_that_two_rules_mean_is_shown_once_as_the_first_has_it(
+    tmp_path: Path,
+) -> None:
+    first = {"mailboxes": "user/*", "after_days": 90, "by": "received"}
+    config = ruled(tmp_path, first=first, second={**first, "after_days": 30})
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as running:
+        ana = await ana_at(running)
+        for days in (100, 100, 60, 10):
+            await put(ana, "INBOX", days)
+        planned = await found(running)
+        assert [(one.rule, one.messages) for one in planned] == [("first", 2), ("second", 1)]
+        assert await found(running, acts=True) == planned
+        await ana.close()
+
+
 async def test_the_mail_log_has_what_a_rule_removed_and_which(tmp_path: Path) -> None:
     config = ruled(tmp_path, gone={"mailboxes": "user/%", "after_days": 30, "by": "received"})
     config = replace(config, log=replace(config.log, mail="full"))
