@@ -31,6 +31,7 @@ from murder.kit.rows import (
 from murder.kit.schema import to_bits, to_keywords, to_seconds
 from murder.kit.sizes import note_size
 from murder.model.message import ModSeq, Uid
+from murder.model.pieces import let_go as free
 
 HELD_S: Final = 600
 MOST_HELD: Final = 10_000  # of one root: each costs some microseconds when it is expunged
@@ -175,6 +176,7 @@ def remove_kept(
                 bodies.set_aside(db, body, is_kept=uid in kept)
     if retention is not None:
         trim(db, retention, max(BATCH, 2 * len(rows)))
+    free(rows)
     return removed
 
 
@@ -362,6 +364,8 @@ def _release(
         f"SELECT mailbox, uid, body FROM gone {where} LIMIT :most", {**(values or {}), "most": most}
     ).fetchall()
     if rows:
-        db.executemany("DELETE FROM gone WHERE mailbox=? AND uid=?", [row[:2] for row in rows])
+        db.executemany("DELETE FROM gone WHERE mailbox=? AND uid=?", (row[:2] for row in rows))
         release_bodies(db, [row[2] for row in rows])
-    return len(rows)
+    count = len(rows)
+    free(rows)
+    return count

@@ -20,7 +20,7 @@ from murder.kit.flags import FlagEdit
 from murder.kit.incoming import FileIncoming, ours
 from murder.kit.mapped import map_message
 from murder.kit.numbers import numbers_now, read_numbers
-from murder.kit.pages import pages
+from murder.kit.pages import pages, put_together
 from murder.kit.retained import restore, retained
 from murder.kit.root import Root, T, Work
 from murder.kit.rows import (
@@ -38,6 +38,8 @@ from murder.kit.schema import (
     DELETED_BIT,
     MESSAGE_COLUMNS,
     SEEN_BIT,
+    Read,
+    Reader,
     to_bits,
     to_flagged,
     to_keywords,
@@ -45,7 +47,7 @@ from murder.kit.schema import (
     to_seconds,
 )
 from murder.kit.sizes import note_size, told_octets, with_sizes
-from murder.kit.uids import all_uids, known_uids, write_down
+from murder.kit.uids import all_uids, known_uids, read_uids, write_down
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 
@@ -140,12 +142,9 @@ class RowMailbox:
             recent,
         )
 
-    async def _read(self, size: int, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    async def _read(self, how: Read[T], size: int, sql: str, values: tuple[Any, ...]) -> T:
         """Rows; in a thread where there may be many."""
-
-        def fetch() -> list[tuple[Any, ...]]:
-            return self.root.reader.all(sql, values)
-
+        fetch = partial(how, self.root.reader, sql, values)
         return await asyncio.to_thread(fetch) if size > IN_THREAD else fetch()
 
     async def uids(self) -> Sequence[Uid]:
@@ -163,7 +162,9 @@ class RowMailbox:
         if uids is not None:
             return self._seen_by_reader(await self._chosen(MESSAGE_COLUMNS, "message", uids))
         select = f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=? ORDER BY uid"
-        return self._seen_by_reader(await self._read(self._numbers()[4], select, (self.box_id,)))
+        return self._seen_by_reader(
+            await self._read(Reader.all, self._numbers()[4], select, (self.box_id,))
+        )
 
     async def flagged(self, uids: Sequence[Uid]) -> Sequence[Flagged]:
         """See murder.api.store.TellsFlags."""
@@ -183,10 +184,12 @@ class RowMailbox:
         # a walk, not look-ups
         if uids and max(uids) - min(uids) + 1 == len(uids) == len(set(uids)):
             values: tuple[Any, ...] = (self.box_id, min(uids), max(uids))
-            return await self._read(len(uids), f"{select} BETWEEN ? AND ? ORDER BY uid", values)
+            return await self._read(
+                Reader.all, len(uids), f"{select} BETWEEN ? AND ? ORDER BY uid", values
+            )
         values = (self.box_id, as_list(uids))
         chosen = "IN (SELECT value FROM json_each(?))"
-        return await self._read(len(uids), f"{select} {chosen} ORDER BY uid", values)
+        return await self._read(Reader.all, len(uids), f"{select} {chosen} ORDER BY uid", values)
 
     def _seen_by_reader(
         self, rows: list[tuple[Any, ...]], db: sqlite3.Connection | None = None
@@ -218,13 +221,13 @@ class RowMailbox:
         if bit == SEEN_BIT and not self.is_own:
             has = "uid IN (SELECT uid FROM seen WHERE mailbox=? AND reader=?)"
             values = (self.box_id, self.box_id, self.reader)
-        rows = await self._read(
+        return await self._read(
+            read_uids,
             self._numbers()[4],
             f"SELECT uid FROM message WHERE mailbox=? AND {'' if present else 'NOT '}({has}) "
             "ORDER BY uid LIMIT ?",
             (*values, -1 if most is None else most),
         )
-        return [Uid(uid) for (uid,) in rows]
 
     def _has_none(self, bit: int, present: bool) -> bool:
         """Whether the counters tell that there is no such message."""
@@ -249,10 +252,9 @@ class RowMailbox:
             messages = self._seen_by_reader([row[:-2] for row in page])
             changed |= {message.uid: message for message in messages}
         gone = [uid async for page in read("modseq, uid", "expunged", since) for _, uid in page]
-        for uid in gone:
-            changed.pop(uid, None)  # it went while the pages were turned
-        in_order = [changed[uid] for uid in sorted(changed)]
-        return Changes(ModSeq(modseq), in_order, [Uid(uid) for uid in sorted(gone)])
+        made = partial(put_together, ModSeq(modseq), changed, gone)
+        is_much = len(changed) + len(gone) > IN_THREAD
+        return await asyncio.to_thread(made) if is_much else made()
 
     def _of_body(self, selects: Sequence[str], uid: Uid) -> Any:
         reader, values = self.root.reader, (self.box_id, uid)
@@ -320,12 +322,12 @@ class RowMailbox:
     async def recent(self) -> Collection[Uid]:
         """See murder.api.store.TellsRecent."""
         _, uid_next, _, recent_from, messages, *_ = self._numbers()
-        rows = await self._read(
+        return await self._read(
+            read_uids,
             min(messages, uid_next - recent_from),
             "SELECT uid FROM message WHERE mailbox=? AND uid>=?",
             (self.box_id, recent_from),
         )
-        return frozenset(Uid(uid) for (uid,) in rows)
 
     async def claim_recent(self) -> Collection[Uid]:
         _, uid_next, _, recent_from, *_ = self._numbers()
@@ -333,9 +335,7 @@ class RowMailbox:
             return ()
 
         try:
-            return frozenset(
-                await self.write(lambda db: claim_recent(db, self.box_id), durable=False)
-            )
+            return await self.write(lambda db: claim_recent(db, self.box_id), durable=False)
         except Refusal as refusal:
             if refusal.code not in (Code.OVER_QUOTA, Code.UNAVAILABLE):
                 raise

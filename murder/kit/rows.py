@@ -6,6 +6,7 @@ The counters of a mailbox change with its messages in the same transaction, so S
 import json
 import sqlite3
 import time
+from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from murder.errors import Code, Refusal
 from murder.kit.schema import DELETED_BIT, SEEN_BIT
 from murder.model.message import MAX_UID, Uid, UidValidity
 from murder.model.name import MailboxName, exists_already
+from murder.model.pieces import let_go, pieces
 
 WAS: Final = "was:"  # with a mailbox's former id: its row number
 FROZEN: Final = (
@@ -86,7 +88,7 @@ def load_box(db: sqlite3.Connection, box_id: int, *, even_frozen: bool = False) 
     return Box(*row[:7])
 
 
-def claim_recent(db: sqlite3.Connection, box_id: int) -> list[Uid]:
+def claim_recent(db: sqlite3.Connection, box_id: int) -> Sequence[Uid]:
     """What no session has been told is `\\Recent`. None where it is frozen: whoever follows it to its next server claims
     there, which does not hear any more of what is claimed here."""
     row = db.execute(
@@ -96,7 +98,7 @@ def claim_recent(db: sqlite3.Connection, box_id: int) -> list[Uid]:
         return []
     db.execute("UPDATE mailbox SET recent_from=uid_next WHERE id=?", (box_id,))
     rows = db.execute("SELECT uid FROM message WHERE mailbox=? AND uid>=?", (box_id, *row))
-    return [Uid(uid) for (uid,) in rows]
+    return array("I", (uid for (uid,) in rows))  # type: ignore[return-value] # an array of them
 
 
 def spelled(
@@ -157,7 +159,7 @@ def insert_body(db: sqlite3.Connection, octets: bytes | memoryview | None, file:
 
 def as_list(numbers: Iterable[int]) -> str:
     """For `IN (SELECT value FROM json_each(?))`."""
-    return json.dumps(list(numbers))
+    return f"[{', '.join([json.dumps(some)[1:-1] for some in pieces(numbers)])}]"
 
 
 def remove_messages(
@@ -176,17 +178,19 @@ def remove_messages(
     db.execute(f"DELETE FROM message WHERE {where}", (box.id, chosen))
     db.execute(f"DELETE FROM seen WHERE {where}", (box.id, chosen))
     db.executemany(
-        "INSERT INTO expunged VALUES (?,?,?)", [(box.id, box.modseq, row[0]) for row in rows]
+        "INSERT INTO expunged VALUES (?,?,?)", ((box.id, box.modseq, row[0]) for row in rows)
     )
     for _, bits, size, _ in rows:
         box.count(bits, size, -1)
     release_bodies(db, [row[3] for row in rows if row[0] not in kept])
-    return [Uid(row[0]) for row in rows]
+    removed = [Uid(row[0]) for row in rows]
+    let_go(rows)
+    return removed
 
 
 def release_bodies(db: sqlite3.Connection, bodies: Sequence[int]) -> None:
     """One message fewer has each of these; what nobody has is removed, its file behind the commit."""
-    db.executemany("UPDATE body SET copies=copies-1 WHERE id=?", [(body,) for body in bodies])
+    db.executemany("UPDATE body SET copies=copies-1 WHERE id=?", ((body,) for body in bodies))
     unused = "copies<=0 AND id IN (SELECT value FROM json_each(?))"
     chosen = as_list(bodies)
     db.execute(

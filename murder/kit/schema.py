@@ -7,14 +7,16 @@ seconds with the zone in minutes beside them; `\\Seen` of readers other than the
 import functools
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import Flagged, Message, ModSeq, Uid
+
+T = TypeVar("T")
 
 FORMAT: Final = 6
 FILE_MODE: Final = 0o600
@@ -196,6 +198,9 @@ class Reader(sqlite3.Connection):
             return sqlite3.Connection.execute(self, sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
             _raise_told(error, self.file)
+
+
+Read = Callable[[Reader, str, tuple[Any, ...]], T]
 
 
 def open_reader(file: Path) -> Reader:

@@ -41,6 +41,7 @@ from murder.kit.schema import MESSAGE_COLUMNS, SEEN_BIT, connect
 from murder.kit.sizes import note_size, size_of
 from murder.model.message import Uid
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
+from murder.model.pieces import let_go
 
 INSERT_KEPT: Final = "INSERT INTO gone VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 INTENTS: Final = "intents"  # file in a process's area: roots that may hold unfinished intents
@@ -177,12 +178,12 @@ class Transfers:
                 what = {
                     "root": source.root.key,
                     "mailbox": source.mailbox_id,
-                    "uids": list(copied),
                     "into": target.box_id,
-                    "copies": list(copied.values()),
                     "by": self._area.folder.name,
                 }
-                db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
+                sources, copies = as_list(copied), as_list(copied.values())
+                text = f'{json.dumps(what)[:-1]}, "uids": {sources}, "copies": {copies}}}'
+                db.execute("INSERT INTO intent VALUES (?,?)", (intent, text))
             return copied
 
         if remove:
@@ -457,7 +458,8 @@ def _copy_within(
         return {}
     bits = shown_bits(db, source, rows)
     copied = insert_copies(db, rows, bits, target, [row[9] for row in rows])
-    db.executemany("UPDATE body SET copies=copies+1 WHERE id=?", [(row[9],) for row in rows])
+    db.executemany("UPDATE body SET copies=copies+1 WHERE id=?", ((row[9],) for row in rows))
+    let_go(rows)
     if remove:
         box = load_box(db, source.box_id)
         source.remove(db, box, list(copied), keeping)
@@ -481,7 +483,9 @@ def _copy_from(
         bodies = [_bring_body(db, theirs, row[9], source.root, linked) for row in rows]
     finally:
         theirs.close()
-    return insert_copies(db, rows, bits, target, bodies)
+    copied = insert_copies(db, rows, bits, target, bodies)
+    let_go(rows)
+    return copied
 
 
 def _bring_body(

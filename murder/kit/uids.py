@@ -8,9 +8,12 @@ import sqlite3
 import zlib
 from array import array
 from bisect import bisect_left
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from murder.kit.root import Root
+from murder.model.message import Uid
+from murder.model.pieces import let_go, pieces, set_of
 from murder.model.seqset import compress
 
 FEW: Final = 500  # rows are read rather than counted again
@@ -78,7 +81,8 @@ def unpack(octets: bytes) -> "array[int]":
         return numbers
     uids = array("I")
     for low, count in zip(numbers[0::2], numbers[1::2], strict=True):
-        uids.extend(range(low, low + count))
+        for some in pieces(range(low, low + count)):
+            uids.extend(some)
     return uids
 
 
@@ -90,15 +94,16 @@ def _brought_up_to(reader: sqlite3.Connection, box_id: int, known: Known) -> "ar
     new = reader.execute(
         "SELECT uid FROM message WHERE mailbox=? AND uid>? ORDER BY uid", (box_id, uids[-1])
     )
-    uids.extend(uid for (uid,) in new.fetchall())
-    gone = reader.execute(
-        "SELECT uid FROM expunged WHERE mailbox=? AND modseq>?", (box_id, known.modseq)
-    ).fetchall()
+    rows = new.fetchall()
+    uids.extend(uid for (uid,) in rows)
+    let_go(rows)
+    sql = "SELECT uid FROM expunged WHERE mailbox=? AND modseq>?"
+    gone = read_uids(reader, sql, (box_id, known.modseq))
     if len(gone) > FEW:
-        doomed = {uid for (uid,) in gone}
+        doomed = set_of(gone)
         uids = array("I", (uid for uid in uids if uid not in doomed))
     else:
-        for (uid,) in gone:
+        for uid in gone:
             at = bisect_left(uids, uid)
             if at < len(uids) and uids[at] == uid:
                 del uids[at]
@@ -108,6 +113,14 @@ def _brought_up_to(reader: sqlite3.Connection, box_id: int, known: Known) -> "ar
         (box_id,),
     ).fetchone() or (0, None)
     return uids if len(uids) == count and (not uids or uids[-1] == last) else None
+
+
+def read_uids(reader: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> Sequence[Uid]:
+    """Rows that are a UID each."""
+    rows = reader.execute(sql, values).fetchall()
+    uids = array("I", (uid for (uid,) in rows))
+    let_go(rows)
+    return uids
 
 
 def all_uids(reader: sqlite3.Connection, box_id: int) -> "array[int]":
@@ -123,7 +136,8 @@ def all_uids(reader: sqlite3.Connection, box_id: int) -> "array[int]":
     while waiting:
         low, high, total = waiting.pop()
         if total == high - low + 1:
-            uids.extend(range(low, high + 1))
+            for some in pieces(range(low, high + 1)):
+                uids.extend(some)
         elif total <= FEW or not looks:
             rows = count(f"SELECT uid {where} ORDER BY uid", (box_id, low, high))
             uids.extend(uid for (uid,) in rows)

@@ -93,12 +93,14 @@ def _rest(ranges: Ranges) -> Ranges:
 
 
 def compress(numbers: Iterable[int]) -> Ranges:
-    """Ascending numbers as ranges (the shortest form a set can have)."""
+    """Ascending numbers as ranges (the shortest form a set can have); one may come again."""
     ranges: list[tuple[int, int]] = []
     low = high = -1
     for number in numbers:
         if number == high + 1 and ranges:
             high = number
+            continue
+        if number == high:
             continue
         if low >= 0:
             ranges[-1] = (low, high)

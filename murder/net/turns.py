@@ -17,8 +17,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
+
+from murder.model.pieces import PIECE, let_go
 
 TURN_S: Final = 0.005  # of the event loop for one connection, then the others
 SHORT_TURN_S: Final = 0.001  # of what lasts for minutes, and no client waits for
@@ -223,3 +225,8 @@ async def aside_if(
     if is_much:
         return await aside(function, *arguments, **named)
     return function(*arguments, **named)
+
+
+async def let_go_of(items: list[Any]) -> None:
+    """Empty the list, so that nobody waits while its items are freed. No name of the caller's may hold them."""
+    await aside_if(len(items) > PIECE, let_go, items)

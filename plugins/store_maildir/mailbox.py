@@ -24,6 +24,7 @@ from murder.kit.sizes import note_size, size_of
 from murder.kit.transfer import Leaving, Linked, Transfers, insert_copies, message_rows, shown_bits
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid
 from murder.model.name import MailboxName
+from murder.model.pieces import let_go
 from plugins.store_maildir.files import (
     FILE_MODE,
     KEPT,
@@ -440,6 +441,7 @@ class MaildirTransfers(Transfers):
             for row, body in zip(rows, brought, strict=True):
                 note_size(db, body, size_of(db, row[9]))
             copied = insert_copies(db, rows, bits, target, brought)
+            let_go(rows)
         if remove:
             box = load_box(db, source.box_id)
             source.remove(db, box, list(copied), keeping)
@@ -471,7 +473,9 @@ class MaildirTransfers(Transfers):
             ]
             for size, body in zip(sizes, brought, strict=True):
                 note_size(db, body, size)
-            return insert_copies(db, rows, bits, target, brought)
+            copied = insert_copies(db, rows, bits, target, brought)
+            let_go(rows)
+            return copied
 
     def _move_in(
         self,

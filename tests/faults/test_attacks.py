@@ -60,6 +60,12 @@ WATCHED: Final = {
         "rooms/mupdate/database/test_mboxlist.py::test_who_writes_looks_as_often_as_it_touches_many_pages",
         "rooms/mupdate/database/test_mboxlist.py::test_who_writes_long_rows_lets_go_of_those_that_were_read",
     ),
+    "much that one call of C would put in order, look up or free": (
+        "rooms/backend/mail/test_freed.py::test_what_a_command_has_made_is_freed_a_piece_at_a_time",
+        "rooms/model/test_pieces.py::test_a_list_is_let_go_of_a_piece_at_a_time",
+        "rooms/model/test_pieces.py::test_numbers_become_text_a_piece_at_a_time",
+        "rooms/model/test_pieces.py::test_threads_are_let_go_of_one_after_the_other_and_leave_nothing",
+    ),
     "an operator's page of a list of millions": (
         "rooms/web/test_walks.py::test_of_a_long_list_no_more_is_fetched_than_tells_that_it_is_long",
         "rooms/web/test_walks.py::test_a_page_that_finds_little_goes_over_so_many_rows_and_says_where_to_go_on",

@@ -9,6 +9,7 @@ from datetime import datetime
 from operator import attrgetter
 
 from murder.model.ordering import in_order
+from murder.model.pieces import PIECE, let_go, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def by_ordered_subject(messages: Sequence[Threadable]) -> list[Thread]:
         if root is None:
             threads[message.subject] = Thread(message)
         else:
-            root.children.append(Thread(message, parent=root))
+            root.children.append(Thread(message))
     return list(threads.values())
 
 
@@ -58,6 +59,18 @@ def by_references(messages: Sequence[Threadable]) -> list[Thread]:
     roots = _prune(_link(messages))
     roots = _merge_subjects(in_order(roots, _root_key))
     return _sort_all(roots)
+
+
+def let_go_of_threads(threads: list[Thread]) -> None:
+    """Empty the list, and free what is below them, a piece at a time."""
+    while threads:
+        some = threads[-PIECE:]
+        del threads[-PIECE:]
+        for thread in some:
+            for children in pieces(thread.children):
+                threads += children
+            thread.children = []
+        let_go(some)
 
 
 def _link(messages: Sequence[Threadable]) -> list[Thread]:

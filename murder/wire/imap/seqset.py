@@ -6,6 +6,7 @@ from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.message import MAX_UID
+from murder.model.pieces import pieces
 from murder.model.seqset import SAVED, STAR, SeqSet
 from murder.wire.token import Scanner
 
@@ -99,7 +100,8 @@ def _range(part: bytes) -> tuple[int, int]:
 
 def format_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
     """`1:4,7`: the ranges as they are; `compress` makes the shortest ones."""
-    return b",".join(b"%d" % low if low == high else b"%d:%d" % (low, high) for low, high in ranges)
+    each = (b"%d" % low if low == high else b"%d:%d" % (low, high) for low, high in ranges)
+    return b",".join([b",".join(some) for some in pieces(each)])
 
 
 def format_seqset(sequence: SeqSet) -> bytes:

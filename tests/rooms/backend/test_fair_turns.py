@@ -89,7 +89,7 @@ async def test_many_removals_are_cut_out_in_one_walk(monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(View, "seq_of", counting)
         gone = [Uid(uid) for uid in view.uids[1:-1]]
-        view.removed([*gone, Uid(10_000)])
+        await view.removed([*gone, Uid(10_000)])
         await mailbox.expunge(gone)
         await view.poll()
         updates = view.take(removals=True)

@@ -11,8 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Final, cast
+from itertools import chain, islice
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from murder.api.store import Mailbox, TellsFlags, TellsRecent
@@ -28,7 +28,9 @@ from murder.model.message import (
     portion,
 )
 from murder.model.name import MailboxName, owner_of
-from murder.net.turns import Turn, aside
+from murder.model.ordering import in_order
+from murder.model.pieces import pieces, set_of, take_off
+from murder.net.turns import Turn, aside, aside_if, let_go_of
 from murder.roles.backend.changes.powers import TELLS_EXPUNGED, at_once
 
 # messages whose flags are told at once; the others come behind them, and until then only their UIDs are kept
@@ -152,8 +154,8 @@ class View:
         status = await self.mailbox.status()
         claimed = await self._claim()
         self.uids = array("I", await self.mailbox.uids())
-        self._note_claimed(claimed)
-        self._claimed.clear()  # they have gone since
+        await self._note_claimed(claimed)
+        self._claimed = set()  # they have gone since
         self.uid_validity = status.uid_validity
         self.modseq = self._settled = status.highest_modseq
         self._last_uid = max(self.uids[-1] if self.uids else 0, int(status.uid_next) - 1)
@@ -178,7 +180,7 @@ class View:
         if len(self.uids) != exists:
             return False
         if not self.read_only:
-            self._note_claimed(await self._claim())
+            await self._note_claimed(await self._claim())
         return True
 
     # --- numbers
@@ -271,19 +273,27 @@ class View:
                 self._own[message.uid] = message.modseq
                 self._will_tell(message)
 
-    def added(self, uids: Iterable[Uid]) -> None:
+    async def added(self, uids: Collection[Uid]) -> None:
         """The client has put these messages there."""
-        self._added.update(uids)
+        if len(uids) > MANY:
+            await aside(_put_into, self._added, uids)
+        else:
+            self._added.update(uids)
 
-    def removed(self, uids: Collection[Uid]) -> None:
+    async def removed(self, uids: Collection[Uid]) -> None:
         """The client has removed these."""
-        self._mine.update(self._known_of(uids))
+        if len(uids) > MANY:
+            await aside(lambda: _put_into(self._mine, self._known_of(uids)))
+        else:
+            self._mine.update(self._known_of(uids))
 
-    def _known_of(self, uids: Collection[Uid]) -> Collection[Uid]:
-        """Those that the client counts; many are looked for in one walk over what it knows."""
-        if len(uids) <= FEW:
-            return [uid for uid in uids if self.seq_of(uid) is not None]
-        return frozenset(uids).intersection(self.uids)
+    def _known_of(self, uids: Iterable[Uid]) -> list[Uid]:
+        """Those that the client counts."""
+        known = self.uids[:]  # as `seq_of` does, without a call for each
+        exists = len(known)
+        return [
+            uid for uid in uids if (at := bisect_left(known, uid)) < exists and known[at] == uid
+        ]
 
     async def _claim(self) -> Collection[Uid]:
         """What is `\\Recent` for this session; EXAMINE leaves it so for others (RFC 3501 §6.3.2)."""
@@ -291,13 +301,15 @@ class View:
             return await self.mailbox.claim_recent()
         return await self.mailbox.recent() if isinstance(self.mailbox, TellsRecent) else ()
 
-    def _note_claimed(self, claimed: Collection[Uid]) -> None:
+    async def _note_claimed(self, claimed: Collection[Uid]) -> None:
         """Messages that the client has still to be told of are counted when it is (RFC 3501 §7.3.2)."""
-        if not claimed:
-            return
-        known = set(self.uids[bisect_left(self.uids, min(claimed)) :]).intersection(claimed)
-        self.recent |= known  # type: ignore[arg-type] # UIDs
-        self._claimed |= set(claimed).difference(known)
+        if claimed:
+            await aside_if(len(claimed) > MANY, self._count_claimed, claimed)
+
+    def _count_claimed(self, claimed: Collection[Uid]) -> None:
+        known = set_of(self._known_of(claimed))
+        _put_into(self.recent, known)
+        _put_into(self._claimed, (uid for uid in claimed if uid not in known))
 
     def recent_here(self) -> set[Uid]:
         """The messages that are `\\Recent` for this session and not known to be gone, told or not."""
@@ -356,32 +368,53 @@ class View:
                 self._note_flags(message)
         self._own = ahead  # of other workers, meanwhile: the next poll meets it once more
         self.modseq = max(self.modseq, newest)
-        if self.on_happened is not None and (arrived or changed or vanished):
-            self.on_happened(Happened(arrived, changed, vanished))
+        if self.on_happened is not None:
+            await self._has_happened(arrived, changed, vanished)
         if arrived:
-            self._note_claimed(await self._claim())
+            await self._note_claimed(await self._claim())
+        if turn is not None:
+            messages = list(changes.changed)
+            del changes, arrived, changed
+            await let_go_of(messages)
+
+    async def _has_happened(
+        self, arrived: Sequence[Message], changed: Sequence[Message], vanished: Sequence[Uid]
+    ) -> None:
+        turn = Turn()
+        for which, many in enumerate((arrived, changed, vanished)):
+            for some in pieces(many):
+                if self.on_happened is not None:
+                    happened: list[Any] = [(), (), ()]
+                    happened[which] = some
+                    self.on_happened(Happened(*happened))
+                if turn.is_over:
+                    await turn.rest()
 
     async def _note_vanished(self, changes: Changes) -> list[Uid]:
         if changes.complete:
             vanished: Sequence[Uid] = changes.vanished
         else:
-            present = set(await self.mailbox.uids())
-            vanished = sorted({*cast(Sequence[Uid], self.with_arrived()), *self._claimed} - present)
-        if len(vanished) > MANY:
-            await aside(self._let_go, vanished)
-        elif vanished:
-            self._let_go(vanished)
+            vanished = await aside_if(
+                len(self.uids) > MANY, self._missing_from, await self.mailbox.uids()
+            )
+        if vanished:
+            await aside_if(len(vanished) > MANY, self._let_go, vanished)
         return list(vanished)
+
+    def _missing_from(self, present: Iterable[Uid]) -> list[Uid]:
+        there = set_of(present)
+        counted = chain(cast(Sequence[Uid], self.with_arrived()), tuple(self._claimed))
+        return in_order(list(set_of(uid for uid in counted if uid not in there)))
 
     def _let_go(self, vanished: Sequence[Uid]) -> None:
         """These are gone: of what the client knows of, and of what waits."""
         if self._arrived or self._claimed or self._added:
-            gone = frozenset(vanished)
+            gone = set_of(vanished)
             self._arrived = array("I", (uid for uid in self._arrived if uid not in gone))
-            self._claimed -= gone
-            self._added -= gone
+            take_off(self._claimed, vanished)
+            take_off(self._added, vanished)
         known = self._known_of(vanished)
-        self._gone.update(known)
+        _put_into(self._gone, known)
         if self._changed:
             for uid in known:
                 self._changed.pop(uid, None)
@@ -458,7 +491,7 @@ class View:
         expunged: list[SeqNum] = []
         recent = len(self.recent)
         gone: Collection[Uid] = self._gone if self.interest.removals else self._gone & self._mine
-        vanished = sorted(gone) if removals else []
+        vanished = in_order(list(gone)) if removals else []
         if vanished:
             expunged = self._remove(vanished)
         arrived: Sequence[Uid] = ()
@@ -467,10 +500,11 @@ class View:
             arrived = [Uid(uid) for uid in self._arrived]
             foreign = [uid for uid in arrived if uid not in self._added]
             self.uids.extend(self._arrived)
-            self.recent |= self._claimed.intersection(arrived)
-            self._claimed.difference_update(arrived)
+            claimed = self._claimed
+            _put_into(self.recent, (uid for uid in arrived if uid in claimed))
+            take_off(self._claimed, arrived)
             self._arrived = array("I")
-            self._added.clear()
+            self._added = set()
         changed = self.take_flags()
         self.settle()
         is_less = len(self.recent) != recent or (self._recent_told_elsewhere and bool(vanished))
@@ -520,13 +554,17 @@ class View:
             for at in reversed(places):
                 del self.uids[at]
         else:
-            left_out = frozenset(gone)
+            left_out = set_of(gone)
             places = [at for at, uid in enumerate(self.uids) if uid in left_out]
-            self.uids = array("I", [uid for uid in self.uids if uid not in left_out])
-        self.recent.difference_update(gone)
-        self._gone.difference_update(gone)
-        self._mine.difference_update(gone)
+            self.uids = array("I", (uid for uid in self.uids if uid not in left_out))
+        for uids in (self.recent, self._gone, self._mine):
+            take_off(uids, gone)
         return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
+
+
+def _put_into(uids: set[Uid], more: Iterable[Uid]) -> None:
+    for some in pieces(more):
+        uids.update(some)
 
 
 def flagged_of(message: Message) -> Flagged:

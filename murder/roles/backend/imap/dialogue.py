@@ -535,7 +535,7 @@ class BackendImap(Lasting):
         message that leaves is told first, then the changes, new messages, and who has come to the results)."""
         if view.has_many:
             async with view.steady():
-                octets = self.contexts.removals(view)
+                octets = await aside(self.contexts.removals, view)
                 updates = await aside(view.take, removals=removals)
         else:
             octets = self.contexts.removals(view)
@@ -558,7 +558,7 @@ class BackendImap(Lasting):
         news = await self.contexts.changes(view, updates.arrived)
         wanted = {
             uid: items
-            for uid in updates.foreign
+            for uid in (updates.foreign if self.arrival_items or news.items else ())
             if (items := (*self.arrival_items, *news.items.get(uid, ())))
         }
         if wanted:
@@ -571,10 +571,10 @@ class BackendImap(Lasting):
         """Send FETCH responses that nobody asked for just now."""
         raise NotImplementedError
 
-    def has_added(self, mailbox_id: str, uids: Sequence[Uid]) -> None:
+    async def has_added(self, mailbox_id: str, uids: Sequence[Uid]) -> None:
         """The client has put messages into a mailbox: it need not be told what they are."""
         if self.view is not None and self.view.mailbox.mailbox_id == mailbox_id:
-            self.view.added(uids)
+            await self.view.added(uids)
         elif self.watcher is not None:
             self.watcher.watch.expect(mailbox_id, uids)
 

@@ -53,7 +53,7 @@ async def marked(
     *,
     present: bool = True,
     most: int | None = None,
-) -> list[Uid]:
+) -> Sequence[Uid]:
     """Those of these messages (ascending) that have a system flag, or lack it; by the store's own power, if it has it."""
     if (finding := FINDS_BY_FLAG.of(mailbox)) is not None:
         return await found_by_flag(finding, flag, among, present=present, most=most)
@@ -73,17 +73,17 @@ async def found_by_flag(
     *,
     present: bool = True,
     most: int | None = None,
-) -> list[Uid]:
+) -> Sequence[Uid]:
     """As `marked`, of a store with that power."""
     turn, size = Turn(), len(among)
-    kept: list[Uid] = []
+    kept = array("I")
     for batch in batches(await mailbox.find_by_flag(flag, present=present, most=most)):
-        kept += [
+        kept.extend(
             uid for uid in batch if (at := bisect_left(among, uid)) < size and among[at] == uid
-        ]
+        )
         if turn.is_over:
             await turn.rest()
-    return kept
+    return kept  # type: ignore[return-value] # an array of them
 
 
 def batches(uids: Sequence[Uid], size: int = BATCH) -> Iterator[Sequence[Uid]]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from murder.model.message import Flagged, Message, SeqNum, Uid
+from murder.model.pieces import pieces
 from murder.model.seqset import compress
 from murder.roles.backend.changes.updates import Updates
 from murder.roles.backend.imap.flags import FlagForms
@@ -65,7 +66,8 @@ def format_updates(
         if manner.tells_vanished:
             lines.append(b"* VANISHED %s\r\n" % format_ranges(compress(updates.vanished)))
         else:
-            lines += [b"* %d EXPUNGE\r\n" % seq for seq in updates.expunged]
+            for some in pieces(updates.expunged):
+                lines.append(b"".join([b"* %d EXPUNGE\r\n" % seq for seq in some]))
     if updates.exists is not None:
         lines.append(b"* %d EXISTS\r\n" % updates.exists)
     if updates.recent is not None and not manner.imap4rev2:

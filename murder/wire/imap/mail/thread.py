@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from murder.model.pieces import PIECE, let_go
 from murder.model.query.thread import Thread
 
 
@@ -11,9 +12,15 @@ from murder.model.query.thread import Thread
 def format_thread(threads: Iterable[Thread]) -> bytes:
     """`* THREAD (2)(3 6 (4 23)(44 7 96))CRLF`. Does not recurse: threads may be very deep."""
     pieces: list[str] = []
+    texts: list[
+        str
+    ] = []  # of some thousand each: one `join` of a million would hold the interpreter
     for thread in threads:
         _format_thread(thread, pieces)
-    text = "".join(pieces)
+        if len(pieces) > PIECE:
+            texts.append("".join(pieces))
+            let_go(pieces)
+    text = "".join((*texts, *pieces))
     return f"* THREAD{' ' + text if text else ''}\r\n".encode("ascii")
 
 

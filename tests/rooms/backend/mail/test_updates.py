@@ -197,7 +197,7 @@ async def test_removals_by_the_client_of_what_it_was_never_told_are_not_kept() -
     async with looking() as (store, mailbox, view):
         fresh = await add(store, mailbox)
         await view.poll()
-        view.removed(await view.mailbox.expunge([fresh]))
+        await view.removed(await view.mailbox.expunge([fresh]))
         await view.poll()
         assert not view.take(removals=True)
         assert not view.has_pending

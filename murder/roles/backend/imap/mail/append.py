@@ -101,7 +101,7 @@ async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> Non
             if not removed:
                 await appending.take_back(target)
                 raise Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
-            dialogue.now.removed(removed)
+            await dialogue.now.removed(removed)
         await trace_expunge(dialogue, dialogue.now.mailbox, removed)
     dialogue.send(status_line(b"*", b"OK", "Replaced", code))
     await dialogue.finish(command, code=await dialogue.removal_code())
@@ -184,7 +184,7 @@ class _Append:
 
         uids = self._uids = await after_stop(self._dialogue, mailbox.name, store)
         self._dialogue.send(await quota_warning(self._dialogue, mailbox.name, octets, len(uids)))
-        self._dialogue.has_added(mailbox.mailbox_id, uids)
+        await self._dialogue.has_added(mailbox.mailbox_id, uids)
         await note(self._dialogue, mailbox.name, mailbox.mailbox_id, uids, "APPEND")
         await trace_append(self._dialogue, mailbox, self._messages, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
@@ -203,7 +203,7 @@ class _Append:
         if replaced is None:
             return None
         uid, self.removed = replaced
-        view.removed(self.removed)
+        await view.removed(self.removed)
         return uid
 
     async def _check(self, head: AppendHead, mailbox: Mailbox) -> None:

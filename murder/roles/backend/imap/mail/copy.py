@@ -9,7 +9,7 @@ from murder.model.acl import Rights
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
-from murder.net.turns import aside_if
+from murder.net.turns import aside_if, let_go_of
 from murder.roles.backend.changes.updates import MANY
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.imap.dialogue import BackendImap
@@ -66,11 +66,11 @@ async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: b
         if copied:
             added = len(copied) if octets else 0
             dialogue.send(await quota_warning(dialogue, target.name, octets, added))
-        dialogue.has_added(target.mailbox_id, list(copied.values()))
-        if moving:
-            dialogue.now.removed(copied)
-        await keep_allowed_flags(target, list(copied.values()), accessible.rights)
         added_uids = list(copied.values())
+        await dialogue.has_added(target.mailbox_id, added_uids)
+        if moving:
+            await dialogue.now.removed(copied)
+        await keep_allowed_flags(target, added_uids, accessible.rights)
         await note(dialogue, target.name, target.mailbox_id, added_uids, "COPY", source.name)
         await trace_copies(dialogue, source, target, copied, moving=moving)
         code = await _code(target, copied)
@@ -78,6 +78,9 @@ async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: b
         target.close()
     if not copied and uids and not by_uid:  # RFC 3501 §6.4.8: a UID that is gone is no error
         raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
+    every = [*copied, *added_uids]
+    del copied, added_uids
+    await let_go_of(every)
     if moving and code:
         dialogue.send(status_line(b"*", b"OK", "Moved", code))
         code = await dialogue.removal_code()

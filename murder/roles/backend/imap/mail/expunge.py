@@ -45,7 +45,7 @@ async def _xremove(dialogue: BackendImap, command: Command) -> None:
     uids = await uids_of(dialogue, sequence, by_uid=True)
     view = dialogue.now
     removed = await view.mailbox.expunge(uids) if uids else ()
-    view.removed(removed)
+    await view.removed(removed)
     await trace_expunge(dialogue, view.mailbox, removed)
     await view.poll()
     await dialogue.finish(command, code=format_removed(view.modseq, removed))
@@ -73,6 +73,6 @@ async def remove_deleted(dialogue: BackendImap, view: View, among: Sequence[Uid]
     uids = view.with_arrived() if among is None else among
     doomed = await marked(view.mailbox, DELETED, uids)  # type: ignore[arg-type] # UIDs
     removed = await view.mailbox.expunge(doomed) if doomed else ()
-    view.removed(removed)
+    await view.removed(removed)
     await trace_expunge(dialogue, view.mailbox, removed)
     return bool(removed)

@@ -4,20 +4,23 @@ A context is judged anew message by message, as these arrive or change: a mailbo
 session's view, and nothing of its connection.
 """
 
+import heapq
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from murder.mime.sort import Keyed, put_in_order
 from murder.model.message import Message, Uid
+from murder.model.ordering import in_order
+from murder.model.pieces import set_of
 from murder.model.query.fetch import FetchItem
 from murder.model.query.search import SearchKey, SortOrder
 from murder.model.seqset import compress
-from murder.net.turns import Turn, aside
-from murder.roles.backend.changes.updates import Happened, View
+from murder.net.turns import Turn, aside, aside_if, let_go_of
+from murder.roles.backend.changes.updates import MANY, Happened, View
 from murder.roles.backend.imap.search.criteria import Scene
 from murder.roles.backend.imap.search.judging import Judge
 from murder.roles.backend.imap.search.sortables import read_keyed
@@ -63,20 +66,24 @@ class FoundResults:
 
     def remove(self, uids: Sequence[int]) -> Moves:
         if len(uids) > FEW:
-            gone = frozenset(uids)
+            gone = set_of(uids)
             self._uids = array("I", (uid for uid in self._uids if uid not in gone))
         else:
             for uid in uids:
                 del self._uids[bisect_left(self._uids, uid)]
-        return [(0, uid) for uid in sorted(uids)]
+        return [(0, uid) for uid in in_order(uids)]
 
     async def add(self, view: View, uids: Sequence[int]) -> Moves:
+        return await aside_if(len(uids) > MANY, self._add, uids)
+
+    def _add(self, uids: Sequence[int]) -> Moves:
+        ordered = in_order(uids)
         if len(uids) > FEW:
-            self._uids = array("I", sorted([*self._uids, *uids]))
+            self._uids = array("I", heapq.merge(self._uids, ordered))
         else:
             for uid in uids:
                 self._uids.insert(bisect_left(self._uids, uid), uid)
-        return [(0, uid) for uid in sorted(uids)]
+        return [(0, uid) for uid in ordered]
 
 
 class SortedResults:
@@ -180,7 +187,7 @@ class Contexts:
 
     def removals(self, view: View) -> bytes:
         """REMOVEFROM for messages that are gone: told as soon as it is known, for their numbers are still valid."""
-        vanished, self._vanished = sorted(self._vanished), set()
+        vanished, self._vanished = in_order(tuple(self._vanished)), set()
         lines: list[bytes] = []
         for uid in vanished:
             self._changed.pop(uid, None)
@@ -204,16 +211,29 @@ class Contexts:
         turn = Turn()
         for context in self._contexts.values():
             matching = await _matching(view, context.key, messages, turn)
-            left = [uid for uid in messages if uid in context.results and uid not in matching]
-            came = sorted(uid for uid in matching if uid not in context.results)
+            many = len(messages) > MANY
+            left, came = await aside_if(many, _moved, context.results, messages, matching)
             if left:
-                news.octets += context.told(view, False, context.results.remove(left))
+                moves = await aside_if(many, context.results.remove, left)
+                news.octets += await aside_if(many, context.told, view, False, moves)
             if came:
-                news.octets += context.told(view, True, await context.results.add(view, came))
-            for uid in came:
-                if context.items and uid in new:
+                moves = await context.results.add(view, came)
+                news.octets += await aside_if(many, context.told, view, True, moves)
+            for uid in came if context.items else ():
+                if uid in new:
                     news.items[uid] = (*news.items.get(uid, ()), *context.items)
+        every = list(messages.values())
+        messages.clear()
+        await let_go_of(every)
         return news
+
+
+def _moved(
+    results: Results, messages: Mapping[Uid, Message], matching: Collection[Uid]
+) -> tuple[list[Uid], list[Uid]]:
+    """Who leaves the results, who comes to them."""
+    left = [uid for uid in messages if uid in results and uid not in matching]
+    return left, in_order([uid for uid in matching if uid not in results])
 
 
 async def _matching(
@@ -228,7 +248,7 @@ async def _matching(
 def _runs(moves: Moves, added: bool) -> list[tuple[int, tuple[tuple[int, int], ...]]]:
     """Positions with sets of numbers, neighbours together: RFC 5267 §4.3.3 and §4.3.4 prefer that."""
     if all(position == 0 for position, _ in moves):
-        return [(0, compress(sorted(number for _, number in moves)))]
+        return [(0, compress(in_order([number for _, number in moves])))]
     runs: list[tuple[int, list[int]]] = []
     for position, number in moves:
         if runs:

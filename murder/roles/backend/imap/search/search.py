@@ -1,5 +1,6 @@
 """SEARCH and UID SEARCH with all their RETURN options (RFC 3501 §6.4.4, RFC 4731, RFC 5182, RFC 9394)."""
 
+import heapq
 import re
 from array import array
 from bisect import bisect_left
@@ -12,6 +13,7 @@ from typing import Final, ParamSpec, TypeVar
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.charset import US_ASCII, UTF_8
 from murder.model.message import ModSeq, Uid
+from murder.model.ordering import in_order
 from murder.model.query.search import (
     DEFAULT_RETURNS,
     All,
@@ -183,7 +185,7 @@ def follow(
     context = Context(tag, by_uid, key, results, request.update_items)
     if is_light and dialogue.contexts.add(context):
         view.on_happened = dialogue.contexts.note
-        dialogue.contexts.note(Happened((), (), sorted(view.gone)))  # found, and gone already
+        dialogue.contexts.note(Happened((), (), tuple(view.gone)))  # found, and gone already
     else:
         code = b"NOUPDATE " + string(tag)
         dialogue.send(status_line(b"*", b"NO", "Too large a result to keep up to date", code))
@@ -248,7 +250,7 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
 
 async def _add_expunged(dialogue: BackendImap, request: SearchRequest, results: Found) -> None:
     view = dialogue.now
-    gone = await large(view.gone, sorted, view.gone)
+    gone = await large(view.gone, in_order, tuple(view.gone))
     added: list[Uid] = []
     judge: Judge | None = None
     for batch in batches(gone):
@@ -262,7 +264,7 @@ async def _add_expunged(dialogue: BackendImap, request: SearchRequest, results: 
                 results.modseq = max(results.modseq, message.modseq)
     if added:
         results.uids = await large(
-            results.uids, lambda: array("I", sorted((*results.uids, *added)))
+            results.uids, lambda: array("I", heapq.merge(results.uids, in_order(added)))
         )
 
 
@@ -322,7 +324,7 @@ async def save(dialogue: BackendImap, request: SearchRequest, uids: Sequence[int
     """Keep the result (in the order that MIN and MAX go by) for `$`, where RETURN (SAVE) asks for it."""
     if request.returns is not None and ReturnOption.SAVE in request.returns:
         kept = _saved(request, uids)
-        dialogue.saved = await large(kept, lambda: compress(sorted(set(kept))))
+        dialogue.saved = await large(kept, lambda: compress(in_order(kept)))
 
 
 def _saved(request: SearchRequest, uids: Sequence[int]) -> Sequence[int]:

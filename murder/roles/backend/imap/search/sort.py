@@ -6,8 +6,13 @@ from typing import Final
 from murder.mime.sort import put_in_order
 from murder.mime.thread import References, threadable
 from murder.model.query.search import ReturnOption, SearchRequest, ThreadAlgorithm
-from murder.model.query.thread import Threadable, by_ordered_subject, by_references
-from murder.net.turns import aside_if
+from murder.model.query.thread import (
+    Threadable,
+    by_ordered_subject,
+    by_references,
+    let_go_of_threads,
+)
+from murder.net.turns import aside_if, let_go_of
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.search.context import SortedResults
 from murder.roles.backend.imap.search.search import (
@@ -78,6 +83,7 @@ async def _answer(
             result = await large(numbers, result_of, request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
         follow(dialogue, command.tag, request, by_uid, SortedResults(request.sort, rows, ordered))
+    await let_go_of(rows)
     await conclude(dialogue, command, request, by_uid)
 
 
@@ -94,10 +100,13 @@ async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None
     ]
     is_much = sum(1 + len(message.references) for message in messages) > ASIDE_REFERENCES
     dialogue.send(await aside_if(is_much, _threaded, messages, request.thread))
+    await let_go_of(messages)
     await conclude(dialogue, command, request, by_uid)
 
 
 def _threaded(messages: Sequence[Threadable], algorithm: ThreadAlgorithm | None) -> bytes:
-    if algorithm is ThreadAlgorithm.ORDEREDSUBJECT:
-        return format_thread(by_ordered_subject(messages))
-    return format_thread(by_references(messages))
+    is_by_subject = algorithm is ThreadAlgorithm.ORDEREDSUBJECT
+    threads = by_ordered_subject(messages) if is_by_subject else by_references(messages)
+    octets = format_thread(threads)
+    let_go_of_threads(threads)
+    return octets
