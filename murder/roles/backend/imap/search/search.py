@@ -263,8 +263,9 @@ async def _add_expunged(dialogue: BackendImap, request: SearchRequest, results: 
                 added.append(message.uid)
                 results.modseq = max(results.modseq, message.modseq)
     if added:
+        known = results.uids
         results.uids = await large(
-            results.uids, lambda: array("I", heapq.merge(results.uids, in_order(added)))
+            range(len(known) + len(added)), lambda: array("I", heapq.merge(known, in_order(added)))
         )
 
 
