@@ -47,7 +47,7 @@ class Arrival:
         answers = await self._answers()
         if self._incoming is not None:
             incoming, self._incoming = self._incoming, None
-            await incoming.close()
+            await self._close(incoming)  # what it says of that changes no answer
         yield answers
 
     async def _answers(self) -> bytes:
@@ -79,4 +79,4 @@ class Arrival:
         try:
             await incoming.close()
         except (Refusal, OSError) as error:
-            self._dialogue.reply_for(error)  # into the log: nobody waits for it
+            self._dialogue.reply_for(error)  # into the log alone

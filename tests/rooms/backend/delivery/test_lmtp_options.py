@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from murder.kit.incoming import FileIncoming
 from murder.roles.backend.delivery import arrival
 from murder.roles.backend.records.duplicates import Duplicates, key_of
 from tests.rooms.backend.delivery.test_lmtp_and_pop3 import dialogue, pop, ports
@@ -301,4 +302,23 @@ def test_whatever_goes_wrong_each_recipient_has_an_answer(
         assert ports.count("ana") == ports.count("bob") == 0
 
     monkeypatch.setattr(arrival, "size_told", told)
+    against(tmp_path, client)
+
+
+def test_what_is_delivered_is_acknowledged_whatever_becomes_of_the_file_it_came_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is sent again, and there twice."""
+    close = FileIncoming.close
+
+    async def fail(self: FileIncoming) -> None:
+        await close(self)
+        raise OSError("the disk")
+
+    def client(ports: Ports) -> None:
+        said = ports.deliver("ana", "bob")
+        assert [line[:3] for line in said] == ["250"] * 4, said
+        assert ports.count("ana") == ports.count("bob") == 1
+
+    monkeypatch.setattr(FileIncoming, "close", fail)
     against(tmp_path, client)
