@@ -54,10 +54,11 @@ class Programs:
         self._of_users: WeakValueDictionary[str, Turnstile] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def scripts_turn(self, user: str) -> AsyncIterator[None]:
-        """Around all that the scripts of one message have programs do, from the first on."""
-        own = self._of_users.setdefault(user, Turnstile(AT_ONCE))
-        async with own.turn(user), self._scripts.turn(user):
+    async def scripts_turn(self, whose: str) -> AsyncIterator[None]:
+        """Around all that the scripts of one message have programs do, from the first on. `whose`: a user's, or a shared
+        mailbox's."""
+        own = self._of_users.setdefault(whose, Turnstile(AT_ONCE))
+        async with own.turn(whose), self._scripts.turn(whose):
             yield
 
     def words(self, *, for_users: bool) -> frozenset[str]:

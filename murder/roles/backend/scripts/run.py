@@ -257,7 +257,7 @@ class Answers:
     async def _run(self, asked: RunProgram) -> memoryview | None:
         programs = self._backend.site.programs
         if not self._has_turn:
-            await self.turn.enter_async_context(programs.scripts_turn(self._user))
+            await self.turn.enter_async_context(programs.scripts_turn(self._whose))
             self._has_turn = True
         return await programs.run(
             asked.kind,
