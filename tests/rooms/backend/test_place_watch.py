@@ -72,6 +72,26 @@ async def test_a_disk_that_does_not_answer_holds_nobody(monkeypatch: pytest.Monk
     assert watch.problem == ""
 
 
+async def test_without_a_thread_it_is_looked_at_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is wrong with the disk then."""
+    monkeypatch.setattr(place, "LATE_S", 0.0)
+    monkeypatch.setattr(place, "LOOK_EVERY_S", 0.0)
+    store = Store()
+    watch = watch_of(store)
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", no_thread)
+        await watch.look()
+    assert (store.looks, watch.problem) == (0, "")
+    await watch.look()
+    assert (store.looks, watch.problem) == (1, "")
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def test_a_store_that_cannot_say_says_nothing() -> None:
     watch = watch_of(object())
     await watch.look()

@@ -39,7 +39,11 @@ class PlaceWatch:
                 return
             self._began, self._looking = now, asyncio.get_running_loop().create_future()
             arguments = store, self._looking
-            threading.Thread(target=_run, args=arguments, name="place", daemon=True).start()
+            try:
+                threading.Thread(target=_run, args=arguments, name="place", daemon=True).start()
+            except RuntimeError:  # none can be had now: that tells nothing of the disk
+                self._looking = None
+                return
         looking = self._looking
         await asyncio.wait([looking], timeout=WAIT_S)
         if looking.done():
