@@ -173,12 +173,16 @@ class Trail:
                 pass
         elif len(self._late) >= MAX_LATE:
             raise OSError(errno.EAGAIN, "another process does not let go of it")
-        self._late.append(text)
         if self._writing_late is None:
-            self._writing_late = threading.Thread(target=self._write_late, daemon=True)
-            self._writing_late.start()
+            thread = threading.Thread(target=self._write_late, daemon=True)
+            try:
+                thread.start()  # it waits for our lock
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, str(error)) from error
+            self._writing_late = thread
             atexit.unregister(self.settle)
             atexit.register(self.settle)
+        self._late.append(text)
 
     def _write_late(self) -> None:
         try:

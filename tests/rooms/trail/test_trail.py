@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -481,6 +482,31 @@ def test_who_writes_waits_for_no_other_process_and_loses_no_line(tmp_path: Path)
     trail.write("after", {})
     events = [line["event"] for line in find([trail.path], (), ())]
     assert events == ["before", "act0", "act1", "act2", "after"]
+    assert breaks(tmp_path) == []
+    trail.close()
+
+
+def test_without_a_thread_to_wait_for_another_process_a_line_is_left_out_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a disk takes nothing: the act itself goes on."""
+    trail = Trail(tmp_path, "audit", "backend", 0, chained=True)
+    trail.keep(1 << 20)
+    trail.write("before", {})
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with another_process(trail.path) as let_go:
+        with monkeypatch.context() as short:
+            short.setattr(threading.Thread, "start", no_thread)
+            trail.write("lost", {})
+        trail.write("act", {})
+        let_go()
+        assert trail.settle()
+    trail.write("after", {})
+    events = [line["event"] for line in find([trail.path], (), ())]
+    assert events == ["before", "act", LEFT_OUT, "after"]
     assert breaks(tmp_path) == []
     trail.close()
 
