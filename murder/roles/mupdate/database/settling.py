@@ -9,7 +9,7 @@ the journal's lock is held, so that no other process writes between.
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
 from murder.errors import Code, Refusal
@@ -341,8 +341,12 @@ class Settling:
 
     def _wake(self, *, hurry: bool) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="settling", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="settling", daemon=True)
+            with suppress(
+                RuntimeError
+            ):  # none can be had now: the journal has it, and the next commit asks again
+                thread.start()
+                self._thread = thread
         if hurry:
             self._hurried.set()
         self._woken.set()

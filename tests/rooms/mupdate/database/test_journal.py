@@ -196,6 +196,25 @@ def test_a_torn_tail_takes_nothing_with_it_that_was_acknowledged(tmp_path: Path)
     mailboxes.close()
 
 
+def test_without_a_thread_that_settles_a_commit_is_one_and_the_next_begins_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is durable already: who is told that it failed would do it again."""
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    mailboxes = opened(tmp_path / "list")
+    inside = mailboxes._environment._settling
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", no_thread)
+        write(mailboxes, put("user.a"))
+    write(mailboxes, put("user.b"))
+    assert inside._thread is not None and inside._thread.is_alive()
+    assert mailboxes.count() == 2
+    mailboxes.close()
+
+
 def test_what_a_log_has_is_flushed_before_a_chapter_begins_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
