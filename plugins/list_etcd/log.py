@@ -285,7 +285,7 @@ class EtcdLog(Moves):
     # Hearing of others
 
     def listen(self, on_news: Callable[[], None]) -> None:
-        """The watch begins now at the latest."""
+        """The watch begins now at the latest. Raises UpstreamFailure where it cannot."""
         self._listeners.append(on_news)
         self._running()
 

@@ -49,11 +49,18 @@ class Talk:
         raise NotImplementedError
 
     def _running(self) -> asyncio.AbstractEventLoop:
+        """Raises UpstreamFailure."""
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, name="list_etcd", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="list_etcd", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # none can be had now
+                    self._loop.close()
+                    self._loop = None
+                    raise UpstreamFailure(UpstreamKind.DOWN, "etcd", str(error)) from error
+                self._thread = thread
             return self._loop
 
     def _run(self) -> None:
@@ -80,7 +87,11 @@ class Talk:
         await asyncio.gather(*left, return_exceptions=True)
 
     def _hand_over(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
-        loop = self._running()
+        try:
+            loop = self._running()
+        except UpstreamFailure:
+            work.close()
+            raise
         with self._starting:
             if not self._has_ended:
                 return asyncio.run_coroutine_threadsafe(work, loop)

@@ -272,3 +272,20 @@ async def test_a_master_refuses_what_others_have_written_and_goes_on(
     await ledger.catch_up()
     await ledger.close()
     mailboxes.close()
+
+
+def test_without_a_thread_of_its_own_a_log_is_away_until_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with member(rubbish(b"")) as endpoint:
+        log = EtcdLog(Settings(endpoints=(endpoint,), timeout_s=0.5))
+        with monkeypatch.context() as short:
+            short.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(UpstreamFailure, match="thread"):
+                log.members()
+        log.listen(lambda: None)
+        assert log._thread is not None and log._thread.is_alive()
+        log.close()
