@@ -9,6 +9,7 @@ to let go (it is about to leave for another server) makes the target give its co
 import asyncio
 import json
 import os
+import random
 import secrets
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from murder.api import NewMessage
 from murder.api.disk import disk_error
@@ -37,7 +39,7 @@ from murder.kit.rows import (
     remove_messages,
     spelled,
 )
-from murder.kit.schema import MESSAGE_COLUMNS, SEEN_BIT, connect
+from murder.kit.schema import BUSY_MS, MESSAGE_COLUMNS, SEEN_BIT, connect
 from murder.kit.sizes import note_size, size_of
 from murder.model.message import Uid
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
@@ -45,6 +47,11 @@ from murder.model.pieces import let_go
 
 INSERT_KEPT: Final = "INSERT INTO gone VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 INTENTS: Final = "intents"  # file in a process's area: roots that may hold unfinished intents
+HELD_MS: Final = 200  # that a rename waits for its source while it keeps others from its target
+
+
+class _HeldError(Refusal):
+    """Somebody else writes in the source: perhaps a rename the other way, which waits for this one's target."""
 
 
 @dataclass(slots=True)
@@ -89,11 +96,14 @@ class Leaving:
     ending: "asyncio.Future[None] | None" = None
 
     def begin(self) -> sqlite3.Connection:
-        """The root's database, as it is until `decided`. Raises what `disk_error` makes of it."""
+        """The root's database, as it is until `decided`. Raises _HeldError, and what `disk_error` makes of it."""
         try:
             self.db = connect(self.root.file, for_writing=True)
+            self.db.execute(f"PRAGMA busy_timeout={HELD_MS}")
             self.db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise _HeldError(Code.UNAVAILABLE, str(error)) from error
             raise disk_error(error, self.root.file) from error
         return self.db
 
@@ -125,6 +135,8 @@ class Transfers:
 
     def __init__(self, area: IncomingArea) -> None:
         self._area = area
+        # of the roots that renames go from or to
+        self._renaming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # --- messages
 
@@ -251,9 +263,36 @@ class Transfers:
         self, source: Root, old: MailboxName, target: Root, new: MailboxName
     ) -> None:
         """A rename from one root to another: UIDs, UIDVALIDITY, mod-sequences and ids stay."""
-        linked, leaving = Linked(self._area, target), Leaving(source)
+        first, second = (
+            self._renaming.setdefault(key, asyncio.Lock())
+            for key in sorted((source.key, target.key))
+        )
+        async with first, second:  # one at a time; those of other workers wait at their databases
+            await self._move_alone(source, old, target, new)
+
+    async def _move_alone(
+        self, source: Root, old: MailboxName, target: Root, new: MailboxName
+    ) -> None:
         intent = secrets.token_hex(8)
         self.remember(target)
+        until = time.monotonic() + BUSY_MS / 1000
+        while True:
+            try:
+                leaving = await self._carry_over(source, old, target, new, intent)
+                break
+            except _HeldError as held:
+                if time.monotonic() >= until:
+                    raise disk_error(held.__cause__ or held, source.file) from held
+            await asyncio.sleep(random.uniform(0, HELD_MS / 1000))  # not as long as the other one
+        await leaving.end()
+        await source.write(lambda _: None)  # its files that are nobody's any more go behind this
+        await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,)))
+
+    async def _carry_over(
+        self, source: Root, old: MailboxName, target: Root, new: MailboxName, intent: str
+    ) -> Leaving:
+        """The first half: the target has it, and the source is letting go. Raises _HeldError: then nothing has happened."""
+        linked, leaving = Linked(self._area, target), Leaving(source)
 
         def work(db: sqlite3.Connection) -> None:
             self._move_in(db, leaving, old, new, linked, intent)
@@ -265,9 +304,7 @@ class Transfers:
             await leaving.end()
             raise
         linked.settled()
-        await leaving.end()
-        await source.write(lambda _: None)  # its files that are nobody's any more go behind this
-        await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,)))
+        return leaving
 
     def _move_in(
         self,

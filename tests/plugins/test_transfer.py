@@ -202,3 +202,50 @@ async def test_what_was_renamed_back_is_not_removed_for_a_rename_that_had_stoppe
     store = await started("spool", tmp_path)
     assert await uids(store, SOURCE) == [1, 2]
     await store.stop()
+
+
+@pytest.mark.parametrize("kind", ["spool", "maildir"])
+async def test_renames_across_each_other_do_not_wait_for_each_other(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each had its target and waited for its source, and nobody's mail came into either, until SQLite gave up. Two workers."""
+    store, other = await started(kind, tmp_path), make(kind, tmp_path)
+    await filled(store)
+    await other.start()
+    there, back = MailboxName(b"shared.there"), MailboxName(b"user.bob.back")
+    both, begin, asked = threading.Barrier(2), Leaving.begin, list[Leaving]()
+
+    def begin_together(self: Leaving) -> sqlite3.Connection:
+        asked.append(self)
+        if len(asked) <= 2:
+            both.wait()
+        return begin(self)
+
+    with monkeypatch.context() as together:
+        together.setattr(Leaving, "begin", begin_together)
+        await asyncio.gather(store.rename(SOURCE, there), other.rename(TARGET, back))
+    assert len(asked) > 2
+    assert await uids(store, there) == [1, 2]
+    assert {stored.name for stored in await store.mailboxes()} == {there, back}
+    await other.stop()
+    await store.stop()
+
+
+async def test_renames_across_each_other_of_one_worker_come_one_behind_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await started("spool", tmp_path)
+    await filled(store)
+    there, back = MailboxName(b"shared.there"), MailboxName(b"user.bob.back")
+    begin, asked, at_once = Leaving.begin, list[Leaving](), list[int]()
+
+    def noted(self: Leaving) -> sqlite3.Connection:
+        at_once.append(sum(leaving.ending is None for leaving in asked))
+        asked.append(self)
+        return begin(self)
+
+    with monkeypatch.context() as watched:
+        watched.setattr(Leaving, "begin", noted)
+        await asyncio.gather(store.rename(SOURCE, there), store.rename(TARGET, back))
+    assert at_once == [0, 0]
+    await store.stop()
