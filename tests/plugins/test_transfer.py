@@ -208,7 +208,7 @@ async def test_what_was_renamed_back_is_not_removed_for_a_rename_that_had_stoppe
 async def test_renames_across_each_other_do_not_wait_for_each_other(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each had its target and waited for its source, and nobody's mail came into either, until SQLite gave up. Two workers."""
+    """Each had its target and waited for its source, until SQLite gave up; nobody's mail came into either. Two workers."""
     store, other = await started(kind, tmp_path), make(kind, tmp_path)
     await filled(store)
     await other.start()

@@ -518,7 +518,8 @@ class Announcer:
             case Operation.RENAME:
                 for old, new in reversed(intent.moves):
                     # else `new` is what a move keeps; where neither is there, the lock must not stay
-                    if not await self._is_stored(old) and await self._is_stored(new):
+                    new_id, old_id = await self._stored_id(new), await self._stored_id(old)
+                    if new_id and old_id in ("", new_id):  # the same in both: stopped half-way
                         await self._store.rename(new, old)
                     changes.append(RemoveEntry(new))
             case Operation.SPLIT:
@@ -530,14 +531,16 @@ class Announcer:
                 pass
         await self._finish(intent, changes)
 
-    async def _is_stored(self, name: MailboxName) -> bool:
+    async def _stored_id(self, name: MailboxName) -> str:
+        """What the store has there; "" where nothing."""
         try:
-            (await self._store.open(name, "")).close()
+            mailbox = await self._store.open(name, "")
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise  # the store cannot tell now
-            return False
-        return True
+            return ""
+        mailbox.close()
+        return mailbox.mailbox_id
 
     async def _settle_joint(self, intent: Intent) -> None:
         """Unless another worker takes it on at this moment."""
