@@ -14,6 +14,7 @@ LACKING: Final = "lacking"
 LOST: Final = "lost"  # of the same moment: their collation keys, where they are few
 MAX_LOST: Final = 10_000  # with 500 octets each at most
 MAX_BACK: Final = 100  # of those that have come back are noticed with one question
+LATELY_S: Final = 86400.0  # longer than anybody waits for backends
 SIZE: Final = struct.Struct("!H")
 MOST: Final = 10**12  # mailboxes, and seconds: more is no number that anybody has noted
 
@@ -44,6 +45,19 @@ def mark_lost(keys: Sequence[bytes], lacking: PutNote) -> PutNote:
     """The step beside `lacking` (of `mark_lacking`) that says which they are: all of them, by their collation keys."""
     of_each = b"".join(SIZE.pack(len(key)) + key for key in keys)
     return PutNote(LOST, lacking.octets + b"\n" + of_each)
+
+
+def still_lost(
+    noted: tuple[bytes | None, bytes | None], is_here: Callable[[bytes], bool]
+) -> list[bytes] | None:
+    """What was noted lately (LACKING, LOST) and is not here yet, when more is lost: the keys; None where it is not known
+    which they are."""
+    lacking, lost = noted
+    at, _ = parse_lacking(lacking)
+    if lacking is None or abs(time.time() - at) >= LATELY_S:
+        return []
+    keys = _parse_lost(lost, lacking)
+    return None if keys is None else [key for key in keys if not is_here(key)]
 
 
 def _parse_lost(octets: bytes | None, lacking: bytes) -> Iterator[bytes] | None:

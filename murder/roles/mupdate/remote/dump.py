@@ -14,7 +14,15 @@ from murder.log import logger
 from murder.roles.mupdate.database.change import PutNote
 from murder.roles.mupdate.database.difference import Difference
 from murder.roles.mupdate.database.indexing import IndexLines
-from murder.roles.mupdate.database.lacking import LOST, MAX_LOST, mark_lacking, mark_lost
+from murder.roles.mupdate.database.lacking import (
+    LACKING,
+    LOST,
+    MAX_LOST,
+    mark_lacking,
+    mark_lost,
+    parse_lacking,
+    still_lost,
+)
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.database.record import Block
 from murder.roles.mupdate.database.transaction import ListTransaction
@@ -143,12 +151,7 @@ class Dump:
             pass
         gone = difference.gone
         if gone and ((followed and not self._is_late) or 2 * gone > before):
-            mark = mark_lacking(gone)
-            transaction.apply(mark)
-            # of more than these it is not known which are back
-            known = difference.keys if gone <= len(difference.keys) <= MAX_LOST else None
-            transaction.apply(mark_lost(known, mark) if known else PutNote(LOST, b""))
-            self._lacking = gone
+            self._lacking = _note_lost(transaction, difference)
 
     def _once(self, work: Callable[[], T]) -> T:
         """A transaction that ran into the end of the map is run again: with rows that are used up."""
@@ -187,3 +190,25 @@ class Dump:
 
 class Again(Exception):
     """This attempt is over; the replica makes another."""
+
+
+def _note_lost(transaction: ListTransaction, difference: Difference) -> int:
+    """Beside what was lost before and is not back; how many."""
+    noted = transaction.note(LACKING), transaction.note(LOST)
+    former = still_lost(noted, lambda key: transaction.row(key) is not None)
+    gone, keys = difference.gone, difference.keys
+    # of more than these it is not known which are back
+    known = gone <= len(keys) <= MAX_LOST and former is not None
+    if former is None:
+        gone += parse_lacking(noted[0])[1]
+    elif known:
+        new = set(keys)
+        keys = [*keys, *(key for key in former if key not in new)]
+        gone += len(keys) - len(new)
+        known = len(keys) <= MAX_LOST
+    else:
+        gone += len(former)
+    mark = mark_lacking(gone)
+    transaction.apply(mark)
+    transaction.apply(mark_lost(keys, mark) if known else PutNote(LOST, b""))
+    return gone

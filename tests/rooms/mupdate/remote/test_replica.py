@@ -115,6 +115,26 @@ async def test_a_master_restored_from_an_older_copy_is_noticed(tmp_path: Path) -
 
 
 @pytest.mark.skipif(is_shared(), reason="a master on etcd has its list there, not in its folder")
+async def test_what_is_lost_again_is_noted_beside_what_is_not_back_yet(tmp_path: Path) -> None:
+    """As where a backend is away, and the master's list is lost, or put back, twice."""
+    server = Server(tmp_path / "m")
+    await server.start()
+    await fill(server, 100)
+    async with follower(tmp_path / "r", server.target) as one:
+        await in_step(one, server)
+        for _ in range(2):
+            await server.stop()
+            shutil.rmtree(tmp_path / "m")
+            await server.start()
+            await until_soon(lambda: one.mailboxes.count() == 0)
+            assert one.mailboxes.lacks(LONG_S) == 100
+            await fill(server, 40)  # the other backend's 60 are still to come
+            await in_step(one, server)
+            assert [one.mailboxes.lacks(LONG_S) for _ in range(100)][-1] == 60
+    await server.stop()
+
+
+@pytest.mark.skipif(is_shared(), reason="a master on etcd has its list there, not in its folder")
 async def test_what_a_master_that_begins_empty_does_not_have_is_noted_with_the_list_itself(
     tmp_path: Path,
 ) -> None:
