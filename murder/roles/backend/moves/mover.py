@@ -248,7 +248,8 @@ class Mover:
         if move.state in ABORTABLE and self._is_gone(move.root):
             # deleted, or renamed: nobody could resume it, and what has come is in the way of the new name
             return await self._give_up(move, no_such_mailbox(move.root), owes_abort=True), True
-        if move.state is not State.HANDING and (lasting or tries > RETRIES):
+        has_stopped = move.state in (State.HANDING, State.STOPPED)  # nobody can write there
+        if not has_stopped and (lasting or tries > RETRIES):
             self._log.error("move.failed", move=move.id, problem=str(problem))
             return await self.journal.save(
                 move, state=State.FAILED, problem=str(problem), finished_at=time.time()
@@ -350,10 +351,20 @@ class Mover:
                     raise Refusal(
                         Code.CANNOT, f"The move {move_id} is {move.state.value}: too late"
                     )
-            await thaw(self.backend, move)
-            move = await self.journal.save(
-                move, state=State.ABORTED, owes_abort=True, finished_at=time.time()
-            )
+            is_over = False
+            try:
+                await thaw(self.backend, move)
+                move = await self.journal.save(
+                    move, state=State.ABORTED, owes_abort=True, finished_at=time.time()
+                )
+                is_over = True
+            except OSError as error:
+                raise disk_error(error, self.journal.folder) from error
+            finally:
+                if (
+                    task is not None and not is_over
+                ):  # else nobody would be at it until the next start
+                    self._run(move)
         self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
         self.step("aborted")
         with contextlib.suppress(UpstreamFailure, Refusal):  # then it is told later

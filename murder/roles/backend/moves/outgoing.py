@@ -391,6 +391,10 @@ class Outgoing:
             await self._round([row.name for row in rows])
             await self._verify([row.name for row in rows])
             await self._prepare(rows)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Refusal, OSError):  # STOPPED: whoever goes on releases it
+                await self.release()
+            raise
         except BaseException:
             await self.release()
             raise
@@ -492,11 +496,18 @@ async def freeze(backend: Backend, names: Iterable[MailboxName], frozen: bool) -
 
 
 async def thaw(backend: Backend, move: Move) -> None:
-    """People work again in what a move had stopped; mailboxes that are gone are passed over."""
+    """People work again in what a move had stopped; mailboxes that are gone are passed over. Raises Refusal where a full
+    disk, say, keeps some as they are: that one is to be done again, the others and their tree are free."""
+    trouble = None
     for name in move.names:
-        with contextlib.suppress(Refusal):
+        try:
             await freeze(backend, [name], False)
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                trouble = refusal
     await backend.announcer.finish(intent_of(move), [])
+    if trouble is not None:
+        raise trouble
 
 
 async def sum_of(backend: Backend, name: MailboxName) -> Sum:

@@ -13,7 +13,8 @@ from murder.api import CarriesMailboxes
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName, inbox_of
 from murder.net.outgoing.connect import connect
-from murder.roles.backend.moves import mover
+from murder.roles.backend.hierarchy.intent import this_process
+from murder.roles.backend.moves import mover, outgoing
 from murder.roles.backend.moves.journal import Move, Side, State, intent_of
 from murder.roles.backend.moves.outgoing import freeze
 from murder.roles.mupdate.database.change import RemoveEntry
@@ -266,3 +267,67 @@ async def test_people_work_in_what_a_crash_had_stopped_while_its_target_is_away(
         assert ended.state is State.FAILED
         assert not await backend.store.is_frozen(ana)
         assert not backend.announcer.is_held(intent_of(move))
+
+
+async def test_what_a_full_disk_keeps_frozen_is_let_go_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted as let go, and nobody could write there any more."""
+    monkeypatch.setattr(mover, "RETRY_MIN_S", 0.0)
+    monkeypatch.setattr(mover, "RETRIES", 1)
+    ana, full = inbox_of("ana"), Refusal(Code.OVER_QUOTA, "The disk of this server is full")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        backend, store, troubles = one.backend, one.backend.store, [full, full, full]
+        assert isinstance(store, CarriesMailboxes)
+        freeze_it = store.freeze
+
+        async def fails(name: MailboxName, frozen: bool) -> None:
+            if troubles and not frozen:
+                raise troubles.pop()
+            await freeze_it(name, frozen)
+
+        async def open_peer(server: str) -> Any:
+            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+
+        monkeypatch.setattr(store, "freeze", fails)
+        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        move = Move("b9", Side.OUT, ana, "be2.test", state=State.STOPPED, names=(ana,))
+        await one.mover.journal.save(move)
+        await backend.announcer.hold(intent_of(move))
+        await freeze(backend, [ana], True)
+        with pytest.raises(Refusal):
+            await outgoing.thaw(backend, move)
+        assert not backend.announcer.is_held(intent_of(move))  # the others of its tree are not kept
+        ended = await one.mover._run(move)
+        assert ended.state is State.FAILED and not troubles
+        assert not await store.is_frozen(ana)
+
+
+@pytest.mark.parametrize("trouble", [Refusal(Code.OVER_QUOTA, "full"), OSError(errno.ENOSPC, "")])
+async def test_a_move_that_a_full_disk_does_not_let_end_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    """Nobody was at it any more, and who gave it up once more heard that another worker moves it."""
+    ana = inbox_of("ana")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+
+        async def waits(server: str) -> Any:
+            await asyncio.Event().wait()
+
+        async def fails(*_: object) -> None:
+            raise trouble
+
+        async def is_away(server: str, *_: object) -> None:
+            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+
+        one.mover._open = waits  # type: ignore[method-assign] # no network here
+        move = Move("b9", Side.OUT, ana, "be2.test", process=this_process(), names=(ana,))
+        await one.mover.journal.save(move)
+        one.mover._run(move)
+        with monkeypatch.context() as full:
+            full.setattr(mover, "thaw", fails)
+            with pytest.raises(Refusal):
+                await one.mover.abort(move.id)
+        assert not one.mover._running[move.id].done()
+        monkeypatch.setattr(one.mover._ends, "settle", is_away)
+        assert (await one.mover.abort(move.id)).state is State.ABORTED

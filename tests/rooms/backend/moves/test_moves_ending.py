@@ -1,10 +1,11 @@
 """How what has come ends: behind what is in its way, once, and again where something failed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import errno
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -110,6 +111,34 @@ async def test_a_source_that_is_away_holds_nothing_up_for_long(
         await prepared(arriving)
         monkeypatch.setattr("murder.roles.backend.moves.journal.PREPARED_S", 0.0)
         outgoing._let_others_first()
+
+
+@pytest.mark.parametrize("names_problem", [False, True])
+async def test_who_ends_a_move_while_a_full_disk_takes_nothing_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_problem: bool
+) -> None:
+    """What failed then took the place of the end: the move went on, and who gave it up, or stopped the node, waited."""
+    async with backend_in(tmp_path) as one:
+        outgoing, stands = await leaving(one), asyncio.Event()
+
+        async def verify(names: Sequence[MailboxName]) -> None:
+            stands.set()
+            await asyncio.Event().wait()
+
+        async def fails(*_: object, **__: object) -> NoReturn:
+            if names_problem:
+                raise Refusal(Code.OVER_QUOTA, "The disk of this server is full")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(outgoing, "_verify", verify)
+        task = asyncio.create_task(outgoing.stop_and_hand_over())
+        await stands.wait()
+        with monkeypatch.context() as full:
+            full.setattr(outgoing, "release", fails)
+            task.cancel()
+            await asyncio.wait([task])
+        assert task.cancelled()
+        await outgoing.release()
 
 
 def failing(one: Running, *names: str) -> Callable[[], None]:
