@@ -125,6 +125,7 @@ class Arriving:
         # likewise, of what had left for another server, and may come back under another name
         self._left: dict[str, MailboxName] = {}
         self._elsewhere: dict[str, tuple[MailboxName, str]] = {}  # likewise, and by which move
+        self._looked_at: set[tuple[str, MailboxName]] = set()  # of those moves
         self._taken: list[Taken] = []  # the batches that are not closed yet
         self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
 
@@ -235,6 +236,8 @@ class Arriving:
         for name in sorted(left_behind(self._journal, root)):
             if (mailbox_id := await id_of(self._backend, name)) is not None:
                 self._left[mailbox_id] = name
+        self._elsewhere.clear()
+        self._looked_at.clear()
         await self._note_elsewhere()
         return Done()
 
@@ -266,21 +269,25 @@ class Arriving:
                 raise Refusal(Code.IN_USE, text)
 
     async def _note_elsewhere(self) -> None:
-        """Which mailboxes other moves have brought, under which names, that have not ended."""
-        self._elsewhere = {}
+        """Which mailboxes other moves have brought, under which names, that have not ended: what has come since this was asked
+        last is looked at."""
         turn = Turn()
         for other in self._journal.moves():
             is_there = other.side is Side.IN and other.state in ARRIVING | {State.ENDING}
             for name in other.names if is_there and other.id != self._now.id else ():
+                if (other.id, name) in self._looked_at:
+                    continue
                 with suppress(Refusal):  # somebody else's that is damaged
                     if (mailbox_id := await id_of(self._backend, name)) is not None:
                         self._elsewhere[mailbox_id] = (name, other.id)
+                        self._looked_at.add((other.id, name))
                 if turn.is_over:
                     await turn.rest()
 
     async def _check_is_not_there(self, name: MailboxName, mailbox_id: str) -> None:
         """Raises Refusal where another move has brought this very mailbox, by a name that it had before, and has not ended:
         its source tells of that end soon."""
+        await self._note_elsewhere()
         was, move_id = self._elsewhere.get(mailbox_id, (name, ""))
         if was == name or await id_of(self._backend, was) != mailbox_id:
             return

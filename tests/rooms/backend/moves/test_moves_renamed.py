@@ -357,6 +357,20 @@ async def test_what_has_come_under_an_earlier_name_by_another_move_goes_first(
         await other._hold(hold(B, "ida"))
 
 
+async def test_so_does_what_has_come_since_this_move_began(tmp_path: Path) -> None:
+    """The store failed at its second name, and with it all that came for that owner in the same commit."""
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        await one.mover.stop()
+        arriving = await begun(one)
+        other = Arriving(one.backend, one.mover.journal, cast(FrameChannel, None), "be2.test")
+        await other._begin(Begin("b2", B, ""))
+        await arriving._hold(hold(ROOT, "root"))
+        await arriving._hold(hold(A, "ida"))
+        with pytest.raises(Refusal) as refused:
+            await other._hold(hold(B, "ida"))
+        assert refused.value.code is Code.IN_USE and "b1" in refused.value.text
+
+
 async def test_what_other_moves_have_brought_is_looked_at_once_for_all_that_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
