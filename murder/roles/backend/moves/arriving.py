@@ -269,8 +269,8 @@ class Arriving:
                 raise Refusal(Code.IN_USE, text)
 
     async def _note_elsewhere(self) -> None:
-        """Which mailboxes other moves have brought, under which names, that have not ended: what has come since this was asked
-        last is looked at."""
+        """Which mailboxes other moves have brought, under which names, that have not ended: what has come since this was
+        asked last is looked at."""
         turn = Turn()
         for other in self._journal.moves():
             is_there = other.side is Side.IN and other.state in ARRIVING | {State.ENDING}
