@@ -361,9 +361,8 @@ class Mover:
             except OSError as error:
                 raise disk_error(error, self.journal.folder) from error
             finally:
-                if (
-                    task is not None and not is_over
-                ):  # else nobody would be at it until the next start
+                # else nobody would be at it until the next start
+                if task is not None and not is_over:
                     self._run(move)
         self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
         self.step("aborted")

@@ -342,9 +342,8 @@ class Settling:
     def _wake(self, *, hurry: bool) -> None:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="settling", daemon=True)
-            with suppress(
-                RuntimeError
-            ):  # none can be had now: the journal has it, and the next commit asks again
+            # none can be had now: the journal has it, and the next commit asks again
+            with suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
         if hurry:
