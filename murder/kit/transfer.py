@@ -111,7 +111,15 @@ class Leaving:
         """Let go of the mailbox, where the target has it; of the root in any case. Also where nobody waits any more."""
         if self.db is not None:
             loop = asyncio.get_running_loop()
-            self.ending = loop.run_in_executor(None, self._end, self.db, error is None)
+            try:
+                self.ending = loop.run_in_executor(None, self._end, self.db, error is None)
+            except RuntimeError:  # no thread is left: here, rather than never
+                self.ending = loop.create_future()
+                try:
+                    self._end(self.db, error is None)
+                    self.ending.set_result(None)
+                except sqlite3.Error as problem:
+                    self.ending.set_exception(problem)
 
     def _end(self, db: sqlite3.Connection, is_done: bool) -> None:
         with closing(db):

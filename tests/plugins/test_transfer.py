@@ -6,8 +6,9 @@ import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -248,4 +249,28 @@ async def test_renames_across_each_other_of_one_worker_come_one_behind_the_other
         watched.setattr(Leaving, "begin", noted)
         await asyncio.gather(store.rename(SOURCE, there), store.rename(TARGET, back))
     assert at_once == [0, 0]
+    await store.stop()
+
+
+class NoThread(ThreadPoolExecutor):
+    """As where the machine has none left."""
+
+    def submit(self, *_: Any, **__: Any) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+
+async def test_without_a_thread_a_rename_lets_go_of_its_source_all_the_same(tmp_path: Path) -> None:
+    """It was locked until the next start, and whoever waited for the rename waited for ever."""
+    store = await started("spool", tmp_path)
+    await filled(store)
+    await store.delete(TARGET)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(NoThread())
+    renaming = asyncio.create_task(store.rename(SOURCE, TARGET))
+    await asyncio.wait([renaming], timeout=5)
+    loop.set_default_executor(ThreadPoolExecutor())
+    assert renaming.done()
+    await renaming
+    assert await uids(store, TARGET) == [1, 2]
+    await store.create(SOURCE, "default")
     await store.stop()
