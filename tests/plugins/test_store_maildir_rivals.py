@@ -124,8 +124,14 @@ async def test_what_changes_just_before_its_folder_is_renamed_is_so_behind_it(
         box = await store.open(SUB, "ana")
         assert isinstance(box, MaildirMailbox)
         uid = await append(store, box, ONE)
-        root, may_begin = box.tree, threading.Event()
-        steps = [asyncio.create_task(root.write(lambda _: may_begin.wait(60)))]
+        root, has_begun, may_begin = box.tree, threading.Event(), threading.Event()
+
+        def wait(_: object) -> bool:
+            has_begun.set()
+            return may_begin.wait(60)
+
+        steps = [asyncio.create_task(root.write(wait))]
+        await until_soon(has_begun.is_set)  # what comes now is behind it, all in one transaction
         for number, step in enumerate(
             (
                 append(store, box, ONE),
