@@ -236,3 +236,9 @@ def parse_capability(line: bytes) -> tuple[bytes, bytes] | None:
     if not 1 <= len(command.args) <= 2:
         return None
     return command.args[0].upper(), command.args[1] if len(command.args) == 2 else b""
+
+
+def format_url(host: str, port: int | None) -> str:
+    """Of a server that a client is referred to; `port`: None for the usual one (RFC 5804 §3)."""
+    authority = f"[{host}]" if ":" in host else host
+    return f"sieve://{authority}" + (f":{port}" if port else "")

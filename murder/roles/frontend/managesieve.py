@@ -31,7 +31,14 @@ from murder.serve.line import LOGGED_IN
 from murder.serve.managesieve import COMMON, Capability, Row, SieveDialogue
 from murder.serve.service import ClientService
 from murder.session.sasl import plain_response
-from murder.wire.managesieve import Command, Kind, client_string, format_string, parse_status
+from murder.wire.managesieve import (
+    Command,
+    Kind,
+    client_string,
+    format_string,
+    format_url,
+    parse_status,
+)
 
 MOST_ASKED: Final = 20  # of the servers that a table names
 LARGE_OCTETS: Final = 64 * 1024  # of a command: what is longer is asked about first
@@ -164,8 +171,7 @@ class FrontendSieve(SieveDialogue):
         """Where clients find its scripts (RFC 5804 §3)."""
         config, key = self.frontend.whole_config, SIEVE.keys[0]
         host, port = config.address_of(server), config.server(server).port(key)
-        authority = f"[{host}]" if ":" in host else host
-        return f"sieve://{authority}" + ("" if port == key.port else f":{port}")
+        return format_url(host, None if port == key.port else port)
 
     async def _open(self, server: str) -> LineUpstream:
         timeout_s = self.frontend.config.upstream_timeout_s

@@ -15,6 +15,7 @@ from murder.model.name import MAX_NAME_OCTETS, MailboxName, Namespace, display, 
 from murder.model.protocol import IMAP, SIEVE, ProtocolSpec
 from murder.model.rights import MANAGED, Missing, rights_in
 from murder.model.url import ImapUrl, UrlServer
+from murder.wire import managesieve
 from murder.wire.url import format_url
 
 MAX_ASKED: Final = (
@@ -83,8 +84,7 @@ class Referrals:
             url = format_url(ImapUrl(UrlServer(host, port, login.user, ANY_MECHANISM), None))
             return Refusal(Code.REFERRAL, text, url.decode("ascii"))
         if protocol is SIEVE:
-            host = f"[{host}]" if ":" in host else host
-            return Refusal(Code.REFERRAL, text, f"sieve://{host}" + (f":{port}" if port else ""))
+            return Refusal(Code.REFERRAL, text, managesieve.format_url(host, port))
         return Refusal(Code.NONEXISTENT, text)
 
     async def server_of_home(self, name: MailboxName) -> str:
