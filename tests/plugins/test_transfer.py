@@ -155,6 +155,18 @@ def stopped_half_way(leaving: Leaving, db: sqlite3.Connection, is_done: bool) ->
     raise sqlite3.OperationalError("disk I/O error")
 
 
+async def half_renamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MailboxStore:
+    """A rename whose target has it all, while the source could not let go."""
+    store = await started("spool", folder)
+    await filled(store)
+    await store.delete(TARGET)
+    with monkeypatch.context() as broken:
+        broken.setattr(Leaving, "_end", stopped_half_way)
+        with pytest.raises(OSError, match="disk I/O error"):
+            await store.rename(SOURCE, TARGET)
+    return store
+
+
 async def added(store: MailboxStore, name: MailboxName) -> None:
     """One message more."""
     box, incoming = await store.open(name, "bob"), store.incoming()
@@ -169,13 +181,7 @@ async def test_what_comes_behind_a_rename_that_has_stopped_half_way_is_renamed_w
     starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the old name, which the list has until it is finished; other workers live."""
-    store = await started("spool", tmp_path)
-    await filled(store)
-    await store.delete(TARGET)
-    with monkeypatch.context() as broken:
-        broken.setattr(Leaving, "_end", stopped_half_way)
-        with pytest.raises(OSError, match="disk I/O error"):
-            await store.rename(SOURCE, TARGET)
+    store = await half_renamed(tmp_path, monkeypatch)
     await added(store, SOURCE)
     if starts:
         await crash(store, monkeypatch)
@@ -190,13 +196,7 @@ async def test_what_comes_behind_a_rename_that_has_stopped_half_way_is_renamed_w
 async def test_what_was_renamed_back_is_not_removed_for_a_rename_that_had_stopped_half_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await started("spool", tmp_path)
-    await filled(store)
-    await store.delete(TARGET)
-    with monkeypatch.context() as broken:
-        broken.setattr(Leaving, "_end", stopped_half_way)
-        with pytest.raises(OSError, match="disk I/O error"):
-            await store.rename(SOURCE, TARGET)
+    store = await half_renamed(tmp_path, monkeypatch)
     await store.rename(SOURCE, TARGET)
     await store.rename(TARGET, SOURCE)
     await crash(store, monkeypatch)

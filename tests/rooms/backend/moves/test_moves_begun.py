@@ -5,7 +5,7 @@ import errno
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -41,6 +41,11 @@ class Refusing:
 
     def close(self) -> None:
         pass
+
+
+async def gone(server: str, *_: object) -> NoReturn:
+    """Another backend, whose connection is lost as soon as it stands."""
+    raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
 
 
 @pytest.mark.parametrize("why", ["resolve", "partition"])
@@ -114,7 +119,7 @@ async def test_a_move_of_what_is_renamed_meanwhile_is_given_up(tmp_path: Path) -
         async def open_peer(server: str) -> Any:
             if one.backend.mailboxes.find(box) is not None:
                 await announcer.rename([(box, renamed)])
-            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+            await gone(server)
 
         one.mover._open = open_peer  # type: ignore[method-assign] # no network here
         with pytest.raises(Refusal) as refused:
@@ -136,7 +141,7 @@ async def test_a_move_of_what_was_lost_with_a_disk_is_not_given_up(
         async def open_peer(server: str) -> Any:
             if one.backend.mailboxes.find(ana) is not None:
                 await one.backend.announcer.commit([RemoveEntry(ana)])
-            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+            await gone(server)
 
         monkeypatch.setattr(one.backend.mailboxes, "_is_whole", lambda: False)
         one.mover._open = open_peer  # type: ignore[method-assign] # no network here
@@ -232,7 +237,7 @@ async def test_a_move_goes_on_when_a_full_disk_takes_again_what_became_of_it(
             tries += 1
             if tries > 3:
                 return Refusing([])
-            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+            await gone(server)
 
         monkeypatch.setattr(journal, "save", fails)
         one.mover._open = open_peer  # type: ignore[method-assign] # no network here
@@ -255,10 +260,7 @@ async def test_people_work_in_what_a_crash_had_stopped_while_its_target_is_away(
         backend = one.backend
         assert isinstance(backend.store, CarriesMailboxes)
 
-        async def open_peer(server: str) -> Any:
-            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
-
-        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        one.mover._open = gone  # type: ignore[method-assign] # no network here
         move = Move("b9", Side.OUT, ana, "be2.test", state=State.STOPPED, names=(ana,))
         await one.mover.journal.save(move)
         await backend.announcer.hold(intent_of(move))
@@ -286,11 +288,8 @@ async def test_what_a_full_disk_keeps_frozen_is_let_go_when_there_is_room(
                 raise troubles.pop()
             await freeze_it(name, frozen)
 
-        async def open_peer(server: str) -> Any:
-            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
-
         monkeypatch.setattr(store, "freeze", fails)
-        one.mover._open = open_peer  # type: ignore[method-assign] # no network here
+        one.mover._open = gone  # type: ignore[method-assign] # no network here
         move = Move("b9", Side.OUT, ana, "be2.test", state=State.STOPPED, names=(ana,))
         await one.mover.journal.save(move)
         await backend.announcer.hold(intent_of(move))
@@ -317,9 +316,6 @@ async def test_a_move_that_a_full_disk_does_not_let_end_goes_on(
         async def fails(*_: object) -> None:
             raise trouble
 
-        async def is_away(server: str, *_: object) -> None:
-            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
-
         one.mover._open = waits  # type: ignore[method-assign] # no network here
         move = Move("b9", Side.OUT, ana, "be2.test", process=this_process(), names=(ana,))
         await one.mover.journal.save(move)
@@ -329,5 +325,5 @@ async def test_a_move_that_a_full_disk_does_not_let_end_goes_on(
             with pytest.raises(Refusal):
                 await one.mover.abort(move.id)
         assert not one.mover._running[move.id].done()
-        monkeypatch.setattr(one.mover._ends, "settle", is_away)
+        monkeypatch.setattr(one.mover._ends, "settle", gone)
         assert (await one.mover.abort(move.id)).state is State.ABORTED
