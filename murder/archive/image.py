@@ -20,9 +20,8 @@ from typing import Final
 from murder.archive.debian import SHEBANG, TOML
 
 USER: Final = "murder"
-USER_ID: Final = (
-    990  # of the system's own users (100 to 999), and not among the first that packages take
-)
+# of the system's own users (100 to 999), and not among the first that packages take
+USER_ID: Final = 990
 PASSWD: Final = f"{USER}:x:{USER_ID}:{USER_ID}::/var/lib/murder:/usr/sbin/nologin\n"
 GROUP: Final = f"{USER}:x:{USER_ID}:\n"
 OWN: Final = ("var/lib/murder", "var/cache/murder")  # folders of that user

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 RECORD_HEAD = "murder cache record 1"
-USED_SUFFIX = (
-    ".used"  # a running murder holds a shared lock on it, so that nobody clears its files away
-)
+# a running murder holds a shared lock on it, so that nobody clears its files away
+USED_SUFFIX = ".used"
 RECORD_SUFFIX = ".record"
 TOUCH_AFTER_S = 86400.0
 NOBODY = 65534  # in a user namespace: whoever has no place in it, as the host's root

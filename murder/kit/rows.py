@@ -18,9 +18,8 @@ from murder.model.name import MailboxName, exists_already
 from murder.model.pieces import let_go, pieces
 
 WAS: Final = "was:"  # with a mailbox's former id: its row number
-FROZEN: Final = (
-    "frozen/"  # in `meta`, with the mailbox's id: it is about to leave for another server
-)
+# in `meta`, with the mailbox's id: it is about to leave for another server
+FROZEN: Final = "frozen/"
 _IS_FROZEN: Final = f"EXISTS (SELECT 1 FROM meta WHERE key='{FROZEN}' || mailbox_id)"
 MOST_KEYWORDS: Final = 1000  # in one mailbox: FLAGS names them all, some 20 kB; Cyrus has 128
 INSERT_MESSAGE: Final = "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?)"

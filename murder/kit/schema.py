@@ -21,9 +21,8 @@ T = TypeVar("T")
 FORMAT: Final = 6
 FILE_MODE: Final = 0o600
 BUSY_MS: Final = 30_000  # a writer waits for another worker's commit; far above any
-READ_BUSY_MS: Final = (
-    1_000  # readers wait only for recovery after a crash, and block their event loop
-)
+# readers wait only for recovery after a crash, and block their event loop
+READ_BUSY_MS: Final = 1_000
 CACHE_KIB: Final = 512  # of each connection; there are two for each open root
 
 SEEN, DELETED = "\\Seen", "\\Deleted"

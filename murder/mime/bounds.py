@@ -6,9 +6,8 @@ One for a process: those that a store keeps at delivery are bounded like those t
 from dataclasses import dataclass
 from typing import Final
 
-MAX_ADDRESSES: Final = (
-    1000  # of one field; each is told in up to 3 of an envelope's lists, in some 50 octets
-)
+# of one field; each is told in up to 3 of an envelope's lists, in some 50 octets
+MAX_ADDRESSES: Final = 1000
 MAX_PARTS: Final = 10_000  # within the whole; as Dovecot
 MAX_DEPTH: Final = 100  # multiparts and messages within each other; Cyrus allows 100 too
 MAX_HEADER_OCTETS: Final = 1024 * 1024  # of one header; Postfix takes 100 kB, Dovecot parses 10 MB

@@ -11,9 +11,8 @@ from murder.model.part import Part
 
 MAX_CHARACTERS: Final = 200  # RFC 8970 §3.1
 MAX_LOOK_CHARACTERS: Final = 20_000  # of the part's text; what comes behind is no preview
-MAX_LOOK_PIECES: Final = (
-    64  # of it while it is decoded, a megabyte: there may be no characters in it
-)
+# of it while it is decoded, a megabyte: there may be no characters in it
+MAX_LOOK_PIECES: Final = 64
 
 _UNSEEN: Final = re.compile(
     r"<(script|style|head|title)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.I | re.S

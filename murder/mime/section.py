@@ -15,9 +15,8 @@ from murder.model.part import Part
 from murder.model.query.fetch import Section, SectionText
 
 MAX_SELECTED_OCTETS: Final = 4 * 1024 * 1024  # of a header in which fields are looked for
-MAX_FIELDS: Final = (
-    10_000  # of one header that are known by their names: each takes some 300 octets
-)
+# of one header that are known by their names: each takes some 300 octets
+MAX_FIELDS: Final = 10_000
 
 
 def find_part(root: Part, path: tuple[int, ...]) -> tuple[Part, bool] | None:

@@ -14,9 +14,8 @@ from murder.model.ordering import in_order
 from murder.model.part import Address, Envelope
 from murder.model.query.search import SortKey, SortOrder
 
-MAX_CHARACTERS: Final = (
-    500  # of a text that are compared: what is kept of a mailbox's messages is bounded
-)
+# of a text that are compared: what is kept of a mailbox's messages is bounded
+MAX_CHARACTERS: Final = 500
 MAX_OCTETS: Final = 8192  # of a field, which become these in any encoding
 
 Value = str | int | datetime

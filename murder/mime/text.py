@@ -36,9 +36,8 @@ LINES_AT_ONCE: Final = 200  # of a header without any code, in one step
 # What makes a header more than lines of text: an encoded word, NUL, what is not ASCII, a CR alone, a blank before a colon
 _NOT_PLAIN: Final = re.compile(rb"=\?|[\x00\x80-\xff]|\r(?!\n)|^[!-9;-~]++[ \t]++:", re.MULTILINE)
 _FOLDED: Final = re.compile(r"\n(?=[ \t])")
-MAX_MARKS: Final = (
-    30  # combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
-)
+# combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
+MAX_MARKS: Final = 30
 _IN_ENVELOPE: Final = frozenset({"subject"})  # of the fields that are looked through as they are
 FOLD_CHARACTERS: Final = 512  # Putting marks in order takes time with the square of their number
 

@@ -13,13 +13,11 @@ from murder.model.query.thread import Threadable
 
 MAX_REFERENCES: Final = 1000  # of one message; the newest count
 MAX_FIELD_OCTETS: Final = 128 * 1024  # of References; its end counts
-MANY_REFERENCES: Final = (
-    1_000_000  # of a mailbox's messages together, at 8 octets: then a few of each are enough
-)
+# of a mailbox's messages together, at 8 octets: then a few of each are enough
+MANY_REFERENCES: Final = 1_000_000
 FEW_REFERENCES: Final = 10
-MAX_KEPT_IDS: Final = (
-    50_000  # that only references name; then such as are known, and the last of each message
-)
+# that only references name; then such as are known, and the last of each message
+MAX_KEPT_IDS: Final = 50_000
 MAX_KEPT_CHARACTERS: Final = 200  # of an id or a subject; longer ones are kept as a digest
 
 _MESSAGE_ID: Final = re.compile(rb"<([^<>\s]{1,998})>")

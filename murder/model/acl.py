@@ -23,9 +23,8 @@ ANONYMOUS: Final = "anonymous"  # who has not logged in: mail that comes in is p
 GROUP_PREFIX: Final = "group:"
 # a real Cyrus passes 73 kB; bounded so that SETACL cannot grow for ever
 MAX_ACL_OCTETS: Final = 256 * 1024
-MAX_IDENTIFIER_OCTETS: Final = (
-    400  # `-group:` and `local@domain` of RFC 5321 §4.5.3.1 (64 and 255 octets) have 327
-)
+# `-group:` and `local@domain` of RFC 5321 §4.5.3.1 (64 and 255 octets) have 327
+MAX_IDENTIFIER_OCTETS: Final = 400
 _SHORT: Final = 24  # letters: so many rights, and no more, are worth remembering
 
 Rights = frozenset[str]

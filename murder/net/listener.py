@@ -164,9 +164,8 @@ class Listener:
         self._guests = guests or Guests()
         self.balancers = bounds.balancers
         self._stopped = False
-        self.watch: Callable[[Connection, Receiver], Receiver] | None = (
-            None  # while somebody traces
-        )
+        # while somebody traces
+        self.watch: Callable[[Connection, Receiver], Receiver] | None = None
         self._said_at = -SAID_S
         self._unsaid = 0
 

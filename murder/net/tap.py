@@ -22,9 +22,8 @@ MAX_LINES: Final = 10_000  # that wait to be told; more are left out
 MAX_SHOWN: Final = 2000  # octets of one read or write
 MAX_KEPT_LINES: Final = 40  # of a connection before its login: more than any client says there
 MAX_KEPT_OCTETS: Final = 8 * 1024
-MAX_KEPT_CONNECTIONS: Final = (
-    1000  # whose login is awaited: 8 MiB at most; more are traced from their login on
-)
+# whose login is awaited: 8 MiB at most; more are traced from their login on
+MAX_KEPT_CONNECTIONS: Final = 1000
 _SECRET: Final = re.compile(rb"(?i)(\b(?:LOGIN|AUTHENTICATE|AUTH|PASS)\b).*")
 _HARMLESS: Final = re.compile(
     rb"(?i)(?:[^ ]{1,64} )?(?:CAPABILITY|NOOP|STARTTLS|LOGOUT|ID|CAPA|STLS|QUIT|LHLO|XCLIENT|COMPRESS|ENABLE)(?: .*)?"

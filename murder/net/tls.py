@@ -137,9 +137,8 @@ class NodeContext(ssl.SSLContext):
     connections: "WeakSet[HasPeer]"
     begins = 0  # see `beginning`
     takes_users: bool  # there is a second authority, whose certificates are users'
-    shown: (
-        "dict[bytes, PeerCertificate]"  # that were verified and read; one for all who show the same
-    )
+    # that were verified and read; one for all who show the same
+    shown: "dict[bytes, PeerCertificate]"
 
     def wrap_bio(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *words: Any, **more: Any

@@ -25,9 +25,8 @@ from murder.model.pieces import PIECE, let_go
 TURN_S: Final = 0.005  # of the event loop for one connection, then the others
 SHORT_TURN_S: Final = 0.001  # of what lasts for minutes, and no client waits for
 LATE_TURN_S: Final = 0.0002  # of a turn of the loop that has lasted for TURN_S: some quick commands
-SWITCH_S: Final = (
-    0.001  # how long the thread aside may hold the interpreter while the loop waits for it
-)
+# how long the thread aside may hold the interpreter while the loop waits for it
+SWITCH_S: Final = 0.001
 
 P = ParamSpec("P")
 T = TypeVar("T")

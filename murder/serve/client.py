@@ -30,9 +30,8 @@ from murder.wire.nodes.control_answers import SessionShown
 Running = Coroutine[Any, Any, None] | None  # what of a command is not done at once
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 EXPIRED: Final = "Your login has expired: log in again"
-EXPIRED_GRACE_S: Final = (
-    300.0  # for a command that runs, as a large message on its way; then it is cut off
-)
+# for a command that runs, as a large message on its way; then it is cut off
+EXPIRED_GRACE_S: Final = 300.0
 NO_COMMAND: Final = " is no command"  # behind what has come in place of one
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 

@@ -67,9 +67,8 @@ class Row:
     run: Callable[[Any, Command], Running]
     _: KW_ONLY
     streams: bool = False  # its message comes as a stream: a large literal is not collected
-    numbered: bool = (
-        False  # its arguments or answers are sequence numbers: not with UIDONLY (RFC 9586 §3.2)
-    )
+    # its arguments or answers are sequence numbers: not with UIDONLY (RFC 9586 §3.2)
+    numbered: bool = False
     relayed: bool = False  # at a frontend: goes to the selected backend as it is
     inside: bool = False  # of the selected mailbox: may be begun anew where that has moved to
     audited: bool = False  # changes what others have

@@ -42,9 +42,8 @@ SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is rea
 NAMED_FACTOR: Final = 2
 # recipients whose replies wait for each other: who sends them without end, and reads nothing, is then waited for
 OWED_AT_ONCE: Final = 256
-ANSWERED_AT_ONCE: Final = (
-    16  # recipients, each with a line in the mail log: then it is looked whether the turn is over
-)
+# recipients, each with a line in the mail log: then it is looked whether the turn is over
+ANSWERED_AT_ONCE: Final = 16
 MAIL_PARAMETERS: Final = frozenset({b"SIZE", b"BODY", b"SMTPUTF8", b"AUTH"})
 BODY_TYPES: Final = frozenset({b"7BIT", b"8BITMIME"})
 TOO_BIG: Final = (552, "5.3.4", "The message is larger than this server takes")
@@ -107,9 +106,8 @@ class LmtpDialogue(LineDialogue):
         self.hops_left = MAX_HOPS
         self._named = 0  # recipients of this transaction, also those that are refused
         self._octets = 0
-        self._unanswered = (
-            0  # recipients of a whole message: what is said next they take for theirs
-        )
+        # recipients of a whole message: what is said next they take for theirs
+        self._unanswered = 0
         self._messages = 0  # on this connection
         self._accepted: list[bytes] = []  # recipients' addresses
         self._head = HeadOf()

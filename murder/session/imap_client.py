@@ -31,9 +31,8 @@ class ResponseCutter:
         self.held = b""  # an unfinished line, or (`is_behind`) all that has not been looked at
         self.steps = 0  # of this turn: who feeds begins one with 0
         self.is_behind = False  # the last `feed` has stopped before the end, for this turn
-        self.inside = (
-            False  # the next line continues a response (behind a literal, or a long line's rest)
-        )
+        # the next line continues a response (behind a literal, or a long line's rest)
+        self.inside = False
         self.literal = 0  # octets of a literal still to come
         self.bye = b""  # the server's last word
         self.left = b""  # the line that says that a watched mailbox has moved away

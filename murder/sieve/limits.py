@@ -29,12 +29,10 @@ class Limits:
     actions: int = 32  # as Pigeonhole
     redirects: int = 4  # as Pigeonhole; 0: none may be asked for
     notifications: int = 10  # as Pigeonhole; 0: none may be asked for
-    steps: int = (
-        30_000_000  # about 30 s, as Pigeonhole's CPU time; for all scripts of a message together
-    )
-    value_octets: int = (
-        4096  # of a variable, longer ones are cut: RFC 5229 §6 asks for 4000 characters
-    )
+    # about 30 s, as Pigeonhole's CPU time; for all scripts of a message together
+    steps: int = 30_000_000
+    # of a variable, longer ones are cut: RFC 5229 §6 asks for 4000 characters
+    value_octets: int = 4096
     name_octets: int = 64  # of a variable's name: RFC 5229 §6 asks for 32
     variables: int = 255  # RFC 5229 §6 asks for 128
     match_values: int = 32  # ${0} to ${31}; RFC 5229 §6 asks for 10
@@ -45,9 +43,8 @@ class Limits:
     includes: int = 255  # scripts of one run
     header_octets: int = 2048  # of a field that `addheader` makes, as Pigeonhole
     message_versions: int = 64  # that editheader and replace make of a message
-    rebuilt_octets: int = (
-        64 * 1024 * 1024  # that replace and enclose put together, but for a first time
-    )
+    # that replace and enclose put together, but for a first time
+    rebuilt_octets: int = 64 * 1024 * 1024
     patterns: int = 250  # regular expressions of one script, and `:matches` with a `?`
     trace_lines: int = 10_000
 
@@ -75,23 +72,20 @@ class Policy:
     protected_fields: frozenset[str] = PROTECTED_FIELDS  # never deleted, in lower case
     not_added_fields: frozenset[str] = frozenset()  # never added
     vacation_default_s: int = 7 * 86_400
-    vacation_minimum_s: int = (
-        0  # of `:seconds` (RFC 6131 §2); `:days` are one at least (RFC 5230 §4.1)
-    )
+    # of `:seconds` (RFC 6131 §2); `:days` are one at least (RFC 5230 §4.1)
+    vacation_minimum_s: int = 0
     vacation_maximum_s: int = 30 * 86_400
     vacation_subject: str = ""  # where the script and the message say none
     vacation_subject_template: str = ""  # `%$` stands for the message's
     vacation_subject_characters: int = 256
     duplicate_default_s: int = 12 * 3600  # as Pigeonhole
     duplicate_maximum_s: int = 2 * 86_400
-    string_comparator: str = (
-        "i;ascii-casemap"  # of `string`: RFC 5228 §2.7.3; Pigeonhole has i;octet
-    )
+    # of `string`: RFC 5228 §2.7.3; Pigeonhole has i;octet
+    string_comparator: str = "i;ascii-casemap"
     spam: Scale = field(default_factory=Scale)
     virus: Scale = field(default_factory=Scale)
-    vacation_checks_recipient: bool = (
-        True  # only where an own address is in To, Cc, Bcc (RFC 5230 §4.5)
-    )
+    # only where an own address is in To, Cc, Bcc (RFC 5230 §4.5)
+    vacation_checks_recipient: bool = True
     vacation_uses_original: bool = False  # the recipient before aliases is an own address, too
     vacation_names_from_header: bool = False  # answer whom the header says, not the envelope
     # Envelopes of what is sent: "null", "sender", "recipient", "original" (ORCPT), "user", "postmaster", or an address.

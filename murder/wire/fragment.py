@@ -20,21 +20,18 @@ MAX_MESSAGE_OCTETS: Final = 1024 * 1024  # a command with all its collected lite
 COLLECT_OCTETS: Final = 16 * 1024
 # of a message that is thrown away; beyond it the stream is given up
 MAX_SKIP_OCTETS: Final = 64 * 1024 * 1024
-MAX_ASKED: Final = (
-    1000  # literals of one message that are asked about, each with a copy of all before it
-)
+# literals of one message that are asked about, each with a copy of all before it
+MAX_ASKED: Final = 1000
 MAX_COLLECTED: Final = (
     2000  # literals of one message that are not: five milliseconds; real messages of a MULTIAPPEND
     # fill `MAX_MESSAGE_OCTETS` with fewer
 )
-MAX_LOOSE: Final = (
-    500  # pieces that wait as they came: of an octet each they take fifty times as much
-)
+# pieces that wait as they came: of an octet each they take fifty times as much
+MAX_LOOSE: Final = 500
 KEPT_OCTETS: Final = 16 * 1024  # of a block that has been given out, until the next one comes
 UNBOUNDED: Final = 1 << 62
-STEPS: Final = (
-    1000  # lines with small literals that are cut in one turn of a loop: three milliseconds
-)
+# lines with small literals that are cut in one turn of a loop: three milliseconds
+STEPS: Final = 1000
 _HEAD_OCTETS: Final = 400  # of a message that is too long: its tag and name are in them
 _TAIL_OCTETS: Final = 64  # of its unfinished line: a literal that it announces is in them
 
@@ -47,9 +44,8 @@ class Literal:
     size: int
     synchronising: bool
     is_binary: bool = False
-    problem: BadSyntax | None = (
-        None  # it is spelt as not everybody reads it: it can only be refused
-    )
+    # it is spelt as not everybody reads it: it can only be refused
+    problem: BadSyntax | None = None
 
 
 @dataclass(frozen=True, slots=True)

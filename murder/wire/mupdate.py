@@ -24,9 +24,8 @@ from murder.errors import BadSyntax
 from murder.wire.literal import SIZE
 
 MAX_TAG_OCTETS: Final = 14  # RFC 3656 §2.1: "less than 15"
-MAX_QUOTED_OCTETS: Final = (
-    900  # §2: a line of 1024 octets is sure to pass, and a line has three strings
-)
+# §2: a line of 1024 octets is sure to pass, and a line has three strings
+MAX_QUOTED_OCTETS: Final = 900
 
 MASTER: Final = "(master)"
 GO_AHEAD: Final = b"+ go ahead\r\n"  # §2.2

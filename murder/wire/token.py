@@ -23,9 +23,8 @@ _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 _ATOM_ONLY: Final = re.compile(rb'[^(){ %*"\\\]\x00-\x20\x7f-\xff]+\Z')
 _QUOTABLE: Final = re.compile(rb"[^\r\n\x00\x7f-\xff]*\Z")
 
-MAX_QUOTED_OCTETS: Final = (
-    1024  # longer ones go out as literals: RFC 2683 §3.2.1.5 asks clients for bounded lines
-)
+# longer ones go out as literals: RFC 2683 §3.2.1.5 asks clients for bounded lines
+MAX_QUOTED_OCTETS: Final = 1024
 
 
 class Scanner:

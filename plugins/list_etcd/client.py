@@ -38,12 +38,10 @@ from plugins.list_etcd.settings import Endpoint, Settings
 
 A = TypeVar("A", bound=Message)
 
-SILENCE_S: Final = (
-    0.4  # until another member is asked, too; and a second more for each MiB that is sent
-)
-ATTEMPT_S: Final = (
-    1.0  # of silence, after which a connection is given up where another member has answered
-)
+# until another member is asked, too; and a second more for each MiB that is sent
+SILENCE_S: Final = 0.4
+# of silence, after which a connection is given up where another member has answered
+ATTEMPT_S: Final = 1.0
 PAUSE_S: Final = 0.05  # between two attempts
 MIB: Final = 1 << 20
 FAILURES: Final = (

@@ -18,9 +18,8 @@ from plugins.list_etcd.settings import Settings
 
 T = TypeVar("T")
 
-MOST_CHANGES: Final = (
-    1000  # of one record, where etcd has been told to take so many (--max-txn-ops)
-)
+# of one record, where etcd has been told to take so many (--max-txn-ops)
+MOST_CHANGES: Final = 1000
 FEW_CHANGES: Final = 120  # where it has not: 128 is its own limit, some are for head and log
 FIRST_PAGE: Final = 64  # rows of a range; more, where they are short
 LAST_PAGE: Final = 16_384

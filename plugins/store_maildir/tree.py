@@ -43,9 +43,8 @@ OF_MESSAGE: Final = re.compile("[0-9]+/[^/]+/[^/]+")  # as in `body.file`
 UP: Final = 3  # folders from one tree's top to what it has in common with others' (`%u/Maildir`)
 FEW_FILES: Final = 4
 SYNC_THREADS: Final = 16
-RACY_NS: Final = (
-    1_000_000_000  # a folder that changed so shortly before it was read is read once more
-)
+# a folder that changed so shortly before it was read is read once more
+RACY_NS: Final = 1_000_000_000
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS todo (
     id INTEGER PRIMARY KEY AUTOINCREMENT, old TEXT NOT NULL, new TEXT NOT NULL

@@ -205,9 +205,8 @@ def test_subscriptions_are_with_the_inbox_and_reach_all_backends(demo: Demo, num
             assert client.subscribe(name)[0] == "OK"
         assert client.select("INBOX/a")[0] == "OK"
         assert client.delete("INBOX/gone")[0] == "OK"
-        gone = (
-            r'LSUB (\Noselect) "/" INBOX/gone'  # RFC 3501 §6.3.6: the server does not unsubscribe
-        )
+        # RFC 3501 §6.3.6: the server does not unsubscribe
+        gone = r'LSUB (\Noselect) "/" INBOX/gone'
         wanted = ['LSUB () "/" INBOX/a', gone, f'LSUB () "/" {shared}']
         assert told(client, "LSUB", '""', "*") == wanted
         assert told(client, "LSUB", '""', "INBOX/%") == wanted[:2]

@@ -88,9 +88,8 @@ def test_its_users_scripts_are_kept_through_the_frontend(demo: Demo) -> None:
         client.ask('PUTSCRIPT "a"', b'require "fileinto";\r\nfileinto "INBOX/far";\r\n')
         bad = client.attempt('PUTSCRIPT "b"', b"keeep;\r\n")
         assert not bad.is_ok and "keeep" in bad
-        assert (
-            client.ask('SETACTIVE "a"') == "OK"
-        )  # without its text, which Cyrus' sieveshell does not take
+        # without its text, which Cyrus' sieveshell does not take
+        assert client.ask('SETACTIVE "a"') == "OK"
         assert client.scripts() == {"a": True}
         assert "fileinto" in client.ask('GETSCRIPT "a"')
         assert "ACTIVE" in client.attempt('DELETESCRIPT "a"')

@@ -168,9 +168,8 @@ class Beside(RuleBasedStateMachine):
 
     @rule(old=NAMES, new=NAMES)
     def rename(self, old: MailboxName, new: MailboxName) -> None:
-        if old == new or owner(old) != owner(
-            new
-        ):  # whose mail it is decides whose \Seen is the owner's
+        # whose mail it is decides whose \Seen is the owner's
+        if old == new or owner(old) != owner(new):
             return
         if not isinstance(self.both("rename", old, new), Code) and old in self.marks:
             self.marks[new] = self.marks.pop(old)

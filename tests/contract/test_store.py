@@ -346,9 +346,8 @@ async def test_numbers_stay_while_nothing_changes(fresh: Fresh) -> None:
 
             async def changed() -> None:
                 """Something has, and it is told; then nothing does, and both are told the same."""
-                await (
-                    mailbox.status()
-                )  # a store beside other software takes a look in the ordinary way
+                # a store beside other software takes a look in the ordinary way
+                await mailbox.status()
                 await bobs.status()
                 mine, others = mailbox.numbers(), bobs.numbers()
                 assert mine is not None and others is not None

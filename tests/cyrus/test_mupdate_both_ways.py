@@ -95,9 +95,8 @@ def a_day(lab: Lab, master: tuple[str, int], replicas: list[tuple[str, int]]) ->
     assert b"user.user1.fuu.bar" in rows_of(SERVERS[1], rows_at(*master))
     frontend.logout()
     first.logout()
-    lab.run(
-        "restart", "be1", "be2"
-    )  # ctl_mboxlist -m compares, and would delete what it finds misplaced
+    # ctl_mboxlist -m compares, and would delete what it finds misplaced
+    lab.run("restart", "be1", "be2")
     check(lab, master, replicas)
     # while the frontend is away, a name goes whose neighbours sort differently by byte
     lab.run("stop", "fe1")

@@ -317,9 +317,8 @@ def _added(name: str, mail: list[Mail]) -> Change:
 def _replaced(name: str, before: list[Mail], after: list[Mail]) -> Change:
     def change(world: World) -> World:
         result = copied(world)
-        result[name].subtract(
-            before
-        )  # below zero where its delivery has been seen, and not yet been answered
+        # below zero where its delivery has been seen, and not yet been answered
+        result[name].subtract(before)
         result[name].update(after)
         return result
 

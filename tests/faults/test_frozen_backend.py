@@ -121,9 +121,8 @@ def test_what_was_refused_for_a_sleeper_is_not_delivered_when_it_wakes(
     client.send("DATA\r\n")
     assert client.reply().startswith("354")
     client.send(text)
-    until_at_backend = imap(
-        demo, mine
-    )  # a round trip to the same backend: the first half has gone there
+    # a round trip to the same backend: the first half has gone there
+    until_at_backend = imap(demo, mine)
     assert until_at_backend.command("SELECT INBOX")[-1].startswith("t OK")
     demo.node("freeze", demo.home(mine)["node"])
     try:

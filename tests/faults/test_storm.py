@@ -38,9 +38,8 @@ upstream_login_timeout_s = 3.0
 breaker_retry_s = 0.3
 """
 NAME = re.compile(rb"user([0-9]+)")
-NOT_NOW = re.compile(
-    rb"\S+ NO (\[(UNAVAILABLE|INUSE|EXPUNGEISSUED)\]|Not all)"
-)  # the second: a LIST that says what is missing
+# the second: a LIST that says what is missing
+NOT_NOW = re.compile(rb"\S+ NO (\[(UNAVAILABLE|INUSE|EXPUNGEISSUED)\]|Not all)")
 
 
 class Gone(Exception):
@@ -74,9 +73,8 @@ class Storm:
 
     def next_id(self, user: int) -> str:
         with self.lock:
-            identifier = (
-                f"m{next(self.numbers):06}"  # none is a part of another: SEARCH finds parts
-            )
+            # none is a part of another: SEARCH finds parts
+            identifier = f"m{next(self.numbers):06}"
         self.tried[user].add(identifier)
         return identifier
 

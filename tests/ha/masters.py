@@ -18,9 +18,8 @@ from tests.kit.wires import Wire, Wires
 
 HOST: Final = "127.0.0.1"
 ASKING_S: Final = 20.0
-ENGINE_S: Final = (
-    8.0  # how long a change waits for etcd: an election on a machine that does much else
-)
+# how long a change waits for etcd: an election on a machine that does much else
+ENGINE_S: Final = 8.0
 
 
 class Master:

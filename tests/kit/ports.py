@@ -79,9 +79,8 @@ def _release(ports: range) -> None:
 @cache
 def _file() -> int:
     """Never closed: with any descriptor of the file that a process closes, its locks are gone."""
-    path = (
-        Path("/tmp") / f"murder-test-ports-{os.getuid()}"
-    )  # wherever a run has its files (TMPDIR)
+    # wherever a run has its files (TMPDIR)
+    path = Path("/tmp") / f"murder-test-ports-{os.getuid()}"
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 

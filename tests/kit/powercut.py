@@ -102,9 +102,8 @@ class _File:
 
     def after_cut(self, random: Random) -> bytearray:
         found = bytearray(self.safe)
-        how = random.choice(
-            ("nothing", "everything", "some", "torn", "torn")
-        )  # "nothing" first: `Bare`
+        # "nothing" first: `Bare`
+        how = random.choice(("nothing", "everything", "some", "torn", "torn"))
         for offset, octets in self.pieces if how != "nothing" else ():
             if how != "everything" and random.random() < 0.5:
                 continue

@@ -17,9 +17,8 @@ BY_SIGNAL: Final = 128  # as a shell has it: the exit code is this and the signa
 def end(number: int, _: FrameType | None) -> NoReturn:
     """Raises SystemExit where the program is: each context manager ends what it has begun."""
     for asking in ASKED_BY:
-        signal.signal(
-            asking, lambda *_: None
-        )  # one that is ignored is so in what is started now, too
+        # one that is ignored is so in what is started now, too
+        signal.signal(asking, lambda *_: None)
     sys.exit(BY_SIGNAL + number)
 
 

@@ -289,9 +289,8 @@ async def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) ->
         assert not (await inbox.changes(since)).changed
         await inbox.change_flags([Uid(1)], FlagChange.ADD, frozenset({"\\Answered"}))
         assert (tree / "cur" / "1.a:2,PRSz").exists()
-        before = (
-            time.time()
-        )  # a clock's tick may hide a change that follows at once: it is looked at again
+        # a clock's tick may hide a change that follows at once: it is looked at again
+        before = time.time()
         (tree / "cur" / "4.d:2,").write_bytes(ONE)
         while len(await inbox.uids()) < 2:
             assert time.time() < before + 60

@@ -92,9 +92,8 @@ async def test_a_disk_that_is_full_or_read_only_is_told(
     full = said(store)
     filler.unlink()
     assert said(store) == ""
-    subprocess.run(
-        ["mount", "--bind", small_disk, small_disk], check=True
-    )  # files are open: over it
+    # files are open: over it
+    subprocess.run(["mount", "--bind", small_disk, small_disk], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
     is_read_only = said(store)
     subprocess.run(["umount", small_disk], check=True)

@@ -45,9 +45,8 @@ from murder.sieve import (
 from murder.wire import mutf7
 from murder.wire.token import string
 
-SOMEBODY: Final = (
-    "somebody@list.invalid"  # stands for all in a list of the site, where none is at hand
-)
+# stands for all in a list of the site, where none is at hand
+SOMEBODY: Final = "somebody@list.invalid"
 
 
 @dataclass(frozen=True, slots=True)

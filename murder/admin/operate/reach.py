@@ -25,9 +25,8 @@ from murder.roles.mupdate.remote.link import Target, master_target
 from murder.wire import mutf7
 
 TIMEOUT_S: Final = 60.0
-FRAME_TIMEOUT_S: Final = (
-    300.0  # a backend may have to be waited for that reads no faster than it was told to
-)
+# a backend may have to be waited for that reads no faster than it was told to
+FRAME_TIMEOUT_S: Final = 300.0
 MAX_MESSAGE: Final = 1 << 30
 
 
@@ -58,9 +57,8 @@ class Reach:
         self.namespace: Namespace = config.namespace.namespace()
         self.learned: Sequence[str] | None = None  # nodes that nobody had to name (operate.nodes)
         self.tls_names: dict[str, str] = {}  # of those, what each certificate must carry, by place
-        self.notice: Callable[[str], None] | None = (
-            None  # told who is waited for; None: nobody looks
-        )
+        # told who is waited for; None: nobody looks
+        self.notice: Callable[[str], None] | None = None
         self.upstreams = Upstreams(config)
         self._open: dict[tuple[str, str], ImapUpstream] = {}
         self._master: MasterClient | None = None

@@ -143,9 +143,8 @@ class Client:
     """Whom an upstream serves: the client's connection, and what to do when things end."""
 
     connection: ClientConnection
-    is_flowing = (
-        False  # its commands are relayed as they come: it need not hear that all are answered
-    )
+    # its commands are relayed as they come: it need not hear that all are answered
+    is_flowing = False
 
     @property
     def origin(self) -> tuple[str, int] | None:

@@ -45,9 +45,8 @@ MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its en
 ANSWER_TIMES: Final = 4  # the wait for octets, of a whole answer that is kept
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
-KEPT_OCTETS: Final = (
-    2048  # of a command in flight, to be sent again: no more than 1 MiB a connection
-)
+# of a command in flight, to be sent again: no more than 1 MiB a connection
+KEPT_OCTETS: Final = 2048
 
 _numbers = itertools.count(1)
 

@@ -30,9 +30,8 @@ LAST_S: Final = 1.0  # for what waits when the role ends
 # What may be taken later, by the specification
 AGAIN: Final = frozenset({429, 502, 503, 504})
 MAX_ANSWER: Final = 64 * 1024  # octets
-READ_OCTETS: Final = (
-    1024  # of it, in one turn: HTTP's grammar takes its time for each provisional answer
-)
+# of it, in one turn: HTTP's grammar takes its time for each provisional answer
+READ_OCTETS: Final = 1024
 STATUS_ERROR: Final = 2  # trace.proto, Status.StatusCode
 
 

@@ -12,9 +12,8 @@ from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 
 WAITS: Final = 40  # so often who comes looks again whether the session before has ended: one that has lost its client
-WAIT_S: Final = (
-    0.1  # does within a turn of the loop; a client that connects anew meets it in its last moments
-)
+# does within a turn of the loop; a client that connects anew meets it in its last moments
+WAIT_S: Final = 0.1
 
 
 async def lock_maildrop(

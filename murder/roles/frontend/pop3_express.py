@@ -58,9 +58,8 @@ class Pop3Express(Entering, LineUpstream):
         self.dialogue = dialogue
         self.login = login
         self._said = b""
-        self._has_told = (
-            False  # whose connection it is; the answer to that comes before the login's
-        )
+        # whose connection it is; the answer to that comes before the login's
+        self._has_told = False
         self.set_out()
 
     # --- Receiver, of the backend

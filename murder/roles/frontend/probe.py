@@ -21,9 +21,8 @@ from murder.roles.frontend.multiplexor.imap import IMAP_SPEECH
 from murder.roles.frontend.shared import Frontend
 from murder.wire.nodes.control_answers import Probed
 
-BACKEND_S: Final = (
-    8.0  # all of one backend's ports; less than an operator waits for the node's answer
-)
+# all of one backend's ports; less than an operator waits for the node's answer
+BACKEND_S: Final = 8.0
 AT_ONCE: Final = 20  # backends
 MAX_ANSWER: Final = 1 << 20
 CURES: Final[Mapping[UpstreamKind, str]] = MappingProxyType(

@@ -62,9 +62,8 @@ class Frontend:
     languages: Languages = field(default_factory=Languages)
     sieve_looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
-    all_known_at: tuple[int, Config] | None = (
-        None  # the list and configuration of which each backend was known
-    )
+    # the list and configuration of which each backend was known
+    all_known_at: tuple[int, Config] | None = None
     sessions: set[Session] = field(default_factory=set)
     multiplexor: Multiplexor | None = None  # with `frontend.mode = "multiplexor"`
 

@@ -12,9 +12,8 @@ from murder.sieve.match.regex import compile_regex
 
 Values = list[str]  # what ${0}, ${1}, ... are
 Test = Callable[[str, str], bool | Values]  # a folded value, and as it is
-REGEX_WEIGHT: Final = (
-    4  # of an instruction of a regular expression, beside a character that is compared
-)
+# of an instruction of a regular expression, beside a character that is compared
+REGEX_WEIGHT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,9 +99,8 @@ class Machine:
         self.versions: list[Message] = [self.message]
         self.actions: list[Action] = []
         self.implicit_keep = True
-        self.flags: tuple[str, ...] | None = (
-            None  # the internal variable of imap4flags, as it is set
-        )
+        # the internal variable of imap4flags, as it is set
+        self.flags: tuple[str, ...] | None = None
         self.shared: dict[str, str] = {}  # global variables
         self.included: set[tuple[str, bool]] = set()
         self.notes: list[str] = []

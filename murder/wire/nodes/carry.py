@@ -30,9 +30,8 @@ _HEAD_OF_LARGE: Final = max(map(len, LARGE))
 MAX_OCTETS: Final = 1024 * 1024  # one frame; a message may take many
 IN_PIECES: Final = 64 * 1024  # octets of JSON above which it is read in pieces
 
-MAX_UIDS: Final = (
-    10_000_000  # a mailbox of a million messages that nine readers have seen; kept as ranges
-)
+# a mailbox of a million messages that nine readers have seen; kept as ranges
+MAX_UIDS: Final = 10_000_000
 MAX_TOMBSTONES: Final = 2_000_000  # of one mailbox; each is a row of the store
 
 Words = Mapping[str, Any]

@@ -17,9 +17,8 @@ from murder.wire.nodes.carry_words import check_user, checked_name
 from murder.wire.nodes.json_fields import Fields, parse_fields
 
 CAPABILITY: Final = b"X-RENAME"  # of a backend that does all this, and XRENAME
-TREES: Final = (
-    b"X-TREE"  # of one that deletes hierarchies and brings them back likewise: XDELETE, XUNDELETE
-)
+# of one that deletes hierarchies and brings them back likewise: XDELETE, XUNDELETE
+TREES: Final = b"X-TREE"
 MAX_OCTETS: Final = 64 * 1024  # of one frame: two names at most, and a sentence
 _ID: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 
@@ -28,12 +27,10 @@ class Act(Enum):
     """What becomes of a root and all below it. The values are the words on the wire."""
 
     RENAME = "prepare"
-    DELETE = (
-        "prepare_delete"  # `new` is where the root rests, with the moment: also where nothing rests
-    )
-    UNDELETE = (
-        "prepare_undelete"  # `old` is where the root rests: all comes back that was deleted with it
-    )
+    # `new` is where the root rests, with the moment: also where nothing rests
+    DELETE = "prepare_delete"
+    # `old` is where the root rests: all comes back that was deleted with it
+    UNDELETE = "prepare_undelete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +73,8 @@ class Fate(Enum):
     """What the server of the root says of a RENAME."""
 
     COMMIT = "commit"
-    ABORT = (
-        "abort"  # also where it knows of none: what it has not written down has not been decided
-    )
+    # also where it knows of none: what it has not written down has not been decided
+    ABORT = "abort"
     OPEN = "open"  # it is under way
 
 

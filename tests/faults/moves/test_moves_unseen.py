@@ -284,9 +284,8 @@ def test_with_nothing_selected_a_move_changes_no_name(demo: Demo, events: str) -
         if "MessageNew" in events:
             told = [wire.line() for _ in names]
             assert sorted(line.split()[2] for line in told) == sorted(names), told
-        assert (
-            wire.ok("NOOP") == []
-        )  # it waits until the new backend is watched: then names may change
+        # it waits until the new backend is watched: then names may change
+        assert wire.ok("NOOP") == []
 
     with demo.imap(source, "admin") as admin:
         name = f"user/{demo.user(10)}/Far"

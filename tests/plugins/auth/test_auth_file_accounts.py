@@ -74,9 +74,8 @@ async def test_who_is_of_another_plugin_is_kept_out_of_it(tmp_path: Path) -> Non
     with pytest.raises(Refusal, match="there is no user carl"):
         await backend.set_disabled("carl", False)
     await backend.set_disabled("carl", True)
-    await backend.set_passwords(
-        {"carl": b"carl"}
-    )  # they are one of the file now, and kept out still
+    # they are one of the file now, and kept out still
+    await backend.set_passwords({"carl": b"carl"})
     assert await backend.verify("carl", b"carl") is None
     await backend.set_disabled("carl", False)
     assert await backend.verify("carl", b"carl") == Identity("carl")

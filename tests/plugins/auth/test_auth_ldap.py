@@ -261,9 +261,8 @@ async def test_a_server_that_was_restarted_is_asked_again(slapd: Slapd) -> None:
         await asyncio.to_thread(slapd.start)
     assert isinstance(await users.check(HERE, "anna", b"secret"), Identity)
     await asyncio.to_thread(slapd.stop)
-    await asyncio.to_thread(
-        slapd.start
-    )  # the connections that are kept are dead, and nobody has noticed
+    # the connections that are kept are dead, and nobody has noticed
+    await asyncio.to_thread(slapd.start)
     assert isinstance(await users.check(HERE, "anna", b"secret"), Identity)
 
 

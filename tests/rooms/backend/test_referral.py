@@ -171,9 +171,8 @@ async def test_who_is_at_home_elsewhere_is_told_where_by_the_other_protocols_too
             assert said.startswith(b"-ERR [SYS/PERM] No such mailbox")
             assert (await at_lmtp(lmtp, b"ana")).startswith(b"250 ")
             assert (await at_lmtp(lmtp, b"eve")).startswith(b"550 5.1.1 ")
-            assert (await at_lmtp(lmtp, b"x" * 600)).startswith(
-                b"550 5.1.1 "
-            )  # no name of any list
+            # no name of any list
+            assert (await at_lmtp(lmtp, b"x" * 600)).startswith(b"550 5.1.1 ")
             said = await at_lmtp(lmtp, b"bob")
             assert said.startswith(b"451 ") and b"be2.test" in said
             other = MasterClient(cluster.master.target)

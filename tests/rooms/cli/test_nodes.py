@@ -174,9 +174,8 @@ def test_nodes_are_learnt_from_the_master(tmp_path: Path, monkeypatch: pytest.Mo
         for host in ("mupdate.example.org", "be1.example.org", "192.0.2.9", "fe1.example.org")
     ]
     assert asyncio.run(learn(reach)) == places and len(asked) == 1
-    assert (
-        "mupdate.example.org:3906" not in reach.tls_names
-    )  # its certificate carries where we reach it
+    # its certificate carries where we reach it
+    assert "mupdate.example.org:3906" not in reach.tls_names
     assert reach.tls_names["192.0.2.9:3906"] == "be9.example.org"
 
 

@@ -77,9 +77,8 @@ async def test_a_backend_that_is_lost_costs_one_command(dies_at: bytes, tmp_path
         writer.write(b'GETSCRIPT "x"\r\nLISTSCRIPTS\r\nLOGOUT\r\n')
         rest = await reader.read()
         writer.close()
-        assert rest == b"{300000}\r\n" + b"OK\r\n" * 75000 + (
-            b"\r\nOK\r\nOK\r\nOK\r\n"  # without the text, which tells nobody anything
-        )
+        # without the text, which tells nobody anything
+        assert rest == b"{300000}\r\n" + b"OK\r\n" * 75000 + b"\r\nOK\r\nOK\r\nOK\r\n"
 
 
 class Small(Backend):

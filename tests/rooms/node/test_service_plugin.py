@@ -238,9 +238,8 @@ async def test_who_does_not_log_in_is_sent_away_in_time(tmp_path: Path) -> None:
         peer = await Peer.at(port)
         await peer.line()
         said = b""
-        while (
-            said != b"NO shutting down"
-        ):  # for ever, if commands prolonged it: the test's own limit would
+        # for ever, if commands prolonged it: the test's own limit would
+        while said != b"NO shutting down":
             peer.send(b"WHERE user1\r\n")
             said = await peer.line()
             assert said.startswith(b"NO ")

@@ -39,9 +39,8 @@ async def test_who_drips_is_let_go_amid_their_request(
         while not ended.done():  # for ever, if nobody ends it: the test's own limit would
             writer.write(b"a")
             await pause_here(0.02, "a client that is slow on purpose")
-        with contextlib.suppress(
-            ConnectionResetError
-        ):  # an octet that it had not read when it closed
+        # an octet that it had not read when it closed
+        with contextlib.suppress(ConnectionResetError):
             assert b"whole" not in await ended
         writer.close()
     finally:

@@ -6,9 +6,8 @@ from typing import Any
 
 from murder.sieve import Limits, Policy, Scale
 
-STRING_COMPARATOR = (
-    "string_comparator"  # no setting of theirs: Pigeonhole 2.4 has another one than 2.3
-)
+# no setting of theirs: Pigeonhole 2.4 has another one than 2.3
+STRING_COMPARATOR = "string_comparator"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "k": 1024, "M": 1 << 20, "B": 1}
 _SENDERS = {"orig_recipient": "original", "user_email": "user"}
 

@@ -101,9 +101,8 @@ def test_from_one_address_strangers_have_only_so_many_connections(demo: Demo) ->
 
     # their ends reach the loop in their turns, some behind the friend's new connection
     def is_served() -> bool:
-        with contextlib.suppress(
-            OSError, http.client.HTTPException
-        ):  # who is refused may be cut off
+        # who is refused may be cut off
+        with contextlib.suppress(OSError, http.client.HTTPException):
             return friend.get("/status").status == 200
         return False
 

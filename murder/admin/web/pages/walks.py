@@ -15,9 +15,8 @@ from murder.model.name import MailboxName, owner_of
 
 MOST_AT_ONCE: Final = 5000  # rows of a list that is short
 BATCH: Final = 1000  # rows that are here at one time
-MOST_LOOKED: Final = (
-    100_000  # rows that a page goes over to find some that fit: the next one goes on behind them
-)
+# rows that a page goes over to find some that fit: the next one goes on behind them
+MOST_LOOKED: Final = 100_000
 _BEHIND_ALL_OF_IT: Final = b".\xff"
 
 Fits = Callable[[Sequence[MailboxEntry]], list[MailboxEntry]]

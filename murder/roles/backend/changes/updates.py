@@ -37,9 +37,8 @@ from murder.roles.backend.changes.powers import TELLS_EXPUNGED, at_once
 MOST_FLAGS: Final = 1000
 A_FEW: Final = 256  # messages that are looked at without looking at the clock
 MANY: Final = 1000  # messages of which more are counted aside
-LOOKS: Final = (
-    4  # at the changes of one owner's large mailboxes, of all sessions at once: each may bring many
-)
+# at the changes of one owner's large mailboxes, of all sessions at once: each may bring many
+LOOKS: Final = 4
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
 

@@ -31,9 +31,8 @@ class Operation(Enum):
     MOVE = "move"  # left alone: the journal of moves tells, and whoever keeps it goes on
     JOINT = "joint"  # of a whole hierarchy, its parts at other backends too: undone until it is decided, then finished
     PART = "part"  # a part of another's: left alone, and asked about, until that one has decided
-    OWED = (
-        "owed"  # no lock: what was decided, until every part has been told (`renames.coordinator`)
-    )
+    # no lock: what was decided, until every part has been told (`renames.coordinator`)
+    OWED = "owed"
 
 
 # what the store has of its names is certain at its end only; nothing is made or removed by the others

@@ -68,9 +68,8 @@ class Mailboxes:
         self.list = mailbox_list
         self.store = store
         self.namespace = namespace
-        self.has_left = (
-            has_left  # of what has just left for another server: who asks here has an old list
-        )
+        # of what has just left for another server: who asks here has an old list
+        self.has_left = has_left
         self._row_of_left = row_of_left  # as it was, where that is known
         self._is_whole = is_whole  # not where the master knows of mailboxes that have been lost
 

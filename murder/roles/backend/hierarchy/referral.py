@@ -18,9 +18,8 @@ from murder.model.url import ImapUrl, UrlServer
 from murder.wire import managesieve
 from murder.wire.url import format_url
 
-MAX_ASKED: Final = (
-    500  # names of one RLSUB that the master is asked of, one behind the other: some 100 ms
-)
+# names of one RLSUB that the master is asked of, one behind the other: some 100 ms
+MAX_ASKED: Final = 500
 ANY_MECHANISM = "*"  # RFC 2193 §3: lest the client falls back to an anonymous login
 
 

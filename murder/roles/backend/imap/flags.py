@@ -24,13 +24,11 @@ from murder.roles.backend.changes.powers import TELLS_KEYWORDS
 from murder.wire.imap.flag import format_flags
 from murder.wire.imap.response import status_line, untagged
 
-MOST_KEYWORDS: Final = (
-    1000  # of one mailbox are named at SELECT: some 20 kB, and more than any client shows
-)
+# of one mailbox are named at SELECT: some 20 kB, and more than any client shows
+MOST_KEYWORDS: Final = 1000
 KEPT_FORMS: Final = 512  # different sets of flags in one mailbox; more are formatted anew
-KEPT_FORM_OCTETS: Final = (
-    512  # a longer one is made each time: a message may have a thousand keywords
-)
+# a longer one is made each time: a message may have a thousand keywords
+KEPT_FORM_OCTETS: Final = 512
 
 
 LONG_FORMS: Final = 32  # of those that are told in one go

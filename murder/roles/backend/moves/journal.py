@@ -27,9 +27,8 @@ from murder.wire.nodes.move_words import MoveRecord
 FORMAT: Final = 2
 CYRUS: Final = "Cyrus' XFER"  # who has begun a move that a Cyrus backend sends here
 FROM_BACKUP: Final = "a backup"  # in place of a server: an operator's program sends what it has
-SETTLED_NS: Final = (
-    100_000_000  # two changes so close together may look like one in the folder's time
-)
+# two changes so close together may look like one in the folder's time
+SETTLED_NS: Final = 100_000_000
 MAX_HISTORY: Final = 2000  # finished moves remembered
 PREPARED_S: Final = 60.0  # a source that has not had it shown by then is away
 
@@ -38,9 +37,8 @@ class State(Enum):
     """How far a move has come. Up to STOPPED the source owns the mailboxes and the move can be aborted; from HANDING on
     it can only go on. Nobody but the owner shows them to anybody."""
 
-    COPYING = (
-        "copying"  # source: people work, differences follow; target: what has come is kept aside
-    )
+    # source: people work, differences follow; target: what has come is kept aside
+    COPYING = "copying"
     STOPPED = "stopped"  # source: frozen, the last differences go over
     PREPARED = "prepared"  # target: all is here, verified and durable, and shown as soon as the source says so
     HANDING = "handing"  # source: the target is prepared; the master is told, then the rows here go
@@ -90,9 +88,8 @@ class Move:
     messages: int = 0
     octets: int = 0
     problem: str = ""
-    shown_seq: int = (
-        0  # target: of the list, when it showed them; what changed later has a higher one
-    )
+    # target: of the list, when it showed them; what changed later has a higher one
+    shown_seq: int = 0
     owes_abort: bool = False  # source: the target has not been told, and keeps what has come
 
     def holds(self, name: MailboxName) -> bool:

@@ -14,9 +14,8 @@ from murder.api.store import KeepsEpoch
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 
-START_WAIT_S: Final = (
-    5.0  # for the master, at a start; what it knows is looked at later where it is away
-)
+# for the master, at a start; what it knows is looked at later where it is away
+START_WAIT_S: Final = 5.0
 STOP_WAIT_S: Final = 2.0  # likewise
 PAUSE_S: Final = 0.1
 PATIENCE: Final = 600  # pauses in which another worker renews

@@ -35,9 +35,8 @@ MAX_LOOKED_FOR: Final = 1000  # mailboxes that were lost, for one status: a few 
 PAUSE_AFTER: Final = 200  # rows compared before others get their turn
 LOOK_EVERY_S: Final = 0.5  # whether the master is still there
 COMPARE_EVERY_S: Final = 3600.0  # also where no connection was lost
-COMPARE_LOST_EVERY_S: Final = (
-    60.0  # while what the master names here is not all here: it is being restored
-)
+# while what the master names here is not all here: it is being restored
+COMPARE_LOST_EVERY_S: Final = 60.0
 LOOKED_AT: Final = 50  # mailboxes in quarantine that the master is asked about at each ping
 
 

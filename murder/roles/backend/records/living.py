@@ -19,9 +19,8 @@ from murder.durable import sync_folder
 HEARD_S: Final = 600.0  # after so long a sender has heard
 NOTE_EVERY_S: Final = 30.0
 DEAD: Final = "dead-"  # before the name of one whose death a start has noticed
-REMEMBERED_S: Final = (
-    86_400.0  # senders wait for half an hour and more (RFC 5321 §4.5.4.1), some for hours
-)
+# senders wait for half an hour and more (RFC 5321 §4.5.4.1), some for hours
+REMEMBERED_S: Final = 86_400.0
 
 
 class Living:

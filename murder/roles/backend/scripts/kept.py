@@ -41,9 +41,8 @@ MAX_KNOWN_OCTETS: Final = 32 * 1024 * 1024  # of active scripts that are kept in
 # a folder that has changed later may change again without a new time of its own
 SETTLED_NS: Final = 2_000_000_000
 KNOWN_OCTETS: Final = 500  # that one takes beside its text
-MAX_READ: Final = (
-    10_000  # messages of such a mailbox that are looked at: an administrator may put anything there
-)
+# messages of such a mailbox that are looked at: an administrator may put anything there
+MAX_READ: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)

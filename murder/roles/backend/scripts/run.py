@@ -49,9 +49,8 @@ from murder.sieve import (
 )
 from murder.wire import mutf7
 
-RUN_S: Final = (
-    60.0  # of the clock, for one message: a mail server waits ten minutes (RFC 5321 §4.5.3.2.6)
-)
+# of the clock, for one message: a mail server waits ten minutes (RFC 5321 §4.5.3.2.6)
+RUN_S: Final = 60.0
 LATER: Final = "The filter of this mailbox takes too long, try again later"
 
 

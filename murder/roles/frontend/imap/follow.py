@@ -21,9 +21,8 @@ Sent = tuple[bytes, bytes]  # tag, octets
 Left = tuple[str, bytes]  # a backend, the name of what has left it
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 1.0
-HAND_OVER_S: Final = (
-    20.0  # from the old backend's last word to the master's word that the new one has it
-)
+# from the old backend's last word to the master's word that the new one has it
+HAND_OVER_S: Final = 20.0
 WATCHED_OVER_S: Final = 5.0  # likewise, of one that is not selected: the client's commands wait
 
 

@@ -14,9 +14,8 @@ from murder.model.name import collation_key
 from murder.roles.mupdate.database.holding import Holding, weight
 from murder.roles.mupdate.database.record import SEQ_OCTETS, octets_of, pack_row
 
-_OCTETS_BY_ACL: Final = (
-    260  # an identifier takes two of the list, and with a long name 520 of the index
-)
+# an identifier takes two of the list, and with a long name 520 of the index
+_OCTETS_BY_ACL: Final = 260
 _COMMIT_MAILBOXES: Final = 50_000  # more than a commit can bring (`waiting`),
 _COMMIT_OCTETS: Final = 256 << 20  # with access lists of one long identifier each
 _OCTETS_BESIDE: Final = 4096  # name and location, several times

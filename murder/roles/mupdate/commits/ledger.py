@@ -43,12 +43,10 @@ Done = Callable[[Sequence[object]], None]
 """Called in the event loop when a batch is durable, with each proposal's outcome: what it returned or raised."""
 
 INLINE_PROPOSALS: Final = 64  # at most so many, and
-INLINE_COMMIT_S: Final = (
-    0.002  # only while the disk is so fast, are committed without the thread (see `inline`)
-)
-MOST_LOOKS: Final = (
-    2  # turns of the loop that a commit waits for those who were there for the last one
-)
+# only while the disk is so fast, are committed without the thread (see `inline`)
+INLINE_COMMIT_S: Final = 0.002
+# turns of the loop that a commit waits for those who were there for the last one
+MOST_LOOKS: Final = 2
 MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
 # What comes in turn after turn, as a long announcement does, is one commit: a commit waits for more of it while there are
 # fewer than so many, a hundredth of a second of taking them in. Few do not wait (`INLINE_PROPOSALS`), and nobody longer than

@@ -28,9 +28,8 @@ from murder.roles.mupdate.database.transaction import ListTransaction
 T = TypeVar("T")
 
 EMBEDDED: Final = "embedded"
-STOP_S: Final = (
-    5.0  # changes wait so long at most for the last rows, and as long for the log's answer
-)
+# changes wait so long at most for the last rows, and as long for the log's answer
+STOP_S: Final = 5.0
 FEW: Final = 200  # changes that are left for the stop
 ROUNDS: Final = 20  # to come so near; a master with more changes than the log takes is not moved
 MOST_DOUBTS: Final = 100_000  # rows that have changed while they were compared

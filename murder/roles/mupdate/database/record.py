@@ -24,13 +24,11 @@ FLAGS_AT: Final = 8
 ACTIVE: Final = 1  # else reserved
 QUOTABLE: Final = 2  # name, location and ACL may go over the wire as quoted strings, in one line
 
-MAX_LOCATION_OCTETS: Final = (
-    500  # a host name has 255, a partition is a word; an LMDB key holds 511
-)
+# a host name has 255, a partition is a word; an LMDB key holds 511
+MAX_LOCATION_OCTETS: Final = 500
 DIGEST_OCTETS: Final = 12  # 96 bits: nobody finds two user ids with one digest
-_LINE_OCTETS: Final = (
-    1000  # RFC 3656 §2: lines of 1024 octets are sure to pass; tag and keyword are in the rest
-)
+# RFC 3656 §2: lines of 1024 octets are sure to pass; tag and keyword are in the rest
+_LINE_OCTETS: Final = 1000
 _LOOKUP_RIGHT: Final = 0x6C  # "l"
 
 # RFC 3656 §2.2: 7 bit, no CR, LF or `"`. No `\` either: Cyrus takes it for an escape as ACAP does. TAB is needed.

@@ -22,9 +22,8 @@ from murder.roles.mupdate.database.record import (
 )
 from murder.roles.mupdate.database.snapshot import Snapshot
 
-FIRST_BATCH: Final = (
-    200  # index lines of one identifier: nearly every user's whole list, in one transaction
-)
+# index lines of one identifier: nearly every user's whole list, in one transaction
+FIRST_BATCH: Final = 200
 BATCH: Final = 1000  # index lines of one identifier at once
 ROWS: Final = 200  # looked up in one go, a millisecond; who walks on may rest then
 PAGE_OCTETS: Final = 256 * 1024  # of rows at once

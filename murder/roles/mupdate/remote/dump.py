@@ -31,9 +31,8 @@ from murder.roles.mupdate.remote.link import Link
 T = TypeVar("T")
 
 FOLLOWED: Final = "followed"  # note: the master's mark up to which this list has followed
-UNINDEXED: Final = (
-    "unindexed"  # note: so many rows of a first synchronisation are not yet in the index
-)
+# note: so many rows of a first synchronisation are not yet in the index
+UNINDEXED: Final = "unindexed"
 FIRST_SYNC_ROWS: Final = 100_000  # rows of one commit while the list has never been complete,
 FIRST_SYNC_OCTETS: Final = 32 * 1024 * 1024  # or so many octets of them
 BATCH_ROWS: Final = 1000

@@ -30,9 +30,8 @@ from murder.wire.mupdate import Banner, Kind, Response, Verb
 SERVICE: Final = "mupdate"  # as Kerberos calls it
 MASTER_ROLE: Final = "mupdate"
 SCRAM: Final = "SCRAM-SHA-256"
-MAX_BEFORE_LOGIN: Final = (
-    200  # things that it says until then; a banner, and three answers with their challenges
-)
+# things that it says until then; a banner, and three answers with their challenges
+MAX_BEFORE_LOGIN: Final = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,8 @@ from murder.wire.mupdate import FORGOTTEN, UNAVAILABLE, Kind, Response, Verb
 
 T = TypeVar("T")
 
-MAX_UNCOMMITTED: Final = (
-    20_000  # changes of the stream that wait for the disk; the master waits beyond twice that
-)
+# changes of the stream that wait for the disk; the master waits beyond twice that
+MAX_UNCOMMITTED: Final = 20_000
 MAX_UNCOMMITTED_OCTETS: Final = 16 * 1024 * 1024  # of their access lists, likewise
 MOST_SKIPPED_TOLD: Final = 50  # of one connection, in the log
 LOOK_S: Final = 1.0  # with several masters: how often it is looked whether the one followed is well

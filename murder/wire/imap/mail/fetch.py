@@ -26,9 +26,8 @@ from murder.wire.imap.seqset import parse_seqset
 from murder.wire.token import Scanner, astring, literal, nstring
 
 MAX_PART_DEPTH: Final = 100  # as deep as `mime` looks
-MAX_ITEMS: Final = (
-    250  # of one command: header and body of each part of a message of a hundred parts
-)
+# of one command: header and body of each part of a message of a hundred parts
+MAX_ITEMS: Final = 250
 MAX_FIELDS: Final = 250  # of one section
 MAX_MODSEQ: Final = 2**63 - 1
 # of what is asked for: a mail program asks for the same of message after message

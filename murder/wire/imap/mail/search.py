@@ -54,9 +54,8 @@ from murder.wire.token import Scanner, string
 
 MAX_DEPTH: Final = 64  # of parentheses, NOT and OR; no client nests more than a few
 MAX_KEYS: Final = 1000  # each is asked of each message, a fraction of a microsecond
-WITH_SETS: Final = (
-    10  # so many times that with sets of numbers, which cost no more than one of them
-)
+# so many times that with sets of numbers, which cost no more than one of them
+WITH_SETS: Final = 10
 TEXTS: Final = 5  # a fifth of them may be texts: each is looked for in each message, about a millisecond a megabyte
 MAX_TEXT_OCTETS: Final = 8192  # of one search text
 NUMBERS_AT_ONCE: Final = 5000

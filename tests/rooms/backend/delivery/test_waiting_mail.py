@@ -153,9 +153,8 @@ async def test_mails_and_octets_are_counted(room: Room, bound: str, tmp_path: Pa
         for user in ("ana", "bob"):
             mail = Mail(user.encode(), user, "", ("x@y.example",), b"x" * 10)
             books.room = Room(1, 1, 1, 1)
-            assert (
-                user == "bob" or not (await books.without_room([mail]))[1]
-            )  # with nothing there it fits
+            # with nothing there it fits
+            assert user == "bob" or not (await books.without_room([mail]))[1]
             await books.end(b"", [mail])
         books.room = room
         more = Mail(b"more", "ana", "", ("x@y.example",), b"", pieces=(b"x" * 4, b"x" * 6))

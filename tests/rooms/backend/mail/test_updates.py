@@ -215,12 +215,10 @@ async def test_the_flags_of_many_messages_are_told_a_part_at_a_time() -> None:
         await view.poll()
         before = view.settled
         parts = [view.take(removals=True).changed]
-        assert (
-            view.settled == before
-        )  # a client that resynchronises must not count the rest as told
-        assert (
-            len(view._changed) + len(parts[0]) <= 2 * MOST_FLAGS
-        )  # of the others the UIDs are kept
+        # a client that resynchronises must not count the rest as told
+        assert view.settled == before
+        # of the others the UIDs are kept
+        assert len(view._changed) + len(parts[0]) <= 2 * MOST_FLAGS
         while view.has_more_flags:
             await view.look_at_more()
             parts.append(view.take_flags())

@@ -148,9 +148,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-ANSWERED: Final = (
-    100  # turns of the loop: all have taken their part; what comes later is read all the same
-)
+# turns of the loop: all have taken their part; what comes later is read all the same
+ANSWERED: Final = 100
 LIMIT_S: Final = 60.0
 # What a client writes, each piece when the one before has been answered as far as it will be
 SPELLINGS: Final[Sequence[tuple[bytes, ...]]] = (

@@ -122,9 +122,8 @@ async def test_a_server_that_is_known(
         assert len(server.said) == connections
         assert running.role.frontend is not None
         counted = running.role.frontend.gate.connections.counter._of
-        if said.startswith(
-            b"x NO"
-        ):  # they are still there, are counted nowhere, and may come again
+        # they are still there, are counted nowhere, and may come again
+        if said.startswith(b"x NO"):
             assert counted == {USER: 1}
             assert (await peer.ask(b"n NOOP"))[-1].startswith(b"n OK")
         await peer.close()

@@ -129,9 +129,8 @@ def test_the_command_rebuilds_a_master_from_a_frontends_file(tmp_path: Path) -> 
     assert refused.returncode == 2 and "--yes" in refused.stderr
     assert ctl(tmp_path, "load", *named, "--replace", "--yes", "-").returncode == 0
     assert ctl(tmp_path, "dump", *named).stdout == ""
-    assert (
-        ctl(tmp_path, "compact", "--path", str(tmp_path / "fe")).returncode == 1
-    )  # we have it open
+    # we have it open
+    assert ctl(tmp_path, "compact", "--path", str(tmp_path / "fe")).returncode == 1
     frontend.close()
     assert ctl(tmp_path, "compact", "--path", str(tmp_path / "fe")).returncode == 0
     again = MailboxList.open(tmp_path / "fe")

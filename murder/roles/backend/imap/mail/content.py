@@ -155,9 +155,8 @@ class Reader:
         self._structure: Part | None = None
         self._header_end: int | None = None
         self._fields: dict[tuple[int, ...], HeaderFields] = {}  # of the headers that were asked for
-        self._decoded: tuple[tuple[int, ...], memoryview | bytes] | None = (
-            None  # the last part asked for
-        )
+        # the last part asked for
+        self._decoded: tuple[tuple[int, ...], memoryview | bytes] | None = None
         self._turn = Turn() if turn is None else turn
         self._kept = unpack(summary) if summary is not None else None
         self._has_looked = summary is not None

@@ -28,9 +28,8 @@ from murder.wire.imap.mailboxes.acl import RightsChange
 from murder.wire.imap.mailboxes.mailbox import parse_mailbox
 from murder.wire.token import Scanner
 
-DIGITS: Final = (
-    "0123456789"  # rights that a site may define; kept and shown, they allow nothing here
-)
+# rights that a site may define; kept and shown, they allow nothing here
+DIGITS: Final = "0123456789"
 
 
 def run_setacl(dialogue: BackendImap, command: Command) -> Running:

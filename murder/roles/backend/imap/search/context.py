@@ -28,9 +28,8 @@ from murder.wire.imap.mail.search import format_context_change
 
 MAX_CONTEXTS: Final = 16  # of one session; RFC 5267 §4.3.1 wants one at least
 MAX_FOUND: Final = 250_000  # results of a SEARCH that are kept: a megabyte
-MAX_SORTED: Final = (
-    20_000  # results of a SORT that are kept, with what is compared of them: some 5 MB
-)
+# results of a SORT that are kept, with what is compared of them: some 5 MB
+MAX_SORTED: Final = 20_000
 FEW: Final = 64  # so many are cut out or put in one by one; more rebuild the array
 
 Moves = Sequence[
