@@ -1,11 +1,13 @@
 """Mail that goes by its age (`[expiry."NAME"]`): what the rules would do today, and the doing of it, turn by turn.
 
 A mailbox is looked at page by page, and what is found there goes page by page, each in one change of the store: who stops
-in between has done a part, and the next round does the rest. What moves to another server just then waits for it.
+in between has done a part, and the next round does the rest. What moves to another server just then waits for it. What
+a rule has sent to an archive is for the next round, too: nothing goes two steps at once, of which the first alone was shown.
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -55,6 +57,24 @@ class _Rule:
     pattern: re.Pattern[bytes]
 
 
+class _Arrived:
+    """From which UID on a mailbox has what came there in this round. Of the archive that was noted last: an owner has one,
+    and the list has an owner's mailboxes together."""
+
+    def __init__(self) -> None:
+        self._name: MailboxName | None = None
+        self._first: Uid | None = None
+
+    def note(self, name: MailboxName, uids: Collection[Uid]) -> None:
+        if name != self._name:
+            self._name, self._first = name, None
+        if uids and self._first is None:
+            self._first = min(uids)
+
+    def end(self, name: MailboxName) -> Uid | None:
+        return self._first if name == self._name else None
+
+
 class Policies:
     """All rules of a backend."""
 
@@ -83,7 +103,7 @@ class Policies:
     ) -> AsyncIterator[Expired]:
         """What the rules find in each mailbox, done if `acts`; only where there is something, or a problem. `by`: as whom
         the mail log has it; the rule is added."""
-        turn = Turn()
+        turn, arrived = Turn(), _Arrived()
         for entry in self._mailboxes.list.walk() if self._rules else ():
             if turn.is_over:
                 await turn.rest()
@@ -91,7 +111,7 @@ class Policies:
             for rule in self._rules:
                 if self._is_meant(rule, entry):
                     doer = by and replace(by, facts={**by.facts, "rule": rule.name})
-                    expired = await self._apply(rule, entry.name, now, doer, planned)
+                    expired = await self._apply(rule, entry.name, now, doer, planned, arrived)
                     if expired.messages or expired.problem:
                         yield expired
 
@@ -124,6 +144,7 @@ class Policies:
         now: datetime,
         doer: Unattended | None,
         planned: set[Uid] | None,
+        arrived: "_Arrived",
     ) -> Expired:
         """`planned`: it is only shown, without messages that rules before it are shown to take; those of this one come to
         them."""
@@ -143,10 +164,10 @@ class Policies:
             try:
                 into = await store.open(target, reader) if target is not None else None
                 try:
-                    async for page in _old(mailbox, rule.asks, before):
+                    async for page in _old(mailbox, rule.asks, before, arrived.end(name)):
                         uids = [message.uid for message in page]
                         if planned is None:
-                            done = await _act(mailbox, uids, into, doer)
+                            done = await _act(mailbox, uids, into, doer, arrived)
                         else:
                             done = frozenset(uids) - planned
                             planned |= done
@@ -169,10 +190,12 @@ def _octets_of(pattern: str) -> bytes:
 
 
 async def _old(
-    mailbox: Mailbox, rule: ExpiryRule, before: datetime
+    mailbox: Mailbox, rule: ExpiryRule, before: datetime, end: Uid | None
 ) -> AsyncIterator[Sequence[Message]]:
-    """Those that the rule means, page by page."""
+    """Those that the rule means, page by page. `end`: only UIDs below it."""
     uids, turn = await mailbox.uids(), Turn()
+    if end is not None:
+        uids = uids[: bisect_left(uids, end)]
     for start in range(0, len(uids), PAGE):
         page = await mailbox.messages(uids[start : start + PAGE])
         old = [message for message in page if _is_old(message, rule, before)]
@@ -192,7 +215,11 @@ def _is_old(message: Message, rule: ExpiryRule, before: datetime) -> bool:
 
 
 async def _act(
-    mailbox: Mailbox, uids: Sequence[Uid], into: Mailbox | None, doer: Unattended | None
+    mailbox: Mailbox,
+    uids: Sequence[Uid],
+    into: Mailbox | None,
+    doer: Unattended | None,
+    arrived: "_Arrived",
 ) -> frozenset[Uid]:
     """Which of them have gone; the mail log has where they went."""
     if into is None:
@@ -201,6 +228,7 @@ async def _act(
             await trace_expunge(doer, mailbox, sorted(gone))
         return gone
     moved = await mailbox.move(uids, into)
+    arrived.note(into.name, moved.values())
     if doer is not None:
         await trace_copies(doer, mailbox, into, moved, moving=True)
     return frozenset(moved)

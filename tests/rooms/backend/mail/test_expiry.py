@@ -156,6 +156,25 @@ async def test_old_mail_goes_to_the_archive_where_there_is_one(make: Make, tmp_p
         await ana.close()
 
 
+@pytest.mark.parametrize("make", STORES)
+async def test_nothing_goes_two_steps_in_one_round(make: Make, tmp_path: Path) -> None:
+    """Of which the first alone was shown."""
+    rule = {"mailboxes": "user/ana", "by": "received"}
+    old = {**rule, "after_days": 30, "action": "archive"}
+    config = ruled(tmp_path, old=old, gone={**rule, "mailboxes": "user/ana/Old", "after_days": 90})
+    async with running_backend(tmp_path, lambda: make(tmp_path), config=config) as running:
+        ana = await ana_at(running)
+        await ana.ok("CREATE INBOX/Old (USE (\\Archive))")
+        await put(ana, "INBOX/Old", 100)
+        for days in (100, 100, 60):
+            await put(ana, "INBOX", days)
+        for shown in ([("old", 3), ("gone", 1)], [("gone", 2)], []):
+            planned = await found(running)
+            assert [(one.rule, one.messages) for one in planned] == shown
+            assert await found(running, acts=True) == planned
+        await ana.close()
+
+
 async def test_only_mailboxes_of_the_pattern_are_meant(tmp_path: Path) -> None:
     config = ruled(
         tmp_path,
