@@ -188,6 +188,7 @@ class BackendRole(ClientRole):
         self._comparer: Comparer | None = None
         self._epochs: Epochs | None = None
         self._place: PlaceWatch | None = None
+        self._placed: asyncio.Task[None] | None = None
         self.backend: Backend | None = None
         self.mover: Mover | None = None
         self.renames: Renames | None = None
@@ -288,6 +289,8 @@ class BackendRole(ClientRole):
         folder = self._config.node.data / ROLE
         backend.mail_log = self._mail_log()
         self._expiring = asyncio.create_task(keep_expiring(backend, folder, self._audit))
+        if self._place is not None:
+            self._placed = asyncio.create_task(self._place.keep_looking())
         submitter = self._submitter = Submitter(backend, self._config)
         imap_scripts = self._imap_scripts = ImapScripts(backend)
         backend.events.subscribe(MailQueued, lambda _: submitter.rows.wake())
@@ -549,7 +552,7 @@ class BackendRole(ClientRole):
         if self._imap_scripts is not None:
             await self._imap_scripts.rows.stop()
         behind = (self._keeper, self._matching, self._expiring, self._taking_in, self._counting)
-        for task in (*behind, self._noting):
+        for task in (*behind, self._placed, self._noting):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

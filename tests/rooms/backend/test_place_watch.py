@@ -5,12 +5,13 @@ import threading
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from murder.api.store import MailboxStore
 from murder.errors import Code, Refusal
 from murder.roles.backend.reconcile import place
 from murder.roles.backend.reconcile.place import PlaceWatch
-from tests.kit.waiting import turns
+from tests.kit.waiting import turns, until_soon
 
 
 class Store:
@@ -51,6 +52,21 @@ async def test_it_is_looked_at_again_and_is_back(monkeypatch: pytest.MonkeyPatch
         await watch.look()
         said.append(watch.problem)
     assert said == ["", "its store cannot say whether mail can be kept: ValueError('a bug')", ""]
+
+
+async def test_the_log_has_it_though_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(place, "KEEP_EVERY_S", 0.0)
+    store = Store()
+    store.problem = Refusal(Code.UNAVAILABLE, "/srv: it is away")
+    with capture_logs() as logged:
+        keeping = asyncio.create_task(watch_of(store).keep_looking())
+        await until_soon(lambda: logged, "that it is away is told")
+        store.problem = None
+        await until_soon(lambda: len(logged) > 1, "that it is back is told")
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    assert [line["event"] for line in logged] == ["store.away", "store.back"]
 
 
 async def test_a_disk_that_does_not_answer_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""Whether the store can keep mail now: looked at when somebody asks (`/readyz`, `status`), each few seconds at most.
+"""Whether the store can keep mail now: looked at each half a minute, so that the log has it though nobody asks, and when
+somebody does (`/readyz`, `status`), each few seconds at most.
 
 In a thread of its own, which a server of files that does not answer may hold for ever; the loop waits a little.
 """
@@ -14,6 +15,7 @@ from murder.errors import Refusal
 from murder.log import logger
 
 LOOK_EVERY_S: Final = 5.0
+KEEP_EVERY_S: Final = 30.0
 WAIT_S: Final = 2.0  # who asks a node waits for 5 s in all
 LATE_S: Final = 15.0  # a disk that is busy may take so long
 
@@ -28,6 +30,12 @@ class PlaceWatch:
         self._looking: asyncio.Future[str] | None = None
         self._began = -LOOK_EVERY_S
         self._log = logger(role="backend")
+
+    async def keep_looking(self) -> None:
+        """Until cancelled."""
+        while self._store is not None:
+            await self.look()
+            await asyncio.sleep(KEEP_EVERY_S)
 
     async def look(self) -> None:
         """Within seconds, whatever the disk does. Raises nothing."""
