@@ -223,8 +223,8 @@ async def _read(reader: asyncio.StreamReader, most: int) -> memoryview | None:
         size += len(piece)
         if size > most:
             return None
-        said.write(piece)
-    return said.octets()
+        await said.take(piece)
+    return await said.taken()
 
 
 async def _read_some(reader: asyncio.StreamReader) -> bytes:

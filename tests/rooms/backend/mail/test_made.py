@@ -4,8 +4,10 @@ import contextlib
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,38 @@ def test_octets_are_what_was_written(pieces: list[bytes], tmp_path: Path) -> Non
     assert bytes(octets) == b"".join(pieces)
     assert isinstance(octets.obj, bytes) == (len(octets) <= IN_MEMORY)
     assert list(tmp_path.iterdir()) == []  # nothing is left, whenever we die
+
+
+async def test_the_loop_does_not_wait_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, threads = tempfile.TemporaryFile, set()
+
+    class Watched:
+        def __init__(self, **words: Any) -> None:
+            threads.add(threading.get_ident())
+            self._file = really(**words)
+
+        def __getattr__(self, name: str) -> Any:
+            threads.add(threading.get_ident())
+            return getattr(self._file, name)
+
+        def __enter__(self) -> Any:
+            return self._file.__enter__()
+
+        def __exit__(self, *how: object) -> None:
+            self._file.close()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Watched)
+    pieces = [bytes([number]) * 50_000 for number in range(20)]
+    made = Made()
+    for piece in pieces:
+        await made.take(piece)
+    assert bytes(await made.taken()) == b"".join(pieces)
+    assert threads and threading.get_ident() not in threads
+    small = Made()
+    await small.take(b"in memory")
+    assert bytes(await small.taken()) == b"in memory"
 
 
 def open_files(folder: Path) -> list[str]:

@@ -283,10 +283,10 @@ class Reader:
             return part.body
         decoded = Made()
         for piece in part.pieces():
-            decoded.write(piece)
+            await decoded.take(piece)
             if self._turn.is_over:
                 await self._turn.rest()
-        self._decoded = path, decoded.octets()
+        self._decoded = path, await decoded.taken()
         return self._decoded[1]
 
     async def _header_fields(self, octets: memoryview, section: Section) -> bytes | None:
