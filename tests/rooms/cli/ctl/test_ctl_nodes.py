@@ -430,6 +430,10 @@ def test_scripts_and_whole_hierarchies_stand_in_the_audit_trail(ctl: Ctl, demo: 
 
 
 def test_what_is_taken_out_of_the_audit_trail_shows(ctl: Ctl, demo: Demo) -> None:
+    with demo.imap(demo.frontend, "user3") as client:
+        assert client.create("INBOX/Shared")[0] == "OK"
+        assert client.setacl("INBOX/Shared", "user4", "lrs")[0] == "OK"
+        assert client.delete("INBOX/Shared")[0] == "OK"
     home = next(one for one in demo.backends if one["name"] == demo.home(3)["name"])
     (path,) = (demo.folder / home["node"] / "data" / "trail").glob("audit-backend-0*")
     whole = path.read_bytes()
