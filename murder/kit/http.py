@@ -7,9 +7,12 @@ all that one reading brings of them would hold the event loop for a second.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from murder.api.addresses import addresses_of
 from murder.api.turns import rest
 
 if TYPE_CHECKING:
@@ -65,8 +68,19 @@ def make_client(
     class Backend(httpcore.AnyIOBackend):
         """Makes such connections."""
 
-        async def connect_tcp(self, *where: Any, **how: Any) -> httpcore.AsyncNetworkStream:
-            return Stream(await super().connect_tcp(*where, **how))
+        async def connect_tcp(
+            self, host: str, port: int, timeout: float | None = None, *local: Any, **how: Any
+        ) -> httpcore.AsyncNetworkStream:
+            """At the first of a name's addresses that takes it; each has its share of the time."""
+            failure: Exception | None = None
+            addresses = await _addresses(host, timeout)
+            share_s = None if timeout is None else timeout / max(1, len(addresses))
+            for address in addresses:
+                try:
+                    return Stream(await super().connect_tcp(address, port, share_s, *local, **how))
+                except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                    failure = error
+            raise failure or httpcore.ConnectError("no address")
 
     class Transport(httpx.AsyncHTTPTransport):
         """As httpx has it, over such connections."""
@@ -82,6 +96,18 @@ def make_client(
             )
 
     return httpx.AsyncClient(transport=Transport(), timeout=timeout_s, trust_env=False)
+
+
+async def _addresses(host: str, timeout: float | None) -> Sequence[str]:
+    import httpcore
+
+    try:
+        async with asyncio.timeout(timeout):
+            return await addresses_of(host)
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout("its name was not found in time") from error
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
 
 
 async def read_body(response: httpx.Response, most: int) -> bytes | None:

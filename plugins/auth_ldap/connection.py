@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
+from murder.api.addresses import at_an_address
 from murder.errors import UpstreamFailure, UpstreamKind, why_not_believed
 from plugins.auth_ldap import messages
 from plugins.auth_ldap.ber import Malformed, whole_length
@@ -184,20 +185,26 @@ class Connection(asyncio.Protocol):
 
 async def connect(server: Server, context: ssl.SSLContext, timeout_s: float) -> Connection:
     """A connection with TLS as the server's address says. Raises UpstreamFailure."""
-    connection = Connection(server)
+    connection: Connection | None = None
+
+    async def open_at(address: str) -> Connection:
+        _, made = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(server),
+            address,
+            server.port,
+            ssl=context if server.is_tls else None,
+            server_hostname=server.host if server.is_tls else None,
+        )
+        return made
+
     try:
         async with asyncio.timeout(timeout_s):
-            await asyncio.get_running_loop().create_connection(
-                lambda: connection,
-                server.host,
-                server.port,
-                ssl=context if server.is_tls else None,
-                server_hostname=server.host if server.is_tls else None,
-            )
+            connection = await at_an_address(server.host, open_at)
             if server.start_tls:
                 await connection._start_tls(context)
     except BaseException as error:
-        connection.close()
+        if connection is not None:
+            connection.close()
         failure = failure_of(error, server, timeout_s)
         if failure is None:
             raise

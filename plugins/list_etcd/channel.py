@@ -12,6 +12,8 @@ from grpclib.exceptions import ProtocolError
 from grpclib.protocol import Connection, H2Protocol
 from grpclib.protocol import Stream as HttpStream
 
+from murder.api.addresses import at_an_address
+
 # Octets of frames that belong to no answer, one behind the other: 3,000 PINGs. Of an upload of megabytes some hundred
 # WINDOW_UPDATEs come back.
 MOST_BESIDE: Final = 64 * 1024
@@ -28,6 +30,22 @@ class BoundedChannel(Channel):
     def __init__(self, *where: Any, most_octets: int, **how: Any) -> None:
         super().__init__(*where, **how)
         self._most_octets = most_octets
+
+    async def _create_connection(self) -> H2Protocol:
+        """As grpclib has it, at the first of the member's addresses that takes it."""
+
+        async def open_at(address: str) -> H2Protocol:
+            _, made = await self._loop.create_connection(
+                self._protocol_factory,
+                address,
+                self._port,
+                ssl=self._ssl,
+                server_hostname=None if self._ssl is None else self._host,
+            )
+            return made
+
+        assert self._host is not None
+        return await at_an_address(self._host, open_at)
 
     def _protocol_factory(self) -> H2Protocol:
         return _Bounded(Handler(), self._config, self._h2_config, self._most_octets)

@@ -16,7 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from murder.log import logger
@@ -195,6 +195,35 @@ def resolver_of(loop: asyncio.AbstractEventLoop) -> Resolver:
     if resolver is None:
         resolver = _resolvers[loop] = Resolver(loop)
     return resolver
+
+
+async def addresses_of(host: str) -> Addresses:
+    """All of a name in the running loop, as `Resolver.addresses`; an address is its own. Raises socket.gaierror,
+    UnicodeError."""
+    if is_address(host):
+        return (host,)
+    return await resolver_of(asyncio.get_running_loop()).addresses(host)
+
+
+class _Streams(asyncio.StreamReaderProtocol):
+    transport: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.WriteTransport, transport)
+        super().connection_made(transport)
+
+
+async def open_streams(
+    host: str, port: int, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """As `asyncio.open_connection`. Raises OSError, UnicodeError."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = _Streams(reader, loop=loop)
+    await create_connection(
+        loop, lambda: protocol, host, port, ssl=tls, server_hostname=host if tls else None
+    )
+    return reader, asyncio.StreamWriter(protocol.transport, protocol, reader, loop)
 
 
 async def create_connection(

@@ -19,6 +19,7 @@ import h11
 from murder import __version__
 from murder.config import Config, TracesConfig
 from murder.log import logger
+from murder.net.outgoing.resolve import open_streams
 from murder.net.turns import aside, line_up
 from murder.trail.spans import Span, Spans, Value
 
@@ -219,9 +220,7 @@ async def post(traces: TracesConfig, body: bytes, context: ssl.SSLContext | None
     )
     try:
         async with asyncio.timeout(traces.timeout_s):
-            reader, writer = await asyncio.open_connection(
-                collector.host, collector.port, ssl=context
-            )
+            reader, writer = await open_streams(collector.host, collector.port, context)
             try:
                 status = await _exchange(reader, writer, request, body)
             finally:

@@ -15,6 +15,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
+from murder.api.addresses import set_addresses
 from murder.api.service import Service
 from murder.api.turns import set_rest
 from murder.config import (
@@ -34,6 +35,7 @@ from murder.model.protocol import BY_KEY, CONTROL, METRICS, MUPDATE, WEB, PortKe
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Guests, Listener
 from murder.net.listener import Service as ListenerService
+from murder.net.outgoing.resolve import addresses_of
 from murder.net.shared_counter import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
 from murder.net.turns import Turn, line_up
@@ -337,8 +339,9 @@ class RoleServer:
 
     async def start(self) -> None:
         """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
-        # plugins of every role rest: those that let users in ask servers over HTTP
+        # plugins of every role rest, and look names up: those that let users in ask servers over HTTP
         set_rest(line_up)
+        set_addresses(addresses_of)
         await self._role.start()
         for part in parts_of([self._name]):
             await self._plugins.role_starts(part, self._worker)

@@ -4,7 +4,6 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,33 +15,13 @@ from murder.net.outgoing import resolve
 from murder.net.outgoing.connect import connect
 from murder.net.outgoing.resolve import AT_ONCE, resolver_of
 from tests.kit.waiting import until_soon
-
-
-class Zone:
-    """What the system's resolver says. Names of `silent` are not answered until `released`."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.silent: set[str] = set()
-        self.said: dict[str, Any] = {}
-        self.released = threading.Event()
-
-    def getaddrinfo(self, host: str, port: object, *, type: int) -> list[Any]:
-        self.asked.append(host)
-        if host in self.silent:
-            self.released.wait()
-        said = self.said.get(host, ["127.0.0.1"])
-        if isinstance(said, Exception):
-            raise said
-        return [(socket.AF_INET, type, 6, "", (address, 0)) for address in said]
+from tests.kit.zone import Zone, zone_of
 
 
 @pytest.fixture
 def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zone]:
-    made = Zone()
-    monkeypatch.setattr(socket, "getaddrinfo", made.getaddrinfo)
-    yield made
-    made.released.set()
+    with zone_of(monkeypatch) as made:
+        yield made
 
 
 async def connected(host: str, port: int, timeout_s: float = 10.0) -> str:
