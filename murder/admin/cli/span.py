@@ -1,12 +1,11 @@
 """So much time, as an operator writes it: 90s, 30m, 12h, 7d."""
 
-import re
-from typing import Any, Final
+from typing import Any
 
 import asyncclick as click
 
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+from murder.admin.operate.wording import parse_span
+from murder.errors import BadSyntax
 
 
 class Span(click.ParamType[float]):
@@ -17,7 +16,7 @@ class Span(click.ParamType[float]):
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         if isinstance(value, float):
             return value
-        match = _SPAN.fullmatch(value)
-        if match is None:
-            self.fail(f"{value!r}: say 90s, 30m, 12h or 7d", param, ctx)
-        return float(int(match[1]) * UNITS[match[2]])
+        try:
+            return parse_span(value)
+        except BadSyntax as error:
+            self.fail(str(error), param, ctx)

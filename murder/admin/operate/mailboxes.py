@@ -8,7 +8,7 @@ from typing import Final
 from murder.admin.operate.annotations import values_in
 from murder.admin.operate.parts import rows_below
 from murder.admin.operate.reach import Reach, data_of
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, parse_acl
 from murder.model.entry import Location, MailboxEntry
 from murder.model.name import (
@@ -28,6 +28,7 @@ from murder.wire.imap.mailboxes.mailbox import (
     format_joint_rename,
     format_tree,
 )
+from murder.wire.imap.mailboxes.status import parse_counts
 from murder.wire.nodes.rename_words import CAPABILITY, TREES
 from murder.wire.token import Scanner, string
 
@@ -78,11 +79,9 @@ async def _counts(reach: Reach, entry: MailboxEntry) -> dict[str, int]:
         reply = await reach.execute(
             entry.server, b"STATUS %s %s" % (name, STATUS_ITEMS), user=owner
         )
-        words = data_of(reply, b"STATUS")[0].rpartition(b"(")[2].strip(b")").split()
-        return {
-            words[at].decode().lower(): int(words[at + 1]) for at in range(0, len(words) - 1, 2)
-        }
-    except (Refusal, UpstreamFailure, IndexError, ValueError):
+        counts = parse_counts(data_of(reply, b"STATUS")[0])
+        return {item.value.lower(): count for item, count in counts.items()}
+    except (Refusal, UpstreamFailure, BadSyntax, IndexError):
         return {}
 
 

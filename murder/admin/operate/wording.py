@@ -1,4 +1,12 @@
-"""Numbers, sizes and times as people read them; and what came over a wire, fit to be shown."""
+"""Numbers, sizes and times as people read and write them; and what came over a wire, fit to be shown."""
+
+import re
+from typing import Final
+
+from murder.errors import BadSyntax
+
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
 def plain(text: str) -> str:
@@ -22,6 +30,14 @@ def octets(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1024
     raise AssertionError("not reached")
+
+
+def parse_span(text: str) -> float:
+    """So many seconds, minutes, hours or days (90s, 30m, 12h, 7d), in seconds. Raises BadSyntax."""
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise BadSyntax(f"{text[:20]!r}: say 90s, 30m, 12h or 7d")
+    return float(int(match[1]) * UNITS[match[2]])
 
 
 def seconds(number: float) -> str:

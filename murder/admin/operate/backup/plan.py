@@ -6,10 +6,8 @@ messages of the point come into the mailboxes that are there, with UIDs above al
 """
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from murder.admin.operate.backup.kept import (
     Entry,
@@ -27,7 +25,7 @@ from murder.admin.operate.backup.take import root_of
 from murder.admin.operate.backup.vault import Vault
 from murder.admin.operate.lists import names_at
 from murder.admin.operate.parts import rows_within
-from murder.admin.operate.reach import Reach
+from murder.admin.operate.reach import Reach, data_of
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import (
@@ -39,6 +37,8 @@ from murder.model.name import (
     is_inbox,
     moved,
 )
+from murder.model.query.status import StatusItem
+from murder.wire.imap.mailboxes.status import parse_counts
 from murder.wire.nodes.carry import format_name
 from murder.wire.token import string
 
@@ -300,9 +300,6 @@ async def _is_there(links: Links, row: MailboxEntry) -> bool:
     return True
 
 
-_MESSAGES: Final = re.compile(rb"MESSAGES (\d+)")
-
-
 class Exchange:
     """The second half of `instead`: what is there is set aside, what waits takes its place. What has been set aside is
     written down, and moving the rest can be done twice: the same call goes on after a crash."""
@@ -340,11 +337,9 @@ class Exchange:
     def _shown(self, name: MailboxName) -> bytes:
         return string(self._reach.namespace.external(name, self._user))
 
-    async def _ask(self, command: bytes) -> bytes:
-        """What it says, joined."""
-        lines: list[bytes] = []
-        await self._reach.execute(self._server, command, user=self._user, untagged=lines.append)
-        return b"".join(lines)
+    async def _ask(self, command: bytes) -> None:
+        """Whatever it says beside, of however many messages."""
+        await self._reach.execute(self._server, command, user=self._user, untagged=lambda _: None)
 
     async def _set_aside(self, name: MailboxName, aside: MailboxName) -> None:
         if not await self._count(name):
@@ -357,8 +352,10 @@ class Exchange:
         await self._move_all(name, aside)
 
     async def _count(self, name: MailboxName) -> int:
-        match = _MESSAGES.search(await self._ask(b"STATUS %s (MESSAGES)" % self._shown(name)))
-        return int(match.group(1)) if match is not None else 0
+        command = b"STATUS %s (MESSAGES)" % self._shown(name)
+        reply = await self._reach.execute(self._server, command, user=self._user)
+        counts = [parse_counts(answer) for answer in data_of(reply, b"STATUS")]
+        return sum(count.get(StatusItem.MESSAGES, 0) for count in counts)
 
     async def _move_all(self, source: MailboxName, target: MailboxName) -> int:
         """How many have moved."""

@@ -1,6 +1,5 @@
 """What has happened: messages, and who did what."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -8,14 +7,13 @@ from murder.admin.operate.running.audit import Meant, acts
 from murder.admin.operate.running.logs import tail
 from murder.admin.operate.running.messages import called, trace
 from murder.admin.operate.running.nodes import need_nodes
+from murder.admin.operate.wording import parse_span
 from murder.admin.web.desk import Desk, Page
 from murder.admin.web.rendering import paged
 from murder.errors import BadSyntax
 from murder.node.pages.http import Response
 from murder.wire.nodes.control_words import LOG_LEVELS
 
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 WITHIN: Final = "1d"
 OF_MESSAGES: Final = (
     *(
@@ -38,14 +36,9 @@ OF_ACTS: Final = (
 )
 
 
-def _span(text: str) -> float:
-    """Raises BadSyntax."""
-    if not text:
-        return 0.0
-    match = _SPAN.fullmatch(text)
-    if match is None:
-        raise BadSyntax(f"{text[:20]!r}: say 90s, 30m, 12h or 7d")
-    return float(int(match[1]) * UNITS[match[2]])
+def _within_s(since: str) -> float:
+    """0: however old. Raises BadSyntax."""
+    return parse_span(since) if since else 0.0
 
 
 def _whole(line: Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
@@ -62,7 +55,7 @@ async def messages(desk: Desk) -> Response:
     if word:
         async with desk.watch.reach() as reach:
             await need_nodes(reach)
-            traced = await trace(reach, word, _span(since))
+            traced = await trace(reach, word, _within_s(since))
             lines = [_whole(called(reach, line), OF_MESSAGES) for line in traced.lines]
         silent = traced.silent
     return desk.page(
@@ -81,7 +74,7 @@ async def audit(desk: Desk) -> Response:
     since = fields.get("since", WITHIN)
     async with desk.watch.reach() as reach:
         await need_nodes(reach)
-        recorded = await acts(reach, Meant(user, mailbox, operator), _span(since))
+        recorded = await acts(reach, Meant(user, mailbox, operator), _within_s(since))
     lines = list(reversed(recorded.lines))
     return desk.page(
         "audit.html",

@@ -7,6 +7,8 @@ from typing import Final
 from murder.model.query.status import StatusItem
 from murder.wire.token import Scanner, astring
 
+MAX_COUNT: Final = 2**63 - 1  # RFC 7162 §7, RFC 8438 §4: number64
+
 _ITEMS: Final = {item.value.encode(): item for item in StatusItem}
 
 
@@ -41,6 +43,25 @@ def parse_status_items(scanner: Scanner) -> tuple[StatusItem, ...]:
         if scanner.accept(b")"):
             return tuple(items)
         scanner.space()
+
+
+# mailbox-data =/ "STATUS" SP mailbox SP "(" [status-att-list] ")"
+def parse_counts(octets: bytes) -> dict[StatusItem, int]:
+    """One answer, of which these octets follow `* STATUS `, to who has asked for numbers only. Raises BadSyntax."""
+    scanner = Scanner(octets)
+    scanner.astring()
+    scanner.space()
+    scanner.open()
+    counts: dict[StatusItem, int] = {}
+    while not scanner.accept(b")"):
+        item = _ITEMS.get(scanner.word())
+        scanner.space()
+        count = scanner.number(MAX_COUNT)
+        if item is not None:
+            counts[item] = count
+        if scanner.peek() != b")":
+            scanner.space()
+    return counts
 
 
 StatusValue = int | str | None

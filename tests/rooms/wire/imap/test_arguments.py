@@ -66,6 +66,7 @@ from murder.wire.imap.mailboxes.select import Qresync, SelectRequest, parse_sele
 from murder.wire.imap.mailboxes.status import (
     StatusRequest,
     format_status,
+    parse_counts,
     parse_status,
 )
 from murder.wire.imap.namespace import format_namespace
@@ -370,6 +371,28 @@ def test_status_answers() -> None:
         {StatusItem.MESSAGES: 231, StatusItem.MAILBOXID: "F1", StatusItem.APPENDLIMIT: None},
     )
     assert line == b'* STATUS "a b" (MESSAGES 231 MAILBOXID (F1) APPENDLIMIT NIL)\r\n'
+
+
+@pytest.mark.parametrize(
+    ("octets", "counts"),
+    [
+        (b"x (MESSAGES 231 UNSEEN 0)\r\n", {StatusItem.MESSAGES: 231, StatusItem.UNSEEN: 0}),
+        (b'"MESSAGES (7" (messages 1 )', {StatusItem.MESSAGES: 1}),
+        (b"{11}\r\nMESSAGES 23 (SIZE 5000000000)\r\n", {StatusItem.SIZE: 5_000_000_000}),
+        (b"x (X-COLOURS 3 MESSAGES 2)\r\n", {StatusItem.MESSAGES: 2}),
+        (b"x ()\r\n", {}),
+    ],
+)
+def test_counts_are_read_from_a_status_answer(octets: bytes, counts: dict[StatusItem, int]) -> None:
+    assert parse_counts(octets) == counts
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"x", b"x (", b"x (MESSAGES", b"x (MESSAGES )", b"x (MESSAGES many)"]
+)
+def test_what_is_no_status_answer_is_refused(octets: bytes) -> None:
+    with pytest.raises(BadSyntax):
+        parse_counts(octets)
 
 
 def test_acl_answers() -> None:
