@@ -14,7 +14,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -79,6 +79,14 @@ def site_plugins(folders: Sequence[Path]) -> Iterator[Found]:
             yield Found(file.parent.name, file)
 
 
+def site_plugin(file: Path) -> Found | None:
+    """The plugin in this file, or in the folder of a package; None where there is none."""
+    package = file / "__init__.py"
+    whole = file if file.is_file() else package
+    name = file.parent.name if file.name == "__init__.py" else file.stem
+    return Found(name, whole.absolute()) if whole.is_file() else None
+
+
 def bundled_settings() -> dict[str, type]:
     """The Settings class of each bundled plugin that has one, for the example configuration."""
     classes = {
@@ -141,6 +149,12 @@ def named_for(config: Config, kind: Kind) -> tuple[tuple[str, ...], str]:
             names = (named,) if isinstance(named, str) else tuple(named)
             return tuple(kind.prefix + name.removeprefix(kind.prefix) for name in names), dotted
     return (), kind.key
+
+
+def naming(config: Config, kind: Kind, name: str) -> Config:
+    """The same where the kind's key names this plugin, and no other."""
+    section, _, key = kind.key.partition(".")
+    return replace(config, **{section: replace(getattr(config, section), **{key: name})})
 
 
 def kinds_of(module: ModuleType) -> list[Kind]:

@@ -82,7 +82,8 @@ MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
     "plugins",
     type=click.Path(exists=True, resolve_path=True, path_type=Path),
     multiple=True,
-    help="A plugin of yours for all nodes: a file or the folder of a package. What it listens on gets ports, too.",
+    help="A plugin of yours for all nodes: a file or the folder of a package. What it listens on gets ports; one of a kind "
+    "that a key names (a store, say) is named there.",
 )
 async def demo(
     context: click.Context,

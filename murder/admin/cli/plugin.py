@@ -34,6 +34,8 @@ from murder.hooks import (
     load_module,
     load_plugins,
     named_for,
+    naming,
+    site_plugin,
     site_plugins,
     why,
 )
@@ -203,11 +205,8 @@ async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
 
 def _found(file: Path) -> Found:
     """The plugin that is meant. Raises Refusal."""
-    package = file / "__init__.py"
-    whole = file if file.is_file() else package
-    name = file.parent.name if file.name == "__init__.py" else file.stem
-    if whole.is_file():
-        return Found(name, whole.absolute())
+    if (plugin := site_plugin(file)) is not None:
+        return plugin
     for bundled in bundled_plugins():
         if bundled.name == str(file):
             return bundled
@@ -273,9 +272,7 @@ def _config_for(
     )
     for kind in kinds:
         if kind.key:
-            section, _, key = kind.key.partition(".")
-            named = replace(getattr(config, section), **{key: candidate.name})
-            config = replace(config, **{section: named})
+            config = naming(config, kind, candidate.name)
     return config
 
 

@@ -10,11 +10,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
+from murder.api.kinds.kind import Kind
 from murder.api.service import Service
-from murder.config import UNIFIED, Config, NodeConfig, PluginsConfig, parts_of
+from murder.config import (
+    UNIFIED,
+    Config,
+    ConfigError,
+    NodeConfig,
+    PluginsConfig,
+    Problem,
+    parts_of,
+)
 from murder.config.write import format_value
 from murder.errors import Code, Refusal
-from murder.hooks import load_plugins
+from murder.hooks import kinds_of, load_module, load_plugins, named_for, naming, site_plugin, why
 from murder.model.protocol import BY_KEY, METRICS, WEB, client_keys
 from murder.pki.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
 
@@ -47,7 +56,10 @@ class Options:
     port_base: int = 14300
     tls_required: bool = True
     plugins: tuple[Path, ...] = ()  # files or folders of a site's own
-    services: tuple[Service, ...] = ()  # what these listen on
+    used: tuple[str, ...] = ()  # those of them that `plugins.use` names
+    # keys by section, of the others
+    jobs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    services: tuple[Service, ...] = ()  # what all of them listen on
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +180,7 @@ def plugins_folder(folder: Path) -> Path:
 
 
 def with_plugins(options: Options) -> Options:
-    """The same with what its plugins listen on. Raises ConfigError."""
+    """The same with what its plugins are for, and listen on. Raises ConfigError."""
     if not options.plugins:
         return options
     home = plugins_folder(options.folder)
@@ -180,9 +192,43 @@ def with_plugins(options: Options) -> Options:
     config = Config(
         file=options.folder,
         node=NodeConfig(name=DOMAIN, data=options.folder),
-        plugins=PluginsConfig(path=(home,), use=tuple(path.stem for path in options.plugins)),
+        plugins=PluginsConfig(path=(home,)),
     )
-    return replace(options, services=tuple(load_plugins(config, ()).services()))
+    used, roles = [], set()
+    jobs: dict[str, dict[str, object]] = {}
+    for path in options.plugins:
+        kinds = _kinds_of(path)
+        if not kinds or any(not kind.key for kind in kinds):
+            used.append(path.stem)
+        for kind in kinds:
+            if kind.key:
+                section, key, named = _job(config, kind, path)
+                if jobs.setdefault(section, {}).setdefault(key, named) != named:
+                    text = f"there is a plugin for {section}.{key} already; take one out"
+                    raise ConfigError([Problem(path, "", text)])
+                config = naming(config, kind, path.stem)
+                roles.add(kind.role)
+    config = replace(config, plugins=replace(config.plugins, use=tuple(used)))
+    services = tuple(load_plugins(config, roles).services())
+    return replace(options, used=tuple(used), jobs=jobs, services=services)
+
+
+def _kinds_of(path: Path) -> list[Kind]:
+    """Raises ConfigError."""
+    plugin = site_plugin(path)
+    try:
+        return kinds_of(load_module(plugin)) if plugin is not None else []
+    except (Exception, SystemExit) as error:
+        raise ConfigError([Problem(path, "", f"does not load: {why(error)}")]) from error
+
+
+def _job(config: Config, kind: Kind, path: Path) -> tuple[str, str, object]:
+    """The section and key that name a plugin of this kind, and what they say then. Where there may be several it is asked
+    first, and then the one that a demo has: it knows the demo's users."""
+    section, _, key = (kind.several or kind.key).partition(".")
+    if kind.several:
+        return section, key, [path.stem, *named_for(config, kind)[0]]
+    return section, key, path.stem.removeprefix(kind.prefix)
 
 
 def users_of(options: Options) -> Iterator[str]:
@@ -326,17 +372,22 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         own = {"workers": options.workers, **section, **_by_key(listeners)}
         blocks.append(_table("frontend", **own))
     if node.has("backend"):
-        own = {"partition": PARTITION, **section}
+        own = {"partition": PARTITION, **section, **options.jobs.get("backend", {})}
         if UNIFIED not in node.roles:
             own = {"workers": options.workers, **own, **_by_key(listeners)}
         blocks.append(_table("backend", **own))
     blocks.append(_table("namespace", unix_hierarchy=True, alternative=False))
     blocks += _servers(nodes)
     if options.plugins:
-        use = [*(path.stem for path in options.plugins), *PluginsConfig().use]
+        use = [*options.used, *PluginsConfig().use]
         folder = str(plugins_folder(options.folder).absolute())
         blocks.append(_table("plugins", path=[folder], use=use))
     blocks += [
+        *(
+            _table(name, **keys)
+            for name, keys in options.jobs.items()
+            if name not in (MASTER, "backend")
+        ),
         *_users(options),
         _table("log", format="text"),
         _table("metrics", listen=[f"{HOST}:{node.pages[METRICS.name]}"]),
@@ -367,7 +418,7 @@ def _format_mupdate(options: Options, nodes: Sequence[Node], node: Node) -> str:
         return _table("mupdate", master=masters)
     place: dict[str, object] = {"master": masters}
     if node.has(MASTER):
-        place = {"listen": [f"{HOST}:{node.ports[MASTER]}"]}
+        place = {"listen": [f"{HOST}:{node.ports[MASTER]}"], **options.jobs.get(MASTER, {})}
     if options.is_ha:
         place |= {"engine": "etcd", "master": masters}
     section: dict[str, object] = {**place, "admins": [ADMIN]}

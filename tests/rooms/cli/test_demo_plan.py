@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from murder.admin.cli.demo import paste_lines
+from murder.admin.cli.template import format_plugin
 from murder.admin.demo.plan import (
     Node,
     Options,
@@ -13,9 +14,11 @@ from murder.admin.demo.plan import (
     members_of,
     nodes_of,
     prepare,
+    with_plugins,
 )
 from murder.admin.demo.process import MemberProcess
-from murder.config import load_config
+from murder.api.kinds.table import BY_NAME
+from murder.config import ConfigError, load_config
 from murder.errors import Refusal
 from murder.node.process.preflight import check_start
 
@@ -148,3 +151,32 @@ def test_there_are_three_lines_to_paste_with_or_without_curl(tmp_path: Path) -> 
         lines = paste_lines(options, nodes, with_curl=with_curl)
         assert len(lines) == 3
         assert all("\n" not in line for line in lines)
+
+
+def of_kind(folder: Path, kind: str) -> Path:
+    file = folder / f"{kind}_toy.py"
+    file.write_text(format_plugin(BY_NAME[kind], "toy"))
+    return file
+
+
+def test_plugins_are_named_by_the_keys_of_their_kinds(tmp_path: Path) -> None:
+    toys = tuple(of_kind(tmp_path, kind) for kind in ("store", "list", "auth", "sasl", "service"))
+    options = with_plugins(Options(tmp_path / "demo", plugins=toys))
+    assert [service.protocol.name for service in options.services] == ["toy"]
+    nodes = nodes_of(options)
+    prepare(options, nodes)
+    by_label = {node.label: load_config(node.config_file) for node in nodes}
+    for config in by_label.values():
+        assert config.plugins.use[:2] == ("sasl_toy", "service_toy")
+        assert config.auth.plugins == ("auth_toy", "auth_file")  # which has the demo's users
+    assert by_label["be1"].backend.store == "store_toy"
+    assert by_label["mupdate"].mupdate.engine == "toy"
+    assert by_label["be1"].mupdate.engine == "embedded"
+
+
+def test_two_plugins_for_one_job_are_refused(tmp_path: Path) -> None:
+    first = of_kind(tmp_path, "store")
+    second = tmp_path / "store_other.py"
+    second.write_text(first.read_text())
+    with pytest.raises(ConfigError, match=r"a plugin for backend\.store already"):
+        with_plugins(Options(tmp_path / "demo", plugins=(first, second)))

@@ -278,9 +278,9 @@ def _engine(told_by: Sequence[NodeAnswers], findings: Findings) -> None:
     masters, members = masters_of(told_by), members_of(told_by)
     if masters and not problems:
         leader = next((member.facts.name for member in members if member.facts.is_leader), "none")
-        findings.good(
-            f"{count(len(masters), 'master')} share one list, {count(len(members), 'member')} keep it; {leader} leads"
-        )
+        sharing = count(len(masters), "master shares", "masters share")
+        keeping = count(len(members), "member keeps", "members keep")
+        findings.good(f"{sharing} one list, {keeping} it; {leader} leads")
 
 
 async def _seats(reach: Reach, told_by: Sequence[NodeAnswers], findings: Findings) -> None:
