@@ -5,7 +5,7 @@ from typing import Final
 
 from murder.wire.token import Scanner
 
-MAX_WORDS: Final = 100
+MAX_WORDS: Final = 100  # with those that are named again
 
 # What changes a session when it is enabled, as it is written
 ENABLEABLE: Final[Mapping[bytes, bytes]] = {
@@ -17,13 +17,13 @@ ENABLEABLE: Final[Mapping[bytes, bytes]] = {
 # enable = "ENABLE" 1*(SP capability)
 def parse_enable(scanner: Scanner) -> tuple[bytes, ...]:
     """In capitals, each once."""
-    asked: dict[bytes, None] = {}
+    asked: list[bytes] = []
     while True:
         scanner.space()
-        asked[scanner.word()] = None
+        asked.append(scanner.word())
         if len(asked) > MAX_WORDS:
             raise scanner.bad(f"at most {MAX_WORDS} capabilities")
         if scanner.at_end():
             break
     scanner.end()
-    return tuple(asked)
+    return tuple(dict.fromkeys(asked))

@@ -25,11 +25,13 @@ def parse_id(scanner: Scanner) -> dict[str, str]:
         scanner.end()
         return fields
     scanner.open()
+    words = 0
     while not scanner.accept(b")"):
+        words += 1
         name = scanner.string()[:MAX_ID_OCTETS].decode("utf-8", "replace").lower()
         scanner.space()
         value = (scanner.nstring() or b"")[:MAX_ID_OCTETS]
-        if len(fields) >= MAX_ID_FIELDS:
+        if words > MAX_ID_FIELDS:
             raise BadSyntax(f"ID takes {MAX_ID_FIELDS} fields")
         fields[name] = value.decode("utf-8", "replace")
         if scanner.peek() == b" ":

@@ -199,9 +199,9 @@ def parse_section(scanner: Scanner) -> Section:
     dotted = True
     match = _PART.match(scanner.octets, scanner.at)
     if match is not None:
-        part = tuple(map(int, match.group().split(b".")))
-        if len(part) > MAX_PART_DEPTH:
+        if match.group().count(b".") >= MAX_PART_DEPTH:
             raise scanner.bad(f"a part at most {MAX_PART_DEPTH} deep")
+        part = tuple(map(int, match.group().split(b".")))
         scanner.at = match.end()
         dotted = scanner.accept(b".")
     start = scanner.at

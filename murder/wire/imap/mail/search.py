@@ -57,6 +57,7 @@ MAX_KEYS: Final = 1000  # each is asked of each message, a fraction of a microse
 # so many times that with sets of numbers, which cost no more than one of them
 WITH_SETS: Final = 10
 TEXTS: Final = 5  # a fifth of them may be texts: each is looked for in each message, about a millisecond a megabyte
+MAX_TAGS: Final = 100  # of searches that are kept up to date no longer; there are fewer
 MAX_TEXT_OCTETS: Final = 8192  # of one search text
 NUMBERS_AT_ONCE: Final = 5000
 MAX_MODSEQ: Final = 2**63 - 1
@@ -481,5 +482,7 @@ def parse_cancelupdate(scanner: Scanner) -> tuple[bytes, ...]:
     while not tags or not scanner.at_end():
         scanner.space()
         tags.append(scanner.string())
+        if len(tags) > MAX_TAGS:
+            raise scanner.bad(f"at most {MAX_TAGS} tags")
     scanner.end()
     return tuple(tags)

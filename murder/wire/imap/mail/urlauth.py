@@ -11,6 +11,7 @@ from murder.wire.token import Scanner, astring, literal, nstring
 
 MAX_URLS: Final = 100
 MAX_MECHANISMS: Final = 10  # there is one
+MAX_WORDS: Final = 10  # of what is asked of a URL; there are three
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ def parse_urlfetch(scanner: Scanner) -> tuple[UrlFetchRequest, ...]:
 def _parse_extended(scanner: Scanner) -> UrlFetchRequest:
     url = scanner.astring()
     items: dict[UrlFetchItem, None] = {}
+    words = 0
     while not scanner.accept(b")"):
         scanner.space()
         start = scanner.at
@@ -96,6 +98,9 @@ def _parse_extended(scanner: Scanner) -> UrlFetchRequest:
             scanner.at = start
             raise scanner.bad("BODYPARTSTRUCTURE, BODY or BINARY")
         items[UrlFetchItem[word]] = None
+        words += 1
+        if words > MAX_WORDS:
+            raise scanner.bad(f"at most {MAX_WORDS} items of a URL")
     if {UrlFetchItem.BODY, UrlFetchItem.BINARY} <= items.keys():
         raise scanner.bad("only one of BODY and BINARY")
     return UrlFetchRequest(url, tuple(items) or (UrlFetchItem.BODY,))

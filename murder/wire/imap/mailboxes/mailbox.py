@@ -2,8 +2,13 @@
 (RFC 3501 §6.3, RFC 6154 §3 `USE`)."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from murder.wire.token import Scanner, client_astring
+
+MAX_USES: Final = 20  # of one mailbox; there are seven
+MAX_PARAMETERS: Final = 10  # of a CREATE; there are two
+MAX_SERVERS: Final = 1000  # that a hierarchy lies on
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,18 @@ def parse_create(scanner: Scanner) -> CreateRequest:
 
 def _parse_create_params(scanner: Scanner, uses: list[bytes]) -> bytes | None:
     partition: bytes | None = None
+    words = 0
     while True:
+        words += 1
+        if words > MAX_PARAMETERS:
+            raise scanner.bad(f"at most {MAX_PARAMETERS} parameters")
         if scanner.accept_word(b"USE"):
             scanner.space()
             scanner.open()
             while not scanner.accept(b")"):
                 uses.append(scanner.flag())
+                if len(uses) > MAX_USES:
+                    raise scanner.bad(f"at most {MAX_USES} special uses")
                 if scanner.peek() != b")":
                     scanner.space()
         elif scanner.accept_word(b"PARTITION"):
@@ -109,6 +120,8 @@ def _servers(scanner: Scanner) -> tuple[str, ...]:
         if servers:
             scanner.space()
         servers.append(scanner.astring())
+        if len(servers) > MAX_SERVERS:
+            raise scanner.bad(f"at most {MAX_SERVERS} servers")
     scanner.end()
     return tuple(server.decode("utf-8", "replace") for server in servers)
 

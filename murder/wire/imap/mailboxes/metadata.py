@@ -10,6 +10,7 @@ from murder.model.annotation import MAX_ENTRIES_OF_COMMAND, Depth, is_entry_name
 from murder.wire.token import Scanner, astring, literal, nstring
 
 _OPTIONS: Final = re.compile(rb"\( *+[A-Za-z]")
+MAX_OPTIONS: Final = 10  # there are two
 _DEPTHS: Final = {depth.value.upper().encode(): depth for depth in Depth}
 
 
@@ -59,7 +60,11 @@ def parse_getmetadata(scanner: Scanner) -> GetMetadataRequest:
 # getmetadata-option = "MAXSIZE" SP number / "DEPTH" SP ("0" / "1" / "infinity")
 def _parse_options(scanner: Scanner, options: dict[bytes, int | Depth]) -> None:
     scanner.open()
+    words = 0
     while True:
+        words += 1
+        if words > MAX_OPTIONS:
+            raise scanner.bad(f"at most {MAX_OPTIONS} options")
         if scanner.accept_word(b"MAXSIZE"):
             scanner.space()
             options[b"MAXSIZE"] = scanner.number()
@@ -122,11 +127,13 @@ def parse_setmetadata(scanner: Scanner) -> SetMetadataRequest:
     scanner.space()
     scanner.open()
     values: dict[str, bytes | None] = {}
+    words = 0
     while True:
+        words += 1
         entry = _parse_entry(scanner)
         scanner.space()
         values[entry] = scanner.nstring()
-        if len(values) > MAX_ENTRIES_OF_COMMAND:
+        if words > MAX_ENTRIES_OF_COMMAND:
             raise scanner.bad(f"at most {MAX_ENTRIES_OF_COMMAND} entries")
         if scanner.accept(b")"):
             break

@@ -10,6 +10,7 @@ from murder.wire.imap.seqset import parse_seqset
 from murder.wire.token import Scanner
 
 MAX_MODSEQ: Final = 2**63 - 1
+MAX_PARAMETERS: Final = 10  # there are three
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,11 @@ def parse_select(scanner: Scanner) -> SelectRequest:
     if not scanner.at_end():
         scanner.space()
         scanner.open()
+        words = 0
         while True:
+            words += 1
+            if words > MAX_PARAMETERS:
+                raise scanner.bad(f"at most {MAX_PARAMETERS} parameters")
             if scanner.accept_word(b"CONDSTORE"):
                 condstore = True
             elif scanner.accept_word(b"QRESYNC"):

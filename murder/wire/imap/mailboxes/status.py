@@ -8,7 +8,7 @@ from murder.model.query.status import StatusItem
 from murder.wire.token import Scanner, astring
 
 MAX_COUNT: Final = 2**63 - 1  # RFC 7162 §7, RFC 8438 §4: number64
-
+MAX_ITEMS: Final = 100  # with those that are named again
 _ITEMS: Final = {item.value.encode(): item for item in StatusItem}
 
 
@@ -33,6 +33,7 @@ def parse_status_items(scanner: Scanner) -> tuple[StatusItem, ...]:
     """The items in their parentheses; also in LIST RETURN (STATUS (…))."""
     scanner.open()
     items: dict[StatusItem, None] = {}
+    words = 0
     while True:
         start = scanner.at
         item = _ITEMS.get(scanner.word())
@@ -40,6 +41,9 @@ def parse_status_items(scanner: Scanner) -> tuple[StatusItem, ...]:
             scanner.at = start
             raise scanner.bad("a STATUS item")
         items[item] = None
+        words += 1
+        if words > MAX_ITEMS:
+            raise scanner.bad(f"at most {MAX_ITEMS} items")
         if scanner.accept(b")"):
             return tuple(items)
         scanner.space()
