@@ -5,6 +5,9 @@ from octets to text that cannot run away: no `idna`, no escapes, nothing that de
 """
 
 import codecs
+import encodings
+import pkgutil
+from encodings.aliases import aliases
 from functools import lru_cache
 from typing import Final
 
@@ -40,9 +43,20 @@ def codec_of(charset: str) -> str | None:
     return _codec_of(name) if 0 < len(name) <= _MAX_NAME else None
 
 
+@lru_cache(maxsize=1)
+def _known() -> frozenset[str]:
+    """Names that Python may have a codec for, as it normalizes them."""
+    modules = (module.name for module in pkgutil.iter_modules(encodings.__path__))
+    return frozenset((*modules, *aliases, *aliases.values()))
+
+
 @lru_cache(maxsize=512)
 def _codec_of(name: str) -> str | None:
     name = _OTHER_NAMES.get(name, name)
+    # what is asked of Python is kept there for ever, and looked for among all modules
+    plain = encodings.normalize_encoding(name)
+    if plain not in _known() and plain.replace(".", "_") not in _known():
+        return None
     try:
         codec = codecs.lookup(name)
         b"aa".decode(codec.name, "replace")  # LookupError where it does not give text

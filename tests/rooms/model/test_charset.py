@@ -1,5 +1,7 @@
 """Which names of character sets are understood."""
 
+import encodings
+
 import pytest
 
 from murder.model.charset import codec_of
@@ -26,3 +28,10 @@ from murder.model.charset import codec_of
 )
 def test_only_harmless_text_codecs_are_known(charset: str, codec: str | None) -> None:
     assert codec_of(charset) == codec
+
+
+def test_a_name_that_is_no_codecs_is_not_asked_for() -> None:
+    """Python keeps what it was asked for, for ever."""
+    for number in range(1000):
+        assert codec_of(f"x-none-{number}") is None
+    assert not [name for name in encodings._cache if name.startswith("x_none")]  # type: ignore[attr-defined] # its own
