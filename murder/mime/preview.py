@@ -1,11 +1,11 @@
 """The first words of a message, for a list of messages (RFC 8970). Never raises."""
 
-import html
 import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from murder.mime.entities import unescaped
 from murder.mime.text import part_pieces
 from murder.model.part import Part
 
@@ -28,7 +28,7 @@ def preview_of(octets: bytes | memoryview, root: Part) -> str:
         return ""
     text = _begin_of(part_pieces(octets, part))
     if part.media[1] == b"HTML":
-        text = html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", text)))
+        text = unescaped(_TAG.sub(" ", _UNSEEN.sub(" ", text)))
     text = text.replace("\r\n", "\n")
     words = " ".join(_QUOTED_LINE.sub(" ", text).split()) or " ".join(text.split())
     return "".join(letter for letter in words[:MAX_CHARACTERS] if letter.isprintable())

@@ -1,11 +1,11 @@
 """Parts of a message as texts: for `body`, `extracttext` and what is said of parts. In steps, each a short piece of work."""
 
-import html
 import re
 from collections.abc import Iterator
 from typing import Final
 
 from murder.mime.decode import decoded_pieces, text_pieces
+from murder.mime.entities import unescaped
 from murder.mime.field import parameter_value
 from murder.model.part import Part
 from murder.sieve.check.spec import Suspended
@@ -92,9 +92,7 @@ def without_markup(text: str) -> str:
             is_apart = False
             if pieces and not (text[at].isspace() or pieces[-1][-1:].isspace()):
                 pieces.append(" ")
-        pieces += (
-            html.unescape(text[cut : min(cut + WINDOW, tag)]) for cut in range(at, tag, WINDOW)
-        )
+        pieces += (unescaped(text[cut : min(cut + WINDOW, tag)]) for cut in range(at, tag, WINDOW))
         at = tag
         if at >= len(text):
             break

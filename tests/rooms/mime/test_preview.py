@@ -19,6 +19,10 @@ CASES = [
         b"\r\n--b\r\n\r\nplain\r\n--b--\r\n",
         "plain",
     ),
+    (
+        b"Content-Type: text/html\r\n\r\n<p>&#" + b"9" * 5000 + b"; a &#" + b"0" * 9 + b"65",
+        "\ufffd a A",
+    ),
     (b"Content-Type: image/png\r\n\r\nabc", ""),
     (b"\r\n" + b"word " * 100, ("word " * 100)[:MAX_CHARACTERS]),
 ]
