@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from murder.sieve.check.checker import Wrong
-from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Takes, Word
+from murder.sieve.check.spec import Argument, Call, Extension, Result, Suspended, Tag, Takes, Word
 from murder.sieve.check.templates import Reference
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match_keys
+from murder.sieve.problem import RunProblem
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.words import SYSTEM_FLAGS, canonical_flags
 
@@ -16,15 +17,24 @@ if TYPE_CHECKING:
     from murder.sieve.grammar.tree import Node
 
 MOST_FLAGS: Final = 100  # of one message
+MAX_CHARACTERS: Final = 16 * 1024  # of a list: with as many flags as long as can be it has a third
+FEW_NAMES: Final = 4  # of variables, looked at at once
+NAME_STEPS: Final = 500  # of one with as many words as it may have
+MAX_VALUES: Final = 10_000  # flags of all of them that are looked at
 # flag-keyword = atom (RFC 9051 §9)
 _KEYWORD: Final = re.compile(r'[^\s\x00-\x1f\x7f-\U0010ffff(){%*"\\\]]{1,64}\Z')
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def split_flags(texts: Iterable[str]) -> tuple[str, ...]:
-    """Flags out of lists with blanks between them (RFC 5232 §2), each once; what is no flag is left out."""
+    """Flags out of lists with blanks between them (RFC 5232 §2), each once; what is no flag is left out. Raises
+    RunProblem."""
     flags: dict[str, str] = {}
+    left = MAX_CHARACTERS
     for text in texts:
+        left -= len(text)
+        if left < 0:
+            raise RunProblem(f"a list of flags has more than {MAX_CHARACTERS} characters")
         for word in text.split():
             key = word.lower()
             if (key in SYSTEM_FLAGS or _KEYWORD.match(word)) and len(flags) < MOST_FLAGS:
@@ -103,11 +113,37 @@ def _check_variable(checker: "Checker", call: Call, node: "Node") -> None:
 
 def _hasflag(machine: Machine, call: Call) -> Result:
     names: Sequence[str] | None = call.arguments[0]
+    if names is not None and len(names) > FEW_NAMES:
+        return _hasflag_of_many(machine, call, names)
     values: list[str] = []
     for name in [None] if names is None else [given.lower() for given in names]:
         values += _current(machine, name)
+    return _matched_flags(machine, call, values)
+
+
+def _hasflag_of_many(machine: Machine, call: Call, names: Sequence[str]) -> Suspended:
+    """Each variable is looked at once, however often it is named."""
+    known: dict[str, tuple[str, ...]] = {}
+    values: list[str] = []
+    for name in map(str.lower, names):
+        if name not in known:
+            known[name] = _current(machine, name)
+            machine.charge(NAME_STEPS if known[name] else 1)
+            yield None
+        if len(values) < MAX_VALUES:
+            values += known[name]
+    result = _matched_flags(machine, call, values)
+    if isinstance(result, bool) or result is None:
+        return result
+    return (yield from result)
+
+
+def _matched_flags(machine: Machine, call: Call, values: Sequence[str]) -> Result:
     assert call.matching is not None
-    return match_keys(machine, call.matching, _keys(machine.texts(call.arguments[1])), values)
+    keys = machine.texts(call.arguments[1])
+    if call.matching.tests is None and sum(map(len, keys)) > MAX_CHARACTERS:
+        raise RunProblem(f"a list of flags has more than {MAX_CHARACTERS} characters")
+    return match_keys(machine, call.matching, _keys(keys), values)
 
 
 def _keys(texts: Iterable[str]) -> tuple[str, ...]:

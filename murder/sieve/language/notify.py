@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_RECIPIENTS: Final = 8  # of one notification, as Pigeonhole
 MAX_FIELDS: Final = 16  # that a method names
 MAX_METHOD: Final = 4096  # octets
+METHOD_STEPS: Final = 10  # of one, and of so many octets of it
 MAX_SUBJECT: Final = 256  # characters, as Pigeonhole: a whole text may be given as the message
 # Methods that others have: a script that names one is taken, and where it comes to that, nobody is told by it
 ELSEWHERE: Final = frozenset({"xmpp", "tel", "sms", "sip", "sips", "http", "https"})
@@ -178,7 +179,8 @@ def _notify(machine: Machine, call: Call) -> Suspended:
     octets = yield from aside(
         is_large, lambda: _composed(machine, call, method, importance, message, sent_from, owner)
     )
-    machine.made(len(octets))
+    options = machine.texts(call.tags.get("options", ()))
+    machine.made(len(octets) + sum(map(len, options)))
     named = "postmaster" if given_from is None else str(given_from)
     sender = yield from envelope_sender(machine, machine.policy.notify_from or named)
     action = Notify(
@@ -188,7 +190,7 @@ def _notify(machine: Machine, call: Call) -> Suspended:
         sender,
         message,
         int(importance),
-        machine.texts(call.tags.get("options", ())),
+        options,
         copy_of(machine, call),
         machine.place(call),
     )
@@ -253,8 +255,10 @@ def _shown(address: Address) -> str:
     return format_address(address) if address.name else str(address)
 
 
-def _valid(machine: Machine, call: Call) -> Result:
+def _valid(machine: Machine, call: Call) -> Suspended:
     for uri in machine.texts(call.arguments[0]):
+        machine.charge(METHOD_STEPS + min(len(uri), MAX_METHOD) // METHOD_STEPS)
+        yield None
         try:
             parse_mailto(uri)
         except ValueError:

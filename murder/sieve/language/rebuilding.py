@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace as changed
+from functools import partial
 from typing import Final
 
 from murder.model.part import Part
 from murder.sieve.check.spec import Argument, Call, Extension, Suspended, Tag, Takes, Word
+from murder.sieve.language.fields import LARGE_OCTETS, aside
 from murder.sieve.language.mime import Loop, open_loops
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import LongWork
@@ -85,7 +87,8 @@ def _replace_all(machine: Machine, call: Call, new: bytes) -> Suspended:
     for name in _KEPT:
         if name in call.tags:
             value = machine.text(call.tags[name])
-            fields.append(field_of(format_field(name.title(), value, end)))
+            formatted = partial(format_field, name.title(), value, end)
+            fields.append(field_of((yield from aside(len(value) > LARGE_OCTETS, formatted))))
     fields.append(field_of(format_field("MIME-Version", "1.0", end)))
     yield from _read(machine, b"".join(field.whole for field in fields) + new)
 
@@ -134,7 +137,12 @@ def _enclose(machine: Machine, call: Call) -> Suspended:
         machine.note("enclose works on the whole message, also in a loop")
     text = machine.text(call.arguments[0])
     _rebuild(machine)
-    header = _envelope_fields(machine, call)
+    lines = machine.texts(call.tags.get("headers", ()))
+    subject = machine.text(call.tags["subject"]) if "subject" in call.tags else None
+    header = yield from aside(
+        len(subject or "") + sum(map(len, lines)) > LARGE_OCTETS,
+        lambda: _envelope_fields(machine, subject, lines),
+    )
     boundary = "=_" + message_id(machine, "enclose", text)[7:39]
     original = machine.message.octets
     made = b"".join(header)
@@ -169,16 +177,16 @@ def _end(loops: Sequence[Loop], message: Message) -> None:
         loop.message = message
 
 
-def _envelope_fields(machine: Machine, call: Call) -> list[bytes]:
-    """From, To and the like are the message's; all else is new."""
+def _envelope_fields(machine: Machine, subject: str | None, lines: Sequence[str]) -> list[bytes]:
+    """From, To and the like are the message's; all else is new. Raises RunProblem."""
     fields = [format_field(name, value) for name, value in common_fields(machine, "enclose")]
     for name in ("from", "to", "cc"):
         fields += [field.whole for field in machine.message.named(name)]
-    if "subject" in call.tags:
-        fields.append(format_field("Subject", machine.text(call.tags["subject"])))
+    if subject is not None:
+        fields.append(format_field("Subject", subject))
     else:
         fields += [field.whole for field in machine.message.named("subject")]
-    for line in machine.texts(call.tags.get("headers", ())):
+    for line in lines:
         name, colon, value = line.partition(":")
         known = field_of(format_field(name.strip(), value)) if colon else None
         if known is None or not known.name or known.name in _GENERATED:

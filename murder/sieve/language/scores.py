@@ -55,7 +55,11 @@ def share_of(machine: Machine, scale: Scale) -> Decimal | None:
     maximum = _maximum(machine, scale)
     if score is None or maximum is None or maximum <= 0:
         return None
-    return min(max(score / maximum, Decimal(0)), Decimal(1))
+    try:
+        share = score / maximum
+    except ArithmeticError:  # of a number with millions of digits
+        return None
+    return min(max(share, Decimal(0)), Decimal(1))
 
 
 def _spamtest(machine: Machine, call: Call) -> Result:

@@ -173,28 +173,26 @@ def _check_envelope(checker: "Checker", call: Call, node: "Node") -> None:
 
 def _envelope(machine: Machine, call: Call) -> Result:
     """A null sender is an empty text, whatever part of it is asked for (RFC 5228 §5.4)."""
-    part = call.tags.get(ADDRESS_PART, "all")
-    values: list[str] = []
-    for name in machine.texts(call.arguments[0]):
-        envelope = machine.envelope
-        match_of = {
-            "from": envelope.sender,
-            "to": envelope.recipient,
-            "orcpt": envelope.original or None,
-            "auth": envelope.auth or None,
-        }
-        value = match_of.get(name.lower())
-        if value is None:
-            continue
-        if name.lower() == "auth" or not value:
-            values.append(value)
-            continue
-        address = parse_envelope_path(value)
-        if address is None:
-            continue
-        if (part_value := part_of(address, part, machine.policy.separator)) is not None:
-            values.append(part_value)
+    names = [name.lower() for name in machine.texts(call.arguments[0])]
+    known = {name: _of_envelope(machine, call, name) for name in ENVELOPE_PARTS.intersection(names)}
+    values = [value for name in names if (value := known.get(name)) is not None]
     return match(machine, call, values)
+
+
+def _of_envelope(machine: Machine, call: Call, name: str) -> str | None:
+    """What the test looks at of a part; None where there is none of it."""
+    envelope = machine.envelope
+    value = {
+        "from": envelope.sender,
+        "to": envelope.recipient,
+        "orcpt": envelope.original or None,
+        "auth": envelope.auth or None,
+    }[name]
+    if value is None or name == "auth" or not value:
+        return value
+    address = parse_envelope_path(value)
+    part = call.tags.get(ADDRESS_PART, "all")
+    return None if address is None else part_of(address, part, machine.policy.separator)
 
 
 WORDS: Final = (

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from murder.sieve.grammar.tree import Node
 
 DAY_S: Final = 86_400
+MANY_ADDRESSES: Final = 200  # own ones: each is compared with those of the message
+ADDRESS_STEPS: Final = 10  # to read one
 # RFC 5230 §4.5, §4.6
 _RECIPIENT_FIELDS: Final = ("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc")
 _SENDER_FIELDS: Final = ("sender", "resent-from", "from", "resent-sender", "reply-to")
@@ -78,8 +80,10 @@ def _vacation(machine: Machine, call: Call) -> Suspended:
         raise RunProblem("duplicate vacation action not allowed")
     given_from = from_of(machine, call)
     is_large = machine.message.header_size > LARGE_OCTETS
+    subject = machine.text(call.tags["subject"]) if "subject" in call.tags else None
     recipient = yield from aside(is_large, lambda: _sender_of(machine))
     own = yield from _own_addresses(machine, call)
+    is_large = is_large or len(own) > MANY_ADDRESSES
     reason = yield from aside(is_large, lambda: _why_not(machine, recipient, own))
     own_recipient = yield from aside(is_large, lambda: _own_recipient(machine, own))
     if reason is None and own_recipient is None:
@@ -92,8 +96,8 @@ def _vacation(machine: Machine, call: Call) -> Suspended:
     text = machine.text(call.arguments[0])
     sent_from = given_from or own_recipient
     octets = yield from aside(
-        is_large or len(text) > LARGE_OCTETS,
-        lambda: _composed(machine, call, text, recipient, sent_from),
+        is_large or len(text) + len(subject or "") > LARGE_OCTETS,
+        lambda: _composed(machine, call, text, subject, recipient, sent_from),
     )
     machine.made(len(octets))
     sender = yield from envelope_sender(machine, machine.policy.vacation_from)
@@ -136,6 +140,8 @@ def _own_addresses(machine: Machine, call: Call) -> Suspended:
     texts += yield OwnAddresses()
     addresses = []
     for text in texts:
+        machine.charge(ADDRESS_STEPS)
+        yield None
         address = parse_address(text)
         if address is not None:
             addresses.append(address)
@@ -179,10 +185,9 @@ def _why_not(machine: Machine, recipient: Address | None, own: Iterable[Address]
     return None
 
 
-def _subject(machine: Machine, call: Call) -> str:
+def _subject(machine: Machine) -> str:
+    """Where the script says none."""
     policy = machine.policy
-    if "subject" in call.tags:
-        return machine.text(call.tags["subject"])
     original = next((field.text for field in machine.message.named("subject")), "")
     most = policy.vacation_subject_characters
     if original and policy.vacation_subject_template:
@@ -194,14 +199,19 @@ def _subject(machine: Machine, call: Call) -> str:
 
 
 def _composed(
-    machine: Machine, call: Call, reason: str, recipient: Address, sender: Address | None
+    machine: Machine,
+    call: Call,
+    reason: str,
+    subject: str | None,
+    recipient: Address,
+    sender: Address | None,
 ) -> bytes:
     fields = common_fields(machine, "vacation", str(recipient))
     if sender is not None:
         fields.append(("From", format_address(sender)))
     fields += [
         ("To", format_address(recipient)),
-        ("Subject", _subject(machine, call)),
+        ("Subject", _subject(machine) if subject is None else subject),
         *threading_fields(machine),
         ("Auto-Submitted", "auto-replied (vacation)"),
         ("Precedence", "bulk"),

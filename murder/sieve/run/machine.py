@@ -451,13 +451,24 @@ class Machine:
         return self._expanded(value)
 
     def texts(self, values: tuple[Text, ...]) -> tuple[str, ...]:
-        """Strings with their variables put in."""
+        """Strings with their variables put in. Raises RunProblem where they become too long together."""
         self.charge(len(values) // LITERALS_A_STEP)
         for value in values:
             if not isinstance(value, str):
                 self.charge(len(values))
-                return tuple([self.text(value) for value in values])
+                return self._all_expanded(values)
         return values  # type: ignore[return-value] # all of them are
+
+    def _all_expanded(self, values: tuple[Text, ...]) -> tuple[str, ...]:
+        texts: list[str] = []
+        left = self.limits.string_octets
+        for value in values:
+            text = self.text(value)
+            left -= 0 if text is value else len(text)
+            if left < 0:
+                raise RunProblem("the texts of a list are too long with their variables")
+            texts.append(text)
+        return tuple(texts)
 
     def _expanded(self, template: Template) -> str:
         pieces: list[str] = []
