@@ -17,8 +17,10 @@ from murder.model.name import MailboxName
 from murder.model.query.fetch import Section
 from murder.model.url import ImapUrl
 from murder.net.outgoing.relay import ImapUpstream
+from murder.net.turns import Turn, aside_if
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.imap.internal import execute, refusal_of
+from murder.serve.arguments import LONG_OCTETS
 from murder.wire.fragment import Literal
 from murder.wire.imap.mail.append import (
     AppendForm,
@@ -58,7 +60,11 @@ class Texts:
         """`segment` from `start` on: up to the end of the command or to a literal that streams. Raises UpstreamFailure."""
         scanner, copied = Scanner(segment, start), start
         try:
-            for begin, end, raw_url in self._urls(scanner):
+            turn = Turn()
+            urls = await aside_if(len(segment) > LONG_OCTETS, self._urls, scanner)
+            for begin, end, raw_url in urls:
+                if turn.is_over:
+                    await turn.rest()
                 url = self._foreign(raw_url)
                 if url is None:
                     continue
