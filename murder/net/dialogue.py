@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from murder.errors import BadSyntax, Code, Refusal
 from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import STUCK_WRITE_S, Connection, is_crowded
+from murder.net.inbound import SHARE_OCTETS, inbound
 from murder.net.sweep import NOWHERE, here
 from murder.net.turns import LATE_TURN_S, TURN_S, line_up, share_of, stand_in_line
 
@@ -30,6 +31,7 @@ HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not kn
 MOST_BEFORE_LOGIN_OCTETS: Final = 64 * 1024
 CLOSE_GRACE_S: Final = 5.0
 OVERDUE_S: Final = 1.0  # how often it is looked whether a handler ends whose time to log in is over
+NO_ROOM: Final = "So much of you is on its way in that there is no room for it: send it again"
 GIVEN_UP: Final = "What it waited for was given up here: try again"  # the server stops, say
 
 
@@ -65,6 +67,7 @@ class Dialogue(ABC):
     _pumping = False
     _turn_ends = 0.0
     _input_ended = False  # the peer sends no more, and may still read
+    _is_counted = False  # it holds more than its share (`inbound`)
 
     def __init__(self, connection: Connection, session: Session, idle_timeout_s: float) -> None:
         self.connection = connection
@@ -125,9 +128,15 @@ class Dialogue(ABC):
         if self._task is None and not self._pump_is_due:
             self._pump()
             if not (held := self.session.held):
+                if self._is_counted and self._task is None:
+                    self._let_go()
                 return
             if not self._pump_is_due and self._may_take():  # half a command
                 self.connection.acknowledge_now()
+                if held > SHARE_OCTETS and self.activity_counts:
+                    self._count(held)
+                elif self._is_counted:
+                    self._let_go()
                 return
         else:
             held = self.session.held
@@ -139,6 +148,8 @@ class Dialogue(ABC):
                 self.session.take_rest()
                 self.hopeless(BadSyntax("too much was sent ahead of the login"))
                 self.loop.call_soon(self.connection.abort)  # with what TLS holds of it
+        if held > SHARE_OCTETS and self.activity_counts:
+            self._count(held)
 
     def writable(self) -> None:
         """The peer takes octets again: so its commands go on. Handlers wait by `flush`; roles that write from callbacks
@@ -165,8 +176,39 @@ class Dialogue(ABC):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(ConnectionResetError("the client has gone"))
         if self._task is None:
+            if self._is_counted:
+                self._let_go()
             self.ended()
         # A running handler is not cancelled: what it began with the store or the master, it ends.
+
+    # --- what has come and is not whole, or being carried out: `inbound`
+
+    @property
+    def account(self) -> str:
+        """Whose connection it is."""
+        return self.connection.peer
+
+    def _count(self, held: int) -> None:
+        self._is_counted = True
+        inbound().hold(self, held)
+
+    def _let_go(self) -> None:
+        self._is_counted = False
+        inbound().let_go(self)
+
+    def give_way(self) -> None:
+        """There is no room for so much."""
+        self._is_counted = False
+        self.session.take_rest()
+        self.hopeless(BadSyntax(NO_ROOM))
+        self.loop.call_soon(self.connection.abort)  # with what TLS holds of it
+
+    def wait_for_room(self) -> None:
+        self.connection.pause_reading()
+
+    def has_room(self) -> None:
+        if not self.connection.is_lost:
+            self.connection.resume_reading()
 
     # --- one dialogue behind another
 
@@ -175,6 +217,8 @@ class Dialogue(ABC):
         Called by a handler of this one, which does nothing behind it."""
         heir.active_at, heir._input_ended = self.active_at, self._input_ended
         rest = self.session.take_rest()
+        if self._is_counted:
+            self._let_go()
         if rest:
             heir.session.receive(rest)
         self.sweep.forget(self)
@@ -388,6 +432,8 @@ class Dialogue(ABC):
             _forget_frames(error)
         finally:
             self._task = None
+            if self._is_counted:
+                self._let_go()
             self._note_activity()
         if self.connection.is_lost:
             self.ended()

@@ -99,6 +99,10 @@ class ClientDialogue(Dialogue):
 
     # --- what a protocol gives
 
+    @property
+    def account(self) -> str:
+        return self.connection.peer if self.login is None else self.login.user
+
     async def ask(self, challenge: bytes) -> bytes:
         """Send a SASL challenge and await the answer, within the time for a login; both without base64. Raises BadSyntax
         where the client breaks off."""
