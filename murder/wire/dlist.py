@@ -12,7 +12,12 @@ from typing import Final
 from murder.errors import BadSyntax
 
 _ANNOUNCED: Final = re.compile(rb"(%?)\{([^{}\s]+(?: [^{}\s]+)*)\}$")
-_TOKEN: Final = re.compile(rb'\s*(?:(%?\()|(\))|"((?:[^"\\]|\\.)*)"|([^\s()"]+))', re.DOTALL)
+# What is longer than these pieces is none of a Cyrus: it sends 1,024 octets and more as a literal
+_TOKEN: Final = re.compile(
+    rb'\s{0,1000}+(?:(%?\()|(\))|"([^"\\]{0,8192}+(?:\\.[^"\\]{0,8192}+){0,1024}+)"|([^\s()"]{1,8192}+)(?![^\s()"]))',
+    re.DOTALL,
+)
+MAX_ANNOUNCEMENT: Final = 4096  # octets, at the end of a line
 _ATOM: Final = re.compile(rb"[A-Za-z0-9.:_/@+-]+\Z")
 NIL: Final = b"NIL"
 MAX_DEPTH: Final = 20  # a Cyrus nests four deep
@@ -51,7 +56,7 @@ class Held:
 def announced_by(line: bytes) -> tuple[bytes, Octets | MessageOctets] | None:
     """The line without the literal that it announces at its end, and that; None where it announces none. Raises
     BadSyntax."""
-    match = _ANNOUNCED.search(line)
+    match = _ANNOUNCED.search(line, max(0, len(line) - MAX_ANNOUNCEMENT))
     if match is None:
         return None
     words = match.group(2).split()

@@ -38,6 +38,28 @@ WATCHED: Final = {
         "rooms/mime/test_growth.py::test_four_times_the_octets",
         "rooms/mime/test_bounds.py::test_marks_are_put_in_order_a_few_at_a_time",
     ),
+    "scripts whose lists are long": (
+        "rooms/sieve/test_growth.py::test_a_list_of_texts_is_bounded_with_its_variables",
+        "rooms/sieve/test_growth.py::test_a_list_of_flags_is_no_longer_than_flags_can_be",
+        "rooms/sieve/test_growth.py::test_what_is_long_costs_as_much_in_steps_and_is_not_done_in_one_slice",
+        "rooms/sieve/test_growth.py::test_a_long_text_of_a_script_becomes_a_field_aside",
+    ),
+    "numbers in HTML, and character sets, that there are none of": (
+        "rooms/mime/test_preview.py::test_a_preview_is_the_first_words",
+        "rooms/model/test_charset.py::test_a_name_that_is_no_codecs_is_not_asked_for",
+    ),
+    "half a command of many connections": (
+        "rooms/net/test_inbound.py::test_half_lines_of_many_connections_have_an_end",
+        "rooms/net/test_inbound.py::test_the_largest_of_whoever_has_most_gives_way",
+    ),
+    "a command that names one thing 100,000 times": (
+        "rooms/wire/imap/test_bounds.py::test_too_many_are_bad_syntax",
+        "rooms/frontend/test_catenate_turns.py::test_others_go_on_while_the_urls_of_a_line_are_looked_at",
+    ),
+    "a Cyrus whose words are endless": (
+        "rooms/wire/test_dlist.py::test_a_word_that_would_be_a_literal_is_no_word",
+        "rooms/wire/test_dlist.py::test_a_literal_is_looked_for_at_the_end_of_a_line",
+    ),
     "a mailbox name of 400 kB": (
         "rooms/wire/test_mutf7.py::test_a_name_of_any_length_is_refused_before_it_is_composed",
         "rooms/model/test_name.py::test_a_name_as_long_as_a_command_is_refused_by_its_length",

@@ -119,3 +119,24 @@ def test_there_and_back(value: Value) -> None:
         parts += [text, Held(rest[: literal.length])]
         rest = rest[literal.length :]
     assert parse_values(parts) == [value]
+
+
+LONG = [
+    b'A "' + b"a" * 10_000 + b'"',
+    b'A "' + b"\\a" * 3000 + b'"',
+    b"A " + b"a" * 10_000,
+    b"A " + b" " * 3000 + b'"',
+]
+
+
+@pytest.mark.parametrize("octets", LONG)
+def test_a_word_that_would_be_a_literal_is_no_word(octets: bytes) -> None:
+    """And is not looked through in one step, however long it is."""
+    with pytest.raises(BadSyntax):
+        parse_values([octets])
+
+
+def test_a_literal_is_looked_for_at_the_end_of_a_line() -> None:
+    line = b"{a " * 100_000
+    assert announced_by(line) is None
+    assert announced_by(line + b"{3+}") == (line, Octets(3, False))

@@ -4,11 +4,11 @@ Commands are `tag SYNCAPPLY word value`, `tag SYNCGET word value`, `tag SYNCREST
 middle of one (`wire.dlist`). One at a time.
 """
 
-import asyncio
 from typing import Final
 
 from murder.errors import BadSyntax, Refusal
 from murder.net.octets import OctetChannel
+from murder.net.turns import aside
 from murder.roles.backend.moves.from_cyrus import FromCyrus
 from murder.wire.dlist import Held, MessageOctets, Value, announced_by, parse_values
 from murder.wire.imap.response import continuation, status_line
@@ -16,7 +16,7 @@ from murder.wire.imap.response import continuation, status_line
 MAX_LINE: Final = 512 * 1024 * 1024  # all messages of a mailbox stand in one: about 300 octets each
 MAX_LITERAL: Final = 64 * 1024 * 1024  # of scripts and annotations; messages go to a file
 PART_OCTETS: Final = 100  # what a line or a literal takes beside its octets
-LARGE_LINE: Final = 1024 * 1024  # read apart, so that others are served meanwhile
+LARGE_LINE: Final = 16 * 1024  # read apart, so that others are served meanwhile
 SIEVE_MAILBOX: Final = b"SIEVE-MAILBOX"
 ENABLED: Final = b"* ENABLED (SIEVE-MAILBOX)"
 
@@ -112,4 +112,4 @@ async def _parsed(parts: list[bytes | Held | MessageOctets]) -> list[Value]:
     size = sum(len(part) for part in parts if isinstance(part, bytes))
     if size < LARGE_LINE:
         return parse_values(parts)
-    return await asyncio.to_thread(parse_values, parts)
+    return await aside(parse_values, parts)
