@@ -15,7 +15,6 @@ from murder.errors import Code, Refusal
 from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.model.identity import Login
 from murder.model.message import Uid
-from murder.model.protocol import POP3
 from murder.model.rights import Missing
 from murder.net.connection import Connection
 from murder.net.turns import Turn
@@ -67,7 +66,7 @@ class BackendPop3(Pop3Dialogue):
         try:
             mailbox, accessible = await self.backend.mailboxes.open_for(name, login, "r")
         except Missing as missing:
-            raise await self.backend.home_elsewhere(login, POP3) or missing from None
+            raise await self.backend.without_maildrop(login, missing) from None
         try:
             self._lock = await lock_maildrop(
                 self.backend.maildrop_locks, name, lambda: self.connection.is_lost

@@ -16,6 +16,7 @@ from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
 from murder.model.protocol import ProtocolSpec
 from murder.model.quota import parse_limits
+from murder.model.rights import Missing
 from murder.net.outgoing.upstream import Upstreams
 from murder.roles.backend.changes.events import Events
 from murder.roles.backend.changes.tracker import Tracker
@@ -135,6 +136,26 @@ class Backend:
         if self.mailboxes.find(inbox_of(login.user)) is not None:
             return None
         return await self.referrals.home(login, protocol)
+
+    async def without_maildrop(self, login: Login, missing: Missing) -> Refusal:
+        """What POP3 says to who has no maildrop here: for good only where that is known. Who comes by a proxy comes by the
+        list that it has, and goes by a newer one next time."""
+        if self.referrals is None or login.is_admin or missing.code is not Code.NONEXISTENT:
+            return missing
+        if self.mailboxes.find(inbox_of(login.user)) is not None:
+            return missing
+        try:
+            server = await self.referrals.server_of_home(inbox_of(login.user))
+        except (Refusal, UpstreamFailure) as error:
+            logger(role="backend").info("referral.unknown", problem=str(error))
+            text = "It cannot be known now where your mailboxes are: try again later"
+            return Refusal(Code.UNAVAILABLE, text)
+        if not server:
+            return missing
+        text = f"Your mailboxes are on the server {server}"
+        if login.proxy:
+            return Refusal(Code.UNAVAILABLE, f"{text}: try again in a moment")
+        return Refusal(Code.NONEXISTENT, text)
 
     def _check_home(self, login: Login) -> None:
         """Raises Refusal where they are at home elsewhere. An address, as auth_http tells it, is no server of a murder."""

@@ -185,3 +185,38 @@ async def test_who_is_at_home_elsewhere_is_told_where_by_the_other_protocols_too
             assert (await at_lmtp(lmtp, b"dan")).startswith(b"451 4.2.1 ")  # on their way
             await cluster.master.stop()
             assert (await at_lmtp(lmtp, b"eve")).startswith(b"451 ")
+
+
+async def test_who_has_no_maildrop_here_hears_that_for_good_only_where_it_is_known(
+    tmp_path: Path,
+) -> None:
+    """RFC 3206: behind SYS/PERM a client asks its user, and does not come again by itself. Who comes by a proxy comes by the
+    list that it has."""
+    homes = {"be2.test": ("bob", "dan")}
+    async with running_cluster(tmp_path, homes=homes, frontends=0) as cluster:
+        backend = await cluster.add_backend("be1.test", ("ana",), memory_store)
+        async with ports(backend) as (_, pop3):
+            where = "127.0.0.1", pop3
+
+            async def enters(user: str) -> bytes:
+                return await told(where, f"USER {user}".encode(), b"PASS secret", greeting=b"+OK")
+
+            async def is_brought(user: str) -> bytes:
+                plain = base64.b64encode(f"{user}\0{PROXY}\0secret".encode())
+                return await told(where, b"AUTH PLAIN " + plain, greeting=b"+OK")
+
+            assert (await enters("eve")).startswith(b"-ERR [SYS/PERM] No such mailbox")
+            assert (await is_brought("eve")).startswith(b"-ERR [SYS/PERM] No such mailbox")
+            assert (await enters("bob")).startswith(b"-ERR [SYS/PERM] Your mailboxes are on")
+            moved = b"-ERR [SYS/TEMP] Your mailboxes are on the server be2.test: try again"
+            assert (await is_brought("bob")).startswith(moved)
+            other = MasterClient(cluster.master.target)
+            await other.deactivate(b"user.dan", bytes(Location("be2.test", "default")))
+            await other.close()
+            unknown = b"-ERR [SYS/TEMP] It cannot be known now where your mailboxes are"
+            assert (await enters("dan")).startswith(unknown)  # they are being moved
+            await cluster.master.stop()
+            for user in ("bob", "eve"):
+                assert (await enters(user)).startswith(unknown)
+                assert (await is_brought(user)).startswith(unknown)
+            assert (await enters("ana")).startswith(b"+OK")

@@ -12,7 +12,7 @@ from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.identity import Login
 from murder.model.name import MAX_NAME_OCTETS, MailboxName, Namespace, display, inbox_of
-from murder.model.protocol import IMAP, SIEVE, ProtocolSpec
+from murder.model.protocol import IMAP, ProtocolSpec
 from murder.model.rights import MANAGED, Missing, rights_in
 from murder.model.url import ImapUrl, UrlServer
 from murder.wire import managesieve
@@ -68,8 +68,8 @@ class Referrals:
         )
 
     async def home(self, login: Login, protocol: ProtocolSpec) -> Refusal | None:
-        """The answer to a login of somebody whose INBOX lives elsewhere; None where it lives nowhere, or that cannot be
-        known now."""
+        """The answer to a login by IMAP or ManageSieve of somebody whose INBOX lives elsewhere; None where it lives nowhere,
+        or that cannot be known now."""
         try:
             server = await self.server_of_home(inbox_of(login.user))
         except (Refusal, UpstreamFailure) as error:
@@ -82,9 +82,7 @@ class Referrals:
         if protocol is IMAP:
             url = format_url(ImapUrl(UrlServer(host, port, login.user, ANY_MECHANISM), None))
             return Refusal(Code.REFERRAL, text, url.decode("ascii"))
-        if protocol is SIEVE:
-            return Refusal(Code.REFERRAL, text, managesieve.format_url(host, port))
-        return Refusal(Code.NONEXISTENT, text)
+        return Refusal(Code.REFERRAL, text, managesieve.format_url(host, port))
 
     async def server_of_home(self, name: MailboxName) -> str:
         """Where an INBOX, or a shared mailbox, lives that is not here; "" where it lives nowhere. Raises Refusal,
