@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
         *,
         may_have_tls: bool = True,
     ) -> None:
-        """`may_have_tls`: when it is made; it may begin TLS later in any case."""
+        """`may_have_tls`: when it is made. One without, of whose end nobody hears, has no `peer`: it may not stand yet."""
         self._make_receiver = make_receiver
         self._may_have_tls = may_have_tls
         self._on_lost = on_lost
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._receiver: Receiver = _NOT_YET
         self._drained: asyncio.Future[None] | None = None
         self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
-        self._lost = self._finished = self.writing_paused = False
+        self._lost = self._finished = self.writing_paused = self._is_held_off = False
         self.is_plain = True  # what is written goes to the transport as it is; see `write`
         self._peer_has_ended = self._input_has_ended = False  # the latter under TLS
         self.cid = f"{_PROCESS}{next(_numbers):x}"
@@ -176,7 +176,6 @@ class Connection(asyncio.Protocol):
         self.is_tls, self.attempts = False, 0  # to log in, so far
         self.attempt: tuple[str, float] | None = None  # the one that is under way: by what, since
         self.on_known: Callable[[Connection], None] | None = None
-        self._is_held_off = False
         self.most_unread: int | None = UNREAD_TLS_OCTETS
         # `write_at_most`; who sets the transport's limit without that step sets this, too
         self.most_unwritten = WRITE_HIGH_OCTETS
@@ -196,7 +195,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's are no subclasses of it
         self.transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
-        peer = transport.get_extra_info("peername")
+        is_asked = self._may_have_tls or self._on_lost is not None
+        peer = transport.get_extra_info("peername") if is_asked else None
         if type(peer) is tuple:
             self.peer, self.peer_port = peer[0], peer[1]
         if self._may_have_tls and transport.get_extra_info("ssl_object") is not None:

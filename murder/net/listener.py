@@ -19,12 +19,14 @@ from murder.log import logger
 from murder.net.connection import Connection, Receiver
 from murder.net.doorway import Arrival, Doorway
 from murder.net.ended import Ended
-from murder.net.shared_counter import Counts, SharedCounter, Total, place_of
+from murder.net.shared_counter import TOTAL, Counts, SharedCounter, Total, place_of
 
 REFUSED_S: Final = 5.0  # for who is refused to go
 SAID_S: Final = 10.0  # a limit that is reached is logged once in this time
 LOGIN_S: Final = 5.0  # who does not log in within it makes room for another where all is full
 MAX_NODES: Final = 1000  # addresses that nodes of the murder have come from
+
+_total_at, _put_total = TOTAL.unpack_from, TOTAL.pack_into
 
 Service = Callable[[Connection], Receiver]
 
@@ -85,8 +87,18 @@ class Guests:
         ):
             if place not in self._nodes:
                 return "max_strangers_per_address"
-        if not self._total.enter(bounds.max_connections) and not self._has_made_room(bounds):
-            return "max_connections"
+        counted = self._total  # as `Total.enter`, in a call less
+        total = counted.here = counted.here + 1
+        memory = counted.memory
+        if memory is not None:
+            _put_total(memory, counted.own, total)
+            total = 0
+            for at in counted.places:
+                total += _total_at(memory, at)[0]
+        if total > bounds.max_connections:
+            counted.leave()
+            if not self._has_made_room(bounds):
+                return "max_connections"
         if not self._from_address.enter(place, bounds.max_per_address if is_bound else 0):
             self._total.leave()
             return "max_connections_per_address"
@@ -119,7 +131,10 @@ class Guests:
     def leave(self, who: Stranger, peer: str) -> None:
         if who in self._strangers:
             self.no_stranger(who)
-        self._total.leave()
+        counted = self._total  # as `Total.leave`
+        counted.here -= 1
+        if counted.memory is not None:
+            _put_total(counted.memory, counted.own, counted.here)
         self._from_address.leave(place_of(peer) if ":" in peer else peer)
 
     def no_stranger(self, who: Stranger, is_in: bool = False) -> None:

@@ -216,24 +216,25 @@ class SharedCounter:
 
 
 class Total:
-    """How many there are in all, in all workers; `counts` is None where there is one."""
+    """How many there are in all, in all workers; `counts` is None where there is one. `memory` is where they say it, each at
+    one of the `places`; `here` stands at `own`."""
 
     def __init__(self, counts: "Counts | None" = None) -> None:
-        self._here = 0
-        self._memory: mmap.mmap | None = None
+        self.here = self.own = 0
+        self.memory: mmap.mmap | None = None
+        self.places: list[int] = []
         if counts is not None:
-            self._memory, parts, own = counts.totals()
-            self._places, self._own = parts, own
-            TOTAL.pack_into(self._memory, own, 0)
+            self.memory, self.places, self.own = counts.totals()
+            TOTAL.pack_into(self.memory, self.own, 0)
 
     def enter(self, most: int) -> bool:
         """One more, unless there are `most` already. Said first and looked at then, as in `SharedCounter`."""
-        total = self._here = self._here + 1
-        memory = self._memory
+        total = self.here = self.here + 1
+        memory = self.memory
         if memory is not None:
-            TOTAL.pack_into(memory, self._own, total)
+            TOTAL.pack_into(memory, self.own, total)
             total = 0
-            for place in self._places:
+            for place in self.places:
                 total += TOTAL.unpack_from(memory, place)[0]
         if total <= most:
             return True
@@ -241,9 +242,9 @@ class Total:
         return False
 
     def leave(self) -> None:
-        self._here -= 1
-        if self._memory is not None:
-            TOTAL.pack_into(self._memory, self._own, self._here)
+        self.here -= 1
+        if self.memory is not None:
+            TOTAL.pack_into(self.memory, self.own, self.here)
 
 
 def allocate(parts: int) -> int:

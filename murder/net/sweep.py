@@ -32,13 +32,13 @@ class Sweep:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.began = began_of(loop)
-        self._slots: dict[int, set[Watched]] = {}
+        self.slots: dict[int, set[Watched]] = {}  # for who leaves it, too, as `forget`
         self._order: list[int] = []  # a heap of their numbers
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0  # the slot that the timer is for
 
     def __len__(self) -> int:
-        return sum(map(len, self._slots.values()))
+        return sum(map(len, self.slots.values()))
 
     def watch(self, watched: Watched, due: float) -> None:
         """Look at it when that time has come, instead of when was said before."""
@@ -47,11 +47,11 @@ class Sweep:
         if former == slot:
             return
         if former:
-            self._slots[former].discard(watched)
+            self.slots[former].discard(watched)
         watched.sweep_slot = slot
-        ones = self._slots.get(slot)
+        ones = self.slots.get(slot)
         if ones is None:
-            self._slots[slot] = {watched}
+            self.slots[slot] = {watched}
             heappush(self._order, slot)
             if not self._next or slot < self._next:
                 self._set_timer()
@@ -65,7 +65,7 @@ class Sweep:
 
     def forget(self, watched: Watched) -> None:
         if watched.sweep_slot:
-            self._slots[watched.sweep_slot].discard(watched)
+            self.slots[watched.sweep_slot].discard(watched)
             watched.sweep_slot = NOWHERE
 
     def _set_timer(self) -> None:
@@ -83,7 +83,7 @@ class Sweep:
         try:
             while order and order[0] * SLOT_S <= now:
                 slot = order[0]
-                ones = self._slots[slot]
+                ones = self.slots[slot]
                 while ones:
                     if time.perf_counter() >= turn_ends:
                         return
@@ -93,7 +93,7 @@ class Sweep:
                     if due is not None:
                         self.watch(watched, max(due, now))
                 if order[0] == slot:  # else something was put before it meanwhile
-                    del self._slots[heappop(order)]
+                    del self.slots[heappop(order)]
         finally:
             self._set_timer()
 

@@ -100,37 +100,37 @@ class Maildrops:
     """What the backends offer by POP3 (RFC 2449), as each said it last; one a worker."""
 
     def __init__(self) -> None:
-        self._offered: dict[str, tuple[frozenset[bytes], float]] = {}  # and when
+        self.offered: dict[str, tuple[frozenset[bytes], float]] = {}  # and when
         self._asked: dict[str, float] = {}
 
     def learn(self, server: str, words: frozenset[bytes], now: float) -> None:
         """What CAPA has told there, at this time."""
-        self._offered[server] = (words, now)
+        self.offered[server] = (words, now)
 
     def forget(self, server: str) -> None:
-        self._offered.pop(server, None)
+        self.offered.pop(server, None)
 
     def is_known(self, server: str, now: float) -> bool:
         """And not too long ago."""
-        return server in self._offered and now - self._offered[server][1] < KNOWN_S
+        return server in self.offered and now - self.offered[server][1] < KNOWN_S
 
     def to_be_asked(self, servers: Collection[str], now: float) -> list[str]:
         """Those that are not known; each is named once in a while."""
         unknown = [
             server
             for server in servers
-            if server not in self._offered and self._asked.get(server, 0.0) <= now
+            if server not in self.offered and self._asked.get(server, 0.0) <= now
         ]
         self._asked.update(dict.fromkeys(unknown, now + ASK_AGAIN_S))
         return unknown
 
     def offers(self, word: bytes, server: str) -> bool:
         """Whether it does, as far as it has ever been heard of."""
-        return server in self._offered and word in self._offered[server][0]
+        return server in self.offered and word in self.offered[server][0]
 
     def all_offer(self, word: bytes, servers: Collection[str]) -> bool:
         """Whether all of these do, as far as they have ever been heard of; and at least one has been."""
-        offered = [self._offered[server][0] for server in servers if server in self._offered]
+        offered = [self.offered[server][0] for server in servers if server in self.offered]
         return bool(offered) and all(word in words for words in offered)
 
 

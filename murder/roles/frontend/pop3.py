@@ -6,6 +6,7 @@ nothing.
 """
 
 import asyncio
+import functools
 import re
 from collections.abc import Collection
 from contextlib import suppress
@@ -19,9 +20,10 @@ from murder.model.protocol import POP3
 from murder.net.bulk import BULK_OCTETS, LITTLE_OCTETS, took_much, write_much
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
+from murder.net.outgoing.leaving import GRACE_S
 from murder.net.outgoing.lines import LineUpstream, open_lines, prove
 from murder.net.outgoing.proving import Proof
-from murder.net.sweep import NOWHERE, here
+from murder.net.sweep import NOWHERE, SLOT_S
 from murder.roles.frontend.multiplexor.become import enter_as_pipe
 from murder.roles.frontend.multiplexor.pipe import QUIET_S
 from murder.roles.frontend.multiplexor.pop3 import POP3_SPEECH, XCLIENT
@@ -44,6 +46,8 @@ LOGGED_IN: Final = ok("Logged in")
 FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
 MAX_CAPABILITIES: Final = 100
 MAX_WORD: Final = 64  # octets of one
+UNMARKED: Final = POP3.name, False, False  # the greeting of who is no proxy
+SHORT_OCTETS: Final = 64  # of a line of a client's that is looked at once more
 
 
 class FrontendPop3(Pop3Dialogue):
@@ -53,20 +57,48 @@ class FrontendPop3(Pop3Dialogue):
     _opening: Pop3Express | None = None
     _is_pipe = False
     _is_fed = False  # the session has had octets, and may hold some
+    # how often the client has said something in the pipe since nothing was under way, and the last of it, if that is short;
+    # of a pipe that was not made by an express it is not known
+    asked, said = 2, b""
 
     def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         # as those of `LineDialogue` and `Dialogue`, in one place
         limits = service.limits
         self.connection, self.service, self.frontend = connection, service, frontend
-        self.session = LineSession(min(limits.max_line_bytes, PRE_LOGIN_LINE_OCTETS))
         self.idle_timeout_s, self.write_timeout_s = limits.login_timeout_s, limits.write_timeout_s
-        sweep = self.sweep = here()
+        sweep = self.sweep = frontend.sweep
         loop = self.loop = sweep.loop
         self.active_at = loop.time()
         self.is_closing = self._pump_is_due = self.activity_counts = False
         self._task = None
         self.sweep_slot = NOWHERE
         frontend.sessions.add(self)
+
+    @functools.cached_property
+    def session(self) -> LineSession:  # type: ignore[override]  # made for who takes the long way
+        """Cuts lines."""
+        return LineSession(min(self.service.limits.max_line_bytes, PRE_LOGIN_LINE_OCTETS))
+
+    def begin(self) -> None:
+        """As any dialogue's, in few calls."""
+        sweep = self.sweep
+        slot = int((self.active_at + self.idle_timeout_s) / SLOT_S) + 1
+        if (ones := sweep.slots.get(slot)) is None:
+            sweep.watch(self, self.active_at + self.idle_timeout_s)
+        else:  # the same
+            self.sweep_slot = slot
+            ones.add(self)
+        connection, service = self.connection, self.service
+        greeting = service.greetings.get(UNMARKED)
+        if (
+            greeting is None
+            or not connection.is_plain
+            or connection.certificate is not None
+            or service.gate.client_address_from
+        ):
+            self.greet()
+        else:  # the same
+            connection.transport.write(greeting)
 
     # --- what the backends offer
 
@@ -190,10 +222,9 @@ class FrontendPop3(Pop3Dialogue):
 
     # --- in few steps
 
-    def _take_at_once(self, data: bytes) -> bool:
+    def _take_at_once(self, match: re.Match[bytes]) -> bool:
         """USER and PASS as clients send them, one at a time, where nothing has to be waited for."""
-        match = ENTERING.match(data)
-        if match is None or self.login is not None or self.is_closing:
+        if self.login is not None or self.is_closing:
             return False
         if self._is_fed and self.session.held:
             return False
@@ -213,14 +244,14 @@ class FrontendPop3(Pop3Dialogue):
             return False
         user = self._user.decode("ascii")
         login = gate.admit_at_once(user, password, connection, self.protocol, "USER")
-        address = way_of(self, login) if login is not None else None
-        if login is None or address is None:
+        way = way_of(self, login) if login is not None else None
+        if login is None or way is None:
             return False
         connections = gate.connections  # as `count_in`, in a call less
         if not connections.counter.enter(login.user, connections.most):
             return False  # to be refused again, and told
         self._counted_as, self._user = login.user, None
-        self._opening = Pop3Express(self, login, address)
+        self._opening = Pop3Express(self, login, *way)
         return True
 
     def let_in(self, upstream: LineUpstream, login: Login, early: bytes) -> None:
@@ -230,7 +261,8 @@ class FrontendPop3(Pop3Dialogue):
         limits = service.limits
         # as `entered`, of who is no administrator and whose login does not expire
         self.login, self._log = login, None
-        self.session.max_line = min(limits.max_line_bytes, MAX_LINE_OCTETS)
+        if self._is_fed:
+            self.session.max_line = min(limits.max_line_bytes, MAX_LINE_OCTETS)
         self.idle_timeout_s, self.activity_counts = limits.idle_timeout_s, True
         self.active_at = self.loop.time()
         if limits.idle_timeout_s < limits.login_timeout_s:
@@ -263,7 +295,7 @@ class FrontendPop3(Pop3Dialogue):
         if early or self._is_fed or self._input_ended or connection.is_held_back:
             self._join(upstream, early)
         else:  # the same
-            self._is_pipe = True
+            self._is_pipe, self.asked = True, 0
             upstream.pipe, upstream.gone = self._to_client, self._upstream_gone
             upstream.drained = connection.resume_reading
 
@@ -319,9 +351,16 @@ class FrontendPop3(Pop3Dialogue):
                     backend.write(data)
                 if backend.writing_paused:
                     self.connection.pause_reading()
+            self.asked += 1
+            self.said = data if len(data) <= SHORT_OCTETS else b""
             if len(data) >= BULK_OCTETS:
                 took_much(self.connection)
-        elif self._task is not None or self._opening is not None or not self._take_at_once(data):
+        elif (
+            self._task is not None
+            or self._opening is not None
+            or (match := ENTERING.match(data)) is None
+            or not self._take_at_once(match)
+        ):
             self._is_fed = True
             super().received(data)
 
@@ -372,6 +411,25 @@ class FrontendPop3(Pop3Dialogue):
             self._ends_at = self.loop.time() + CLOSE_GRACE_S
             self.sweep.watch(self, self._ends_at)
 
+    def part(self, now: float) -> None:
+        """The client's connection ends here, behind the answer to QUIT, as at any server; the backend ends its own."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is None:
+            return
+        upstream.pipe = upstream.gone = None
+        leaving = self.frontend.leaving
+        leaving.until[upstream] = now + GRACE_S
+        if not leaving.sweep_slot:
+            leaving.begin(now)
+        client = self.connection
+        is_held = client.is_tls or not client.is_plain or client.gathered
+        if not is_held and not client.transport.get_write_buffer_size():
+            self.is_closing = True
+            client.transport.close()
+        else:  # it takes its time, which is limited
+            self._upstream_gone()
+            upstream.connection.resume_reading()
+
     def not_allowed(self, keyword: bytes, row: Row | None) -> Running:
         if self.login is None:
             return super().not_allowed(keyword, row)
@@ -382,6 +440,21 @@ class FrontendPop3(Pop3Dialogue):
         if self._is_pipe:
             return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
         return super().is_quiet() and self._opening is None
+
+    def lost(self, error: Exception | None) -> None:
+        """As any dialogue's, in few steps where the backend's end is over, or is let go of."""
+        is_plain_end = self._task is None and self._waiter is None and self.watched is None
+        if not is_plain_end or self._opening is not None or self._upstream is not None:
+            super().lost(error)
+            return
+        self.is_closing = True
+        if self._counted_as is not None:  # as `count_out`
+            self.service.gate.connections.counter.leave(self._counted_as)
+            self._counted_as = None
+        if self.sweep_slot:  # as `forget`
+            self.sweep.slots[self.sweep_slot].discard(self)
+            self.sweep_slot = NOWHERE
+        self.frontend.sessions.discard(self)  # as `ended`
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)

@@ -10,8 +10,10 @@ from murder.auth.gate import Gate
 from murder.config import Config, FrontendConfig
 from murder.model.entry import Location
 from murder.model.name import Namespace
+from murder.net.outgoing.leaving import Leaving
 from murder.net.outgoing.pool import Pool
-from murder.net.outgoing.upstream import Upstreams
+from murder.net.outgoing.upstream import Address, Upstreams
+from murder.net.sweep import Sweep, here
 from murder.roles.frontend.capabilities import Capabilities, Languages, Maildrops
 from murder.roles.frontend.locate import Locator
 from murder.roles.frontend.multiplexor.reach import Multiplexor
@@ -43,7 +45,8 @@ class Policies(Protocol):
 
 @dataclass(slots=True)
 class Frontend:
-    """One worker's parts. `looked_at`: backends that did not tell what they offer."""
+    """One worker's parts. `looked_at`: backends that did not tell what they offer. `pop3_ways`: of users, where their
+    maildrop is and the octets of their login there, by the list and the configuration that said so (`pop3_express`)."""
 
     whole_config: Config
     config: FrontendConfig
@@ -59,6 +62,9 @@ class Frontend:
     refers_logins: bool = False
     refers_unable: bool = True  # clients, too, that have not shown that they can follow
     maildrops: Maildrops = field(default_factory=Maildrops)
+    pop3_ways: dict[str, tuple[int, Config, Address, bytes]] = field(default_factory=dict)
+    sweep: Sweep = field(default_factory=here)
+    leaving: Leaving = field(default_factory=Leaving)
     languages: Languages = field(default_factory=Languages)
     sieve_looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again

@@ -48,9 +48,9 @@ COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
 NOOP: Final = b"n NOOP\r\n"
 MOST: Final = {  # Python calls
     "NOOP": 2.5,
-    "session": 68,
-    "session through a multiplexor": 81,
-    "POP3 session": 63,  # two of them in place of a task
+    "session": 66,
+    "session through a multiplexor": 76,
+    "POP3 session": 44,
 }
 TRIES: Final = 20
 OTHERS: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNSELECT"  # another maker's
@@ -353,7 +353,7 @@ async def _sessions(
 ) -> Count:
     made = Counter(future=2 + TIMES, task=TIMES)  # asyncio accepts by a task each
     if kind != "session":
-        made += Counter(future=2 * TIMES)  # each is passed on by a connection of its own
+        made += Counter(future=TIMES)  # each is passed on by a connection of its own
     return await _best(loop, played, port, MOST[kind], made)
 
 

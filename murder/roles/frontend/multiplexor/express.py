@@ -60,6 +60,8 @@ class Express(Entering):
     def received(self, data: bytes) -> None:
         if self._is_over:
             return
+        if self._on_its_way is not None:
+            self._take_over()
         held = self._held = self._held + data if self._held else data
         if self._is_asked:
             match = _ANSWER.match(held)

@@ -2,6 +2,7 @@
 either event loop."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ class Goer(Entering):
         sweep = Sweep(asyncio.get_running_loop())
         self.failures: list[UpstreamFailure] = []
         self.noted: list[UpstreamFailure] = []  # of which others hear
+        self.heard = b""
         limits = SimpleNamespace(connect_timeout_s=60.0, upstream_login_timeout_s=60.0)
         upstreams = SimpleNamespace(failed=self.noted.append)
         frontend = SimpleNamespace(config=limits, upstreams=upstreams)
@@ -36,11 +38,21 @@ class Goer(Entering):
         self.set_out()
 
     @property
+    def due(self) -> float:
+        return self._due
+
+    @property
+    def connect_due(self) -> float:
+        return self._connect_due
+
+    @property
     def has_connection(self) -> bool:
         return self._has_connection
 
     def received(self, data: bytes) -> None:
-        pass
+        if self._on_its_way is not None:
+            self._take_over()
+        self.heard = data
 
     def _fail(self, failure: UpstreamFailure) -> None:
         self.give_up()
@@ -79,7 +91,8 @@ def test_a_server_that_cannot_be_reached(
             assert not goer.failures  # not before who asks has got it
             await until_soon(lambda: bool(goer.failures))
             assert [failure.kind for failure in goer.failures] == [kind] and goer.noted
-            assert not goer.has_connection
+            if not host.endswith(".test"):
+                assert "Connection refused" in goer.failures[0].text
 
         run(make_loop, scene())
 
@@ -119,6 +132,60 @@ def test_one_that_is_given_up_is_not_heard_of_again(
                         pass
 
         run(make_loop, scene())
+
+
+@pytest.mark.parametrize("make_loop", LOOPS)
+def test_a_server_that_does_not_take_it_is_told_from_one_that_does_not_greet(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Nothing tells when it is taken; so that is looked at when the time is over, and begins the time for the greeting."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        port = listening.getsockname()[1]
+
+        async def scene() -> None:
+            greets = Goer("127.0.0.1", port)
+            await until_soon(lambda: greets.has_connection)
+            assert greets.look(greets.due - 1.0) == greets.due
+            greets.look(greets.due)
+            assert "no greeting and login within 60 s" in greets.failures[0].text
+            assert greets.failures[0].kind is UpstreamKind.TIMEOUT
+            # that one has the only place; the next is not taken
+            goer, late = Goer("127.0.0.1", port), Goer("127.0.0.1", port)
+            await turns()
+            ends_at = goer.connect_due
+            assert goer.look(ends_at - 1.0) == ends_at
+            assert goer.due == ends_at - 1.0 + 60.0  # for the greeting of one that comes now
+            goer.look(ends_at)
+            assert "no answer in 60 s" in goer.failures[0].text
+            assert goer.failures[0].kind is UpstreamKind.CONNECT
+            listening.accept()[0].close()
+            listening.setblocking(False)
+            taken, _ = await asyncio.get_running_loop().sock_accept(listening)  # as it asks again
+            with taken:
+                taken.sendall(b"+OK\r\n")
+                await until_soon(lambda: late.heard == b"+OK\r\n")
+            await until_soon(lambda: bool(late.failures))
+            assert late.failures[0].kind is UpstreamKind.LOST
+
+        run(make_loop, scene())
+
+
+@pytest.mark.parametrize("make_loop", LOOPS)
+def test_a_process_that_may_open_no_more_files_is_told(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def scene() -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            goer = Goer("127.0.0.1", 143)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert not goer.failures
+        await until_soon(lambda: bool(goer.failures))
+        assert "Too many open files" in goer.failures[0].text
+
+    run(make_loop, scene())
 
 
 async def test_one_that_is_given_up_as_something_came_about_begins_nothing_more() -> None:

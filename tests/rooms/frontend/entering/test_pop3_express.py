@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from murder.config.sections import AuthConfig
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import inbox_of
 from murder.net import bulk, connection
 from murder.net.sweep import Sweep
 from murder.roles.frontend import pop3
+from murder.roles.mupdate.database.change import PutEntry
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
-from tests.rooms.frontend.server import Running, Speak, running_frontend
+from tests.rooms.frontend.server import RIGHTS, Running, Speak, running_frontend
 from tests.rooms.frontend.test_calls import USER, Remembering
 
 GREETING = b"+OK ready\r\n"
@@ -330,3 +333,44 @@ async def test_a_client_who_goes_first_costs_no_timer(
     ours = [one for one in made if getattr(one, "__module__", "").startswith("murder.")]
     # which all have in common
     assert all(isinstance(getattr(one, "__self__", None), Sweep) for one in ours), ours
+
+
+async def test_who_has_moved_and_a_server_that_is_elsewhere_now_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way is known again, and no longer than the list and the configuration are what they were."""
+    gone = b"-ERR [SYS/PERM] not here\r\n"
+    first = Backend((GREETING, IN), (GREETING, gone))
+    second, third = Backend((GREETING, IN), (GREETING, IN)), Backend()
+    backends: dict[str, tuple[str, Speak]] = {
+        "be1.test": ("pop3", first),
+        "be2.test": ("pop3", second),
+        "be3.test": ("pop3", third),
+    }
+
+    async def enters() -> bytes:
+        peer, said = await entered(running)
+        await peer.close()
+        return said
+
+    async with running_frontend(
+        tmp_path, backends, {USER: "be1.test"}, parts=Remembering()
+    ) as running:
+        moved = MailboxEntry(inbox_of(USER), EntryState.ACTIVE, b"be2.test!default", RIGHTS)
+        assert [await enters() for _ in range(2)] == [b"+OK Logged in"] * 2
+        with monkeypatch.context() as patch:  # another process has written it, a moment ago
+            stamp = running.mailboxes.stamp()
+            patch.setattr(running.mailboxes, "stamp", lambda: stamp)
+            running.mailboxes.commit([PutEntry(moved)])
+            assert await enters() == b"+OK Logged in"
+        assert first.said == [[b"CAPA", b"AUTH"], [b"AUTH"], [b"AUTH"]]
+        assert [await enters() for _ in range(2)] == [b"+OK Logged in"] * 2
+        assert second.said == [[b"CAPA", b"AUTH"], [b"AUTH"], [b"AUTH"]]
+        running.mailboxes.commit([PutEntry(replace(moved, state=EntryState.RESERVED))])
+        assert (await enters()).startswith(b"-ERR [SYS/TEMP]")  # it is being moved
+        running.mailboxes.commit([PutEntry(moved)])
+        servers = running.config.servers
+        elsewhere = {**servers, "be2.test": servers["be3.test"]}
+        running.role.reload(replace(running.config, servers=elsewhere))
+        assert await enters() == b"+OK Logged in"
+        assert third.said == [[b"AUTH"]]
