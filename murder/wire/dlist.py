@@ -17,7 +17,7 @@ _TOKEN: Final = re.compile(
     rb'\s{0,1000}+(?:(%?\()|(\))|"([^"\\]{0,8192}+(?:\\.[^"\\]{0,8192}+){0,1024}+)"|([^\s()"]{1,8192}+)(?![^\s()"]))',
     re.DOTALL,
 )
-MAX_ANNOUNCEMENT: Final = 4096  # octets, at the end of a line
+MAX_ANNOUNCEMENT: Final = 16 * 1024  # octets, at the end of a line
 _ATOM: Final = re.compile(rb"[A-Za-z0-9.:_/@+-]+\Z")
 NIL: Final = b"NIL"
 MAX_DEPTH: Final = 20  # a Cyrus nests four deep
