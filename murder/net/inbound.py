@@ -10,7 +10,8 @@ from collections import Counter
 from typing import Final, Protocol
 
 SHARE_OCTETS: Final = 32 * 1024  # that each connection may hold, and nobody counts
-ROOM_OCTETS: Final = 16 * 1024 * 1024  # of all that have more
+# of all that have more; twice that in memory, where a command is being carried out
+ROOM_OCTETS: Final = 8 * 1024 * 1024
 
 
 class Holder(Protocol):
@@ -57,7 +58,7 @@ class Inbound:
             return
         self._held[holder] = octets
         self.octets += more
-        while self.octets > self._room:
+        while self.octets > self._room and len(self._held) > 1:  # one may have more than the room
             greediest = self._greediest()
             if greediest is None:
                 self._waiting[holder] = None

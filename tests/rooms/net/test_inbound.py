@@ -56,6 +56,15 @@ def test_what_a_command_has_counts_while_it_runs() -> None:
     assert inbound.octets == 0
 
 
+def test_one_who_is_alone_may_have_more_than_the_room() -> None:
+    inbound = Inbound(room=1000)
+    alone, other = Sender("ana"), Sender("eve")
+    inbound.hold(alone, 5000)
+    assert not alone.told
+    inbound.hold(other, 100)
+    assert alone.told == ["give way"] and not other.told
+
+
 def test_a_thousand_who_send_half_of_a_message_are_held_to_the_room() -> None:
     inbound = Inbound(room=100_000)
     senders = [Sender(f"user{number % 10}") for number in range(1000)]
@@ -105,9 +114,10 @@ async def test_half_lines_of_many_connections_have_an_end(monkeypatch: pytest.Mo
 
 async def test_what_is_within_a_share_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Inbound(room=0)
+    room.hold(Sender("eve"), 1)
     monkeypatch.setattr(pump, "inbound", lambda: room)
     async with talking() as (talk, _):
         long = Long(talk, "ana")
         long.received(b"x" * SHARE_OCTETS)
         long.received(b"\r\n")
-        assert long.handled == 1 and not room.octets
+        assert long.handled == 1 and room.octets == 1
