@@ -295,7 +295,7 @@ class Penalties:
         and nothing told: None, whether they would have to wait or are not known."""
         if not self.first_s or (self.trusted and contains(self.trusted, peer)):
             return recall(user, password)
-        place, pair = _place_and_pair(peer, user)
+        place, pair = _place_and_pair(peer, user[:MAX_NAME])
         now, is_quiet = self._clock(), not self.lines.lines
         if is_quiet:
             for memory, stamps, lasts_s in self._stamps or self._find_stamps():

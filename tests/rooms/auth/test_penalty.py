@@ -362,3 +362,13 @@ async def test_hundreds_whose_patience_ends_at_once_are_refused_one_in_each_turn
         refused.append(sum(one.done() and one.exception() is not None for one in attempts))
     assert refused[-1] == 60 - penalty.AT_ONCE
     assert max(later - earlier for earlier, later in itertools.pairwise(refused)) <= 2
+
+
+def test_what_is_remembered_of_a_name_is_no_longer_than_names_are() -> None:
+    """Who is no user may send one of 16 kB, and another one each time."""
+    penalties = Penalties(first_s=1.0)
+    known = penalty._place_and_pair.cache_info().currsize
+    for number in range(10):
+        name = "x" * 10_000 + str(number)
+        assert penalties.at_once(HERE, name, b"", lambda user, password: None) is None
+    assert penalty._place_and_pair.cache_info().currsize <= known + 1
