@@ -197,17 +197,19 @@ class Burst:
 class _Aside:
     """The thread for work that cannot pause, made when it is first wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "aside") -> None:
+        self._name = name
         self._threads: ThreadPoolExecutor | None = None
 
     def threads(self) -> ThreadPoolExecutor:
         if self._threads is None:
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
-            self._threads = ThreadPoolExecutor(1, thread_name_prefix="aside")
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix=self._name)
         return self._threads
 
 
 _aside: Final = _Aside()
+_aside_for_scripts: Final = _Aside("scripts")
 
 
 async def aside(function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
@@ -215,6 +217,17 @@ async def aside(function: Callable[P, T], /, *arguments: P.args, **named: P.kwar
     that it takes no more than a share of the interpreter from the event loop."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_aside.threads(), lambda: function(*arguments, **named))
+
+
+async def aside_for_scripts(
+    function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs
+) -> T:
+    """The same for work of users' own making, each of which may be half a minute: it waits for others of its kind, and
+    nobody else for it."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(
+        _aside_for_scripts.threads(), lambda: function(*arguments, **named)
+    )
 
 
 async def aside_if(

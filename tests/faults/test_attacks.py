@@ -43,6 +43,7 @@ WATCHED: Final = {
         "rooms/sieve/test_growth.py::test_a_list_of_flags_is_no_longer_than_flags_can_be",
         "rooms/sieve/test_growth.py::test_what_is_long_costs_as_much_in_steps_and_is_not_done_in_one_slice",
         "rooms/sieve/test_growth.py::test_a_long_text_of_a_script_becomes_a_field_aside",
+        "rooms/net/test_turns.py::test_nobody_waits_for_the_long_work_of_a_script",
     ),
     "numbers in HTML, and character sets, that there are none of": (
         "rooms/mime/test_preview.py::test_a_preview_is_the_first_words",

@@ -1,6 +1,7 @@
 """A turn ends by its clock; what is done aside does not hold the loop."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
@@ -15,6 +16,7 @@ from murder.net.turns import (
     TURN_S,
     Turn,
     aside,
+    aside_for_scripts,
     has_held,
     in_turns,
     is_late,
@@ -52,6 +54,18 @@ async def test_others_run_while_work_rests() -> None:
     seen.append("work")
     await other
     assert seen.index("callback") < seen.index("work")
+
+
+async def test_nobody_waits_for_the_long_work_of_a_script() -> None:
+    """That of one user may take half a minute; what others want read aside goes on."""
+    done = threading.Event()
+    script = asyncio.ensure_future(aside_for_scripts(done.wait))
+    try:
+        assert await aside(sorted, [2, 1]) == [1, 2]
+        assert not script.done()
+    finally:
+        done.set()
+    assert await script
 
 
 async def test_what_is_done_aside_gives_its_result_and_its_error() -> None:

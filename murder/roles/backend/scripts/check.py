@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from murder.model.name import Namespace
-from murder.net.turns import aside
+from murder.net.turns import aside_for_scripts
 from murder.sieve import (
     CAPABILITIES,
     BadScript,
@@ -54,7 +54,7 @@ class Compiler:
         compiled = self.cache.find(script)
         if compiled is not None:
             return compiled
-        return self.cache.keep(await aside(self._compile, script))
+        return self.cache.keep(await aside_for_scripts(self._compile, script))
 
     async def check(self, script: bytes) -> Checked:
         try:

@@ -14,7 +14,7 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log
 from murder.model.annotation import SHARED_SCRIPT
 from murder.model.name import display
-from murder.net.turns import Turn, aside, line_up
+from murder.net.turns import Turn, aside_for_scripts, line_up
 from murder.roles.backend.records.annotations import SERVER, SHARED, Scope
 from murder.roles.backend.records.deliveries import key_of
 from murder.roles.backend.records.remembered import Entry, book_of
@@ -178,7 +178,7 @@ async def _to_end(run: Machine, step: Question | Paused | Outcome, answers: "Ans
         if step is PAUSED:
             await line_up()
         elif isinstance(step, LongWork):
-            run.answer(await aside(step.compute))
+            run.answer(await aside_for_scripts(step.compute))
         else:
             run.answer(await answers.answer(step))
             if turn.is_over:  # most answers are known without a wait
