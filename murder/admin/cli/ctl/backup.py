@@ -282,7 +282,7 @@ def list_points(folder: Path, as_json: bool) -> int:
         print_json(facts)
         return 0
     print_table(
-        ("point", "scope", "units", "messages", "size", "new", "missing"),
+        ("point", "scope", "users and mailboxes", "messages", "size", "new", "missing"),
         [
             [
                 point.name,
@@ -295,7 +295,7 @@ def list_points(folder: Path, as_json: bool) -> int:
             ]
             for point in points
         ],
-        right=("units", "messages", "size", "new", "missing"),
+        right=("users and mailboxes", "messages", "size", "new", "missing"),
         empty="No point yet: murder ctl backup run --to DIR",
     )
     return 0

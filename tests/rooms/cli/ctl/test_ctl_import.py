@@ -103,6 +103,8 @@ def test_a_user_is_made_and_removed(ctl: Ctl) -> None:
         *("--folder", "Sent", "--folder", "Entwürfe"),
     )
     assert "eve" in ctl("user", "list")
+    assert "No password was set" in ctl("user", "create", "ada", "--no-folders")
+    ctl("user", "delete", "ada", "--yes")
     assert ctl.json("user", "show", "eve")["quota"] == {"user/eve": ["STORAGE", "0", "100"]}
     assert "Entwürfe" in ctl("user", "show", "eve")
     plan = ctl("user", "rename", "eve", "eva", code=2)
@@ -157,6 +159,8 @@ def test_a_new_user_gets_a_password_a_mailbox_and_the_usual_folders_in_one_go(
     ]
     with demo.imap(demo.frontend, "olga", "hush") as client:
         shown = listed(client)
+    ctl("user", "delete", "olga", "--yes")
+    assert "password" not in ctl("user", "create", "olga"), "they have one"
     assert shown.pop(b"INBOX") == {b"\\Subscribed"}
     assert shown == {
         b"INBOX/" + one: {b"\\Subscribed", b"\\" + one}

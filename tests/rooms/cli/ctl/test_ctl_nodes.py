@@ -65,6 +65,7 @@ def test_sessions_are_found_by_user_traced_without_secrets_and_ended(ctl: Ctl, d
     with pytest.raises(imaplib.IMAP4.error):
         client.noop()
     assert "which sessions?" in ctl("kick", "--yes", code=2)
+    assert ctl("kick", "--user", "nobody") == "No session is like that\n"
 
 
 def test_a_trace_shows_a_quick_session_from_its_first_octet_without_secrets(
@@ -354,7 +355,7 @@ def test_a_message_is_followed_from_mailbox_to_mailbox_where_the_mail_log_is_ful
     assert (appended["event"], appended["user"]) == ("message.appended", "user2")
     assert len(json.loads(ctl("message", "trace", gone["place"], "--json"))) >= 4
     shown = ctl("message", "trace", "followed@x").splitlines()
-    assert "moved" in shown[-3] and "by user2 in user/user2 UID " in shown[-3]
+    assert "moved" in shown[-3] and " moved by user2 in user/user2 UID " in shown[-3]
     assert f"to user/user2/Kept UID {moved['new_uid']}" in shown[-3]
     assert "expunged" in shown[-1]
 

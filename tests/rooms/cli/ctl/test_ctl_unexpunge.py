@@ -76,6 +76,8 @@ def test_what_a_rule_of_age_a_backup_and_an_operator_do_to_a_message_is_told(
     with running_demo("--users", "1", "--backends", "1", "--no-tls-required") as demo:
         ctl, user, vault = Ctl(demo), demo.user(1), str(tmp_path / "vault")
         reconfigure(demo, "be1", "[log]\n", ARCHIVED)
+        shown = ctl("expire", "--dry-run")
+        assert "there is no \\Archive" in shown and "away" not in shown
         with demo.peer(demo.frontend, user=user) as peer:
             peer.ok("CREATE INBOX/Old (USE (\\Archive))")
         with demo.imap(demo.frontend, user) as client:

@@ -72,7 +72,7 @@ def _show(expired: list[dict[str, object]], problems: dict[str, str], acts: bool
                 str(row["rule"]),
                 str(row["messages"]),
                 octets(int(str(row["octets"]))),
-                str(row["target"]) or "away",
+                str(row["target"]) or ("" if row["problem"] else "away"),
                 str(row["problem"]),
                 str(row["server"]),
             ]
@@ -87,3 +87,5 @@ def _show(expired: list[dict[str, object]], problems: dict[str, str], acts: bool
     total = sum(int(str(row["messages"])) for row in expired)
     if total and not acts:
         click.echo(f"{count(total, 'message')}. Re-run with --yes to do it now.", err=True)
+    elif acts:
+        click.echo(f"Done: {count(total, 'message')}.", err=True)

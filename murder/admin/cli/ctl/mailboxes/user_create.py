@@ -84,7 +84,21 @@ async def create(
     given = ["a password"] if has_password else []
     given += [count(len(wanted), "folder")] if wanted else []
     with_it = f", with {' and '.join(given)}" if given else ""
-    return say(as_json, facts, f"{name} is at {location.server}{with_it}")
+    outcome = say(as_json, facts, f"{name} is at {location.server}{with_it}")
+    if not has_password and not await _is_known(reach, name):
+        where = f"{reach.config.file} does not know them"
+        hint = f"where your users are kept, or `murder auth add {name}` there"
+        click.echo(f"No password was set: {where}. It is set {hint}.", err=True)
+    return outcome
+
+
+async def _is_known(reach: Reach, name: str) -> bool:
+    """Whether they have a password; True as well where this murder.toml says that others are asked."""
+    try:
+        users = await users_backend(reach.config.file).users()
+    except Refusal:
+        return True
+    return name in {user.user for user in users}
 
 
 @asynccontextmanager

@@ -57,9 +57,8 @@ async def trace(reach: Reach, word: str, since: float, as_json: bool) -> int:
 def _shown(line: Mapping[str, Any]) -> str:
     """One line of the mail log, for a person."""
     what = str(line.get("event", "")).removeprefix("message.")
-    words = [str(line.get("at", "")), str(line["node"]), what, str(line.get("id", ""))]
-    if line.get("message_id"):
-        words.append(str(line["message_id"]))
+    words = [str(line.get("at", "")), str(line["node"]), what]
+    words += [str(line[key]) for key in ("id", "message_id") if line.get(key)]
     if "sender" in line:
         words.append(f"from <{line['sender']}>")
     elif line.get("user"):

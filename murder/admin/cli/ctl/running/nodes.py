@@ -101,10 +101,14 @@ async def kick(
     wanted = Wanted(user, backend, address, cid)
     if not wanted.given():
         raise click.UsageError("which sessions? name --user, --backend, --address or --cid")
-    number = (await connected(reach, wanted)).clients
+    there = await connected(reach, wanted)
+    number = there.clients
     if not yes:
         if as_json:
             print_json({"would_kick": number})
+        if not number:
+            click.echo("No session is like that", err=True)
+            return say_unreachable(there.silent)
         click.echo(f"{count(number, 'session')}. Re-run with --yes to end them.", err=True)
         return 2
     nodes = await end(reach, wanted)
