@@ -2,7 +2,8 @@
 
 Such lines are many, and each is made and written where everything else of a session is cold: one costs a twelfth of all that
 a session does. So a worker gathers them (`gathering`), and makes and writes many at once, within a moment. Whatever else is
-said, a warning or an error, is written behind them, so the log's order stays.
+said, a warning or an error, is written behind them, so the log's order stays. What is kept elsewhere, too, is made and
+put there sooner: all of one turn of the loop at its end.
 """
 
 import logging
@@ -23,10 +24,21 @@ MOST_GATHERED: Final = 100  # lines: half a millisecond to make and write
 LONG_LINE: Final = 4096  # characters: it waits for nobody
 
 Later = Callable[[float, Callable[[], None]], object]
-Gathered = tuple[float, str, Mapping[str, object] | str]
-"""When it was said; the event and its facts, or "" and the line that was made already."""
+Soon = Callable[[Callable[[], None]], object]
+Keep = Callable[[Sequence[str]], None]
+"""Who keeps lines elsewhere, too: is given some, each one JSON with `at`, `event` and the facts in letters of ASCII."""
 
 _json: Final = encoder()
+
+
+class _Said:
+    """When it was said; the event and its facts; the line, once it is made. Without a constructor, which is a call."""
+
+    __slots__ = ("event", "facts", "line", "now")
+    now: float
+    event: str
+    facts: Mapping[str, object]
+    line: str
 
 
 class Recent:
@@ -62,10 +74,13 @@ class PlainLog:
         "_day",
         "_gathered",
         "_is_due",
+        "_is_keeping",
+        "_kept",
         "_later",
         "_lock",
         "_says",
         "_shapes",
+        "_soon",
         "_thread",
         "_wrote_at",
         "constants",
@@ -83,8 +98,11 @@ class PlainLog:
         self._shapes: dict[tuple[str, ...], tuple[str, str]] = {}
         self._day = 0, ""
         self._later: Later | None = None  # where lines are gathered, by which thread
+        self._soon: Soon | None = None
         self._thread = 0
-        self._gathered: deque[Gathered] = deque()
+        self._gathered: deque[_Said] = deque()
+        self._kept: deque[tuple[_Said, Keep]] = deque()  # and not put there yet
+        self._is_keeping = False
         self._is_due = False
         self._wrote_at = 0.0
         self._lock = RLock()  # a thread that warns writes them, too
@@ -99,42 +117,64 @@ class PlainLog:
         self._says = is_json and threshold <= logging.INFO
         self._shapes.clear()
 
-    def gather(self, later: Later | None) -> None:
-        """From now on this thread's lines wait for each other for `GATHER_S`; `later` calls us then. None: no longer."""
+    def gather(self, later: Later | None, soon: Soon | None = None) -> None:
+        """From now on this thread's lines wait for each other for `GATHER_S`; `later` calls us then. What is kept elsewhere
+        waits until `soon` does: the loop's `call_soon`. None: no longer."""
         self.flush()
-        self._later, self._thread = later, get_ident()
+        self._later, self._soon, self._thread = later, soon, get_ident()
         self._is_due, self._wrote_at = False, 0.0
 
-    def info(
-        self, event: str, facts: Mapping[str, object], *, is_kept: bool = False
-    ) -> tuple[str, str]:
-        """As `logger(**facts).info(event)`. None of the facts is a secret, and none changes any more. Where somebody keeps
-        it elsewhere, too (`is_kept`): its time, and what stands in the braces of the facts as JSON, in letters of ASCII. No
-        call more than there must be: this is the way of every session."""
+    def info(self, event: str, facts: Mapping[str, object], *, keep: Keep | None = None) -> None:
+        """As `logger(**facts).info(event)`. None of the facts is a secret, and none changes any more. `keep`: who keeps it
+        elsewhere, too. No call more than there must be: this is the way of every session."""
         says = self._says
         if not self.is_json:
             logger(**facts).info(event)
-        if not (says or is_kept):
-            return "", ""
-        now = time.time()
-        waits: Gathered = now, event, facts
-        at = text = ""
-        if is_kept:
-            at, text, line = self._made((waits,))[0]
-            waits = now, "", line
+        if not (says or keep is not None):
+            return
+        said = _Said()
+        said.now, said.event, said.facts, said.line = time.time(), event, facts, ""
+        waits = self._later is not None and get_ident() == self._thread
         if says:
-            gathered = self._gathered
-            gathered.append(waits)
-            if (
-                self._later is None
-                or len(gathered) >= MOST_GATHERED
-                or len(text) > LONG_LINE
-                or get_ident() != self._thread
-            ):
+            self._gathered.append(said)
+        if keep is not None:
+            self._kept.append((said, keep))
+            if not waits or self._soon is None or len(self._kept) >= MOST_GATHERED:
+                self._keep()
+            elif len(self._kept) == 1:
+                self._soon(self._keep)
+        if says:
+            if not waits or len(self._gathered) >= MOST_GATHERED:
                 self.flush()
-            elif len(gathered) == 1:
-                self._begin(now)
-        return at, text
+            elif len(self._gathered) == 1:
+                self._begin(said.now)
+
+    def _keep(self) -> None:
+        """Put elsewhere what is kept there, of each in one step."""
+        kept = self._kept
+        if not kept or self._is_keeping:  # who cannot keep them says so in the log
+            return
+        with self._lock:
+            self._is_keeping = True
+            try:
+                by_keeper: dict[Keep, list[str]] = {}
+                is_long = False
+                while kept:
+                    said, keep = kept.popleft()
+                    at, text = self._make(said)
+                    line = f'{{"at": "{at}", "event": "{said.event}", {text}}}'
+                    is_long = is_long or len(line) > LONG_LINE
+                    lines = by_keeper.get(keep)
+                    if lines is None:
+                        by_keeper[keep] = [line]
+                    else:
+                        lines.append(line)
+                for keep, lines in by_keeper.items():
+                    keep(lines)
+            finally:
+                self._is_keeping = False
+        if is_long:
+            self.flush()
 
     def _begin(self, now: float) -> None:
         """A line waits. Where none was written just now, there is not much to say: it waits for no other."""
@@ -152,50 +192,49 @@ class PlainLog:
 
     def flush(self) -> None:
         """Write what has been gathered, by any thread."""
+        if self._kept:
+            self._keep()
         gathered = self._gathered
         if not gathered:
             return
         with self._lock:
-            lines = []
-            while gathered:
-                lines.append(gathered.popleft())
             octets = []
-            for (now, _, _), (_, _, line) in zip(lines, self._made(lines), strict=True):
-                recent.lines.append((now, "info", line[:RECENT_CHARACTERS]))  # as `note` does
+            while gathered:
+                said = gathered.popleft()
+                if not said.line:
+                    self._make(said)
+                line = said.line
+                recent.lines.append((said.now, "info", line[:RECENT_CHARACTERS]))  # as `note` does
                 octets.append(f"{self.priority}{line}\n".encode())
             self._wrote_at = time.time()
             write_lines(octets)
 
-    def _made(self, lines: Sequence[Gathered]) -> list[tuple[str, str, str]]:
-        """Of each its time, its facts, and the whole of it."""
-        made: list[tuple[str, str, str]] = []
-        for now, event, facts in lines:
-            if isinstance(facts, str):
-                made.append(("", "", facts))
-                continue
-            names = (event, *facts)
-            shape, end = self._shapes.get(names) or self._shape(names)
-            second = int(now)
-            known, day = self._day
-            if known != second:
-                day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-                self._day = second, day
-            values: list[object] = []
-            for value in facts.values():
-                if type(value) is str:
-                    values.append(quoted(value))
-                elif type(value) is int:
-                    values.append(value)
-                elif value is False:
-                    values.append("false")
-                elif type(value) is bytes:
-                    values.append(quoted(readable(value)))
-                else:
-                    values.append(_json(value))
-            text = shape % tuple(values)
-            at = f"{day}.{int((now - second) * 1e6):06d}Z"
-            made.append((at, text, f'{{{text}{end}{at}"}}'))
-        return made
+    def _make(self, said: _Said) -> tuple[str, str]:
+        """Its line; its time, and its facts."""
+        facts, now = said.facts, said.now
+        names = (said.event, *facts)
+        shape, end = self._shapes.get(names) or self._shape(names)
+        second = int(now)
+        known, day = self._day
+        if known != second:
+            day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._day = second, day
+        values: list[object] = []
+        for value in facts.values():
+            if type(value) is str:
+                values.append(quoted(value))
+            elif type(value) is int:
+                values.append(value)
+            elif value is False:
+                values.append("false")
+            elif type(value) is bytes:
+                values.append(quoted(readable(value)))
+            else:
+                values.append(_json(value))
+        text = shape % tuple(values)
+        at = f"{day}.{int((now - second) * 1e6):06d}Z"
+        said.line = f'{{{text}{end}{at}"}}'
+        return at, text
 
     def _shape(self, names: tuple[str, ...]) -> tuple[str, str]:
         """Of this event with facts of these names: a place for each of those, and what follows, as far as the time."""
@@ -214,9 +253,9 @@ plain_log: Final = PlainLog()
 
 
 @contextmanager
-def gathering(later: Later) -> Iterator[None]:
-    """Of a process whose loop turns: `later` is its `call_later`. Behind it nothing waits."""
-    plain_log.gather(later)
+def gathering(later: Later, soon: Soon | None = None) -> Iterator[None]:
+    """Of a process whose loop turns: its `call_later` and `call_soon`. Behind it nothing waits."""
+    plain_log.gather(later, soon)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from murder.log import plain_log
+from murder.log import Keep, plain_log
 from murder.trail.lines import Trail
 
 KIND: Final = "mail"  # of the files
@@ -17,21 +17,22 @@ _MESSAGE_ID: Final = re.compile(rb"(?:\A|\n)Message-ID:[ \t]*(?:\r?\n[ \t]+)?([^
 
 
 class MailLog:
-    """Written to by the sessions of a worker. Costs nothing where the site wants none."""
+    """Written to by the sessions of a worker. Costs nothing where the site wants none. A line is in its file at the end of
+    the turn of the loop in which its answer was said; a kill in between costs it, never the mail."""
 
     def __init__(self) -> None:
-        self._trail: Trail | None = None
+        self._keep: Keep | None = None
         self.is_full = False
 
     def keep(self, trail: Trail | None, *, is_full: bool = False) -> None:
         """From now on, also of sessions that have begun; None: nothing."""
-        self._trail, self.is_full = trail, is_full and trail is not None
+        self._keep = None if trail is None else trail.append
+        self.is_full = is_full and trail is not None
 
     def info(self, event: str, facts: Mapping[str, object]) -> None:
         """None of the facts is a secret."""
-        if self._trail is not None:
-            at, text = _say(event, facts, is_kept=True)
-            self._trail.append(f'{{"at": "{at}", "event": "{event}", {text}}}')
+        if self._keep is not None:
+            _say(event, facts, keep=self._keep)
 
 
 def new_id(cid: str, number: int) -> str:

@@ -1,8 +1,8 @@
 """A node's own files of JSON lines.
 
-One writer for each kind (`mail`) of each worker of a role: one write a line, straight to the file. At half of its bound a
-file becomes the former one, which the next takes the place of: so much is kept, and no more. Nothing is flushed to the
-disk: a power cut may cost the last lines, never mail.
+One writer for each kind (`mail`) of each worker of a role: straight to the file, in one write what comes together. At half
+of its bound a file becomes the former one, which the next takes the place of: so much is kept, and no more. Nothing is
+flushed to the disk: a power cut may cost the last lines, never mail.
 """
 
 import atexit
@@ -88,16 +88,16 @@ class Trail:
         """A line with `at` (ISO 8601, UTC) and `event`. None of the facts is a secret. Never raises for the disk."""
         if not self._limit:
             return
-        self.append(_encode({"at": _stamped(datetime.now(UTC)), "event": event, **facts}))
+        self.append((_encode({"at": _stamped(datetime.now(UTC)), "event": event, **facts}),))
 
-    def append(self, text: str) -> None:
-        """A line as `write` makes it, by who has one. In one step where nothing is in the way: whoever takes or passes on a
-        message comes here for each recipient."""
-        limit, line = self._limit, f"{text}\n".encode("utf-8", "replace")
+    def append(self, texts: Sequence[str]) -> None:
+        """Lines as `write` makes them, by who has some. In one step where nothing is in the way: whoever takes or passes on
+        a message comes here."""
+        limit, lines = self._limit, "\n".join((*texts, "")).encode("utf-8", "replace")
         if not limit:
             return
         with self._lock:
-            size = self._size + len(line)
+            size = self._size + len(lines)
             if (
                 self._file >= 0
                 and size + LINK_OCTETS <= limit
@@ -105,14 +105,18 @@ class Trail:
                 and time.monotonic() - self._looked_at < LOOK_S
             ):
                 try:
-                    written = os.write(self._file, line)
-                    if written == len(line):
+                    written = os.write(self._file, lines)
+                    if written == len(lines):
                         self._size = size
                         return
-                    self._take_back(written)
+                    whole = lines.rfind(b"\n", 0, written) + 1  # a full disk: so much is there
+                    self._size += whole
+                    texts = texts[lines.count(b"\n", 0, whole) :]
+                    self._take_back(written - whole)
                 except OSError:  # the longer way says so
                     pass
-            self._try(self._append_in_turn if self._is_chained else self._append, text)
+            for text in texts:
+                self._try(self._append_in_turn if self._is_chained else self._append, text)
 
     def settle(self, within_s: float = SETTLE_S) -> bool:
         """Wait for what another process is in the way of; whether all is written. Blocks: for a process that ends."""

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,14 +20,21 @@ MOMENT_S = 3600.0  # for which lines wait here: on a busy machine a tenth of a s
 
 
 class Clock:
-    """A loop's `call_later`, whose time comes when we say so."""
+    """A loop's `call_later` and `call_soon`, whose time comes when we say so."""
 
     def __init__(self) -> None:
         self.due: list[Callable[[], None]] = []
+        self.soon: list[Callable[[], None]] = []
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         assert delay_s == MOMENT_S
         self.due.append(call)
+
+    def turn(self) -> None:
+        """The next turn of the loop."""
+        soon, self.soon = self.soon, []
+        for call in soon:
+            call()
 
     def strike(self) -> None:
         due, self.due = self.due, []
@@ -40,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     monkeypatch.setattr(plain, "GATHER_S", MOMENT_S)
     clock = Clock()
     set_up("info", "json", node="fe1")
-    plain_log.gather(clock.later)
+    plain_log.gather(clock.later, lambda call: clock.soon.append(call))
     yield clock
     plain_log.gather(None)
 
@@ -100,21 +107,100 @@ def test_so_many_wait_and_no_more(clock: Clock, writes: list[bytes]) -> None:
     assert numbers(writes) == list(range(MOST_GATHERED + 1))
     assert all(len(octets) <= WHOLE_OCTETS for octets in writes)
     assert len(writes) < MOST_GATHERED / 10
-    plain_log.info("message.relayed", {"text": "x" * 10_000}, is_kept=True)
+    plain_log.info("message.relayed", {"text": "x" * 10_000}, keep=lambda _: None)
+    clock.turn()
     assert len(json.loads(writes[-1])["text"]) == 10_000
 
 
-def test_what_is_kept_elsewhere_is_told_at_once_and_written_with_the_others(
+class Keeper:
+    """Keeps lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[int]] = []
+
+    def keep(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            assert line.startswith('{"at": "2') and '"event": "message.relayed"' in line
+        self.steps.append([json.loads(line)["n"] for line in lines])
+
+    def say(self, *given: int) -> None:
+        for number in given:
+            plain_log.info("message.relayed", {"n": number}, keep=self.keep)
+
+
+def test_what_is_kept_elsewhere_is_there_at_the_end_of_its_turn_in_one_step(
     clock: Clock, writes: list[bytes]
 ) -> None:
+    mail, other = Keeper(), Keeper()
     say(1, 2)
-    at, text = plain_log.info("message.relayed", {"n": 3}, is_kept=True)
-    assert text == '"n": 3' and at.endswith("Z")
-    say(4)
+    mail.say(3, 4)
+    other.say(5)
+    mail.say(6)
+    assert not mail.steps and len(clock.soon) == 1
+    clock.turn()
+    assert mail.steps == [[3, 4, 6]] and other.steps == [[5]]
+    mail.say(7)
+    say(8)
+    clock.turn()
+    assert mail.steps == [[3, 4, 6], [7]]
     assert numbers(writes) == [1]
     clock.strike()
-    assert numbers(writes) == [1, 2, 3, 4]
-    assert f'"timestamp": "{at}"' in writes[-1].decode()
+    assert numbers(writes) == list(range(1, 9))
+
+
+def test_what_is_kept_elsewhere_is_made_once_and_of_one_time(
+    clock: Clock, writes: list[bytes]
+) -> None:
+    kept: list[str] = []
+    plain_log.info("message.relayed", {"n": 1}, keep=kept.extend)
+    clock.turn()
+    assert json.loads(kept[0])["at"] == json.loads(writes[0])["timestamp"]
+
+
+@pytest.mark.parametrize("way", ["flush", "warn", "reload", "many", "thread", "end"])
+def test_what_is_kept_elsewhere_is_there_behind_whatever_writes_the_log(
+    way: str, clock: Clock, writes: list[bytes]
+) -> None:
+    mail, count = Keeper(), 2
+    say(0)
+    mail.say(1, 2)
+    match way:
+        case "flush":
+            plain_log.flush()
+        case "warn":
+            logger().warning("tls.failed", n=3)
+        case "reload":
+            set_up("error", "json", node="fe2")
+        case "many":
+            count = MOST_GATHERED
+            mail.say(*range(3, count + 1))
+        case "thread":
+            thread = threading.Thread(target=mail.say, args=(count := 3,))
+            thread.start()
+            thread.join()
+        case "end":
+            plain_log.gather(None)
+    assert mail.steps == [list(range(1, count + 1))]
+    clock.turn()
+    assert len(mail.steps) == 1
+    assert numbers(writes)[:3] == [0, 1, 2]
+
+
+def test_who_cannot_keep_it_may_say_so(clock: Clock, writes: list[bytes]) -> None:
+    """And is not asked amid that to keep more."""
+    kept: list[str] = []
+
+    def keep(lines: Sequence[str]) -> None:
+        if not kept:
+            logger().warning("trail.not_written", n=9)
+        kept.extend(lines)
+
+    say(0)
+    for number in (1, 2):
+        plain_log.info("message.relayed", {"n": number}, keep=keep)
+    clock.turn()
+    assert [json.loads(line)["n"] for line in kept] == [1, 2]
+    assert numbers(writes) == [0, 1, 2, 9]
 
 
 def test_who_asks_for_the_last_lines_has_those_that_wait(clock: Clock) -> None:
@@ -146,9 +232,10 @@ plain.GATHER_S = 3600.0
 
 async def work():
     set_up("info", "json")
-    with gathering(asyncio.get_running_loop().call_later):
+    loop = asyncio.get_running_loop()
+    with gathering(loop.call_later, loop.call_soon):
         for number in range(3):
-            plain_log.info("login.succeeded", {{"n": number}})
+            plain_log.info("login.succeeded", {{"n": number}}, keep=print)
         {end}
 
 asyncio.run(work())

@@ -147,6 +147,76 @@ def test_what_a_full_disk_takes_of_a_line_spoils_no_other(
     assert "".join(capfd.readouterr()).count("trail.not_written") == 1
 
 
+def lines_of(*numbers: int) -> list[str]:
+    return [f'{{"at": "2026", "event": "x.y", "id": "{number}"}}' for number in numbers]
+
+
+def test_lines_that_come_together_are_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, writes, trail = os.write, [], kept(tmp_path)
+
+    def noted(file: int, octets: bytes) -> int:
+        writes.append(octets)
+        return write(file, octets)
+
+    for _ in range(2):  # with the second it is looked whether the file is there still
+        trail.append(lines_of(0))
+    monkeypatch.setattr("os.write", noted)
+    trail.append(lines_of(1, 2, 3))
+    assert writes == ["".join(f"{line}\n" for line in lines_of(1, 2, 3)).encode()]
+    assert found(tmp_path) == ["0", "0", "1", "2", "3"]
+
+
+def test_lines_that_come_together_are_more_than_a_file_has_room_for(tmp_path: Path) -> None:
+    trail = kept(tmp_path, 2000)
+    for start in range(0, 90, 30):
+        trail.append(lines_of(*range(start, start + 30)))
+    shown = found(tmp_path)
+    assert shown == [str(number) for number in range(90 - len(shown), 90)]
+    assert 20 < len(shown) < 60
+    assert all(path.stat().st_size <= 1000 for path in files_of(tmp_path, "mail", "backend"))
+
+
+@pytest.mark.parametrize("gives_back", [True, False])
+@pytest.mark.parametrize("taken", [1, 1.5, 2])
+def test_of_lines_that_come_together_a_full_disk_takes_some_and_none_twice(
+    taken: float,
+    gives_back: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    write, trail = os.write, kept(tmp_path)
+    left = int(taken * (len(lines_of(1)[0]) + 1))
+
+    def full(file: int, octets: bytes) -> int:
+        nonlocal left
+        if not octets.startswith(b'{"at": "2026"'):
+            return write(file, octets)
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(file, octets[:left])
+        left = 0
+        return written
+
+    def shorter(file: int, octets: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for _ in range(2):  # with the second it is looked whether the file is there still
+        trail.append(lines_of(0))
+    monkeypatch.setattr("os.write", full)
+    if not gives_back:
+        monkeypatch.setattr("os.ftruncate", shorter)
+    trail.append(lines_of(1, 2, 3))
+    monkeypatch.undo()
+    assert found(tmp_path) == ["0", *(str(number) for number in range(int(taken) + 1))]
+    spoils = taken == 1.5 and not gives_back
+    trail.append(lines_of(4, 5))
+    assert found(tmp_path)[int(taken) + 2 :] == (["5"] if spoils else ["4", "5"])
+    assert "".join(capfd.readouterr()).count("trail.not_written") == 1
+
+
 @pytest.mark.parametrize("is_renamed", [False, True])
 def test_a_file_that_is_taken_away_under_a_writer_is_begun_anew(
     is_renamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
