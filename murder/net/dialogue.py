@@ -11,6 +11,7 @@ While the peer does not take its answers, no further command of its is begun; wh
 """
 
 import asyncio
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
@@ -20,7 +21,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.net.bulk import BULK_OCTETS, took_much
 from murder.net.connection import STUCK_WRITE_S, Connection, is_crowded
 from murder.net.inbound import SHARE_OCTETS, inbound
-from murder.net.sweep import NOWHERE, here
+from murder.net.sweep import NOWHERE, SLOT_S, here
 from murder.net.turns import LATE_TURN_S, TURN_S, line_up, share_of, stand_in_line
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
@@ -62,6 +63,7 @@ class Dialogue(ABC):
     # False before a login: `idle_timeout_s` is all the time there is.
     activity_counts = True
     _waiter: asyncio.Future[None] | None = None
+    _due = math.inf  # when what a handler waits for is overdue
     _ends_at = 0.0  # once it is closing: when it is cut off
     _closes_when_quiet_s = 0.0  # how often it is looked whether it is, if it is to close then
     _pumping = False
@@ -275,7 +277,8 @@ class Dialogue(ABC):
         self._turn_ends = time.perf_counter() + TURN_S
 
     async def next_event(self, timeout_s: float | None = None) -> Any:
-        """More input for the running command. Raises ConnectionResetError if the client has gone, TimeoutError."""
+        """More input for the running command. Raises ConnectionResetError if the client has gone, TimeoutError. Without a
+        timer of its own: see `net.sweep`."""
         while True:
             event = self.session.next_event()
             if event is not None:
@@ -289,14 +292,18 @@ class Dialogue(ABC):
             if self.connection.is_lost or self._input_ended:
                 raise ConnectionResetError("the client has gone")
             self.connection.resume_reading()
-            self._waiter = self.loop.create_future()
+            loop = self.loop
+            self._due = due = loop.time() + (
+                self.idle_timeout_s if timeout_s is None else timeout_s
+            )
+            slot = self.sweep_slot
+            if not slot or due < (slot - 1) * SLOT_S:  # as `watch_sooner`, without the call
+                self.sweep.watch(self, due)
+            self._waiter = loop.create_future()
             try:
-                async with asyncio.timeout(
-                    timeout_s if timeout_s is not None else self.idle_timeout_s
-                ):
-                    await self._waiter
+                await self._waiter
             finally:
-                self._waiter = None
+                self._waiter, self._due = None, math.inf
 
     async def begin_tls(self, context: Any) -> None:
         """Put TLS under the connection, its answer to the command having been sent."""
@@ -457,9 +464,13 @@ class Dialogue(ABC):
         if self._closes_when_quiet_s and self.is_quiet():
             self.close()
             return self._ends_at
+        if now >= self._due and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
         left = self.active_at + self.idle_timeout_s - now
         if self._task is not None:  # a running handler has its own timeouts
             left = self.idle_timeout_s if self.activity_counts else max(left, OVERDUE_S)
+        if now < self._due:
+            left = min(left, self._due - now)
         if left > 0:
             return now + min(left, self._closes_when_quiet_s or left)
         self.timed_out()

@@ -88,6 +88,10 @@ class LineUpstream:
         """The next reply line, without its end."""
         if b"\n" not in self._held:
             await self._wait_for(b"\n")
+        return self._cut()
+
+    def _cut(self) -> bytes:
+        """The first of what has come."""
         held = self._held
         end = held.find(b"\n")
         line = bytes(held[:end])
@@ -133,7 +137,9 @@ class LineUpstream:
 
     async def replies(self) -> list[bytes]:
         """The lines of one SMTP-like reply, `250-` to `250 `. Once it has begun, all of it comes within one wait."""
-        lines = [await self.line()]
+        if b"\n" not in self._held:
+            await self._wait_for(b"\n")
+        lines = [self._cut()]
         if lines[0][3:4] == b"-":
             limit_s = None if self.timeout_s == math.inf else self.timeout_s
             try:
