@@ -4,22 +4,24 @@ A role gives `receive` for each recipient, and a `Delivery` that takes the messa
 STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATUSCODES.
 """
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Protocol
 
 from murder.auth.gate import NotAdmitted
 from murder.config.value import contains
-from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.model.address import MAX_HOPS, address_in
 from murder.model.identity import Login
 from murder.net.connection import Connection
 from murder.net.turns import in_turns
 from murder.serve.client import NO_COMMAND, Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
+from murder.serve.lmtp_replies import ENHANCED, STATUS, shown_reply, unknown_parameter
 from murder.serve.mail_log import HeadOf, MailLog, new_id
 from murder.serve.service import ClientService
 from murder.session.lines import Text
@@ -47,33 +49,9 @@ ANSWERED_AT_ONCE: Final = 16
 MAIL_PARAMETERS: Final = frozenset({b"SIZE", b"BODY", b"SMTPUTF8", b"AUTH"})
 BODY_TYPES: Final = frozenset({b"7BIT", b"8BITMIME"})
 TOO_BIG: Final = (552, "5.3.4", "The message is larger than this server takes")
-STATUS: Final = {  # what a refusal of the store or the list is in LMTP
-    Code.OVER_QUOTA: (452, "4.2.2"),
-    Code.NONEXISTENT: (550, "5.1.1"),
-    Code.NO_PERMISSION: (550, "5.7.1"),
-    Code.TOO_BIG: (552, "5.3.4"),
-    Code.LIMIT: (452, "4.5.3"),
-    Code.CANNOT: (550, "5.1.1"),
-    Code.AUTHENTICATION_FAILED: (535, "5.7.8"),
-    Code.AUTHORIZATION_FAILED: (535, "5.7.8"),
-    Code.PRIVACY_REQUIRED: (538, "5.7.11"),
-    Code.CONTACT_ADMIN: (525, "5.7.13"),
-    Code.EXPIRED: (535, "5.7.8"),
-}
-ENHANCED: Final = {  # RFC 3463 §3.5, of a server that failed us
-    UpstreamKind.RESOLVE: "4.4.4",
-    UpstreamKind.CONNECT: "4.4.1",
-    UpstreamKind.TLS: "4.7.0",
-    UpstreamKind.AUTH: "4.7.0",
-    UpstreamKind.AUTH_TEMPORARY: "4.3.2",
-    UpstreamKind.UNAVAILABLE: "4.3.2",
-    UpstreamKind.TIMEOUT: "4.4.2",
-    UpstreamKind.PROTOCOL: "4.5.0",
-    UpstreamKind.LOST: "4.4.2",
-    UpstreamKind.DOWN: "4.4.1",
-    UpstreamKind.MOVING: "4.2.1",
-    UpstreamKind.UNSYNCHRONISED: "4.4.3",
-}
+
+Answer = bytes | asyncio.Future[bytes]
+"""A reply, or who will have it."""
 
 
 class Delivery(Protocol):
@@ -115,15 +93,15 @@ class LmtpDialogue(LineDialogue):
         self._is_whole = False  # the message has come, all of it
         self.message_id = ""  # ours, as the log and the reply have it
         # replies to RCPT, which others are on their way behind, and for whom
-        self._owed: list[tuple[bytes, bytes | Awaitable[bytes]]] = []
+        self._owed: list[tuple[bytes, Answer]] = []
         if self.may_deliver:
             self.now_known()
 
     # --- what a role gives
 
-    async def receive(self, given: Envelope) -> bytes | Awaitable[bytes]:
-        """A recipient: the reply, or who will have it. One that begins with 2 has accepted it. Raises Refusal,
-        UpstreamFailure."""
+    def receive(self, given: Envelope) -> Answer | Coroutine[Any, Any, Answer]:
+        """A recipient: the reply, or who will have it; or, where something has to be waited for before that is known, who
+        tells then. A reply that begins with 2 has accepted it. Raises Refusal, UpstreamFailure, BadSyntax."""
         raise NotImplementedError
 
     async def begin_delivery(self) -> Delivery:
@@ -166,16 +144,14 @@ class LmtpDialogue(LineDialogue):
 
     def message_facts(self, recipient: bytes) -> dict[str, object]:
         """What the mail log says of the message in hand, for one of its recipients."""
-        envelope = self.envelope
-        return {
-            **self.log_facts(),
-            "id": self.message_id,
-            "message_id": self._head.message_id,
-            "sender": b"" if envelope is None else envelope.path,
-            "recipient": recipient,
-            "size": self._octets,
-            "ms": round((time.monotonic() - self._began_at) * 1000),
-        }
+        envelope, facts = self.envelope, self.log_facts()
+        facts["id"] = self.message_id
+        facts["message_id"] = self._head.message_id
+        facts["sender"] = b"" if envelope is None else envelope.path
+        facts["recipient"] = recipient
+        facts["size"] = self._octets
+        facts["ms"] = round((time.monotonic() - self._began_at) * 1000)
+        return facts
 
     def note_refused(
         self, recipient: bytes, reply: bytes, more: Mapping[str, object] = NOTHING
@@ -363,7 +339,7 @@ class LmtpDialogue(LineDialogue):
         else:
             envelope = parse_envelope(arguments, b"FROM:")
             if unknown := envelope.parameters.keys() - MAIL_PARAMETERS:
-                self.send(_unknown_parameter(unknown))
+                self.send(unknown_parameter(unknown))
                 return None
             if envelope.parameters.get(b"BODY", b"8BITMIME").upper() not in BODY_TYPES:
                 raise BadSyntax("BODY is 7BIT or 8BITMIME")
@@ -380,28 +356,54 @@ class LmtpDialogue(LineDialogue):
             self.send(reply(250, "2.1.0", "Ok"))
         return None
 
-    async def _rcpt(self, arguments: bytes) -> None:
+    def _rcpt(self, arguments: bytes) -> Running:
         """The reply goes out with those of the recipients that are pipelined behind it, so that they can be asked at
-        once; in order, and before anything else."""
-        answer: bytes | Awaitable[bytes]
+        once; in order, and before anything else. Mostly there is nothing to wait for."""
         path = b""
         try:
             given = self._recipient_of(arguments)
             path = given.path
-            answer = await self._answer_for(given)
-        except BadSyntax:
-            await self._settle()
-            raise
+            if self.service.gate.auth.finds_people:
+                return self._rcpt_behind(path, self._receive_meant(given))
+            answer = self._answer_for(given)
+        except BadSyntax as wrong:
+            if not self._owed:
+                raise
+            return self._wrong_behind(wrong)
         except _Answered as known:
             answer = known.reply
         except (Refusal, UpstreamFailure) as error:
             answer = self.reply_for(error)
+        if isinstance(answer, bytes | asyncio.Future):
+            return self._note_answer(path, answer)
+        return self._rcpt_behind(path, answer)
+
+    async def _rcpt_behind(self, path: bytes, waits: Coroutine[Any, Any, Answer]) -> None:
+        """As `_rcpt`, where something has to be waited for."""
+        answer: Answer
+        try:
+            answer = await waits
+        except BadSyntax:
+            await self._settle()
+            raise
+        except (Refusal, UpstreamFailure) as error:
+            answer = self.reply_for(error)
+        running = self._note_answer(path, answer)
+        if running is not None:
+            await running
+
+    async def _wrong_behind(self, wrong: BadSyntax) -> None:
+        await self._settle()
+        raise wrong
+
+    def _note_answer(self, path: bytes, answer: Answer) -> Running:
         if isinstance(answer, bytes) and not self._owed:
             self._say(path, answer)
-            return
+            return None
         self._owed.append((path, answer))
         if len(self._owed) >= OWED_AT_ONCE or not self.session.has_line:
-            await self._settle()
+            return self._settle()
+        return None
 
     def _recipient_of(self, arguments: bytes) -> Envelope:
         """Raises BadSyntax, _Answered."""
@@ -409,31 +411,32 @@ class LmtpDialogue(LineDialogue):
             raise _Answered(reply(503, "5.5.1", "Say MAIL first"))
         given = parse_envelope(arguments, b"TO:")
         if given.parameters:
-            raise _Answered(_unknown_parameter(given.parameters.keys()))
+            raise _Answered(unknown_parameter(given.parameters.keys()))
         self.understood()
         return given
 
-    async def _answer_for(self, given: Envelope) -> bytes | Awaitable[bytes]:
+    def _answer_for(self, given: Envelope) -> Answer | Coroutine[Any, Any, Answer]:
+        """As `receive`."""
         self._named += 1
         most = self.service.limits.max_recipients
         if self.recipients + len(self._owed) >= most or self._named > NAMED_FACTOR * most:
             return reply(452, "4.5.3", "Too many recipients")
-        return await self.receive(await self._meant(given))
+        return self.receive(given)
 
-    async def _meant(self, given: Envelope) -> Envelope:
-        """The recipient by their user id, where a plugin knows whose the address is. Raises UpstreamFailure."""
+    async def _receive_meant(self, given: Envelope) -> Answer:
+        """The recipient by their user id, where a plugin knows whose the address is. Raises as `receive`."""
         gate = self.service.gate
-        if not gate.auth.finds_people:
-            return given
         recipient = parse_recipient(given.path)
-        if not recipient.local or not recipient.domain:
-            return given
-        address = (recipient.local + b"@" + recipient.domain).decode("utf-8", "replace")
-        user = await gate.in_time(gate.auth.user_of_address(address))
-        if user is None:
-            return given
-        local, _, domain = user.encode().partition(b"@")
-        return replace(given, path=format_path(Recipient(local, recipient.detail, domain)))
+        user: str | None = None
+        if recipient.local and recipient.domain:
+            address = (recipient.local + b"@" + recipient.domain).decode("utf-8", "replace")
+            user = await gate.in_time(gate.auth.user_of_address(address))
+        if user is not None:
+            local, _, domain = user.encode().partition(b"@")
+            path = format_path(Recipient(local, recipient.detail, domain))
+            given = replace(given, path=path)
+        answer = self._answer_for(given)
+        return answer if isinstance(answer, bytes | asyncio.Future) else await answer
 
     async def _settle(self) -> None:
         """Send the replies to all recipients so far."""
@@ -581,14 +584,3 @@ class _Answered(Exception):
     def __init__(self, reply: bytes) -> None:
         super().__init__()
         self.reply = reply
-
-
-def shown_reply(reply: bytes) -> str:
-    """As one line."""
-    return clean(" / ".join(reply.decode("utf-8", "replace").splitlines()))
-
-
-def _unknown_parameter(names: Collection[bytes]) -> bytes:
-    """RFC 5321 §4.1.1.11."""
-    printable = ", ".join(sorted(clean(name[:40].decode("utf-8", "replace")) for name in names))
-    return reply(555, "5.5.4", f"These parameters are not known here: {printable}")

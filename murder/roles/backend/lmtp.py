@@ -4,8 +4,10 @@
 is one text for all, and none of them is told of the others.
 """
 
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import Any
 
 from murder.errors import Code, Refusal
 from murder.net.connection import Connection
@@ -31,11 +33,20 @@ class BackendLmtp(LmtpDialogue):
         self.addressees: list[Addressee] = []
         self.backend.sessions.add(self)
 
-    async def receive(self, given: Envelope) -> bytes:
-        # a frontend is told that there is no such user here, and looks for itself
-        refers = not self.backend.gate.is_proxy(self.connection)
-        self.addressees.append(await accept(self.backend, given.path, refers=refers))
+    def receive(self, given: Envelope) -> bytes | Coroutine[Any, Any, bytes]:
+        accepted = accept(self.backend, given.path, self._refers)
+        if not isinstance(accepted, Addressee):
+            return self._receive(accepted)
+        self.addressees.append(accepted)
         return DELIVERED
+
+    async def _receive(self, accepting: Coroutine[Any, Any, Addressee]) -> bytes:
+        self.addressees.append(await accepting)
+        return DELIVERED
+
+    def _refers(self) -> bool:
+        """Not a frontend, which is told that there is no such user here, and looks for itself."""
+        return not self.backend.gate.is_proxy(self.connection)
 
     def reply_for(self, error: BaseException) -> bytes:
         if isinstance(error, MailboxFull):

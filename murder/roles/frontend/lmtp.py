@@ -7,20 +7,22 @@ nobody else anything. 250 is never said that no backend has said.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
-from murder.model.name import is_deleted, is_non_imap
+from murder.model.name import MailboxName, is_deleted, is_non_imap
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
 from murder.net.outgoing.lines import LineUpstream, open_lines, prove
 from murder.roles.frontend.lmtp_transaction import LmtpTransaction
 from murder.roles.frontend.origin import checked_hops
 from murder.roles.frontend.shared import Frontend
-from murder.serve.addressing import candidates_of
-from murder.serve.lmtp import LmtpDialogue, shown_reply
+from murder.serve.addressing import Candidate, candidates_of
+from murder.serve.lmtp import LmtpDialogue
+from murder.serve.lmtp_replies import shown_reply
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved
 
@@ -42,12 +44,27 @@ class FrontendLmtp(LmtpDialogue):
         self._offered: dict[str, frozenset[bytes]] = {}
         frontend.sessions.add(self)
 
-    async def receive(self, given: Envelope) -> "asyncio.Future[bytes]":
+    def receive(
+        self, given: Envelope
+    ) -> "asyncio.Future[bytes] | Coroutine[Any, Any, asyncio.Future[bytes]]":
         """Certainly unknown: 550. Not to be known now (UpstreamFailure): 451. Else its backend answers, in time."""
-        entry = await self._find(given.path)
-        transaction = self.transactions.get(entry.server) or self._begin_with(entry.server)
-        answer = transaction.recipient(given.path)
-        self._asked.append((transaction, given.path, answer))
+        path = given.path
+        candidates = self._candidates(path)
+        entry = self._known(candidates)
+        return (
+            self._receive(path, candidates) if entry is None else self._put_to(entry.server, path)
+        )
+
+    async def _receive(
+        self, path: bytes, candidates: Sequence[Candidate]
+    ) -> "asyncio.Future[bytes]":
+        entry = await self._look_up(candidates)
+        return self._put_to(entry.server, path)
+
+    def _put_to(self, server: str, path: bytes) -> "asyncio.Future[bytes]":
+        transaction = self.transactions.get(server) or self._begin_with(server)
+        answer = transaction.recipient(path)
+        self._asked.append((transaction, path, answer))
         return answer
 
     async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
@@ -84,25 +101,34 @@ class FrontendLmtp(LmtpDialogue):
         return opened
 
     async def _find(self, path: bytes) -> MailboxEntry:
+        candidates = self._candidates(path)
+        return self._known(candidates) or await self._look_up(candidates)
+
+    def _candidates(self, path: bytes) -> Sequence[Candidate]:
         frontend = self.frontend
         domains = frontend.whole_config.namespace.domains
-        candidates = candidates_of(parse_recipient(path), frontend.namespace, domains=domains)
+        return candidates_of(parse_recipient(path), frontend.namespace, domains=domains)
+
+    def _known(self, candidates: Sequence[Candidate]) -> MailboxEntry | None:
+        """Where this host's list has one of them."""
+        known = self.frontend.locator.known
         for candidate in candidates:
-            folder = candidate.folder if candidate.user else None
-            entry = frontend.locator.known(folder) if folder is not None else None
-            if entry is None or is_deleted(entry.name) or is_non_imap(entry.name):
-                continue
-            if POST in rights_granted(entry.raw_acl, {ANYONE}):
-                return entry  # as its backend decides
-        homes = [candidate.inbox or candidate.folder for candidate in candidates]
-        names = [name for name in homes if name is not None]
-        for name in names:
-            entry = frontend.locator.known(name)
-            if entry is not None:
+            if candidate.user and candidate.folder is not None:
+                entry = known(candidate.folder)
+                if entry is None or is_deleted(entry.name) or is_non_imap(entry.name):
+                    continue
+                if POST in rights_granted(entry.raw_acl, {ANYONE}):
+                    return entry  # as its backend decides
+        for name in _homes(candidates):
+            if (entry := known(name)) is not None:
                 return entry
-        for name in names:
+        return None
+
+    async def _look_up(self, candidates: Sequence[Candidate]) -> MailboxEntry:
+        """What this host's list may only have in a moment."""
+        for name in _homes(candidates):
             try:
-                return await frontend.locator.find(name)
+                return await self.frontend.locator.find(name)
             except Refusal:
                 continue
         raise Refusal(Code.NONEXISTENT, UNKNOWN)
@@ -113,13 +139,11 @@ class FrontendLmtp(LmtpDialogue):
     def _answered(self, server: str, path: bytes, answer: bytes) -> None:
         """A backend, for one of the recipients: for the mail log."""
         self.service.figures.add("messages", "relayed" if answer.startswith(b"2") else "refused")
-        saved_as = parse_saved(answer)  # "" at other servers than ours
-        facts = {
-            **self.message_facts(path),
-            "backend": server,
-            **({"saved_as": saved_as} if saved_as else {}),
-            "reply": shown_reply(answer),
-        }
+        facts = self.message_facts(path)
+        facts["backend"] = server
+        if saved_as := parse_saved(answer):  # "" at other servers than ours
+            facts["saved_as"] = saved_as
+        facts["reply"] = shown_reply(answer)
         self.mail_log.info("message.relayed", facts)
 
     async def upstream(self, server: str) -> LineUpstream:
@@ -233,10 +257,10 @@ class Forwarding:
     ) -> None:
         self._answered = answered
         self._transactions = transactions
-        self._progress = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._verdicts: list[tuple[str, bytes, asyncio.Future[bytes]]] = []  # by whom, for whom
         for transaction in transactions:
-            transaction.progressed = self._progress.set
+            transaction.progressed = self._go_on
             transaction.begin_text()
         places = {transaction: iter(transaction.verdicts) for transaction in transactions}
         for transaction, path, answer in asked:
@@ -248,8 +272,13 @@ class Forwarding:
         for transaction in self._transactions:
             transaction.write(octets)
         while self._all_behind():
-            self._progress.clear()
-            await self._progress.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def _go_on(self) -> None:
+        """One of them has taken some, or is over."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _all_behind(self) -> bool:
         alive = [transaction for transaction in self._transactions if not transaction.is_done]
@@ -267,6 +296,10 @@ class Forwarding:
     def abandon(self) -> None:
         for transaction in self._transactions:
             transaction.let_go()
+
+
+def _homes(candidates: Sequence[Candidate]) -> list[MailboxName]:
+    return [name for each in candidates if (name := each.inbox or each.folder) is not None]
 
 
 def _words_of(answer: list[bytes]) -> frozenset[bytes]:

@@ -3,6 +3,8 @@
 It runs beside the client's dialogue and beside those with other backends. Of a backend that is slow the text is kept
 here (in memory, then in a temporary file) while the others go on; it costs its own recipients a 451 if it stays so. What
 could be repeated is: a connection that was kept and turns out to be gone is opened again as long as no text went out.
+
+A text that has come whole goes to a backend that takes BDAT (RFC 3030) in one step, without DATA and its answer before.
 """
 
 import asyncio
@@ -10,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import Log
@@ -22,6 +24,7 @@ from murder.wire.lmtp import Envelope
 HELD_OCTETS: Final = 256 * 1024  # of a text that may wait for a backend before it counts as behind
 MEMORY_OCTETS: Final = 1024 * 1024  # of it in memory; more goes to a file
 PIECE_OCTETS: Final = 256 * 1024
+CHUNKING: Final = b"CHUNKING"
 ANSWERED_AT_ONCE: Final = 16  # recipients; then all others have a turn
 OF_THE_CONNECTION: Final = {  # answers that are no answer for a recipient: passed on, they would bounce its mail
     b"421": UpstreamKind.UNAVAILABLE,  # it goes down
@@ -63,34 +66,52 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file: tempfile.SpooledTemporaryFile[bytes] | None = None
-        self._taken = 0
+        self._held: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._taken = 0  # of the file
         self.size = 0
 
     def put(self, octets: bytes) -> None:
         """Raises OSError."""
-        if self._file is None:
-            self._file = tempfile.SpooledTemporaryFile(MEMORY_OCTETS, "w+b", dir=str(self._folder))
-        self._file.seek(self._taken + self.size)
-        self._file.write(octets)
+        if self._file is None and self.size + len(octets) <= MEMORY_OCTETS:
+            self._held.append(octets)
+        else:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile("w+b", dir=self._folder)
+                self._file.write(b"".join(self._held))
+                self._held.clear()
+            self._file.seek(self._taken + self.size)
+            self._file.write(octets)
         self.size += len(octets)
 
     def take(self) -> bytes:
         """The next piece; b"" where there is none."""
-        if self._file is None or not self.size:
-            return b""
-        self._file.seek(self._taken)
-        piece = self._file.read(PIECE_OCTETS)
+        if self._file is None:
+            piece = self._take_held()
+        else:
+            self._file.seek(self._taken)
+            piece = self._file.read(PIECE_OCTETS)
         self._taken += len(piece)
         self.size -= len(piece)
         if not self.size:
             self.close()
         return piece
 
+    def _take_held(self) -> bytes:
+        held, most, octets = self._held, 0, 0
+        while most < len(held) and (not most or octets + len(held[most]) <= PIECE_OCTETS):
+            octets += len(held[most])
+            most += 1
+        piece = b"".join(held[:most])
+        del held[:most]
+        return piece
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file, self._taken, self.size = None, 0, 0
+            self._file = None
+        self._held.clear()
+        self._taken = self.size = 0
 
 
 class Stage(Enum):
@@ -128,14 +149,19 @@ class LmtpTransaction:
         self._paths: list[bytes] = []  # of those asked for
         self._answered = 0
         self._stage = Stage.ASKING
-        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._has_news = False
+        self._waiter: asyncio.Future[None] | None = None  # for news
         self._upstream: LineUpstream | None = None
         self._takes_text = False
         self._is_ended = False  # the backend has the whole text
         self._stuffer = Stuffer()
         self._spool = Spool(folder)
+        # of a text that may go by BDAT, as long as nothing of it has gone: all that has come, a piece at most
+        self._text: bytes | None = None
+        self._may_chunk = False
         self._said: bytes | None = None  # what every recipient gets, after a failure
-        self._task = asyncio.create_task(self._run(former))
+        self._task = self._loop.create_task(self._run(former))
 
     def _mail_command(self, envelope: Envelope) -> Callable[[], bytes]:
         """Made only when the backend has said what it takes."""
@@ -156,7 +182,7 @@ class LmtpTransaction:
 
     def recipient(self, path: bytes) -> "asyncio.Future[bytes]":
         """One more recipient: the backend's reply, when it comes."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
         if self._said is not None:
             future.set_result(self._said)
             return future
@@ -166,49 +192,72 @@ class LmtpTransaction:
         self._paths.append(path)
         if self._upstream is not None:
             self._upstream.send(command)
-        self._news.set()
+        self._tell()
         return future
 
     def begin_text(self) -> None:
         """No more recipients; `verdicts` has one future for each accepted one from here on."""
-        loop = asyncio.get_running_loop()
-        self.verdicts = [loop.create_future() for _ in self._accepted()]
+        create_future = self._loop.create_future
+        self.verdicts = [create_future() for _ in self._accepted()]
         if self._said is not None:
             for verdict in self.verdicts:
                 verdict.set_result(self._said)
             return
         self._stage = Stage.TEXT
-        self._news.set()
+        self._may_chunk = bool(self.verdicts) and self._dialogue.takes(self.server, CHUNKING)
+        if not self._may_chunk:
+            self._tell()
 
     def write(self, octets: bytes) -> None:
         """A piece of the message. Never waits, never raises."""
         if self._said is not None or self._stage is not Stage.TEXT:
             return
+        if self._may_chunk and self._text is None:
+            self._text = octets
+            self._tell()  # unless it was all of it: then it has gone when the others have had their turn
+            return
+        self._begin_to_stream()
         stuffed = self._stuffer.feed(octets)
         upstream = self._upstream
         if self._takes_text and not self._spool.size and upstream is not None:
             if not upstream.connection.writing_paused:
                 upstream.connection.gather(stuffed)  # the end may come at once
                 if self.is_behind:
-                    self._news.set()  # somebody has to wait until it goes on
+                    self._tell()  # somebody has to wait until it goes on
                 return
+        self._put(stuffed)
+
+    def _put(self, stuffed: bytes) -> None:
         try:
             self._spool.put(stuffed)
         except OSError as error:
             text = f"no room to keep the message while it is slow: {error.strerror}"
             self._fail(UpstreamFailure(UpstreamKind.TIMEOUT, self.server, text))
             self._task.cancel()
-        self._news.set()
+        self._tell()
+
+    def _begin_to_stream(self) -> None:
+        """The text is not here as a whole: it goes by DATA, as it comes."""
+        self._may_chunk = False
+        if self._text is not None:
+            text, self._text = self._text, None
+            self._put(self._stuffer.feed(text))
 
     def end_text(self) -> None:
         """The client has sent all of the message."""
         if self._stage is Stage.TEXT:
             self._stage = Stage.WHOLE
             upstream = self._upstream if self._said is None else None
-            if self._takes_text and not self._spool.size and upstream is not None:
+            if upstream is not None and self._may_chunk:
+                text, self._text = self._text or b"", None
+                end = b"" if not text or text.endswith(b"\r\n") else b"\r\n"  # as DATA has it
+                size = len(text) + len(end)
+                upstream.send(b"BDAT %d LAST\r\n%b%b" % (size, text, end))
+                self._is_ended = True
+            elif self._takes_text and not self._spool.size and upstream is not None:
                 upstream.send(self._stuffer.end())  # behind what is gathered, in one write
                 self._is_ended = True
-            self._news.set()
+            self._tell()
 
     @property
     def is_done(self) -> bool:
@@ -225,9 +274,10 @@ class LmtpTransaction:
     def let_go(self) -> None:
         """The transaction is over, or will not come about. In the middle of a text only the end of the connection says
         "not this one"."""
-        if self._stage is Stage.ASKING:
+        if self._stage is Stage.ASKING or (self._stage is Stage.TEXT and self._may_chunk):
             self._stage = Stage.OVER
-            self._news.set()
+            self._text = None
+            self._tell()
         elif not self._task.done() and not all(verdict.done() for verdict in self.verdicts):
             self._stage = Stage.OVER
             self._task.cancel()
@@ -260,20 +310,30 @@ class LmtpTransaction:
                 self._answered += 1
                 if not self._answered % ANSWERED_AT_ONCE:  # they may all be here
                     await line_up()
-            if self._stage is not Stage.ASKING:
+            if self._stage is not Stage.ASKING and not self._waits_for_text:
                 break
             await self._wait_for_news()
+        if self._is_ended:
+            await self._hear(upstream)
+            return
         if self._stage is not Stage.OVER and self.verdicts:
+            self._begin_to_stream()
             upstream.send(b"DATA\r\n")
             lines = await self._replies(upstream)
             if lines[-1][:1] == b"3":
                 await self._pass_text(upstream)
+                await self._hear(upstream)
                 return
             for verdict in self.verdicts:
                 verdict.set_result(_joined(lines))
             self._spool.close()
         upstream.send(b"RSET\r\n")
         await self._replies(upstream)
+
+    @property
+    def _waits_for_text(self) -> bool:
+        """Nothing of it has come, or all of it may be here: in the next turn it is."""
+        return self._stage is Stage.TEXT and self._may_chunk and self._text is None
 
     async def _begin(self) -> tuple[LineUpstream, list[bytes]]:
         """Connection, MAIL, and what recipients there are; the answer to MAIL."""
@@ -295,7 +355,7 @@ class LmtpTransaction:
         return upstream, answer
 
     async def _pass_text(self, upstream: LineUpstream) -> None:
-        """All of it as fast as this backend takes it; then one reply for each accepted recipient."""
+        """All of it as fast as this backend takes it."""
         upstream.timeout_s = self._timeout_s
         self._takes_text = True
         while not self._is_ended:
@@ -311,6 +371,10 @@ class LmtpTransaction:
                 await upstream.drain()  # of what went there directly
                 self.progressed()
                 await self._wait_for_news()
+
+    async def _hear(self, upstream: LineUpstream) -> None:
+        """One reply for each accepted recipient."""
+        upstream.timeout_s = self._timeout_s
         accepted = [
             path
             for path, future in zip(self._paths, self._asked, strict=True)
@@ -329,9 +393,20 @@ class LmtpTransaction:
             else await self._dialogue.judged(self.server, path, reply)
         )
 
+    def _tell(self) -> None:
+        """There is news for our task."""
+        self._has_news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     async def _wait_for_news(self) -> None:
-        await self._news.wait()
-        self._news.clear()
+        if not self._has_news:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._has_news = False
 
     async def _replies(self, upstream: LineUpstream) -> list[bytes]:
         lines = await upstream.replies()

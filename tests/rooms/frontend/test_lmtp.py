@@ -61,9 +61,14 @@ class Backend:
             if verb == "LHLO":
                 lines = [b"250-be", *(b"250-" + word for word in self.offers), b"250 SIZE"]
                 said = b"\r\n".join(lines)
-            elif verb == "DATA" and not said:
-                writer.write(b"354 go\r\n")
-                self.texts.append(await reader.readuntil(b"\r\n.\r\n"))
+            elif verb in ("DATA", "BDAT") and not said:
+                if verb == "DATA":
+                    writer.write(b"354 go\r\n")
+                    text = await reader.readuntil(b"\r\n.\r\n")
+                else:
+                    assert line.endswith(b" LAST\r\n")
+                    text = await reader.readexactly(int(line.split()[1]))
+                self.texts.append(text)
                 for _ in range(accepted):
                     await self._verdict(writer)
                 accepted = 0
@@ -307,6 +312,111 @@ async def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) 
         put("cid", EntryState.ACTIVE, b"be2")
         assert (await client.replied(b"Subject: x\r\n\r\nend\r\n.\r\n")).startswith(b"451 4.2.1 ")
         assert not second.texts
+
+
+def verbs(backend: Backend) -> list[bytes]:
+    return [line.split()[0] for line in backend.told]
+
+
+async def test_a_text_that_has_come_whole_goes_in_one_step_to_who_takes_it_so(
+    tmp_path: Path,
+) -> None:
+    first, second = Backend(b"CHUNKING"), Backend(END=b"554 5.6.0 not this")
+
+    async with with_backends(tmp_path, first, second) as (_, client):
+        for who in (b"ana", b"bob", b"cid"):
+            assert (await client.replied(b"RCPT TO:<%b>\r\n" % who)).startswith(b"250")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
+        client.send(b"Subject: x\r\n\r\n..dotted\nend\r\n.\r\n")
+        said = [await client.line() for _ in range(3)]
+        assert said == [b"250 2.1.5 kept", b"554 5.6.0 not this", b"250 2.1.5 kept"]
+        assert first.texts == [b"Subject: x\r\n\r\n.dotted\r\nend\r\n"]
+        assert second.texts == [b"Subject: x\r\n\r\n..dotted\r\nend\r\n.\r\n"]
+        assert verbs(first) == [b"LHLO", b"MAIL", b"RCPT", b"RCPT", b"BDAT"]
+        assert verbs(second) == [b"LHLO", b"MAIL", b"RCPT", b"DATA"]
+        assert await client.replied(b"MAIL FROM:<>\r\n") == b"250 2.1.0 Ok"
+        assert (await client.replied(b"RCPT TO:<ana>\r\n")).startswith(b"250")
+        assert (await client.replied(b"RSET\r\n")).startswith(b"250")
+        client.send(b"MAIL FROM:<>\r\nRCPT TO:<ana>\r\nDATA\r\n.\r\n")
+        assert [(await client.line())[:3] for _ in range(4)] == [b"250", b"250", b"354", b"250"]
+        assert first.texts[1:] == [b""]
+
+
+@pytest.mark.parametrize("text", [b"a", b"a\r\nb", b"a\r", b"\r\n", b"."])
+async def test_a_text_without_an_end_of_its_last_line_is_the_same_either_way(
+    text: bytes, tmp_path: Path
+) -> None:
+    first, second = Backend(b"CHUNKING"), Backend()
+
+    async with with_backends(tmp_path, first, second) as (_, client):
+        client.send(b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\n")
+        client.send(b"BDAT %d LAST\r\n%b" % (len(text), text))
+        assert [(await client.line())[:3] for _ in range(4)] == [b"250"] * 4
+        lines = [line.removeprefix(b".") for line in second.texts[0].split(b"\r\n")[:-2]]
+        assert first.texts == [b"".join(line + b"\r\n" for line in lines)]
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+async def test_a_text_that_comes_in_pieces_goes_on_as_it_comes(pieces: int, tmp_path: Path) -> None:
+    first = Backend(b"CHUNKING")
+
+    async with with_backends(tmp_path, first) as (_, client):
+        assert (await client.replied(b"RCPT TO:<ana>\r\n")).startswith(b"250")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
+        for number in range(pieces - 1):
+            client.send(b"%d line\r\n" % number)
+            await until_soon(lambda: b"DATA" in verbs(first))
+        client.send(b"end\r\n.\r\n")
+        assert await client.line() == b"250 2.1.5 kept"
+        lines = [b"%d line\r\n" % number for number in range(pieces - 1)]
+        assert first.texts == [b"".join((*lines, b"end\r\n.\r\n"))]
+        assert b"BDAT" not in verbs(first)
+
+
+async def test_a_large_text_at_once_goes_on_as_it_comes(tmp_path: Path) -> None:
+    first = Backend(b"CHUNKING")
+    line = b"0123456789abcdef" * 4 + b"\r\n"
+
+    async with with_backends(tmp_path, first) as (_, client):
+        client.send(b"RCPT TO:<ana>\r\nDATA\r\n" + line * 100_000 + b".\r\n")
+        assert [(await client.line())[:3] for _ in range(3)] == [b"250", b"354", b"250"]
+        assert first.texts == [line * 100_000 + b".\r\n"]
+
+
+@pytest.mark.parametrize("reply", [b"421 4.3.2 going down", b"close"])
+async def test_a_backend_that_fails_where_it_is_given_the_text_has_not_taken_it(
+    reply: bytes, tmp_path: Path
+) -> None:
+    first = Backend(b"CHUNKING", BDAT=reply)
+
+    async with with_backends(tmp_path, first) as (_, client):
+        client.send(b"RCPT TO:<ana>\r\nRCPT TO:<cid>\r\nDATA\r\n" + TEXT + b".\r\n")
+        said = [await client.line() for _ in range(5)]
+        assert [line[:3] for line in said] == [b"250", b"250", b"354", b"451", b"451"]
+        first.replies.pop("BDAT")
+        client.send(b"MAIL FROM:<>\r\nRCPT TO:<ana>\r\nDATA\r\n" + TEXT + b".\r\n")
+        assert [(await client.line())[:3] for _ in range(4)] == [b"250", b"250", b"354", b"250"]
+        assert first.connections == 2
+
+
+@pytest.mark.parametrize("text", [b"", b"Subject: half\r\n"])
+async def test_who_gives_up_amid_the_text_has_sent_nothing_to_who_takes_it_in_one_step(
+    text: bytes, tmp_path: Path
+) -> None:
+    first = Backend(b"CHUNKING")
+
+    async with with_backends(tmp_path, first) as (running, client):
+        client.send(b"RCPT TO:<ana>\r\nDATA\r\n")
+        for _ in range(2):
+            await client.line()
+        if text:
+            client.send(text)
+            await until_soon(lambda: b"DATA" in verbs(first))
+        client.writer.transport.abort()
+        frontend = running.role.frontend
+        assert frontend is not None
+        await until_soon(lambda: not frontend.sessions)
+    assert first.texts == [] and b"BDAT" not in verbs(first)
 
 
 class KnowsPeople(Parts):

@@ -1,7 +1,8 @@
 """A recipient is accepted: the mailbox that mail for an address goes into, and that there is room."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, owner_of
@@ -22,22 +23,52 @@ class Addressee:
     address: bytes
 
 
-async def accept(backend: Backend, address: bytes, *, refers: bool = False) -> Addressee:
-    """The folder behind `+` where it exists and takes mail, else INBOX. `refers`: who is at home at another server is not
-    unknown. Raises Refusal, and so MailboxFull; BadSyntax; UpstreamFailure."""
+def accept(
+    backend: Backend, address: bytes, refers: Callable[[], bool]
+) -> Addressee | Coroutine[Any, Any, Addressee]:
+    """The folder behind `+` where it exists and takes mail, else INBOX; mostly there is nothing to wait for. `refers`:
+    who is at home at another server is not unknown. Raises Refusal, and so MailboxFull; BadSyntax; UpstreamFailure."""
     recipient = parse_recipient(address)
     candidates = candidates_of(recipient, backend.namespace, domains=backend.domains)
+    if backend.noticer is not None:
+        return _accept_noticed(backend, address, candidates, refers)
+    return _accept(backend, address, candidates, refers)
+
+
+async def _accept_noticed(
+    backend: Backend,
+    address: bytes,
+    candidates: Sequence[Candidate],
+    refers: Callable[[], bool],
+) -> Addressee:
+    """Where others make mailboxes in the store."""
     for candidate in candidates:
         if candidate.inbox is not None:
             await backend.notice(candidate.inbox)
+    accepted = _accept(backend, address, candidates, refers)
+    return accepted if isinstance(accepted, Addressee) else await accepted
+
+
+def _accept(
+    backend: Backend,
+    address: bytes,
+    candidates: Sequence[Candidate],
+    refers: Callable[[], bool],
+) -> Addressee | Coroutine[Any, Any, Addressee]:
     try:
         mailbox = _chosen(backend.mailboxes, candidates)
     except Refusal as refusal:
-        if refers and refusal.code is Code.NONEXISTENT:
-            await _check_is_nowhere(backend, candidates)
+        if refusal.code is Code.NONEXISTENT and backend.referrals is not None and refers():
+            return _refuse_who_is_nowhere(backend, candidates, refusal)
         raise
-    await backend.quotas.check_room(mailbox, messages=1)
-    return Addressee(mailbox, owner_of(mailbox), address)
+    addressee = Addressee(mailbox, owner_of(mailbox), address)
+    root = backend.quotas.root_of(mailbox)
+    return addressee if root is None else _accept_below(backend, root, addressee)
+
+
+async def _accept_below(backend: Backend, root: MailboxName, addressee: Addressee) -> Addressee:
+    await backend.quotas.check_room_below(root, messages=1)
+    return addressee
 
 
 def _chosen(mailboxes: Mailboxes, candidates: Sequence[Candidate]) -> MailboxName:
@@ -52,14 +83,19 @@ def _chosen(mailboxes: Mailboxes, candidates: Sequence[Candidate]) -> MailboxNam
     raise Refusal(Code.NONEXISTENT, UNKNOWN)
 
 
-async def _check_is_nowhere(backend: Backend, candidates: Sequence[Candidate]) -> None:
-    """Raises Refusal where one is at home at another server, UpstreamFailure where that cannot be known now: mail that came
-    here by an old name is not to go back for that."""
-    if backend.referrals is None:
-        return
+async def _refuse_who_is_nowhere(
+    backend: Backend, candidates: Sequence[Candidate], refusal: Refusal
+) -> Addressee:
+    """Raises this Refusal, or another where one is at home at another server, UpstreamFailure where that cannot be known
+    now: mail that came here by an old name is not to go back for that."""
     for candidate in candidates:
         home = candidate.inbox or candidate.folder
-        if home is not None and backend.mailboxes.find(home) is None:
+        if (
+            home is not None
+            and backend.referrals is not None
+            and backend.mailboxes.find(home) is None
+        ):
             if server := await backend.referrals.server_of_home(home):
                 text = f"The mailbox is on the server {server}: deliver it there, or to a frontend"
                 raise Refusal(Code.UNAVAILABLE, text)
+    raise refusal

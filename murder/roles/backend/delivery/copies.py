@@ -54,16 +54,23 @@ class Copies:
 
     async def add(self, name: MailboxName, message: NewMessage, once: Once | None = None) -> None:
         """A copy, or a version that a script has made of it. Raises Refusal, and so MailboxFull."""
-        backend = self._backend
-        async with backend.quotas.room(name, octets=message.incoming.size, messages=1):
-            mailbox = await backend.store.open(name, owner_of(name) or "")
-            try:
-                uid = await self._append_once(mailbox, message, once)
-                is_traced = uid is not None and self._is_traced
-                place = await place_of(mailbox, uid or 0) if is_traced else ""
-                self.kept.append(Copy(name, mailbox.mailbox_id, uid, place))
-            finally:
-                mailbox.close()
+        quotas = self._backend.quotas
+        root = quotas.root_of(name)
+        if root is None:
+            await self._add(name, message, once)
+        else:
+            async with quotas.room_below(root, octets=message.incoming.size, messages=1):
+                await self._add(name, message, once)
+
+    async def _add(self, name: MailboxName, message: NewMessage, once: Once | None) -> None:
+        mailbox = await self._backend.store.open(name, owner_of(name) or "")
+        try:
+            uid = await self._append_once(mailbox, message, once)
+            is_traced = uid is not None and self._is_traced
+            place = await place_of(mailbox, uid or 0) if is_traced else ""
+            self.kept.append(Copy(name, mailbox.mailbox_id, uid, place))
+        finally:
+            mailbox.close()
 
     async def _append_once(
         self, mailbox: Mailbox, message: NewMessage, once: Once | None

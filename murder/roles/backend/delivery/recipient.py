@@ -14,7 +14,8 @@ from murder.roles.backend.scripts.arriving import run_and_carry_out
 from murder.roles.backend.scripts.rejecting import in_ascii
 from murder.roles.backend.scripts.run import scripts_for
 from murder.roles.backend.shared import Backend
-from murder.serve.lmtp import LmtpDialogue, shown_reply
+from murder.serve.lmtp import LmtpDialogue
+from murder.serve.lmtp_replies import shown_reply
 from murder.serve.watched import traced
 from murder.wire.lmtp import format_saved, reply
 

@@ -210,9 +210,17 @@ class Quotas:
         root = self.root_of(name)
         if root is None:
             yield
-            return
+        else:
+            async with self.room_below(root, octets, messages):
+                yield
+
+    @asynccontextmanager
+    async def room_below(
+        self, root: MailboxName, octets: int = 0, messages: int = 0
+    ) -> AsyncIterator[None]:
+        """As `room`, where it is known which root that is."""
         async with self._turns.of(root):
-            await self.check_room(name, octets, messages)
+            await self.check_room_below(root, octets, messages)
             yield
 
     async def check_room(
@@ -220,8 +228,13 @@ class Quotas:
     ) -> None:
         """Raises MailboxFull where so much more would pass a limit of the mailbox's root."""
         root = self.root_of(name)
-        if root is None:
-            return
+        if root is not None:
+            await self.check_room_below(root, octets, messages, mailboxes)
+
+    async def check_room_below(
+        self, root: MailboxName, octets: int = 0, messages: int = 0, mailboxes: int = 0
+    ) -> None:
+        """As `check_room`, where it is known which root that is."""
         wanted = {
             Resource.STORAGE: storage_units(octets),
             Resource.MESSAGE: messages,
