@@ -189,7 +189,8 @@ async def test_a_login_that_is_given_back_leaves_nothing(kind: str, tmp_path: Pa
             dialogue.forget_login()
             assert "user" not in dialogue.log_facts()
             assert not dialogue.activity_counts
-            assert dialogue.time_left_s <= dialogue.service.login_timeout_s
+            # the sum of both may be rounded up
+            assert dialogue.time_left_s <= dialogue.service.login_timeout_s + 1e-6
             dialogue.service.gate.connections.enter("anna")  # there is room
             dialogue.service.gate.connections.leave("anna")
 
