@@ -113,7 +113,7 @@ def load_module(plugin: Found) -> ModuleType:
     name = SITE_PREFIX + plugin.name
     spec = importlib.util.spec_from_file_location(name, plugin.file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{plugin.file} is no Python file")
+        raise ImportError(f"{plugin.file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
@@ -406,7 +406,7 @@ class Plugins:
         for name, rows in self.make_all(SASL):
             for row in rows:
                 if not isinstance(row, Mechanism):
-                    raise self._problem(SASL, f"{name}: {row!r} is no murder.api.Mechanism")
+                    raise self._problem(SASL, f"{name}: {row!r} is not a murder.api.Mechanism")
                 if row.name in by_name or row.name in BUILT_IN:
                     text = f"{name}: there is a mechanism {row.name} already; take one out"
                     raise self._problem(SASL, text)
@@ -425,7 +425,7 @@ class Plugins:
         taken: dict[str, str] = {}
         for plugin, service in self.make_all(SERVICE):
             if not isinstance(service, Service):
-                raise self._problem(SERVICE, f"{plugin}: {service!r} is no murder.api.Service")
+                raise self._problem(SERVICE, f"{plugin}: {service!r} is not a murder.api.Service")
             spec = service.protocol
             for name in {spec.name, *(key.name for key in spec.keys)}:
                 if taken.setdefault(name, plugin) != plugin:

@@ -106,7 +106,7 @@ def _oid(octets: bytes) -> tuple[_Oid, Any]:
 def principals_of(keytab: bytes) -> list[str]:
     """Whose keys a keytab has: `imap/fe1.example.org@EXAMPLE.ORG`. Raises ValueError for what is none."""
     if keytab[:2] != b"\x05\x02":
-        raise ValueError("that is no keytab")
+        raise ValueError("that is not a keytab")
     principals, at = [], 2
     try:
         while at < len(keytab):

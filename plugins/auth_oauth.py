@@ -182,7 +182,7 @@ def _reason(error: Exception, token: str) -> str:
             return f"it has no claim {error.claim}; the provider must put it in"
         case jwt.InvalidSignatureError():
             return "its signature is wrong; is the token from that issuer?"
-    return f"it is no good token ({_shown(str(error))})"
+    return f"it is not valid ({_shown(str(error))})"
 
 
 class OAuth:
@@ -290,7 +290,9 @@ class OAuth:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.InvalidTokenError, RecursionError):
-            text = "it is no JWT; a provider of others is asked by plugins.auth_oauth.introspection"
+            text = (
+                "it is not a JWT; a provider of others is asked by plugins.auth_oauth.introspection"
+            )
             raise _NotTaken(text) from None
         if header.get("alg") not in settings.algorithms:
             text = f"it is signed by {_shown(header.get('alg'))}; plugins.auth_oauth.algorithms has what is taken"
@@ -473,7 +475,7 @@ class OAuth:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            text = f"{url}: that is no JSON object; is the URL right?"
+            text = f"{url}: the answer is not a JSON object; is the URL right?"
             raise self._failed(UpstreamKind.PROTOCOL, text)
         return cast(Mapping[str, Any], answer)
 

@@ -148,7 +148,7 @@ class Saslauthd:
             await writer.drain()
             (length,) = struct.unpack(">H", await reader.readexactly(2))
             if length > MAX_ANSWER:
-                text = "that is no answer of a saslauthd; set plugins.auth_saslauthd.socket"
+                text = "that is not how a saslauthd answers; set plugins.auth_saslauthd.socket"
                 raise UpstreamFailure(UpstreamKind.PROTOCOL, SERVER, text)
             return await reader.readexactly(length)
         finally:

@@ -57,7 +57,7 @@ def parse_line(line: str) -> AppPassword:
         facts = json.loads(line)
         return AppPassword(**{**facts, "only": tuple(facts.get("only", ()))})
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"that is no application password: {error}") from None
+        raise ValueError(f"that is not an application password: {error}") from None
 
 
 def format_line(password: AppPassword) -> str:

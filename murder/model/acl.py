@@ -82,7 +82,7 @@ def parse_rights(text: str) -> Rights:
         if letter not in ALL_RIGHTS and not letter.isdigit():
             raise Refusal(
                 Code.CANNOT,
-                f"{letter!r} is no right; rights are {ALL_RIGHTS} and digits",
+                f"{letter!r} is not a right; rights are {ALL_RIGHTS} and digits",
             )
     return frozenset(text)
 

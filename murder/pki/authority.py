@@ -102,9 +102,9 @@ def issue(
         days = OPERATOR_DAYS if "operator" in wanted else NODE_DAYS
     for role in wanted:
         if role not in NODE_ROLES:
-            raise AuthorityError(f"{role!r} is no role; roles are {', '.join(NODE_ROLES)}")
+            raise AuthorityError(f"{role!r} is not a role; roles are {', '.join(NODE_ROLES)}")
     if not name or "/" in name or name.startswith("."):
-        raise AuthorityError(f"{name!r} is no name for a node; use its full host name")
+        raise AuthorityError(f"{name!r} is not a name for a node; use its full host name")
     authority = read_certificate(folder / CA_CERTIFICATE)
     authority_key = signing_key(folder)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -123,7 +123,9 @@ def signing_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     """Of the authority in this folder. Raises AuthorityError."""
     key = read_key(folder / CA_KEY)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise AuthorityError(f"{folder / CA_KEY} is no key of ours (EC expected)")
+        raise AuthorityError(
+            f"{folder / CA_KEY} is not a key of an authority of murder (EC expected)"
+        )
     return key
 
 

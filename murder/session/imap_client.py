@@ -128,7 +128,7 @@ class ResponseCutter:
         """Keep the unfinished line; of one that is too long pass on all but its tail."""
         if len(data) - at > MAX_HELD_OCTETS:
             if not self.inside and not data.startswith(b"* ", at):
-                raise BadSyntax("an endless line that is no untagged response")
+                raise BadSyntax("an endless line that is not an untagged response")
             self.inside = True
             at = len(data) - _TAIL
         self.held = data[at:]

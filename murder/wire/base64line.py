@@ -18,7 +18,7 @@ def decode_base64(octets: bytes) -> bytes:
     try:
         return base64.b64decode(octets, validate=True)
     except binascii.Error as error:
-        raise BadSyntax(f"that is no base64: {error}") from None
+        raise BadSyntax(f"that is not base64: {error}") from None
 
 
 def decode_response(octets: bytes) -> bytes:

@@ -45,7 +45,7 @@ def parse_envelope(arguments: bytes, word: bytes) -> Envelope:
     rest = arguments[len(word) :].lstrip(b" ")
     match = _PATH.match(rest)
     if match is None or len(match["path"]) > MAX_PATH_OCTETS:
-        raise BadSyntax("that is no address in angle brackets")
+        raise BadSyntax("that is not an address in angle brackets")
     tail = rest[match.end() :]
     if tail and not tail.startswith(b" "):
         raise BadSyntax("a space is missing behind the address")
@@ -149,5 +149,5 @@ def code_of(line: bytes) -> tuple[int, bool]:
     """A reply line's code, and whether it is the reply's last. Raises BadSyntax."""
     match = _REPLY.match(line)
     if match is None:
-        raise BadSyntax(f"that is no reply: {line[:80]!r}")
+        raise BadSyntax(f"that is not a reply: {line[:80]!r}")
     return int(match[1]), match[2] != b"-"

@@ -55,7 +55,7 @@ def parse_url(octets: bytes) -> ImapUrl:
         rest = octets[1:]
     match = _COMMAND.match(rest)
     if match is None:
-        raise BadSyntax("this is no IMAP URL", len(octets) - len(rest))
+        raise BadSyntax("this is not an IMAP URL", len(octets) - len(rest))
     field = match.groupdict()
     search = field["search"]
     return ImapUrl(

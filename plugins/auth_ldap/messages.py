@@ -36,7 +36,7 @@ RESULTS: Final[Mapping[int, str]] = MappingProxyType(
         18: "inappropriate matching",
         19: "a constraint is violated; the account may be locked",
         32: "no such entry",
-        34: "that is no name of an entry",
+        34: "that is not the name of an entry",
         48: "inappropriate authentication: the entry has no password",
         49: "invalid credentials",
         50: "insufficient access rights",
@@ -136,7 +136,7 @@ def parse_message(octets: bytes) -> Message:
     """One whole LDAPMessage. Raises Malformed."""
     tag, content, end = ber.read(octets)
     if tag != ber.SEQUENCE or end != len(octets):
-        raise ber.Malformed("that is no message of LDAP")
+        raise ber.Malformed("that is not an LDAP message")
     parts = list(islice(ber.elements(content), 3))
     if len(parts) < 2 or parts[0][0] != ber.INTEGER:
         raise ber.Malformed("a message without a number")

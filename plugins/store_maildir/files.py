@@ -68,11 +68,11 @@ def open_plain(path: bytes) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
-            raise FileNotFoundError(errno.ENOENT, "it is no plain file", path) from None
+            raise FileNotFoundError(errno.ENOENT, "it is not a plain file", path) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileNotFoundError(errno.ENOENT, "it is no plain file", path)
+        raise FileNotFoundError(errno.ENOENT, "it is not a plain file", path)
     return os.fdopen(descriptor, "rb")
 
 

@@ -40,7 +40,7 @@ async def site_scripts_at(reach: Reach, server: str) -> SiteScripts | None:
         policy = _policy_in(json.loads(scores))
     except (ValueError, TypeError, AttributeError) as error:
         raise UpstreamFailure(
-            UpstreamKind.PROTOCOL, server, "it tells its scores in words of another version"
+            UpstreamKind.PROTOCOL, server, "it reports its counts in the format of another version"
         ) from error
     return SiteScripts(_scripts_in(values, "before"), _scripts_in(values, "after"), policy)
 

@@ -147,7 +147,7 @@ class Site:
         except BadSyntax as problem:
             return self._failed(desk, page, 400, str(problem))
         except UnicodeError:
-            return self._failed(desk, page, 400, "What was sent is no UTF-8")
+            return self._failed(desk, page, 400, "What was sent is not UTF-8")
         except (Refusal, ConfigError) as problem:
             return self._failed(desk, page, 409, str(problem))
         except UpstreamFailure as problem:

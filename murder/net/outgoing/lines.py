@@ -237,6 +237,8 @@ async def prove(upstream: LineUpstream, proof: Proof, asks: bytes) -> bytes:
         try:
             response = await proof.reply(line[len(asks) :])
         except ValueError:
-            raise upstream.failure(UpstreamKind.PROTOCOL, "a challenge that is no base64") from None
+            raise upstream.failure(
+                UpstreamKind.PROTOCOL, "a challenge that is not base64"
+            ) from None
         upstream.send(response + b"\r\n")
     raise upstream.failure(UpstreamKind.PROTOCOL, "an endless login")

@@ -61,7 +61,9 @@ async def _hear_capabilities(upstream: LineUpstream) -> Mapping[bytes, bytes]:
             return capabilities
         row = parse_capability(line)
         if row is None or len(row[1]) > MAX_SHOWN:
-            raise upstream.failure(UpstreamKind.PROTOCOL, "it says what is no capability")
+            raise upstream.failure(
+                UpstreamKind.PROTOCOL, "it sends a line that is not a capability"
+            )
         capabilities[row[0]] = row[1]
     text = f"it offers more than {MAX_CAPABILITIES} capabilities"
     raise upstream.failure(UpstreamKind.PROTOCOL, text)
@@ -92,7 +94,7 @@ async def _status(upstream: LineUpstream, proof: Proof | None = None) -> Status:
             try:
                 response = await proof.reply(challenge)
             except ValueError:
-                text = "a challenge that is no base64"
+                text = "a challenge that is not base64"
                 raise upstream.failure(UpstreamKind.PROTOCOL, text) from None
             upstream.send(client_string(response) + b"\r\n")
             continue

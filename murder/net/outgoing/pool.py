@@ -296,7 +296,7 @@ async def _prove(upstream: ImapUpstream, proof: Proof) -> Reply:
         try:
             upstream.write(await proof.reply(challenge) + b"\r\n")
         except ValueError:
-            text = "a challenge that is no base64"
+            text = "a challenge that is not base64"
             raise upstream.failure(UpstreamKind.PROTOCOL, text) from None
 
     try:

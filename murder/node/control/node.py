@@ -17,7 +17,12 @@ from murder.net.own_folder import make_own_folder, short_path
 from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer, user_behind
 from murder.trail.audit import NODE, audit_log
 from murder.wire.nodes.control_answers import OwnPorts, Reloaded, shown_of
-from murder.wire.nodes.control_words import Request, format_request, parse_control_request
+from murder.wire.nodes.control_words import (
+    Request,
+    format_request,
+    parse_control_request,
+    unknown_request,
+)
 
 SOCKET: Final = "node"  # without `.sock`: it is none of those that `status` asks
 REQUEST_S: Final = 10.0
@@ -68,7 +73,7 @@ class NodeSocket:
                 request = parse_control_request(await reader.readline())
             answer = self._answers.get(type(request))
             if answer is None:
-                raise BadSyntax(f"{request.word!r} is no request")
+                raise unknown_request(request.word)
             result = await answer()
             if isinstance(result, Reloaded):
                 facts = {"user": user_behind(writer), "arguments": ",".join(result.changed)}
@@ -96,5 +101,5 @@ async def ask_node(data: Path, request: Request) -> Answer | None:
         writer.close()
     answer = json.loads(line)
     if not isinstance(answer, dict):
-        raise ValueError("that is no answer of a node")
+        raise ValueError("that is not a node's answer")
     return answer

@@ -73,6 +73,7 @@ from murder.wire.nodes.control_words import (
     format_request,
     parse_asker,
     parse_control_request,
+    unknown_request,
 )
 
 FOLDER: Final = "control"
@@ -302,7 +303,7 @@ class ControlServer:
                 async for answer in self._trace(user, reader):
                     yield answer
             case other:  # the node as a whole answers it
-                raise BadSyntax(f"{other.word!r} is no request")
+                raise unknown_request(other.word)
 
     def _note(self, request: Request, by: Asker) -> None:
         """In the audit trail, what changes something."""

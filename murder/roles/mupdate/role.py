@@ -244,7 +244,7 @@ class MupdateRole:
         changed, or it is settled as soon as the engine answers."""
         engine, ledger = self._engine, self._ledger
         if engine is None or ledger is None:
-            raise Refusal(Code.CANNOT, "This node is no master")
+            raise Refusal(Code.CANNOT, "This node is not a master")
         log, began = logger(role="mupdate"), engine.kind
         self._audit.note("list.copy", {"arguments": to})
         try:

@@ -71,7 +71,7 @@ def _mailboxidexists(machine: Machine, call: Call) -> Suspended:
 def _check_mailbox_id(checker: "Checker", call: Call, node: "Node") -> None:
     given = call.tags.get("mailboxid")
     if isinstance(given, str) and not _MAILBOX_ID.match(given):
-        raise Wrong(node.at, f"'{given[:60]}' is no mailbox id")
+        raise Wrong(node.at, f"'{given[:60]}' is not a mailbox id")
     if given is not None and "specialuse" in call.tags:  # RFC 9042: one of them says where
         raise Wrong(
             node.at, f"the {node.name} command takes :mailboxid or :specialuse, and not both"

@@ -102,7 +102,7 @@ def _recipients(text: str) -> list[Address]:
     for piece in _PIECE.findall(decoded):
         address = parse_address(piece)
         if address is None:
-            raise ValueError(f"'{piece.strip()[:80]}' is no address")
+            raise ValueError(f"'{piece.strip()[:80]}' is not an address")
         addresses.append(address)
     return addresses
 
@@ -121,7 +121,7 @@ def _add_field(draft: Mailto, name: str, value: str, raw: str) -> None:
             draft.body = value
         case _:
             if not _NAME.match(name):
-                raise ValueError(f"'{name[:60]}' is no name of a header")
+                raise ValueError(f"'{name[:60]}' is not the name of a header")
             if name not in _RESERVED and not name.startswith("resent-"):
                 draft.fields.append((name.title(), value))
 

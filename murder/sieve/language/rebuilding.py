@@ -190,7 +190,7 @@ def _envelope_fields(machine: Machine, subject: str | None, lines: Sequence[str]
         name, colon, value = line.partition(":")
         known = field_of(format_field(name.strip(), value)) if colon else None
         if known is None or not known.name or known.name in _GENERATED:
-            raise RunProblem(f"enclose: '{line[:60]}' is no header that can be added")
+            raise RunProblem(f"enclose: '{line[:60]}' is not a header that can be added")
         fields.append(known.whole)
     fields.append(format_field("MIME-Version", "1.0"))
     return fields

@@ -168,7 +168,9 @@ def _check_envelope(checker: "Checker", call: Call, node: "Node") -> None:
         if name.lower() not in ENVELOPE_PARTS:
             raise Wrong(node.at, f"specified envelope part '{name[:60]}' is not supported")
         if name.lower() == "auth" and ADDRESS_PART in call.tags:
-            raise Wrong(node.at, "the envelope part 'auth' is no address and has no address parts")
+            raise Wrong(
+                node.at, "the envelope part 'auth' is not an address and has no address parts"
+            )
 
 
 def _envelope(machine: Machine, call: Call) -> Result:

@@ -98,7 +98,7 @@ def _parse_events(scanner: Scanner, events: set[Event]) -> tuple[FetchItem, ...]
         event = _EVENTS.get(word)
         if event not in SUPPORTED:
             known = " ".join(supported.value for supported in SUPPORTED)
-            text = f"{word.decode('ascii')} is no event that is told here"
+            text = f"{word.decode('ascii')} is not an event that is known here"
             raise Refusal(Code.BAD_EVENT, text, f"({known})")
         events.add(event)
         if event is Event.MESSAGE_NEW and scanner.is_open_next():

@@ -222,7 +222,20 @@ def parse_control_request(line: bytes) -> Request:
             return AskPorts()
         case "reload":
             return Reload()
-    raise BadSyntax(f"{word!r} is no request")
+    raise unknown_request(word)
+
+
+_UNKNOWN: Final = "is no request"  # as every version says it
+
+
+def unknown_request(word: object) -> BadSyntax:
+    """What is asked is not answered here."""
+    return BadSyntax(f"{word!r} {_UNKNOWN}")
+
+
+def is_too_old(problem: str) -> bool:
+    """Whether a node could not be asked because its version does not know the request."""
+    return _UNKNOWN in problem
 
 
 def _wanted(fields: Fields) -> Wanted:

@@ -237,11 +237,11 @@ def _point(name: str, fields: Mapping[str, Any]) -> Point:
 
 
 def time_of(name: str) -> datetime:
-    """When a point was begun. Raises Refusal for what is no point's name."""
+    """When a point was begun. Raises Refusal for what is not the name of a point."""
     try:
         return datetime.strptime(name[:16], NAME).replace(tzinfo=UTC)
     except ValueError:
-        raise Refusal(Code.CANNOT, f"{name} is no point's name") from None
+        raise Refusal(Code.CANNOT, f"{name} is not the name of a point") from None
 
 
 def moment(text: str) -> datetime:

@@ -148,7 +148,7 @@ class Vault:
             raise Refusal(Code.NONEXISTENT, f"{self.folder} has no point {name}")
         fields = _json(path, read_file(path, MAX_JSON))
         if not isinstance(fields, dict) or fields.get("format") != 1:
-            raise Refusal(Code.CANNOT, f"{path} is no point of a backup that this version reads")
+            raise Refusal(Code.CANNOT, f"{path} is not a point of a backup that this version reads")
         return fields
 
     def keep_point(self, name: str, fields: Mapping[str, Any]) -> str:
@@ -252,7 +252,7 @@ def open_vault(folder: Path, *, make: bool = False) -> Vault:
         Vault(folder).replace(mark, FORMAT)
         _sync(folder.parent)
     if not _is_file(mark):
-        text = f"{folder} is no backup of murder: it has no file FORMAT"
+        text = f"{folder} is not a backup of murder: it has no file FORMAT"
         raise Refusal(Code.NONEXISTENT, text)
     if read_file(mark, MAX_JSON) != FORMAT:
         raise Refusal(Code.CANNOT, f"{mark}: a format that this version does not read")

@@ -40,12 +40,12 @@ def _digest(planned: Sequence[Planned]) -> str:
 
 
 def _own(desk: Desk) -> list[dict[str, Any]]:
-    return [{"name": name, "one": move} for name, move in desk.session.moves[-MAX_KEPT_MOVES:]]
+    return [{"name": name, "move": move} for name, move in desk.session.moves[-MAX_KEPT_MOVES:]]
 
 
 def _lines(reach: Reach, planned: Sequence[Planned]) -> list[dict[str, Any]]:
     return [
-        {"name": reach.shown(move.root), "mailboxes": move.mailboxes, "one": move}
+        {"name": reach.shown(move.root), "mailboxes": move.mailboxes, "move": move}
         for move in planned
     ]
 

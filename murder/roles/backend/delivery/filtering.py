@@ -109,7 +109,7 @@ def _checked(actions: Sequence[Action]) -> Sequence[Action]:
         if isinstance(action, Keep | FileInto):
             action = replace(action, flags=_as_stored(action.flags))
         elif not isinstance(action, Discard | Reject | Redirect):
-            raise Misuse(f"{action!r} is no action of a filter")
+            raise Misuse(f"{action!r} is not an action of a filter")
         checked.append(action)
     if not checked:
         raise Misuse("a filter says Discard() where nothing is to be done")

@@ -104,7 +104,7 @@ def number_in(text: str, what: str) -> int:
     """Raises BadSyntax: a Cyrus counts in 64 bits."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 19 or int(digits) >= 2**63:
-        raise BadSyntax(f"{what} is no number")
+        raise BadSyntax(f"{what} is not a number")
     return int(text)
 
 
@@ -120,7 +120,7 @@ def guid_of(fields: Told) -> str:
     """The SHA-1 of a message. Raises BadSyntax."""
     guid = text_of(fields, "GUID")
     if not _GUID.fullmatch(guid):
-        raise BadSyntax(f"{guid[:40]!r} is no SHA-1")
+        raise BadSyntax(f"{guid[:40]!r} is not a SHA-1")
     return guid
 
 
@@ -128,7 +128,7 @@ def _date(seconds: int) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        raise BadSyntax(f"{seconds} is no date") from None
+        raise BadSyntax(f"{seconds} is not a date") from None
 
 
 def message_of(record: Told) -> Message:

@@ -308,7 +308,7 @@ def _options(
     try:
         octets = "".join(addresses).encode()
     except UnicodeError:
-        sent.problem = "an address is no text"
+        sent.problem = "an address is not text"
         return None
     if any(letter < 32 or letter in b"<>\x7f" for letter in octets):
         sent.problem = "an address has characters that no address has"

@@ -86,7 +86,7 @@ async def _authenticate(
             try:
                 response = await proof.reply(lines[-1][1:])
             except ValueError:
-                text = "a challenge that is no base64"
+                text = "a challenge that is not base64"
                 raise upstream.failure(UpstreamKind.PROTOCOL, text) from None
         upstream.send(response + b"\r\n")
     raise upstream.failure(UpstreamKind.PROTOCOL, "an endless login")

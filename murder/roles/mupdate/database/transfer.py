@@ -63,7 +63,7 @@ def read_rows(lines: Iterable[str], server: str = "") -> Iterator[MailboxEntry]:
             else:
                 yield _from_old_cyrus(line.rstrip("\r\n"), server)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadSyntax(f"line {number} is no row of a mailbox list: {error}") from None
+            raise BadSyntax(f"line {number} is not a row of a mailbox list: {error}") from None
 
 
 def _text(octets: bytes) -> str:

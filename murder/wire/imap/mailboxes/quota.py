@@ -49,7 +49,9 @@ def parse_setquota(scanner: Scanner) -> SetQuotaRequest:
             scanner.space()
     scanner.end()
     if unknown:
-        raise Refusal(Code.CANNOT, f"{unknown.decode('ascii')} is no resource that can be limited")
+        raise Refusal(
+            Code.CANNOT, f"{unknown.decode('ascii')} is not a resource that can be limited"
+        )
     return SetQuotaRequest(root, tuple(limits.items()))
 
 

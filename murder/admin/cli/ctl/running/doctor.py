@@ -42,7 +42,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.protocol import BACKEND, PROTOCOLS, PortKey
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 from murder.wire.nodes.control_answers import parse_probed
-from murder.wire.nodes.control_words import AskProbe, AskStatus
+from murder.wire.nodes.control_words import AskProbe, AskStatus, is_too_old
 
 TRY_S: Final = 5.0
 ISSUE: Final = "`murder ca issue NAME --role ROLE` at the one authority (its ca.pem is on all nodes), copy the files"
@@ -289,7 +289,7 @@ async def _seats(reach: Reach, told_by: Sequence[NodeAnswers], findings: Finding
     away = {node.place for node in told_by if node.problem}
     for node in await ask_all(reach, AskProbe()):
         if node.problem:
-            if "is no request" in node.problem:
+            if is_too_old(node.problem):
                 findings.note(f"{node.name} is too old to look for itself", "update it")
             elif node.place not in away:
                 cure = "one of those that it asks may be slow: `murder auth test` there, and its log, tell more"

@@ -57,7 +57,7 @@ async def _generate(
 
 def _checked(dialogue: BackendImap, raw: bytes, mechanism: str) -> tuple[bytes, MailboxName]:
     if mechanism != INTERNAL:
-        raise BadSyntax(f"{mechanism} is no mechanism of this server; INTERNAL is")
+        raise BadSyntax(f"{mechanism} is not a mechanism of this server; INTERNAL is")
     url = parse_url(raw)
     access, server = url.access, url.server
     if access is None or access.token or access.rump != raw:
@@ -90,7 +90,7 @@ async def _reset(dialogue: BackendImap, command: Command, request: ResetKeyReque
         return
     unknown = [mechanism for mechanism in request.mechanisms if mechanism != INTERNAL]
     if unknown:
-        raise BadSyntax(f"{unknown[0]} is no mechanism of this server; INTERNAL is")
+        raise BadSyntax(f"{unknown[0]} is not a mechanism of this server; INTERNAL is")
     name = dialogue.name_of(request.mailbox)
     dialogue.backend.mailboxes.look(name, user)
     await keys.reset(name, user.user)
