@@ -15,8 +15,8 @@ class Echo:
     def begin(self) -> None:
         self.connection.write(self.greeting.encode())
 
-    def received(self, data: memoryview) -> None:
-        self.connection.write(bytes(data))
+    def received(self, data: bytes) -> None:
+        self.connection.write(data)
 
     def writable(self) -> None:
         pass
