@@ -1,8 +1,8 @@
 """A protocol that is listened on: one value, of which everything else about its ports is made.
 
-To add one, write its ProtocolSpec here and put it into PROTOCOLS; what serves it is a class or function in the room of a role,
-which `served_by` names in words, for that stands above this room (a plugin brings its own: `murder.api.service`). From there it
-has its keys in murder.toml (and in murder.toml.example), its listeners, its answer when there is no room, its ports in
+To add one, write its ProtocolSpec here and put it into PROTOCOLS; what serves it is a class or a function in a role's room,
+which `served_by` names in words, as it is above this room (a plugin brings its own: `murder.api.service`). From there it has
+its keys in murder.toml (and in murder.toml.example), its listeners, its answer when there is no room, its ports in
 `murder demo`, its place in `murder ctl doctor`, `raw` and `backend show`, and `net.outgoing.upstream` knows where it
 is at a backend.
 """

@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,9 +15,9 @@ import pytest
 from murder.model.name import MailboxName
 from murder.model.protocol import protocol_named
 from murder.net.connection import WRITE_HIGH_OCTETS
-from murder.net.listener import Bounds, Listener
 from murder.roles.mupdate.remote.client import MasterClient
 from murder.roles.mupdate.remote.link import master_target
+from tests.kit.listening import listening
 from tests.kit.peer import Peer
 from tests.kit.waiting import pause_here
 from tests.rooms.frontend.cluster import Cluster, running_cluster
@@ -418,23 +417,19 @@ async def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
         bad = replace(config.servers["bad.test"], **ports)
         config = replace(config, servers={**config.servers, "bad.test": bad})
         front.frontend.upstreams.configure(config)
-        sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, front.role.services()[protocol_named(protocol)], Bounds())
-        await listener.start()
-        ana = await logged_in(cluster, "ana")
-        tracemalloc.start()
-        try:
-            client = await Peer.at(*sock.getsockname())
-            await client.line()
-            said = await asyncio.wait_for(LINES[protocol](client), 30)
-            _, most = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert said.startswith((b"451 ", b"-ERR [SYS/TEMP]")), said
-        assert most < 16 * MIB
-        assert (await ana.command("SELECT INBOX"))[-1].startswith(b"t OK")
-        listener.stop_accepting()
-        listener.abort()
+        async with listening(front.role.services()[protocol_named(protocol)]) as place:
+            ana = await logged_in(cluster, "ana")
+            tracemalloc.start()
+            try:
+                client = await Peer.at(*place.address)
+                await client.line()
+                said = await asyncio.wait_for(LINES[protocol](client), 30)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert said.startswith((b"451 ", b"-ERR [SYS/TEMP]")), said
+            assert most < 16 * MIB
+            assert (await ana.command("SELECT INBOX"))[-1].startswith(b"t OK")
 
 
 async def deliver_to_eve(client: Peer) -> bytes:

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,7 +24,6 @@ from murder.config.sections import MultiplexorConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.kerberos import KerberosError, Library, principals_of
 from murder.log import set_up
-from murder.net.listener import Bounds, Listener
 from murder.net.outgoing.proving import Tickets
 from murder.net.tls import PeerCertificate
 from murder.roles.frontend.multiplexor.pipe import Pipe
@@ -33,6 +31,7 @@ from murder.roles.frontend.probe import probe
 from murder.serve.role import probe_auth
 from plugins.sasl_gssapi import Exchange, Settings, look, make_mechanisms
 from tests.conftest import cannot_run
+from tests.kit.listening import listening
 from tests.kit.peer import Peer
 from tests.kit.programs.kdc import REALM, Realm, kdc_in
 from tests.kit.sections import server_section
@@ -41,7 +40,7 @@ from tests.kit.waiting import Naps, until_soon
 from tests.rooms.auth.test_gate import Peer as Stub
 from tests.rooms.frontend.server import Parts, Running, running_frontend
 from tests.rooms.serve.test_client import KINDS, dialogue_of
-from tests.rooms.serve.test_ways_in import Old, is_challenge, is_good, listening
+from tests.rooms.serve.test_ways_in import Old, dialogues, is_challenge, is_good
 
 SERVICES = ("imap", "pop", "lmtp", "sieve", "mupdate")
 NODE = f"murder/be1.test@{REALM}"
@@ -282,7 +281,7 @@ async def by_ticket(
         connections=ConnectionLimit(1),
         allow_plaintext=True,
     )
-    async with listening(kind, gate, keytab.parent / kind) as connect:
+    async with dialogues(kind, gate, keytab.parent / kind) as connect:
         async with contextlib.AsyncExitStack() as peers:
             lines = []
             for _ in range(times):
@@ -320,26 +319,21 @@ async def before_a_backend(
     gate: Gate, kdc: Realm, folder: Path, mode: str
 ) -> AsyncIterator[Running]:
     """A frontend of a mode; be1.test, with this gate, is anna's, and to be entered by the node's ticket."""
-    sock = socket.create_server(("127.0.0.1", 0))
-    server = Listener(sock, lambda one: dialogue_of("imap", one, gate, folder), Bounds())
-    await server.start()
-    port = sock.getsockname()[1]
-    be1 = server_section(
-        address="127.0.0.1", imap=port, tls="none", auth="gssapi", tls_name="localhost"
-    )
-    async with running_frontend(
-        folder,
-        {},
-        {"anna": "be1.test"} if mode == "murder" else {},
-        sections={"be1.test": be1},
-        mode=mode,
-        multiplexor=MultiplexorConfig(find=("hash",), hash_servers=("be1.test",)),
-        keytab=kdc.folder / "node.keytab",
-        proxy_user="",
-    ) as running:
-        yield running
-    server.stop_accepting()
-    server.abort()
+    async with listening(lambda one: dialogue_of("imap", one, gate, folder)) as place:
+        be1 = server_section(
+            address="127.0.0.1", imap=place.port, tls="none", auth="gssapi", tls_name="localhost"
+        )
+        async with running_frontend(
+            folder,
+            {},
+            {"anna": "be1.test"} if mode == "murder" else {},
+            sections={"be1.test": be1},
+            mode=mode,
+            multiplexor=MultiplexorConfig(find=("hash",), hash_servers=("be1.test",)),
+            keytab=kdc.folder / "node.keytab",
+            proxy_user="",
+        ) as running:
+            yield running
 
 
 async def test_a_multiplexor_enters_a_server_by_its_ticket(kdc: Realm, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.plugins.auth.test_auth_http import Script, script
 from tests.plugins.auth.test_auth_oauth import Provider, provider
 from tests.plugins.auth.test_auth_saslauthd import saslauthd_beside
 from tests.rooms.cli.test_auth import typed
-from tests.rooms.serve.test_ways_in import answer_with, begin, is_challenge, listening, message
+from tests.rooms.serve.test_ways_in import answer_with, begin, dialogues, is_challenge, message
 
 DENIED = {True: b"AUTHENTICATIONFAILED", False: b"UNAVAILABLE"}
 Capture = pytest.CaptureFixture[str]
@@ -312,7 +312,7 @@ async def test_what_is_set_wrong_is_told_with_its_cure_wherever_an_operator_look
         cures = [f"{one.problem} {one.cure}" async for one in probe_auth(gate) if one.problem]
         assert any(all(words in text for words in wrong.says) for text in cures), cures
     set_up("info", "json")
-    async with listening("imap", gate, tmp_path) as connect:
+    async with dialogues("imap", gate, tmp_path) as connect:
         peer = await connect()
         if token:
             peer.send(begin("imap", "OAUTHBEARER", message("OAUTHBEARER", token.encode())))

@@ -2,12 +2,10 @@
 is at this node, behind it, or passed on as a whole. Neither can be guessed, so what is wrong holds up nobody else.
 """
 
-import asyncio
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import product
 from pathlib import Path
 
@@ -18,11 +16,11 @@ from murder.auth.penalty import Penalties
 from murder.config.sections import TlsConfig
 from murder.log import set_up
 from murder.model.protocol import protocol_named
-from murder.net.listener import Bounds, Listener
 from murder.net.outgoing.proving import Tickets
 from murder.net.tls import listening_context
 from murder.pki.authority import init_authority, issue
 from plugins.sasl_gssapi import Settings, make_mechanisms
+from tests.kit.listening import listening
 from tests.kit.peer import Peer
 from tests.kit.programs.kdc import REALM, Realm, kdc_in
 from tests.kit.waiting import Naps, until_soon
@@ -71,22 +69,15 @@ async def doors_of(node: Node, folder: Path) -> AsyncIterator[Doors]:
     init_authority(folder)
     own, users = issue(folder, "n1.test", ["frontend", "backend"]), Authority(folder)
     files = TlsConfig(folder / "ca.pem", own.certificate, own.key, users_ca=users.file)
-    by_tls, listeners = {}, []
-    for kind in KINDS:
-        sock = socket.create_server(("127.0.0.1", 0))
-        by_tls[kind] = sock.getsockname()[1]
-        serve = node.role.services()[protocol_named(kind)]
-        context = listening_context(files, public=True, users=True)
-        listeners.append(Listener(sock, serve, Bounds(), context))
-        await listeners[-1].start()
-    certificate = users.issue("Anna Arendt", x509.RFC822Name("anna@example.org"))
-    try:
+    by_tls = {}
+    async with AsyncExitStack() as stack:
+        for kind in KINDS:
+            serve = node.role.services()[protocol_named(kind)]
+            context = listening_context(files, public=True, users=True)
+            place = await stack.enter_async_context(listening(serve, tls=context))
+            by_tls[kind] = place.port
+        certificate = users.issue("Anna Arendt", x509.RFC822Name("anna@example.org"))
         yield Doors(node, by_tls, certificate)
-    finally:
-        for listener in listeners:
-            listener.stop_accepting()
-            listener.abort()
-        await asyncio.sleep(0)
 
 
 async def said_to(peer: Peer, kind: str, way: str, *, right: bool) -> bytes:

@@ -1,6 +1,5 @@
 """A backend in this process for tests: its role, without a supervisor, on a port of loopback."""
 
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from murder.config.sections import NamespaceConfig, NodeConfig
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import IMAP, SIEVE
-from murder.net.listener import Bounds, Listener
+from murder.net.listener import Listener
 from murder.roles.backend.moves.mover import Mover
 from murder.roles.backend.role import BackendRole
 from murder.roles.backend.shared import Backend
@@ -25,6 +24,7 @@ from plugins import store_memory
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_spool.store import Settings, SpoolStore
+from tests.kit.listening import role_listening
 from tests.kit.sections import near_master
 
 USERS = ("ana", "bob")
@@ -127,21 +127,8 @@ async def running_backend(
         if backend.mailboxes.list.find(inbox_of(user)) is None:
             acl = format_acl(Acl({user: OWNER_RIGHTS}))
             await backend.announcer.create(inbox_of(user), acl)
-    listeners: list[Listener] = []
-    places: list[tuple[str, int]] = []
-    for protocol in (IMAP, SIEVE):
-        sock = socket.create_server(("127.0.0.1", 0))
-        listeners.append(Listener(sock, role.services()[protocol], Bounds()))
-        places.append(sock.getsockname())
-        await listeners[-1].start()
-    try:
-        yield Running(role, backend, places[0], listeners[0], places[1])
-    finally:
-        for listener in listeners:
-            listener.stop_accepting()
-        await role.stop()
-        for listener in listeners:
-            listener.abort()
+    async with role_listening(role, (IMAP, SIEVE)) as (imap, sieve):
+        yield Running(role, backend, imap.address, imap.listener, sieve.address)
 
 
 async def subjects_of(backend: Backend, user: str, folder: str = "") -> list[tuple[str, list[str]]]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ import uvloop
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
 from murder.model.protocol import IMAP
-from murder.net.listener import Bounds, Listener
 from murder.roles.backend.role import BackendRole
+from tests.kit.listening import role_listening
 from tests.rooms.backend.server import USERS, Parts, config_in, maildir_store, spool_store
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -39,15 +38,10 @@ async def serve(folder: Path, worker: int, store: str, workers: int) -> None:
         for user in USERS:
             acl = format_acl(Acl({user: OWNER_RIGHTS}))
             await backend.announcer.create(inbox_of(user), acl)
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, role.services()[IMAP], Bounds())
-    await listener.start()
-    print(sock.getsockname()[1], flush=True)
-    os.dup2(2, 1)  # nobody reads on: the log would fill the pipe, and then stop the worker
-    await asyncio.to_thread(sys.stdin.read)
-    listener.stop_accepting()
-    await role.stop()
-    listener.abort()
+    async with role_listening(role, (IMAP,)) as (place,):
+        print(place.port, flush=True)
+        os.dup2(2, 1)  # nobody reads on: the log would fill the pipe, and then stop the worker
+        await asyncio.to_thread(sys.stdin.read)
 
 
 @contextlib.contextmanager

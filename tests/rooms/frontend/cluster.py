@@ -1,7 +1,6 @@
 """A whole murder in this process for tests: a master, backends and frontends, each on ports of loopback."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -18,10 +17,10 @@ from murder.config import Config, FrontendConfig
 from murder.config.sections import MultiplexorConfig, NamespaceConfig, NodeConfig
 from murder.model.entry import Location
 from murder.model.protocol import IMAP, SIEVE
-from murder.net.listener import Bounds, Listener
 from murder.roles.frontend.role import FrontendRole
 from murder.roles.frontend.shared import Frontend
 from tests.kit.dialogue import Streams
+from tests.kit.listening import role_listening
 from tests.kit.sections import near_master, server_section
 from tests.rooms.backend.server import (
     OnePassword,
@@ -150,23 +149,8 @@ class Cluster:
         assert role._replica is not None
         await role._replica.replica.until_synchronised(10)
         await frontend.locator.catch_up()
-        listeners: list[Listener] = []
-        places: list[tuple[str, int]] = []
-        for protocol in (IMAP, SIEVE):
-            sock = socket.create_server(("127.0.0.1", 0))
-            listeners.append(Listener(sock, role.services()[protocol], Bounds()))
-            places.append(sock.getsockname())
-            await listeners[-1].start()
-
-        async def stop() -> None:
-            for listener in listeners:
-                listener.stop_accepting()
-            await role.stop()
-            for listener in listeners:
-                listener.abort()
-
-        self.stack.push_async_callback(stop)
-        running = RunningFrontend(role, frontend, *places)
+        places = await self.stack.enter_async_context(role_listening(role, (IMAP, SIEVE)))
+        running = RunningFrontend(role, frontend, *(place.address for place in places))
         self.frontends.append(running)
         return running
 

@@ -2,7 +2,6 @@
 that are scripts."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from murder.net.shared_counter import Counts
 from murder.roles.frontend.role import FrontendRole
 from murder.roles.mupdate.database.change import PutEntry
 from murder.roles.mupdate.database.mboxlist import MailboxList, mark_synchronised
+from tests.kit.listening import role_listening
 from tests.kit.sections import server_section
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -164,23 +164,11 @@ async def running_frontend(
         if counts is not None:
             role.count_with(counts)
         role.serve_from(mailboxes, _present)
-        guests = Guests(counts)
-        listeners, listening = [], {}
-        for kind in KINDS:
-            sock = socket.create_server(("127.0.0.1", 0))
-            service = role.services()[protocol_named(kind)]
-            listener = Listener(sock, service, bounds or Bounds(), guests=guests)
-            await listener.start()
-            listeners.append(listener)
-            listening[kind] = sock.getsockname()[1]
-        try:
-            yield Running(role, config, listening, listeners, mailboxes)
-        finally:
-            for listener in listeners:
-                listener.stop_accepting()
-            await role.stop()
-            for listener in listeners:
-                listener.abort()
+        specs = [protocol_named(kind) for kind in KINDS]
+        async with role_listening(role, specs, bounds, Guests(counts)) as places:
+            ports_by_kind = {kind: place.port for kind, place in zip(KINDS, places, strict=True)}
+            listeners = [place.listener for place in places]
+            yield Running(role, config, ports_by_kind, listeners, mailboxes)
 
 
 async def _present(timeout_s: float) -> None:

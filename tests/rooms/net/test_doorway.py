@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import mmap
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from murder.net.listener import Bounds, Guests, Listener
 from murder.net.shared_counter import PART_OCTETS, TABLES, Counts
 from murder.net.tls import server_context
 from murder.pki.authority import init_authority, issue
+from tests.kit.listening import listening
 from tests.kit.waiting import until_soon
 from tests.rooms.node.test_limits import Greeting
 
@@ -78,16 +78,9 @@ async def place(
     def serve(connection: Connection) -> Receiver:
         return Known(connection)
 
-    sock = socket.create_server(("127.0.0.1", 0))
     guests = Guests(counts)
-    listener = Listener(sock, serve, replace(bounds, refusal=FULL), tls, guests)
-    await listener.start()
-    try:
-        yield Place(listener, guests, sock.getsockname()[1])
-    finally:
-        listener.stop_accepting()
-        listener.abort()
-        await asyncio.sleep(0)
+    async with listening(serve, replace(bounds, refusal=FULL), tls, guests) as there:
+        yield Place(there.listener, guests, there.port)
 
 
 @pytest.fixture(scope="module")

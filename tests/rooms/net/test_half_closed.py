@@ -1,16 +1,16 @@
 """A client that sends its close_notify, perhaps the end of TCP behind it, and reads on: what it asked for is answered."""
 
 import asyncio
-import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
 from murder.model import protocol as protocols
-from murder.net.listener import Bounds, Listener, Service
+from murder.net.listener import Service
 from murder.net.tls import server_context
 from murder.pki.authority import init_authority, issue
+from tests.kit.listening import listening
 from tests.rooms.backend.server import running_backend
 from tests.rooms.frontend.test_pop3 import Backend, with_backend
 
@@ -69,18 +69,12 @@ class HalfClosed:
 
 
 async def ask(service: Service, tls: ssl.SSLContext, octets: bytes, *, ends_tcp: bool) -> bytes:
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, service, Bounds(), tls)
-    await listener.start()
-    try:
-        client = HalfClosed(*await asyncio.open_connection(*sock.getsockname()))
+    async with listening(service, tls=tls) as place:
+        client = HalfClosed(*await asyncio.open_connection(*place.address))
         await client.shake()
         client.send_all(octets, ends_tcp=ends_tcp)
         async with asyncio.timeout(20):
             return await client.read_all()
-    finally:
-        listener.stop_accepting()
-        listener.abort()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A listener behind a load balancer."""
 
 import asyncio
-import socket
 import ssl
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import pytest
 
 from murder.config.value import parse_network
 from murder.net.connection import Connection, Receiver
-from murder.net.listener import Bounds, Listener
+from murder.net.listener import Bounds
 from murder.net.tls import server_context
 from murder.pki.authority import init_authority, issue
+from tests.kit.listening import listening
 
 LINE = b"PROXY TCP4 192.0.2.7 127.0.0.1 4000 143\r\n"
 
@@ -46,12 +46,9 @@ async def visit(
     client: ssl.SSLContext | None = None,
 ) -> bytes:
     """What a client is told that sends this first, and `hello` in its session; b"" if it is cut off."""
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve, bounds, tls)
-    await listener.start()
     try:
-        async with asyncio.timeout(10):
-            reader, writer = await asyncio.open_connection(*sock.getsockname())
+        async with listening(serve, bounds, tls) as place, asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(*place.address)
             writer.write(sent if client else sent + b"hello")
             if client is not None:
                 await writer.start_tls(client, server_hostname="be1.test")
@@ -63,9 +60,6 @@ async def visit(
             return said
     except ConnectionError:
         return b""
-    finally:
-        listener.stop_accepting()
-        listener.abort()
 
 
 TRUSTED = Bounds(balancers=(parse_network("127.0.0.0/8"),))

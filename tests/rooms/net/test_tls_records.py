@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from murder.net.connection import Connection
-from murder.net.listener import Bounds, Listener
 from murder.net.tls import MOST_RECORDS, NodeContext, server_context
 from murder.pki.authority import init_authority, issue
+from tests.kit.listening import listening
 from tests.kit.waiting import turns, until_soon
 from tests.rooms.net.test_half_closed import HalfClosed
 
@@ -54,22 +54,18 @@ async def test_a_turn_has_so_many_records_and_none_is_lost(tmp_path: Path) -> No
     context = server_context(tmp_path / "be1.test.pem", tmp_path / "be1.test.key", None)
     pieces = Pieces()
     pieces.pauses_at = 2
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, pieces, Bounds(), context)
-    await listener.start()
-    client = HalfClosed(*await asyncio.open_connection(*sock.getsockname()))
-    await client.shake()
-    sent = bytes(number % 251 for number in range(4 * MOST_RECORDS))
-    for number in range(len(sent)):
-        client.tls.write(sent[number : number + 1])
-    client.writer.write(client.outgoing.read())
-    await until_soon(lambda: len(pieces.sizes) == 2)
-    pieces.connection.resume_reading()
-    await until_soon(lambda: pieces.octets == sent)
-    assert max(pieces.sizes) <= MOST_RECORDS
-    client.writer.close()
-    listener.stop_accepting()
-    listener.abort()
+    async with listening(pieces, tls=context) as place:
+        client = HalfClosed(*await asyncio.open_connection(*place.address))
+        await client.shake()
+        sent = bytes(number % 251 for number in range(4 * MOST_RECORDS))
+        for number in range(len(sent)):
+            client.tls.write(sent[number : number + 1])
+        client.writer.write(client.outgoing.read())
+        await until_soon(lambda: len(pieces.sizes) == 2)
+        pieces.connection.resume_reading()
+        await until_soon(lambda: pieces.octets == sent)
+        assert max(pieces.sizes) <= MOST_RECORDS
+        client.writer.close()
 
 
 LARGE = bytes(number % 251 for number in range(70_000))

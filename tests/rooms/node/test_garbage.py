@@ -14,7 +14,7 @@ from murder.auth.penalty import Penalties
 from murder.net.connection import Connection
 from murder.node.process import garbage
 from tests.kit.waiting import until_soon
-from tests.rooms.serve.test_ways_in import New, is_good, listening, told
+from tests.rooms.serve.test_ways_in import New, dialogues, is_good, told
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ async def test_who_was_served_leaves_no_cycle(
     )
     gc.disable()
     try:
-        async with listening(kind, gate, tmp_path) as connect:
+        async with dialogues(kind, gate, tmp_path) as connect:
             for password in (b"secret", b"guess"):
                 peer = await connect()
                 line = await told(peer, kind, "PLAIN", password)

@@ -1,12 +1,12 @@
 """What a listener allows: so many connections at all, and so many from one address."""
 
 import asyncio
-import socket
 
 import pytest
 
 from murder.net.connection import Connection, Receiver
-from murder.net.listener import Bounds, Listener
+from murder.net.listener import Bounds
+from tests.kit.listening import listening
 from tests.kit.waiting import until_soon
 
 LIMIT_S = 60.0
@@ -43,20 +43,15 @@ async def visit(bounds: Bounds, sources: list[str]) -> tuple[list[bytes], bytes]
     def serve(connection: Connection) -> Receiver:
         return Greeting(connection)
 
-    sock = socket.create_server(("127.0.0.1", 0))
-    sock.setblocking(False)
-    listener = Listener(sock, serve, bounds)
-    await listener.start()
-    port = sock.getsockname()[1]
-    visits = [await greeting(port, source) for source in sources]
-    for _, writer in visits:
+    async with listening(serve, bounds) as place:
+        visits = [await greeting(place.port, source) for source in sources]
+        for _, writer in visits:
+            writer.close()
+        async with asyncio.timeout(LIMIT_S):
+            await until_soon(lambda: not place.listener.connections)
+        again, writer = await greeting(place.port, sources[0])
         writer.close()
-    async with asyncio.timeout(LIMIT_S):
-        await until_soon(lambda: not listener.connections)
-    again, writer = await greeting(port, sources[0])
-    writer.close()
-    listener.stop_accepting()
-    return [said for said, _ in visits], again
+        return [said for said, _ in visits], again
 
 
 @pytest.mark.parametrize(

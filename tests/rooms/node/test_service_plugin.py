@@ -18,9 +18,10 @@ from murder.auth.penalty import Penalties
 from murder.config import load_config
 from murder.hooks import load_plugins
 from murder.net.dialogue import Dialogue
-from murder.net.listener import Bounds, Listener
+from murder.net.listener import Bounds
 from murder.node.process.server import ports_of
 from tests.kit.demo import Demo, running_demo
+from tests.kit.listening import listening
 from tests.kit.peer import BlockingPeer, Peer
 from tests.kit.ports import free_ports
 from tests.kit.process import run_murder, serving
@@ -201,15 +202,9 @@ async def toy_at(
     parts = WithToy(folder, is_open=is_open)
     async with running_frontend(folder, {}, {}, parts=parts, **frontend) as running:
         (plugged,) = parts.services("frontend")
-        sock = socket.create_server(("127.0.0.1", 0))
         service = running.role.services()[plugged.protocol]
-        listener = Listener(sock, service, Bounds(refusal=plugged.protocol.refusal))
-        await listener.start()
-        try:
-            yield running, sock.getsockname()[1]
-        finally:
-            listener.stop_accepting()
-            listener.abort()
+        async with listening(service, Bounds(refusal=plugged.protocol.refusal)) as place:
+            yield running, place.port
 
 
 def session_of(running: Running) -> Dialogue:

@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-import socket
 
 import pytest
 
 from murder.model.protocol import METRICS
 from murder.net.connection import Connection
-from murder.net.listener import Bounds, Listener
+from murder.net.listener import Bounds
 from murder.node.pages import http
 from murder.node.pages.http import HttpConnection, Request, Response
+from tests.kit.listening import listening
 from tests.kit.waiting import pause_here, until_soon
 
 
@@ -29,11 +29,8 @@ async def test_who_drips_is_let_go_amid_their_request(
     beginning: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "IDLE_S", 0.2)
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve, Bounds())
-    await listener.start()
-    try:
-        reader, writer = await asyncio.open_connection(*sock.getsockname()[:2])
+    async with listening(serve) as place:
+        reader, writer = await asyncio.open_connection(*place.address)
         writer.write(beginning)
         ended = asyncio.ensure_future(reader.read())
         while not ended.done():  # for ever, if nobody ends it: the test's own limit would
@@ -43,24 +40,16 @@ async def test_who_drips_is_let_go_amid_their_request(
         with contextlib.suppress(ConnectionResetError):
             assert b"whole" not in await ended
         writer.close()
-    finally:
-        listener.stop_accepting()
-        listener.abort()
 
 
 async def test_who_may_ask_is_asked_anew_at_each_request() -> None:
     """A scraper keeps its connection for days, and the configuration is read again meanwhile."""
     welcome = True
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(
-        sock,
-        lambda connection: HttpConnection(connection, handle, is_welcome=lambda: welcome),
-        Bounds(),
-    )
-    await listener.start()
     get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    try:
-        reader, writer = await asyncio.open_connection(*sock.getsockname()[:2])
+    async with listening(
+        lambda connection: HttpConnection(connection, handle, is_welcome=lambda: welcome)
+    ) as place:
+        reader, writer = await asyncio.open_connection(*place.address)
         writer.write(get)
         assert (await reader.readuntil(b"whole\n")).startswith(b"HTTP/1.1 200 ")
         welcome = False
@@ -68,9 +57,6 @@ async def test_who_may_ask_is_asked_anew_at_each_request() -> None:
         refused = await reader.read()  # to the end: who is let in later comes anew
         assert refused.startswith(b"HTTP/1.1 403 ") and b"Connection: close" in refused
         writer.close()
-    finally:
-        listener.stop_accepting()
-        listener.abort()
 
 
 async def test_of_who_is_refused_nothing_is_kept_and_little_is_read() -> None:
@@ -88,12 +74,9 @@ async def test_of_who_is_refused_nothing_is_kept_and_little_is_read() -> None:
         made.append(Measured(connection, handle, is_welcome=lambda: True))
         return made[-1]
 
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve_measured, Bounds(receive_octets=METRICS.receive_octets))
-    await listener.start()
-    try:
+    async with listening(serve_measured, Bounds(receive_octets=METRICS.receive_octets)) as place:
         for _ in range(5):
-            reader, writer = await asyncio.open_connection(*sock.getsockname()[:2])
+            reader, writer = await asyncio.open_connection(*place.address)
             with contextlib.suppress(ConnectionError):
                 writer.write(b"GET / HTTP/1.1\r\nX: " + b"y" * (1 << 20))
                 await reader.read()
@@ -102,6 +85,3 @@ async def test_of_who_is_refused_nothing_is_kept_and_little_is_read() -> None:
         assert len(made) == 5
         assert [one._http.trailing_data for one in made] == [(b"", False)] * 5
         assert 0 < most <= 4 * http.MAX_HEAD
-    finally:
-        listener.stop_accepting()
-        listener.abort()

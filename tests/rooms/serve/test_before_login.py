@@ -1,7 +1,6 @@
 """What somebody gets who has not logged in: so much time in all, and so much memory."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,13 +16,13 @@ from murder.config import ClientConfig
 from murder.model.name import Namespace
 from murder.net.connection import Connection
 from murder.net.dialogue import OVERDUE_S, Dialogue
-from murder.net.listener import Bounds, Listener
 from murder.net.tls import client_context, server_context
 from murder.serve.imap import ImapDialogue
 from murder.serve.line import LineDialogue
 from murder.serve.lmtp import LmtpDialogue
 from murder.serve.pop3 import Pop3Dialogue
 from murder.serve.service import ClientService
+from tests.kit.listening import listening
 from tests.rooms.serve.test_imap import Client, OnePassword, Role, certificates
 
 __all__ = ["certificates"]  # a fixture
@@ -49,19 +48,13 @@ async def met(
         made.append(make(connection, service))
         return made[0]
 
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve, Bounds(), tls)
-    await listener.start()
-    try:
+    async with listening(serve, tls=tls) as place:
         options: dict[str, Any] = {}
         if trust is not None:
             options = {"ssl": client_context(trust, None, None), "server_hostname": "be1.test"}
-        client = Client(*await asyncio.open_connection(*sock.getsockname(), **options))
+        client = Client(*await asyncio.open_connection(*place.address, **options))
         await client.line()
         yield client, made[0]
-    finally:
-        listener.stop_accepting()
-        listener.abort()
 
 
 ASKED = [

@@ -1,10 +1,8 @@
 """What is the same for every client, whatever it speaks: who failed is in the log, who has gone is not counted, who sends
 nothing but nonsense goes, and nothing of that is left behind a login that is given back."""
 
-import asyncio
 import base64
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -24,7 +22,6 @@ from murder.model.address import MAX_HOPS
 from murder.model.identity import Identity, Login
 from murder.model.name import Namespace
 from murder.net.connection import Connection
-from murder.net.listener import Bounds, Listener
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.master import MupdateDialogue, MupdateService
@@ -35,6 +32,7 @@ from murder.serve.managesieve import COMMON, Capability, SieveDialogue
 from murder.serve.pop3 import Pop3Dialogue
 from murder.serve.service import ClientService
 from murder.wire.pop3 import ok
+from tests.kit.listening import listening
 from tests.kit.peer import Peer
 from tests.rooms.serve.test_imap import OnePassword, Role
 
@@ -119,21 +117,16 @@ async def met(
         made.append(dialogue_of(kind, connection, gate, folder))
         return made[0]
 
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve, Bounds())
-    await listener.start()
-    peer = await Peer.at(sock.getsockname()[1])
-    try:
-        if kind in ("mupdate", "sieve"):
-            await peer.until(b"* OK" if kind == "mupdate" else b"OK")
-        else:
-            await peer.line()
-        yield peer, made[0]
-    finally:
-        await peer.close()
-        listener.stop_accepting()
-        listener.abort()
-        await asyncio.sleep(0)
+    async with listening(serve) as place:
+        peer = await Peer.at(place.port)
+        try:
+            if kind in ("mupdate", "sieve"):
+                await peer.until(b"* OK" if kind == "mupdate" else b"OK")
+            else:
+                await peer.line()
+            yield peer, made[0]
+        finally:
+            await peer.close()
 
 
 def logged(capfd: pytest.CaptureFixture[str], event: str) -> dict[str, Any]:

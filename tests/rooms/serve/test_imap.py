@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from murder.auth.penalty import Penalties
 from murder.config import ClientConfig
 from murder.errors import Misuse
 from murder.model.name import Namespace
-from murder.net.listener import Bounds, Listener
+from murder.net.listener import Bounds
 from murder.net.tls import client_context, server_context
 from murder.pki.authority import init_authority, issue
 from murder.serve.client import Running
@@ -31,6 +30,7 @@ from murder.serve.imap import (
 from murder.serve.imap_commands import LOGIN_ROWS
 from murder.serve.service import ClientService
 from murder.wire.imap.command import Command
+from tests.kit.listening import listening
 from tests.kit.waiting import pause_here, turns
 
 
@@ -127,23 +127,14 @@ async def role(
         penalties=Penalties(0, 0),
     )
     service = ClientService("backend", "be1.test", Namespace(), gate, limits, tls)
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(
-        sock,
-        lambda connection: Role(connection, service),
-        bounds or Bounds(),
-        tls if implicit else None,
-    )
-    await listener.start()
+    async with listening(
+        lambda connection: Role(connection, service), bounds, tls if implicit else None
+    ) as place:
 
-    async def connect() -> Client:
-        return Client(*await asyncio.open_connection(*sock.getsockname()))
+        async def connect() -> Client:
+            return Client(*await asyncio.open_connection(*place.address))
 
-    try:
         yield connect
-    finally:
-        listener.stop_accepting()
-        listener.abort()
 
 
 PLAIN = ClientConfig(allow_plaintext=True)

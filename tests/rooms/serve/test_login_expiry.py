@@ -20,7 +20,7 @@ from tests.kit.peer import Peer
 from tests.rooms.auth.test_gate import Peer as Stub
 from tests.rooms.frontend.cluster import running_cluster
 from tests.rooms.serve.test_client import KINDS, met
-from tests.rooms.serve.test_ways_in import New, is_good, listening, told
+from tests.rooms.serve.test_ways_in import New, dialogues, is_good, told
 
 SOON_S = 0.3
 WORDS = {
@@ -50,7 +50,7 @@ async def test_a_session_ends_with_its_token(
 ) -> None:
     set_up("info", "json")
     gate = Gate(ForAMoment(), allow_plaintext=True, penalties=Penalties(0, 0))
-    async with listening(kind, gate, tmp_path) as connect:
+    async with dialogues(kind, gate, tmp_path) as connect:
         peer = await connect()
         began = time.time()
         assert is_good(kind, await told(peer, kind, "XOAUTH2", b"secret"))

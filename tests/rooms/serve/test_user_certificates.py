@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,11 +21,11 @@ from murder.auth.penalty import Penalties
 from murder.config.sections import TlsConfig
 from murder.log import set_up
 from murder.net.connection import Connection
-from murder.net.listener import Bounds, Listener
 from murder.net.tls import end_of, listening_context, name_in
 from murder.pki.authority import init_authority, issue
 from murder.serve.client import ClientDialogue
 from plugins.auth_file import Settings, UserFile
+from tests.kit.listening import listening
 from tests.kit.peer import Peer
 from tests.rooms.serve.test_client import dialogue_of
 from tests.rooms.serve.test_ways_in import begin, is_good
@@ -81,7 +80,7 @@ class Authority:
 
 
 @asynccontextmanager
-async def listening(
+async def node_with_users(
     folder: Path, kind: str = "imap", *, public: bool = True
 ) -> AsyncIterator[tuple[int, Authority]]:
     """`public`: as a frontend does, else as a backend."""
@@ -106,15 +105,8 @@ async def listening(
     def serve(connection: Connection) -> ClientDialogue:
         return dialogue_of(kind, connection, gate, folder)
 
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve, Bounds(), tls)
-    await listener.start()
-    try:
-        yield sock.getsockname()[1], users
-    finally:
-        listener.stop_accepting()
-        listener.abort()
-        await asyncio.sleep(0)
+    async with listening(serve, tls=tls) as place:
+        yield place.port, users
 
 
 async def said(port: int, certificate: Path | None, authzid: str, key: Path | None = None) -> str:
@@ -135,7 +127,7 @@ async def said(port: int, certificate: Path | None, authzid: str, key: Path | No
 
 
 async def test_a_user_is_in_by_a_certificate(tmp_path: Path) -> None:
-    async with listening(tmp_path) as (port, users):
+    async with node_with_users(tmp_path) as (port, users):
         mail = x509.RFC822Name
         anna = users.issue("Anna Arendt", mail("anna@example.org"))
         line = await said(port, anna, "")
@@ -156,7 +148,10 @@ async def test_frontends_and_backends_take_them_in_every_protocol(
 ) -> None:
     """And treat them as any way in: the log names who it was, and a user has as many connections."""
     set_up("info", "json")
-    async with listening(tmp_path, kind, public=public) as (port, users), AsyncExitStack() as open_:
+    async with (
+        node_with_users(tmp_path, kind, public=public) as (port, users),
+        AsyncExitStack() as open_,
+    ):
         anna = users.issue("Anna", x509.RFC822Name("anna@example.org"))
         nobody = users.issue("x", x509.RFC822Name("nobody@example.org"))
         has_limit = kind != "lmtp"  # there it is the node's
@@ -175,7 +170,7 @@ async def test_frontends_and_backends_take_them_in_every_protocol(
 
 
 async def test_a_users_authority_makes_no_nodes(tmp_path: Path) -> None:
-    async with listening(tmp_path) as (port, users):
+    async with node_with_users(tmp_path) as (port, users):
         names = [
             x509.DNSName("be1.test"),
             x509.UniformResourceIdentifier("murder:role:backend"),

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import random
-import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from itertools import product
@@ -27,12 +26,12 @@ from murder.auth.penalty import Penalties
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import set_up
 from murder.net.connection import Connection
-from murder.net.listener import Bounds, Listener
 from murder.serve.client import ClientDialogue
 from murder.session.sasl import ScramClient
 from plugins.auth_file import Settings, UserFile
 from plugins.sasl_gssapi import Settings as GssapiSettings
 from plugins.sasl_gssapi import make_mechanisms
+from tests.kit.listening import listening
 from tests.kit.peer import Peer
 from tests.kit.waiting import Naps
 from tests.rooms.auth.test_gate import Peer as Stub
@@ -142,28 +141,21 @@ def commands(kind: str, password: bytes) -> list[bytes]:
 
 
 @asynccontextmanager
-async def listening(kind: str, gate: Gate, folder: Path) -> AsyncIterator[Callable[[], Any]]:
+async def dialogues(kind: str, gate: Gate, folder: Path) -> AsyncIterator[Callable[[], Any]]:
     def serve(connection: Connection) -> ClientDialogue:
         return dialogue_of(kind, connection, gate, folder)
 
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve, Bounds())
-    await listener.start()
+    async with listening(serve) as place:
 
-    async def connect() -> Peer:
-        peer = await Peer.at(sock.getsockname()[1])
-        if kind in ("mupdate", "sieve"):
-            await peer.until(b"* OK" if kind == "mupdate" else b"OK")
-        else:
-            await peer.line()
-        return peer
+        async def connect() -> Peer:
+            peer = await Peer.at(place.port)
+            if kind in ("mupdate", "sieve"):
+                await peer.until(b"* OK" if kind == "mupdate" else b"OK")
+            else:
+                await peer.line()
+            return peer
 
-    try:
         yield connect
-    finally:
-        listener.stop_accepting()
-        listener.abort()
-        await asyncio.sleep(0)
 
 
 async def told(peer: Peer, kind: str, way: str, password: bytes) -> bytes:
@@ -245,7 +237,7 @@ async def all_is_alike(
         connections=ConnectionLimit(1),
         keep_admin_password=role == "frontend",
     )
-    async with listening(kind, gate, folder) as connect:
+    async with dialogues(kind, gate, folder) as connect:
         peer = await connect()
         line = await told(peer, kind, way, WRONG)
         assert not is_good(kind, line), line
@@ -298,7 +290,7 @@ async def test_a_master_user_is_in_as_another_by_every_protocol_and_each_time_in
         penalties=Penalties(0, 0),
         keep_admin_password=role == "frontend",
     )
-    async with listening(kind, gate, tmp_path) as connect:
+    async with dialogues(kind, gate, tmp_path) as connect:
         for password in (b"guess", b"master"):
             peer = await connect()
             if way in ("COMMAND", "as imaplib"):
@@ -348,7 +340,7 @@ async def test_who_is_refused_for_another_reason_than_a_password_is_told_so(
     kind: str, disabled: bytes, expired: bytes, unknown: bytes, tmp_path: Path
 ) -> None:
     gate = Gate(Chain([("plugin", NotNow())]), allow_plaintext=True, penalties=Penalties(0, 0))
-    async with listening(kind, gate, tmp_path) as connect:
+    async with dialogues(kind, gate, tmp_path) as connect:
         for mechanism, user, said in (
             ("PLAIN", b"anna", disabled),
             ("PLAIN", b"ben", expired),
@@ -381,7 +373,7 @@ async def test_who_is_right_and_not_served_here_is_in_the_log_too(
     gate = Gate(
         Old(), allow_plaintext=True, penalties=Penalties(0, 0), connections=ConnectionLimit(1)
     )
-    async with listening(kind, gate, tmp_path) as connect:
+    async with dialogues(kind, gate, tmp_path) as connect:
         peer = await connect()
         for _ in range(2):
             peer.send(begin(kind, "PLAIN", message("PLAIN", RIGHT)))
@@ -402,7 +394,7 @@ async def test_a_password_that_is_not_where_it_belongs_is_in_no_log(
     gate = Gate(Old(), allow_plaintext=True, penalties=Penalties(0, 0))
     whole = begin(kind, "PLAIN", b"")
     sent = b"\0anna\0secret"
-    async with listening(kind, gate, tmp_path) as connect:
+    async with dialogues(kind, gate, tmp_path) as connect:
         for line in (
             whole.replace(b" \r\n", b" %b\r\n" % sent).replace(b'""', b'"%b"' % sent),
             whole.partition(b"PLAIN")[0] + sent + b"\r\n",

@@ -12,7 +12,7 @@ from murder.config import load_config
 from murder.hooks import load_plugins
 from murder.roles.backend.delivery import filtering
 from tests.kit.peer import Peer
-from tests.rooms.backend.delivery.test_lmtp_options import listening
+from tests.rooms.backend.delivery.test_lmtp_options import all_ports
 from tests.rooms.backend.server import Parts, Running, config_in, running_backend, spool_store
 
 HERE = Path(__file__).parent
@@ -75,7 +75,7 @@ async def told(
     parts = WithFilters(folder)
     async with (
         running_backend(folder, config=config_in(folder, **backend), parts=parts) as running,
-        listening(running) as ports,
+        all_ports(running) as ports,
     ):
         peer = await Peer.at(running.address[1])
         await peer.line()

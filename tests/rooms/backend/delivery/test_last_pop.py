@@ -1,17 +1,16 @@
 """`lastpop` of Cyrus: when POP3 came last, to the hour, for who may read the mailbox's annotations."""
 
 import asyncio
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 from murder.model import protocol as protocols
 from murder.model.name import inbox_of
-from murder.net.listener import Bounds, Listener
 from murder.roles.backend.moves.verify import told_notes
 from murder.roles.backend.records.annotations import SHARED
 from murder.roles.backend.records.last_pop import note_login
 from tests.kit.dialogue import Player, Streams
+from tests.kit.listening import listening
 from tests.rooms.backend.server import running_backend
 
 INBOX = inbox_of("ana")
@@ -50,14 +49,10 @@ S1: a1 OK Completed
 C1: a2 SETMETADATA INBOX (/shared/vendor/cmu/cyrus-imapd/lastpop "x")
 S1: a2 NO [CANNOT] $_
 """)
-        sock = socket.create_server(("127.0.0.1", 0))
-        service = running.role.services()[protocols.POP3]
-        listener = Listener(sock, service, Bounds())
-        await listener.start()
-        reader, writer = await asyncio.open_connection(*sock.getsockname())
-        writer.write(b"USER ana\r\nPASS secret\r\nQUIT\r\n")
-        assert b"+OK 0 messages" in await reader.read()
-        listener.stop_accepting()
+        async with listening(running.role.services()[protocols.POP3]) as pop3:
+            reader, writer = await asyncio.open_connection(*pop3.address)
+            writer.write(b"USER ana\r\nPASS secret\r\nQUIT\r\n")
+            assert b"+OK 0 messages" in await reader.read()
         year = datetime.now(UTC).year
         await Player(connect).play(f"""
 C1= LOGIN ana secret

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from murder.model.protocol import protocol_named
-from murder.net.listener import Bounds, Listener
+from murder.model.protocol import LMTP
+from murder.model.protocol import POP3 as POP3_PORT
+from tests.kit.listening import listening
 from tests.rooms.backend.server import Running, config_in, running_backend
 
 T = TypeVar("T")
@@ -22,19 +23,9 @@ NOTHING: dict[str, Any] = {}
 @asynccontextmanager
 async def ports(running: Running) -> AsyncIterator[tuple[int, int]]:
     """An LMTP and a POP3 port of one backend."""
-    found, listeners = [], []
-    for kind in ("lmtp", "pop3"):
-        sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, running.role.services()[protocol_named(kind)], Bounds())
-        await listener.start()
-        listeners.append(listener)
-        found.append(sock.getsockname()[1])
-    try:
-        yield found[0], found[1]
-    finally:
-        for listener in listeners:
-            listener.stop_accepting()
-            listener.abort()
+    services = running.role.services()
+    async with listening(services[LMTP]) as lmtp, listening(services[POP3_PORT]) as pop3:
+        yield lmtp.port, pop3.port
 
 
 def against(folder: Path, client: Callable[[int, int], T], backend: dict[str, Any] = NOTHING) -> T:

@@ -54,7 +54,7 @@ class Ports:
 
 
 @asynccontextmanager
-async def listening(running: Running) -> AsyncIterator[Ports]:
+async def all_ports(running: Running) -> AsyncIterator[Ports]:
     async with ports(running) as (lmtp, pop3):
         yield Ports(running.address[1], lmtp, pop3)
 
@@ -66,7 +66,7 @@ def against(folder: Path, client: Callable[[Ports], T], **backend: Any) -> T:
         config = config_in(folder, **backend)
         async with (
             running_backend(folder, lambda: spool_store(folder), config=config) as running,
-            listening(running) as ports,
+            all_ports(running) as ports,
             asyncio.timeout(60),
         ):
             return await asyncio.to_thread(client, ports)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,9 +18,9 @@ from murder.config.value import parse_endpoint
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
-from murder.net.listener import Bounds, Listener
 from murder.roles.backend.records.deliveries import FAILED, SENT, Deliveries
 from murder.roles.backend.scripts.carry_out import Delivery
+from tests.kit.listening import listening
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import (
     Parts,
@@ -66,18 +65,14 @@ class Lmtp:
     @classmethod
     @asynccontextmanager
     async def at(cls, one: Running) -> AsyncIterator["Lmtp"]:
-        sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, one.role.services()[LMTP], Bounds())
-        await listener.start()
-        reader, writer = await asyncio.open_connection(*sock.getsockname())
-        client = cls(one, reader, writer)
-        await client.said(b"LHLO me")
-        try:
-            yield client
-        finally:
-            writer.close()
-            listener.stop_accepting()
-            listener.abort()
+        async with listening(one.role.services()[LMTP]) as lmtp:
+            reader, writer = await asyncio.open_connection(*lmtp.address)
+            client = cls(one, reader, writer)
+            await client.said(b"LHLO me")
+            try:
+                yield client
+            finally:
+                writer.close()
 
     async def said(self, line: bytes = b"") -> bytes:
         if line:

@@ -1,7 +1,6 @@
 """What was expunged is kept for its time and comes back as new messages; XUNEXPUNGE of an operator."""
 
 import asyncio
-import socket
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -25,11 +24,11 @@ from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import MAX_UID, Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 from murder.model.protocol import protocol_named
-from murder.net.listener import Bounds, Listener
 from murder.roles.backend.hierarchy.expiry import purge
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_spool.store import Settings, SpoolStore
+from tests.kit.listening import listening
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import (
     config_in,
@@ -332,15 +331,15 @@ async def test_a_maildrop_reads_on_what_another_session_has_expunged(
     keep_s: float, tmp_path: Path
 ) -> None:
     config = config_in(tmp_path, expunged_keep_s=keep_s)
-    async with running_backend(tmp_path, maker(spool_store, tmp_path), config=config) as running:
-        sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, running.role.services()[protocol_named("pop3")], Bounds())
-        await listener.start()
+    async with (
+        running_backend(tmp_path, maker(spool_store, tmp_path), config=config) as running,
+        listening(running.role.services()[protocol_named("pop3")]) as place,
+    ):
         ana = await logged_in(running.address, "ana")
         await ana.ok(f"APPEND INBOX (\\Deleted) {{{len(MAIL)}+}}\r\n{MAIL.decode()}")
 
         def opened() -> POP3:
-            client = POP3("127.0.0.1", sock.getsockname()[1], timeout=60)
+            client = POP3(*place.address, timeout=60)
             client.user("ana")
             client.pass_("secret")
             return client
@@ -355,5 +354,3 @@ async def test_a_maildrop_reads_on_what_another_session_has_expunged(
         assert (await asyncio.to_thread(again.stat))[0] == 0
         await asyncio.to_thread(again.quit)
         await ana.close()
-        listener.stop_accepting()
-        listener.abort()
