@@ -20,6 +20,7 @@ from murder.model.acl import (
     rights_granted,
 )
 from murder.model.entry import MailboxEntry
+from murder.model.flag import ANSWERED, ANY_KEYWORD, DELETED, DRAFT, FLAGGED, SEEN
 from murder.model.identity import Identity, Login
 from murder.model.name import (
     MailboxName,
@@ -36,6 +37,7 @@ from murder.model.name import (
 from murder.model.remembered import Remembered
 
 ADMIN_RIGHTS: Final = frozenset({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
+FOR_FLAGS: Final = frozenset("stw")  # who has them may change any flag
 NEW_RIGHTS: Final = frozenset("kxte")
 OLD_RIGHTS: Final = frozenset("cd")
 SHORT_ACL_OCTETS: Final = 200
@@ -162,3 +164,31 @@ def check_may_create(
     elif parent_of(name) is not None:
         raise nonexistent(namespace, name, login.user)
     raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
+
+
+def permanent_flags(rights: Rights, read_only: bool) -> frozenset[str]:
+    """What a client with these rights may change (RFC 4314 §5.1.1, PERMANENTFLAGS)."""
+    if read_only:
+        return frozenset()
+    flags: set[str] = set()
+    if "w" in rights:
+        flags |= {ANSWERED, FLAGGED, DRAFT, ANY_KEYWORD}
+    if "t" in rights:
+        flags.add(DELETED)
+    if "s" in rights:
+        flags.add(SEEN)
+    return frozenset(flags)
+
+
+def changeable(flags: frozenset[str], rights: Rights) -> frozenset[str]:
+    """Those of the flags that these rights let a client set or clear."""
+    if rights.issuperset(FOR_FLAGS):
+        return flags
+    return frozenset([flag for flag in flags if needed_for(flag) in rights])
+
+
+def needed_for(flag: str) -> str:
+    """The right that a flag takes: `s`, `t` or `w`."""
+    if flag == SEEN:
+        return "s"
+    return "t" if flag == DELETED else "w"

@@ -15,7 +15,7 @@ from murder.errors import Refusal
 from murder.kit import schema
 from murder.model.versions import COMPATIBLE, line_of, misfit
 from murder.roles.backend.hierarchy import intent
-from murder.roles.backend.imap.mail import content
+from murder.roles.backend.messages import content
 from murder.roles.backend.moves import journal
 from murder.roles.backend.records import database
 from murder.roles.backend.records.deliveries import Deliveries

@@ -19,8 +19,8 @@ from murder.model.rights import Missing
 from murder.net.connection import Connection
 from murder.net.turns import Turn
 from murder.roles.backend.changes.updates import View
-from murder.roles.backend.imap.mail.content import ends_of_header
 from murder.roles.backend.maildrop import MaildropLock, lock_maildrop
+from murder.roles.backend.messages.content import ends_of_header
 from murder.roles.backend.records.last_pop import note_login
 from murder.roles.backend.traced import trace_expunge
 from murder.roles.backend.worker import BackendWorker

@@ -44,7 +44,7 @@ from murder.roles.backend.hierarchy.expiry import keep_expiring
 from murder.roles.backend.hierarchy.mailboxes import Mailboxes
 from murder.roles.backend.hierarchy.policies import Policies
 from murder.roles.backend.hierarchy.referral import Referrals
-from murder.roles.backend.imap.mail.made import keep_made_in
+from murder.roles.backend.messages.made import keep_made_in
 from murder.roles.backend.moves.departed import Departed
 from murder.roles.backend.moves.journal import OPEN, Journal, State
 from murder.roles.backend.moves.mover import Mover

@@ -4,7 +4,7 @@ import pytest
 
 from murder.mime import section
 from murder.mime.section import HeaderFields, select_fields
-from murder.roles.backend.imap.mail.content import HEADER_LOOK, end_of_header, ends_of_header
+from murder.roles.backend.messages.content import HEADER_LOOK, end_of_header, ends_of_header
 
 
 def test_fields_beyond_a_bound_are_told_with_all_others_alone(

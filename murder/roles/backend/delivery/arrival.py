@@ -9,7 +9,7 @@ from murder.errors import Refusal
 from murder.net.turns import in_turns, line_up
 from murder.roles.backend.delivery.addressee import Addressee
 from murder.roles.backend.delivery.recipient import deliver
-from murder.roles.backend.imap.mail.content import size_told
+from murder.roles.backend.messages.content import size_told
 from murder.roles.backend.shared import Backend
 from murder.serve.lmtp import LmtpDialogue
 

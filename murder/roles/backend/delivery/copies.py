@@ -8,7 +8,7 @@ from murder.api.store import AppendsOnce, Incoming, Mailbox, NewMessage, Once
 from murder.log import Log
 from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, owner_of
-from murder.roles.backend.imap.mail.content import end_of_header
+from murder.roles.backend.messages.content import end_of_header
 from murder.roles.backend.records.duplicates import key_of
 from murder.roles.backend.shared import Backend
 from murder.roles.backend.traced import place_of

@@ -21,6 +21,7 @@ from murder.api.delivery import (
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log
 from murder.model.name import MailboxName, check_new_name, display, is_deleted
+from murder.roles.backend.scripts.rejecting import Rejected
 from murder.roles.backend.shared import Backend
 from murder.wire import mutf7
 from murder.wire.imap.flag import parse_flag_list
@@ -46,10 +47,6 @@ class Decided:
 
     targets: Sequence[Target]
     words: Sequence[str]
-
-
-class Rejected(Refusal):
-    """A filter says so; the sender is told its text."""
 
 
 async def decided_by_plugins(backend: Backend, message: Arriving, log: Log) -> Decided | None:

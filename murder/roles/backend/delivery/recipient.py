@@ -9,9 +9,9 @@ from murder.api.store import NewMessage
 from murder.errors import Code, Refusal
 from murder.roles.backend.delivery.addressee import Addressee
 from murder.roles.backend.delivery.copies import Copies
-from murder.roles.backend.delivery.filtering import Rejected, decided_by_plugins
+from murder.roles.backend.delivery.filtering import decided_by_plugins
 from murder.roles.backend.scripts.arriving import run_and_carry_out
-from murder.roles.backend.scripts.rejecting import in_ascii
+from murder.roles.backend.scripts.rejecting import Rejected, in_ascii
 from murder.roles.backend.scripts.run import scripts_for
 from murder.roles.backend.shared import Backend
 from murder.serve.lmtp import LmtpDialogue

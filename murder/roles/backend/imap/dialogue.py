@@ -18,7 +18,7 @@ from murder.model.message import Uid
 from murder.model.name import MailboxName, display
 from murder.model.protocol import IMAP
 from murder.model.query.fetch import FetchItem
-from murder.model.rights import Missing
+from murder.model.rights import Missing, permanent_flags
 from murder.model.seqset import Ranges
 from murder.net.connection import Connection
 from murder.net.turns import aside
@@ -27,7 +27,7 @@ from murder.roles.backend.changes.updates import EVERYTHING, MANY, Updates, View
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.hierarchy.referral import Referrals
 from murder.roles.backend.imap.capability import CAPABILITIES
-from murder.roles.backend.imap.flags import FlagForms, permanent_flags
+from murder.roles.backend.imap.flags import FlagForms
 from murder.roles.backend.imap.lasting import Lasting
 from murder.roles.backend.imap.notify.notifier import Beside, Notifier, Notifying
 from murder.roles.backend.imap.search.context import Contexts

@@ -7,15 +7,9 @@ before the FETCH that has it.
 from typing import Final
 
 from murder.api.store import Mailbox
-from murder.model.acl import Rights
 from murder.model.flag import (
-    ANSWERED,
     ANY_KEYWORD,
-    DELETED,
-    DRAFT,
-    FLAGGED,
     RECENT,
-    SEEN,
     SYSTEM_FLAGS,
     in_order,
     is_keyword,
@@ -32,7 +26,6 @@ KEPT_FORM_OCTETS: Final = 512
 
 
 LONG_FORMS: Final = 32  # of those that are told in one go
-ALL_NEEDED: Final = frozenset("stw")  # who has them may change any flag
 
 
 class FlagForms:
@@ -92,31 +85,3 @@ async def known_keywords(mailbox: Mailbox) -> set[str]:
     if telling is None:
         return set()
     return set(sorted(await telling.keywords())[:MOST_KEYWORDS])
-
-
-def permanent_flags(rights: Rights, read_only: bool) -> frozenset[str]:
-    """What a client with these rights may change (RFC 4314 §5.1.1, PERMANENTFLAGS)."""
-    if read_only:
-        return frozenset()
-    flags: set[str] = set()
-    if "w" in rights:
-        flags |= {ANSWERED, FLAGGED, DRAFT, ANY_KEYWORD}
-    if "t" in rights:
-        flags.add(DELETED)
-    if "s" in rights:
-        flags.add(SEEN)
-    return frozenset(flags)
-
-
-def changeable(flags: frozenset[str], rights: Rights) -> frozenset[str]:
-    """Those of the flags that these rights let a client set or clear."""
-    if rights.issuperset(ALL_NEEDED):
-        return flags
-    return frozenset([flag for flag in flags if needed_for(flag) in rights])
-
-
-def needed_for(flag: str) -> str:
-    """The right that a flag takes: `s`, `t` or `w`."""
-    if flag == SEEN:
-        return "s"
-    return "t" if flag == DELETED else "w"

@@ -16,7 +16,7 @@ from murder.model.carried import digest_line
 from murder.model.message import Message, Uid
 from murder.net.frames import FrameChannel
 from murder.net.turns import SHORT_TURN_S, Turn, line_up
-from murder.roles.backend.imap.mail.content import size_told
+from murder.roles.backend.messages.content import size_told
 from murder.wire.nodes.carry import OCTETS
 
 BATCH_MESSAGES: Final = 250

@@ -8,10 +8,9 @@ from murder.api.store import NewMessage
 from murder.errors import Code
 from murder.log import Log, plain_log
 from murder.roles.backend.changes.events import MailQueued
-from murder.roles.backend.delivery.filtering import Rejected
 from murder.roles.backend.scripts.carry_out import Delivery, once_of
 from murder.roles.backend.scripts.copies import Copies
-from murder.roles.backend.scripts.rejecting import notification_of, rejection_of
+from murder.roles.backend.scripts.rejecting import Rejected, notification_of, rejection_of
 from murder.roles.backend.scripts.run import Chosen, run_scripts
 from murder.roles.backend.scripts.telling import facts_of, shown_actions, tell_owners
 from murder.roles.backend.shared import Backend

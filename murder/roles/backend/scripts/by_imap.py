@@ -19,7 +19,7 @@ from murder.model.flag import DELETED, FlagChange, fitting, is_keyword
 from murder.model.identity import Login
 from murder.model.message import Message, Uid
 from murder.model.name import MailboxName, display, owner_of
-from murder.roles.backend.imap.flags import changeable
+from murder.model.rights import changeable
 from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.scripts.carry_out import Delivery
 from murder.roles.backend.scripts.copies import write_in_turns

@@ -19,7 +19,7 @@ from murder.errors import Refusal
 from murder.log import Log
 from murder.mime.mapped import MAPPED_OCTETS, let_go
 from murder.net.turns import aside
-from murder.roles.backend.imap.mail.made import Made
+from murder.roles.backend.messages.made import Made
 
 AT_ONCE: Final = 4  # of one worker; others wait for their turn, one user after the other
 # messages whose scripts have begun with programs: each keeps what those have said, in files, while it waits for the next,

@@ -10,6 +10,7 @@ from typing import Final
 
 from murder import __version__
 from murder.api.delivery import Arriving
+from murder.errors import Refusal
 from murder.roles.backend.records.deliveries import Mail, key_of
 from murder.roles.backend.scripts.run import whose
 from murder.roles.backend.shared import Backend
@@ -26,6 +27,10 @@ The message was refused by the recipient's mail filtering program.
 The reason given was as follows:
 
 """
+
+
+class Rejected(Refusal):
+    """A script, or a plugin's filter, says so; the sender is told its text."""
 
 
 def rejection_of(outcome: Outcome) -> Reject | None:

@@ -19,7 +19,7 @@ from murder.api.delivery import Arriving
 from murder.config.sieve import ProgramConfig
 from murder.errors import Refusal
 from murder.model.name import MailboxName
-from murder.roles.backend.imap.mail import made
+from murder.roles.backend.messages import made
 from murder.roles.backend.scripts.programs import PIECE, SCRIPTS_AT_ONCE, Programs
 from murder.roles.backend.scripts.run import Chosen, run_scripts
 from tests.kit.waiting import until_soon

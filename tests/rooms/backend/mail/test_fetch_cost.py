@@ -15,9 +15,10 @@ from murder.mime.section import encoded_part
 from murder.model.message import MANY_FLAGS, Message, ModSeq, Uid
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import LONG_FORMS
-from murder.roles.backend.imap.mail import content, fetch
-from murder.roles.backend.imap.mail.content import Reader
+from murder.roles.backend.imap.mail import fetch
 from murder.roles.backend.imap.mail.fetch import send_in_slices
+from murder.roles.backend.messages import content
+from murder.roles.backend.messages.content import Reader
 from tests.rooms.backend.server import config_in, memory_store, running_backend, spool_store
 
 MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8gd29ybGQ=\r\n"

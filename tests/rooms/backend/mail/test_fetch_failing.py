@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.roles.backend.imap.mail.content import Reader
+from murder.roles.backend.messages.content import Reader
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import running_backend
 

@@ -14,8 +14,8 @@ import pytest
 from murder.errors import Refusal
 from murder.mime.nul import PIECE_OCTETS, told_pieces, told_size
 from murder.mime.structure import parse_structure
-from murder.roles.backend.imap.mail import made as made_octets
-from murder.roles.backend.imap.mail.made import IN_MEMORY, Made, keep_made_in
+from murder.roles.backend.messages import made as made_octets
+from murder.roles.backend.messages.made import IN_MEMORY, Made, keep_made_in
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import running_backend
 

@@ -13,12 +13,11 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.acl import Rights
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.model.rights import changeable
 from murder.model.seqset import SeqSet
 from murder.net.turns import Turn
 from murder.roles.backend.changes.updates import View
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.flags import changeable
-from murder.roles.backend.imap.mail.content import size_told
 from murder.roles.backend.imap.mail.copy import open_target
 from murder.roles.backend.imap.mail.noted import note
 from murder.roles.backend.imap.mail.posted import has_come, is_posted, open_posted
@@ -26,6 +25,7 @@ from murder.roles.backend.imap.mail.stop import after_stop
 from murder.roles.backend.imap.mail.urls import octets_of_url
 from murder.roles.backend.imap.mailboxes.quota import quota_warning
 from murder.roles.backend.imap.message_sets import uids_of
+from murder.roles.backend.messages.content import size_told
 from murder.roles.backend.scripts.copies import write_in_turns
 from murder.roles.backend.traced import trace_append, trace_expunge
 from murder.serve.client import Running

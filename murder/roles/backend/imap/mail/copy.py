@@ -9,11 +9,11 @@ from murder.model.acl import Rights
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.model.rights import changeable
 from murder.net.turns import aside_if, let_go_of
 from murder.roles.backend.changes.updates import MANY
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.flags import changeable
 from murder.roles.backend.imap.mail.noted import note
 from murder.roles.backend.imap.mail.stop import after_stop
 from murder.roles.backend.imap.mailboxes.quota import quota_warning

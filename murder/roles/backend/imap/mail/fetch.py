@@ -39,9 +39,9 @@ from murder.roles.backend.imap.flags import (
     MOST_KEYWORDS,
     FlagForms,
 )
-from murder.roles.backend.imap.mail.content import Reader, sized, small_octets
 from murder.roles.backend.imap.mail.qresync import tell_vanished
 from murder.roles.backend.imap.message_sets import batches, ranges_of, uids_of, window
+from murder.roles.backend.messages.content import Reader, sized, small_octets
 from murder.serve.arguments import arguments
 from murder.serve.client import Running
 from murder.wire.imap.command import Command

@@ -7,9 +7,9 @@ from murder.errors import Code, Refusal
 from murder.model.acl import Rights
 from murder.model.flag import FlagChange
 from murder.model.message import Message, ModSeq, SeqNum, Uid, portions
+from murder.model.rights import changeable
 from murder.model.seqset import compress
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.flags import changeable
 from murder.roles.backend.imap.mail.noted import flags_are_seen, note_flags
 from murder.roles.backend.imap.message_sets import batches, uids_of
 from murder.roles.backend.imap.untagged import format_flag_updates

@@ -13,8 +13,8 @@ from murder.model.message import MAX_UID, Uid
 from murder.model.seqset import holds
 from murder.net.turns import Turn
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.mail.content import HEADER_LOOK
 from murder.roles.backend.imap.mailboxes.xfer import need_admin
+from murder.roles.backend.messages.content import HEADER_LOOK
 from murder.roles.backend.traced import trace_return
 from murder.serve.arguments import arguments
 from murder.serve.client import Running

@@ -11,9 +11,9 @@ from murder.model.part import Part
 from murder.model.query.fetch import Form, SectionText
 from murder.model.url import ImapUrl
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.mail.content import Reader
 from murder.roles.backend.imap.mail.fetch import SLICE, send_in_slices
 from murder.roles.backend.imap.mail.urls import INTERNAL, message_of, section_of
+from murder.roles.backend.messages.content import Reader
 from murder.serve.client import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mail.urlauth import (

@@ -15,7 +15,7 @@ from murder.model.name import MailboxName
 from murder.model.query.fetch import BodyItem, Form, Section, SectionText
 from murder.model.url import ImapUrl, UrlAccess
 from murder.roles.backend.imap.dialogue import BackendImap
-from murder.roles.backend.imap.mail.content import Reader
+from murder.roles.backend.messages.content import Reader
 from murder.wire.url import parse_url
 
 INTERNAL: Final = "INTERNAL"  # the mechanism of our tokens

@@ -12,8 +12,8 @@ from murder.model.query.search import SearchKey
 from murder.net.turns import Turn
 from murder.roles.backend.changes.powers import TELLS_SUMMARIES
 from murder.roles.backend.changes.updates import View
-from murder.roles.backend.imap.mail.content import FEW_OCTETS, read_content, sized
 from murder.roles.backend.imap.search.criteria import Candidate, Scene, compile_key, texts_in
+from murder.roles.backend.messages.content import FEW_OCTETS, read_content, sized
 
 AT_ONCE: Final = 50  # summaries asked of the store
 NO_SUMMARIES: Final[Mapping[Uid, bytes]] = {}

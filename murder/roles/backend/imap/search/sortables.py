@@ -11,7 +11,7 @@ from murder.model.part import Envelope
 from murder.model.query.search import SortOrder
 from murder.net.turns import Turn
 from murder.roles.backend.changes.updates import View
-from murder.roles.backend.imap.mail.content import Reader, sized
+from murder.roles.backend.messages.content import Reader, sized
 
 NO_ENVELOPE: Final = Envelope()
 AT_ONCE: Final = 1000  # messages asked of the store

@@ -27,7 +27,7 @@ from murder.model.message import UNSEEN_SIZE, Message, Uid
 from murder.model.part import Envelope, Part
 from murder.model.query.fetch import BodyItem, Form, Section, SectionText
 from murder.net.turns import Turn, aside, aside_if
-from murder.roles.backend.imap.mail.made import Made
+from murder.roles.backend.messages.made import Made
 from murder.wire.imap.mail.body import format_structure_piece
 from murder.wire.imap.mail.envelope import format_envelope_piece
 
