@@ -131,14 +131,14 @@ class Dialogue(ABC):
             self._pump()
             if not (held := self.session.held):
                 if self._is_counted and self._task is None:
-                    self._let_go()
+                    self._is_in()
                 return
             if not self._pump_is_due and self._may_take():  # half a command
                 self.connection.acknowledge_now()
                 if held > SHARE_OCTETS and self.activity_counts:
-                    self._count(held)
+                    self._comes_in(held)
                 elif self._is_counted:
-                    self._let_go()
+                    self._is_in()
                 return
         else:
             held = self.session.held
@@ -151,7 +151,7 @@ class Dialogue(ABC):
                 self.hopeless(BadSyntax("too much was sent ahead of the login"))
                 self.loop.call_soon(self.connection.abort)  # with what TLS holds of it
         if held > SHARE_OCTETS and self.activity_counts:
-            self._count(held)
+            self._comes_in(held)
 
     def writable(self) -> None:
         """The peer takes octets again: so its commands go on. Handlers wait by `flush`; roles that write from callbacks
@@ -179,7 +179,7 @@ class Dialogue(ABC):
             self._waiter.set_exception(ConnectionResetError("the client has gone"))
         if self._task is None:
             if self._is_counted:
-                self._let_go()
+                self._is_in()
             self.ended()
         # A running handler is not cancelled: what it began with the store or the master, it ends.
 
@@ -190,11 +190,11 @@ class Dialogue(ABC):
         """Whose connection it is."""
         return self.connection.peer
 
-    def _count(self, held: int) -> None:
+    def _comes_in(self, held: int) -> None:
         self._is_counted = True
         inbound().hold(self, held)
 
-    def _let_go(self) -> None:
+    def _is_in(self) -> None:
         self._is_counted = False
         inbound().let_go(self)
 
@@ -220,7 +220,7 @@ class Dialogue(ABC):
         heir.active_at, heir._input_ended = self.active_at, self._input_ended
         rest = self.session.take_rest()
         if self._is_counted:
-            self._let_go()
+            self._is_in()
         if rest:
             heir.session.receive(rest)
         self.sweep.forget(self)
@@ -440,7 +440,7 @@ class Dialogue(ABC):
         finally:
             self._task = None
             if self._is_counted:
-                self._let_go()
+                self._is_in()
             self._note_activity()
         if self.connection.is_lost:
             self.ended()
