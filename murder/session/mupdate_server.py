@@ -16,6 +16,7 @@ from murder.wire.mupdate import (
     PLAIN_COMMAND,
     Command,
     Verb,
+    is_plain_write,
     parse_command,
     read_plain,
     tag_of,
@@ -25,6 +26,8 @@ MAX_LINE_OCTETS: Final = 8192  # RFC 3656 §2 wants 1024
 MAX_LITERAL_OCTETS: Final = 256 * 1024  # §2.2 wants 4096; real ACLs of 73 kB have been seen
 # of a command that is read in one step; to find that one is none costs 0.3 ms then
 PLAIN_OCTETS: Final = 4096
+# plain writes that are one event: a tenth of a millisecond
+MOST_TOGETHER: Final = 16
 # who has not logged in gets the memory of one SASL response
 PRE_LOGIN_OCTETS: Final = 16 * 1024
 MAX_SKIP_OCTETS: Final = 16 * 1024 * 1024  # of a refused literal; beyond it the connection ends
@@ -86,7 +89,8 @@ class Wrong:
     error: BadSyntax
 
 
-Event = Command | Line | Owed | Wrong | None
+Event = Command | list[Command] | Line | Owed | Wrong | None
+"""A list: of plain writes, one behind the other."""
 
 
 class MupdateServerSession:
@@ -163,11 +167,12 @@ class MupdateServerSession:
     def next_event(self) -> Event:
         fragmenter = self._fragmenter
         if self.state is not State.GREETED and not self._line_mode:
-            plain = fragmenter.match(PLAIN_COMMAND, self._plain_octets)
-            command = None if plain is None else read_plain(plain)
-            if plain is not None and command is not None:
-                fragmenter.skip(plain.end() - plain.start())
-                return command
+            most = MOST_TOGETHER if self.state is State.AUTHENTICATED else 1
+            plain = fragmenter.take_run(
+                PLAIN_COMMAND, self._plain_octets, read_plain, is_plain_write, most
+            )
+            if plain:
+                return plain if len(plain) > 1 else plain[0]
         while True:
             fragment = fragmenter.next()
             if type(fragment) is bytes:

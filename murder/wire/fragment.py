@@ -7,11 +7,14 @@ synchronising, or large) is asked of the caller, which answers with `accept`, `s
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from murder.errors import BadSyntax, Misuse
 from murder.wire.literal import Announced, announced_at_end
+
+T = TypeVar("T")
 
 # RFC 7162 §4 wants 8192 of servers; a UID set of 100,000 messages that are no ranges has 700,000
 MAX_LINE_OCTETS: Final = 1024 * 1024
@@ -202,15 +205,38 @@ class Fragmenter:
             self._begin = self._at = self._scan = at
         return taken
 
-    def match(self, pattern: re.Pattern[bytes], most: int) -> re.Match[bytes] | None:
-        """A whole message that is next in line, where it matches `pattern` (line end included) and has no more than `most`
-        octets: the commonest ones are found in one step. `skip` takes it. None in the middle of a message."""
+    def take_run(
+        self,
+        pattern: re.Pattern[bytes],
+        most_octets: int,
+        read: Callable[[re.Match[bytes]], T | None],
+        joins: Callable[[T], bool],
+        most: int,
+    ) -> list[T]:
+        """What `read` makes of whole messages that are next in line, where each matches `pattern` (line end included) and
+        has no more than `most_octets`: the commonest ones are found in one step. Of as many as join others, or of a single
+        one that does not. None is taken of which it makes nothing, and none in the middle of a message."""
+        run: list[T] = []
         if self._pending:
             self._join()
-        begin = self._begin
-        if self._scan != begin or self._literal_left or self._stream_empty or self._discard:
-            return None
-        return pattern.match(self._buffer, begin, begin + most)
+        at = self._begin
+        if self._scan != at or self._literal_left or self._stream_empty or self._discard:
+            return run
+        buffer, match = self._buffer, pattern.match
+        while len(run) < most and (matched := match(buffer, at, at + most_octets)) is not None:
+            made = read(matched)
+            if made is None:
+                break
+            is_joining = joins(made)
+            if run and not is_joining:
+                break
+            run.append(made)
+            at = matched.end()
+            if not is_joining:
+                break
+        if run:
+            self._begin = self._at = self._scan = at
+        return run
 
     def peek_lines(self, most: int) -> bytes:
         """At most `most` octets of whole lines that are next; b"" in the middle of a message. `skip` takes them."""
@@ -223,7 +249,7 @@ class Fragmenter:
         return self._buffer[begin : self._buffer.rfind(b"\n", begin, begin + most) + 1]
 
     def skip(self, octets: int) -> None:
-        """Take what `peek_lines` gave or its first messages, or what `match` found."""
+        """Take what `peek_lines` gave, or its first messages."""
         self._begin = self._at = self._scan = self._begin + octets
 
     def next(self) -> Fragment:

@@ -105,6 +105,8 @@ LISTS: Final = frozenset({Verb.LIST, *OUR_LISTS})
 AS_OF_NOW: Final = frozenset({Verb.BELOW, Verb.GRANTED, Verb.PREFIX})  # what is acted upon
 TELLING: Final = frozenset({Verb.FIND, *LISTS, Verb.UPDATE, Verb.FOLLOW})
 _VERBS: Final = {verb.value: verb for verb in Verb}
+# as an announcement has them, one behind the other
+PLAIN_WRITES: Final = frozenset({Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE, Verb.DELETE})
 
 
 class Command(NamedTuple):
@@ -203,22 +205,36 @@ PLAIN_FIND: Final = re.compile(rb"(%b{1,14}) FIND%b\r\n" % (_ATOM, _PLAIN_STRING
 
 def read_plain(match: re.Match[bytes]) -> Command | None:
     """The command that PLAIN_COMMAND has found; None where it takes a second look (`parse_command`)."""
-    tag, word, *pieces = match.groups()
+    # each string written out: every command comes through here
+    tag, word, size, raw, quoted, size2, raw2, quoted2, size3, raw3, quoted3 = match.groups()
     verb = _VERBS.get(word)
-    if verb is None:
+    if (
+        verb is None
+        or (raw is not None and int(size) != len(raw))
+        or (raw2 is not None and int(size2) != len(raw2))
+        or (raw3 is not None and int(size3) != len(raw3))
+    ):
         return None
-    args: list[bytes] = []
-    for size, literal, quoted in (pieces[:3], pieces[3:6], pieces[6:]):
-        if literal is not None:
-            if int(size) != len(literal):
-                return None
-            args.append(literal)
-        elif quoted is not None:
-            args.append(quoted)
-        else:
-            break
+    first = quoted if raw is None else raw
+    second = quoted2 if raw2 is None else raw2
+    third = quoted3 if raw3 is None else raw3
+    args: tuple[bytes, ...] = (first, second, third)
+    if third is None:
+        args = () if first is None else (first,) if second is None else (first, second)
     arity = ARITY[verb]
-    return Command(tag, verb, tuple(args)) if arity.least <= len(args) <= arity.most else None
+    return Command(tag, verb, args) if arity.least <= len(args) <= arity.most else None
+
+
+def plain_write(data: bytes) -> Command | None:
+    """The write that is all of this, in its commonest spelling; None of whatever else it is."""
+    plain = PLAIN_COMMAND.fullmatch(data)
+    command = None if plain is None else read_plain(plain)
+    return command if command is not None and command.verb in PLAIN_WRITES else None
+
+
+def is_plain_write(command: Command) -> bool:
+    """Whether it may be carried out together with others of its kind."""
+    return command.verb in PLAIN_WRITES
 
 
 def _parse_strings(octets: bytes, at: int, most: int, atoms: bool) -> tuple[tuple[bytes, ...], int]:

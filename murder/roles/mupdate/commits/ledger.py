@@ -18,7 +18,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.roles.mupdate.commits.bounds import Bounds
 from murder.roles.mupdate.commits.engine import Embedded, Engine
-from murder.roles.mupdate.commits.owner import against_activation, decide
+from murder.roles.mupdate.commits.owner import DONE, against_activation, decide
 from murder.roles.mupdate.commits.proposal import (
     Activate,
     Deactivate,
@@ -155,7 +155,7 @@ class Ledger:
             self._loop.call_soon_threadsafe(self._take_up)
 
     def _take_up(self) -> None:
-        if not self._queue and not self._is_closed:
+        if not self._queue.count and not self._is_closed:
             self.propose([_NOTHING], lambda _: None)
 
     def propose(
@@ -170,7 +170,7 @@ class Ledger:
         each. `cost`: of all together (`waiting.cost_of`); `peer`: for whom, each has its turn. Never blocks."""
         self._queue.add(Batch(proposals, done, cost, peer, caller))
         self.waiting += len(proposals)
-        if not self._committing:
+        if not self._committing and (not self._scheduled or self._timer is not None):
             self._schedule()
 
     async def submit(self, proposal: Callable[[ListTransaction], T]) -> T:
@@ -202,7 +202,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Wait until all that was proposed is durable; propose nothing after."""
-        while self._queue or self._committing:
+        while self._queue.count or self._committing:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
         self._is_closed = True
@@ -212,10 +212,8 @@ class Ledger:
     def _schedule(self) -> None:
         """Commit in the next turn of the loop; or, where the disk is slow, as soon as those have come who were there for the
         last one: waiting a little for them spares them waiting for the commit after this one."""
-        if self._scheduled and self._timer is None:
-            return  # in the next turn
         loop = asyncio.get_running_loop()
-        if len(self._queue) >= self._callers or self._is_fast():
+        if self._queue.count >= self._callers or self._is_fast():
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -236,7 +234,7 @@ class Ledger:
         missing who were there for the last commit: their next words may just be coming in; or where much is, and more
         comes in each turn."""
         self._timer = None
-        is_missed = len(self._queue) < self._callers and self._looks < MOST_LOOKS
+        is_missed = self._queue.count < self._callers and self._looks < MOST_LOOKS
         is_many = self._looks < MOST_LOOKS_AT_MANY and (
             INLINE_PROPOSALS < self.waiting < MANY_TOGETHER
         )
@@ -335,29 +333,29 @@ class Ledger:
     ) -> None:
         self._committing = False
         self.waiting -= len(outcomes)
-        done: list[tuple[Batch[Work], Sequence[object]]] = []
+        done: list[tuple[Done, Sequence[object]]] = []
         left: list[Batch[Work]] = []
         at = 0
         for batch in batches:
-            some = outcomes[at : at + len(batch.works)]
-            at += len(batch.works)
-            if len(some) == len(batch.works):
-                done.append((batch, some))
+            end = at + len(batch.works)
+            if end <= len(outcomes):
+                done.append((batch.done, outcomes[at:end]))
             else:
-                left.append(batch.rest(some))
+                left.append(batch.rest(outcomes[at:]))
+            at = end
         if left:
             self._queue.put_back(left)
-        self._callers = len(batches) + len(self._queue)
-        if self._queue:  # whoever else has something ready joins in
+        self._callers = len(batches) + self._queue.count
+        if self._queue.count:  # whoever else has something ready joins in
             self._schedule()
         if self.on_commit is not None:
             for committed in commits:
                 if committed.seq > self._heard_seq or committed.is_anew:
                     self._heard_seq = committed.seq
                     self.on_commit(committed)
-        for batch, some in done:
-            batch.done(some)
-        if self._idle is not None and not self._queue and not self._committing:
+        for tell, some in done:
+            tell(some)
+        if self._idle is not None and not self._queue.count and not self._committing:
             self._idle.set_result(None)
             self._idle = None
 
@@ -385,8 +383,11 @@ _NOTHING: Final[Work] = _nothing
 def carry_out(proposal: Proposal, bounds: Bounds, transaction: ListTransaction) -> object:
     """A peer's proposal, decided by what the transaction shows, and done in it: `Work`, with the first two given."""
     if type(proposal) is Activate and against_activation(transaction, proposal) is None:
-        _put(proposal, proposal.wanted, bounds, transaction)
-        return "done"
+        if proposal.server in transaction.ample:  # as `_put`, in one place less
+            transaction.put(proposal.wanted, is_checked=True)
+        else:
+            _put(proposal, proposal.wanted, bounds, transaction)
+        return DONE
     outcome, change, conflict = decide(transaction, proposal)
     if type(change) is PutEntry and not isinstance(proposal, Delete):
         _put(proposal, change.entry, bounds, transaction)

@@ -89,13 +89,14 @@ class Movable:
         self._inner: Engine = Embedded(mailboxes)
         if kind != EMBEDDED and self._records is not None:
             self._inner = Ordered(mailboxes, self._records)
+        self._note()
 
     # As an engine
 
-    @property
-    def is_shared(self) -> bool:
-        """Also while it is not settled whether the list has gone to a log: nothing is acknowledged by one alone then."""
-        return self._unsettled is not None or self._inner.is_shared
+    def _note(self) -> None:
+        """Whether it is shared (asked for each change): also while it is not settled whether the list has gone to a log:
+        nothing is acknowledged by one alone then."""
+        self.is_shared = self._unsettled is not None or self._inner.is_shared
 
     @property
     def is_ready(self) -> bool:
@@ -184,6 +185,7 @@ class Movable:
             threading.Thread(target=log.close, daemon=True).start()  # changes do not wait for it
         elif not self._inner.is_shared:
             self._inner = Ordered(self.mailboxes, log)
+        self._note()
 
     # Going over
 
@@ -334,6 +336,7 @@ class Movable:
             mailboxes.commit([mark_synchronised()])
         mailboxes.keep_by(f"{EMBEDDED}>{to} {token}")
         self._unsettled = _Unsettled(to, token)
+        self._note()
         self._use(log)
         try:
             _taking(log).take_over(token, mailboxes.epoch, mailboxes.position(), mailboxes.notes())
@@ -366,6 +369,7 @@ class Movable:
             position = mailboxes.position()
             mailboxes.keep_by(f"{self.kind}>{EMBEDDED} {token}")
             self._unsettled = _Unsettled(self.kind, token)
+            self._note()
             if _taking(log).hand_over(token, mailboxes.epoch, position):
                 self._become(EMBEDDED)
                 return time.monotonic() - began

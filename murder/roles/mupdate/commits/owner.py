@@ -11,7 +11,7 @@ are kept. Who carries it out (`ledger.carry_out`) does so in the transaction tha
 
 import json
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, assert_never
+from typing import Final, NamedTuple, Protocol, assert_never
 
 from murder.config import MupdateConfig
 from murder.errors import Code, Refusal
@@ -40,6 +40,7 @@ class Taken:
     taker: str
 
 
+DONE: Final = "done"
 Outcome = str | Taken | Refusal
 """The text of the OK, or what was taken, or why not."""
 
@@ -108,7 +109,7 @@ def decide(view: View, proposal: Proposal) -> Decision:
         case Reserve():
             return _reserve(view, proposal)
         case Activate():
-            return against_activation(view, proposal) or Decision("done", PutEntry(proposal.wanted))
+            return against_activation(view, proposal) or Decision(DONE, PutEntry(proposal.wanted))
         case Deactivate():
             return _deactivate(view, proposal)
         case Force():
@@ -139,8 +140,8 @@ def _reserve(view: View, proposal: Reserve) -> Decision:
         if row.is_active:
             return Decision(Refusal(Code.ALREADY_EXISTS, "mailbox already exists"))
     elif row is not None and row.is_active:
-        return Decision("done")
-    return Decision("done", PutEntry(wanted))
+        return Decision(DONE)
+    return Decision(DONE, PutEntry(wanted))
 
 
 def against_activation(view: View, proposal: Activate) -> Decision | None:
@@ -159,7 +160,7 @@ def _force(view: View, proposal: Force) -> Decision:
     peer, wanted, server = proposal
     row = view.find(wanted.name)
     if row is None or not row.is_active or row.server == server:
-        return Decision("done", PutEntry(wanted))
+        return Decision(DONE, PutEntry(wanted))
     taken = Taken(row.name, row.server, server)
     conflict = Conflict(row.name, row.server, server, peer.name, "FORCE")
     return Decision(taken, PutEntry(wanted), conflict)
@@ -173,7 +174,7 @@ def _deactivate(view: View, proposal: Deactivate) -> Decision:
         return Decision(Refusal(Code.NONEXISTENT, "mailbox not currently active"))
     if row.server != server and not (peer.is_admin or not peer.is_bound):
         return _conflict(peer, row, server, "DEACTIVATE")
-    return Decision("done", PutEntry(wanted))
+    return Decision(DONE, PutEntry(wanted))
 
 
 def _delete(view: View, proposal: Delete) -> Decision:
@@ -184,4 +185,4 @@ def _delete(view: View, proposal: Delete) -> Decision:
         return Decision(Refusal(Code.NONEXISTENT, "mailbox does not exist"))
     if not peer.speaks_for(row.server):
         return _conflict(peer, row, min(peer.servers or peer.claimed), "DELETE")
-    return Decision("done", RemoveEntry(name))
+    return Decision(DONE, RemoveEntry(name))

@@ -19,6 +19,7 @@ ROW_COST: Final = 4  # lines: the row's, the journal's, and those of the index f
 MAX_COMMIT_COST: Final = 32_768
 MAX_COMMIT_WORKS: Final = 20_000
 SMALL_COST: Final = 256  # about a millisecond
+FEW_COST: Final = 1024  # and works: so few are in one commit in any order of their peers
 
 
 def cost_of(raw_acl: bytes) -> int:
@@ -93,24 +94,35 @@ class Waiting(Generic[W]):
     """See the module."""
 
     def __init__(self) -> None:
-        self._peers: dict[str, _Peer[W]] = {}
+        self._few: list[Batch[W]] = []  # all there are, as they came, while one commit takes them
+        self._of_few = 0  # lines and works of them
+        self._peers: dict[str, _Peer[W]] = {}  # else
         self._turns: deque[str] = deque()  # of the peers that have something here
-        self._count = 0
-
-    def __len__(self) -> int:
-        """Batches."""
-        return self._count
+        self.count = 0  # batches
 
     def add(self, batch: Batch[W]) -> None:
+        self.count += 1
+        more = self._of_few + batch.cost + len(batch.works)
+        if more <= FEW_COST and not self._peers:
+            self._few.append(batch)
+            self._of_few = more
+            return
+        self._sort()
         (self._peers.get(batch.peer) or self._peer(batch.peer)).add(batch)
-        self._count += 1
+
+    def _sort(self) -> None:
+        """By peers, all that came before."""
+        few, self._few, self._of_few = self._few, [], 0
+        for batch in few:
+            self._peer(batch.peer).add(batch)
 
     def put_back(self, batches: Sequence[Batch[W]]) -> None:
         """What was taken and has not been done, in order: each before all that its caller has said since. The first has had
         its turn, in part."""
         for batch in reversed(batches):
             self._peer(batch.peer).put_back(batch)
-        self._count += len(batches)
+        self._sort()  # what came meanwhile, behind it
+        self.count += len(batches)
         self._turns.remove(batches[0].peer)
         self._turns.append(batches[0].peer)
 
@@ -123,6 +135,10 @@ class Waiting(Generic[W]):
 
     def take(self) -> list[Batch[W]]:
         """One commit's worth, at least one batch where there is any."""
+        if self._few:
+            few, self._few, self._of_few = self._few, [], 0
+            self.count = 0
+            return few
         taken: list[Batch[W]] = []
         cost = works = 0
         while self._turns:
@@ -141,5 +157,5 @@ class Waiting(Generic[W]):
                 self._turns.append(name)
             else:
                 del self._peers[name]
-        self._count -= len(taken)
+        self.count -= len(taken)
         return taken

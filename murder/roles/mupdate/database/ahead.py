@@ -24,7 +24,17 @@ TABLE_OCTETS: Final = 5  # and of each table
 class Layer:
     """What is put and removed, in all tables. `stands_on`: LMDB's number of the commit below."""
 
-    __slots__ = ("_highest", "keys", "more", "octets", "orders", "stands_on", "tables")
+    __slots__ = (
+        "_highest",
+        "_takes",
+        "keys",
+        "left",
+        "more",
+        "octets",
+        "orders",
+        "stands_on",
+        "tables",
+    )
 
     def __init__(self, tables: Iterable[Table], stands_on: int) -> None:
         self.tables: dict[Table, Changed] = {table: {} for table in tables}
@@ -32,7 +42,10 @@ class Layer:
         self.stands_on = stands_on
         self.keys = 0  # that have been put or removed, some more than once
         self.octets = 0
-        self._highest: dict[Table, bytes] = {}  # key that was put, by those taken
+        self.left: object = None  # by who has written last, for who writes next; None: look it up
+        self._takes = False  # it grows by that alone
+        # key that was put then, of tables that were asked for it
+        self._highest: dict[Table, bytes] = {}
         self.orders: dict[Table, list[bytes]] = {}  # keys, of tables that were walked through
 
     def set(self, table: Table, key: bytes, value: bytes | None) -> None:
@@ -52,6 +65,7 @@ class Layer:
 
     def take(self, other: "Layer") -> None:
         """Have what another layer has, that stood on this one."""
+        self._takes = True
         for table, changed in other.tables.items():
             if not changed:
                 continue
@@ -60,16 +74,22 @@ class Layer:
                 order += [key for key in changed if key not in mine]
                 order.sort()  # which is two runs: a merge
             mine.update(changed)
-            self._highest[table] = max(self._highest.get(table, b""), _highest_put(changed))
+            if table in self._highest:
+                self._highest[table] = max(self._highest[table], _highest_put(changed))
         for table, more in other.more.items():
             self.more[table] = self.more.get(table, 0) + more
+        self.left = other.left
         self.keys += other.keys
         self.octets += other.octets
 
     def highest(self, table: Table) -> bytes:
         """The highest key that was put, b"" where none was; it may have been removed since."""
         highest = self._highest.get(table)
-        return _highest_put(self.tables[table]) if highest is None else highest
+        if highest is None:
+            highest = _highest_put(self.tables[table])
+            if self._takes:
+                self._highest[table] = highest
+        return highest
 
 
 def _highest_put(changed: Changed) -> bytes:
@@ -128,6 +148,12 @@ class Draft(View):
         self._most = most
         self._most_octets = most_octets
 
+    @property
+    def left(self) -> object:
+        """What who wrote here last has left (`Layer.left`): in this draft, or in what it stands on."""
+        own = self.own.left
+        return self._layers[1].left if own is None and len(self._layers) > 1 else own
+
     def check_room(self) -> None:
         """Raises TooMany where the journal does not take what is in it. Whoever is to tell others of it asks before."""
         octets = self.own.octets + KEY_OCTETS * self.own.keys + TABLE_OCTETS * len(self.own.tables)
@@ -147,6 +173,17 @@ class Draft(View):
             raise TooMany
         own.octets += len(key) + len(value)
         return True
+
+    def put_row(self, key: bytes, value: bytes, *, is_new: bool, db: Table) -> None:
+        """`put` into a table that is counted, for who has just looked it up."""
+        own = self.own
+        if is_new:
+            own.more[db] = own.more.get(db, 0) + 1
+        own.set(db, key, value)
+        own.keys += 1
+        if own.keys > self._most:
+            raise TooMany
+        own.octets += len(key) + len(value)
 
     def pop(self, key: bytes, *, db: Table) -> bytes | None:
         value = self.get(key, db=db)

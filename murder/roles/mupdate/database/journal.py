@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from murder.errors import Code, Refusal
 
@@ -228,19 +228,26 @@ def _lock(descriptor: int, how: int) -> bool:
 
 
 def format_changes(changes: Iterable[tuple[int, dict[bytes, bytes | None]]]) -> bytes:
-    """A record's changes: by table its number, how many keys, their lengths, those of the values, keys, values."""
+    """A record's changes: by table its number, how many keys, their lengths, those of the values, keys, values. Tables
+    without changes are left out."""
     pieces: list[bytes] = []
     for number, changed in changes:
-        values = list(changed.values())
-        count = len(values)
+        if not changed:
+            continue
+        count = len(changed)
+        lengths: Iterable[int]
+        if None in changed.values():
+            values = [b"" if value is None else value for value in changed.values()]
+            lengths = [_REMOVED if value is None else len(value) for value in changed.values()]
+        else:
+            values = cast(list[bytes], list(changed.values()))
+            lengths = map(len, values)
         pieces += (
             _TABLE.pack(number, count),
             struct.pack(f">{count}H", *map(len, changed)),
-            struct.pack(
-                f">{count}I", *[_REMOVED if value is None else len(value) for value in values]
-            ),
+            struct.pack(f">{count}I", *lengths),
             b"".join(changed),
-            b"".join([value for value in values if value is not None]),
+            b"".join(values),
         )
     return b"".join(pieces)
 

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 from murder.errors import Code, Refusal
 from murder.log import logger
@@ -175,7 +175,8 @@ class Settling:
             except _Directly:
                 return None
             finally:
-                self._let_go()
+                if not (self.layers and self.layers[0].keys):
+                    self._let_go()
 
     def _write(self, work: Callable[[WriteTransaction], T], flush: bool) -> T:
         journal = self._journal
@@ -195,8 +196,7 @@ class Settling:
             raise _Directly from error
         if not own.keys:
             return outcome
-        changes = [(at, own.tables[table]) for at, table in enumerate(below.layered_tables)]
-        body = format_changes((at, changed) for at, changed in changes if changed)
+        body = format_changes(enumerate(own.tables.values()))  # as `below.layered_tables`
         top = self.layers[0]
         if not journal.fits(len(body)):
             raise _Directly
@@ -250,6 +250,8 @@ class Settling:
 
     def _put_on(self, journal: Journal, before: bytes, stands_on: int) -> None:
         layer = Layer(self._below.layered_tables, stands_on)
+        if self.layers:
+            layer.left = self.layers[0].left
         self._names[layer] = Chapter(os.urandom(8), before, stands_on)
         journal.begin(self._names[layer])
         self.layers = (layer, *self.layers)
@@ -348,7 +350,8 @@ class Settling:
                 self._thread = thread
         if hurry:
             self._hurried.set()
-        self._woken.set()
+        if not self._woken.is_set():
+            self._woken.set()
 
     def _run(self) -> None:
         while True:
@@ -408,12 +411,15 @@ class Settling:
 
 
 def _put(transaction: WriteTransaction, table: Table, changed: dict[bytes, bytes | None]) -> None:
-    puts = []
-    for key in sorted(changed):
-        value = changed[key]
-        if value is None:
-            transaction.delete(key, db=table)
-        else:
-            puts.append((key, value))
+    puts: list[tuple[bytes, bytes]] = []
+    if None in changed.values():
+        for key in sorted(changed):
+            value = changed[key]
+            if value is None:
+                transaction.delete(key, db=table)
+            else:
+                puts.append((key, value))
+    else:
+        puts = sorted(cast(dict[bytes, bytes], changed).items())
     if puts:
         transaction.cursor(db=table).putmulti(puts)

@@ -16,6 +16,7 @@ from murder.errors import Code, Misuse, Refusal
 from murder.model.acl import MAX_ACL_OCTETS
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, collation_key, display
+from murder.roles.mupdate.database.ahead import Draft
 from murder.roles.mupdate.database.change import (
     Change,
     PutEntry,
@@ -142,7 +143,9 @@ class ListTransaction:
         self._entries = tables[b"entries"]
         self._log = tables[b"log"]
         self._index = tables[b"index"]
-        self._last = last_commit(transaction, tables)
+        self._draft = transaction if isinstance(transaction, Draft) else None
+        left = None if self._draft is None else self._draft.left
+        self._last = left if type(left) is LastCommit else last_commit(transaction, tables)
         self._seq = self._last.seq
         self._mark = b""  # of the commit, where somebody else has given it
         self._more: dict[bytes, list[int]] = {}  # than before this, by server
@@ -271,7 +274,10 @@ class ListTransaction:
         self._seq += 1
         number = NUMBER.pack(self._seq)
         row = number + unnumbered
-        self._lmdb.put(key, row, db=self._entries)
+        if self._draft is None:
+            self._lmdb.put(key, row, db=self._entries)
+        else:
+            self._draft.put_row(key, row, is_new=old is None, db=self._entries)
         self._lmdb.put(number + ROW, key, db=self._log, append=True)
         self.pages.count += ROW_PAGES
         if old is None and len(row) <= COMMON_ROW_OCTETS:
@@ -439,20 +445,26 @@ class ListTransaction:
         """What every commit writes at its end. Call it once, after the last change."""
         last = self._last
         if self._seq == last.seq:
+            self._leave(last)
             return last
-        holdings = {**last.holdings, **{server: self.held_by(server) for server in self._more}}
+        held = {server: self.held_by(server) for server in self._more}
+        holdings: Mapping[bytes, Holding] = {**last.holdings, **held}
         if last.seq:  # the counts stand in the last commit only
             self._lmdb.put(NUMBER.pack(last.seq) + COMMIT, last.mark, db=self._log)
         mark = self._mark or os.urandom(MARK_OCTETS)
-        self._lmdb.put(
-            NUMBER.pack(self._seq) + COMMIT,
-            mark + format_holdings(holdings),
-            db=self._log,
-            append=True,
-        )
+        octets = format_holdings(holdings)
+        self._lmdb.put(NUMBER.pack(self._seq) + COMMIT, mark + octets, db=self._log, append=True)
+        if min(map(min, held.values()), default=1) <= 0:  # it does not stand there like that
+            holdings = parse_holdings(octets, 0)
         if self._seq // PRUNE_EVERY != last.seq // PRUNE_EVERY:
             self._prune()
-        return LastCommit(self._seq, mark, holdings)
+        return self._leave(LastCommit(self._seq, mark, holdings))
+
+    def _leave(self, last: LastCommit) -> LastCommit:
+        """For the next transaction, which need not look it up, where it is ahead of LMDB."""
+        if self._draft is not None:
+            self._draft.own.left = last
+        return last
 
     def _prune(self) -> None:
         """Forget old tombstones and commits; lines of rows stay. A part of them: what is left comes next time."""

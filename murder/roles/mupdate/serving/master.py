@@ -24,13 +24,12 @@ from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.commits.owner import peer_of
 from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.mboxlist import MailboxList
-from murder.roles.mupdate.serving.lookups import FIND_WITHIN, format_found, plain_find
+from murder.roles.mupdate.serving.alone import NOTED_OCTETS, AloneDialogue, format_found
 from murder.roles.mupdate.serving.pages import pages
 from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows, why_not_from
 from murder.roles.mupdate.serving.untaken import Untaken
 from murder.roles.mupdate.serving.writes import AWAY, Counters, Writes
-from murder.serve.client import ClientDialogue
 from murder.session.mupdate_server import (
     WRITES,
     Event,
@@ -68,7 +67,6 @@ STREAMING: Final = "streaming"  # a session that follows the list
 # Of one peer; above it writers wait. TLS has as much again, and keeps what it ever had
 UNTAKEN_OCTETS: Final = 16 * 1024
 PIECE_OCTETS: Final = 16 * 1024  # of a page
-NOTED_OCTETS: Final = 4096  # what is written less at a time is not worth counting
 UNREAD_OCTETS: Final = 16 * 1024  # of TLS records that are not yet decrypted
 NEVER_S: Final = 10 * 365 * 86400.0
 
@@ -154,7 +152,7 @@ class MupdateService:
         return MupdateDialogue(connection, self)
 
 
-class MupdateDialogue(ClientDialogue):
+class MupdateDialogue(AloneDialogue):
     """One connection to a MUPDATE server."""
 
     protocol = PROTOCOL
@@ -168,12 +166,12 @@ class MupdateDialogue(ClientDialogue):
         super().__init__(connection, session, config.login_timeout_s)
         self.activity_counts = False
         self.service = service
-        self.peer: Peer | None = None
+        self.peer = None
         self._writes = Writes(
             self, service.ledger, bounds_of(config), service.counters, service.pulse
         )
         self._is_narrow = False  # nothing is written before what there was is taken
-        self._held: Command | None = None  # a read that waits for the writes before it
+        self._held = None
         self._subscriber: Subscriber | None = None
         service.dialogues.add(self)
         service.counters.connections += 1
@@ -198,27 +196,6 @@ class MupdateDialogue(ClientDialogue):
         return replace(super().describe(), user=user, state=state)
 
     # The banner, errors, the end
-
-    def received(self, data: bytes) -> None:
-        pulse = self.service.pulse
-        if pulse is None or pulse.beats() or self.service.goes_on():
-            may_be = self._task is None and data.find(b" FIND ", 0, FIND_WITHIN) > 0
-            asked = plain_find(data) if may_be else None
-            if asked is None or not self._tell_found(data, *asked):
-                super().received(data)
-
-    def _tell_found(self, data: bytes, tag: bytes, name: bytes) -> bool:
-        """Answer a FIND at once, where nothing else is on its way; whether it is answered."""
-        ledger, is_closing = self.service.ledger, self.is_closing or self.connection.writing_paused
-        is_due = self._pump_is_due or self._pumping or self._held is not None or is_closing
-        is_free = not is_due and self._writes.is_idle and (not ledger or ledger.is_ready)
-        if not (is_free and self.session.may_be_plain(data)):
-            return False
-        if not (row := self.service.mailboxes.row(name)) and ledger and ledger.is_shared:
-            return False  # another master may know of it already
-        self.bad_commands = 0
-        self.tell(format_found(tag, name, row))
-        return True
 
     def begin(self) -> None:
         super().begin()
@@ -360,6 +337,10 @@ class MupdateDialogue(ClientDialogue):
         return self._held is None and not self._writes.is_full
 
     def handle(self, event: Event) -> Running:
+        if type(event) is list:
+            self.bad_commands = 0
+            self._writes.add_all(event)
+            return None
         if type(event) is Command:
             if event.verb in WRITES and self.session.state is State.AUTHENTICATED:
                 assert self.peer is not None
@@ -412,14 +393,8 @@ class MupdateDialogue(ClientDialogue):
             case _:
                 raise Misuse(f"{command.verb} is a write")
 
-    def tell(self, lines: bytes) -> None:
-        """For `writes.Writer`, and what is found at once."""
-        self.active_at = self.loop.time()
-        if not self.connection.is_lost:
-            self.send(lines)
-
     def written(self) -> None:
-        """For `writes.Writer`: the read that waited, then what has come in meanwhile."""
+        """The read that waited, then what has come in meanwhile."""
         if not self._writes.is_answered or self.connection.is_lost or self.is_closing:
             return
         if self._held is not None:

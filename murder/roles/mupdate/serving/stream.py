@@ -396,6 +396,8 @@ class Hub:
             for subscriber in list(self.subscribers):
                 subscriber.cut("the list has another history")
             return
+        if not self.subscribers:
+            return
         octets = sum([len(change.key) + len(change.row or b"") for change in committed.changes])
         for subscriber in list(self.subscribers):
             subscriber.committed(committed, octets)

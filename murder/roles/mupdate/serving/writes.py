@@ -14,7 +14,7 @@ from murder.model.name import MailboxName, display
 from murder.roles.mupdate.commits.bounds import Bounds
 from murder.roles.mupdate.commits.epochs import epoch_work
 from murder.roles.mupdate.commits.ledger import Ledger, Work, carry_out
-from murder.roles.mupdate.commits.owner import Taken
+from murder.roles.mupdate.commits.owner import DONE, Taken
 from murder.roles.mupdate.commits.proposal import Deactivate, Delete, Peer, proposal_of
 from murder.roles.mupdate.commits.waiting import MAX_COMMIT_COST, ROW_COST
 from murder.roles.mupdate.database.transaction import ListTransaction
@@ -22,7 +22,8 @@ from murder.roles.mupdate.serving.pulse import Pulse
 from murder.wire.mupdate import UNAVAILABLE, Command, Kind, Verb, format_status
 
 AWAY: Final = f"{UNAVAILABLE}the mailbox list does not answer now, try again later"
-MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
+_DONE_LINE: Final = b' OK "%b"\r\n' % DONE.encode()
+MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk, and a few
 # Of access lists that one connection has waiting, and one more; or more, where all connections together have no more than
 # so many: long ones are cheaper together
 MAX_BATCH_OCTETS: Final = 16 * 1024
@@ -50,16 +51,12 @@ class Writer(Protocol):
     @property
     def log(self) -> Log: ...
 
-    def tell(self, lines: bytes) -> None:
-        """Replies, in order; nothing where it is lost."""
+    def answer(self, lines: bytes) -> None:
+        """Send the replies of a batch, in order (nothing where it is lost), and go on."""
         ...
 
     def was_malformed(self) -> None:
         """A command among them was none."""
-        ...
-
-    def written(self) -> None:
-        """A batch has been answered."""
         ...
 
 
@@ -197,6 +194,16 @@ class Writes:
             if (is_many or is_much or self._cost >= MAX_COMMIT_COST) and self._has_enough():
                 self.is_full = True
 
+    def add_all(self, commands: Sequence[Command]) -> None:
+        """One behind the other; one that fails unexpectedly fails alone."""
+        for command in commands:
+            peer = self._writer.peer
+            assert peer is not None
+            try:
+                self.add(command, peer)
+            except Exception as error:  # noqa: BLE001 - the end of a command: told in its place
+                self.refuse(command.tag, error)
+
     def _lines_of(self, name: MailboxName) -> int:
         """Of the index, that go with a row: as many as if it were put there."""
         assert self._ledger is not None
@@ -212,7 +219,6 @@ class Writes:
         if self._ledger is None:
             self._look()
             self._reply(tags, [write.error for write in batch if isinstance(write, _Refusing)])
-            self._writer.written()
             return
         self._outstanding += len(batch)
         self._octets_waiting += octets
@@ -227,8 +233,11 @@ class Writes:
             self.is_idle = not self._outstanding and not self._batch
             if self.is_full:
                 self.is_full = self._has_enough()
-            self._reply(tags, outcomes)
-            self._writer.written()
+            if outcomes.count(DONE) == len(outcomes):  # nearly always
+                self._counters.changes += len(tags)
+                self._writer.answer(_DONE_LINE.join([*tags, b""]))
+            else:
+                self._reply(tags, outcomes)
 
         peer = self._writer.peer.name if self._writer.peer else ""
         if (pulse := self._pulse) is not None and self._ledger.is_shared:
@@ -241,13 +250,13 @@ class Writes:
             if type(outcome) is str:
                 lines.append(b'%b OK "%b"\r\n' % (tag, outcome.encode()))
             elif type(outcome) is Taken:
-                lines.append(b'%b OK "done"\r\n' % tag)
+                lines.append(tag + _DONE_LINE)
                 self._tell_of(outcome)
             else:
                 assert isinstance(outcome, Exception)
                 lines.append(self._refusal_line(tag, outcome))
         self._counters.changes += len(lines)
-        self._writer.tell(b"".join(lines))
+        self._writer.answer(b"".join(lines))
 
     def _tell_of(self, taken: Taken) -> None:
         self._counters.taken += 1
