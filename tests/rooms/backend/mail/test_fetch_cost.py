@@ -5,7 +5,7 @@ import mmap
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 
@@ -87,8 +87,17 @@ async def test_a_large_message_is_not_held_in_memory_while_it_is_read(tmp_path: 
             return memoryview(mapped)
 
     class Taker:
-        connection = SimpleNamespace(writing_paused=False, is_narrow=False)
         sent = b""
+        kept: ClassVar[list[memoryview]] = []
+
+        def __init__(self) -> None:
+            self.connection = SimpleNamespace(
+                writing_paused=False, is_narrow=False, write=self.write
+            )
+
+        def write(self, data: memoryview) -> None:
+            self.kept.append(data)
+            self.send(bytes(data))
 
         def send(self, data: bytes) -> None:
             self.sent += data
@@ -104,6 +113,7 @@ async def test_a_large_message_is_not_held_in_memory_while_it_is_read(tmp_path: 
     await send_in_slices(cast("BackendImap", taker), found)
     assert mapped.let_go == 5
     assert taker.sent == octets
+    assert {piece.obj for piece in taker.kept} == {mapped}  # none was copied
     taker.sent, taker.connection.is_narrow = b"", True
     await send_in_slices(cast("BackendImap", taker), found)
     assert taker.sent == octets

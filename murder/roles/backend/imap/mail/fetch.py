@@ -143,12 +143,17 @@ def _name_of_whole(items: Sequence[FetchItem]) -> bytes:
 
 
 async def send_in_slices(dialogue: BackendImap, octets: memoryview) -> None:
-    """Within a response (`is_inside`): a client may take large ones as slowly as it likes."""
+    """Within a response (`is_inside`): a client may take large ones as slowly as it likes. They are not copied: what it has
+    not taken yet stays in the file that is mapped."""
     connection = dialogue.connection
     at = mapped_from = 0
     while at < len(octets):
         end = at + (NARROW_SLICE if connection.is_narrow else SLICE)
-        dialogue.send(bytes(octets[at:end]))
+        piece = octets[at:end]
+        if len(piece) >= GATHER:
+            connection.write(piece)
+        else:
+            dialogue.send(bytes(piece))  # with what comes behind it
         at = end
         if connection.writing_paused or at - mapped_from >= MAPPED_OCTETS:
             let_go(octets)
