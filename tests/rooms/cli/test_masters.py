@@ -45,6 +45,11 @@ def test_a_master_with_another_history_or_far_behind_is_told() -> None:
     assert "6999 changes behind" in problems["m3"].what
 
 
+def test_a_mark_with_thousands_of_digits_is_none() -> None:
+    told = [master("m1", "e:7:aa"), master("m2", f"e:{'9' * 5000}:bb")]
+    assert next((one.node, one.behind) for one in masters_of(told)) == ("m1", 0)
+
+
 def test_a_member_that_one_master_alone_does_not_reach_is_told_so() -> None:
     cut = (WELL[0], MemberFacts("etcd2", "b:2379", problem="no answer"))
     told = [master("m1", "e:7:aa"), master("m2", "e:7:aa", cut)]

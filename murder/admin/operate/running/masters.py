@@ -12,6 +12,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName
 from murder.roles.mupdate.remote.client import MasterClient
+from murder.roles.mupdate.remote.mark import MAX_DIGITS
 from murder.wire.nodes.control_answers import (
     CopyStage,
     EngineFacts,
@@ -54,7 +55,8 @@ def _place(mark: str) -> tuple[str, int]:
     """Epoch and number of a mark; nothing of what is none."""
     epoch, _, rest = mark.partition(":")
     number = rest.partition(":")[0]
-    return (epoch, int(number)) if number.isascii() and number.isdecimal() else ("", 0)
+    is_number = number.isascii() and number.isdecimal() and len(number) <= MAX_DIGITS
+    return (epoch, int(number)) if is_number else ("", 0)
 
 
 def masters_of(nodes: Sequence[NodeAnswers]) -> list[MasterLine]:

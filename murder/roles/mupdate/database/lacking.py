@@ -16,7 +16,7 @@ MAX_LOST: Final = 10_000  # with 500 octets each at most
 MAX_BACK: Final = 100  # of those that have come back are noticed with one question
 LATELY_S: Final = 86400.0  # longer than anybody waits for backends
 SIZE: Final = struct.Struct("!H")
-MOST: Final = 10**12  # mailboxes, and seconds: more is no number that anybody has noted
+MOST_DIGITS: Final = 12  # of mailboxes, and seconds: more is no number that anybody has noted
 
 
 def mark_lacking(count: int, at: float | None = None) -> PutNote:
@@ -35,7 +35,7 @@ def parse_lacking(octets: bytes | None) -> tuple[float, int]:
 def told_lacking(known: bytes | None, count: bytes, age_s: bytes) -> Change | None:
     """The same as a list has it that this one follows, so many seconds ago; None where nothing new is told, for what is
     noted here (`known`) lasts as long."""
-    if not (count.isdigit() and age_s.isdigit()) or max(int(count), int(age_s)) > MOST:
+    if not (count.isdigit() and age_s.isdigit()) or max(len(count), len(age_s)) > MOST_DIGITS:
         return None
     at = time.time() - int(age_s)
     return mark_lacking(int(count), at) if at > parse_lacking(known)[0] + 1 else None

@@ -12,6 +12,7 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MAX_NAME_OCTETS, MailboxName
 from murder.roles.mupdate.remote.link import Link, Target
+from murder.roles.mupdate.remote.mark import MAX_DIGITS
 from murder.roles.mupdate.remote.masters import Masters
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import LISTS, UNAVAILABLE, Banner, Kind, Response, Verb
@@ -193,6 +194,9 @@ class MasterClient:
         _, answer = await self._command(Verb.EPOCH, server.encode(), b"%d" % number)
         if answer.kind is not Kind.OK or not answer.text.isdecimal():
             return None
+        if len(answer.text) > MAX_DIGITS:
+            text = f"the master tells a number of {len(answer.text)} digits"
+            raise UpstreamFailure(UpstreamKind.PROTOCOL, self.target.name, text)
         return int(answer.text)
 
     async def ping(self) -> None:

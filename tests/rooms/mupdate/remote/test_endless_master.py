@@ -108,6 +108,24 @@ async def test_an_endless_answer_to_find_ends(row: bytes) -> None:
         await client.close()
 
 
+async def test_a_number_of_thousands_of_digits_is_no_answer() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'* AUTH PLAIN\r\n* OK MUPDATE "endless" "other" "0" "(master)"\r\n')
+        while line := await reader.readline():
+            tag, verb, *_ = line.split()
+            writer.write(b'%b OK "%b"\r\n' % (tag, b"9" * (5000 if verb == b"EPOCH" else 1)))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = int(server.sockets[0].getsockname()[1])
+    client = MasterClient(Target("127.0.0.1", port, None, "murder", "secret", 5, 5))
+    with pytest.raises(UpstreamFailure, match="5000 digits") as failed:
+        await client.epoch("be1", 1)
+    assert failed.value.kind is UpstreamKind.PROTOCOL
+    await client.close()
+    server.close()
+
+
 @pytest.mark.parametrize("row", [QUOTED, LITERAL])
 async def test_a_replica_takes_no_list_without_end(row: bytes, tmp_path: Path) -> None:
     """Neither at first nor when it has one, which goes on serving."""
