@@ -56,6 +56,7 @@ from murder.sieve.problem import BadScript, Problem
 from murder.sieve.questions import (
     Answer,
     InList,
+    LargeWork,
     ListIsKnown,
     ListMembers,
     LongWork,
@@ -120,6 +121,7 @@ __all__ = [
     "ScriptNamed",
     "SeenBefore",
     "OwnAddresses",
+    "LargeWork",
     "LongWork",
     "RunProgram",
     "PROGRAMS",

@@ -44,7 +44,7 @@ class Limits:
     header_octets: int = 2048  # of a field that `addheader` makes, as Pigeonhole
     message_versions: int = 64  # that editheader and replace make of a message
     # that replace and enclose put together, but for a first time
-    rebuilt_octets: int = 64 * 1024 * 1024
+    rebuilt_octets: int = 16 * 1024 * 1024
     patterns: int = 250  # regular expressions of one script, and `:matches` with a `?`
     trace_lines: int = 10_000
 

@@ -116,6 +116,12 @@ class LongWork:
             return problem
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LargeWork(LongWork):
+    """The same, of which something large is made: a version of the message, that is there until all is done. A server has
+    few runs make such at a time."""
+
+
 Question = (
     MailboxExists
     | MailboxIdExists

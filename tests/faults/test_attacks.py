@@ -45,6 +45,9 @@ WATCHED: Final = {
         "rooms/sieve/test_growth.py::test_a_long_text_of_a_script_becomes_a_field_aside",
         "rooms/net/test_turns.py::test_nobody_waits_for_the_long_work_of_a_script",
     ),
+    "scripts that make many large versions of a message": (
+        "rooms/backend/delivery/test_hostile_programs.py::test_large_versions_of_messages_are_made_for_one_run_at_a_time",
+    ),
     "numbers in HTML, and character sets, that there are none of": (
         "rooms/mime/test_preview.py::test_a_preview_is_the_first_words",
         "rooms/model/test_charset.py::test_a_name_that_is_no_codecs_is_not_asked_for",

@@ -1,5 +1,6 @@
 """What all sessions of one worker of a backend share, whatever their protocol."""
 
+import functools
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from murder.api.delivery import DeliveryFilter
 from murder.api.store import CountsAtOnce, MailboxStore, NumbersOf
 from murder.auth.gate import Gate
+from murder.auth.turnstile import Turnstile
 from murder.config import BackendConfig
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
@@ -72,6 +74,8 @@ class Backend:
     upstreams: Upstreams | None = None  # to other nodes
     mail_log: MailLog = NO_MAIL_LOG  # of what a worker does by itself
     sends_mail: bool = False  # there is a [backend.submission]
+    # who has scripts make large versions of a message, until these are safe
+    large_runs: Turnstile = field(default_factory=functools.partial(Turnstile, 1))
     redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
     answers: Answers = field(default_factory=Answers)
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end

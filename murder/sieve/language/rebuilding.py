@@ -10,11 +10,11 @@ from murder.sieve.check.spec import Argument, Call, Extension, Suspended, Tag, T
 from murder.sieve.language.fields import LARGE_OCTETS, aside
 from murder.sieve.language.mime import Loop, open_loops
 from murder.sieve.problem import RunProblem
-from murder.sieve.questions import LongWork
+from murder.sieve.questions import LargeWork
 from murder.sieve.run.compose import common_fields, format_field, format_lines, message_id
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import Field, Message, field_of
-from murder.sieve.run.parts import SHORT, structure_of
+from murder.sieve.run.parts import structure_of
 
 MAX_REBUILT: Final = 16  # times that a message is put together anew, in one run
 _KEPT: Final = ("subject", "from")
@@ -63,10 +63,10 @@ def _replace(machine: Machine, call: Call) -> Suspended:
     # The line end before a boundary is the boundary's
     new = new.removesuffix(b"\n").removesuffix(b"\r")
     pieces = (octets[: part.header_start], new, octets[part.body_end :])
-    if len(octets) <= SHORT:
+    if len(octets) <= LARGE_OCTETS:
         joined = b"".join(pieces)
     else:
-        joined = yield LongWork(lambda: b"".join(pieces))
+        joined = yield LargeWork(lambda: b"".join(pieces))
     yield from _read(machine, joined)
     for loop in loops:
         loop.message = machine.message
@@ -165,7 +165,7 @@ def _enclose(machine: Machine, call: Call) -> Suspended:
             )
         )
 
-    octets = joined() if len(original) <= SHORT else (yield LongWork(joined))
+    octets = joined() if len(original) <= LARGE_OCTETS else (yield LargeWork(joined))
     yield from _read(machine, octets)
     _end(loops, machine.message)
 

@@ -11,7 +11,7 @@ from murder.roles.backend.changes.events import MailQueued
 from murder.roles.backend.scripts.carry_out import Delivery, once_of
 from murder.roles.backend.scripts.copies import Copies
 from murder.roles.backend.scripts.rejecting import Rejected, notification_of, rejection_of
-from murder.roles.backend.scripts.run import Chosen, run_scripts
+from murder.roles.backend.scripts.run import Chosen, Room, run_scripts
 from murder.roles.backend.scripts.telling import facts_of, shown_actions, tell_owners
 from murder.roles.backend.shared import Backend
 
@@ -48,7 +48,21 @@ async def run_and_carry_out(
 ) -> None:
     """Raises Rejected, Refusal, UpstreamFailure. `message.filtered` is said of every message that scripts see: the short way
     into the log."""
-    ran = await run_scripts(backend, arriving, scripts, session.log)
+    async with Room(backend, arriving) as room:
+        words = (session, backend, arriving, scripts, message, copies)
+        await _run_and_carry_out(*words, room)
+
+
+async def _run_and_carry_out(
+    session: Session,
+    backend: Backend,
+    arriving: Arriving,
+    scripts: Sequence[Chosen],
+    message: NewMessage,
+    copies: ArrivingCopies,
+    room: Room,
+) -> None:
+    ran = await run_scripts(backend, arriving, scripts, session.log, room)
     actions = shown_actions(ran.outcome, ran.scripts) if ran.outcome is not None else ()
     copies.filtered = (*actions, *((SCRIPT_FAILED,) if ran.faults else ()))
     if ran.outcome is None:

@@ -24,7 +24,7 @@ from murder.roles.backend.records.caused import Caused
 from murder.roles.backend.scripts.carry_out import Delivery
 from murder.roles.backend.scripts.copies import write_in_turns
 from murder.roles.backend.scripts.rules import scripts_for_cause
-from murder.roles.backend.scripts.run import Ran, run_scripts
+from murder.roles.backend.scripts.run import Ran, Room, run_scripts
 from murder.roles.backend.scripts.telling import tell_owners
 from murder.roles.backend.scripts.worklist import Worklist
 from murder.roles.backend.shared import Backend
@@ -132,10 +132,11 @@ class _Seen:
         octets = await self._mailbox.octets(self._message.uid)
         arriving = Arriving(address, address, row.mailbox, row.user, octets)
         circumstances = self._circumstances(address.decode("utf-8", "surrogateescape"))
-        ran = await run_scripts(backend, arriving, scripts, self._log, circumstances)
-        await tell_owners(backend, ran.faults, self, self._log)
-        if ran.outcome is not None:
-            await self._carry_out(arriving, ran, ran.outcome, login)
+        async with Room(backend, arriving) as room:
+            ran = await run_scripts(backend, arriving, scripts, self._log, room, circumstances)
+            await tell_owners(backend, ran.faults, self, self._log)
+            if ran.outcome is not None:
+                await self._carry_out(arriving, ran, ran.outcome, login)
 
     def _circumstances(self, address: str) -> Circumstances:
         backend, row = self._backend, self._row

@@ -29,6 +29,7 @@ from murder.sieve import (
     Circumstances,
     Envelope,
     InList,
+    LargeWork,
     ListIsKnown,
     ListMembers,
     LongWork,
@@ -104,11 +105,33 @@ def _of_shared(backend: Backend, message: Arriving) -> list[Chosen]:
     return [Chosen(script.name, script.octets)] if script is not None else []
 
 
+class Room:
+    """For the large versions of the message that a run makes: had from the first on until it is left, which is when they
+    have been carried out."""
+
+    def __init__(self, backend: Backend, message: Arriving) -> None:
+        self._turns, self._whose = backend.large_runs, whose(message)
+        self._held = AsyncExitStack()
+        self._is_had = False
+
+    async def have(self) -> None:
+        if not self._is_had:
+            await self._held.enter_async_context(self._turns.turn(self._whose))
+            self._is_had = True
+
+    async def __aenter__(self) -> "Room":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._held.aclose()
+
+
 async def run_scripts(
     backend: Backend,
     message: Arriving,
     chosen: Sequence[Chosen],
     log: Log,
+    room: Room,
     circumstances: Circumstances | None = None,
 ) -> Ran:
     """What they say together. One that cannot be read, or fails, is left out: the others say what
@@ -124,7 +147,7 @@ async def run_scripts(
             faults.append(Fault(candidate, str(bad)[:500]))
     decided = None
     while programs and decided is None:
-        outcome = await _run(backend, message, programs, log, circumstances)
+        outcome = await _run(backend, message, programs, log, room, circumstances)
         if outcome.failure is None:
             decided = outcome
         else:
@@ -145,6 +168,7 @@ async def _run(
     message: Arriving,
     programs: Sequence[tuple[Chosen, Script]],
     log: Log,
+    room: Room,
     circumstances: Circumstances | None,
 ) -> Outcome:
     # what these include is compiled as theirs
@@ -167,17 +191,21 @@ async def _run(
     answers = Answers(backend, message, [script for script, _ in programs], log)
     try:
         async with asyncio.timeout(RUN_S), answers.turn:
-            return await _to_end(run, first, answers)
+            return await _to_end(run, first, answers, room)
     except TimeoutError:
         raise Refusal(Code.UNAVAILABLE, LATER) from None
 
 
-async def _to_end(run: Machine, step: Question | Paused | Outcome, answers: "Answers") -> Outcome:
+async def _to_end(
+    run: Machine, step: Question | Paused | Outcome, answers: "Answers", room: Room
+) -> Outcome:
     turn = Turn()
     while not isinstance(step, Outcome):
         if step is PAUSED:
             await line_up()
         elif isinstance(step, LongWork):
+            if isinstance(step, LargeWork):
+                await room.have()
             run.answer(await aside_for_scripts(step.compute))
         else:
             run.answer(await answers.answer(step))

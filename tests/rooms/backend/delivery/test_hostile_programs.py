@@ -21,7 +21,7 @@ from murder.errors import Refusal
 from murder.model.name import MailboxName
 from murder.roles.backend.messages import made
 from murder.roles.backend.scripts.programs import PIECE, SCRIPTS_AT_ONCE, Programs
-from murder.roles.backend.scripts.run import Chosen, run_scripts
+from murder.roles.backend.scripts.run import Chosen, Room, run_scripts
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import config_in, running_backend
 
@@ -133,7 +133,10 @@ async def test_scripts_that_have_said_something_are_few_at_a_time(tmp_path: Path
             Arriving(b"", b"x", MailboxName(b"user.ana"), f"user{number}", octets)
             for number in range(40)  # of one user they are fewer
         ]
-        runs = [run_scripts(backend, message, chosen, get_logger()) for message in messages]
+        runs = [
+            run_scripts(backend, message, chosen, get_logger(), Room(backend, message))
+            for message in messages
+        ]
         for ran in await asyncio.gather(*runs):
             assert ran.outcome is not None and not ran.faults
     assert len(begun) == 80
@@ -176,7 +179,7 @@ async def test_nor_does_one_shared_mailbox_keep_another(tmp_path: Path) -> None:
         def deliver(mailbox: bytes) -> Coroutine[Any, Any, object]:
             octets = memoryview(b"a: b\r\n\r\n")
             message = Arriving(b"", b"x", MailboxName(mailbox), None, octets)
-            return run_scripts(backend, message, chosen, get_logger())
+            return run_scripts(backend, message, chosen, get_logger(), Room(backend, message))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(SCRIPTS_AT_ONCE):
@@ -203,3 +206,28 @@ async def test_a_disk_that_takes_no_more_has_the_sender_try_again(
 def end(left: Path) -> None:
     with suppress(OSError, ValueError):
         os.kill(int(left.read_text()), signal.SIGKILL)
+
+
+async def test_large_versions_of_messages_are_made_for_one_run_at_a_time(tmp_path: Path) -> None:
+    """And are there until they are carried out: a script may make many of each of many messages."""
+    async with running_backend(tmp_path) as server, asyncio.timeout(30):
+        backend = server.backend
+        chosen = [Chosen("main", b'require "enclose"; enclose "x";', "ana")]
+
+        def of(size: int) -> Arriving:
+            octets = memoryview(b"a: b\r\n\r\n" + b"x" * size)
+            return Arriving(b"", b"x", MailboxName(b"user.ana"), "ana", octets)
+
+        def run(message: Arriving, room: Room) -> Coroutine[Any, Any, object]:
+            return run_scripts(backend, message, chosen, get_logger(), room)
+
+        first, second, small = (Room(backend, of(size)) for size in (100_000, 100_000, 10))
+        await run(of(100_000), first)
+        waiting = asyncio.ensure_future(run(of(100_000), second))
+        await run(of(10), small)
+        await until_soon(lambda: any(backend.large_runs._rings))  # somebody stands in line
+        assert not waiting.done()
+        await first.__aexit__()
+        await waiting
+        await second.__aexit__()
+        assert not backend.large_runs.is_full
