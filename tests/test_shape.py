@@ -371,3 +371,66 @@ def test_no_public_name_is_there_for_tests_alone() -> None:
     used |= CALLED_BY_LIBRARIES | CALLED_BY_PLUGINS
     unused = {name for name in public if name.rpartition(".")[2] not in used}
     assert unused == set(ONLY_TESTED)
+
+
+# Private methods that a base leaves to classes in other files, or that these extend; any other of the same name would be
+# called in the base's stead by chance.
+LEFT_TO_OTHERS = {
+    "Carrier._make",
+    *(
+        "ClientRole._carries_passwords",
+        "ClientRole._chain",
+        "ClientRole._has_list",
+        "ClientRole._proxies",
+    ),
+    "Dialogue._pump",
+    "Entering._fail",
+    "ImapDialogue._login_words",
+    *("PassesOn._collect_again", "PassesOn._end"),
+    "Pop3Dialogue._enter",
+    *(
+        "Root._after_begin",
+        "Root._after_end",
+        "Root._before_commit",
+        "Root._job_begins",
+        "Root._sweep",
+    ),
+    "SieveDialogue._enter",
+    "TakenOver._hold",
+    "Talk._hear",
+    "Transfers._move_in",
+}
+
+
+class Kin:
+    """Who is derived from whom, by name, with the private methods of each class."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._classes: dict[str, list[tuple[Path, list[str], set[str]]]] = {}
+        functions = ast.FunctionDef | ast.AsyncFunctionDef
+        for path in paths:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    names = {each.name for each in node.body if isinstance(each, functions)}
+                    private = {name for name in names if re.match(r"_[^_]", name)}
+                    self._classes.setdefault(node.name, []).append((path, bases_of(node), private))
+
+    def _above(self, name: str, below: tuple[str, ...] = ()) -> Iterator[str]:
+        for _, bases, _ in self._classes.get(name, ()):
+            for base in bases:
+                if base not in below and base != name:
+                    yield base
+                    yield from self._above(base, (*below, name))
+
+    def replaced(self) -> Iterator[str]:
+        """`Base._method` that a class in another file has, too."""
+        for name, declared in self._classes.items():
+            for path, _, private in declared:
+                for base in set(self._above(name)):
+                    for other, _, theirs in self._classes.get(base, ()):
+                        if other != path:
+                            yield from (f"{base}.{method}" for method in private & theirs)
+
+
+def test_nobody_replaces_a_private_method_by_chance() -> None:
+    assert set(Kin(SOURCES).replaced()) == LEFT_TO_OTHERS
