@@ -304,7 +304,6 @@ class Mover:
         peer = await self._open_for(move)
         move = replace(move, problem="")  # what it waited for is there
         peer.names = move.names
-        peer.acl_of = self._acl_of
         try:
             pace = Pace(self.backend.config.move_bytes_per_s)
             listeners = self._listeners.setdefault(move.id, [])
@@ -324,7 +323,8 @@ class Mover:
         return entry.raw_acl if entry is not None else b""
 
     async def _open(self, server: str) -> Target:
-        return await open_target(self.upstreams, server, self.backend.config.max_message_bytes)
+        largest = self.backend.config.max_message_bytes
+        return await open_target(self.upstreams, server, largest, self._acl_of)
 
     # --- what an operator asks for
 

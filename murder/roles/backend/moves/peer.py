@@ -45,7 +45,6 @@ class Peer:
         self._channel = channel
         self.server = server
         self.names: Sequence[MailboxName] = ()  # of the move, for targets that do not keep them
-        self.acl_of: Callable[[MailboxName], bytes] = lambda _: b""  # likewise
 
     async def _ask(self, request: Request, parse: Callable[[Words], T]) -> T:
         await self._channel.send(format_request(request))

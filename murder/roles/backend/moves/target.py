@@ -23,11 +23,10 @@ REPLICATION: Final = b"X-REPLICATION"  # a Cyrus, to whom may send mailboxes the
 
 class Target(Protocol):
     """A server that mailboxes go to. All methods that wait raise Refusal where it refuses, UpstreamFailure. `names` are
-    those of the move, and `acl_of` knows their rows, for targets that do not keep them."""
+    those of the move, for targets that do not keep them."""
 
     server: str
     names: Sequence[MailboxName]
-    acl_of: Callable[[MailboxName], bytes]
 
     async def do(self, request: Act) -> None:
         """One act."""
@@ -64,14 +63,17 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-async def open_target(upstreams: Upstreams, server: str, max_message: int) -> Target:
-    """Connect and enter: as a backend of ours, or a Cyrus. Raises Refusal where the target is no murder, UpstreamFailure."""
+async def open_target(
+    upstreams: Upstreams, server: str, max_message: int, acl_of: Callable[[MailboxName], bytes]
+) -> Target:
+    """Connect and enter: as a backend of ours, or a Cyrus, which has to be told the access lists as `acl_of` knows them.
+    Raises Refusal where the target is no murder, UpstreamFailure."""
     upstream = await open_as_node(
         upstreams, server, name="murder", timeout_s=TIMEOUT_S, max_message=max_message
     )
     if REPLICATION in upstream.capabilities and CAPABILITY not in upstream.capabilities:
         octets = OctetChannel(upstream.connection, server, TIMEOUT_S)
-        return CyrusTarget(octets, server, upstream.connection.close)
+        return CyrusTarget(octets, server, upstream.connection.close, acl_of)
     if CAPABILITY not in upstream.capabilities:
         upstream.close()
         raise Refusal(

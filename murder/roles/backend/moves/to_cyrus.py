@@ -81,13 +81,19 @@ class _Box:
 
 
 class CyrusTarget:
-    """See the module. `names` are those of the move, as far as they are known."""
+    """See the module. `names` are those of the move, as far as they are known; `acl_of`: their access lists."""
 
-    def __init__(self, channel: OctetChannel, server: str, close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: OctetChannel,
+        server: str,
+        close: Callable[[], None],
+        acl_of: Callable[[MailboxName], bytes],
+    ) -> None:
         self.server = server
         self.close = close
         self.names: Sequence[MailboxName] = ()
-        self.acl_of: Callable[[MailboxName], bytes] = lambda _: b""
+        self._acl_of = acl_of
         self._wire = channel
         self._count = 0
         self._boxes: dict[MailboxName, _Box] = {}
@@ -199,7 +205,7 @@ class CyrusTarget:
             await self._forget([was])
         await self._forget([name])
         self._named[mailbox_id] = name
-        fields = {"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}
+        fields = {"MBOXNAME": bytes(name), "ACL": self._acl_of(name)}
         self._boxes[name] = _Box(mailbox_id, fields)
         return Held(ModSeq(0), ())
 

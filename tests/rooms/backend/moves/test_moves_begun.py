@@ -29,7 +29,6 @@ class Refusing:
     """A target that says no to the first question."""
 
     names: Any = ()
-    acl_of: Any = None
     server = "be2.test"
 
     def __init__(self, asked: list[str]) -> None:

@@ -36,7 +36,7 @@ async def test_records_are_told_in_the_order_of_uids() -> None:
     """A Cyrus passes over those that are not. A round may have come no further than to some, and others have changed
     since."""
     wire = Taking()
-    target = CyrusTarget(cast(OctetChannel, wire), "cyrus.test", lambda: None)
+    target = CyrusTarget(cast(OctetChannel, wire), "cyrus.test", lambda: None, lambda _: b"")
     portrait = Portrait(CarriedIdentity("id", UidValidity(7)), Uid(60), ModSeq(9))
     await target.hold(Hold(ROOT, portrait))
     moment = datetime.fromtimestamp(0, UTC)
@@ -57,7 +57,7 @@ async def test_what_is_made_anew_at_a_cyrus_is_not_removed_with_a_move_that_was_
     box, wire = MailboxName(ROOT + b".box"), Taking()
 
     async def open_target(server: str) -> CyrusTarget:
-        return CyrusTarget(cast(OctetChannel, wire), server, lambda: None)
+        return CyrusTarget(cast(OctetChannel, wire), server, lambda: None, lambda _: b"")
 
     async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
         await one.mover.stop()
