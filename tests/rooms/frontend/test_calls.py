@@ -49,7 +49,7 @@ NOOP: Final = b"n NOOP\r\n"
 MOST: Final = {  # Python calls
     "NOOP": 2.5,
     "session": 66,
-    "session through a multiplexor": 76,
+    "session through a multiplexor": 67,
     "POP3 session": 44,
 }
 TRIES: Final = 20

@@ -17,6 +17,7 @@ from murder.net.connection import Connection
 from murder.net.outgoing.pool import proxy_login
 from murder.net.outgoing.proving import CURES
 from murder.net.outgoing.upstream import Address
+from murder.net.sweep import NOWHERE
 from murder.roles.frontend.entering import MOST_REMEMBERED, Entering
 from murder.roles.frontend.imap.dialogue import FrontendImap
 from murder.roles.frontend.multiplexor.imap import IMAP_SPEECH, UNAUTHENTICATE, refused, words_in
@@ -90,17 +91,21 @@ class Express(Entering):
             multiplexor is None
             or greeting[:5].upper() != b"* OK "
             or not (words := _words(greeting))
-            or words != multiplexor.offers(self.address)
+            or (offers := multiplexor.offered.get(self.address)) is None
+            or words != offers.words
         ):
             self._go_the_long_way()
             return
         self._is_asked, self._held = True, b""
         octets = _proxy_login(self.address, self._user)
-        if multiplexor.tells_client and b"ID" in words:
+        if self.dialogue.frontend.whole_config.multiplexor.tells_client and b"ID" in words:
             local, local_port = client.local_address
             client_id = ID % (client.peer, client.peer_port, local, local_port, client.cid)
             octets = client_id.encode() + octets
-        connection.write(octets)
+        if connection.is_plain:
+            connection.transport.write(octets)
+        else:
+            connection.write(octets)
 
     def _let_in(self, answer: bytes, line: bytes, early: bytes) -> None:
         """The client is the one end of a pipe from here on: as `become_pipe` and `begin_pipe`, in one place."""
@@ -111,9 +116,11 @@ class Express(Entering):
             self._go_the_long_way()
             return
         self._is_over = True
-        dialogue.sweep.forget(self)
+        if self.sweep_slot:  # as `forget`, in a call less
+            dialogue.sweep.slots[self.sweep_slot].discard(self)
+            self.sweep_slot = NOWHERE
         dialogue.opening = None
-        if client.is_lost or dialogue.is_closing:
+        if dialogue.is_closing:  # or lost
             server.abort()
             return
         tag = self.octets.partition(b" ")[0]

@@ -210,4 +210,11 @@ class ServerEnd:
         self._client.resume_reading()
 
     def lost(self, error: Exception | None) -> None:
-        self._pipe._server_gone()
+        """As `Pipe.close`, in few calls."""
+        pipe = self._pipe
+        if not pipe.is_closing:
+            pipe.is_closing = True
+            pipe.session.waiting = b""
+            self._client.finish()
+            ends_at = pipe._ends_at = pipe.loop.time() + CLOSE_GRACE_S
+            pipe.sweep.watch(pipe, ends_at)

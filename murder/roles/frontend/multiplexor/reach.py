@@ -81,7 +81,8 @@ class Multiplexor:
         self._locator = locator
         self._upstreams = upstreams
         self.finder = Finder(config, mailboxes, locator)
-        self._offers: dict[Address, Offers] = {}
+        # what each told before a login when it was last entered
+        self.offered: dict[Address, Offers] = {}
         self._odd: set[Address] = set()  # servers that are not to be entered `express`
         self._entered: dict[str, tuple[Place, str, LineUpstream, Welcome]] = {}
 
@@ -89,7 +90,7 @@ class Multiplexor:
         """For sessions from now on."""
         self._config = config
         self.finder.configure(config)
-        self._offers.clear()
+        self.offered.clear()
         self._odd.clear()
 
     # --- at once
@@ -113,7 +114,7 @@ class Multiplexor:
             self.finder.remember_way(login, stamp, address, user)
         else:
             address, user = way[2], way[3]
-        offers = self._offers.get(address)
+        offers = self.offered.get(address)
         if (
             offers is None
             or config.multiplexor.login != "proxy"
@@ -127,21 +128,11 @@ class Multiplexor:
             return None
         return address, user
 
-    def offers(self, address: Address) -> frozenset[bytes]:
-        """What it told before a login when it was last entered; nothing where that is not known."""
-        offers = self._offers.get(address)
-        return offers.words if offers is not None else frozenset()
-
     def note_odd(self, address: Address) -> None:
         """It has to be entered by all steps."""
         if len(self._odd) >= REMEMBERED:
             self._odd.clear()
         self._odd.add(address)
-
-    @property
-    def tells_client(self) -> bool:
-        """Whether servers hear who the client is."""
-        return self._config.multiplexor.tells_client
 
     # --- by all steps
 
@@ -223,7 +214,7 @@ class Multiplexor:
         checked_hops(caller.hops, place.server)
         upstreams, address = self._upstreams, self._address_of(place, speech.protocol)
         origin = (caller.address, caller.port)
-        known = self._offers.get(address)
+        known = self.offered.get(address)
         upstream = await open_lines_at(upstreams, address, speech.protocol, math.inf, origin)
         reached = upstream.connection
         if reached.peer and (reached.peer, reached.peer_port) == caller.came_to:
@@ -235,13 +226,13 @@ class Multiplexor:
                 offers = await speech.begin(upstreams, upstream, known)
             welcome = await self._log_in(upstream, visitor, speech, offers)
         except BaseException:
-            self._offers.pop(address, None)
+            self.offered.pop(address, None)
             upstream.connection.abort()
             raise
         if offers is not known:
-            if len(self._offers) >= REMEMBERED:
-                self._offers.clear()
-            self._offers[address] = offers
+            if len(self.offered) >= REMEMBERED:
+                self.offered.clear()
+            self.offered[address] = offers
         return upstream, welcome
 
     async def _log_in(
