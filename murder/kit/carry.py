@@ -10,6 +10,7 @@ from typing import Final
 
 from murder.api.carry import CarriedMessage, CarriedRetained
 from murder.api.store import Incoming
+from murder.api.turns import behind
 from murder.errors import Code, Refusal
 from murder.kit.expunged import keep_carried, keep_no_others
 from murder.kit.incoming import FileIncoming, link_many
@@ -172,7 +173,7 @@ async def _take_in(
     for incoming in come:
         incoming.pin()
     large = [incoming for incoming in come if not incoming.is_inline]
-    linking = asyncio.get_running_loop().run_in_executor(None, link_many, large, root)
+    linking = behind(link_many, large, root)
     with root.in_use():
         try:
             names = await asyncio.shield(linking)
@@ -193,7 +194,7 @@ async def _take_in(
             _let_go(come)
 
         await root.write(work, settle)
-    await asyncio.to_thread(_settle, root, large, names)
+    await behind(_settle, root, large, names)
 
 
 def _give_up(

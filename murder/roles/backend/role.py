@@ -138,6 +138,19 @@ def _master_url(config: Config) -> str:
     return f"mupdate://{config.node.name}/" if config.master is not None else ""
 
 
+def _make_noticer(
+    store: MailboxStore,
+    mailboxes: Mailboxes,
+    announcer: Announcer,
+    events: Events,
+    departed: Departed,
+) -> Noticer | None:
+    """None where nobody else makes mailboxes in the store."""
+    if not isinstance(store, NoticesMailboxes):
+        return None
+    return Noticer(store, mailboxes, announcer, events, departed.is_kept)
+
+
 def _make_annotations(config: BackendConfig, ledger: Ledger) -> Annotations:
     refuse = refuse_value_too_big, refuse_too_many
     return Annotations(ledger.mailboxes, ledger, *refuse, _bounds_of(config))
@@ -224,9 +237,7 @@ class BackendRole(ClientRole):
         self._start_bus(tracker, events)
         comparer = self._comparer = self._make_comparer(store, announcer, events)
         mailboxes = self._make_mailboxes(mailbox_list, store, departed)
-        noticer = None
-        if isinstance(store, NoticesMailboxes):
-            noticer = Noticer(store, mailboxes, announcer, events, departed.is_kept)
+        noticer = _make_noticer(store, mailboxes, announcer, events, departed)
         quotas = Quotas(mailbox_list, self._ledger, store)
         upstreams = Upstreams(config)
         annotations = _make_annotations(config.backend, self._ledger)
@@ -258,6 +269,7 @@ class BackendRole(ClientRole):
             redirect_senders=_redirect_senders(config.submission),
             filters=self._plugins.delivery_filters(),
             domains=config.namespace.domains,
+            figures=self.figures,
             master_url=_master_url(config),
         )
         self.mover = Mover(self.backend, upstreams, keeps_all=self._worker == 0)

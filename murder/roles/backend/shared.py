@@ -39,6 +39,7 @@ from murder.roles.backend.scripts.site import Site
 from murder.roles.backend.scripts.srs import RedirectSenders
 from murder.serve.mail_log import MailLog
 from murder.serve.service import NO_MAIL_LOG, Session
+from murder.trail.figures import Figures
 from murder.wire import mutf7
 
 
@@ -78,6 +79,7 @@ class Backend:
     large_runs: Turnstile = field(default_factory=functools.partial(Turnstile, 1))
     redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
     answers: Answers = field(default_factory=Answers)
+    figures: Figures = field(default_factory=Figures)  # of this worker
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
     # the store's power, if it has it
     count_at_once: Callable[[MailboxName, str], NumbersOf | None] | None = field(init=False)

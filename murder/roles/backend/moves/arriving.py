@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from murder.api import CarriedRetained, CarriesMailboxes, CarriesRetained, TellsRetained
+from murder.api.turns import behind
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.carried import CarriedIdentity, Portrait
@@ -44,6 +45,7 @@ from murder.roles.backend.moves.journal import (
     State,
     may_be_only_here,
 )
+from murder.roles.backend.moves.others import Others
 from murder.roles.backend.moves.outgoing import sum_of
 from murder.roles.backend.moves.verify import tell
 from murder.roles.backend.records.annotations import check_note, note_keys_of
@@ -128,6 +130,7 @@ class Arriving:
         self._looked_at: set[tuple[str, MailboxName]] = set()  # of those moves
         self._taken: list[Taken] = []  # the batches that are not closed yet
         self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
+        self._others = Others(backend.figures)
 
     async def serve(self) -> None:
         """Answer until the source has gone, in its order. Raises UpstreamFailure."""
@@ -333,7 +336,7 @@ class Arriving:
                 (carried.message, carried.incoming.octets() if carried.incoming else None)
                 for carried in taken.carried
             ]
-            sum_of_all = await asyncio.to_thread(digest, came)
+            sum_of_all = await behind(digest, came)
             sized = await with_sizes(taken.carried)
             kept = [
                 CarriedRetained(carried.message, datetime.fromtimestamp(at, UTC), carried.incoming)
@@ -382,7 +385,8 @@ class Arriving:
                 await backend.store.rename(called, name)
 
     async def _take_batch(self, request: Rows) -> None:
-        """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""
+        """Messages: their rows, then the octets of those that have some. While others come, this one is stored; not where
+        somebody works here."""
         name, taken = self._member(request.name), Taken(list(request.rows))
         try:
             await taken.take(self._channel, self._backend.store.incoming)
@@ -394,6 +398,8 @@ class Arriving:
         storing = asyncio.create_task(self._store_and_answer(name, taken, before))
         self._taken.append(taken)
         self._storing.append(storing)
+        if self._others.are_at_work():
+            await self._stored()
 
     async def _stored(self, all_but: int = 0) -> None:
         """What has come, but for so many batches, is in the store, and answered for. Raises UpstreamFailure."""
@@ -435,7 +441,7 @@ class Arriving:
             if self._restorer is not None:
                 doer, was = self._restorer.doer, self._were.get(name)
                 await trace_restore(doer, mailbox, self._came_from, was, rows)
-            return Stored(await asyncio.to_thread(digest, rows))
+            return Stored(await behind(digest, rows))
         finally:
             mailbox.close()
 

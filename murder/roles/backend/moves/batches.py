@@ -140,9 +140,14 @@ class Taken:
 
     async def close(self) -> None:
         """Stored or not; may be done twice."""
-        turn = Turn(SHORT_TURN_S)
-        for message in self.carried:
-            if message.incoming is not None:
-                await message.incoming.close()
-                if turn.is_over:
-                    await turn.rest()
+        await close_all(self.carried)
+
+
+async def close_all(carried: Sequence[CarriedMessage]) -> None:
+    """What has come with their octets, stored or not."""
+    turn = Turn(SHORT_TURN_S)
+    for message in carried:
+        if message.incoming is not None:
+            await message.incoming.close()
+            if turn.is_over:
+                await turn.rest()

@@ -30,9 +30,10 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.quota import Resource
+from murder.net.turns import SHORT_TURN_S, Turn, in_turns
 from murder.roles.backend.moves.alone import ADDING_S, alone_with
 from murder.roles.backend.moves.arriving import check_may_come, taking
-from murder.roles.backend.moves.batches import with_sizes
+from murder.roles.backend.moves.batches import close_all, with_sizes
 from murder.roles.backend.moves.cyrus_values import (
     EXPUNGED,
     Arrived,
@@ -70,7 +71,7 @@ from murder.wire.dlist import Value, format_value
 from murder.wire.nodes.carry import format_name
 from murder.wire.nodes.carry_words import MAX_SUBSCRIPTIONS, checked_acl, checked_portrait
 
-BATCH_OCTETS: Final = 8 * 1024 * 1024
+BATCH_OCTETS: Final = 4 * 1024 * 1024
 MAX_SCRIPT_OCTETS: Final = 1024 * 1024  # Cyrus' `sieve_maxscriptsize` is 32 KiB
 MAX_SCRIPTS: Final = 1000
 RESOURCES: Final = {
@@ -364,7 +365,7 @@ class FromCyrus:
         expunged: list[tuple[ModSeq, Uid]] = []
         batch: list[tuple[CarriedMessage, str]] = []
         held = 0
-        for record in records:
+        async for record in in_turns(records, Turn(SHORT_TURN_S)):
             message, digest = message_of(record), guid_of(record)
             if EXPUNGED in message.flags:
                 expunged.append((message.modseq, message.uid))
@@ -410,9 +411,7 @@ class FromCyrus:
             check_is_nobodys(self._backend, box.name)
             await self._store.receive(box.name, await with_sizes([message for message, _ in batch]))
         finally:
-            for message, _ in batch:
-                if message.incoming is not None:
-                    await message.incoming.close()
+            await close_all([message for message, _ in batch])
         new = [message.message.size for message, _ in batch if message.incoming is not None]
         for message, digest in batch:
             box.digests[message.message.uid] = digest

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from murder.api import CarriesMailboxes
 from murder.api.store import Mailbox, TellsRetained
+from murder.api.turns import behind
 from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.model.carried import Portrait
@@ -335,7 +336,7 @@ class Outgoing:
     async def _send_kept(
         self, kept: Kept, rows: Sequence[tuple[Message, memoryview | None]]
     ) -> None:
-        sum_of_all = asyncio.get_running_loop().run_in_executor(None, digest, rows)
+        sum_of_all = behind(digest, rows)
         await self._peer.send_kept(kept)
         sent = 0
         for _, octets in rows:
@@ -354,7 +355,7 @@ class Outgoing:
     ) -> "_Sent":
         """Rows, and the octets of those that the target lacks; what has gone since is told in the next round."""
         carried = await read(mailbox, rows, lambda row: not known.has(row.uid))
-        sum_of_all = asyncio.get_running_loop().run_in_executor(None, digest, carried)
+        sum_of_all = behind(digest, carried)
         sent_rows = [(row, octets is not None) for row, octets in carried]
         await self._peer.send_rows(Rows(name, sent_rows))
         messages, sent = 0, 0

@@ -13,7 +13,8 @@ import pytest
 from murder.errors import Code, Refusal
 from murder.model.message import Uid
 from murder.model.name import MailboxName
-from murder.roles.backend.moves import loose, mover
+from murder.net.turns import Turn
+from murder.roles.backend.moves import from_cyrus, loose, mover
 from murder.roles.backend.moves.journal import Move, Side, State
 from tests.kit.waiting import turns, until_soon
 from tests.rooms.backend.server import Running, config_in, running_backend, spool_store
@@ -391,3 +392,27 @@ async def test_what_is_written_down_can_be_read(tmp_path: Path) -> None:
             "user.zoe.sub",
         ]
         assert words["subscriptions"] == ["user.zoe.sub"]
+
+
+async def test_what_comes_leaves_others_their_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message that is read and written is one step, and each step here is a whole turn."""
+    rests = 0
+
+    class Hurried(Turn):
+        is_over = property(lambda self: True)  # of all messages
+
+        async def rest(self) -> None:
+            nonlocal rests
+            rests += 1
+            await super().rest()
+
+    messages = [b"Subject: %d\r\n\r\nText\r\n" % number for number in range(1, 41)]
+    async with backend_in(tmp_path) as one, source_at(one) as source:
+        await source.done(b"SYNCGET USER zoe")
+        await source.send_messages(*messages)
+        monkeypatch.setattr(from_cyrus, "Turn", Hurried)
+        records = [record(uid, message) for uid, message in enumerate(messages, 1)]
+        await source.send_mailbox(ROOT, records)
+    assert rests >= len(messages)
