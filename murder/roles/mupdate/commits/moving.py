@@ -182,7 +182,10 @@ class Movable:
         self._unsettled, self._trouble, self.kind = None, "", kind
         if kind == EMBEDDED:
             self._inner, self._records = Embedded(self.mailboxes), None
-            threading.Thread(target=log.close, daemon=True).start()  # changes do not wait for it
+            try:  # changes do not wait for it
+                threading.Thread(target=log.close, daemon=True).start()
+            except RuntimeError:  # no thread is left: they do, rather than fail
+                log.close()
         elif not self._inner.is_shared:
             self._inner = Ordered(self.mailboxes, log)
         self._note()

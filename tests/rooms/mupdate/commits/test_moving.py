@@ -3,10 +3,11 @@ anything deleted; and whatever step a crash comes at, the list is at one place a
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -377,3 +378,38 @@ async def test_who_stops_listening_gives_it_up(tmp_path: Path, log: Settings) ->
     with pytest.raises(Refusal, match="by etcd already"):
         await one.move("etcd")
     await one.stop()
+
+
+class NeverTaken:
+    """A log to which a list was to go, and has not gone."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def __getattr__(self, name: str) -> Any:  # what else a log has is not asked for
+        return lambda *_: None
+
+    def settle(self, token: str) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_without_a_thread_to_close_a_log_in_the_list_goes_on_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change that was to settle it failed, and the log stayed open for ever."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    mailboxes = MailboxList.open(tmp_path)
+    mailboxes.keep_by("embedded>etcd token")
+    log = NeverTaken()
+    movable = Movable(mailboxes, "embedded", lambda _: cast(ListLog, log))
+    assert movable.is_shared
+    assert not movable.take_up()
+    assert log.is_closed and movable.kind == "embedded" and not movable.is_shared
+    mailboxes.close()
