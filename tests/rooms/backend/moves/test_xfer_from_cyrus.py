@@ -359,7 +359,7 @@ async def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
             (b"SYNCAPPLY EXPUNGE %(MBOXNAME user.zoe UID (x))", b"OK"),
             (
                 b"SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID a UIDVALIDITY x)",
-                b"no number",
+                b"not a number",
             ),
             (
                 b'SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID "a)b" UIDVALIDITY 1)',
