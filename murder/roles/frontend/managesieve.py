@@ -16,6 +16,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.identity import Login
 from murder.model.name import inbox_of
 from murder.model.protocol import SIEVE
+from murder.net.bulk import SLICE_OCTETS
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.outgoing.lines import LineUpstream, open_lines
@@ -208,8 +209,12 @@ class FrontendSieve(SieveDialogue):
         try:
             if len(command.octets) > LARGE_OCTETS and await self._is_refused(upstream, command):
                 return
-            upstream.send(command.octets)
-            await upstream.drain()
+            octets = command.octets
+            for at in range(
+                0, len(octets), SLICE_OCTETS
+            ):  # as it takes them: a script is not there twice
+                upstream.send(octets[at : at + SLICE_OCTETS])
+                await upstream.drain()
             await self._pass_answer(upstream)
         except BaseException:
             self._drop()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from murder.net.bulk import SLICE_OCTETS
+from murder.net.outgoing.lines import LineUpstream
 from tests.kit.dialogue import Player, Streams
 from tests.kit.peer import Peer
 from tests.rooms.backend.delivery.test_managesieve import FILES, LOGIN
@@ -156,3 +158,38 @@ async def lines_of(peer: Peer) -> list[bytes]:
     while not lines or lines[-1] != b"OK":
         lines.append(await peer.line())
     return lines
+
+
+async def test_a_long_script_goes_on_a_slice_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a backend does not take waits once, and is no whole script of each of many connections."""
+    script = b"#" * 200_000
+    taken: list[bytes] = []
+    sizes: list[int] = []
+    send = LineUpstream.send
+
+    def noted(upstream: LineUpstream, octets: bytes) -> None:
+        sizes.append(len(octets))
+        send(upstream, octets)
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'"IMPLEMENTATION" "it"\r\n"SIEVE" "body"\r\n"SASL" "PLAIN"\r\nOK\r\n')
+        while line := await reader.readline():
+            if line.startswith(b"PUTSCRIPT"):
+                taken.append(await reader.readexactly(len(script) + 2))
+            writer.write(b"OK\r\n")
+
+    monkeypatch.setattr(LineUpstream, "send", noted)
+    async with (
+        running_frontend(tmp_path, {"be1": ("sieve", speak)}, {"ana": "be1"}) as running,
+        asyncio.timeout(20),
+    ):
+        reader, writer = await greeted(("127.0.0.1", running.ports["sieve"]))
+        writer.write(LOGIN)
+        assert [await reader.readline() for _ in range(2)] == [b"OK\r\n"] * 2
+        writer.write(b'PUTSCRIPT "x" {%d+}\r\n%b\r\n' % (len(script), script))
+        assert await reader.readline() == b"OK\r\n"
+        writer.close()
+    assert taken == [script + b"\r\n"]
+    assert max(sizes) <= SLICE_OCTETS
