@@ -124,6 +124,7 @@ SIEVE: Final = ProtocolSpec(
             BACKEND: "murder.roles.backend.managesieve:BackendSieve",
         }
     ),
+    receive_octets=LITTLE_OCTETS,  # scripts are long, and there is a room for those that come in (`murder.net.inbound`)
 )
 PROTOCOLS: Final[tuple[ProtocolSpec, ...]] = (IMAP, POP3, LMTP, SIEVE)
 """Those that frontends and backends speak with clients, in the order of their keys in murder.toml."""

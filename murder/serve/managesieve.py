@@ -12,6 +12,7 @@ from murder import __version__
 from murder.auth.gate import NotAdmitted
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.model.identity import Login
+from murder.model.protocol import LITTLE_OCTETS
 from murder.net.connection import Connection
 from murder.serve.client import ClientDialogue, Running
 from murder.serve.line import ANY, LOGGED_IN, STRANGER, Phase
@@ -88,6 +89,10 @@ class SieveDialogue(ClientDialogue):
         """The user has said UNAUTHENTICATE."""
 
     # --- greeting, errors, the end
+
+    def begin(self) -> None:
+        super().begin()
+        self.connection.read_at_most(LITTLE_OCTETS)
 
     def greet(self) -> None:
         self.tell_capabilities()
