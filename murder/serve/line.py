@@ -92,8 +92,13 @@ class LineDialogue(ClientDialogue):
         """Carry out one command line."""
         keyword, arguments = self.cut(line)
         row = self.TABLE.get(keyword)
-        phase = Phase.STRANGER if self.login is None else Phase.LOGGED_IN
-        if row is None or phase not in row.phases or not (row.offered is None or row.offered(self)):
+        if row is None:
+            return self.not_allowed(keyword, row)
+        if row.phases is not ANY:  # to look it up is a call
+            phase = Phase.STRANGER if self.login is None else Phase.LOGGED_IN
+            if phase not in row.phases:
+                return self.not_allowed(keyword, row)
+        if row.offered is not None and not row.offered(self):
             return self.not_allowed(keyword, row)
         running = row.run(self, arguments)
         # a coroutine may still find it malformed, and says itself when it does not

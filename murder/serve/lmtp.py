@@ -7,7 +7,7 @@ STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATU
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Protocol
@@ -54,13 +54,18 @@ Answer = bytes | asyncio.Future[bytes]
 """A reply, or who will have it."""
 
 
+Say = Callable[[bytes], Running]
+
+
 class Delivery(Protocol):
     """One message on its way to its recipients. Nothing here raises for a server or a disk that fails: that is said by
     `finish`, for each recipient in the order they were accepted."""
 
     async def write(self, octets: bytes) -> None: ...
 
-    def finish(self) -> AsyncIterator[bytes]: ...
+    async def finish(self, say: Say) -> None:
+        """`say` is given each answer; where it returns something, that is to be awaited before the next one."""
+        ...
 
     def abandon(self) -> None:
         """The message will not be complete: nobody may get it. Also called, without effect, behind `finish`."""
@@ -71,6 +76,10 @@ class LmtpDialogue(LineDialogue):
     """An LMTP connection."""
 
     protocol = "lmtp"
+    _trusted: tuple[object, str] = (
+        None,
+        "",
+    )  # among these networks was this peer: asked for each message
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)
@@ -122,7 +131,11 @@ class LmtpDialogue(LineDialogue):
     def may_deliver(self) -> bool:
         """A trusted network, a node of the murder, or somebody entitled who has logged in."""
         service, login = self.service, self.login
-        if contains(service.limits.lmtp_trusted, self.connection.peer):
+        trusted, peer = service.limits.lmtp_trusted, self.connection.peer
+        if self._trusted[0] is trusted and self._trusted[1] == peer:
+            return True
+        if contains(trusted, peer):
+            self._trusted = trusted, peer
             return True
         if service.gate.is_proxy(self.connection):
             return True
@@ -528,15 +541,16 @@ class LmtpDialogue(LineDialogue):
             return
         self.need_peer()
         self._unanswered = self.recipients
-        number = 0
-        async for answer in delivery.finish():
-            self._unanswered -= 1
-            self.send(answer)
-            number += 1
-            if not number % ANSWERED_AT_ONCE:
-                await self._let_others_go_on()
+        await delivery.finish(self._say_what_became)
         self._unanswered = 0  # a role may give all answers as one
         self.understood()
+
+    def _say_what_became(self, answer: bytes) -> Running:
+        """Of the message, for one recipient or more."""
+        self._unanswered -= 1
+        self.send(answer)
+        answered = self.recipients - self._unanswered
+        return None if answered % ANSWERED_AT_ONCE else self._let_others_go_on()
 
     async def _let_others_go_on(self) -> None:
         """As `flush`; where the client has gone the others are heard all the same, for each is in the mail log."""

@@ -4,6 +4,8 @@
 is one text for all, and none of them is told of the others.
 """
 
+import functools
+import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -75,15 +77,21 @@ class BackendLmtp(LmtpDialogue):
     def trace(self) -> bytes:
         """The fields that final delivery puts on top (RFC 5321 §4.4)."""
         assert self.envelope is not None
-        fields = [b"Return-Path: <" + self.envelope.path + b">"]
+        to = b""
         if len(self.addressees) == 1:
-            fields.append(b"Delivered-To: " + self.addressees[0].address)
+            to = b"Delivered-To: %b\r\n" % self.addressees[0].address
         client = clean(self.peer_name.decode("utf-8", "replace")).replace("(", "[").encode()
         manner = b"LMTP" + b"S" * self.connection.is_tls + b"A" * (self.login is not None)
-        date = format_datetime(datetime.now(UTC)).encode()
-        fields += [
-            b"Received: from %b ([%b])" % (client, self.peer_address.encode()),
-            b"\tby %b with %b" % (self.service.server_name.encode(), manner),
-            b"\tid %b; %b" % (self.connection.cid.encode(), date),
-        ]
-        return b"".join(field + b"\r\n" for field in fields)
+        return (
+            b"Return-Path: <%b>\r\n%bReceived: from %b ([%b])\r\n\tby %b with %b\r\n\tid %b; %b\r\n"
+        ) % (
+            *(self.envelope.path, to),
+            *(client, self.peer_address.encode(), self.service.server_name.encode(), manner),
+            *(self.connection.cid.encode(), _date(int(time.time()))),
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    """As a header has it."""
+    return format_datetime(datetime.fromtimestamp(second, UTC)).encode()

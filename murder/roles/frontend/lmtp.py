@@ -7,7 +7,7 @@ nobody else anything. 250 is never said that no backend has said.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
@@ -21,7 +21,7 @@ from murder.roles.frontend.lmtp_transaction import LmtpTransaction
 from murder.roles.frontend.origin import checked_hops
 from murder.roles.frontend.shared import Frontend
 from murder.serve.addressing import Candidate, candidates_of
-from murder.serve.lmtp import LmtpDialogue
+from murder.serve.lmtp import LmtpDialogue, Say
 from murder.serve.lmtp_replies import shown_reply
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved
@@ -281,17 +281,24 @@ class Forwarding:
             self._waiter.set_result(None)
 
     def _all_behind(self) -> bool:
-        alive = [transaction for transaction in self._transactions if not transaction.is_done]
-        return bool(alive) and all(opened.is_behind for opened in alive)
+        is_one_behind = False
+        for transaction in self._transactions:
+            if not transaction.is_done:
+                if not transaction.is_behind:
+                    return False
+                is_one_behind = True
+        return is_one_behind
 
-    async def finish(self) -> AsyncIterator[bytes]:
+    async def finish(self, say: Say) -> None:
         """One reply for each, in order, as soon as it is known."""
         for transaction in self._transactions:
             transaction.end_text()
         for server, path, verdict in self._verdicts:
             answer = await verdict
             self._answered(server, path, answer)
-            yield answer
+            rests = say(answer)
+            if rests is not None:
+                await rests
 
     def abandon(self) -> None:
         for transaction in self._transactions:

@@ -162,7 +162,9 @@ async def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups:
 
     looking = asyncio.create_task(others())
     arrival = Arrival(cast(LmtpDialogue, dialogue), cast(Backend, dialogue.backend), addressees)
-    answers = b"".join([answer async for answer in arrival.finish()])
+    said: list[bytes] = []
+    await arrival.finish(said.append)
+    answers = b"".join(said)
     looking.cancel()
     assert answers == b"250 2.1.5 <id> saved\r\n" * len(addressees)
     seen = dialogue.begun_before
@@ -187,7 +189,9 @@ async def test_a_message_that_finds_no_room_is_refused_to_some_at_a_time(
     arrival = Arrival(
         cast(Any, dialogue), cast(Any, backend), [Addressee(INBOX, "ana", b"ana")] * count
     )
-    answers = b"".join([answer async for answer in arrival.finish()])
+    said: list[bytes] = []
+    await arrival.finish(said.append)
+    answers = b"".join(said)
     assert answers == b"452 x\r\n" * count and len(refused) == count
     assert count // 3 - 1 <= turn.rests <= count
 

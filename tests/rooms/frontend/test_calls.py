@@ -51,7 +51,9 @@ MOST: Final = {  # Python calls
     "session": 66,
     "session through a multiplexor": 67,
     "POP3 session": 44,
+    "LMTP delivery": 268,
 }
+MESSAGE: Final = b"Subject: x\r\n\r\n" + b"x" * 900 + b"\r\n."
 TRIES: Final = 20
 OTHERS: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNSELECT"  # another maker's
 CAPABILITIES: Final = OTHERS + b" UNAUTHENTICATE X-XFER"
@@ -216,6 +218,23 @@ class Maildrop(Backend):
                     return
 
 
+class Post(Backend):
+    """An LMTP server in a thread: the replies to MAIL and RCPT, which come together, go together."""
+
+    def _serve(self, sock: socket.socket) -> None:
+        sock.sendall(b"220 here\r\n")
+        with contextlib.suppress(ConnectionError), sock, sock.makefile("rb") as lines:
+            for line in lines:
+                word, *rest = line.split()
+                if word == b"BDAT":
+                    lines.read(int(rest[0]))
+                    sock.sendall(b"250 2.1.5 <6a-1-1> saved\r\n")
+                elif word == b"LHLO":
+                    sock.sendall(b"250-be1\r\n250 CHUNKING\r\n")
+                elif word != b"MAIL":
+                    sock.sendall(b"250 ok\r\n" * (1 + (word == b"RCPT")))
+
+
 class Client:
     """A mail client that waits for each answer."""
 
@@ -265,6 +284,22 @@ def pop3_sessions(port: int, times: int) -> None:
             assert not lines.read()
 
 
+def deliveries(port: int, times: int) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as sock,
+        sock.makefile("rb") as lines,
+    ):
+        assert lines.readline().startswith(b"220")
+        sock.sendall(b"LHLO mta.test\r\n")
+        while (line := lines.readline())[3:4] == b"-":
+            pass
+        assert line.startswith(b"250 ")
+        for _ in range(times):
+            for step in (b"MAIL FROM:<a@x.test>", b"RCPT TO:<ana>", b"DATA", MESSAGE):
+                sock.sendall(step + b"\r\n")
+                assert lines.readline()[:3] == (b"354" if step == b"DATA" else b"250")
+
+
 def noops(client: Client, times: int, command: bytes = NOOP) -> None:
     for _ in range(times):
         client.ask(command)
@@ -285,8 +320,14 @@ def counted(
     capabilities: bytes = CAPABILITIES,
 ) -> Count:
     """What this costs at a frontend that has seen the like before."""
-    backend = Backend(mode, capabilities) if protocol == "imap" else Maildrop()
-    warm = sessions if protocol == "imap" else pop3_sessions
+    backend: Backend
+    match protocol:
+        case "pop3":
+            backend, warm = Maildrop(), pop3_sessions
+        case "lmtp":
+            backend, warm = Post(), deliveries
+        case _:
+            backend, warm = Backend(mode, capabilities), sessions
 
     async def run() -> Count:
         loop = asyncio.get_running_loop()
@@ -373,6 +414,17 @@ def test_python_calls_of_a_pop3_session(tmp_path: Path) -> None:
     count = counted(tmp_path, scene, protocol="pop3")
     print(f"{kind}: {count.calls(TIMES)} calls, made {dict(count.made)}\n{count.told(TIMES)}")
     assert count.calls(TIMES) <= MOST[kind], count.told(TIMES)
+
+
+def test_a_delivery_is_few_calls_three_tasks_and_no_timer(tmp_path: Path) -> None:
+    """By LMTP, of a message that comes at once, on a connection that is there; what that costs itself is shared by all."""
+    kind = "LMTP delivery"
+    scene = functools.partial(_sessions, played=deliveries, kind=kind)
+    count = counted(tmp_path, scene, protocol="lmtp")
+    print(f"{kind}: {count.calls(TIMES)} calls, made {dict(count.made)}\n{count.told(TIMES)}")
+    assert count.calls(TIMES) <= MOST[kind], count.told(TIMES)
+    assert count.made["task"] <= 3 * TIMES + 2, count.made
+    assert count.made["timer"] <= TIMES // 2, count.made
 
 
 @pytest.mark.parametrize(("kind", "scene"), SCENES.items())

@@ -68,5 +68,7 @@ async def test_a_text_goes_on_when_the_backend_takes_again_what_went_there_direc
     assert transaction._takes_text
     for _ in range(PIECES):
         await forwarding.write(b"x\r\n")
-    assert [reply async for reply in forwarding.finish()] == [b"250 Ok\r\n"]
+    said: list[bytes] = []
+    await forwarding.finish(said.append)
+    assert said == [b"250 Ok\r\n"]
     assert slow.taken.endswith(b"DATA\r\n" + b"x\r\n" * PIECES + b".\r\n")

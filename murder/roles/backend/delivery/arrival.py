@@ -1,7 +1,7 @@
 """A message on its way into the store: one `Incoming` for all its recipients: the store keeps one copy where it can."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from murder.api.store import Incoming, NewMessage
@@ -11,7 +11,7 @@ from murder.roles.backend.delivery.addressee import Addressee
 from murder.roles.backend.delivery.recipient import deliver
 from murder.roles.backend.messages.content import size_told
 from murder.roles.backend.shared import Backend
-from murder.serve.lmtp import LmtpDialogue
+from murder.serve.lmtp import LmtpDialogue, Say
 
 BEGUN_AT_ONCE: Final = 16  # copies, some 0.1 ms each; then all others have a turn
 
@@ -43,12 +43,14 @@ class Arrival:
         except (Refusal, OSError) as error:
             self._error = error
 
-    async def finish(self) -> AsyncIterator[bytes]:
+    async def finish(self, say: Say) -> None:
         answers = await self._answers()
         if self._incoming is not None:
             incoming, self._incoming = self._incoming, None
             await self._close(incoming)  # what it says of that changes no answer
-        yield answers
+        rests = say(answers)
+        if rests is not None:
+            await rests
 
     async def _answers(self) -> bytes:
         if self._incoming is None or self._error is not None:

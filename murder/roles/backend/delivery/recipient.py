@@ -30,7 +30,9 @@ async def deliver(
     copies = Copies(backend, message.incoming, dialogue.log, is_traced=mail_log.is_full)
     attempt = _attempt(dialogue, backend, addressee, message, copies)
     service, session = dialogue.service, dialogue.session_told
-    answer = await traced(service.spans, session, "LMTP delivery", attempt)
+    if session:
+        attempt = traced(service.spans, session, "LMTP delivery", attempt)
+    answer = await attempt
     filtered = {"filtered": list(copies.filtered)} if copies.filtered else {}
     if answer.startswith(b"2"):
         service.figures.add("messages", "delivered")

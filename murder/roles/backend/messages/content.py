@@ -371,6 +371,8 @@ async def sized(mailbox: Mailbox, message: Message) -> Message:
 
 async def size_told(octets: memoryview) -> int:
     """`NewMessage.told_size` of what comes in."""
+    if len(octets) < SMALL_OCTETS and not has_nul(octets):  # mostly
+        return 0
     return await aside_if(len(octets) >= SMALL_OCTETS, told_size, octets)
 
 

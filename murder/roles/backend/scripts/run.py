@@ -85,6 +85,9 @@ async def scripts_for(backend: Backend, message: Arriving) -> list[Chosen]:
     """Those that run for a message that arrives, in order; where there are none, told in no time. Raises Refusal,
     UpstreamFailure."""
     site = backend.site
+    if not site.before and not site.after and message.user is not None:  # mostly
+        active = await backend.scripts.active(message.user)
+        return [] if active is None else [Chosen(*active, message.user)]
     chosen = [Chosen(script.name, script.octets) for script in site.before]
     if message.user is None:
         chosen += _of_shared(backend, message)
