@@ -6,7 +6,8 @@ from typing import Final
 # Every event this program can log, and what it means: an operator's list for filters and alarms, printed by
 # `murder log events`. tests/rooms/test_log.py compares it with the code, both ways.
 EVENTS: Final[Mapping[str, str]] = {
-    "announce.repaired": "What a crash left of a CREATE, DELETE or RENAME was finished or undone.",
+    "announce.not_repaired": "What a failure left of a CREATE, DELETE or RENAME waits for the next start: a bug.",
+    "announce.repaired": "What a crash, or a full disk, left of a CREATE, DELETE or RENAME was finished or undone.",
     "announce.rollback_deferred": "A change failed, and the master could not be told to undo it; it is told later.",
     "audit.not_written": "An act whose `line` the audit trail could not be given; it was done, and `LOST` stands there.",
     "backup.reader_gone": "The connection of a backup ended: the backup was complete, or the connection broke.",

@@ -564,6 +564,7 @@ class BackendRole(ClientRole):
         if self._imap_scripts is not None:
             await self._imap_scripts.rows.stop()
         behind = (self._keeper, self._matching, self._expiring, self._taking_in, self._counting)
+        await backend.announcer.left.close()
         for task in (*behind, self._placed, self._noting):
             if task is not None:
                 task.cancel()

@@ -36,6 +36,7 @@ from murder.roles.backend.hierarchy.intent import (
     this_process,
     tree_of,
 )
+from murder.roles.backend.hierarchy.left import Left
 from murder.roles.backend.hierarchy.master import Master
 from murder.roles.backend.hierarchy.queues import Queues
 from murder.roles.backend.records.annotations import moved_with, removed_with
@@ -86,6 +87,7 @@ class Announcer:
         self._events = events  # what has been done, and names that the master may have wrong
         # lets go of what the store still has under a name, of a mailbox that moved away
         self.make_room_for = make_room_for
+        self.left = Left(self.is_held, self.settle, events)
 
     # --- the operations
 
@@ -236,7 +238,8 @@ class Announcer:
         async with self._queues.alone_in(intent.trees, LOCK_WAIT_S) as left_s:
             await self._write_intent(intent, intent.trees, begin, left_s)
             self.step("intended")
-            yield
+            with self.left.noting(intent):
+                yield
             self.step("finished")
 
     async def _write_intent(
@@ -279,7 +282,7 @@ class Announcer:
 
     async def _undo(self, intent: Intent, at_master: Iterable[MailboxName]) -> None:
         """An operation has failed before its last commit: as if it had never begun. What failed it may hinder this, too, for
-        a moment. Raises Refusal where it does so for long: then the next start undoes it."""
+        a moment. Raises Refusal where it does so for long: then it is `left`."""
         give_up_at = asyncio.get_running_loop().time() + UNDO_WAIT_S
         while True:
             try:

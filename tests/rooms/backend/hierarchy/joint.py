@@ -105,6 +105,7 @@ class Node:
             raise
 
     async def close(self) -> None:
+        await self.announcer.left.close()
         await self.renames.stop()
         await self.comparer.close()
         await self.client.close()

@@ -56,6 +56,7 @@ class Node:
         self.settled: list[Intent] = []
 
     async def close(self) -> None:
+        await self.announcer.left.close()
         await self.client.close()
         await self.ledger.close()
         self.list.close()
