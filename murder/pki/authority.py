@@ -61,21 +61,10 @@ def init_authority(folder: Path, *, days: int = CA_DAYS) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(f"Murder cluster authority {secrets.token_hex(4)}")
     now = datetime.now(UTC)
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
     certificate = (
         _builder(name, name, key.public_key(), now, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage(of_authority=True), critical=True)
         .sign(key, hashes.SHA256())
     )
     write_durably(key_path, _key_octets(key), 0o600)
@@ -129,6 +118,20 @@ def signing_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def _usage(*, of_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=of_authority,
+        crl_sign=of_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def _node_certificate(
     authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
@@ -137,17 +140,6 @@ def _node_certificate(
     roles: Sequence[str],
     days: int,
 ) -> x509.Certificate:
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=False,
-        crl_sign=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     known: list[x509.GeneralName] = [_general_name(name) for name in dict.fromkeys(names)]
     known += [x509.UniformResourceIdentifier(ROLE_URI + role) for role in roles]
@@ -157,7 +149,7 @@ def _node_certificate(
     return (
         _builder(subject, authority.subject, public_key, now, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage(of_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(known), critical=False)
         .add_extension(issuer_key, critical=False)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from murder.admin.operate.backends import all_backends
 from murder.admin.operate.moves import (
     Planned,
+    Record,
     act,
     carry_out,
     find_record,
@@ -126,13 +127,19 @@ def _start(desk: Desk, planned: Sequence[Planned], arguments: str) -> None:
     session.notice(f"{count(len(planned), 'move')} begun. It goes on, also when you leave.")
 
 
-async def confirm(desk: Desk) -> Response:
-    """What an act on a move means."""
-    verb, move_id = desk.field("verb"), desk.field("id")
+async def _asked(desk: Desk) -> tuple[str, Reach, Record]:
+    """The act on a move that the form names, and that move. Raises BadSyntax, Refusal."""
+    verb = desk.field("verb")
     if verb not in VERBS:
         raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
     reach = await desk.reach()
-    record, _ = await find_record(reach, await all_backends(reach), move_id)
+    record, _ = await find_record(reach, await all_backends(reach), desk.field("id"))
+    return verb, reach, record
+
+
+async def confirm(desk: Desk) -> Response:
+    """What an act on a move means."""
+    verb, reach, record = await _asked(desk)
     return desk.page(
         "move_act.html",
         verb=verb,
@@ -144,11 +151,8 @@ async def confirm(desk: Desk) -> Response:
 
 async def do(desk: Desk) -> Response:
     """Undo, resume, abort or forget."""
-    verb, move_id = desk.field("verb"), desk.field("id")
-    if verb not in VERBS:
-        raise BadSyntax(f"{verb[:20]!r} is none of {', '.join(VERBS)}")
-    reach = await desk.reach()
-    record, _ = await find_record(reach, await all_backends(reach), move_id)
+    verb, reach, record = await _asked(desk)
+    move_id = desk.field("id")
     if verb == "undo":
         planned = await undoing(reach, await rows_below(reach, record.root), record)
         _start(desk, planned, f"undo {move_id}")
