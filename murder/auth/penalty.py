@@ -17,8 +17,8 @@ first rule, where it holds up nobody with another password. A right password par
 else. A minute of peace does, too. Who hangs up has been counted already. A ticket that is refused is no guess: it is
 answered late, and that is all.
 
-All workers count together: wrong passwords on boards, attempts under way by giving each worker its share of what is
-allowed, at least one.
+All workers count together: wrong passwords on boards, and there, too, whether an attempt of who has failed is under way;
+other attempts under way by giving each worker its share of what is allowed, at least one.
 """
 
 import asyncio
@@ -26,12 +26,13 @@ import functools
 import hmac
 import math
 import mmap
+import random
 import secrets
 import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from murder.config.value import Network, contains
@@ -47,6 +48,10 @@ FAMILIAR_S: Final = 86400.0  # how long it is known that a user has got in from 
 SAID_AGAIN_S: Final = 600.0  # and how often that is told to the other workers
 KNOWN_WRONG_S: Final = 86400.0
 AT_ONCE: Final = 4  # attempts of a user at an address who has not failed, over all workers: a mail client's connections
+MARKED_S: Final = (
+    30.0  # that an attempt is under way; a worker that has died in it is not waited for
+)
+AGAIN_S: Final = 0.1  # then whoever waits for another worker's looks again
 PATIENCE_S: Final = 60.0  # in line; no longer than a login may take
 MAX_WAITING: Final = 1000  # in one line: as many strangers as one address may have, of whom nothing is read meanwhile
 MAX_KNOWN: Final = 20_000  # wrong passwords, and familiar users: about 150 octets each
@@ -183,13 +188,17 @@ class Attempt:
     def wrong(self) -> float:
         """Counted from here on; in how many seconds it is to be answered: so many after its turn began, however long it was
         looked at. How long that took would tell who guesses whether there is such a user."""
-        if not self._leave():
+        if self._decided:
             return 0.0
-        if not self._pair:
-            return self._late_s
-        return self._penalties.count(
-            self._address, self._pair, self.known, self.began, is_again=self.is_again
-        )
+        try:
+            if not self._pair:
+                return self._late_s
+            # before it leaves its lines: another worker looks at them at any time
+            return self._penalties.count(
+                self._address, self._pair, self.known, self.began, is_again=self.is_again
+            )
+        finally:
+            self._leave()
 
     def void(self) -> None:
         """Nobody has learned anything: what checks passwords is away."""
@@ -210,6 +219,7 @@ class Attempt:
         """Of all lines."""
         for key in self._lines:
             self._penalties.lines.leave(key)
+            self._penalties.unmark(key)
         self._lines.clear()
 
 
@@ -335,12 +345,12 @@ class Penalties:
         attempt.known = known
         most = max(1, AT_ONCE // self._share)
         if not self._is_known_wrong(known):
-            await attempt.stand(pair, lambda under_way: self._pair_wait_s(pair, under_way, most))
+            await attempt.stand(pair, lambda under_way: self._take(pair, under_way, most))
         if self._is_known_wrong(known):  # perhaps by now
             again = _again(pair)
             attempt.is_again = True
             attempt.step_out()
-            await attempt.stand(again, lambda under_way: self._pair_wait_s(again, under_way, 1))
+            await attempt.stand(again, lambda under_way: self._take(again, under_way, 1))
             return
         if not self.per_address:
             return
@@ -360,6 +370,28 @@ class Penalties:
         if left_s > 0:
             return left_s
         return math.inf if under_way else 0.0
+
+    def _take(self, pair: str, under_way: int, most: int) -> float:
+        """As `_pair_wait_s`, of who goes on at 0: of who has failed one worker has one under way. Said first and looked at
+        then: of two at the same instant at most one goes on."""
+        left_s = self._pair_wait_s(pair, under_way, most)
+        if left_s or self._share == 1 or not self._standing(pair)[0]:
+            return left_s
+        board, now = self._tables[0], self._clock()
+        own = board.own(pair)
+        board.put(pair, replace(own, level=now))
+        others = board.rows(pair, of_others=True)
+        if any(row.level and now - row.level < MARKED_S for row in others):
+            board.put(pair, replace(own, level=0.0))
+            return AGAIN_S * random.uniform(0.5, 1.5)  # each at another time
+        return 0.0
+
+    def unmark(self, key: str) -> None:
+        """What this worker had under way in that line is over."""
+        if self._share > 1:
+            own = self._tables[0].own(key)
+            if own.level:
+                self._tables[0].put(key, replace(own, level=0.0))
 
     def _place_wait_s(self, place: str, under_way: int) -> float:
         weight = self._weight(place)
