@@ -91,9 +91,9 @@ def issue(
         days = OPERATOR_DAYS if "operator" in wanted else NODE_DAYS
     for role in wanted:
         if role not in NODE_ROLES:
-            raise AuthorityError(f"{role!r} is not a role; roles are {', '.join(NODE_ROLES)}")
+            raise AuthorityError(f"{role!r} is no role; roles are {', '.join(NODE_ROLES)}")
     if not name or "/" in name or name.startswith("."):
-        raise AuthorityError(f"{name!r} is not a name for a node; use its full host name")
+        raise AuthorityError(f"{name!r} is no name for a node; use its full host name")
     authority = read_certificate(folder / CA_CERTIFICATE)
     authority_key = signing_key(folder)
     key = ec.generate_private_key(ec.SECP256R1())

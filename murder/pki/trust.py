@@ -220,7 +220,7 @@ def read_trust(authorities: Path | None, crl: Path | None, revoked: Iterable[str
         try:
             taken_back.setdefault(parse_serial(text), set()).add(b"")
         except ValueError:
-            text = f"{text!r} is not a serial number in hexadecimal; `murder ca list` shows them"
+            text = f"{text!r} is no serial number in hexadecimal; `murder ca list` shows them"
             raise AuthorityError(text) from None
     if crl is not None:
         for revocations in _read_crls(crl):

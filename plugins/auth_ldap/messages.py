@@ -36,7 +36,7 @@ RESULTS: Final[Mapping[int, str]] = MappingProxyType(
         18: "inappropriate matching",
         19: "a constraint is violated; the account may be locked",
         32: "no such entry",
-        34: "that is not the name of an entry",
+        34: "that is no name of an entry",
         48: "inappropriate authentication: the entry has no password",
         49: "invalid credentials",
         50: "insufficient access rights",

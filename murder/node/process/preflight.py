@@ -288,7 +288,7 @@ def _server_problems(config: Config) -> Iterator[Problem]:
         try:
             ssl.create_default_context(cafile=str(server.ca))
         except (OSError, ValueError) as error:
-            text = f"{server.ca} is not a file of certificates (PEM) that can be read: {error}"
+            text = f"{server.ca} is no file of certificates (PEM) that can be read: {error}"
             yield Problem(config.file, f'servers."{name}".ca', text)
 
 
