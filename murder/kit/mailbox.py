@@ -20,7 +20,7 @@ from murder.kit.flags import FlagEdit
 from murder.kit.incoming import FileIncoming, ours
 from murder.kit.mapped import map_message
 from murder.kit.numbers import numbers_now, read_numbers
-from murder.kit.pages import pages, put_together
+from murder.kit.pages import read_changes
 from murder.kit.retained import restore, retained
 from murder.kit.root import Root, T, Work
 from murder.kit.rows import (
@@ -244,17 +244,8 @@ class RowMailbox:
         modseq = numbers[2]
         if modseq <= since:
             return Changes(ModSeq(modseq), (), ())
-        # left to itself SQLite would read the whole mailbox, which it has in the order of the UIDs
-        index = "message INDEXED BY message_modseq"
-        changed: dict[int, Message] = {}
-        read = partial(pages, self.root.reader, self.box_id)
-        async for page in read(f"{MESSAGE_COLUMNS}, modseq, uid", index, since):
-            messages = self._seen_by_reader([row[:-2] for row in page])
-            changed |= {message.uid: message for message in messages}
-        gone = [uid async for page in read("modseq, uid", "expunged", since) for _, uid in page]
-        made = partial(put_together, ModSeq(modseq), changed, gone)
-        is_much = len(changed) + len(gone) > IN_THREAD
-        return await asyncio.to_thread(made) if is_much else made()
+        see, made = self._seen_by_reader, ModSeq(modseq)
+        return await read_changes(self.root.reader, self.box_id, since, made, see)
 
     def _of_body(self, selects: Sequence[str], uid: Uid) -> Any:
         reader, values = self.root.reader, (self.box_id, uid)

@@ -93,10 +93,12 @@ class Changes:
     `changed` holds new messages and those with new flags, in UID order; `vanished` the UIDs expunged,
     ascending (a UID that appeared and vanished since is in neither or in `vanished` only).
     `complete` is False where the store no longer remembers that far back: the caller then compares with
-    `Mailbox.uids()`.
+    `Mailbox.uids()`. Where much has changed `changed` is empty and `many` has the UIDs of all of it, ascending: who wants
+    the messages asks for some at a time; they may have changed again by then, or gone.
     """
 
     highest_modseq: ModSeq
     changed: Sequence[Message]
     vanished: Sequence[Uid]
     complete: bool = True
+    many: Sequence[Uid] = ()

@@ -1,6 +1,7 @@
 """Putting much in order so that a thread that does it can be interrupted: `list.sort` holds the interpreter to its end."""
 
 import heapq
+from array import array
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final, TypeVar
@@ -23,6 +24,17 @@ def in_order(
     if all(_follows(former, other, key, reverse) for former, other in pairwise(runs)):
         return [item for run in runs for item in run]
     return list(heapq.merge(*runs, key=key, reverse=reverse))  # type: ignore[arg-type] # as `sorted` has it
+
+
+def each_once(numbers: Sequence[int]) -> "array[int]":
+    """In order; of four octets each."""
+    ordered = array("I")
+    last = -1
+    for number in in_order(numbers):
+        if number != last:
+            ordered.append(number)
+            last = number
+    return ordered
 
 
 def _follows(

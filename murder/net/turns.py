@@ -15,12 +15,13 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, MutableSet
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-from murder.model.pieces import PIECE, let_go
+from murder.model.pieces import PIECE, empty, let_go
 
 TURN_S: Final = 0.005  # of the event loop for one connection, then the others
 SHORT_TURN_S: Final = 0.001  # of what lasts for minutes, and no client waits for
@@ -237,6 +238,13 @@ async def aside_if(
     if is_much:
         return await aside(function, *arguments, **named)
     return function(*arguments, **named)
+
+
+def free_aside(items: MutableSet[Any]) -> None:
+    """Empty a set that nobody looks at any more; of many members nobody waits for that."""
+    if len(items) > PIECE:
+        with suppress(RuntimeError):  # no thread can be had: then all at once
+            _aside.threads().submit(empty, items)
 
 
 async def let_go_of(items: list[Any]) -> None:

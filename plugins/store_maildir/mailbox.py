@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Final
 
 from murder.api import FlagChange, NewMessage, Retained, Stored
@@ -270,7 +271,7 @@ class MaildirMailbox:
         ).fetchone() or (0,)
         if since >= first:
             return changes
-        return Changes(changes.highest_modseq, changes.changed, changes.vanished, complete=False)
+        return replace(changes, complete=False)
 
     async def octets(self, uid: Uid) -> memoryview:
         for _ in range(ATTEMPTS):

@@ -3,6 +3,7 @@
 import gc
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -114,3 +115,31 @@ def test_threads_are_let_go_of_one_after_the_other_and_leave_nothing(
         thread.let_go_of_threads(threads)
         assert not threads
         assert gc.collect() == 0  # no cycles are left for the collector, which looks once an hour
+
+
+def test_a_large_set_is_in_parts_which_grow_alone() -> None:
+    numbers = list(range(50 * PIECE))
+    several: Any = pieces.set_of(numbers[: PIECE - 1])
+    assert isinstance(several, set)
+    several = pieces.put_into(several, numbers)
+    assert isinstance(several, pieces.ManySet)
+    assert max(map(len, several._parts)) <= 1 + len(numbers) // pieces.PARTS
+    assert several and sorted(several) == numbers and len(several) == len(numbers)
+    assert 3 in several and -1 not in several
+    assert sorted(several & {1, 2, -1}) == sorted({1, 2, -1} & several) == [1, 2]
+    assert several.isdisjoint([-1]) and not several.isdisjoint([7])
+    for number in several:  # as another thread may
+        several.discard(number)
+    assert not several and len(several) == 0
+
+
+def test_a_large_dictionary_likewise() -> None:
+    assert isinstance(pieces.dict_for(PIECE), dict)
+    many: Any = pieces.dict_for(PIECE + 1)
+    for number in range(1000):
+        many[number] = str(number)
+    assert max(map(len, many._parts)) <= 4
+    assert len(many) == 1000 and many[7] == "7" and many.get(-1) is None
+    assert sorted(many) == list(range(1000))
+    del many[7]
+    assert 7 not in many

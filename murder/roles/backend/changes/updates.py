@@ -8,12 +8,11 @@ the protocol's.
 import asyncio
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, MutableSet, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, Final, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from typing import Final, cast
 
 from murder.api.store import Mailbox, TellsFlags, TellsRecent
 from murder.model.message import (
@@ -27,18 +26,17 @@ from murder.model.message import (
     UidValidity,
     portion,
 )
-from murder.model.name import MailboxName, owner_of
-from murder.model.ordering import in_order
-from murder.model.pieces import pieces, set_of, take_off
-from murder.net.turns import Turn, aside, aside_if, let_go_of
+from murder.model.name import MailboxName
+from murder.model.ordering import each_once, in_order
+from murder.model.pieces import empty, put_into, set_of, slices, take_off
+from murder.net.turns import Turn, aside, aside_if, free_aside, let_go_of
+from murder.roles.backend.changes.looking import PART, OwnChanges, each_changed, known_up_to, looks
 from murder.roles.backend.changes.powers import TELLS_EXPUNGED, at_once
 
 # messages whose flags are told at once; the others come behind them, and until then only their UIDs are kept
-MOST_FLAGS: Final = 1000
-A_FEW: Final = 256  # messages that are looked at without looking at the clock
+MOST_FLAGS: Final = PART
+A_FEW: Final = 256  # messages that are let go of at once
 MANY: Final = 1000  # messages of which more are counted aside
-# at the changes of one owner's large mailboxes, of all sessions at once: each may bring many
-LOOKS: Final = 4
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
 
@@ -65,11 +63,10 @@ class Updates:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """What one look into the store has shown, whoever did it."""
+    """What a look into the store has shown, whoever did it: of a large change a part. What is new is not in it."""
 
-    arrived: Sequence[Message]
-    changed: Sequence[Message]
-    vanished: Sequence[Uid]
+    changed: Sequence[Uid] = ()
+    vanished: Sequence[Uid] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +120,7 @@ class View:
         self.read_only = read_only
         self.uid_validity = UidValidity(0)
         self.uids: array[int] = array("I")  # what the client knows of
-        self.recent: set[Uid] = set()  # of what the client knows of: never more than it
+        self.recent: MutableSet[Uid] = set()  # of what the client knows of: never more than it
         self.modseq = ModSeq(0)
         self.is_dirty = False
         self.may_be_gone = False  # a mailbox of this name has been deleted
@@ -133,13 +130,13 @@ class View:
         self.on_renamed: Callable[[MailboxName, MailboxName], None] | None = None
         self._arrived: array[int] = array("I")  # what it has still to be told of
         # recent for this session, of what it has still to be told of
-        self._claimed: set[Uid] = set()
-        self._added: set[Uid] = set()  # put there by itself
-        self._gone: set[Uid] = set()  # of what it knows
-        self._mine: set[Uid] = set()  # removed by itself
+        self._claimed: MutableSet[Uid] = set()
+        self._added: MutableSet[Uid] = set()  # put there by itself
+        self._gone: MutableSet[Uid] = set()  # of what it knows
+        self._mine: MutableSet[Uid] = set()  # removed by itself
         self._changed: dict[Uid, Flagged] = {}  # of `MOST_FLAGS` messages at most
         self._later: array[int] = array("I")  # of these, too, and how they are then
-        self._own: dict[Uid, ModSeq] = {}
+        self._own = OwnChanges()
         self._made = ModSeq(0)
         self._settled = ModSeq(0)  # all changes up to here have been told
         self._last_uid = 0
@@ -169,9 +166,10 @@ class View:
         if status.uid_validity != uid_validity or not changes.complete:
             return False
         here = await self.mailbox.uids()
-        known = {uid for uid in (*here, *changes.vanished) if uid <= last_uid}
+        is_much = len(here) + len(changes.vanished) > MANY
+        known = await aside_if(is_much, known_up_to, last_uid, here, changes.vanished)
         self.uid_validity = status.uid_validity
-        self.uids = array("I", sorted(known))
+        self.uids = known
         self.modseq = self._settled = modseq
         self._last_uid = last_uid
         self._recent_told_elsewhere = self.was_taken_up = True
@@ -250,7 +248,7 @@ class View:
         known, changed = self.modseq, self._changed
         for message in messages:
             if message.modseq > known:
-                self._own[message.uid] = message.modseq
+                self._own.note(message)
             if changed:
                 changed.pop(message.uid, None)
 
@@ -261,7 +259,7 @@ class View:
     def made(self, messages: Iterable[Message]) -> None:
         """The client made these flags, and knows without being told: unless others' changes were waiting beside them."""
         for message in messages:
-            self._own[message.uid] = message.modseq
+            self._own.note(message)
             if message.uid in self._changed:
                 self._changed[message.uid] = flagged_of(message)
 
@@ -269,22 +267,17 @@ class View:
         """The client has to be told the flags of these."""
         for message in messages:
             if message.uid not in self._gone and self.seq_of(message.uid) is not None:
-                self._own[message.uid] = message.modseq
+                self._own.note(message)
                 self._will_tell(message)
 
     async def added(self, uids: Collection[Uid]) -> None:
         """The client has put these messages there."""
-        if len(uids) > MANY:
-            await aside(_put_into, self._added, uids)
-        else:
-            self._added.update(uids)
+        self._added = await aside_if(len(uids) > MANY, put_into, self._added, uids)
 
     async def removed(self, uids: Collection[Uid]) -> None:
         """The client has removed these."""
-        if len(uids) > MANY:
-            await aside(lambda: _put_into(self._mine, self._known_of(uids)))
-        else:
-            self._mine.update(self._known_of(uids))
+        known = await aside_if(len(uids) > MANY, self._known_of, uids)
+        self._mine = await aside_if(len(known) > MANY, put_into, self._mine, known)
 
     def _known_of(self, uids: Iterable[Uid]) -> list[Uid]:
         """Those that the client counts."""
@@ -307,12 +300,28 @@ class View:
 
     def _count_claimed(self, claimed: Collection[Uid]) -> None:
         known = set_of(self._known_of(claimed))
-        _put_into(self.recent, known)
-        _put_into(self._claimed, (uid for uid in claimed if uid not in known))
+        self.recent = put_into(self.recent, known)
+        self._claimed = put_into(self._claimed, (uid for uid in claimed if uid not in known))
 
-    def recent_here(self) -> set[Uid]:
-        """The messages that are `\\Recent` for this session and not known to be gone, told or not."""
-        return (self.recent | self._claimed) - self._gone
+    def leave(self) -> None:
+        """Nobody looks at it any more."""
+        for uids in (self.recent, self._claimed, self._added, self._gone, self._mine):
+            free_aside(uids)
+
+    @property
+    def last_uid(self) -> int:
+        """Of all that it has seen, told or not."""
+        return self._last_uid
+
+    async def recent_up_to(self, last_uid: int) -> int:
+        """How many messages up to there are `\\Recent` for this session and not known to be gone, told or not."""
+        is_much = len(self._gone) + len(self._claimed) > MANY
+        return await aside_if(is_much, self._count_recent, last_uid)
+
+    def _count_recent(self, last_uid: int) -> int:
+        recent, gone = self.recent, self._gone
+        here = len(recent) - sum(uid in recent for uid in list(gone))
+        return here + sum(uid <= last_uid and uid not in gone for uid in list(self._claimed))
 
     def steady(self) -> asyncio.Lock:
         """While it is held, `poll` changes nothing."""
@@ -338,7 +347,7 @@ class View:
                 self._own.clear()
                 return
         if len(self.uids) > A_FEW:
-            async with _looks(self.mailbox.name), self._lock:
+            async with looks(self.mailbox.name), self._lock:
                 await self._look()
         else:
             async with self._lock:
@@ -349,47 +358,53 @@ class View:
         self.is_dirty = False
         changes = await self.mailbox.changes(self.modseq)
         vanished = await self._note_vanished(changes)
-        arrived, changed = list[Message](), list[Message]()
-        turn = Turn() if len(changes.changed) > A_FEW else None
-        newest, ahead = changes.highest_modseq, dict[Uid, ModSeq]()
-        for number, message in enumerate(changes.changed):
-            if turn is not None and not number & 255 and turn.is_over:
-                await turn.rest()
+        newest, last_uid = changes.highest_modseq, self._last_uid
+        ahead = OwnChanges()
+        if not changes.many and len(changes.changed) <= PART:
+            self._note(changes.changed, newest, ahead)
+        else:
+            turn = Turn()
+            async for some in each_changed(self.mailbox, changes):
+                self._note(some, newest, ahead)
+                if len(self._later) > len(self.uids) + MOST_FLAGS:
+                    self._later = await aside(each_once, self._later)
+                if turn.is_over:
+                    await turn.rest()
+        self._own = ahead  # of other workers, meanwhile: the next poll meets it once more
+        self.modseq = max(self.modseq, newest)
+        if self.on_happened is not None and vanished:
+            await self._has_vanished(vanished)
+        if self._last_uid != last_uid:
+            await self._note_claimed(await self._claim())
+        if len(changes.changed) > A_FEW:
+            messages = list(changes.changed)
+            del changes
+            await let_go_of(messages)
+
+    def _note(self, messages: Sequence[Message], newest: ModSeq, ahead: OwnChanges) -> None:
+        """These have changed, in UID order. What is newer than `newest` is put down in `ahead`."""
+        changed: list[Uid] = []
+        for message in messages:
             if message.modseq > newest:
-                ahead[message.uid] = message.modseq
+                ahead.note(message)
             if message.uid > self._last_uid:
                 self._arrived.append(message.uid)
                 self._last_uid = message.uid
-                arrived.append(message)
             elif message.uid not in self._gone:
-                if self.on_happened is not None:
-                    changed.append(message)
+                changed.append(message.uid)
                 self._note_flags(message)
-        self._own = ahead  # of other workers, meanwhile: the next poll meets it once more
-        self.modseq = max(self.modseq, newest)
-        if self.on_happened is not None:
-            await self._has_happened(arrived, changed, vanished)
-        if arrived:
-            await self._note_claimed(await self._claim())
-        if turn is not None:
-            messages = list(changes.changed)
-            del changes, arrived, changed
-            await let_go_of(messages)
+        if changed and self.on_happened is not None:
+            self.on_happened(Happened(changed))
 
-    async def _has_happened(
-        self, arrived: Sequence[Message], changed: Sequence[Message], vanished: Sequence[Uid]
-    ) -> None:
+    async def _has_vanished(self, vanished: Sequence[Uid]) -> None:
         turn = Turn()
-        for which, many in enumerate((arrived, changed, vanished)):
-            for some in pieces(many):
-                if self.on_happened is not None:
-                    happened: list[Any] = [(), (), ()]
-                    happened[which] = some
-                    self.on_happened(Happened(*happened))
-                if turn.is_over:
-                    await turn.rest()
+        for some in slices(vanished):
+            if self.on_happened is not None:
+                self.on_happened(Happened(vanished=some))
+            if turn.is_over:
+                await turn.rest()
 
-    async def _note_vanished(self, changes: Changes) -> list[Uid]:
+    async def _note_vanished(self, changes: Changes) -> Sequence[Uid]:
         if changes.complete:
             vanished: Sequence[Uid] = changes.vanished
         else:
@@ -398,7 +413,7 @@ class View:
             )
         if vanished:
             await aside_if(len(vanished) > MANY, self._let_go, vanished)
-        return list(vanished)
+        return vanished
 
     def _missing_from(self, present: Iterable[Uid]) -> list[Uid]:
         there = set_of(present)
@@ -413,13 +428,13 @@ class View:
             take_off(self._claimed, vanished)
             take_off(self._added, vanished)
         known = self._known_of(vanished)
-        _put_into(self._gone, known)
+        self._gone = put_into(self._gone, known)
         if self._changed:
             for uid in known:
                 self._changed.pop(uid, None)
 
     def _note_flags(self, message: Message) -> None:
-        if self._own.get(message.uid) != message.modseq and self.seq_of(message.uid) is not None:
+        if not self._own.has(message) and self.seq_of(message.uid) is not None:
             self._will_tell(message)
 
     def _will_tell(self, message: Message) -> None:
@@ -427,8 +442,6 @@ class View:
             self._changed[message.uid] = flagged_of(message)
             return
         self._later.append(message.uid)
-        if len(self._later) > len(self.uids) + MOST_FLAGS:
-            self._later = array("I", sorted(set(self._later)))
 
     async def look_at_more(self) -> None:
         """Behind `take_flags`: how the flags are now of the next messages that are to be told."""
@@ -441,7 +454,7 @@ class View:
                 if message.uid not in self._gone and self.seq_of(message.uid) is not None:
                     self._changed[message.uid] = flagged_of(message)
                     if message.modseq > self.modseq:
-                        self._own[message.uid] = message.modseq  # the next poll meets it
+                        self._own.note(message)  # the next poll meets it
 
     @property
     def has_pending(self) -> bool:
@@ -459,7 +472,11 @@ class View:
         return bool(
             (self._arrived and wanted.arrivals)
             or ((self._changed or self._later) and wanted.flags)
-            or (removals and (self._gone if wanted.removals else self._gone & self._mine))
+            or (
+                removals
+                and self._gone
+                and (wanted.removals or not self._gone.isdisjoint(self._mine))
+            )
         )
 
     @property
@@ -500,10 +517,11 @@ class View:
             foreign = [uid for uid in arrived if uid not in self._added]
             self.uids.extend(self._arrived)
             claimed = self._claimed
-            _put_into(self.recent, (uid for uid in arrived if uid in claimed))
+            self.recent = put_into(self.recent, (uid for uid in arrived if uid in claimed))
             take_off(self._claimed, arrived)
             self._arrived = array("I")
-            self._added = set()
+            added, self._added = self._added, set()
+            empty(added)
         changed = self.take_flags()
         self.settle()
         is_less = len(self.recent) != recent or (self._recent_told_elsewhere and bool(vanished))
@@ -561,24 +579,5 @@ class View:
         return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
 
 
-def _put_into(uids: set[Uid], more: Iterable[Uid]) -> None:
-    for some in pieces(more):
-        uids.update(some)
-
-
 def flagged_of(message: Message) -> Flagged:
     return Flagged(message.uid, message.flags, message.modseq)
-
-
-_looking: Final[
-    WeakKeyDictionary[
-        asyncio.AbstractEventLoop, WeakValueDictionary[str | MailboxName, asyncio.Semaphore]
-    ]
-] = WeakKeyDictionary()
-
-
-def _looks(name: MailboxName) -> asyncio.Semaphore:
-    """Of this loop: a change of a whole mailbox wakes all who have it selected, and each reads all of it. Who looks at
-    another's mail does not wait for them."""
-    known = _looking.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-    return known.setdefault(owner_of(name) or name, asyncio.Semaphore(LOOKS))

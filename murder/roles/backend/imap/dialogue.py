@@ -21,7 +21,7 @@ from murder.model.query.fetch import FetchItem
 from murder.model.rights import Missing, permanent_flags
 from murder.model.seqset import Ranges
 from murder.net.connection import Connection
-from murder.net.turns import aside
+from murder.net.turns import aside, let_go_of
 from murder.roles.backend.changes.news import Kind
 from murder.roles.backend.changes.updates import EVERYTHING, MANY, Updates, View
 from murder.roles.backend.hierarchy.mailboxes import Accessible
@@ -289,6 +289,7 @@ class BackendImap(Lasting):
         view.on_dirty = view.on_happened = view.on_renamed = None
         self.contexts = Contexts()
         self.backend.tracker.leave(view)
+        view.leave()
         view.mailbox.close()
         if self.session.state is State.SELECTED:
             self.session.deselected()
@@ -565,6 +566,10 @@ class BackendImap(Lasting):
             self.send(octets)
             await self.tell_items(wanted)
             octets = b""
+        if len(updates.expunged) + len(updates.arrived) > MANY:
+            for several in (updates.expunged, updates.vanished, updates.arrived, updates.foreign):
+                if isinstance(several, list):
+                    await let_go_of(several)
         return octets + news.octets
 
     async def tell_items(self, wanted: Mapping[Uid, Sequence[FetchItem]]) -> None:

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from murder.api.store import FindsByFlag, Mailbox
 from murder.model.message import Uid
+from murder.model.pieces import slices
 from murder.model.seqset import Ranges, SeqSet, indexes_of_seqnums, indexes_of_uids
 from murder.net.turns import Turn, aside_if
 from murder.roles.backend.changes.powers import FINDS_BY_FLAG
@@ -87,8 +88,7 @@ async def found_by_flag(
 
 
 def batches(uids: Sequence[Uid], size: int = BATCH) -> Iterator[Sequence[Uid]]:
-    for start in range(0, len(uids), size):
-        yield uids[start : start + size]
+    return slices(uids, size)
 
 
 def window(numbers: Sequence[Number], partial: tuple[int, int]) -> Sequence[Number]:

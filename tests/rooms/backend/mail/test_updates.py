@@ -8,9 +8,10 @@ from typing import ClassVar, cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
 from murder.model.flag import MAX_KEYWORDS_OF_MESSAGE, FlagChange
-from murder.model.message import MANY_FLAGS, Changes, ModSeq, Uid
+from murder.model.message import MANY_FLAGS, MAX_UID, Changes, ModSeq, Uid
 from murder.model.name import MailboxName
-from murder.roles.backend.changes.updates import A_FEW, LOOKS, MOST_FLAGS, View
+from murder.roles.backend.changes.looking import LOOKS
+from murder.roles.backend.changes.updates import A_FEW, MOST_FLAGS, View
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import memory_store
 
@@ -106,7 +107,7 @@ async def test_recent_counts_only_what_the_client_knows_of() -> None:
             await view.poll()
             view.take(removals=True)
         assert view.recent == set(view.uids) == {1, 2, 3}
-        assert view.recent_here() == {1, 2, 3}
+        assert await view.recent_up_to(MAX_UID) == 3
 
 
 class _Hurried:
@@ -139,7 +140,7 @@ async def test_what_is_claimed_before_it_is_seen_is_counted_when_it_is_told() ->
         await mailbox.expunge(late)
         await view.poll()
         assert not view.take(removals=True)
-        assert view.recent_here() == view.recent == {1, 2, 3, 4}
+        assert await view.recent_up_to(MAX_UID) == len(view.recent) == 4
 
 
 class _Behind:
@@ -190,7 +191,7 @@ async def test_what_goes_while_a_session_begins_is_not_recent_there() -> None:
         opened.uids = uids  # type: ignore[method-assign] # others are quicker
         view = View(opened, read_only=False)
         await view.load()
-        assert (view.exists, view.recent_here()) == (3, set())
+        assert (view.exists, await view.recent_up_to(MAX_UID)) == (3, 0)
 
 
 async def test_removals_by_the_client_of_what_it_was_never_told_are_not_kept() -> None:

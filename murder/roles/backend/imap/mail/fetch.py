@@ -31,6 +31,7 @@ from murder.model.query.fetch import (
 )
 from murder.model.seqset import EVERYTHING
 from murder.roles.backend.changes.powers import TELLS_FLAGS, TELLS_SUMMARIES
+from murder.roles.backend.changes.updates import MANY
 from murder.roles.backend.imap.answers import FETCH, Flags, flags_key, plain
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.flags import (
@@ -266,6 +267,8 @@ class _Fetch:
             return
         if not view.uids or self._told != (len(view.uids), view.uids[-1]):
             return  # some have gone since, or come, as this client has just been told
+        if len(view.recent) > MANY:
+            return
         if key is not None and view.uids:
             seen = len(view.uids), view.uids[-1], frozenset(keywords), frozenset(view.recent)
             kept = Flags(view.modseq, *seen, lines)

@@ -3,6 +3,7 @@
 from murder.model.message import MAX_UID, Changes, ModSeq, portions
 from murder.model.seqset import Ranges, SeqSet, compress, expand, holds, merge
 from murder.net.turns import aside_if
+from murder.roles.backend.changes.looking import each_changed
 from murder.roles.backend.changes.updates import View
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.message_sets import BATCH, batches
@@ -18,8 +19,8 @@ async def tell_missed(
     changes = await view.mailbox.changes(since)
     await tell_vanished(dialogue, changes, among, floor=floor)
     forms, manner = dialogue.forms, dialogue.manner
-    for start in range(0, len(changes.changed), BATCH):
-        for some in portions(changes.changed[start : start + BATCH]):
+    async for messages in each_changed(view.mailbox, changes):
+        for some in portions(messages):
             changed = [
                 (seq, message)
                 for message in some

@@ -58,11 +58,12 @@ async def format_status_of(
     STATUS too."""
     view = dialogue.view
     is_selected = _is_selected(dialogue, mailbox)
-    held = view.recent_here() if view is not None and is_selected and not view.read_only else ()
+    held_up_to = view.last_uid if view is not None and is_selected and not view.read_only else 0
     status = await mailbox.status()
-    if held and view is not None and StatusItem.RECENT in items:
+    is_asked = held_up_to and StatusItem.RECENT in items
+    if is_asked and view is not None and await view.recent_up_to(held_up_to):
         await view.poll()  # some of them may have gone: RECENT is never more than MESSAGES
-        here = len(view.recent_here().intersection(held))
+        here = await view.recent_up_to(held_up_to)
         status = replace(status, recent=status.recent + here)
     if StatusItem.HIGHESTMODSEQ in items:
         dialogue.enable_condstore()  # RFC 7162 §3.1.7

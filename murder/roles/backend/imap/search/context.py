@@ -7,19 +7,20 @@ session's view, and nothing of its connection.
 import heapq
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableSet, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from murder.mime.sort import Keyed, put_in_order
-from murder.model.message import Message, Uid
-from murder.model.ordering import in_order
-from murder.model.pieces import set_of
+from murder.model.message import MAX_UID, Message, Uid
+from murder.model.ordering import each_once, in_order
+from murder.model.pieces import put_into, set_of, slices, take_off
 from murder.model.query.fetch import FetchItem
 from murder.model.query.search import SearchKey, SortOrder
 from murder.model.seqset import compress
-from murder.net.turns import Turn, aside, aside_if, let_go_of
+from murder.net.turns import Turn, aside, aside_if
+from murder.roles.backend.changes.looking import PART
 from murder.roles.backend.changes.updates import MANY, Happened, View
 from murder.roles.backend.imap.search.criteria import Scene
 from murder.roles.backend.imap.search.judging import Judge
@@ -101,7 +102,7 @@ class SortedResults:
 
     def remove(self, uids: Sequence[int]) -> Moves:
         moves: list[tuple[int, int]] = []
-        gone = frozenset(uids)
+        gone = set_of(uids)
         for at, uid in enumerate(self._ordered, 1):
             if uid in gone:
                 del self._rows[uid]
@@ -153,8 +154,8 @@ class Contexts:
 
     def __init__(self) -> None:
         self._contexts: dict[bytes, Context] = {}
-        self._changed: dict[Uid, Message] = {}
-        self._vanished: set[Uid] = set()
+        self._changed: MutableSet[Uid] = set()
+        self._vanished: MutableSet[Uid] = set()
 
     def __bool__(self) -> bool:
         return bool(self._contexts)
@@ -181,15 +182,14 @@ class Contexts:
     def note(self, happened: Happened) -> None:
         """The view's `on_happened`."""
         if self._contexts:
-            self._changed.update((message.uid, message) for message in happened.changed)
-            self._vanished.update(happened.vanished)
+            self._changed = put_into(self._changed, happened.changed)
+            self._vanished = put_into(self._vanished, happened.vanished)
 
     def removals(self, view: View) -> bytes:
         """REMOVEFROM for messages that are gone: told as soon as it is known, for their numbers are still valid."""
-        vanished, self._vanished = in_order(tuple(self._vanished)), set()
+        vanished, self._vanished = in_order(list(self._vanished)), set()
         lines: list[bytes] = []
-        for uid in vanished:
-            self._changed.pop(uid, None)
+        take_off(self._changed, vanished)
         for context in self._contexts.values():
             gone = [uid for uid in vanished if uid in context.results]
             if gone:
@@ -201,30 +201,39 @@ class Contexts:
         news = News()
         if not self._contexts:
             return news
-        messages, self._changed = self._changed, {}
-        if arrived:
-            messages |= {message.uid: message for message in await view.mailbox.messages(arrived)}
-        if not messages:
+        changed, self._changed = self._changed, set()
+        if not changed and not arrived:
             return news
-        new = frozenset(arrived)
+        is_much = len(changed) + len(arrived) > MANY
+        uids = await aside_if(is_much, lambda: each_once([*changed, *arrived]))
+        for some in slices(uids, MANY):
+            await self._judge(view, some, arrived, news)
+        return news
+
+    async def _judge(
+        self, view: View, uids: Sequence[int], arrived: Sequence[Uid], news: News
+    ) -> None:
+        """Some of what has changed or arrived."""
+        messages: dict[Uid, Message] = {}
+        for some in slices(uids, PART):
+            asked = [Uid(uid) for uid in some]
+            messages |= {message.uid: message for message in await view.mailbox.messages(asked)}
+        first_new = arrived[0] if arrived else MAX_UID
         turn = Turn()
         for context in self._contexts.values():
             matching = await _matching(view, context.key, messages, turn)
-            many = len(messages) > MANY
-            left, came = await aside_if(many, _moved, context.results, messages, matching)
+            left, came = _moved(context.results, messages, matching)
             if left:
-                moves = await aside_if(many, context.results.remove, left)
-                news.octets += await aside_if(many, context.told, view, False, moves)
+                moves = context.results.remove(left)
+                news.octets += context.told(view, False, moves)
             if came:
                 moves = await context.results.add(view, came)
-                news.octets += await aside_if(many, context.told, view, True, moves)
+                news.octets += context.told(view, True, moves)
             for uid in came if context.items else ():
-                if uid in new:
+                if uid >= first_new:
                     news.items[uid] = (*news.items.get(uid, ()), *context.items)
-        every = list(messages.values())
-        messages.clear()
-        await let_go_of(every)
-        return news
+            if turn.is_over:
+                await turn.rest()
 
 
 def _moved(

@@ -185,7 +185,7 @@ def follow(
     context = Context(tag, by_uid, key, results, request.update_items)
     if is_light and dialogue.contexts.add(context):
         view.on_happened = dialogue.contexts.note
-        dialogue.contexts.note(Happened((), (), tuple(view.gone)))  # found, and gone already
+        dialogue.contexts.note(Happened(vanished=list(view.gone)))  # found, and gone already
     else:
         code = b"NOUPDATE " + string(tag)
         dialogue.send(status_line(b"*", b"NO", "Too large a result to keep up to date", code))
@@ -243,14 +243,14 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
         await view.poll()
     results = await _find(dialogue, request)
     if view.gone:  # whatever the criteria, and whether they have looked at the messages or not
-        results.uids = await large(results.uids, _without, results.uids, frozenset(view.gone))
+        results.uids = await large(results.uids, _without, results.uids, view.gone)
         await _add_expunged(dialogue, request, results)
     return results
 
 
 async def _add_expunged(dialogue: BackendImap, request: SearchRequest, results: Found) -> None:
     view = dialogue.now
-    gone = await large(view.gone, in_order, tuple(view.gone))
+    gone = await large(view.gone, lambda: in_order(list(view.gone)))
     added: list[Uid] = []
     judge: Judge | None = None
     for batch in batches(gone):
