@@ -18,7 +18,7 @@ from murder.model.query.search import SortKey, SortOrder
 MAX_CHARACTERS: Final = 500
 MAX_OCTETS: Final = 8192  # of a field, which become these in any encoding
 
-Value = str | int | datetime
+Value = str | int | float | datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _cut(text: str) -> str:
 _VALUES: Final[dict[SortKey, Callable[[Sortable], Value]]] = {
     SortKey.ARRIVAL: lambda row: row.message.internal_date,
     SortKey.CC: lambda row: _mailbox(row.envelope.cc),
-    SortKey.DATE: lambda row: sent_date(row.message, row.envelope),
+    SortKey.DATE: lambda row: sent_date(row.message, row.envelope).timestamp(),
     SortKey.FROM: lambda row: _mailbox(row.envelope.from_),
     SortKey.SIZE: lambda row: row.message.rfc822_size,
     SortKey.SUBJECT: lambda row: _cut(sort_form(base_subject(row.envelope.subject).text)),

@@ -1,6 +1,7 @@
 """From an envelope to what THREAD needs (RFC 5256 §3, "REFERENCES")."""
 
 import re
+from collections.abc import MutableMapping
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
@@ -9,6 +10,7 @@ from murder.mime.sort import sent_date
 from murder.mime.subject import base_subject
 from murder.model.message import Message
 from murder.model.part import Envelope
+from murder.model.pieces import dict_for
 from murder.model.query.thread import Threadable
 
 MAX_REFERENCES: Final = 1000  # of one message; the newest count
@@ -46,7 +48,7 @@ def threadable(number: int, message: Message, envelope: Envelope) -> Threadable:
     references = message_ids(envelope.references) or message_ids(envelope.in_reply_to)[:1]
     return Threadable(
         number,
-        sent_date(message, envelope),
+        sent_date(message, envelope).timestamp(),
         subject.text,
         subject.is_reply,
         own[0] if own else "",
@@ -59,10 +61,16 @@ class References:
 
     __slots__ = ("_ids", "_kept", "_named")
 
-    def __init__(self) -> None:
-        self._ids: dict[str, str] = {}
+    def __init__(self, count: int = 0) -> None:
+        """Of about so many messages."""
+        self._ids: MutableMapping[str, str] = dict_for(count)
         self._kept = 0
         self._named = 0  # ids that were first seen in references
+
+    def take_ids(self) -> MutableMapping[str, str]:
+        """The ids, to be freed, when all messages are there."""
+        ids, self._ids = self._ids, {}
+        return ids
 
     def shared(self, message: Threadable) -> Threadable:
         """The same message, with its references as they are kept."""

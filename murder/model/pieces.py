@@ -82,6 +82,10 @@ class ManyDict(MutableMapping[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self._parts[hash(key) % PARTS][key] = value
 
+    def setdefault(self, key: K, default: V) -> V:
+        """As a dictionary's, in one look."""
+        return self._parts[hash(key) % PARTS].setdefault(key, default)
+
     def __delitem__(self, key: K) -> None:
         del self._parts[hash(key) % PARTS][key]
 
@@ -122,9 +126,9 @@ def take_off(items: MutableSet[K], gone: Iterable[K]) -> None:
                     items.discard(item)
 
 
-def empty(items: MutableSet[Any]) -> None:
+def empty(items: MutableSet[Any] | MutableMapping[Any, Any]) -> None:
     """Take off all, a piece at a time."""
-    if isinstance(items, ManySet):
+    if isinstance(items, ManySet | ManyDict):
         for part in items._parts:
             part.clear()
     else:

@@ -15,7 +15,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, MutableSet
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping, MutableSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, ParamSpec, TypeVar
@@ -240,8 +240,8 @@ async def aside_if(
     return function(*arguments, **named)
 
 
-def free_aside(items: MutableSet[Any]) -> None:
-    """Empty a set that nobody looks at any more; of many members nobody waits for that."""
+def free_aside(items: MutableSet[Any] | MutableMapping[Any, Any]) -> None:
+    """Empty what nobody looks at any more; of many members nobody waits for that."""
     if len(items) > PIECE:
         with suppress(RuntimeError):  # no thread can be had: then all at once
             _aside.threads().submit(empty, items)

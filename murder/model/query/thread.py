@@ -3,13 +3,12 @@
 Threads may be as deep as a mailbox has messages, so nothing here recurses.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from operator import attrgetter
 
 from murder.model.ordering import in_order
-from murder.model.pieces import PIECE, let_go, pieces
+from murder.model.pieces import PIECE, dict_for, empty, let_go, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Threadable:
     """
 
     number: int
-    sent: datetime
+    sent: float  # seconds since 1970: a datetime with its zone is five times as large
     subject: str  # the base subject
     is_reply: bool
     message_id: str
@@ -44,14 +43,14 @@ class Thread:
 
 def by_ordered_subject(messages: Sequence[Threadable]) -> list[Thread]:
     """Messages of one subject are a thread: the oldest, and all others as its children; threads by their oldest."""
-    threads: dict[str, Thread] = {}
+    by_subject: MutableMapping[str, Thread] = dict_for(len(messages))
+    threads: list[Thread] = []
     for message in in_order(messages, attrgetter("sent", "number")):
-        root = threads.get(message.subject)
-        if root is None:
-            threads[message.subject] = Thread(message)
-        else:
-            root.children.append(Thread(message))
-    return list(threads.values())
+        thread = Thread(message)
+        root = by_subject.setdefault(message.subject, thread)
+        (threads if root is thread else root.children).append(thread)
+    empty(by_subject)
+    return threads
 
 
 def by_references(messages: Sequence[Threadable]) -> list[Thread]:
@@ -80,7 +79,7 @@ def _link(messages: Sequence[Threadable]) -> list[Thread]:
     it comes behind them. So what they say of one that is still to come is left out, and no link is ever cut again. One
     that names itself last says that it belongs nowhere; where messages contradict each other, who comes first is right.
     """
-    places: dict[str, Thread] = {}
+    places: MutableMapping[str, Thread] = dict_for(len(messages))
     nameless: list[Thread] = []
     placed: list[Thread] = []
     for message in messages:
@@ -103,7 +102,9 @@ def _link(messages: Sequence[Threadable]) -> list[Thread]:
             above = named
         if above is not None:
             _adopt(above, placed[order])
-    return [place for place in (*places.values(), *nameless) if place.parent is None]
+    roots = [place for place in (*places.values(), *nameless) if place.parent is None]
+    empty(places)
+    return roots
 
 
 def _adopt(parent: Thread, child: Thread) -> None:
@@ -149,14 +150,14 @@ def _prune(roots: list[Thread]) -> list[Thread]:
     return left
 
 
-def _key(thread: Thread) -> tuple[datetime, int]:
+def _key(thread: Thread) -> tuple[float, int]:
     """By sent date, then by place in the mailbox; an empty place goes by its first child."""
     message = thread.message if thread.message is not None else thread.children[0].message
     assert message is not None  # after pruning only roots are empty, and these have children
     return message.sent, message.number
 
 
-def _root_key(root: Thread) -> tuple[datetime, int]:
+def _root_key(root: Thread) -> tuple[float, int]:
     if root.message is None:
         root.children = in_order(root.children, _key)
     return _key(root)
@@ -169,8 +170,8 @@ def _subject_of(root: Thread) -> Threadable:
 
 
 def _merge_subjects(roots: list[Thread]) -> list[Thread]:
-    """Step 5."""
-    table: dict[str, Thread] = {}
+    """Step 5. In no order."""
+    table: MutableMapping[str, Thread] = dict_for(len(roots))
     for root in roots:
         message = _subject_of(root)
         if not message.subject:
@@ -181,7 +182,9 @@ def _merge_subjects(roots: list[Thread]) -> list[Thread]:
             and (root.message is None or (known.message.is_reply and not message.is_reply))
         ):
             table[message.subject] = root
-    merged: dict[int, Thread] = {id(root): root for root in roots}
+    merged: MutableMapping[int, Thread] = dict_for(len(roots))
+    for root in roots:
+        merged[id(root)] = root
     for root in roots:
         message = _subject_of(root)
         known = table.get(message.subject) if message.subject else None
@@ -200,7 +203,10 @@ def _merge_subjects(roots: list[Thread]) -> list[Thread]:
             _put_below(both, known)
             _put_below(both, root)
             table[message.subject] = both
-    return list(merged.values())
+    roots = list(merged.values())
+    empty(table)
+    empty(merged)
+    return roots
 
 
 def _sort_all(roots: list[Thread]) -> list[Thread]:

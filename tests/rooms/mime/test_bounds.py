@@ -253,7 +253,14 @@ def test_folding_in_pieces_is_folding(value: str) -> None:
 def _thread_chain(count: int) -> list[Threadable]:
     """Each answers the one before, and says that the first belongs below itself."""
     return [
-        Threadable(n, WHEN, "", False, f"m{n}", ("m0", f"m{n - 1}", "m0", f"m{n - 1}") if n else ())
+        Threadable(
+            n,
+            WHEN.timestamp(),
+            "",
+            False,
+            f"m{n}",
+            ("m0", f"m{n - 1}", "m0", f"m{n - 1}") if n else (),
+        )
         for n in range(count)
     ]
 
@@ -262,8 +269,11 @@ def _thread_absent(count: int) -> list[Threadable]:
     """All answer the last of a long line of messages that are not here."""
     line = tuple(f"a{n}" for n in range(count))
     return [
-        Threadable(n, WHEN, "", False, f"m{n}", line[max(0, n - 3) : n + 1]) for n in range(count)
-    ] + [Threadable(count + n, WHEN, "", False, f"n{n}", line[-1:]) for n in range(count)]
+        Threadable(n, WHEN.timestamp(), "", False, f"m{n}", line[max(0, n - 3) : n + 1])
+        for n in range(count)
+    ] + [
+        Threadable(count + n, WHEN.timestamp(), "", False, f"n{n}", line[-1:]) for n in range(count)
+    ]
 
 
 def _thread_reversed(count: int) -> list[Threadable]:
@@ -271,7 +281,7 @@ def _thread_reversed(count: int) -> list[Threadable]:
 
 
 def _thread_subjects(count: int) -> list[Threadable]:
-    return [Threadable(n, WHEN, "s", n % 2 == 0, f"m{n}", ()) for n in range(count)]
+    return [Threadable(n, WHEN.timestamp(), "s", n % 2 == 0, f"m{n}", ()) for n in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +303,9 @@ def test_references_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -
     kept = 0
     for n in range(1000):
         ids = tuple(f"x{n}.{k}" for k in range(50))
-        kept += len(references.shared(Threadable(n, WHEN, "s", False, f"m{n}", ids)).references)
+        kept += len(
+            references.shared(Threadable(n, WHEN.timestamp(), "s", False, f"m{n}", ids)).references
+        )
     assert kept < 1300
     assert message_ids(b"<" + b"a" * 900 + b">")[0] != message_ids(b"<" + b"b" * 900 + b">")[0]
     assert len(message_ids(b"<" + b"a" * 900 + b">")[0]) < 100

@@ -117,7 +117,7 @@ def mail(
     reply: bool = False,
     day: int | None = None,
 ) -> Threadable:
-    sent = DAY + timedelta(days=number if day is None else day)
+    sent = (DAY + timedelta(days=number if day is None else day)).timestamp()
     return Threadable(number, sent, subject, reply, own, tuple(refs.split()))
 
 

@@ -102,7 +102,7 @@ def test_threads_are_let_go_of_one_after_the_other_and_leave_nothing(
     def message(number: int) -> Threadable:
         above = {"flat": ("m1",), "deep": (f"m{number - 1}",), "alone": ()}[shape]
         subject = f"s{number}" if shape == "alone" else "s"
-        return Threadable(number, WHEN, subject, False, f"m{number}", above)
+        return Threadable(number, WHEN.timestamp(), subject, False, f"m{number}", above)
 
     with garbage_kept():
         gc.collect()

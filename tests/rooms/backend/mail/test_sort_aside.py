@@ -1,5 +1,6 @@
 """SORT and THREAD of many messages: what takes longer than a turn is done beside the event loop."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from murder.roles.backend.imap.search import sort
+from murder.roles.backend.imap.search import sort, sortables
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import running_backend
 
@@ -50,3 +51,48 @@ async def test_many_are_put_in_order_aside(tmp_path: Path, monkeypatch: pytest.M
             await client.ok(question)
             assert where == [wanted], question
         await client.close()
+
+
+@pytest.mark.parametrize("most", [1, 100])
+async def test_of_many_messages_a_user_has_one_sort_or_thread_at_a_time(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared of them is kept meanwhile."""
+    monkeypatch.setattr(sort, "FEW_KEPT", most)
+    kept: list[int] = [0]
+    at_once: list[int] = []
+    real = sortables.each_envelope
+
+    async def noted(*arguments: Any, **named: Any) -> Any:
+        kept[0] += 1
+        at_once.append(kept[0])
+        try:
+            async for each in real(*arguments, **named):
+                await asyncio.sleep(0)
+                yield each
+        finally:
+            kept[0] -= 1
+
+    monkeypatch.setattr(sort, "each_envelope", noted)
+    monkeypatch.setattr(sortables, "each_envelope", noted)
+    async with running_backend(tmp_path) as running:
+        clients = [await Peer.at(*running.address) for _ in range(4)]
+        for number, client in enumerate(clients):
+            await client.line()
+            await client.ok(f"LOGIN {'bob' if number == 3 else 'ana'} secret")
+            await client.ok(b"APPEND INBOX {5+}\r\nA: b\n {5+}\r\nA: b\n {5+}\r\nA: b\n")
+            await client.ok("SELECT INBOX")
+        said = await asyncio.gather(*(_in_turn(client) for client in clients))
+        for lines in said:
+            assert sum(line.startswith((b"* THREAD (", b"* SORT 1")) for line in lines) == 2
+        for client in clients:
+            await client.close()
+    assert len(at_once) == 8
+    assert max(at_once) <= 2 if most == 1 else max(at_once) > 2  # of ana one, and bob's
+
+
+async def _in_turn(client: Peer) -> list[bytes]:
+    return [
+        *await client.ok("THREAD REFERENCES UTF-8 ALL"),
+        *await client.ok("SORT (SUBJECT) UTF-8 ALL"),
+    ]

@@ -1,7 +1,10 @@
 """SORT, THREAD and their UID forms (RFC 5256, RFC 5267 for RETURN, RFC 5957)."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from murder.mime.sort import put_in_order
 from murder.mime.thread import References, threadable
@@ -12,7 +15,7 @@ from murder.model.query.thread import (
     by_references,
     let_go_of_threads,
 )
-from murder.net.turns import aside_if, let_go_of
+from murder.net.turns import aside_if, free_aside, let_go_of
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.search.context import SortedResults
 from murder.roles.backend.imap.search.search import (
@@ -26,6 +29,7 @@ from murder.roles.backend.imap.search.search import (
     numbers_of,
     result_of,
     save,
+    wants_updates,
 )
 from murder.roles.backend.imap.search.sortables import each_envelope, read_keyed
 from murder.serve.arguments import arguments
@@ -34,6 +38,7 @@ from murder.wire.imap.command import Command
 from murder.wire.imap.mail.search import format_esearch, format_search, parse_sort, parse_thread
 from murder.wire.imap.mail.thread import format_thread
 
+FEW_KEPT: Final = 5_000  # messages, of which some megabytes are kept
 ASIDE_KEYS: Final = 1000  # compared: putting them in order takes some milliseconds
 ASIDE_REFERENCES: Final = 200  # of messages, with themselves: putting them together likewise
 
@@ -70,9 +75,12 @@ async def _answer(
 ) -> None:
     results = await find(dialogue, request)
     view = dialogue.now
-    rows = await read_keyed(view, results.uids, request.sort)
-    is_much = len(rows) * len(request.sort) > ASIDE_KEYS
-    ordered = await aside_if(is_much, put_in_order, rows, request.sort)
+    async with one_of_many(dialogue, len(results.uids)):
+        rows = await read_keyed(view, results.uids, request.sort)
+        is_much = len(rows) * len(request.sort) > ASIDE_KEYS
+        ordered = await aside_if(is_much, put_in_order, rows, request.sort)
+        kept = SortedResults(request.sort, rows, ordered) if wants_updates(request) else None
+        await let_go_of(rows)
     modseq = await modseq_of(view, request, results, ordered) if ordered else None
     numbers = ordered if by_uid else await numbers_of(view, ordered)
     if request.returns is None:
@@ -82,8 +90,8 @@ async def _answer(
         if request.returns != {ReturnOption.SAVE}:
             result = await large(numbers, result_of, request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
-        follow(dialogue, command.tag, request, by_uid, SortedResults(request.sort, rows, ordered))
-    await let_go_of(rows)
+        if kept is not None:
+            follow(dialogue, command.tag, request, by_uid, kept)
     await conclude(dialogue, command, request, by_uid)
 
 
@@ -92,16 +100,36 @@ async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None
     check(dialogue, request, command.tag)
     results = await find(dialogue, request)
     view = dialogue.now
-    references = References()
-    messages = [
-        references.shared(threadable(message.uid if by_uid else seq, message, envelope))
-        async for message, envelope in each_envelope(view, results.uids)
-        if (seq := view.seq_of(message.uid)) is not None
-    ]
-    is_much = sum(1 + len(message.references) for message in messages) > ASIDE_REFERENCES
-    dialogue.send(await aside_if(is_much, _threaded, messages, request.thread))
-    await let_go_of(messages)
+    async with one_of_many(dialogue, len(results.uids)):
+        references = References(len(results.uids))
+        messages = [
+            references.shared(threadable(message.uid if by_uid else seq, message, envelope))
+            async for message, envelope in each_envelope(view, results.uids)
+            if (seq := view.seq_of(message.uid)) is not None
+        ]
+        free_aside(references.take_ids())
+        is_much = sum(1 + len(message.references) for message in messages) > ASIDE_REFERENCES
+        octets = await aside_if(is_much, _threaded, messages, request.thread)
+        await let_go_of(messages)
+    dialogue.send(octets)
     await conclude(dialogue, command, request, by_uid)
+
+
+@asynccontextmanager
+async def one_of_many(dialogue: BackendImap, count: int) -> AsyncIterator[None]:
+    """While what is compared of so many messages is kept, which is half a kB of each: of many a user has that of one command
+    at a time, whatever their sessions ask for. Nothing in it waits for a client."""
+    if count <= FEW_KEPT:
+        yield
+        return
+    known = _busy.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    async with known.setdefault(dialogue.user.user, asyncio.Lock()):
+        yield
+
+
+_busy: Final[
+    WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, asyncio.Lock]]
+] = WeakKeyDictionary()
 
 
 def _threaded(messages: Sequence[Threadable], algorithm: ThreadAlgorithm | None) -> bytes:
