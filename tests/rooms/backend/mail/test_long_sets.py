@@ -83,6 +83,8 @@ async def test_what_is_long_is_done_aside(
         async def connect(_: str) -> Streams:
             return await asyncio.open_connection(*running.address)
 
-        await Player(connect).play(START + f"Ca= {octets}\nCa= NOOP\n")
+        # more items than there are names are refused, but they are read until then: aside, as the sets are
+        asked = f"Ca: s2 {octets}\nSa~ s2 BAD $_\n" if "{many}" in command else f"Ca= {octets}\n"
+        await Player(connect).play(START + asked + "Ca= NOOP\n")
     assert done[parser] == 1
     assert done["_uids_of"] == looks_up
