@@ -37,7 +37,7 @@ class Pop3Client(Dialogue, Protocol):
 
     active_at: float
     asked: int  # how often they have said something since nothing was under way
-    said: bytes  # the last of it
+    said: bytes  # the last of it; nothing where that was long
     connection: Connection
     is_closing: bool
     utf8: bool  # the client has said so
@@ -95,7 +95,8 @@ class Pop3Express(Entering, LineUpstream):
                 if dialogue.asked == 1:  # this may be the whole answer to all that they have said
                     match = ONE_LINE.match(said := dialogue.said)
                     if match is None:
-                        if data[-len(END) :] == END and said.find(b"\n") == len(said) - 1:
+                        # where it was not short, there may have been more
+                        if said and data[-len(END) :] == END and said.find(b"\n") == len(said) - 1:
                             dialogue.asked = 0
                     elif data.find(b"\n") == len(data) - 1:
                         dialogue.asked = 0

@@ -130,6 +130,8 @@ async def test_a_backend_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
         [(b"RETR 1\r\nRETR 1\r\n", [b"+OK\r\n\r\n.\r\n"]), (LAST, [BYE, b"\r\n.\r\n", BYE])],
         [(b"X" * 100 + b"\r\n", [b"-ERR\r\n"]), (LAST, [BYE])],
         [(b"STAT\r\nQUIT\r\n", [b"+OK 1 2\r\n", BYE])],
+        # more at once than is looked at again, the first of which has an answer of more lines
+        [(b"LIST\r\n" + b"DELE 1\r\n" * 9, [b"+OK\r\n\r\n.\r\n"]), (LAST, [BYE, b"+OK\r\n", BYE])],
         [(b"QU", []), (b"IT\r\n", [BYE])],
         # the end of an answer is not seen where it comes in two pieces
         [(b"LIST\r\n", [b"+OK\r\n", b".\r\n"]), (LAST, [BYE])],
