@@ -180,8 +180,12 @@ def non_synchronising(octets: bytes) -> bytes:
         if announced.problem is not None:
             raise announced.problem
         at += announced.size
+        if not announced.synchronising and octets.startswith(b"\r\n", end - 2):
+            continue  # it is written so already
         tilde = b"~" if announced.is_binary else b""
         parts += [octets[copied : announced.begin], b"%s{%d+}\r\n" % (tilde, announced.size)]
         copied = end
+    if not copied:
+        return octets  # not once more
     parts.append(octets[copied:])
     return b"".join(parts)

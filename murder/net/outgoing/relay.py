@@ -34,7 +34,7 @@ from murder.net.outgoing.exchange import (
 from murder.net.outgoing.passing import InFlight, PassesOn
 from murder.net.outgoing.upstream import Address
 from murder.net.sweep import NOWHERE, SLOT_S
-from murder.net.turns import share_of, stand_in_line
+from murder.net.turns import Turn, share_of, stand_in_line
 from murder.session.imap_client import is_tagged
 from murder.trail.figures import CLASSES_S
 from murder.wire.fragment import Chunk, Literal
@@ -240,9 +240,15 @@ class ImapUpstream(PassesOn):
         except ConnectionError as error:
             raise self.failure(UpstreamKind.LOST, str(error)) from error
 
-    async def relayed(self, tag: bytes, *, is_last: bool = True) -> Reply:
-        """After `write` of a command with the client's tag: all answers pass to the client, the tagged one too where that
-        is the last of it. Returns it. Raises UpstreamFailure (then the client has not been answered)."""
+    async def relay_much(self, tag: bytes, octets: bytes) -> None:
+        """As `relay`, a slice at a time: of a long command that is not taken no more waits than one."""
+        self.relay_all([(tag, b"")], octets[:SLICE_OCTETS])
+        await self._write_slices(octets, SLICE_OCTETS)
+
+    async def relayed(self, tag: bytes, *, is_last: bool = True, much: bytes = b"") -> Reply:
+        """After `write` of a command with the client's tag, or with all of it as `much`: all answers pass to the client, the
+        tagged one too where that is the last of it. Returns it. Raises UpstreamFailure (then the client has not been
+        answered)."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         future: asyncio.Future[Reply] = self.loop.create_future()
@@ -250,6 +256,8 @@ class ImapUpstream(PassesOn):
             self.watch()
         self.flight.append((tag, future, b""))
         self._withheld = b"" if is_last else tag
+        if much:
+            await self._write_slices(much)
         return await future
 
     # --- own commands
@@ -258,19 +266,26 @@ class ImapUpstream(PassesOn):
         """An own command, without tag and line end; nothing of its answer passes to the client. Each untagged response
         goes, whole but for what `into` takes, to `untagged`, or into the Reply. Raises UpstreamFailure."""
         tag = self.next_tag()
-        self.write(tag + b" " + command + b"\r\n")
+        octets = tag + b" " + command + b"\r\n"
+        if len(octets) > SLICE_OCTETS:
+            return await self.answer(tag, untagged, into, octets)
+        self.write(octets)
         return await self.answer(tag, untagged, into)
 
     def next_tag(self) -> bytes:
         return next(self.tags)
 
-    async def answer(self, tag: bytes, untagged: Untagged = None, into: Into = None) -> Reply:
-        """After `write` of an own command: its end. Raises UpstreamFailure."""
+    async def answer(
+        self, tag: bytes, untagged: Untagged = None, into: Into = None, much: bytes = b""
+    ) -> Reply:
+        """After `write` of an own command, or with all of it as `much`: its end. Raises UpstreamFailure."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         own = self._own = InternalCommand(tag, untagged, self._max_message, into)
         self.watch()
         try:
+            if much:
+                await self._write_slices(much)
             return await own.future
         except asyncio.CancelledError:
             self._end(UpstreamKind.LOST, "a command was given up")  # its answer would be nobody's
@@ -358,7 +373,7 @@ class ImapUpstream(PassesOn):
         self.watch()
         try:
             async for octets in pieces:
-                await self._write_piece(octets)
+                await self._write_slices(octets)
             self.has_no_hurry = False
             self.watch()
             return await own.future
@@ -373,16 +388,20 @@ class ImapUpstream(PassesOn):
             if self._own is own:
                 self._own = None
 
-    async def _write_piece(self, octets: bytes) -> None:
-        """In slices, as `write_much`, each of them when the one before is taken."""
-        for at in range(0, len(octets), SLICE_OCTETS):
+    async def _write_slices(self, octets: bytes, begin: int = 0) -> None:
+        """As `write_much`, each slice when the one before is taken, while others have their turns."""
+        turn = Turn()
+        for at in range(begin, len(octets), SLICE_OCTETS):
+            if turn.is_over:
+                await turn.rest()
             if self.is_lost:
                 return
-            self.write(octets[at : at + SLICE_OCTETS])
             try:
                 await self.drain()
             except UpstreamFailure:
                 self.connection.abort()  # who waits for the answer hears of it
+                return
+            self.write(octets[at : at + SLICE_OCTETS])
 
     def _collect(self, octets: bytes) -> None:
         """Responses to an own command, for one turn; what is left waits, and nothing is read meanwhile."""

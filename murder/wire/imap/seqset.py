@@ -1,13 +1,15 @@
 """Sequence sets on the wire (RFC 3501 §9, RFC 5182 `$`)."""
 
 import re
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.message import MAX_UID
 from murder.model.pieces import pieces
-from murder.model.seqset import SAVED, STAR, SeqSet
+from murder.model.seqset import SAVED, STAR, Packed, SeqSet
 from murder.wire.token import Scanner
 
 # sequence-set = (seq-number / seq-range) *("," sequence-set)
@@ -34,11 +36,12 @@ def parse_seqset(scanner: Scanner) -> SeqSet:
         whole = tuple(_read(dict.fromkeys(octets.split(b",")), octets, scanner.at))
         scanner.at = match.end()
         return SeqSet(whole)
-    ranges: list[tuple[int, int]] = []
+    ends = array("I")
     for piece in _pieces(octets):
-        ranges += _read(dict.fromkeys(piece.split(b",")), piece, scanner.at)
+        read = _read(dict.fromkeys(piece.split(b",")), piece, scanner.at)
+        ends.extend(chain.from_iterable(read))
     scanner.at = match.end()
-    return SeqSet(tuple(ranges))
+    return SeqSet(Packed(ends))
 
 
 def _pieces(octets: bytes) -> Iterator[bytes]:

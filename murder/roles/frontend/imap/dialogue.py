@@ -15,6 +15,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, Ups
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display
 from murder.model.rights import rights_in
+from murder.net.bulk import SLICE_OCTETS
 from murder.net.connection import Connection
 from murder.net.outgoing.exchange import Client, Reply
 from murder.net.outgoing.pool import open_imap
@@ -264,7 +265,10 @@ class FrontendImap(ImapDialogue, Client):
     async def relay_at(self, server: str, command: Command) -> Reply:
         """A command as it came, at one backend; all answers, the tagged one too, untouched to the client."""
         upstream = await self.upstream(server)
-        upstream.write(non_synchronising(command.octets))
+        octets = non_synchronising(command.octets)
+        if len(octets) > SLICE_OCTETS:
+            return await upstream.relayed(command.tag, much=octets)
+        upstream.write(octets)
         return await upstream.relayed(command.tag)
 
     # --- what is in flight
@@ -584,9 +588,12 @@ class FrontendImap(ImapDialogue, Client):
 
 
 def run_selected(dialogue: FrontendImap, command: Command) -> Running:
-    """The hot path: a command inside the selected mailbox goes to its backend as it came."""
+    """The hot path: a command inside the selected mailbox goes to its backend as it came; a long one as it is taken."""
     selected = dialogue.selected
     if selected is None:
         raise Misuse("no mailbox is selected")
-    selected.upstream.relay(command.tag, non_synchronising(command.octets))
+    octets = non_synchronising(command.octets)
+    if len(octets) > SLICE_OCTETS:
+        return selected.upstream.relay_much(command.tag, octets)
+    selected.upstream.relay(command.tag, octets)
     return None

@@ -36,7 +36,10 @@ MOST_REMEMBERED: Final = 256
 
 _LAZY: Final = re.compile(rb" *+\( *+LAZY *+\)", re.IGNORECASE)
 _NAME: Final = re.compile(rb"[A-Za-z0-9.]+")
-_PART: Final = re.compile(rb"[1-9][0-9]{0,8}(?:\.[1-9][0-9]{0,8})*(?=[].])")
+# possessive: a group that may give back remembers each of its turns, half a million in a line of 1 MB
+_PART: Final = re.compile(
+    rb"[1-9][0-9]{0,8}+(?:\.[1-9][0-9]{0,8}+){0,%d}+(?=[].])" % MAX_PART_DEPTH
+)
 _SECTION_TEXT: Final = re.compile(rb"[A-Za-z.]*")
 # without a number of octets (to the end) Dovecot takes it, too, and its clients rely on it
 _PARTIAL: Final = re.compile(rb"<([0-9]{1,10})(?:\.([0-9]{1,10}))?>")

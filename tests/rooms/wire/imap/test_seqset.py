@@ -1,5 +1,6 @@
 """Sequence sets as octets: long ones are read in pieces."""
 
+import tracemalloc
 from collections.abc import Collection
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
+from murder.model.seqset import SeqSet
 from murder.wire.imap import seqset
 from murder.wire.imap.seqset import format_seqset, parse_seqset, read_ranges
 from murder.wire.token import Scanner
@@ -64,3 +66,26 @@ def test_pieces_are_the_whole(ranges: list[tuple[int, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(seqset, "_PIECE_OCTETS", 7)
         assert read_ranges(octets) == whole == tuple(ranges)
+
+
+def test_a_long_set_is_kept_in_little_more_than_it_was_written_in() -> None:
+    """As tuples it took twenty times that, for each of the commands that ran."""
+    octets = b",".join(b"%d" % uid for uid in range(100_000, 300_000, 2))
+    tracemalloc.start()
+    try:
+        sequence = parse_seqset(Scanner(octets))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 3 * len(octets)
+    ranges = tuple((uid, uid) for uid in range(100_000, 300_000, 2))
+    assert sequence == SeqSet(ranges) and hash(sequence) == hash(SeqSet(ranges))
+    assert sequence.ranges[-1] == ranges[-1] and tuple(sequence.ranges[5:9]) == ranges[5:9]
+    assert sequence.resolved(9) == ranges and not sequence.has_star
+
+
+def test_the_last_message_in_a_long_set_is_known() -> None:
+    octets = b",".join(b"%d" % uid for uid in range(100_000, 300_000, 2)) + b",*"
+    sequence = parse_seqset(Scanner(octets))
+    assert sequence.has_star and sequence.resolved(7)[0] == (7, 7)
+    assert format_seqset(sequence) == octets

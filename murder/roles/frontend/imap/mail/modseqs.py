@@ -44,7 +44,9 @@ async def _run(dialogue: FrontendImap, command: Command) -> None:
         await want_modseqs(dialogue, selected.server)
     if dialogue.selected is None:
         raise Refusal(Code.CLOSED, "The selected mailbox has been closed")
-    run_selected(dialogue, command)
+    running = run_selected(dialogue, command)
+    if running is not None:
+        await running
 
 
 def _fetches(scanner: Scanner) -> bool:
