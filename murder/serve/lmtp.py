@@ -492,7 +492,7 @@ class LmtpDialogue(LineDialogue):
 
     async def _bdat(self, size: int, last: bool) -> None:
         """RFC 3030 §2: each chunk is answered; the last one for each recipient."""
-        self.session.expect_octets(size)
+        self.session.expect_octets(size, goes_on=self.delivery is not None)
         is_wanted = self.envelope is not None and self.recipients > 0
         ended = last or not is_wanted
         try:

@@ -37,7 +37,9 @@ class LineSession:
     Raises BadSyntax where a line is longer than allowed: the stream cannot be cut any more.
     """
 
-    __slots__ = ("_buffer", "_ends", "_left", "_scanned", "_unstuffer", "max_line")
+    __slots__ = (
+        *("_buffer", "_ends", "_is_behind_cr", "_left", "_scanned", "_unstuffer", "max_line"),
+    )
     is_behind = False  # what it looks through is bounded by a line
 
     def __init__(self, max_line: int) -> None:
@@ -46,6 +48,7 @@ class LineSession:
         self._scanned = 0
         self._unstuffer: Unstuffer | None = None
         self._ends: LineEnds | None = None
+        self._is_behind_cr = False  # the chunk before ended between CR and LF, maybe
         self._left = 0
 
     def receive(self, data: bytes | memoryview) -> None:
@@ -71,9 +74,10 @@ class LineSession:
         """Dotted text comes next (DATA)."""
         self._unstuffer = Unstuffer()
 
-    def expect_octets(self, count: int) -> None:
-        """So many octets come next (BDAT)."""
+    def expect_octets(self, count: int, *, goes_on: bool = False) -> None:
+        """So many octets come next (BDAT). `goes_on`: of the text that came before, which may be cut anywhere."""
         self._ends = LineEnds()
+        self._is_behind_cr = self._is_behind_cr and goes_on
         self._left = count
 
     def next_event(self) -> Line | Text | None:
@@ -117,6 +121,13 @@ class LineSession:
         octets = bytes(self._buffer[:most])
         del self._buffer[:most]
         self._left -= len(octets)
-        if self._left == 0:
+        is_last = self._left == 0
+        if self._is_behind_cr and octets[:1] == b"\n":
+            text = b"\n" + ends.feed(octets[1:], last=is_last)
+        else:
+            text = ends.feed(octets, last=is_last)
+        if octets:
+            self._is_behind_cr = is_last and octets[-1:] == b"\r"
+        if is_last:
             self._ends = None
-        return Text(ends.feed(octets, last=self._left == 0), last=self._left == 0)
+        return Text(text, last=is_last)

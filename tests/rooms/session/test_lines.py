@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from murder.session import lines
 from murder.session.lines import PIECE_OCTETS, Line, LineSession, Text
+from murder.wire.dots import canonical
 
 PIECES = st.lists(st.sampled_from([b"\r\n", b".", b"\n", b"\r", b"x", b"..", b"\r\n.y"]))
 
@@ -56,3 +57,20 @@ def test_where_a_text_is_cut_makes_no_difference(text: bytes) -> None:
             texts, behind = given_out(session)
             said.append((b"".join(texts), behind))
     assert said == [said[0]] * 4
+
+
+@given(PIECES.map(b"".join), st.lists(st.integers(0, 5)))
+def test_chunks_may_be_cut_anywhere_too(text: bytes, sizes: list[int]) -> None:
+    """And the next text does not go on from them."""
+    session = LineSession(1000)
+    said: list[bytes] = []
+    left = text + b"\r"
+    for size in (*sizes, len(left)):
+        chunk, left = left[:size], left[size:]
+        session.expect_octets(len(chunk), goes_on=bool(said))
+        session.receive(chunk)
+        said += given_out(session)[0]
+    assert b"".join(said) == canonical(text + b"\r")
+    session.expect_octets(1)
+    session.receive(b"\n")
+    assert given_out(session)[0] == [b"\r\n"]
