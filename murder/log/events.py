@@ -18,6 +18,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "config.needs_restart": "A key was changed that a reload cannot apply; it takes effect at the next start.",
     "config.refused": "murder.toml has a fault; a running node goes on with the old one.",
     "config.reloaded": "murder.toml was read again; `changed` names the keys.",
+    "connection.no_room": "Commands on their way in have filled their room; who has most of it was cut off.",
     "connection.not_accepted": "The process has no file descriptors left; it accepts again after a pause.",
     "connection.protocol_error": "A peer sent what is not the protocol of that port; the connection was closed.",
     "connection.refused": "A limit on connections was reached; `limit` is its key, `count` how many.",

@@ -130,8 +130,8 @@ class Dialogue(ABC):
         if self._task is None and not self._pump_is_due:
             self._pump()
             if not (held := self.session.held):
-                if self._is_counted and self._task is None:
-                    self._is_in()
+                if self._is_counted:
+                    self._count_less()
                 return
             if not self._pump_is_due and self._may_take():  # half a command
                 self.connection.acknowledge_now()
@@ -198,12 +198,32 @@ class Dialogue(ABC):
         self._is_counted = False
         inbound().let_go(self)
 
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether nothing goes on before the peer sends more, or takes its answers."""
+        if self.connection.writing_paused:
+            return True
+        return self._task is None and not self._pump_is_due and self.may_proceed()
+
     def give_way(self) -> None:
         """There is no room for so much."""
         self._is_counted = False
-        self.session.take_rest()
-        self.hopeless(BadSyntax(NO_ROOM))
+        if self._task is None:
+            self.session.take_rest()
+            self.say_no_room()
         self.loop.call_soon(self.connection.abort)  # with what TLS holds of it
+
+    def say_no_room(self) -> None:
+        """Say so, and close."""
+        self.hopeless(BadSyntax(NO_ROOM))
+
+    def _count_less(self) -> None:
+        """Some of what counted may have been taken out, and been carried out."""
+        if self._task is None:
+            if (held := self.session.held) > SHARE_OCTETS:
+                inbound().lower(self, held)
+            else:
+                self._is_in()
 
     def wait_for_room(self) -> None:
         self.connection.pause_reading()
@@ -291,6 +311,8 @@ class Dialogue(ABC):
             if self.session.is_behind:
                 await self.rest()
                 continue
+            if self._is_counted:  # all of it has gone to where it belongs
+                self._is_in()
             if self.connection.is_lost or self._input_ended:
                 raise ConnectionResetError("the client has gone")
             self.connection.resume_reading()
@@ -345,6 +367,8 @@ class Dialogue(ABC):
         """Take up the input again after a handler of a role held it back without a task."""
         if self._task is None and not self._pump_is_due:
             self._pump()
+            if self._is_counted:
+                self._count_less()
 
     def may_proceed(self) -> bool:
         """A role that is in the middle of something without a task says False, and calls `resume` later."""
@@ -408,6 +432,8 @@ class Dialogue(ABC):
         self._pump_is_due = False
         if not self.connection.is_lost:
             self._pump()
+            if self._is_counted:
+                self._count_less()
 
     def _start(self, event: Any) -> None:
         try:
@@ -441,14 +467,18 @@ class Dialogue(ABC):
             _forget_frames(error)
         finally:
             self._task = None
-            if self._is_counted:
-                self._is_in()
             self._note_activity()
         if self.connection.is_lost:
+            if self._is_counted:
+                self._is_in()
             self.ended()
         else:
+            if self._is_counted:
+                self._count_less()
             self.rested()
             self._pump()
+            if self._is_counted:
+                self._count_less()
 
     def _note_activity(self) -> None:
         if self.activity_counts:

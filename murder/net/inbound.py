@@ -2,8 +2,8 @@
 
 A session bounds the message that it puts together; a thousand sessions with one each would fill the memory. What is more
 than a small share of each counts here, from its first octets until the command that it was is done. Where there is no room
-for all, whoever has most of it, in all of their connections, gives way by the largest that is still coming in. Where all of
-theirs are being carried out already, whoever comes now waits for an end.
+for all, whoever has most of it, in all of their connections, gives way by the largest that waits for its peer. Where all of
+theirs are being carried out already, whoever comes now with little has as much room again, and with more waits for an end.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from typing import Final, Protocol
 SHARE_OCTETS: Final = 32 * 1024  # that each connection may hold, and nobody counts
 # of all that have more; twice that in memory, where a command is being carried out
 ROOM_OCTETS: Final = 8 * 1024 * 1024
+LITTLE: Final = 32  # this part of the room, in all connections of somebody
 
 
 class Holder(Protocol):
@@ -23,8 +24,8 @@ class Holder(Protocol):
         ...
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a command runs, which has come whole."""
+    def waits_for_peer(self) -> bool:
+        """Whether nothing goes on before the peer sends more, or takes its answers."""
         ...
 
     def give_way(self) -> None:
@@ -58,36 +59,65 @@ class Inbound:
             return
         self._held[holder] = octets
         self.octets += more
-        while self.octets > self._room and len(self._held) > 1:  # one may have more than the room
-            greediest = self._greediest()
-            if greediest is None:
+        while len(self._held) > 1 and self._is_over():  # one may have more than the room
+            accounts = {each: each.account for each in self._held}
+            totals: Counter[str] = Counter()
+            for each, account in accounts.items():
+                totals[account] += self._held[each]
+            greediest = self._greediest(accounts, totals)
+            if greediest is not None:
+                self.let_go(greediest)
+                greediest.give_way()
+                continue
+            has_little = totals[accounts[holder]] <= self._room // LITTLE
+            if not has_little or self.octets > 2 * self._room:
                 self._waiting[holder] = None
                 holder.wait_for_room()
-                return
-            self.let_go(greediest)
-            greediest.give_way()
+            return
 
     def let_go(self, holder: Holder) -> None:
         """Nothing of it is held any more."""
         self.octets -= self._held.pop(holder, 0)
         self._waiting.pop(holder, None)
-        if self._waiting and self.octets <= self._room:
-            waiting = list(self._waiting)
-            self._waiting.clear()
-            for other in waiting:
-                other.has_room()
+        if self._waiting:
+            self._wake()
 
-    def _greediest(self) -> Holder | None:
-        """The largest that is still coming in, of whoever has most."""
-        owners = {holder: holder.account for holder in self._held}
-        by_account: Counter[str] = Counter()
-        for holder, octets in self._held.items():
-            by_account[owners[holder]] += octets
-        account = max(by_account, key=by_account.__getitem__)
-        coming = [
-            holder for holder, owner in owners.items() if owner == account and not holder.is_busy
-        ]
-        return max(coming, key=self._held.__getitem__, default=None)
+    def lower(self, holder: Holder, octets: int) -> None:
+        """No more than so many of it are held any more."""
+        less = self._held.get(holder, 0) - octets
+        if less > 0:
+            self._held[holder] = octets
+            self.octets -= less
+            if self._waiting:
+                self._wake()
+
+    def _wake(self) -> None:
+        going = self._going()
+        for other in list(
+            self._waiting
+        ):  # as many as there is room for; where nobody else goes on, one
+            octets = self._held[other]
+            if going and going + octets > self._room:
+                return
+            going += octets
+            del self._waiting[other]
+            other.has_room()
+
+    def _going(self) -> int:
+        """Octets of all who do not wait."""
+        return self.octets - sum(self._held[each] for each in self._waiting)
+
+    def _is_over(self) -> bool:
+        """Those who wait count as far as there is as much room again."""
+        if self.octets <= self._room:
+            return False
+        return self.octets > 2 * self._room or self._going() > self._room
+
+    def _greediest(self, accounts: dict[Holder, str], totals: Counter[str]) -> Holder | None:
+        """The largest that waits for its peer, of whoever has most."""
+        most = max(totals, key=totals.__getitem__)
+        waits = [each for each, of in accounts.items() if of == most and each.waits_for_peer]
+        return max(waits, key=self._held.__getitem__, default=None)
 
 
 class _Here:

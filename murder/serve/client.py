@@ -18,7 +18,7 @@ from murder.log import Log, logger, plain_log
 from murder.model.address import MAX_HOPS, hops_behind, plain_address
 from murder.model.identity import Login
 from murder.model.protocol import ProtocolSpec, protocol_named
-from murder.net.dialogue import OVERDUE_S, Dialogue
+from murder.net.dialogue import NO_ROOM, OVERDUE_S, Dialogue
 from murder.net.listener import Service
 from murder.net.seldom import TLS_FAILURES, why_no_tls
 from murder.net.tap import Tap
@@ -192,6 +192,12 @@ class ClientDialogue(Dialogue):
     def hopeless(self, error: BadSyntax) -> None:
         self.log.info("connection.protocol_error", problem=self._fit_for_log(error))
         self.say_hopeless(error)
+
+    def say_no_room(self) -> None:
+        """To who waits for no answer: it would come into the middle of one."""
+        self.log.info("connection.no_room")
+        if self.is_done():
+            self.say_bye(NO_ROOM)
 
     def _fit_for_log(self, error: BadSyntax) -> str:
         """Before the login what has come may be a password in a wrong place: where that is is told, not what."""

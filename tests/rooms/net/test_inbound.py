@@ -1,6 +1,8 @@
 """Long messages on their way in: who gives way, who waits, and that what is held has an end."""
 
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -8,16 +10,16 @@ from murder.errors import BadSyntax
 from murder.net import dialogue as pump
 from murder.net.inbound import SHARE_OCTETS, Inbound
 from murder.session.lines import LineSession
-from tests.kit.waiting import until_soon
-from tests.rooms.net.test_fair_turns import Talk, talking
+from tests.kit.waiting import turns, until_soon
+from tests.rooms.net.test_fair_turns import Talk, Ticking, talking
 
 
 class Sender:
     """Notes what it is told."""
 
-    def __init__(self, account: str, *, is_busy: bool = False) -> None:
+    def __init__(self, account: str, *, waits: bool = True) -> None:
         self.account = account
-        self.is_busy = is_busy
+        self.waits_for_peer = waits
         self.told: list[str] = []
 
     def give_way(self) -> None:
@@ -45,7 +47,7 @@ def test_what_a_command_has_counts_while_it_runs() -> None:
     inbound = Inbound(room=1000)
     running, other = Sender("eve"), Sender("ana")
     inbound.hold(running, 800)
-    running.is_busy = True
+    running.waits_for_peer = False
     inbound.hold(running, 10)  # what it sends behind it
     assert inbound.octets == 800
     inbound.hold(other, 500)
@@ -72,6 +74,40 @@ def test_a_thousand_who_send_half_of_a_message_are_held_to_the_room() -> None:
         inbound.hold(sender, 1000)
     assert inbound.octets <= 100_000
     assert sum("give way" in sender.told for sender in senders) == 900
+
+
+def test_who_comes_with_little_does_not_wait_for_what_somebody_else_has_begun() -> None:
+    inbound = Inbound(room=1000)
+    eve, ana, bob = Sender("eve", waits=False), Sender("ana"), Sender("bob")
+    inbound.hold(eve, 1000)
+    inbound.hold(ana, 30)
+    inbound.hold(bob, 500)
+    assert [one.told for one in (eve, ana, bob)] == [[], [], ["wait"]]
+
+
+def test_those_who_wait_go_on_where_they_alone_are_more_than_the_room() -> None:
+    inbound = Inbound(room=1000)
+    eve = Sender("eve", waits=False)
+    inbound.hold(eve, 900)
+    waiting = [Sender(f"user{number}") for number in range(5)]
+    for sender in waiting:
+        inbound.hold(sender, 220)
+    assert all(sender.told == ["wait"] for sender in waiting)
+    inbound.let_go(eve)
+    assert [sender.told[1:] for sender in waiting] == 4 * [["go on"]] + [[]]
+    inbound.let_go(waiting[0])
+    assert waiting[4].told == ["wait", "go on"]
+
+
+def test_what_less_of_somebody_is_held_is_room_for_others() -> None:
+    inbound = Inbound(room=1000)
+    running, other = Sender("eve", waits=False), Sender("ana")
+    inbound.hold(running, 900)
+    inbound.hold(other, 500)
+    inbound.lower(running, 950)
+    assert other.told == ["wait"]
+    inbound.lower(running, 500)
+    assert other.told == ["wait", "go on"] and inbound.octets == 1000
 
 
 class Long(Talk):
@@ -110,6 +146,66 @@ async def test_half_lines_of_many_connections_have_an_end(monkeypatch: pytest.Mo
         for one in greedy:
             one.connection.abort()
         await until_soon(lambda: room.octets == 0)
+
+
+async def test_who_takes_no_answers_gives_way_in_the_middle_of_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = Inbound(room=2 * SHARE_OCTETS)
+    monkeypatch.setattr(pump, "inbound", lambda: room)
+    async with AsyncExitStack() as stack:
+        talk, _ = await stack.enter_async_context(talking())
+        eve = Long(talk, "eve")
+        eve.answer = b"x" * 10**6
+        honest = Long((await stack.enter_async_context(talking()))[0], "ana")
+        eve.received(b"wait\r\n" + b"x" * 2 * SHARE_OCTETS)
+        await until_soon(lambda: eve.connection.writing_paused)
+        assert room.octets == 2 * SHARE_OCTETS and eve.is_busy
+        honest.received(b"x" * (SHARE_OCTETS + 1))
+        await until_soon(lambda: eve.connection.is_lost and not eve.is_busy)
+        assert not eve.hopeless_by and not honest.hopeless_by  # no word in the middle of an answer
+        assert not honest.connection.is_held_back and room.octets == SHARE_OCTETS + 1
+
+
+async def test_what_is_carried_out_in_later_turns_counts_no_more_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = Inbound()
+    monkeypatch.setattr(pump, "inbound", lambda: room)
+    monkeypatch.setattr(pump, "time", Ticking())
+    async with talking() as (talk, _):
+        long = Long(talk, "ana")
+        long.received(b"x" * 1000 + b"\r\n" + (b"x" * 1000 + b"\r\n") * 99)
+        assert room.octets > SHARE_OCTETS and not long.waits_for_peer
+        await until_soon(lambda: long.handled == 100)
+        assert room.octets == 0
+
+
+class Streaming(Long):
+    """Its command takes all that comes."""
+
+    def handle(self, event: Any) -> Coroutine[Any, Any, None] | None:
+        return self._take()
+
+    async def _take(self) -> None:
+        while True:
+            await self.next_event()
+            self.handled += 1
+
+
+async def test_what_a_long_command_has_taken_counts_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An APPEND of an hour was a quarter of a mebibyte for all of it."""
+    room = Inbound()
+    monkeypatch.setattr(pump, "inbound", lambda: room)
+    async with talking() as (talk, _):
+        long = Streaming(talk, "ana")
+        long.received((b"x" * 1000 + b"\r\n") * 101)
+        assert room.octets > SHARE_OCTETS
+        await until_soon(lambda: long.handled == 100)
+        await turns()
+        assert room.octets == 0 and long.is_busy
 
 
 async def test_what_is_within_a_share_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
