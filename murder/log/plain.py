@@ -152,9 +152,11 @@ class PlainLog:
     def _keep(self) -> None:
         """Put elsewhere what is kept there, of each in one step."""
         kept = self._kept
-        if not kept or self._is_keeping:  # who cannot keep them says so in the log
+        if not kept:
             return
-        with self._lock:
+        with self._lock:  # behind another thread, which may have looked for the last time
+            if self._is_keeping:  # who cannot keep them says so in the log
+                return
             self._is_keeping = True
             try:
                 by_keeper: dict[Keep, list[str]] = {}

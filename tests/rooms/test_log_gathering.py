@@ -203,6 +203,28 @@ def test_who_cannot_keep_it_may_say_so(clock: Clock, writes: list[bytes]) -> Non
     assert numbers(writes) == [0, 1, 2, 9]
 
 
+def test_what_is_said_while_a_thread_puts_others_there_is_not_left_behind(clock: Clock) -> None:
+    """Who warns in a thread keeps what waits; until it is over, the loop's turn may have come."""
+    kept: list[str] = []
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def keep(lines: Sequence[str]) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        kept.extend(lines)
+
+    set_up("error", "json", node="fe1")  # nothing else writes it
+    plain_log.info("message.relayed", {"n": 1}, keep=keep)
+    thread = threading.Thread(target=plain_log.flush)
+    thread.start()
+    assert begun.wait(60)
+    plain_log.info("message.relayed", {"n": 2}, keep=keep)
+    threading.Timer(0.05, goes_on.set).start()
+    clock.turn()
+    thread.join()
+    assert [json.loads(line)["n"] for line in kept] == [1, 2]
+
+
 def test_who_asks_for_the_last_lines_has_those_that_wait(clock: Clock) -> None:
     say(1, 2, 77_001)
     assert any("77001" in text for _, _, text in recent.found("77001", "info"))
