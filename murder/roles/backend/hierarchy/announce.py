@@ -152,7 +152,7 @@ class Announcer:
                 await self._at_master(lambda master, name: master.delete(name), names)
             except (Refusal, UpstreamFailure):
                 await self._restore_at_master(names)
-                await self._finish(intent, [])
+                await self._give_up(intent)
                 raise
             self.step("unannounced")
             for name in names:
@@ -280,6 +280,14 @@ class Announcer:
         """The commit at which the operation has happened."""
         await self._ledger.commit([*changes, *(RemoveIntent(tree) for tree in intent.trees)])
 
+    async def _give_up(self, intent: Intent) -> None:
+        """Nothing has been done of it, and nothing will be. Raises Refusal where that cannot be written: it is `left`."""
+        try:
+            await self._finish(intent, [])
+        except Exception:
+            self.left.note(intent, replace(intent, operation=Operation.HELD))
+            raise
+
     async def _undo(self, intent: Intent, at_master: Iterable[MailboxName]) -> None:
         """An operation has failed before its last commit: as if it had never begun. What failed it may hinder this, too, for
         a moment. Raises Refusal where it does so for long: then it is `left`."""
@@ -360,14 +368,16 @@ class Announcer:
     async def locked(self, root: MailboxName, wait_s: float | None = None) -> AsyncIterator[None]:
         """Keep everybody else out of a tree for a moment, in every worker; a crash gives it free. With `wait_s` nobody waits
         for it longer, and not in line behind others. Raises Refusal(IN_USE)."""
-        intent = Intent(Operation.HELD, ((root, root),), self.process)
+        # no two are the same: who lets go of theirs lets go of nobody else's
+        intent = Intent(Operation.HELD, ((root, root),), self.process, secrets.token_hex(8))
         async with nullcontext() if wait_s is not None else self._operation(intent, lambda _: []):
             if wait_s is not None:
                 await self._write_intent(intent, intent.trees, lambda _: [], wait_s)
-            try:
-                yield
-            finally:
-                await self._finish(intent, [])
+            with self.left.noting(intent):
+                try:
+                    yield
+                finally:
+                    await self._finish(intent, [])
 
     async def hold(self, intent: Intent) -> None:
         """Keep everybody else out of its trees until `finish`, in every worker and over a crash; waits for who is in

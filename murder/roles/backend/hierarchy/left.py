@@ -27,7 +27,7 @@ class Left:
         self._is_held = is_held
         self._settle = settle
         self._events = events
-        self._intents: dict[Intent, None] = {}
+        self._intents: dict[Intent, Intent] = {}  # what is locked, and what is to be settled of it
         self._task: asyncio.Task[None] | None = None
         self._log = logger(role="backend")
 
@@ -38,11 +38,12 @@ class Left:
             yield
         except Exception:
             if self._is_held(intent):
-                self._note(intent)
+                self.note(intent, intent)
             raise
 
-    def _note(self, intent: Intent) -> None:
-        self._intents[intent] = None
+    def note(self, intent: Intent, settled_as: Intent) -> None:
+        """Nobody is at it any more. What was noted first counts: whoever fails knows best what has been done."""
+        self._intents.setdefault(intent, settled_as)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
@@ -61,8 +62,9 @@ class Left:
     async def _try(self, intent: Intent) -> None:
         mailbox, operation = display(intent.moves[0][0]), intent.operation.value
         try:
-            await self._settle(intent)
-        except Refusal:
+            if self._is_held(intent):  # else it was let go of all the same, and others may be there
+                await self._settle(self._intents[intent])
+        except (Refusal, OSError):
             return
         except Exception as error:  # noqa: BLE001 - the end of a task's round
             self._log.error("announce.not_repaired", mailbox=mailbox, exc_info=error)
