@@ -115,12 +115,12 @@ class Room:
     def __init__(self, backend: Backend, message: Arriving) -> None:
         self._turns, self._whose = backend.large_runs, whose(message)
         self._held = AsyncExitStack()
-        self._is_had = False
+        self.is_had = False
 
     async def have(self) -> None:
-        if not self._is_had:
-            await self._held.enter_async_context(self._turns.turn(self._whose))
-            self._is_had = True
+        """Once."""
+        await self._held.enter_async_context(self._turns.turn(self._whose))
+        self.is_had = True
 
     async def __aenter__(self) -> "Room":
         return self
@@ -207,7 +207,9 @@ async def _to_end(
         if step is PAUSED:
             await line_up()
         elif isinstance(step, LongWork):
-            if isinstance(step, LargeWork):
+            if isinstance(step, LargeWork) and not room.is_had:
+                # who has room may wait for a turn with programs, and so nobody with a turn for room
+                await answers.leave_turn()
                 await room.have()
             run.answer(await aside_for_scripts(step.compute))
         else:
@@ -283,6 +285,11 @@ class Answers:
                 return await self._run(question)
             case _:
                 raise Refusal(Code.CANNOT, "A filter asks for what this server does not know")
+
+    async def leave_turn(self) -> None:
+        """The one with programs, until the next is to do something."""
+        await self.turn.aclose()
+        self._has_turn = False
 
     async def _run(self, asked: RunProgram) -> memoryview | None:
         programs = self._backend.site.programs

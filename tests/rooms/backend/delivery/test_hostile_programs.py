@@ -6,7 +6,7 @@ import os
 import signal
 import tracemalloc
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,42 @@ async def test_a_disk_that_takes_no_more_has_the_sender_try_again(
             "filter", "one", (), LARGE, {}, get_logger(), for_user=False
         )
     assert asyncio.all_tasks() == before
+
+
+async def test_who_waits_for_programs_and_who_waits_for_room_do_not_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    """One has a turn with programs and wants room for a large version, the other has that and wants a turn: both were
+    refused after a minute."""
+    one = ProgramConfig(("/bin/true",), ("execute",), by="users")
+    config = replace(config_in(tmp_path), programs={"one": one})
+    needs = 'require ["enclose", "vnd.dovecot.execute"]; '
+    program, version = 'execute "one";', 'enclose "x";'
+    octets = memoryview(b"a: b\r\n\r\n" + b"x" * 100_000)
+
+    def of(user: str, *said: str) -> tuple[Arriving, Chosen]:
+        message = Arriving(b"", b"x", MailboxName(f"user.{user}".encode()), user, octets)
+        return message, Chosen("main", (needs + "".join(said)).encode(), user)
+
+    async with running_backend(tmp_path, config=config) as server:
+        backend = server.backend
+        programs = backend.site.programs
+        message, script = of("ana", version, program)
+        has_room = Room(backend, message)
+        others = [f"user{number}" for number in range(SCRIPTS_AT_ONCE)]
+        async with AsyncExitStack() as turns, asyncio.timeout(20):
+            for other in others[1:]:  # all turns but one
+                await turns.enter_async_context(programs.scripts_turn(other))
+            await has_room.have()
+            late, its_script = of(others[0], program, version)
+            wants_room = asyncio.ensure_future(
+                run_scripts(backend, late, [its_script], get_logger(), Room(backend, late))
+            )
+            await until_soon(lambda: any(backend.large_runs._rings))
+            ran = await run_scripts(backend, message, [script], get_logger(), has_room)
+            assert ran.outcome is not None and not ran.faults and not wants_room.done()
+            await has_room.__aexit__()
+            assert not (await wants_room).faults
 
 
 def end(left: Path) -> None:
