@@ -36,6 +36,7 @@ from murder.net.connection import Connection
 from murder.net.listener import Bounds, Guests, Listener
 from murder.net.listener import Service as ListenerService
 from murder.net.outgoing.resolve import addresses_of
+from murder.net.seconds import next_look
 from murder.net.shared_counter import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
 from murder.net.turns import Turn, line_up
@@ -63,7 +64,7 @@ ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
 )
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
 DISTRUSTED: Final = "Your certificate is no longer accepted here"
-MEASURE_EVERY_S: Final = 0.25
+MEASURE_EVERY_S: Final = 1.0
 STOP_GRACE_S: Final = 2.0  # beyond the drain, before a role that does not end is left alone
 
 
@@ -271,8 +272,8 @@ async def measure_loop(figures: Figures, every_s: float = MEASURE_EVERY_S) -> No
     """How late the event loop comes to what was due: what somebody else's turn has cost."""
     loop = asyncio.get_running_loop()
     while True:
-        due = loop.time() + every_s
-        await asyncio.sleep(every_s)
+        due = next_look(loop.time(), every_s)
+        await asyncio.sleep(due - loop.time())
         figures.took("loop_lag", max(0.0, loop.time() - due))
 
 

@@ -5,6 +5,7 @@
 
 import contextlib
 import faulthandler
+import math
 import os
 import sys
 import tempfile
@@ -14,8 +15,10 @@ from typing import Final
 
 from murder.log import logger
 
-LOOK_S: Final = 0.5
-LATER_S: Final = 2.0  # C code may keep all threads from running: then the interpreter itself writes to standard error
+LOOK_S: Final = 1.0
+# C code may keep all threads from running: then the interpreter itself writes to standard error, so much later
+LATER_S: Final = 2.0
+ARMED_S: Final = 10.0  # or up to so much more: each time that this is put off a thread ends, and another one begins
 STOPPED_S: Final = 1.0  # so late, and no work done: nobody let this process run
 MAX_STACK: Final = 16 * 1024  # octets in the log
 
@@ -29,6 +32,7 @@ class LoopWatch:
         self._turned_at = time.monotonic()
         self._limit_s = 0.0
         self._is_told = False
+        self._armed_at, self._armed_for_s = -math.inf, 0.0
         self._looked_at, self._worked_s = self._turned_at, time.process_time()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="murder-watch", daemon=True)
@@ -36,17 +40,27 @@ class LoopWatch:
     def turned(self, limit_s: float) -> None:
         """The loop turns. `limit_s`: the longest that it may not; 0: for ever."""
         self._turned_at, self._limit_s, self._is_told = time.monotonic(), limit_s, False
-        with contextlib.suppress(ValueError, RuntimeError, OSError):  # no standard error
-            if limit_s:
-                faulthandler.dump_traceback_later(limit_s + LATER_S, file=sys.__stderr__ or 2)
-            else:
-                faulthandler.cancel_dump_traceback_later()
+        more_s = min(ARMED_S, limit_s / 2)
+        if limit_s != self._armed_for_s or self._turned_at - self._armed_at >= more_s:
+            self._arm(limit_s, limit_s + LATER_S + more_s)
         if not self._thread.is_alive() and not self._ended.is_set():
             self._thread.start()
 
+    def _arm(self, limit_s: float, later_s: float) -> None:
+        self._armed_at, self._armed_for_s = self._turned_at, limit_s
+        with contextlib.suppress(ValueError, RuntimeError, OSError):  # no standard error
+            if limit_s:
+                faulthandler.dump_traceback_later(later_s, file=sys.__stderr__ or 2)
+            else:
+                self._disarm()
+
+    def _disarm(self) -> None:
+        self._armed_at = -math.inf
+        faulthandler.cancel_dump_traceback_later()
+
     def stop(self) -> None:
         self._ended.set()
-        faulthandler.cancel_dump_traceback_later()
+        self._disarm()
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_S):
@@ -62,7 +76,7 @@ class LoopWatch:
         silent_s = now - self._turned_at
         if self._limit_s and silent_s > self._limit_s and not self._is_told:
             self._is_told = True
-            faulthandler.cancel_dump_traceback_later()
+            self._disarm()
             log.error(
                 "worker.stuck",
                 pid=os.getpid(),

@@ -26,6 +26,7 @@ from murder.config.reload import changed_keys, take_changes
 from murder.hooks import load_plugins
 from murder.log import logger
 from murder.model.protocol import first_key
+from murder.net.seconds import until_look
 from murder.net.shared_counter import Counts, allocate
 from murder.node.control.node import NodeSocket
 from murder.node.process.channel import Assignment, Channel, Message
@@ -259,7 +260,7 @@ class _Here:
         while not ending.is_set():
             watch.turned(asked.config.node.worker_timeout_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ending.wait(), pause_s)
+                await asyncio.wait_for(ending.wait(), until_look(pause_s))
             self._notifier.pulse()
 
     async def _take(self, config: Config) -> list[str]:

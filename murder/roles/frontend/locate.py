@@ -4,6 +4,7 @@ Three answers, never mixed: here it is; there is none (for certain); cannot know
 """
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 
@@ -42,6 +43,7 @@ class Locator:
         self._timeout_s = timeout_s
         self.missing_grace_s = missing_grace_s
         self.problem = ""  # why the list's master could not be asked when that was tried last
+        self._has_failed = asyncio.Event()  # the same
 
     def known(self, name: MailboxName) -> MailboxEntry | None:
         """An active row of the host's list."""
@@ -106,16 +108,16 @@ class Locator:
             await self._ping(self._timeout_s)
         except UpstreamFailure as failure:
             self.problem = failure.text
+            self._has_failed.set()
             raise
         self.problem = ""
+        self._has_failed.clear()
 
     async def keep_asking(self, every_s: float) -> None:
         """Where nobody else may ask for long: after a failure, until the master answers again."""
         self.problem = "it has not asked the master yet"
         while True:
-            if self.problem:
-                try:
-                    await self.catch_up()
-                except UpstreamFailure:
-                    pass  # in `problem`
+            with contextlib.suppress(UpstreamFailure):  # in `problem`
+                await self.catch_up()
+            await self._has_failed.wait()
             await asyncio.sleep(every_s)

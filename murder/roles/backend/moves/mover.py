@@ -19,6 +19,7 @@ from murder.log import logger
 from murder.model.name import MailboxName, display, is_below, no_such_mailbox
 from murder.net.frames import FrameChannel
 from murder.net.outgoing.upstream import Upstreams
+from murder.net.seconds import look_again
 from murder.roles.backend.hierarchy.intent import is_alive, this_process
 from murder.roles.backend.moves.alone import BeingEnded
 from murder.roles.backend.moves.arriving import Arriving, Restorer
@@ -465,7 +466,7 @@ class Mover:
             for move in moves:
                 await self._look_after(move, coming)
             self._ends.look_at(moves)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await look_again(LOOK_EVERY_S)
 
     async def _look_at_cyrus(self, move: Move) -> None:
         """A Cyrus backend has broken off. Told to show what it sent, we go on; else it goes only when the master says

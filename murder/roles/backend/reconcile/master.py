@@ -17,6 +17,7 @@ from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display, is_quarantined
+from murder.net.seconds import until_look
 from murder.net.turns import line_up
 from murder.roles.backend.changes.events import Events, MasterMayDiffer
 from murder.roles.backend.hierarchy.announce import Announcer
@@ -325,7 +326,7 @@ class Comparer:
         loop = asyncio.get_running_loop()
         end = loop.time() + pause_s
         while self._master.is_connected and (left := end - loop.time()) > 0:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(min(LOOK_EVERY_S, left))
+            await asyncio.sleep(min(until_look(LOOK_EVERY_S), left))
 
     async def keep(
         self,

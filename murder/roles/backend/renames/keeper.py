@@ -10,6 +10,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.net.outgoing.upstream import Upstreams
+from murder.net.seconds import look_again
 from murder.roles.backend.hierarchy.intent import (
     Intent,
     Operation,
@@ -69,7 +70,7 @@ class Renames:
     async def _keep(self) -> None:
         while True:
             await self.look()
-            await asyncio.sleep(LOOK_EVERY_S)
+            await look_again(LOOK_EVERY_S)
 
     # --- one round
 

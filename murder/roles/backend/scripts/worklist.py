@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+from murder.net.seconds import until_look
+
 T = TypeVar("T")
 
 POLL_S: Final = 2.0  # other workers put rows down without a word
@@ -45,7 +47,7 @@ class Worklist(Generic[T]):
     async def _keep_working(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(until_look(POLL_S)):
                     await self._arrived.wait()
             except TimeoutError:
                 pass

@@ -19,6 +19,7 @@ from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.net.connection import Connection
+from murder.net.seconds import until_look
 from murder.roles.mupdate.commits.bounds import bounds_of
 from murder.roles.mupdate.commits.ledger import Ledger
 from murder.roles.mupdate.commits.owner import peer_of
@@ -26,7 +27,7 @@ from murder.roles.mupdate.commits.proposal import Peer
 from murder.roles.mupdate.database.mboxlist import MailboxList
 from murder.roles.mupdate.serving.alone import NOTED_OCTETS, AloneDialogue, format_found
 from murder.roles.mupdate.serving.pages import pages
-from murder.roles.mupdate.serving.pulse import BEAT_S, Pulse
+from murder.roles.mupdate.serving.pulse import ALONE_S, BEAT_S, Pulse
 from murder.roles.mupdate.serving.stream import Hub, Subscriber, format_rows, why_not_from
 from murder.roles.mupdate.serving.untaken import Untaken
 from murder.roles.mupdate.serving.writes import AWAY, Counters, Writes
@@ -113,7 +114,8 @@ class MupdateService:
             if self._was_ready and not is_ready:
                 self._retire(self.ledger.why_not_ready)
             self._was_ready = is_ready
-            self._beat = asyncio.get_running_loop().call_later(BEAT_S, self.beat)
+            pause_s = until_look(BEAT_S if self.is_shared else ALONE_S)
+            self._beat = asyncio.get_running_loop().call_later(pause_s, self.beat)
 
     def _retire(self, reason: str) -> None:
         """The list is kept elsewhere from here on: who follows it here would never hear of anything again."""

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Final
 
 MOST_STILL_S: Final = 0.9
-BEAT_S: Final = 0.1
+BEAT_S: Final = 0.25
+ALONE_S: Final = 0.5  # of a master without others: it may get some, and has not stood still then
 
 
 # Also counts while the machine is suspended
@@ -21,7 +22,7 @@ _now: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Pulse:
-    """See the module. `beats` is called by the loop, at least every `BEAT_S`; `is_since` from any thread."""
+    """See the module. `beats` is called by the loop, every `BEAT_S` or so; `is_since` from any thread."""
 
     def __init__(self, clock: Callable[[], float] = _now) -> None:
         self._clock = clock

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from murder.model.name import name_of_key
+from murder.net.seconds import until_look
 from murder.net.turns import TURN_S, line_up
 from murder.roles.mupdate.database.lacking import LACKING, parse_lacking
 from murder.roles.mupdate.database.mboxlist import Committed, MailboxList
@@ -362,7 +363,7 @@ class Hub:
     def add(self, subscriber: Subscriber) -> None:
         self.subscribers.add(subscriber)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
+            self._timer = asyncio.get_running_loop().call_later(until_look(POLL_S), self._poll)
 
     def later(self, subscriber: Subscriber) -> None:
         """Have it go on in a turn to come."""
@@ -408,7 +409,7 @@ class Hub:
             subscriber.poll(last_seq)
         self._timer = None
         if self.subscribers:
-            self._timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
+            self._timer = asyncio.get_running_loop().call_later(until_look(POLL_S), self._poll)
 
     def close(self) -> None:
         if self._timer is not None:
