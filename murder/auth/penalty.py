@@ -48,9 +48,8 @@ FAMILIAR_S: Final = 86400.0  # how long it is known that a user has got in from 
 SAID_AGAIN_S: Final = 600.0  # and how often that is told to the other workers
 KNOWN_WRONG_S: Final = 86400.0
 AT_ONCE: Final = 4  # attempts of a user at an address who has not failed, over all workers: a mail client's connections
-MARKED_S: Final = (
-    30.0  # that an attempt is under way; a worker that has died in it is not waited for
-)
+# that an attempt is under way; a worker that has died in it is not waited for
+MARKED_S: Final = 30.0
 AGAIN_S: Final = 0.1  # then whoever waits for another worker's looks again
 PATIENCE_S: Final = 60.0  # in line; no longer than a login may take
 MAX_WAITING: Final = 1000  # in one line: as many strangers as one address may have, of whom nothing is read meanwhile

@@ -134,9 +134,8 @@ class Root:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._submit(_Job(work, future, settle, durable, STEP.get()), loop)
-        return (
-            await future
-        )  # a caller that is cancelled does not undo a commit: `_tell` passes over it
+        # a caller that is cancelled does not undo a commit: `_tell` passes over it
+        return await future
 
     def write_now(self, work: Work[object]) -> None:
         """In a durable transaction, waiting for it: of a root that nobody else uses yet. Raises Refusal."""

@@ -93,9 +93,8 @@ class Inbound:
 
     def _wake(self) -> None:
         going = self._going()
-        for other in list(
-            self._waiting
-        ):  # as many as there is room for; where nobody else goes on, one
+        # as many as there is room for; where nobody else goes on, one
+        for other in list(self._waiting):
             octets = self._held[other]
             if going and going + octets > self._room:
                 return

@@ -8,9 +8,8 @@ import os
 from typing import Final
 
 GOLDEN: Final = 0.618034  # processes that were started one after the other are spread evenly
-EARLY: Final = (
-    0.1  # of a span: a timer may come a little early, and is not set for the same moment again
-)
+# of a span: a timer may come a little early, and is not set for the same moment again
+EARLY: Final = 0.1
 
 
 def next_look(now: float, every_s: float) -> float:

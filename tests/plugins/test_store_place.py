@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from murder.api import ChecksPlace, MailboxStore
-from murder.errors import Refusal
+from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 from plugins.store_maildir import store as maildir
 from plugins.store_spool import store as spool
@@ -102,3 +102,23 @@ async def test_a_disk_that_is_full_or_read_only_is_told(
     assert full == f"{where}: No space left on device; mail cannot be kept there"
     assert is_read_only == f"{where}: Read-only file system; mail cannot be kept there"
     await store.stop()
+
+
+async def test_a_spool_that_cannot_be_looked_into_is_away(tmp_path: Path) -> None:
+    """As one on a server of files that does not answer: neither without mailboxes, nor a bug of ours."""
+    disk, own = tmp_path / "disk", os.geteuid()
+    disk.mkdir()
+    store = await begun(_spool, disk, tmp_path / "data")
+    disk.chmod(0)
+    if own == 0:
+        os.seteuid(65534)  # root may look into everything
+    try:
+        with pytest.raises(Refusal) as refused:
+            await store.open(MailboxName(b"user.ana.Sent"), "ana")
+        with pytest.raises(Refusal) as no_list:
+            await store.mailboxes()
+    finally:
+        os.seteuid(own)
+        disk.chmod(0o700)
+        await store.stop()
+    assert refused.value.code is no_list.value.code is Code.UNAVAILABLE

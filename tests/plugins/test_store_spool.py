@@ -582,24 +582,3 @@ async def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twic
         ) == {*(Uid(uid) for uid in range(1, 22))} - {2, 19}
         # so that who takes new UIDs in ascending order misses none
         assert set(range(1, max(told))) - set(told) <= {*first.vanished, *rest.vanished}
-
-
-async def test_a_spool_that_cannot_be_looked_into_is_away(tmp_path: Path) -> None:
-    """As one on a server of files that does not answer: neither without mailboxes, nor a bug of ours."""
-    folder = tmp_path / "mail" / "spool"
-    folder.parent.mkdir()
-    async with stored(folder) as store:
-        await store.create(INBOX, "default")
-        folder.parent.chmod(0)
-        own = os.geteuid()
-        if own == 0:
-            os.seteuid(65534)  # root may look into everything
-        try:
-            with pytest.raises(Refusal) as refused:
-                await store.open(SENT, "ana")
-            with pytest.raises(Refusal) as no_list:
-                await store.mailboxes()
-        finally:
-            os.seteuid(own)
-            folder.parent.chmod(0o700)
-    assert refused.value.code is no_list.value.code is Code.UNAVAILABLE

@@ -210,9 +210,8 @@ class FrontendSieve(SieveDialogue):
             if len(command.octets) > LARGE_OCTETS and await self._is_refused(upstream, command):
                 return
             octets = command.octets
-            for at in range(
-                0, len(octets), SLICE_OCTETS
-            ):  # as it takes them: a script is not there twice
+            # as it takes them: a script is not there twice
+            for at in range(0, len(octets), SLICE_OCTETS):
                 upstream.send(octets[at : at + SLICE_OCTETS])
                 await upstream.drain()
             await self._pass_answer(upstream)

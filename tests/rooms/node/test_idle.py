@@ -17,6 +17,9 @@ from murder.roles.backend.scripts.worklist import Worklist
 from murder.roles.frontend.locate import Locator
 from murder.roles.mupdate.serving.pulse import ALONE_S
 from murder.trail.figures import Figures
+from tests.kit.waiting import pause_here
+
+CLOCK = "the loop's clock skips: no time passes"
 
 
 class Skips(selectors.DefaultSelector):
@@ -42,7 +45,7 @@ def wakes_in(span_s: float, *works: Coroutine[Any, Any, object]) -> int:
 
     async def idle() -> None:
         tasks = [asyncio.ensure_future(work) for work in works]
-        await asyncio.sleep(span_s)
+        await pause_here(span_s, CLOCK)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -103,11 +106,11 @@ def test_a_worker_that_can_ask_the_master_wakes_for_nothing(tmp_path: Path) -> N
     async def asking() -> None:
         locator = Locator(cast(Any, None), ping, 5.0, 0.0)
         keeps = asyncio.ensure_future(locator.keep_asking(1.0))
-        await asyncio.sleep(50.0)
+        await pause_here(50.0, CLOCK)
         assert len(asked) == 1
         with pytest.raises(UpstreamFailure):
             await locator.catch_up()
-        await asyncio.sleep(49.0)
+        await pause_here(49.0, CLOCK)
         assert len(asked) == 4 and not locator.problem  # once more in vain, then it answered
         keeps.cancel()
 

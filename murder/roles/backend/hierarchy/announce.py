@@ -32,6 +32,7 @@ from murder.roles.backend.hierarchy.intent import (
     Stage,
     format_intent,
     is_alive,
+    let_in,
     parse_intent,
     this_process,
     tree_of,
@@ -268,7 +269,7 @@ class Announcer:
             except asyncio.CancelledError:
                 if intent.operation in (Operation.HELD, Operation.MOVE):  # a lock, and nothing else
                     # it may be on its way to the disk: what takes it back comes behind it
-                    self._ledger.propose([lambda view: _let_in(view, intent, [])], lambda _: None)
+                    self._ledger.propose([lambda view: let_in(view, intent, [])], lambda _: None)
                 raise
             except Refusal as refusal:
                 too_late = asyncio.get_running_loop().time() > give_up_at
@@ -391,7 +392,7 @@ class Announcer:
 
     async def finish(self, intent: Intent, changes: Sequence[Change]) -> None:
         """Make these changes, and let others in again. May be done twice."""
-        await self._ledger.submit(lambda transaction: _let_in(transaction, intent, changes))
+        await self._ledger.submit(lambda transaction: let_in(transaction, intent, changes))
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make these changes, under a lock that is held."""
@@ -597,13 +598,3 @@ class Announcer:
     def is_busy(self, name: MailboxName) -> bool:
         """Whether an operation on this tree is under way: a comparison of lists leaves it alone."""
         return tree_of(name) in self._ledger.mailboxes.intents()
-
-
-def _let_in(transaction: ListTransaction, intent: Intent, changes: Sequence[Change]) -> None:
-    """Make these changes, and remove what is still there of the intent."""
-    octets = format_intent(intent)
-    steps = [*changes]
-    steps += [RemoveIntent(tree) for tree in intent.trees if transaction.intent(tree) == octets]
-    transaction.check(steps)
-    for step in steps:
-        transaction.apply(step)

@@ -7,6 +7,7 @@ keeps two operations, in any two workers, out of one tree.
 import json
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.name import USER_ROOT, MailboxName, split_domain
+from murder.roles.mupdate.database.change import Change, RemoveIntent
+from murder.roles.mupdate.database.transaction import ListTransaction
 
 FORMAT: Final = 1
 ENDED: Final = frozenset("ZXx")  # states of a process that runs no more
@@ -193,3 +196,13 @@ def _is_killed(status: str) -> bool:
         if name in ("SigPnd", "ShdPnd") and int(mask, 16) >> (signal.SIGKILL - 1) & 1:
             return True
     return False
+
+
+def let_in(transaction: ListTransaction, intent: Intent, changes: Sequence[Change]) -> None:
+    """Make these changes, and remove what is still there of the intent."""
+    octets = format_intent(intent)
+    steps = [*changes]
+    steps += [RemoveIntent(tree) for tree in intent.trees if transaction.intent(tree) == octets]
+    transaction.check(steps)
+    for step in steps:
+        transaction.apply(step)
