@@ -21,6 +21,7 @@ import pytest
 from tests.conftest import cannot_run
 from tests.faults.alone import Alone, Refused, answered
 from tests.faults.oracle import octets_of, seen_world
+from tests.kit import disks
 from tests.kit.waiting import until
 
 STORES = ("store_spool", "store_maildir")
@@ -108,16 +109,8 @@ def children(server: Alone) -> list[int]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], check=False, capture_output=True
-    )
-    if made.returncode:
-        cannot_run(f"a small file system cannot be mounted here: {made.stderr.decode()}")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with disks.small_disk(tmp_path / "disk", "12m") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("store", STORES)

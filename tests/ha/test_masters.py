@@ -1,6 +1,5 @@
 """Two masters and three members of etcd, killed, frozen, cut off: what was acknowledged is there, everywhere, once."""
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import cannot_run
 from tests.cyrus.our_nodes import following, serving
 from tests.faults.test_disk import fill
 from tests.ha.masters import ENGINE_S, HOST, Master, activate, masters, names_at, until_all_have
+from tests.kit import disks
 from tests.kit.ports import free_port
 from tests.kit.programs.etcd import Cluster, cluster
 from tests.kit.waiting import until
@@ -174,14 +173,8 @@ def test_a_new_master_takes_the_list(two: Sequence[Master], etcd: Cluster, tmp_p
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)]
-    made = subprocess.run(words, check=False, capture_output=True)
-    if made.returncode:
-        cannot_run(f"a small file system cannot be mounted here: {made.stderr.decode()}")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with disks.small_disk(tmp_path / "disk", "40m") as disk:
+        yield disk
 
 
 def test_a_master_whose_own_disk_is_full_says_so_and_comes_to_the_present_later(

@@ -12,7 +12,7 @@ from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 from plugins.store_maildir import store as maildir
 from plugins.store_spool import store as spool
-from tests.conftest import cannot_run
+from tests.kit import disks
 
 INBOX = MailboxName(b"user.ana")
 MadeIn = Callable[[Path, Path], MailboxStore]
@@ -70,15 +70,8 @@ async def test_mail_that_is_away_is_told_and_that_it_is_back(make: MadeIn, tmp_p
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of some hundred KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(disk)]
-    made = subprocess.run(mount, check=False, capture_output=True)
-    if made.returncode:
-        cannot_run(f"a small file system cannot be mounted here: {made.stderr.decode()}")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with disks.small_disk(tmp_path / "disk", "900k") as disk:
+        yield disk
 
 
 @STORES
@@ -86,9 +79,7 @@ async def test_a_disk_that_is_full_or_read_only_is_told(
     make: MadeIn, tmp_path: Path, small_disk: Path
 ) -> None:
     store = await begun(make, small_disk, tmp_path / "data")
-    filler = small_disk / "filler"
-    room = os.statvfs(small_disk)
-    filler.write_bytes(bytes(room.f_bfree * room.f_frsize))
+    filler = disks.fill(small_disk)
     full = said(store)
     filler.unlink()
     assert said(store) == ""

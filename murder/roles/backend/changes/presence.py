@@ -42,12 +42,13 @@ class Presence:
             descriptor = os.open(path, flags, FILE_MODE)
             try:
                 os.ftruncate(descriptor, PLACES * OCTETS)
+                if worker == self._worker:
+                    _fill(descriptor)
                 mapped = mmap.mmap(descriptor, PLACES * OCTETS)
             finally:
                 os.close(descriptor)
             self._maps.append(mapped)
             self._counts.append(memoryview(mapped).cast("H"))
-        self._maps[self._worker][:] = bytes(PLACES * OCTETS)
 
     def stop(self) -> None:
         for counts in self._counts:
@@ -76,6 +77,13 @@ class Presence:
             if worker != self._worker and counts[place]:
                 workers |= 1 << min(worker, MOST_BITS)
         return workers
+
+
+def _fill(descriptor: int) -> None:
+    """With zeros, by writing: a hole that is written to by the map ends the process (SIGBUS) where the disk is full."""
+    rest = memoryview(bytes(PLACES * OCTETS))
+    while rest:
+        rest = rest[os.pwrite(descriptor, rest, PLACES * OCTETS - len(rest)) :]
 
 
 def _place(mailbox_id: str) -> int:

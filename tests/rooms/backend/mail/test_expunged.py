@@ -1,6 +1,9 @@
 """What another session has expunged can be read by those who have not been told, is bounded, and goes when all have been."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,11 +15,13 @@ from murder.api.store import MailboxStore, TellsExpunged
 from murder.kit.expunged import HELD_S
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
+from murder.net.own_folder import make_own_folder
 from murder.roles.backend.changes.presence import Presence
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_memory import MemoryStore
 from plugins.store_spool.store import Settings, SpoolStore
+from tests.kit.disks import fill, small_disk
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
 from tests.rooms.backend.server import config_in, maildir_store, running_backend, spool_store
@@ -191,6 +196,26 @@ def test_workers_know_what_is_selected_in_others(tmp_path: Path) -> None:
         successor.start()
         assert second.elsewhere("a") == 0
         successor.stop()
+
+
+STARTED = """
+from pathlib import Path
+from murder.net.own_folder import make_own_folder
+from murder.roles.backend.changes.presence import Presence
+Presence(Path("bus"), 0, 2).start()
+"""
+
+
+def test_a_worker_that_finds_its_disk_full_says_so(tmp_path: Path) -> None:
+    """A hole in a file that is written to by its map ends the process, and nobody hears why."""
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        make_own_folder(disk / "bus")
+        fill(disk)
+        python = [sys.executable, "-c", STARTED]
+        done = subprocess.run(
+            python, cwd=disk, env={"PYTHONPATH": os.getcwd()}, capture_output=True, check=False
+        )
+    assert done.returncode == 1 and b"No space left on device" in done.stderr
 
 
 async def entered(address: tuple[str, int], count: int) -> list[Peer]:
