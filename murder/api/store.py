@@ -522,6 +522,23 @@ class ChecksPlace(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Of a disk: octets that are left to who is not root, and in all."""
+
+    free: int
+    size: int
+
+
+@runtime_checkable
+class TellsRoom(Protocol):
+    """A power of a `MailboxStore` whose mail lies on disks: how full they are."""
+
+    def room(self) -> Room:
+        """Of the disk that has the smallest part left. Called as `ChecksPlace.check_place` is. Raises OSError."""
+        ...
+
+
 @runtime_checkable
 class RenewsMailboxes(Protocol):
     """A power of a `MailboxStore`: to take up what was put back from a backup, of one user or one shared tree."""

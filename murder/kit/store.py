@@ -5,13 +5,14 @@ store's own.
 
 import asyncio
 import contextlib
+import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from murder.api.store import Mailbox, NewMessage, Once, StoreListener
+from murder.api.store import Mailbox, NewMessage, Once, Room, StoreListener
 from murder.errors import Code, Refusal
 from murder.kit.epoch import EpochStore
 from murder.kit.expunged import Keeper, KeepingStore
@@ -82,6 +83,10 @@ class RootStore(KeepingStore, EpochStore, Generic[R]):
         except OSError as error:
             error.filename = str(self.epoch_folder)  # as it was configured
             raise not_kept(error) from error
+
+    def room(self) -> Room:
+        """See murder.api.store.TellsRoom."""
+        return least_room([self.epoch_folder])
 
     async def recover(self, incoming: Path) -> None:
         """Finish what dead processes had begun. What a damaged root has begun waits for its repair."""
@@ -197,3 +202,10 @@ def not_kept(error: OSError) -> Refusal:
     return Refusal(
         Code.UNAVAILABLE, f"{error.filename}: {error.strerror}; mail cannot be kept there"
     )
+
+
+def least_room(folders: Sequence[Path]) -> Room:
+    """Of the disks of these folders, one at least, the room of the fullest. Raises OSError."""
+    usages = [shutil.disk_usage(folder) for folder in folders]
+    least = min(usages, key=lambda usage: usage.free / usage.total if usage.total else 1.0)
+    return Room(least.free, least.total)

@@ -21,6 +21,7 @@ from murder.api import (
     Incoming,
     Mailbox,
     MailboxStore,
+    Room,
     StoredMailbox,
     hookimpl,
 )
@@ -34,7 +35,7 @@ from murder.kit.mailbox import RowMailbox
 from murder.kit.root import make_folder, root_of
 from murder.kit.rows import new_box, remove_mailbox
 from murder.kit.settings import expunged_bytes_option, max_open_option, writers_option
-from murder.kit.store import RootStore, not_kept
+from murder.kit.store import RootStore, least_room, not_kept
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
@@ -165,6 +166,11 @@ class MaildirStore(RootStore[Tree]):
                 place.check()
         except OSError as error:
             raise not_kept(error) from error
+
+    def room(self) -> Room:
+        """See murder.api.store.TellsRoom: of the trees, and of their indexes."""
+        trees = [place.folder for place in self._places.values() if place.folder.is_dir()]
+        return least_room([self.epoch_folder, *trees])
 
     async def stop(self) -> None:
         if self._looking is not None:

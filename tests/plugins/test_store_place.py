@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.api import ChecksPlace, MailboxStore
+from murder.api import ChecksPlace, MailboxStore, TellsRoom
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 from plugins.store_maildir import store as maildir
@@ -72,6 +72,19 @@ async def test_mail_that_is_away_is_told_and_that_it_is_back(make: MadeIn, tmp_p
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     with disks.small_disk(tmp_path / "disk", "900k") as disk:
         yield disk
+
+
+@STORES
+async def test_the_room_of_a_disk_of_its_own_is_told(
+    make: MadeIn, tmp_path: Path, small_disk: Path
+) -> None:
+    store = await begun(make, small_disk, tmp_path / "data")
+    assert isinstance(store, TellsRoom)
+    before = store.room()
+    assert before.size == 900 << 10 and 0 < before.free < before.size
+    (small_disk / "filler").write_bytes(bytes(100 << 10))
+    assert store.room().free == before.free - (100 << 10)
+    await store.stop()
 
 
 @STORES

@@ -66,6 +66,8 @@ GAUGES: Final = (
     ),
     ("store_messages", "murder_store_messages", "", "Messages that the store holds, counted last."),
     ("store_bytes", "murder_store_bytes", "bytes", "Octets of them, counted last."),
+    ("store_disk_free", "murder_store_disk_free_bytes", "bytes", "Left on the disk of the mail."),
+    ("store_disk_size", "murder_store_disk_size_bytes", "bytes", "Of the disk of the mail."),
     (
         "lacking",
         "murder_lost_mailboxes",

@@ -444,6 +444,7 @@ class BackendRole(ClientRole):
             return RoleFacts()
         moves = [move for move in backend.journal.moves() if move.state in OPEN]
         store = backend.store
+        room = self._place.room if self._place is not None else None
         facts = RoleFacts(
             mailboxes=backend.mailboxes.list.count(),
             list_bytes=backend.mailboxes.list.used_bytes(),
@@ -451,6 +452,8 @@ class BackendRole(ClientRole):
             store_messages=self._totals.messages if self._totals is not None else None,
             store_bytes=self._totals.octets if self._totals is not None else None,
             store_problem=self._place.problem if self._place is not None else None,
+            store_disk_free=room.free if room is not None else None,
+            store_disk_size=room.size if room is not None else None,
             sessions=len(backend.sessions),
             moves=len(moves),
             moves_failed=sum(move.state is State.FAILED for move in moves),

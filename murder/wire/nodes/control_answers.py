@@ -78,7 +78,8 @@ class EngineFacts:
 class RoleFacts:
     """Of a role; what it does not have is None. `copy`: its copy of the list, where it follows a master. `down`: backends
     that are not reached; `journal_bytes`: what its store's databases have written ahead; `store_messages`, `store_bytes`:
-    what it holds, as it was counted last; `store_problem`: why it keeps no mail now, empty where it does; `list_bytes`: what
+    what it holds, as it was counted last; `store_problem`: why it keeps no mail now, empty where it does;
+    `store_disk_free`, `store_disk_size`: octets of the disk of its mail, where that is on one; `list_bytes`: what
     its mailbox list takes, `list_journal_bytes`: what of it stands in a journal only; `lacking`: mailboxes that the
     master names here and that are lost; `master`: `connected` or `away`, `master_problem`: why;
     `behind`: changes that the slowest subscriber has
@@ -94,6 +95,8 @@ class RoleFacts:
     store_messages: int | None = None
     store_bytes: int | None = None
     store_problem: str | None = None
+    store_disk_free: int | None = None
+    store_disk_size: int | None = None
     list_bytes: int | None = None
     list_journal_bytes: int | None = None
     lacking: int | None = None
@@ -396,6 +399,8 @@ def _parse_role(words: Fields) -> RoleFacts:
         store_messages=_integer(words, "store_messages"),
         store_bytes=_integer(words, "store_bytes"),
         store_problem=words.text("store_problem") if "store_problem" in words else None,
+        store_disk_free=_integer(words, "store_disk_free"),
+        store_disk_size=_integer(words, "store_disk_size"),
         list_bytes=_integer(words, "list_bytes"),
         list_journal_bytes=_integer(words, "list_journal_bytes"),
         lacking=_integer(words, "lacking"),

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from structlog.testing import capture_logs
 
-from murder.api.store import MailboxStore
+from murder.api.store import MailboxStore, Room
 from murder.errors import Code, Refusal
 from murder.roles.backend.reconcile import place
 from murder.roles.backend.reconcile.place import PlaceWatch
@@ -34,6 +34,17 @@ def watch_of(store: object) -> PlaceWatch:
     return PlaceWatch(cast(MailboxStore, store))
 
 
+class StoreOnADisk(Store):
+    """Its disk is that of a computer."""
+
+    left: Room | None = Room(10, 100)
+
+    def room(self) -> Room:
+        if self.left is None:
+            raise FileNotFoundError
+        return self.left
+
+
 async def test_a_store_is_looked_at_once_however_many_ask() -> None:
     store = Store()
     store.problem = Refusal(Code.UNAVAILABLE, "/srv: it is away")
@@ -52,6 +63,18 @@ async def test_it_is_looked_at_again_and_is_back(monkeypatch: pytest.MonkeyPatch
         await watch.look()
         said.append(watch.problem)
     assert said == ["", "its store cannot say whether mail can be kept: ValueError('a bug')", ""]
+
+
+async def test_room_is_told_of_what_is_on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "LOOK_EVERY_S", 0.0)
+    store, on_none = StoreOnADisk(), watch_of(Store())
+    watch = watch_of(store)
+    await watch.look()
+    await on_none.look()
+    assert watch.room == Room(10, 100) and on_none.room is None
+    store.left = None
+    await watch.look()
+    assert watch.room is None and watch.problem == "", "the other look says what is the matter"
 
 
 async def test_the_log_has_it_though_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,6 +329,28 @@ def test_a_session_through_a_frontend_counts_once_and_at_its_backend_alone_too()
     assert Connected([], []).clients == 0
 
 
+@pytest.mark.parametrize(
+    ("data", "mail", "told"),
+    [
+        ((50 << 20, 100 << 20), (1 << 20, 90 << 20), ["the disk of its mail has 1 MiB left"]),
+        ((1 << 20, 100 << 20), (1 << 20, 100 << 20), ["its disk has 1 MiB left"]),
+        ((1 << 20, 100 << 20), (50 << 20, 90 << 20), ["its disk has 1 MiB left"]),
+        ((50 << 20, 100 << 20), (50 << 20, 100 << 20), []),
+        ((50 << 20, 100 << 20), (None, None), []),
+    ],
+)
+def test_a_disk_that_fills_is_told_that_of_mail_too(
+    data: tuple[int, int], mail: tuple[int | None, int | None], told: list[str]
+) -> None:
+    process = ProcessFacts(__version__, disk_free=data[0], disk_size=data[1])
+    role = RoleFacts(store_disk_free=mail[0], store_disk_size=mail[1])
+    answer = {"node": "be1", "role": "backend", "worker": 0, **Status(process, role).shown()}
+    (line,) = lines_of([NodeAnswers("be1:3906", [answer])], 0.0)
+    assert [problem.what for problem in line.problems] == told
+    parts = [free / size for free, size in (data, mail) if free is not None and size]
+    assert line.disk_used == 1 - min(parts)
+
+
 def test_a_store_that_keeps_no_mail_is_told_once_for_all_workers() -> None:
     facts = RoleFacts(store_problem="/srv/spool: Read-only file system; mail cannot be kept there")
     status = parse_node_status(Status(ProcessFacts(__version__, processes=2), facts).shown())

@@ -81,6 +81,7 @@ def test_what_clients_do_is_counted_over_all_workers(demo: Demo) -> None:
     assert told["process_memory_usage_bytes"] > 1_000_000
     assert told["murder_certificate_left_seconds"] > 0
     assert told["murder_list_bytes"] > 0 and told["murder_store_journal_bytes"] > 0
+    assert 0 < told["murder_store_disk_free_bytes"] <= told["murder_store_disk_size_bytes"]
     assert told["murder_store_messages"] >= 0 and told["murder_store_bytes"] >= 0
     for now, former in FORMER.items():  # what alert rules of before look at
         kind = "_total" if "cpu" in now else ""

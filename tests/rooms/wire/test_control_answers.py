@@ -55,6 +55,7 @@ def over_the_wire(shown: dict[str, object]) -> dict[str, Any]:
         RoleFacts(mailboxes=0, moves=1, moves_failed=0, quarantined=0, lacking=7, master="away"),
         RoleFacts(list_bytes=4096, list_journal_bytes=0, store_messages=3, store_bytes=99),
         RoleFacts(mailboxes=1, store_problem=""),
+        RoleFacts(store_problem="", store_disk_free=0, store_disk_size=1 << 40),
         RoleFacts(mailboxes=1, store_problem="/srv/spool: Read-only file system"),
         RoleFacts(mark="e:7:ab", engine=EngineFacts("etcd", "no answer", MEMBERS)),
         RoleFacts(conflicts=1, changes=2, servers=("be1",), followers=(), is_master=False),

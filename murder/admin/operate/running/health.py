@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from murder import __version__
 from murder.admin.operate.running.nodes import NodeAnswers, demo_of
 from murder.model.versions import misfit
-from murder.wire.nodes.control_answers import RoleFacts, Status
+from murder.wire.nodes.control_answers import ProcessFacts, RoleFacts, Status
 
 DAY_S: Final = 86400.0
 CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
@@ -77,9 +77,18 @@ def _line_of(node: NodeAnswers, role: str, statuses: Sequence[Status], now: floa
         sum(status.process.cpu_s for status in statuses),
         sum(status.process.memory_kib for status in statuses),
         max(lags) if lags else None,
-        1 - first.disk_free / first.disk_size if first.disk_size else None,
+        _disk_used(statuses),
         problems_of({role: statuses}, now, node.place),
     )
+
+
+def _disk_used(statuses: Sequence[Status]) -> float | None:
+    """The part of the disk that has the smallest left: that of its data, or of its mail."""
+    pairs = [(status.process.disk_free, status.process.disk_size) for status in statuses]
+    pairs += [
+        (status.role.store_disk_free or 0, status.role.store_disk_size or 0) for status in statuses
+    ]
+    return max((1 - free / size for free, size in pairs if size), default=None)
 
 
 def findings(
@@ -178,14 +187,7 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
                 "run NTP (chrony, systemd-timesyncd) on both",
             )
         )
-    if process.disk_size and process.disk_free < FREE_PART * process.disk_size:
-        said.append(
-            Problem(
-                f"its disk has {process.disk_free >> 20} MiB left",
-                "make room, or move users away while some KiB are left (`murder ctl mailbox move`); what they leave "
-                "goes with `murder ctl move forget`",
-            )
-        )
+    said += _disk_problems(process, role)
     if 0 < process.descriptors_most < 1.25 * process.descriptors:
         said.append(Problem("it runs out of file descriptors", "raise LimitNOFILE in its unit"))
     elif 0 < process.descriptors_most < FEW_DESCRIPTORS:
@@ -218,6 +220,22 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
     if number := role.moves_failed:
         what = "a move has" if number == 1 else f"{number} moves have"
         said.append(Problem(f"{what} failed", "`murder ctl move status`"))
+    return said
+
+
+def _disk_problems(process: ProcessFacts, role: RoleFacts) -> list[Problem]:
+    """Once where its mail is on the disk of its data, as it mostly is."""
+    cure = (
+        "make room, or move users away while some KiB are left (`murder ctl mailbox move`); what they leave "
+        "goes with `murder ctl move forget`"
+    )
+    said = []
+    free, size = process.disk_free, process.disk_size
+    if is_full := size and free < FREE_PART * size:
+        said.append(Problem(f"its disk has {free >> 20} MiB left", cure))
+    mail_free, mail_size = role.store_disk_free or 0, role.store_disk_size or 0
+    if mail_free < FREE_PART * mail_size and not (is_full and mail_size == size):
+        said.append(Problem(f"the disk of its mail has {mail_free >> 20} MiB left", cure))
     return said
 
 

@@ -180,7 +180,11 @@ OVERVIEW: Final = (
             (
                 "1 - min by (instance) (murder_disk_free_bytes{c} / murder_disk_size_bytes{c})",
                 "{{instance}}",
-            )
+            ),
+            (
+                "1 - min by (instance) (murder_store_disk_free_bytes{c} / murder_store_disk_size_bytes{c})",
+                "{{instance}}: mail",
+            ),
         ],
     ),
     Panel(

@@ -102,18 +102,20 @@ RULES: Final = (
     ),
     Rule(
         "MurderDiskFills",
+        "min by (instance) (murder_store_disk_free_bytes / murder_store_disk_size_bytes) < 0.10 or "
         "min by (instance) (murder_disk_free_bytes / murder_disk_size_bytes) < 0.10",
         "15m",
         "warning",
-        "{{ $value | humanizePercentage }} of the disk of {{ $labels.instance }} is left",
+        "{{ $value | humanizePercentage }} of a disk of {{ $labels.instance }} (mail, or data) is left",
         "murder ctl backend drain, or rebalance, moves users away while they work.",
     ),
     Rule(
         "MurderDiskFull",
+        "min by (instance) (murder_store_disk_free_bytes / murder_store_disk_size_bytes) < 0.03 or "
         "min by (instance) (murder_disk_free_bytes / murder_disk_size_bytes) < 0.03",
         "2m",
         "critical",
-        "{{ $value | humanizePercentage }} of the disk of {{ $labels.instance }} is left",
+        "{{ $value | humanizePercentage }} of a disk of {{ $labels.instance }} (mail, or data) is left",
         "Mail is refused for a while (452) when it is full; nothing that was acknowledged is lost.",
     ),
     Rule(
