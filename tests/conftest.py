@@ -80,8 +80,11 @@ def is_one_of_several(config: pytest.Config) -> bool:
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
-    """What a test makes of this process's log ends with it: the short way writes past `capture_logs`."""
+    """What a test makes of this process's log ends with it: the short way writes past `capture_logs`, and a level that the
+    library's loggers are left at keeps warnings from the next one's `caplog`."""
+    level = logging.getLogger().level
     yield
+    logging.getLogger().setLevel(level)
     if plain_log.is_json:
         structlog.reset_defaults()
         plain_log.set_up(logging.INFO, False, {}, "")
