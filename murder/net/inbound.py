@@ -68,6 +68,8 @@ class Inbound:
             if greediest is not None:
                 self.let_go(greediest)
                 greediest.give_way()
+                if greediest is holder:
+                    return
                 continue
             has_little = totals[accounts[holder]] <= self._room // LITTLE
             if not has_little or self.octets > 2 * self._room:

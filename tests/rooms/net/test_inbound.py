@@ -58,6 +58,18 @@ def test_what_a_command_has_counts_while_it_runs() -> None:
     assert inbound.octets == 0
 
 
+def test_whoever_has_come_now_may_be_the_one_that_gives_way() -> None:
+    """And there is no room then, either: the command that has most of it runs."""
+    inbound = Inbound(room=1000)
+    running, other, now = Sender("eve", waits=False), Sender("ana"), Sender("eve")
+    inbound.hold(running, 2500)
+    inbound.hold(other, 100)
+    inbound.hold(now, 200)
+    assert now.told == ["give way"] and other.told == ["wait"] and not running.told
+    inbound.let_go(now)  # its connection ends
+    assert inbound.octets == 2600
+
+
 def test_one_who_is_alone_may_have_more_than_the_room() -> None:
     inbound = Inbound(room=1000)
     alone, other = Sender("ana"), Sender("eve")
