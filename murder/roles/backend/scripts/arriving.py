@@ -49,55 +49,42 @@ async def run_and_carry_out(
     """Raises Rejected, Refusal, UpstreamFailure. `message.filtered` is said of every message that scripts see: the short way
     into the log."""
     async with Room(backend, arriving) as room:
-        words = (session, backend, arriving, scripts, message, copies)
-        await _run_and_carry_out(*words, room)
-
-
-async def _run_and_carry_out(
-    session: Session,
-    backend: Backend,
-    arriving: Arriving,
-    scripts: Sequence[Chosen],
-    message: NewMessage,
-    copies: ArrivingCopies,
-    room: Room,
-) -> None:
-    ran = await run_scripts(backend, arriving, scripts, session.log, room)
-    actions = shown_actions(ran.outcome, ran.scripts) if ran.outcome is not None else ()
-    copies.filtered = (*actions, *((SCRIPT_FAILED,) if ran.faults else ()))
-    if ran.outcome is None:
-        await copies.add(arriving.mailbox, message, await once_of(backend, arriving))
-    elif (rejection := rejection_of(ran.outcome)) is not None:
-        words = (backend, arriving, rejection, ran.outcome)
-        answer = None if session.tells_utf8 else notification_of(*words)
-        wanted = [] if answer is None else [answer]
-        without, bound = await backend.deliveries.without_room(wanted)
-        if answer is not None and without:
-            to = list(answer.recipients)
-            session.log.warning("outgoing.full", user=answer.whose, to=to, limit=bound)
-            answer = None
-        if answer is not None:
-            await backend.deliveries.end(answer.key, [answer])
-            backend.events.publish(MailQueued())
-        sent = 0 if answer is None else 1
-        facts = facts_of(arriving.mailbox, ran.outcome, ran.scripts, sent=sent)
-        plain_log.info("message.filtered", {**session.log_facts(), **facts})
-        if answer is None:
-            raise Rejected(Code.NO_PERMISSION, rejection.text)
-    else:
-        assert backend.upstreams is not None
-        delivery = Delivery(
-            backend,
-            backend.upstreams,
-            arriving,
-            ran.outcome,
-            ran.scripts,
-            message,
-            copies,
-            session.log,
-        )
-        done = await delivery.carry_out()
-        if done is not None:
-            plain_log.info("message.filtered", {**session.log_facts(), **done})
-    if ran.faults:
-        await tell_owners(backend, ran.faults, copies, session.log)
+        ran = await run_scripts(backend, arriving, scripts, session.log, room)
+        actions = shown_actions(ran.outcome, ran.scripts) if ran.outcome is not None else ()
+        copies.filtered = (*actions, *((SCRIPT_FAILED,) if ran.faults else ()))
+        if ran.outcome is None:
+            await copies.add(arriving.mailbox, message, await once_of(backend, arriving))
+        elif (rejection := rejection_of(ran.outcome)) is not None:
+            words = (backend, arriving, rejection, ran.outcome)
+            answer = None if session.tells_utf8 else notification_of(*words)
+            wanted = [] if answer is None else [answer]
+            without, bound = await backend.deliveries.without_room(wanted)
+            if answer is not None and without:
+                to = list(answer.recipients)
+                session.log.warning("outgoing.full", user=answer.whose, to=to, limit=bound)
+                answer = None
+            if answer is not None:
+                await backend.deliveries.end(answer.key, [answer])
+                backend.events.publish(MailQueued())
+            sent = 0 if answer is None else 1
+            facts = facts_of(arriving.mailbox, ran.outcome, ran.scripts, sent=sent)
+            plain_log.info("message.filtered", {**session.log_facts(), **facts})
+            if answer is None:
+                raise Rejected(Code.NO_PERMISSION, rejection.text)
+        else:
+            assert backend.upstreams is not None
+            delivery = Delivery(
+                backend,
+                backend.upstreams,
+                arriving,
+                ran.outcome,
+                ran.scripts,
+                message,
+                copies,
+                session.log,
+            )
+            done = await delivery.carry_out()
+            if done is not None:
+                plain_log.info("message.filtered", {**session.log_facts(), **done})
+        if ran.faults:
+            await tell_owners(backend, ran.faults, copies, session.log)
