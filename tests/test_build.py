@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, cannot_run
+from tests.kit.disks import small_disk
 from tests.kit.ports import free_port
 from tests.kit.waiting import until
 
@@ -326,15 +327,11 @@ def test_a_full_cache_is_named_and_nothing_is_left(archive: Path, tmp_path: Path
 
 
 def test_a_full_disk_is_named(archive: Path, tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(tmp_path)]
-    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root, where it may mount, can make a disk so small")
-    try:
-        done = start(archive, "version", environ={"MURDER_CACHE": str(tmp_path)})
-        assert done.returncode == 2
-        assert str(tmp_path) in done.stderr and "No space left" in done.stderr
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        disk.chmod(0o700)
+        done = start(archive, "version", environ={"MURDER_CACHE": str(disk)})
+    assert done.returncode == 2
+    assert str(disk) in done.stderr and "No space left" in done.stderr
 
 
 def test_first_starts_at_once_all_work(archive: Path, tmp_path: Path) -> None:
