@@ -27,12 +27,8 @@ MAY_CATCH_ALL = {
     "api/contract",
     "kit",  # its thread of writers
 }
-SAYS_NOTHING = {
-    "told",
-    "shown",
-    "found",
-    "one",
-}  # of a local: where it came from, not what it holds
+# of a local: where it came from, not what it holds
+SAYS_NOTHING = {"told", "shown", "found", "one"}
 FORBIDDEN_WORDS = {"util", "utils", "helper", "helpers", "common", "manager", "misc"}
 
 Rule = Callable[[Path, str, ast.Module], Iterator[tuple[int, str]]]
@@ -84,12 +80,19 @@ def test_no_comment_splits_a_line() -> None:
     comment = r"  # (?!noqa|type:|fmt:)"
     behind = re.compile(opening + r"\n(?P=indent)\)(?P<end>:?)" + comment, re.M)
     within = re.compile(opening + comment + r"[^\n]*\n(?P=indent)\)(?P<end>,?)$", re.M)
+    # several values, each on its line: the formatter has put a comma behind the last one, and keeps to it
+    opening = r"^(?P<indent> *)(?P<head>[^\n#]*)[(\[{]\n(?P<value>(?:(?P=indent)    [^\n#]*,\n)+)"
+    several = re.compile(opening + r"(?P=indent)[)\]}](?P<end>:?)" + comment, re.M)
 
     def splits(_path: Path, text: str, _tree: ast.Module) -> Iterator[tuple[int, str]]:
         for split in (*behind.finditer(text), *within.finditer(text)):
             joined = "{indent}{head}({value}){end}".format(**split.groupdict())
             if len(joined) <= LINE and not split["head"].lstrip().startswith("elif"):
                 yield text.count("\n", 0, split.start()) + 1, split["value"]
+        for split in several.finditer(text):
+            values = " ".join(split["value"].split()).removesuffix(",")
+            if len("{indent}{head}({0}){end}".format(values, **split.groupdict())) <= LINE:
+                yield text.count("\n", 0, split.start()) + 1, values
 
     assert not faults([*SOURCES, *TESTS], splits)
 

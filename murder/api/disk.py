@@ -130,10 +130,8 @@ def _is_out_of_files() -> bool:
 
 def _log(trouble: _Trouble, file: Path, error: BaseException) -> None:
     now = time.monotonic()
-    key = (
-        trouble,
-        file if trouble in (_DAMAGED, _MESSAGE) else Path(),
-    )  # a disk is full for all at once
+    # a disk is full for all at once
+    key = (trouble, file if trouble in (_DAMAGED, _MESSAGE) else Path())
     last = _told_at.get(key)
     if last is not None and now - last < LOG_EVERY_S:
         return

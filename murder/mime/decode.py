@@ -25,10 +25,8 @@ _FOREIGN: Final = re.compile(rb"(?<=\S)[ \t]++(?=\S)|[^A-Za-z0-9+/=\s]")
 _OF_BASE64_LINES: Final = _BASE64 + b"="
 # letters to a foreign octet in a damaged line of an encoding; fewer: the line is text
 _LETTERS_TO_DAMAGE: Final = 32
-UNLABELLED: Final = (
-    None,
-    "ascii",
-)  # no character set, one that says it is unknown, or one that the octets may break
+# no character set, one that says it is unknown, or one that the octets may break
+UNLABELLED: Final = (None, "ascii")
 # what is ASCII is read as ASCII: not ISO-2022-JP, UTF-7, HZ
 ASCII_CODECS: Final = frozenset({None, "ascii", "utf-8", "cp1252", "iso8859-15"})
 AS_IT_IS: Final = frozenset({b"7BIT", b"8BIT", b"BINARY", b""})

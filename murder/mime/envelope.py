@@ -14,10 +14,8 @@ from murder.model.part import Address, Envelope
 
 MAX_LIST_OCTETS: Final = 128 * 1024  # of an address field: for comments and names without an end
 MISSING_HOST: Final = b"unspecified-domain"  # as Cyrus: a NIL host would begin a group
-NO_ADDRESS: Final = (
-    b"MISSING_MAILBOX",
-    b"MISSING_DOMAIN",
-)  # `<>`, as Dovecot: an empty mailbox is none
+# `<>`, as Dovecot: an empty mailbox is none
+NO_ADDRESS: Final = (b"MISSING_MAILBOX", b"MISSING_DOMAIN")
 
 _TOKEN: Final = re.compile(
     rb'(?P<space>[ \t\r\n\x00]+)|(?P<quoted>"[^"\\]*+(?:\\.[^"\\]*+)*+"?)|(?P<domain>\[[^]\\]*+(?:\\.[^]\\]*+)*+\]?)'

@@ -76,10 +76,8 @@ class LmtpDialogue(LineDialogue):
     """An LMTP connection."""
 
     protocol = "lmtp"
-    _trusted: tuple[object, str] = (
-        None,
-        "",
-    )  # among these networks was this peer: asked for each message
+    # among these networks was this peer: asked for each message
+    _trusted: tuple[object, str] = (None, "")
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)

@@ -36,15 +36,8 @@ DRAFT: Final = "murder-draft."  # no name of a message, nor of a folder
 UIDLIST, KEYWORDS, SUBSCRIPTIONS = b"dovecot-uidlist", b"dovecot-keywords", b"subscriptions"
 COURIER_UIDS, COURIER_SUBSCRIPTIONS = b"courierimapuiddb", b"courierimapsubscribed"
 KEPT: Final = "murder-expunged"  # folder of what was expunged and may come back; other software passes it over
-OF_INBOX: Final = (
-    b"cur",
-    b"new",
-    b"tmp",
-    KEPT.encode(),
-    UIDLIST,
-    KEYWORDS,
-    COURIER_UIDS,
-)  # INBOX is the tree's top
+# INBOX is the tree's top
+OF_INBOX: Final = (b"cur", b"new", b"tmp", KEPT.encode(), UIDLIST, KEYWORDS, COURIER_UIDS)
 OPENED: Final = (b"cur", b"new", b"tmp")
 MAX_BESIDE: Final = 128 * 1024 * 1024  # octets of a UID list: a million messages have 100 MB
 MAX_UIDLIST_LINES: Final = 1_500_000

@@ -234,10 +234,8 @@ class Tree(Root):
             todo = [step for step in todo if not self._do(db, step, boxes, touched, news)]
         for (file,) in db.execute("SELECT file FROM garbage").fetchall():
             number, sub, _ = file.split("/", 2)
-            if sub in (
-                ASIDE,
-                KEPT,
-            ):  # nobody takes it for a message: `cur` and `new` stay as they are
+            # nobody takes it for a message: `cur` and `new` stay as they are
+            if sub in (ASIDE, KEPT):
                 path = self._real(db, file, {})
             else:
                 place = self._real(db, file, boxes)

@@ -21,11 +21,8 @@ from tests.kit.waiting import pause, until
 
 SECONDS = float(os.environ.get("KILL_SECONDS", "6"))
 USERS = 4
-OFTEN = {
-    "append",
-    "deliver",
-    "store",
-}  # on a busy machine it takes more than two kills to see them all
+# on a busy machine it takes more than two kills to see them all
+OFTEN = {"append", "deliver", "store"}
 MOST_KILLS = 10_000 if SECONDS > 60 else 12
 ALL = {"append", "deliver", "store", "expunge", "copy", "move", "create", "rename", "delete"}
 

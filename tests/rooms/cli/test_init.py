@@ -63,11 +63,8 @@ def test_each_host_has_what_it_needs_and_secrets_are_for_nobody_else(tmp_path: P
     assert not list(site.rglob("ca.key"))
     operator = tomli.loads((site / "operator" / "murder.toml").read_text())
     assert operator["servers"] == {"be1.example.org": {}}
-    for name in (
-        "m.example.org",
-        "be1.example.org",
-        "fe1.example.org",
-    ):  # `--as admin`, and the page, ask all
+    # `--as admin`, and the page, ask all
+    for name in ("m.example.org", "be1.example.org", "fe1.example.org"):
         node = tomli.loads((site / name / "murder.toml").read_text())
         assert next(part["admins"] for part in node.values() if "admins" in part) == ["admin"]
     assert "users to the others, the master too." in done.stdout

@@ -65,10 +65,8 @@ def few() -> Iterator[None]:
 def test_a_site_may_bound_what_is_told(few: None) -> None:
     assert len(parse_addresses(b"a@x, b@x, c@x")) == 2
     head = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
-    assert parse_structure(b"Subject: %b\r\n" % (b"s" * 60) + head).media == (
-        b"TEXT",
-        b"PLAIN",
-    )  # behind 60 octets
+    # behind 60 octets
+    assert parse_structure(b"Subject: %b\r\n" % (b"s" * 60) + head).media == (b"TEXT", b"PLAIN")
     head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
     assert len(parse_structure(head + b"--b\r\n\r\nx\r\n" * 9 + b"--b--\r\n").children) == 3
     nested = parse_structure(b"Content-Type: message/rfc822\r\n\r\n" * 9 + b"x\r\n")

@@ -107,10 +107,8 @@ def test_who_is_no_administrator_any_more_is_out_at_the_reload(demo: Demo) -> No
     assert visitor.log_in().status == 403
     other = Visitor.of(demo, demo.backends[1])
     assert other.log_in("user2").status == 303
-    assert other.get("/mailbox?name=user/user1").status in (
-        409,
-        502,
-    )  # the master decides on its own
+    # the master decides on its own
+    assert other.get("/mailbox?name=user/user1").status in (409, 502)
     reconfigure(demo, "be2", own + '["user2"]', own + '["admin"]')
 
 
