@@ -94,6 +94,10 @@ class AloneDialogue(ClientDialogue):
         self._say(format_found(tag, name, row))
         return True
 
+    def input_ended(self) -> bool:
+        self._is_alone = False  # the end waits for the answer
+        return super().input_ended()
+
     def answer(self, lines: bytes) -> None:
         """For `writes.Writer`."""
         self._say(lines)

@@ -338,6 +338,9 @@ class MupdateDialogue(AloneDialogue):
     def may_proceed(self) -> bool:
         return self._held is None and not self._writes.is_full
 
+    def is_done(self) -> bool:
+        return super().is_done() and self._writes.is_answered
+
     def handle(self, event: Event) -> Running:
         if type(event) is list:
             self.bad_commands = 0
@@ -406,6 +409,8 @@ class MupdateDialogue(AloneDialogue):
             self.resume()
         elif self.connection.is_held_back:
             self.connection.resume_reading()
+        if self._input_ended:
+            self.loop.call_soon(self.close_if_done)  # behind what goes on now
 
     # Reads
 

@@ -4,7 +4,10 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from murder.model.name import MailboxName
+from murder.roles.mupdate.commits import ledger
 from tests.kit.steps import counting_calls
 from tests.rooms.mupdate.nodes import Raw, master
 
@@ -69,3 +72,19 @@ async def test_a_change_is_answered_the_same_however_it_comes(tmp_path: Path) ->
         assert (await stranger.ask(activate(7)))[0].startswith(b"t NO")
         for each in (peer, stranger):
             await each.close()
+
+
+@pytest.mark.parametrize("more", [b"", b"n NOOP\r\n", b'n FIND "user.ana.box1"\r\n'])
+async def test_who_sends_no_more_hears_what_became_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    """`printf ... | nc`, where the disk is waited for: the connection was closed before the answer, or never."""
+    monkeypatch.setattr(ledger, "INLINE_COMMIT_S", -1.0)
+    async with master(tmp_path) as server:
+        peer = await Raw.connect(server.port)
+        peer.send(activate(1) + b"\r\n" + more)
+        peer.writer.write_eof()
+        answers = await peer.reader.read()
+        assert answers.startswith(b't OK "done"\r\n')
+        assert (b"\r\nn OK" in answers) == bool(more)
+        await peer.close()
