@@ -80,11 +80,17 @@ def is_one_of_several(config: pytest.Config) -> bool:
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
-    """What a test makes of this process's log ends with it: the short way writes past `capture_logs`, and a level that the
-    library's loggers are left at keeps warnings from the next one's `caplog`."""
-    level = logging.getLogger().level
+    """What a test makes of this process's log ends with it: the short way writes past `capture_logs`, a level that the
+    library's loggers are left at keeps warnings from the next one's `caplog`, and what writes their lines as ours writes
+    them into the next one's output."""
+    root = logging.getLogger()
+    level, before = root.level, root.handlers[:]
     yield
-    logging.getLogger().setLevel(level)
+    root.setLevel(level)
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        # pytest's own, of the phase that it is in now, stay
+        if type(handler).__module__.startswith("murder."):
+            root.removeHandler(handler)
     if plain_log.is_json:
         structlog.reset_defaults()
         plain_log.set_up(logging.INFO, False, {}, "")
