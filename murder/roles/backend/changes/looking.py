@@ -9,7 +9,7 @@ from typing import Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from murder.api.store import Mailbox
-from murder.model.message import Changes, Flagged, Message, Uid
+from murder.model.message import Changes, Flagged, Message, ModSeq, Uid
 from murder.model.name import MailboxName, owner_of
 from murder.model.pieces import slices
 
@@ -47,6 +47,11 @@ class OwnChanges:
             return False
         at = bisect_left(uids, message.uid)
         return at < len(uids) and uids[at] == message.uid
+
+    def forget(self, modseq: ModSeq) -> None:
+        """Those up to this one."""
+        if self._uids:
+            self._uids = {at: uids for at, uids in self._uids.items() if at > modseq}
 
     def clear(self) -> None:
         self._uids.clear()

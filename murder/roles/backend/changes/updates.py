@@ -359,18 +359,17 @@ class View:
         changes = await self.mailbox.changes(self.modseq)
         vanished = await self._note_vanished(changes)
         newest, last_uid = changes.highest_modseq, self._last_uid
-        ahead = OwnChanges()
         if not changes.many and len(changes.changed) <= PART:
-            self._note(changes.changed, newest, ahead)
+            self._note(changes.changed, newest)
         else:
             turn = Turn()
             async for some in each_changed(self.mailbox, changes):
-                self._note(some, newest, ahead)
+                self._note(some, newest)
                 if len(self._later) > len(self.uids) + MOST_FLAGS:
                     self._later = await aside(each_once, self._later)
                 if turn.is_over:
                     await turn.rest()
-        self._own = ahead  # of other workers, meanwhile: the next poll meets it once more
+        self._own.forget(newest)  # the next poll meets what is newer
         self.modseq = max(self.modseq, newest)
         if self.on_happened is not None and vanished:
             await self._has_vanished(vanished)
@@ -381,16 +380,17 @@ class View:
             del changes
             await let_go_of(messages)
 
-    def _note(self, messages: Sequence[Message], newest: ModSeq, ahead: OwnChanges) -> None:
-        """These have changed, in UID order. What is newer than `newest` is put down in `ahead`."""
+    def _note(self, messages: Sequence[Message], newest: ModSeq) -> None:
+        """These have changed, in UID order. What is newer than `newest` comes again with the next look: a client that hears
+        of a mod-sequence takes it that it knows all before it."""
         changed: list[Uid] = []
         for message in messages:
-            if message.modseq > newest:
-                ahead.note(message)
             if message.uid > self._last_uid:
                 self._arrived.append(message.uid)
                 self._last_uid = message.uid
-            elif message.uid not in self._gone:
+                if message.modseq > newest:
+                    self._own.note(message)
+            elif message.modseq <= newest and message.uid not in self._gone:
                 changed.append(message.uid)
                 self._note_flags(message)
         if changed and self.on_happened is not None:
@@ -451,10 +451,9 @@ class View:
             chosen = [Uid(uid) for uid in self._later[:MOST_FLAGS]]
             del self._later[:MOST_FLAGS]
             for message in await self.mailbox.messages(sorted(set(chosen))):
-                if message.uid not in self._gone and self.seq_of(message.uid) is not None:
+                is_known = message.uid not in self._gone and self.seq_of(message.uid) is not None
+                if is_known and message.modseq <= self.modseq:  # the next poll meets what is newer
                     self._changed[message.uid] = flagged_of(message)
-                    if message.modseq > self.modseq:
-                        self._own.note(message)  # the next poll meets it
 
     @property
     def has_pending(self) -> bool:

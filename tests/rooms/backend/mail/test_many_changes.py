@@ -111,6 +111,57 @@ async def test_a_session_collects_what_others_change_a_part_at_a_time(tmp_path: 
         assert max(mailbox.given) <= SOME
 
 
+class ChangedMeanwhile(Asked):
+    """Somebody else changes the first message, then the last one, once the first are asked for."""
+
+    def __init__(self, mailbox: Mailbox, other: Mailbox) -> None:
+        super().__init__(mailbox)
+        self._other, self.is_armed = other, False
+
+    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
+        messages = await super().messages(uids)
+        if self.is_armed:
+            self.is_armed = False
+            for uid in (1, COUNT):
+                await self._other.change_flags([Uid(uid)], FlagChange.ADD, frozenset({"late"}))
+        return messages
+
+
+async def told_by(view: View) -> list[Flagged]:
+    told: list[Flagged] = []
+    while view.has_more_flags:
+        told += [flagged for _, flagged in view.take_flags()]
+        await view.look_at_more()
+    return told
+
+
+@pytest.mark.parametrize("moment", ["looked", "told"])
+async def test_a_client_that_hears_of_a_mod_sequence_knows_all_before_it(
+    tmp_path: Path, moment: str
+) -> None:
+    """Else one that loses its connection just then never asks for the first one's flags."""
+    async with mailboxes(tmp_path) as (asked, other, _):
+        mailbox = ChangedMeanwhile(asked, other)
+        view = View(mailbox, read_only=False)
+        await view.load()
+        await view.poll()
+        uids = list(await other.uids())
+        await other.change_flags(uids, FlagChange.ADD, frozenset({"x"}))
+        mailbox.is_armed = moment == "looked"
+        await view.poll()
+        mailbox.is_armed = moment == "told"
+        told = await told_by(view)
+        assert not mailbox.is_armed
+        highest = max(flagged.modseq for flagged in told)
+        assert highest <= view.modseq
+        await view.poll()
+        late = await told_by(view)
+        assert [flagged.uid for flagged in late] == [1, COUNT]
+        assert all("late" in flagged.flags for flagged in late)
+        await view.poll()
+        assert not view.has_pending
+
+
 async def test_what_comes_in_thousands_is_told_as_what_comes_alone(tmp_path: Path) -> None:
     async with mailboxes(tmp_path, 3) as (mailbox, other, store):
         view = View(mailbox, read_only=False)
@@ -174,5 +225,7 @@ def test_what_a_session_has_made_itself_is_known_by_change_and_message() -> None
     assert own and list(own._uids[7]) == [1, 3, 4, 5, 9]
     assert own.has(flagged(4, 7)) and own.has(flagged(5, 8))
     assert not own.has(flagged(2, 7)) and not own.has(flagged(4, 8)) and not own.has(flagged(4, 9))
+    own.forget(ModSeq(7))
+    assert own.has(flagged(5, 8)) and not own.has(flagged(4, 7))
     own.clear()
-    assert not own and not own.has(flagged(4, 7))
+    assert not own

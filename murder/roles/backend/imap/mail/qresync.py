@@ -24,7 +24,8 @@ async def tell_missed(
             changed = [
                 (seq, message)
                 for message in some
-                if (among is None or holds(among, message.uid))
+                if message.modseq <= changes.highest_modseq  # what is newer is told with its like
+                and (among is None or holds(among, message.uid))
                 and (seq := view.seq_of(message.uid)) is not None
             ]
             dialogue.send(format_flag_updates(changed, forms, view.recent, manner, with_uid=True))
