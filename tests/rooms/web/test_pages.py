@@ -135,6 +135,7 @@ def test_a_user_moves_with_progress_and_back(demo: Demo, visitor: Visitor) -> No
     until(lambda: "1 of 1 over" in visitor.get("/moves/part").text)
     assert place(demo, "user/user1") == other
     page = visitor.get("/moves").text
+    assert re.search(r"As of \d\d:\d\d:\d\d\.", page) and '<a href="/moves">Look again</a>' in page
     move_id = re.search(r"verb=undo&amp;id=(\w+)", page)
     assert move_id and "Move it back" in visitor.get(f"/moves/act?verb=undo&id={move_id[1]}").text
     visitor.done("/moves/act", verb="undo", id=move_id[1])

@@ -1,5 +1,6 @@
 """Moves: planned, begun, followed, taken back."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -68,6 +69,7 @@ async def show(desk: Desk) -> Response:
         everything=everything,
         own=_own(desk),
         every_s=EVERY_S,
+        at=time.time(),
     )
 
 

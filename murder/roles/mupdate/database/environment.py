@@ -31,6 +31,7 @@ FORMAT: Final = b"1"  # of the file; a newer one is refused
 # of a file that is not all there is: a version that knows no journal refuses it, until an orderly end has settled all
 AHEAD_FORMAT: Final = b"2"
 STAMP_S: Final = 0.05
+SAID_S: Final = 60.0  # so often the log has one reason why nothing can be written
 MAP_BYTES: Final = 4 << 30  # address space, not disk or memory; a million rows take about 0.4 GiB
 RESERVE_BYTES: Final = 32 << 20  # a commit's pages (`waiting.MAX_COMMIT_COST`), and as much again
 MAX_READERS: Final = 1024  # reader slots of all processes; each thread of each worker may take one
@@ -68,6 +69,8 @@ class Environment:
         self._map_bytes = map_bytes
         self.users = 0
         self._stamp, self._stamp_ends = 0, 0.0
+        self._problem, self._problem_said_at = "", 0.0  # why it was not written the last time
+        self._is_said = False  # and not yet that it is again
         self._reading = threading.Lock()  # no read transaction is open without it
         self._lmdb = _open_lmdb(path, read_only=read_only, map_bytes=map_bytes)
         self.resident = Resident(path / DATA)
@@ -215,7 +218,11 @@ class Environment:
         while True:
             try:
                 with self._begin_write() as transaction:
-                    return work(cast(WriteTransaction, transaction))
+                    done = work(cast(WriteTransaction, transaction))
+                if self._is_said:
+                    self._is_said = False
+                    logger(role="mupdate").info("list.written_again", path=str(self.path))
+                return done
             except lmdb.MapFullError:
                 if self.only_makes_room and not owed:
                     raise self.full() from None
@@ -239,9 +246,13 @@ class Environment:
         )
 
     def _unwritable(self, error: Exception) -> Refusal:
-        """What is asked of a master may come from a user of a backend, whom no path of ours concerns: the log has it."""
-        list_log = logger(role="mupdate")
-        list_log.warning("list.not_written", path=str(self.path), problem=str(error))
+        """What is asked of a master may come from a user of a backend, whom no path of ours concerns: the log has it, once
+        in a while, as a change that is owed is tried again and again."""
+        now, problem = time.monotonic(), str(error)
+        if problem != self._problem or now - self._problem_said_at >= SAID_S:
+            self._problem, self._problem_said_at, self._is_said = problem, now, True
+            list_log = logger(role="mupdate")
+            list_log.warning("list.not_written", path=str(self.path), problem=problem)
         return Refusal(Code.UNAVAILABLE, "The mailbox list cannot be written")
 
     def _begin_write(self) -> lmdb.Transaction:

@@ -16,6 +16,7 @@ import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from murder.errors import Refusal
 from murder.model.entry import EntryState, MailboxEntry
@@ -518,6 +519,11 @@ def test_a_disk_that_takes_no_more_keeps_what_was_acknowledged_in_the_journal(
                 break
         assert "cannot be written" in failure and len(acknowledged) > 3
         assert str(tmp_path) not in failure  # users are told it
+        with capture_logs() as logged:  # it has been said, and is not at each try
+            for _ in range(3):
+                with pytest.raises(Refusal):
+                    write(mailboxes, *[put(f"user.l{j}", j) for j in range(2000)])
+        assert not logged
         assert set(acknowledged) <= set(rows(mailboxes))
         copy = killed(folder, mailboxes)
         reader = opened(copy)  # as after a kill: it can be read, and takes nothing
@@ -525,6 +531,10 @@ def test_a_disk_that_takes_no_more_keeps_what_was_acknowledged_in_the_journal(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         signal.signal(signal.SIGXFSZ, before)
+    with capture_logs() as logged:
+        for _ in range(2):
+            write(mailboxes, *[put(f"user.l{j}", j) for j in range(2000)])
+    assert [line["event"] for line in logged] == ["list.written_again"]
     write(reader, put("user.after"))
     assert {*acknowledged, "user.after"} <= set(rows(reader)) and not list(check(reader))
     reader.close()
