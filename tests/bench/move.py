@@ -81,7 +81,7 @@ class Memory(threading.Thread):
     """The most that each process tree has (PSS), looked at several times a second."""
 
     def __init__(self, processes: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._processes = processes
         self.before = self._now()
         self.at_most = self.before

@@ -112,7 +112,7 @@ def fetching() -> Iterator[None]:
             with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as answer:
                 assert b"murder_" in answer.read()
 
-    thread = threading.Thread(target=fetch)
+    thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
     try:
         yield

@@ -180,7 +180,7 @@ class Worker(threading.Thread):
     what was acknowledged. `gaps_s` are the times in which it could not write, from the first refusal to the next OK."""
 
     def __init__(self, host: str, user: str, password: str) -> None:
-        super().__init__()
+        super().__init__(daemon=True)  # a benchmark that fails ends without it
         self._where = (host, user, password)
         self.stopping = threading.Event()
         self.appended: dict[int, tuple[str, frozenset[str]]] = {}  # uid -> digest, flags
@@ -246,7 +246,7 @@ class Bystander(threading.Thread):
     """Other users of the same server: sessions that take turns with NOOP and FETCH, and how long the slowest took."""
 
     def __init__(self, host: str, users: list[str], password: str) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._clients = [Imap(host, user, password, 60) for user in users]
         for client in self._clients:
             client.ask("SELECT INBOX")
