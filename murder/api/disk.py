@@ -97,7 +97,7 @@ _OF_ERRNO: Final = {
 
 def disk_error(error: BaseException, file: Path) -> BaseException:
     """The error to raise in place of `error`, which working on `file` has raised: a Refusal where it is the disk's
-    state, else an OSError that names the file. Logs."""
+    state (a DamagedError where waiting does not help), else an OSError that names the file. Logs."""
     if isinstance(error, Refusal):
         return error
     trouble = _trouble_of(error)
@@ -108,11 +108,16 @@ def disk_error(error: BaseException, file: Path) -> BaseException:
         failure.__cause__ = error
         return failure
     _log(trouble, file, error)
-    return Refusal(trouble.code, trouble.told)
+    kind = DamagedError if trouble is _DAMAGED else Refusal
+    return kind(trouble.code, trouble.told)
 
 
-class DamagedMessageError(Refusal):
-    """The octets of one message are not what they were when it was stored; the others of its mailbox are told."""
+class DamagedError(Refusal):
+    """What a store keeps is not what it was when it was stored: another attempt finds it no better."""
+
+
+class DamagedMessageError(DamagedError):
+    """Likewise, the octets of one message; the others of its mailbox are told."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(_MESSAGE.code, _MESSAGE.told)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from murder.api import CarriesMailboxes
-from murder.api.disk import disk_error
+from murder.api.disk import DamagedError, disk_error
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.name import MailboxName, display, is_below, no_such_mailbox
@@ -238,9 +238,8 @@ class Mover:
         if kept is None or kept.state is State.ABORTED:
             return kept or move, True
         move = kept
-        lasting = isinstance(problem, Refusal) and problem.code not in (
-            Code.IN_USE,
-            Code.UNAVAILABLE,
+        lasting = isinstance(problem, Refusal) and (
+            problem.code not in (Code.IN_USE, Code.UNAVAILABLE) or isinstance(problem, DamagedError)
         )
         if self._is_nowhere(move, problem, tries):
             problem = _NotBegun(Code.CANNOT, str(problem))

@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from murder.api import CarriesMailboxes
+from murder.api.disk import DamagedError, DamagedMessageError
 from murder.api.store import Mailbox, TellsRetained
 from murder.api.turns import behind
 from murder.errors import Code, Refusal
@@ -170,12 +171,25 @@ class Outgoing:
         await self._peer.do(begin)
         self.has_begun = True
         for entry in self._rows():
-            await self._announce(entry.name)
+            with self._damage_told(entry.name):
+                await self._announce(entry.name)
         for _ in range(MAX_ROUNDS):
             brought = await self._round([entry.name for entry in self._rows()])
             self._step("round")
             if brought <= FEW:
                 return
+
+    @contextlib.contextmanager
+    def _damage_told(self, name: MailboxName) -> Iterator[None]:
+        """Where the damage is, and what mends it: who has asked for the move may sit at another server."""
+        try:
+            yield
+        except DamagedError as damage:
+            is_message = isinstance(damage, DamagedMessageError)
+            what = "a message is damaged" if is_message else "its mail is damaged"
+            cure = f"`murder ctl store check`, `store repair`, then `move resume {self.move.id}`"
+            text = f"{display(name)} at {self._backend.server_name}: {what}: {cure}"
+            raise DamagedError(damage.code, text, names=(name,)) from damage
 
     async def _announce(self, name: MailboxName) -> None:
         """What the target cannot have (a name, say) it refuses before any mail goes over."""
@@ -192,9 +206,11 @@ class Outgoing:
         total = 0
         anew: dict[MailboxName, str] = {}
         for name in names:
-            total += await self._carry(name, anew)
+            with self._damage_told(name):
+                total += await self._carry(name, anew)
         for name in self._in_order(anew):
-            total += await self._carry(name)
+            with self._damage_told(name):
+                total += await self._carry(name)
         self.move = await self._journal.save(self.move, names=tuple(names))
         return total
 
@@ -434,7 +450,8 @@ class Outgoing:
 
     async def _verify(self, names: Sequence[MailboxName]) -> None:
         for name in names:
-            ours = await sum_of(self._backend, name)
+            with self._damage_told(name):
+                ours = await sum_of(self._backend, name)
             self._left_at[name] = ours.highest_modseq
             theirs = await self._peer.sum(name)
             if wrong := ours.differing(theirs):
