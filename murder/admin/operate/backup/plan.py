@@ -24,12 +24,13 @@ from murder.admin.operate.backup.put import Coming, Tree
 from murder.admin.operate.backup.take import root_of
 from murder.admin.operate.backup.vault import Vault
 from murder.admin.operate.lists import names_at
-from murder.admin.operate.parts import rows_within
+from murder.admin.operate.parts import rows_deleted, rows_within
 from murder.admin.operate.reach import Reach, data_of
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import (
     MailboxName,
+    before_deletion,
     collation_key,
     inbox_of,
     is_below,
@@ -262,7 +263,7 @@ class Planning:
         row = rows.get(inbox)
         if row is None:
             return await self.back(inbox)
-        stage = MailboxName(b"%s.Restored-%s" % (inbox, self._point.name.encode()))
+        stage = root_of_copies(inbox, self._point.name)
         planned.aside = MailboxName(b"%s.Replaced-%s" % (inbox, self._point.name.encode()))
         there = await names_at(self._reach, row.server)
         staged: list[Coming] = []
@@ -300,6 +301,11 @@ async def _is_there(links: Links, row: MailboxEntry) -> bool:
     return True
 
 
+def root_of_copies(inbox: MailboxName, point: str) -> MailboxName:
+    """Where messages wait that are to come in the place of others."""
+    return MailboxName(b"%s.Restored-%s" % (inbox, point.encode()))
+
+
 class Exchange:
     """The second half of `instead`: what is there is set aside, what waits takes its place. What has been set aside is
     written down, and moving the rest can be done twice: the same call goes on after a crash."""
@@ -332,7 +338,26 @@ class Exchange:
             if await self._reach.master.find(copy) is not None:
                 await self._ask(b"DELETE " + self._shown(copy))
         self._path.unlink(missing_ok=True)
+        if planned.replaced:
+            await self._clear_away(root_of_copies(inbox, planned.point))
         return count
+
+    async def _clear_away(self, stage: MailboxName) -> None:
+        """Deletion is delayed: copies that are empty by now would stand among what people have deleted themselves."""
+        links = Links(self._reach, READ)
+        try:
+            for row in await rows_deleted(self._reach, stage):
+                before = before_deletion(row.name)
+                if before is None or not is_below(before[0], stage):
+                    continue  # a master that tells no part (Cyrus) tells all
+                if not (await (await links.to(row.server)).count(row.name)).messages:
+                    command = b"DELETE " + string(self._reach.external(row.name))
+                    await self._reach.execute(row.server, command)
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                raise
+        finally:
+            links.close()
 
     def _shown(self, name: MailboxName) -> bytes:
         return string(self._reach.namespace.external(name, self._user))

@@ -274,6 +274,9 @@ def test_a_user_comes_back_beside_and_instead(ctl: Ctl, demo: Demo, tmp_path: Pa
     assert without_uids(told(demo, "user3", "INBOX")[1]) == without_uids(inbox[1])
     with demo.imap(demo.frontend, "user3") as client:
         assert not [line for line in client.list()[1] if "Restored-" in str(line)]
+    resting = [row["name"] for row in ctl.json("mailbox", "list", "--deleted")]
+    assert any("Deep" in name for name in resting)  # what they deleted themselves
+    assert not [name for name in resting if "Restored-" in name]
     assert f"RESTORE user/user3/Back from the point {at}" in ctl("audit")
 
 
