@@ -105,6 +105,7 @@ class ImapDialogue(ClientDialogue):
     session: ImapServerSession
     client_id: Mapping[str, str] = NO_FIELDS  # of ID
     enabled: frozenset[bytes] = frozenset()
+    was_closed_unasked = False  # the mailbox that was selected: the client may not have read so yet
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -322,6 +323,9 @@ class ImapDialogue(ClientDialogue):
         if self.session.state is State.NOT_AUTHENTICATED:
             raise BadSyntax(f"{name} is allowed only after login")
         if row.states == SELECTED:
+            if self.was_closed_unasked:
+                text = "The mailbox has been closed, and this was not done: select it again"
+                raise Refusal(Code.UNAVAILABLE, text)
             raise BadSyntax(f"{name} is allowed only with a mailbox selected")
         raise BadSyntax(f"{name} is not allowed after login")
 

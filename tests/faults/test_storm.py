@@ -177,8 +177,7 @@ class Imap(Wire):
         if lines[-1].startswith(tag + b"OK"):
             return lines
         if not NOT_NOW.match(lines[-1]) or is_login:
-            if b"selected" not in lines[-1]:  # [CLOSED] came: the backend of the mailbox has gone
-                self.storm.complain(f"user{self.user}: {command[:60]!r} -> {lines[-1]!r}")
+            self.storm.complain(f"user{self.user}: {command[:60]!r} -> {lines[-1]!r}")
         self.storm.count("refused")
         return []
 

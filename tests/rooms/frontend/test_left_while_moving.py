@@ -249,3 +249,25 @@ async def test_an_idle_that_is_not_followed_is_over_only_where_it_was_begun(
             text = b"The mailbox has moved, and this was not done: select it again"
             assert said == [closed, b"i NO [UNAVAILABLE] " + text]
         await client.ok("NOOP")
+
+
+@pytest.mark.parametrize("bye", [BYE, b""], ids=["it is not followed", "its backend has gone"])
+async def test_who_works_on_in_what_was_closed_unasked_has_made_no_mistake(
+    bye: bytes, tmp_path: Path
+) -> None:
+    """A command may be on its way before CLOSED is read: NO, as for those that were, and not BAD."""
+    old, new = Backend(), Backend()
+    old.leaves_at, old.bye, new.knows_views = b"NOOP", bye, False
+    refused = (
+        b"t NO [UNAVAILABLE] The mailbox has been closed, and this was not done: select it again"
+    )
+    async with ana(tmp_path, {"ana": "be1"}, old.speak, new.speak) as (running, client):
+        await client.ok("SELECT INBOX")
+        old.moves = lambda: move(running, "be2", "ana")
+        said = await client.command("NOOP")
+        assert said[0].startswith(b"* OK [CLOSED]") and said[-1].startswith(b"t NO [UNAVAILABLE]")
+        for command in ("UID COPY 1 Archive", "UID FETCH 1 FLAGS", "CLOSE"):
+            assert await client.command(command) == [refused]
+        await client.ok("SELECT INBOX")
+        await client.ok("CLOSE")
+        assert (await client.command("UID COPY 1 Archive"))[-1].startswith(b"t BAD [CLIENTBUG]")

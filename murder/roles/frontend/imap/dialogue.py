@@ -345,7 +345,7 @@ class FrontendImap(ImapDialogue, Client):
             if failure.kind is not UpstreamKind.MOVING:
                 self.log.warning("upstream.lost", backend=upstream.server)
             lines = status_line(b"*", b"OK", text, b"CLOSED")
-            self.deselect()
+            self.deselect(unasked=True)
         if is_watched:  # not one that was there for a moment beside
             self.is_watching, self.ask_again = False, None
             text = f"{upstream.server} has gone: ask again with NOTIFY"
@@ -500,8 +500,9 @@ class FrontendImap(ImapDialogue, Client):
         upstream.passes_unsolicited = True
         self.session.selected()
 
-    def deselect(self) -> None:
+    def deselect(self, *, unasked: bool = False) -> None:
         """As CLOSE leaves it; does nothing where no mailbox is selected. One that has moved is followed no more."""
+        self.was_closed_unasked = unasked
         if self.selected is not None:
             self.selected.upstream.passes_unsolicited = self.arbiter is not None
             if self._moved is not None:

@@ -131,7 +131,7 @@ async def _new_home(
 
 def close(dialogue: FrontendImap, moved: Moved) -> None:
     """The client may select it again. An IDLE that it has had the continuation of is over; no other command was done."""
-    dialogue.deselect()
+    dialogue.deselect(unasked=True)
     dialogue.send(status_line(b"*", b"OK", "The mailbox has moved: select it again", b"CLOSED"))
     for number, (tag, octets) in enumerate(moved.sent):
         if parse_command(octets).name == b"IDLE":
