@@ -1,9 +1,9 @@
 """A large user goes from a Cyrus backend to one of ours by Cyrus' own XFER, plain and over TLS, beside the same between two
 Cyrus backends: `build.py bench from_cyrus [--messages N] [--write]`.
 
-Each has a user of their own with the same mail. The master is ours. Cyrus takes TLS where a server offers no mechanism
-without it, which makes the second of our backends one that asks for it. Afterwards every message is compared: UID, flags,
-date, mod-sequence and octets.
+Each has a user of their own with the same mail; meanwhile others of both servers go on with NOOP and FETCH. The master is
+ours. Cyrus takes TLS where a server offers no mechanism without it, which makes the second of our backends one that asks for
+it. Afterwards every message is compared: UID, flags, date, mod-sequence and octets.
 """
 
 import argparse
@@ -12,22 +12,26 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench.move import CYRUS, LAB_ROOT, PASSWORD, lab
+from tests.bench.move import CYRUS, LAB_ROOT, PASSWORD, USERS, lab
+from tests.kit.waiting import pause
 from tests.load import results
-from tests.load.large_user import Imap, Seen, fill, look
+from tests.load.large_user import Bystander, Imap, Refused, Seen, fill, look
 from tests.load.our_murder import DOMAIN, MASTER, Murder, clients_at, following
 from tests.load.processes import cpu_s, pss_kib
 
 NAME: Final = f"be9.{DOMAIN}"  # the lab's name for a backend of ours
 HOST: Final = "127.0.0.13"
 SOURCE: Final = f"be1.{DOMAIN}"
-USERS: Final = 9
+# who goes on with their work at the source, and at the targets of either make
+AT_SOURCE: Final = (7, 9, 11, 13)
+AT_CYRUS: Final = (6, 8, 10, 12)
+AT_OURS: Final = (14, 16, 18, 20)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Way:
     host: str
     is_ours: bool = True
     has_tls: bool = False
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """Who goes on with their work there."""
+        return AT_OURS if self.is_ours else AT_CYRUS
 
 
 WAYS: Final = (
@@ -69,12 +78,20 @@ def move(way: Way, source: int, target: int) -> dict[str, float]:
     """One XFER. Raises AssertionError where anything is not as it was."""
     with contextlib.closing(Imap(CYRUS[0], way.user, PASSWORD)) as client:
         before = look(client)
+    furnish_others(way.host, way.others, tls=way.has_tls)
+    calm = watched(way, lambda: pause(3, "nothing moves: what there is to compare with"))
     used = cpu_s([source]), cpu_s([target])
-    began = time.perf_counter()
-    with contextlib.closing(Imap(CYRUS[0], "cyrus", PASSWORD)) as admin:
-        said = admin.ask(f"XFER user/{way.user} {way.target}")
-    seconds = time.perf_counter() - began
-    assert any(line.startswith(b"* OK USER") for line in said), said
+    seconds = 0.0
+
+    def xfer() -> None:
+        nonlocal seconds
+        began = time.perf_counter()
+        with contextlib.closing(Imap(CYRUS[0], "cyrus", PASSWORD)) as admin:
+            said = admin.ask(f"XFER user/{way.user} {way.target}")
+        seconds = time.perf_counter() - began
+        assert any(line.startswith(b"* OK USER") for line in said), said
+
+    meanwhile = watched(way, xfer)
     with contextlib.closing(Imap(way.host, way.user, PASSWORD, tls=way.has_tls)) as client:
         check(before, look(client))
     return {
@@ -85,7 +102,38 @@ def move(way: Way, source: int, target: int) -> dict[str, float]:
         "CPU s of the source": cpu_s([source]) - used[0],
         "CPU s of the target, with the look at it all": cpu_s([target]) - used[1],
         "MiB PSS of the target behind it": pss_kib([target]) / 1024,
+        **{
+            f"ms, others' commands at the {side}, 99 %, {when}": figures[which]
+            for which, side in enumerate(("source", "target"))
+            for when, figures in (("before", calm), ("meanwhile", meanwhile))
+        },
     }
+
+
+def watched(way: Way, work: Callable[[], None]) -> list[float]:
+    """The 99th in 100 of others' commands at the source and at the target, in milliseconds."""
+    source = Bystander(CYRUS[0], [f"user{number}" for number in AT_SOURCE], PASSWORD)
+    users = [f"user{number}" for number in way.others]
+    others = [source, Bystander(way.host, users, PASSWORD, tls=way.has_tls)]
+    for other in others:
+        other.start()
+    try:
+        work()
+    finally:
+        ended = [other.end() for other in others]
+    return [at_99 for _, at_99 in ended]
+
+
+def furnish_others(host: str, numbers: Sequence[int], *, tls: bool = False) -> None:
+    """With a message each."""
+    octets = b"Subject: one\r\n\r\n" + b"x" * 70 + b"\r\n"
+    with contextlib.closing(Imap(host, "cyrus", PASSWORD, tls=tls)) as admin:
+        for number in numbers:
+            with contextlib.suppress(Refused):  # it is there from the way before
+                admin.ask(f"CREATE user/user{number}")
+    for number in numbers:
+        with contextlib.closing(Imap(host, f"user{number}", PASSWORD, tls=tls)) as client:
+            client.ask(b"APPEND INBOX {%d+}\r\n%s" % (len(octets), octets))
 
 
 def check(before: Seen, after: Seen) -> None:
@@ -102,6 +150,7 @@ def furnish(messages: int) -> None:
     with contextlib.closing(Imap(CYRUS[0], "cyrus", PASSWORD)) as admin:
         for way in WAYS:
             admin.ask(f"CREATE user/{way.user}")
+    furnish_others(CYRUS[0], AT_SOURCE)
     for way in WAYS:
         with contextlib.closing(Imap(CYRUS[0], way.user, PASSWORD)) as client:
             fill(client, messages)

@@ -245,9 +245,9 @@ class Worker(threading.Thread):
 class Bystander(threading.Thread):
     """Other users of the same server: sessions that take turns with NOOP and FETCH, and how long the slowest took."""
 
-    def __init__(self, host: str, users: list[str], password: str) -> None:
+    def __init__(self, host: str, users: list[str], password: str, *, tls: bool = False) -> None:
         super().__init__(daemon=True)
-        self._clients = [Imap(host, user, password, 60) for user in users]
+        self._clients = [Imap(host, user, password, 60, tls=tls) for user in users]
         for client in self._clients:
             client.ask("SELECT INBOX")
         self.stopping = threading.Event()
