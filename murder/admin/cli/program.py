@@ -116,10 +116,9 @@ def _loop_factory(given: Sequence[str]) -> Callable[[], asyncio.AbstractEventLoo
     """uvloop where mail flows; it takes longer to import than the other commands take to run."""
     if given[:1] != ["serve"]:
         return None
-    import uvloop
+    from murder.net.loop import new_event_loop
 
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+    return new_event_loop
 
 
 async def _run(given: list[str]) -> int:

@@ -38,7 +38,9 @@ class Socket(socket.socket):
     _closed = False
     __init__ = socket.SocketType.__init__
     detach = socket.SocketType.detach
-    type = socket.SocketType.type  # type: ignore[assignment]  # an integer, which is what the enumeration is
+    # whose values are integers, too
+    type = socket.SocketType.type  # type: ignore[assignment]  # an enumeration
+    family = socket.SocketType.family  # type: ignore[assignment]  # likewise
 
 
 class Dialogue(Protocol):
