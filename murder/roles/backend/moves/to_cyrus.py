@@ -2,6 +2,8 @@
 
 It stands in the place of a `Peer`: batches are kept until they are asked about, mailboxes are told of when they are
 complete. What Cyrus has confirmed it keeps; it shows nothing before MUPDATEPUSH.
+
+A command may have all of a mailbox in it: it is written piece by piece, and what is to be reckoned of much is, in a thread.
 """
 
 import hashlib
@@ -9,20 +11,23 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
+from murder.api.turns import behind
 from murder.errors import Code, Misuse, Refusal
 from murder.model.carried import Portrait
 from murder.model.message import Message, ModSeq
 from murder.model.name import MailboxName, display, is_inbox, owner_of
+from murder.model.pieces import let_go
 from murder.model.seqset import compress
 from murder.net.octets import OctetChannel
 from murder.roles.backend.moves.batches import digest
 from murder.roles.backend.moves.compare import digest_of
 from murder.roles.backend.moves.cyrus_values import (
+    EXPUNGED,
     SAVE_DATE,
     Told,
     called,
@@ -50,6 +55,9 @@ from murder.wire.nodes.carry_words import (
 )
 
 MAX_LINE: Final = 512 * 1024 * 1024
+PIECE_OCTETS: Final = (
+    16 * 1024
+)  # of a command that are made and written at once, then others have their turn
 DELETED: Final = "\\Deleted"
 SEEN: Final = "\\Seen"
 TYPES: Final = {b"#sieve": "f", b"#calendars": "c", b"#addressbooks": "a", b"#drive": "b"}
@@ -65,7 +73,7 @@ class _Batch:
 
     name: MailboxName
     rows: Sequence[tuple[Message, bool]]
-    octets: list[bytearray] = field(default_factory=list)
+    octets: list[bytes | memoryview] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -75,7 +83,7 @@ class _Box:
     mailbox_id: str
     told: dict[str, Any]
     digests: dict[int, str] = field(default_factory=dict)
-    records: dict[int, Told] = field(default_factory=dict)  # to be told of, by UID
+    records: dict[int, bytes] = field(default_factory=dict)  # to be told of, by UID
     seen: Mapping[str, Sequence[int]] = field(default_factory=dict)
     since: int | None = None  # the mod-sequence up to which it has been told of
 
@@ -103,11 +111,19 @@ class CyrusTarget:
 
     # --- the wire
 
-    async def _say(self, command: bytes) -> list[bytes]:
-        """Raises Refusal where it says NO; the untagged lines."""
+    async def _say(self, command: bytes, more: Iterable[bytes | memoryview] = ()) -> list[bytes]:
+        """And `more` of the command. Raises Refusal where it says NO; the untagged lines."""
         self._count += 1
         tag = b"M%d" % self._count
-        await self._wire.send(tag + b" " + command + b"\r\n")
+        pieces: list[bytes | memoryview] = [tag, b" ", command]
+        held = len(command)
+        for piece in more:
+            pieces.append(piece)
+            held += len(piece)
+            if held >= PIECE_OCTETS:
+                await self._wire.send(b"".join(pieces))
+                pieces, held = [], 0
+        await self._wire.send(b"".join([*pieces, b"\r\n"]))
         lines: list[bytes] = []
         while True:
             line = await self._wire.line(MAX_LINE)
@@ -135,30 +151,31 @@ class CyrusTarget:
 
     async def send_octets(self, octets: bytes | memoryview) -> None:
         """Those of the next message of the last batch: all at once."""
-        self._batches[-1].octets.append(bytearray(octets))
+        self._batches[-1].octets.append(octets)
 
     async def stored(self) -> Stored:
         """The oldest batch goes over now; its digest, for Cyrus has compared each message's own."""
         batch = self._batches.popleft()
         box = self._boxes[batch.name]
-        pending, are_scripts = iter(batch.octets), _type_of(batch.name) == SCRIPTS
-        sent: list[tuple[Message, memoryview | None]] = []
-        files: list[bytes] = []
-        for message, has_octets in batch.rows:
-            octets = next(pending) if has_octets else None
-            if octets is not None:
-                if are_scripts:
-                    _check_script(octets)
-                guid = hashlib.sha1(octets, usedforsecurity=False).hexdigest()
-                box.digests[message.uid] = guid
-                files.append(
-                    format_value(MessageOctets(self._partition, guid, len(octets))) + octets
-                )
-            box.records[message.uid] = _record(message, box.digests[message.uid])
-            sent.append((message, memoryview(octets) if octets is not None else None))
-        if files:
-            await self._say(b"SYNCAPPLY MESSAGE (" + b" ".join(files) + b")")
-        return Stored(digest(sent))
+        if _type_of(batch.name) == SCRIPTS:
+            for octets in batch.octets:
+                _check_script(octets)
+        reckoned = await behind(_reckoned, batch, box.digests)
+        box.digests |= reckoned.digests
+        box.records |= reckoned.records
+        if batch.octets:
+            await self._say(b"SYNCAPPLY MESSAGE (", self._files(batch, reckoned.digests.values()))
+        return Stored(reckoned.digest)
+
+    def _files(self, batch: _Batch, guids: Iterable[str]) -> Iterator[bytes | memoryview]:
+        """As a command has them, to its end."""
+        between = b""
+        for guid, octets in zip(guids, batch.octets, strict=True):
+            yield between + format_value(MessageOctets(self._partition, guid, len(octets)))
+            for start in range(0, len(octets), PIECE_OCTETS):
+                yield octets[start : start + PIECE_OCTETS]
+            between = b" "
+        yield b")"
 
     # --- questions
 
@@ -243,32 +260,14 @@ class CyrusTarget:
         }
         if box.since is not None:  # the records are those that have changed since
             fields.update(SINCE_MODSEQ=box.since, SINCE_CRC=0, SINCE_CRC_ANNOT=0)
-        # in the order of UIDs: a try that came no further may have left some, and others have changed since
-        fields["RECORD"] = [record for _, record in sorted(box.records.items())]
-        await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + format_value(fields))
-        box.records, box.since = {}, box.told["HIGHESTMODSEQ"]
+        records, box.records, box.since = box.records, {}, box.told["HIGHESTMODSEQ"]
+        known = format_value(fields).removesuffix(b")")
+        await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + known, _listed(records))
 
     async def sum(self, name: MailboxName) -> Sum:
         """Of all that Cyrus says it has."""
         lines = await self._say(b"SYNCGET FULLMAILBOX " + format_value(bytes(name)))
-        values = parse_values([lines[0].partition(b" MAILBOX ")[2]]) if lines else []
-        fields = mapping_of(values[0] if values else None)
-        kept = [
-            (number_of(record, "UID"), flags_of(record), number_of(record, "SIZE"))
-            for record in map(mapping_of, values_of(fields.get("RECORD")))
-            if "\\Expunged" not in flags_of(record)
-        ]
-        uids = sorted(uid for uid, _, _ in kept)
-        return Sum(
-            messages=len(kept),
-            unseen=sum(SEEN not in flags for _, flags, _ in kept),
-            deleted=sum(DELETED in flags for _, flags, _ in kept),
-            octets=sum(size for _, _, size in kept),
-            uid_next=number_of(fields, "LAST_UID") + 1,
-            uid_validity=number_of(fields, "UIDVALIDITY"),
-            highest_modseq=number_of(fields, "HIGHESTMODSEQ"),
-            uids=digest_of(uids),
-        )
+        return await behind(_sum_in, lines)
 
     async def _prepare(self, request: Prepare) -> None:
         names = [name for name, _ in request.rows]
@@ -344,7 +343,7 @@ def _type_of(name: bytes) -> dict[str, str]:
     return {"MBOXTYPE": kind} if kind is not None else {}
 
 
-def _check_script(octets: bytearray) -> None:
+def _check_script(octets: bytes | memoryview) -> None:
     """A Cyrus (3.6.1) dies of a script whose file's name has no `.sieve`, as older versions of ours have written it. Raises
     Refusal."""
     header = bytes(octets[:MAX_SCRIPT_HEADER]).partition(b"\r\n\r\n")[0]
@@ -353,6 +352,42 @@ def _check_script(octets: bytearray) -> None:
         name = display(subject[1][:100]) if subject is not None else "a script"
         problem = "is stored in a form that no Cyrus takes: put this script once more, then move"
         raise Refusal(Code.CANNOT, f"{name} {problem} (murder ctl sieve get, put)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reckoned:
+    """Of a batch: its digest as both ends have it; by UID, Cyrus' of the octets that it brings, and its records."""
+
+    digest: str
+    digests: dict[int, str]
+    records: dict[int, bytes]
+
+
+def _reckoned(batch: _Batch, known: Mapping[int, str]) -> _Reckoned:
+    """With the digests that are `known` of what the batch brings no octets of. In a thread."""
+    pending = iter(batch.octets)
+    sent: list[tuple[Message, memoryview | None]] = []
+    digests: dict[int, str] = {}
+    records: dict[int, bytes] = {}
+    for message, has_octets in batch.rows:
+        octets = memoryview(next(pending)) if has_octets else None
+        if octets is not None:
+            digests[message.uid] = hashlib.sha1(octets, usedforsecurity=False).hexdigest()
+        guid = digests.get(message.uid) or known[message.uid]
+        records[message.uid] = format_value(_record(message, guid))
+        sent.append((message, octets))
+    return _Reckoned(digest(sent), digests, records)
+
+
+def _listed(records: dict[int, bytes]) -> Iterator[bytes]:
+    """As the last of what is told of a mailbox, to its end. In the order of UIDs: a try that came no further may have left
+    some, and others have changed since."""
+    yield b" RECORD ("
+    between = b""
+    for uid in sorted(records):
+        yield between + records.pop(uid)
+        between = b" "
+    yield b"))"
 
 
 def _record(message: Message, guid: str) -> Told:
@@ -399,3 +434,27 @@ def _annotations(entries: Mapping[str, Mapping[str, str]]) -> list[Any]:
         for reader, values in entries.items()
         for entry, value in values.items()
     ]
+
+
+def _sum_in(lines: Sequence[bytes]) -> Sum:
+    """Of what Cyrus says of a mailbox and of each message in it. In a thread: of much mail it takes seconds."""
+    values = parse_values([lines[0].partition(b" MAILBOX ")[2]]) if lines else []
+    fields = mapping_of(values[0] if values else None)
+    records = values_of(fields.get("RECORD"))
+    kept = [
+        (number_of(record, "UID"), flags_of(record), number_of(record, "SIZE"))
+        for record in map(mapping_of, records)
+        if EXPUNGED not in flags_of(record)
+    ]
+    let_go(records)
+    uids = sorted(uid for uid, _, _ in kept)
+    return Sum(
+        messages=len(kept),
+        unseen=sum(SEEN not in flags for _, flags, _ in kept),
+        deleted=sum(DELETED in flags for _, flags, _ in kept),
+        octets=sum(size for _, _, size in kept),
+        uid_next=number_of(fields, "LAST_UID") + 1,
+        uid_validity=number_of(fields, "UIDVALIDITY"),
+        highest_modseq=number_of(fields, "HIGHESTMODSEQ"),
+        uids=digest_of(uids),
+    )
