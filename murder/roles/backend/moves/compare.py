@@ -84,7 +84,7 @@ def numbers_of(status: MailboxStatus) -> dict[str, int]:
 
 
 def digest_of(uids: Sequence[int]) -> str:
-    """Of all UIDs of a mailbox, ascending."""
+    """Of all UIDs of a mailbox, ascending. For a thread."""
     digest = hashlib.sha256()
     for start in range(0, len(uids), 10_000):
         digest.update(",".join(map(str, uids[start : start + 10_000])).encode() + b",")

@@ -536,4 +536,4 @@ async def sum_of(backend: Backend, name: MailboxName) -> Sum:
         uids = await mailbox.uids()
     finally:
         mailbox.close()
-    return Sum(**numbers_of(status), uids=digest_of(uids))
+    return Sum(**numbers_of(status), uids=await behind(digest_of, uids))

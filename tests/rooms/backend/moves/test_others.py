@@ -3,21 +3,24 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from murder.api.turns import NICENESS, behind
 from murder.errors import UpstreamFailure
-from murder.model.message import Message, ModSeq, Uid
+from murder.model.message import MailboxStatus, Message, ModSeq, Uid, UidValidity
 from murder.model.name import inbox_of
 from murder.net.frames import FrameChannel
 from murder.roles.backend.moves.arriving import Arriving
 from murder.roles.backend.moves.others import WORKED_S, Others
+from murder.roles.backend.moves.outgoing import sum_of
+from murder.roles.backend.shared import Backend
 from murder.trail.figures import Figures
 from murder.wire.nodes.carry import OCTETS, Frame
 from murder.wire.nodes.carry_words import Rows, format_request
@@ -135,3 +138,55 @@ async def test_what_is_done_behind_gives_way_with_all_that_it_starts() -> None:
     more = min(before + NICENESS, 19)
     assert await behind(with_its_own) == (more, more)
     assert niceness() == before == await asyncio.to_thread(niceness)
+
+
+class Numbers(Sequence[Uid]):
+    """UIDs, and in which threads they were taken."""
+
+    def __init__(self, count: int) -> None:
+        self._all = range(1, count + 1)
+        self.taken_in: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, which: Any) -> Any:
+        self.taken_in.add(threading.get_ident())
+        return self._all[which]
+
+
+class Numbered:
+    """A mailbox of so many messages, as far as both ends are compared."""
+
+    def __init__(self, uids: Numbers) -> None:
+        self._uids = uids
+
+    async def status(self) -> MailboxStatus:
+        return MailboxStatus(
+            messages=len(self._uids),
+            unseen=0,
+            deleted=0,
+            size=0,
+            uid_next=Uid(len(self._uids) + 1),
+            uid_validity=UidValidity(1),
+            highest_modseq=ModSeq(1),
+        )
+
+    async def uids(self) -> Numbers:
+        return self._uids
+
+    def close(self) -> None:
+        pass
+
+
+async def test_the_uids_of_a_mailbox_are_summed_up_in_a_thread() -> None:
+    """Of a million it took 120 ms at both ends, in which nobody there was answered."""
+    uids = Numbers(30_000)
+
+    async def open_mailbox(*_: object) -> Numbered:
+        return Numbered(uids)
+
+    backend = SimpleNamespace(store=SimpleNamespace(open=open_mailbox))
+    told = await sum_of(cast(Backend, backend), inbox_of("ana"))
+    assert told.messages == 30_000 and told.uids
+    assert uids.taken_in and threading.get_ident() not in uids.taken_in
