@@ -1,7 +1,7 @@
 """What a Cyrus says of a mailbox, a message or a reader, as values: the fields of its replication protocol."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -11,8 +11,9 @@ from murder.model.annotation import is_entry_name
 from murder.model.carried import CarriedIdentity
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, split_domain
+from murder.model.quota import Resource
 from murder.model.seqset import holds, merge
-from murder.wire.dlist import Value
+from murder.wire.dlist import Value, format_value
 from murder.wire.nodes.carry_words import (
     check_user,
     checked_identity,
@@ -24,6 +25,13 @@ SAVE_DATE: Final = "/vendor/cmu/cyrus-imapd/savedate"
 _GUID: Final = re.compile(r"[0-9a-f]{40}")
 
 EXPUNGED: Final = "\\Expunged"  # what a Cyrus still keeps of a message that is gone
+
+RESOURCES: Final = {
+    "STORAGE": Resource.STORAGE,
+    "MESSAGE": Resource.MESSAGE,
+    "X-NUM-FOLDERS": Resource.MAILBOX,
+    "X-ANNOTATION-STORAGE": Resource.ANNOTATION_STORAGE,
+}
 
 Told = dict[str, Value]
 
@@ -156,8 +164,14 @@ def flags_of(record: Told) -> frozenset[str]:
     return frozenset(word_of(flag) for flag in values_of(record.get("FLAGS")))
 
 
+def missing_of(guids: Sequence[Value], places: Mapping[str, object]) -> list[bytes]:
+    """What a Cyrus is told of those that are at none of the `places`. Raises BadSyntax. For a thread."""
+    missing: list[Value] = [octets_of(guid) for guid in guids if word_of(guid) not in places]
+    return [b"* MISSING " + format_value(missing)] if missing else []
+
+
 def uids_of(text: str, among: Iterable[int]) -> list[Uid]:
-    """A set of UIDs as a seen list has it (`1:5,7`), as far as there are such. Raises BadSyntax."""
+    """A set of UIDs as a seen list has it (`1:5,7`), as far as there are such. Raises BadSyntax. For a thread."""
     ranges = []
     for span in filter(None, text.split(",")):
         low, _, high = span.partition(":")

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from murder.api import CarriedMessage
 from murder.api.disk import disk_error
+from murder.api.turns import behind
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.carried import Portrait
@@ -29,13 +30,18 @@ from murder.model.name import (
     is_of_tree,
     owner_of,
 )
-from murder.model.quota import Resource
-from murder.net.turns import SHORT_TURN_S, Turn, in_turns
+from murder.net.turns import SHORT_TURN_S, Turn, in_turns, let_go_of
 from murder.roles.backend.moves.alone import ADDING_S, alone_with
 from murder.roles.backend.moves.arriving import check_may_come, taking
-from murder.roles.backend.moves.batches import close_all, with_sizes
+from murder.roles.backend.moves.batches import (
+    BATCH_MESSAGES,
+    BATCH_OCTETS,
+    close_all,
+    with_sizes,
+)
 from murder.roles.backend.moves.cyrus_values import (
     EXPUNGED,
+    RESOURCES,
     Arrived,
     Told,
     called,
@@ -43,6 +49,7 @@ from murder.roles.backend.moves.cyrus_values import (
     guid_of,
     mapping_of,
     message_of,
+    missing_of,
     name_in,
     number_of,
     octets_of,
@@ -71,15 +78,8 @@ from murder.wire.dlist import Value, format_value
 from murder.wire.nodes.carry import format_name
 from murder.wire.nodes.carry_words import MAX_SUBSCRIPTIONS, checked_acl, checked_portrait
 
-BATCH_OCTETS: Final = 4 * 1024 * 1024
 MAX_SCRIPT_OCTETS: Final = 1024 * 1024  # Cyrus' `sieve_maxscriptsize` is 32 KiB
 MAX_SCRIPTS: Final = 1000
-RESOURCES: Final = {
-    "STORAGE": Resource.STORAGE,
-    "MESSAGE": Resource.MESSAGE,
-    "X-NUM-FOLDERS": Resource.MAILBOX,
-    "X-ANNOTATION-STORAGE": Resource.ANNOTATION_STORAGE,
-}
 
 
 class FromCyrus:
@@ -296,10 +296,8 @@ class FromCyrus:
 
     async def _reserve(self, value: Value) -> None:
         """Which messages are lacking here."""
-        fields = mapping_of(value)
-        wanted = [word_of(guid) for guid in values_of(fields.get("GUID"))]
-        missing: list[Value] = [guid.encode() for guid in wanted if guid not in self._places]
-        self._answers = [b"* MISSING " + format_value(missing)] if missing else []
+        guids = values_of(mapping_of(value).get("GUID"))
+        self._answers = await behind(missing_of, guids, self._places)
 
     def _member(self, fields: Told, key: str = "MBOXNAME") -> MailboxName:
         """A name of what moves: nothing else is touched."""
@@ -314,7 +312,7 @@ class FromCyrus:
         if "i" in text_of(fields, "MBOXTYPE", "").split(","):
             return  # a name between others, with nothing in it
         name = self._member(fields)
-        records = [mapping_of(record) for record in values_of(fields.pop("RECORD", []))]
+        records = values_of(fields.pop("RECORD", []))
         annotations = fields.pop("ANNOTATIONS", [])
         box = self._boxes.get(name)
         if box is None or box.identity != Arrived(name, fields).identity:
@@ -326,6 +324,7 @@ class FromCyrus:
             self._note(box, entry)
         checked_acl(octets_of(fields.get("ACL")))
         expunged = await self._records(box, records)
+        await let_go_of(records)
         await self._complete(box, expunged)
 
     def _note(self, box: Arrived, entry: Told) -> None:
@@ -360,12 +359,13 @@ class FromCyrus:
         check_is_nobodys(self._backend, box.name)
         await self._store.complete(box.name, checked_portrait(portrait))
 
-    async def _records(self, box: Arrived, records: Sequence[Told]) -> list[tuple[ModSeq, Uid]]:
+    async def _records(self, box: Arrived, records: Sequence[Value]) -> list[tuple[ModSeq, Uid]]:
         """Take in messages, in batches; what has been expunged is returned."""
         expunged: list[tuple[ModSeq, Uid]] = []
         batch: list[tuple[CarriedMessage, str]] = []
         held = 0
-        async for record in in_turns(records, Turn(SHORT_TURN_S)):
+        async for given in in_turns(records, Turn(SHORT_TURN_S)):
+            record = mapping_of(given)
             message, digest = message_of(record), guid_of(record)
             if EXPUNGED in message.flags:
                 expunged.append((message.modseq, message.uid))
@@ -375,7 +375,7 @@ class FromCyrus:
             octets = None if is_here else await self._octets(digest, box, message.uid)
             batch.append((CarriedMessage(message, await self._incoming(octets)), digest))
             held += len(octets or b"")
-            if held >= BATCH_OCTETS:
+            if held >= BATCH_OCTETS or len(batch) >= BATCH_MESSAGES:
                 await self._receive(box, batch)
                 batch, held = [], 0
         await self._receive(box, batch)
@@ -510,7 +510,8 @@ class FromCyrus:
         for box in self._boxes.values():
             if text_of(box.told, "UNIQUEID") == text_of(fields, "UNIQUEID"):
                 if owner_of(box.name) != user:
-                    box.seen[user] = uids_of(text_of(fields, "SEENUIDS", ""), box.digests)
+                    seen = text_of(fields, "SEENUIDS", "")
+                    box.seen[user] = await behind(uids_of, seen, box.digests)
                     await self._complete(box, [])
                 return
 

@@ -55,9 +55,8 @@ from murder.wire.nodes.carry_words import (
 )
 
 MAX_LINE: Final = 512 * 1024 * 1024
-PIECE_OCTETS: Final = (
-    16 * 1024
-)  # of a command that are made and written at once, then others have their turn
+# of a command: made and written at once, then others have their turn
+PIECE_OCTETS: Final = 16 * 1024
 DELETED: Final = "\\Deleted"
 SEEN: Final = "\\Seen"
 TYPES: Final = {b"#sieve": "f", b"#calendars": "c", b"#addressbooks": "a", b"#drive": "b"}
