@@ -182,13 +182,14 @@ class Movable:
         self._unsettled, self._trouble, self.kind = None, "", kind
         if kind == EMBEDDED:
             self._inner, self._records = Embedded(self.mailboxes), None
-            try:  # changes do not wait for it
-                threading.Thread(target=log.close, daemon=True).start()
-            except RuntimeError:  # no thread is left: they do, rather than fail
-                log.close()
         elif not self._inner.is_shared:
             self._inner = Ordered(self.mailboxes, log)
         self._note()
+        if kind == EMBEDDED:
+            try:  # changes do not wait for it
+                threading.Thread(target=_close, args=(log,), daemon=True).start()
+            except RuntimeError:  # no thread is left: they do, rather than fail
+                _close(log)
 
     # Going over
 
@@ -386,6 +387,14 @@ def _taking(log: ListLog) -> TakesLists:
     if not isinstance(log, TakesLists):
         raise Refusal(Code.CANNOT, "This engine's plugin brings no lists over")
     return log
+
+
+def _close(log: ListLog) -> None:
+    """A log that keeps the list no more: what its plugin raises concerns nobody's change, and is said."""
+    try:
+        log.close()
+    except Exception as error:  # noqa: BLE001 - of a plugin, whatever it is
+        logger(role="mupdate").error("plugin.failed", hook="close", exc_info=error)
 
 
 def _give_up(log: ListLog, token: str) -> None:

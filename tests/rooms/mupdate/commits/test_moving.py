@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from murder.api.list_log import ListLog
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
@@ -396,15 +397,16 @@ class NeverTaken:
         self.is_closed = True
 
 
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def test_without_a_thread_to_close_a_log_in_the_list_goes_on_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The change that was to settle it failed, and the log stayed open for ever."""
 
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
     mailboxes = MailboxList.open(tmp_path)
     mailboxes.keep_by("embedded>etcd token")
     log = NeverTaken()
@@ -412,4 +414,33 @@ async def test_without_a_thread_to_close_a_log_in_the_list_goes_on_all_the_same(
     assert movable.is_shared
     assert not movable.take_up()
     assert log.is_closed and movable.kind == "embedded" and not movable.is_shared
+    mailboxes.close()
+
+
+class NeverClosed(NeverTaken):
+    """As it does, but fails to close."""
+
+    def close(self) -> None:
+        raise OSError("nobody is there to close for")
+
+
+@pytest.mark.parametrize("has_threads", [True, False])
+async def test_a_log_that_cannot_be_closed_fails_no_change(
+    has_threads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did where it was closed at once, and each further change was taken for one that others have to agree to."""
+    if not has_threads:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+    mailboxes = MailboxList.open(tmp_path)
+    mailboxes.keep_by("embedded>etcd token")
+    movable = Movable(mailboxes, "embedded", lambda _: cast(ListLog, NeverClosed()))
+    with capture_logs() as logs:
+        assert not movable.take_up()
+        assert movable.kind == "embedded" and not movable.is_shared
+        failed = [("plugin.failed", "close")]
+        await until_soon(
+            lambda: [(line["event"], line["hook"]) for line in logs if "hook" in line] == failed,
+            "it is said",
+            every_s=0.02,
+        )
     mailboxes.close()
