@@ -1,6 +1,7 @@
 """Mailboxes move between backends (XFER): unharmed, undone, interrupted at every step, and in a storm of kills.
 
-MURDER_MOVE_STORM_S lengthens the storm (default 12 s); MURDER_MOVE_STORM_SEED makes it another.
+MURDER_MOVE_STORM_S lengthens the storm (default 12 s); MURDER_MOVE_STORM_SEED makes it another; with
+MURDER_MOVE_STORM_WORKERS each node has so many, and with MURDER_MOVE_STORM_MAILDIR=1 a backend (2: two) has Maildir++.
 """
 
 import contextlib
@@ -27,6 +28,8 @@ from tests.kit.waiting import until
 
 STORM_S = float(os.environ.get("MURDER_MOVE_STORM_S", "12"))
 STORM_SEED = int(os.environ.get("MURDER_MOVE_STORM_SEED", "7"))
+STORM_WORKERS = os.environ.get("MURDER_MOVE_STORM_WORKERS", "2")
+STORM_MAILDIR = int(os.environ.get("MURDER_MOVE_STORM_MAILDIR", "0"))
 SOURCE_STEPS = (
     *("round", "stopped", "frozen", "verified", "handing", "deactivated", "let go"),
     *("committed", "done"),
@@ -321,6 +324,21 @@ class Storm:
             self.done[f"undo {code}"] += 1
 
 
+def onto_maildir(demo: Demo, node: str) -> None:
+    """Give a backend another store; who is there moves to the first one."""
+    source = next(one for one in demo.backends if one["node"] == node)
+    for user in range(1, USERS + 1):
+        if homes(demo, user) == [node]:
+            assert xfer(demo, user, source, demo.backends[0])[0] == "OK"
+    for one in moves(demo, source):
+        moves(demo, source, f"LETGO {one['id']}")
+    demo.node("stop", node)
+    file = demo.folder / node / "murder.toml"
+    text = file.read_text()
+    file.write_text(text.replace("[backend]", '[backend]\nstore = "store_maildir"'))
+    demo.node("start", node)
+
+
 def resume_failed(demo: Demo) -> None:
     """What gave up in the storm goes on, as an operator would have it."""
     for backend in demo.backends:
@@ -332,8 +350,10 @@ def resume_failed(demo: Demo) -> None:
 def test_moves_in_a_storm_of_kills_lose_and_double_nothing() -> None:
     """Users and a shared hierarchy go to and fro among three backends under appends, flags, expunges and deliveries; every
     few seconds a random process is killed."""
-    options = ("--users", str(USERS), "--backends", "3", "--workers", "2", "--no-tls-required")
-    with running_demo(*options) as demo:
+    options = ("--backends", "3", "--workers", STORM_WORKERS, "--no-tls-required")
+    with running_demo("--users", str(USERS), *options) as demo:
+        for node in ("be2", "be3")[:STORM_MAILDIR]:
+            onto_maildir(demo, node)
         for words in (("mailbox", "create", TEAM), ("mailbox", "acl", TEAM, "anyone", "lrswipte")):
             assert run_ctl(demo, *words)[0] == 0
         for name in (f"{TEAM}/one", f"{TEAM}/two"):
