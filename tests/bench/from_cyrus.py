@@ -1,5 +1,5 @@
-"""A large user goes from a Cyrus backend to one of ours by Cyrus' own XFER, plain and over TLS, beside the same between two
-Cyrus backends: `build.py bench from_cyrus [--messages N] [--write]`.
+"""A large user goes from a Cyrus backend to one of ours by Cyrus' own XFER, plain and over TLS, and back, beside the same
+between two Cyrus backends: `build.py bench from_cyrus [--messages N] [--write]`.
 
 Each has a user of their own with the same mail; meanwhile others of both servers go on with NOOP and FETCH. The master is
 ours. Cyrus takes TLS where a server offers no mechanism without it, which makes the second of our backends one that asks for
@@ -23,7 +23,7 @@ from tests.kit.waiting import pause
 from tests.load import results
 from tests.load.large_user import Bystander, Imap, Refused, Seen, fill, look
 from tests.load.our_murder import DOMAIN, MASTER, Murder, clients_at, following
-from tests.load.processes import cpu_s, pss_kib
+from tests.load.processes import cpu_s, pss_kib, tree
 
 NAME: Final = f"be9.{DOMAIN}"  # the lab's name for a backend of ours
 HOST: Final = "127.0.0.13"
@@ -36,26 +36,33 @@ AT_OURS: Final = (14, 16, 18, 20)
 
 @dataclass(frozen=True)
 class Way:
-    """To a server, for one user; `has_tls`: it takes nothing without."""
+    """From one host to a server at another, for one user; `ours`: which of the two is of ours; `has_tls`: that one takes
+    nothing without."""
 
     title: str
     user: str
+    hosts: tuple[str, str]
     target: str
-    host: str
-    is_ours: bool = True
+    others: tuple[tuple[int, ...], tuple[int, ...]]  # who goes on with their work at either
+    ours: int | None = None
     has_tls: bool = False
 
-    @property
-    def others(self) -> tuple[int, ...]:
-        """Who goes on with their work there."""
-        return AT_OURS if self.is_ours else AT_CYRUS
+    def tls_at(self, side: int) -> bool:
+        """Whether clients come by TLS there."""
+        return self.has_tls and side == self.ours
 
 
 WAYS: Final = (
-    Way("Cyrus to Cyrus", "user1", f"be2.{DOMAIN}", CYRUS[1], is_ours=False),
-    Way("Cyrus to ours", "user3", NAME, HOST),
-    Way("Cyrus to ours, TLS", "user5", NAME, HOST, has_tls=True),
+    Way("Cyrus to Cyrus", "user1", CYRUS, f"be2.{DOMAIN}", (AT_SOURCE, AT_CYRUS)),
+    Way("Cyrus to ours", "user3", (CYRUS[0], HOST), NAME, (AT_SOURCE, AT_OURS), ours=1),
+    Way(
+        *("Cyrus to ours, TLS", "user5", (CYRUS[0], HOST), NAME, (AT_SOURCE, AT_OURS)),
+        ours=1,
+        has_tls=True,
+    ),
+    Way("ours to Cyrus", "user3", (HOST, CYRUS[0]), SOURCE, (AT_OURS, AT_SOURCE), ours=0),
 )
+FROM_CYRUS: Final = [way for way in WAYS if way.ours != 0]
 
 
 @contextmanager
@@ -76,23 +83,26 @@ def backend(murder: Murder, has_tls: bool) -> Iterator[int]:
 
 def move(way: Way, source: int, target: int) -> dict[str, float]:
     """One XFER. Raises AssertionError where anything is not as it was."""
-    with contextlib.closing(Imap(CYRUS[0], way.user, PASSWORD)) as client:
+    with contextlib.closing(Imap(way.hosts[0], way.user, PASSWORD)) as client:
         before = look(client)
-    furnish_others(way.host, way.others, tls=way.has_tls)
-    calm = watched(way, lambda: pause(3, "nothing moves: what there is to compare with"))
+    for side, host in enumerate(way.hosts):
+        furnish_others(host, way.others[side], tls=way.tls_at(side))
+    # of a Cyrus, each session has a process of its own
+    ours = [] if way.ours is None else sorted(tree([(source, target)[way.ours]]))
+    calm = watched(way, ours, lambda: pause(3, "nothing moves: what there is to compare with"))
     used = cpu_s([source]), cpu_s([target])
     seconds = 0.0
 
     def xfer() -> None:
         nonlocal seconds
         began = time.perf_counter()
-        with contextlib.closing(Imap(CYRUS[0], "cyrus", PASSWORD)) as admin:
+        with contextlib.closing(Imap(way.hosts[0], "cyrus", PASSWORD)) as admin:
             said = admin.ask(f"XFER user/{way.user} {way.target}")
         seconds = time.perf_counter() - began
         assert any(line.startswith(b"* OK USER") for line in said), said
 
-    meanwhile = watched(way, xfer)
-    with contextlib.closing(Imap(way.host, way.user, PASSWORD, tls=way.has_tls)) as client:
+    meanwhile = watched(way, ours, xfer)
+    with contextlib.closing(Imap(way.hosts[1], way.user, PASSWORD, tls=way.tls_at(1))) as client:
         check(before, look(client))
     return {
         "messages": before.messages,
@@ -103,25 +113,42 @@ def move(way: Way, source: int, target: int) -> dict[str, float]:
         "CPU s of the target, with the look at it all": cpu_s([target]) - used[1],
         "MiB PSS of the target behind it": pss_kib([target]) / 1024,
         **{
-            f"ms, others' commands at the {side}, 99 %, {when}": figures[which]
+            f"ms, others' commands at the {side}, {share}, {when}": figures[which][place]
             for which, side in enumerate(("source", "target"))
+            for place, share in ((1, "99 %"), (0, "the longest"))
             for when, figures in (("before", calm), ("meanwhile", meanwhile))
+        },
+        **{
+            f"ms of CPU within one of those at ours, {share}, {when}": figures[2][place]
+            for place, share in ((1, "99 %"), (0, "the most"))
+            for when, figures in (("before", calm), ("meanwhile", meanwhile))
+            if ours
         },
     }
 
 
-def watched(way: Way, work: Callable[[], None]) -> list[float]:
-    """The 99th in 100 of others' commands at the source and at the target, in milliseconds."""
-    source = Bystander(CYRUS[0], [f"user{number}" for number in AT_SOURCE], PASSWORD)
-    users = [f"user{number}" for number in way.others]
-    others = [source, Bystander(way.host, users, PASSWORD, tls=way.has_tls)]
+def watched(
+    way: Way, ours: Sequence[int], work: Callable[[], None]
+) -> tuple[tuple[float, float], ...]:
+    """The slowest and the 99th in 100 of others' commands at the source and at the target, in milliseconds; and, of what is
+    ours, how much of a processor a process used within one of them."""
+    others = [
+        Bystander(
+            host,
+            [f"user{number}" for number in way.others[side]],
+            PASSWORD,
+            tls=way.tls_at(side),
+            processes=ours if side == way.ours else (),
+        )
+        for side, host in enumerate(way.hosts)
+    ]
     for other in others:
         other.start()
     try:
         work()
     finally:
         ended = [other.end() for other in others]
-    return [at_99 for _, at_99 in ended]
+    return (*ended, others[way.ours or 0].used())
 
 
 def furnish_others(host: str, numbers: Sequence[int], *, tls: bool = False) -> None:
@@ -148,10 +175,9 @@ def check(before: Seen, after: Seen) -> None:
 
 def furnish(messages: int) -> None:
     with contextlib.closing(Imap(CYRUS[0], "cyrus", PASSWORD)) as admin:
-        for way in WAYS:
+        for way in FROM_CYRUS:
             admin.ask(f"CREATE user/{way.user}")
-    furnish_others(CYRUS[0], AT_SOURCE)
-    for way in WAYS:
+    for way in FROM_CYRUS:
         with contextlib.closing(Imap(CYRUS[0], way.user, PASSWORD)) as client:
             fill(client, messages)
 
@@ -181,12 +207,18 @@ def main() -> None:
         furnish(given.messages)
         for way in WAYS:
             with ExitStack() as inner:
-                target = process_of("be2")
-                if way.is_ours:
-                    target = inner.enter_context(backend(murder, way.has_tls))
-                for row, figure in move(way, process_of("be1"), target).items():
+                processes = [process_of("be1"), process_of("be2")]
+                if way.ours is not None:
+                    processes[1] = inner.enter_context(backend(murder, way.has_tls))
+                if way.ours == 0:
+                    processes.reverse()
+                for row, figure in move(way, *processes).items():
                     shown.setdefault(row, {})[way.title] = figure
-            told = ", ".join(f"{row} {figures[way.title]:,.1f}" for row, figures in shown.items())
+            told = ", ".join(
+                f"{row} {figures[way.title]:,.1f}"
+                for row, figures in shown.items()
+                if way.title in figures
+            )
             print(f"{way.title}: {told}", flush=True)
     if given.write:
         method = (

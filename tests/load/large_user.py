@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -243,24 +243,43 @@ class Worker(threading.Thread):
 
 
 class Bystander(threading.Thread):
-    """Other users of the same server: sessions that take turns with NOOP and FETCH, and how long the slowest took."""
+    """Other users of the same server: sessions that take turns with NOOP and FETCH, and how long the slowest took; and how
+    much of a processor whichever of these `processes` used most while one of them waited, where other programs run beside
+    it."""
 
-    def __init__(self, host: str, users: list[str], password: str, *, tls: bool = False) -> None:
+    def __init__(
+        self,
+        host: str,
+        users: list[str],
+        password: str,
+        *,
+        tls: bool = False,
+        processes: Sequence[int] = (),
+    ) -> None:
         super().__init__(daemon=True)
+        # of all threads of a process: as clock_getcpuclockid(3) makes it of its number
+        self._clocks = [~process << 3 | 2 for process in processes]
         self._clients = [Imap(host, user, password, 60, tls=tls) for user in users]
         for client in self._clients:
             client.ask("SELECT INBOX")
         self.stopping = threading.Event()
         self.taken_s: list[float] = []
+        self.used_s: list[float] = []
 
     def run(self) -> None:
         while not self.stopping.is_set():
             for client in self._clients:
                 for command in ("NOOP", "UID FETCH 1 (FLAGS BODY.PEEK[])"):
+                    before = self._used_s()
                     began = time.perf_counter()
                     client.ask(command)
                     self.taken_s.append(time.perf_counter() - began)
+                    used = zip(before, self._used_s(), strict=True)
+                    self.used_s.append(max((after - was for was, after in used), default=0.0))
                 pause(0.002, "a client's, before it tries again")
+
+    def _used_s(self) -> list[float]:
+        return [time.clock_gettime(clock) for clock in self._clocks]
 
     def end(self) -> tuple[float, float]:
         """The slowest and the 99th in 100, in milliseconds."""
@@ -268,8 +287,17 @@ class Bystander(threading.Thread):
         self.join()
         for client in self._clients:
             client.close()
-        taken = sorted(self.taken_s)
-        return 1000 * taken[-1], 1000 * taken[len(taken) * 99 // 100]
+        return _worst(self.taken_s)
+
+    def used(self) -> tuple[float, float]:
+        """As `end`, behind it: of the processor."""
+        return _worst(self.used_s)
+
+
+def _worst(taken_s: list[float]) -> tuple[float, float]:
+    """The most and the 99th in 100, in milliseconds."""
+    taken = sorted(taken_s)
+    return 1000 * taken[-1], 1000 * taken[len(taken) * 99 // 100]
 
 
 def faults(before: Seen, after: Seen, worker: Worker, *, modseqs: bool) -> list[str]:
