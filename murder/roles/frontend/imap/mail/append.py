@@ -120,7 +120,7 @@ async def _replace_across(
     removal = Removal()
     is_exact = bool(selected.upstream.capabilities & {REMOVES, CLAIMS})
     if REMOVES in selected.upstream.capabilities:
-        await remove_exactly(dialogue, selected.upstream, doomed, removal)
+        await remove_exactly(dialogue, selected.upstream, source, doomed, removal)
     elif is_exact:
         await remove_claimed(dialogue, selected, doomed, removal)
     if is_exact and not removal.removed:

@@ -54,16 +54,25 @@ async def remove_claimed(
             won = await claim.take(uids[at : at + UIDS_OF_COMMAND])
             if won:
                 reply = await upstream.execute(b"UID EXPUNGE " + format_ranges(compress(won)))
+                if not reply.is_ok:
+                    await _settle(upstream)
                 # what is still there had its mark taken off by another session: it is theirs
-                if reply.is_ok:
-                    left = await claim.look(won)
-                    removal.removed += [uid for uid in won if uid not in left]
+                left = await claim.look(won)
+                removal.removed += [uid for uid in won if uid not in left]
                 if reply.is_ok and b"QRESYNC" in dialogue.enabled:
                     removal.code = reply.code if reply.code.startswith(b"HIGHESTMODSEQ ") else b""
             removal.refusal = claim.refusal
         if not reply.is_ok:
             removal.refusal = refusal_of(reply)
     await execute(dialogue, selected.upstream, b"NOOP", keep)
+
+
+async def _settle(upstream: ImapUpstream) -> None:
+    """An expunge was refused, and may have been done all the same: what has gone may be read until it is told. Raises
+    UpstreamFailure where nobody knows."""
+    reply = await upstream.execute(b"NOOP")
+    if not reply.is_ok:
+        raise upstream.failure(UpstreamKind.UNAVAILABLE, reply.text)
 
 
 class _Claim:

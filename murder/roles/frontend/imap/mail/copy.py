@@ -100,7 +100,7 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
             await dialogue.relay_inside(command)
             return
     if moving:
-        await _let_go(dialogue, command, selected, crossing, copied)
+        await _let_go(dialogue, command, selected, source, crossing, copied)
         return
     _need_some(copied)
     dialogue.send_ok(command, code=copied.code)
@@ -128,6 +128,7 @@ async def _let_go(
     dialogue: FrontendImap,
     command: Command,
     selected: Selected,
+    source: Source,
     crossing: Crossing,
     copied: Copied,
 ) -> None:
@@ -137,7 +138,7 @@ async def _let_go(
     is_exact = bool(upstream.capabilities & {REMOVES, CLAIMS})
     try:
         if REMOVES in upstream.capabilities:
-            await remove_exactly(dialogue, upstream, copied.sources, removal)
+            await remove_exactly(dialogue, upstream, source, copied.sources, removal)
         elif is_exact:
             await remove_claimed(dialogue, selected, copied.sources, removal)
     except UpstreamFailure:

@@ -126,6 +126,19 @@ class Source:
             await self._fetch(b"UID FETCH " + chosen + b" (UID)", take)
         return present
 
+    async def gone(self, uids: Sequence[Uid], keep: Callable[[bytes], bool]) -> list[Uid]:
+        """Those of these that are not there, behind a removal that was refused: NO may be said of what came behind it.
+        `keep` takes the news. Raises UpstreamFailure where nobody knows."""
+        # what has gone may be read until it is told
+        reply = await execute(self._dialogue, self._upstream, b"NOOP", keep)
+        try:
+            if not reply.is_ok:
+                raise refusal_of(reply)
+            present = await self.still_there(uids)
+        except (Refusal, BadSyntax) as error:
+            raise self._upstream.failure(UpstreamKind.UNAVAILABLE, str(error)) from error
+        return [uid for uid in uids if uid not in present]
+
     async def _fetch(self, command: bytes, take: Callable[[Fetched], bool]) -> None:
         def take_response(response: bytes) -> bool:
             fetched = parse_fetch_response(response)
@@ -311,18 +324,26 @@ async def remove(dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[
 
 
 async def remove_exactly(
-    dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[Uid], removal: Removal
+    dialogue: FrontendImap,
+    upstream: ImapUpstream,
+    source: Source,
+    uids: Sequence[Uid],
+    removal: Removal,
 ) -> None:
-    """Remove these by UID XREMOVE, which tells what this session has removed. Raises UpstreamFailure: then nobody knows."""
+    """Remove these, of `source` at `upstream`, by UID XREMOVE, which tells what this session has removed. Raises
+    UpstreamFailure: then nobody knows."""
 
     def keep(response: bytes) -> bool:
         removal.news.append(response)
         return True
 
-    for chosen in _commands_of(uids):
-        reply = await execute(dialogue, upstream, b"UID XREMOVE " + chosen, keep)
+    for at in range(0, len(uids), UIDS_OF_COMMAND):
+        some = uids[at : at + UIDS_OF_COMMAND]
+        command = b"UID XREMOVE " + format_ranges(compress_in_order(some))
+        reply = await execute(dialogue, upstream, command, keep)
         if not reply.is_ok:
             removal.refusal = refusal_of(reply)
+            removal.removed += await source.gone(some, keep)
             return
         try:
             modseq, removed = parse_removed(reply.code)
