@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -84,7 +83,7 @@ class Operator:
 
     async def rows(self) -> list[MailboxEntry]:
         return [
-            replace(row, raw_location=b"be1!default")
+            row._replace(raw_location=b"be1!default")
             for row in self._one.backend.mailboxes.list.walk()
         ]
 

@@ -366,7 +366,7 @@ async def test_who_has_moved_and_a_server_that_is_elsewhere_now_are_followed(
         assert first.said == [[b"CAPA", b"AUTH"], [b"AUTH"], [b"AUTH"]]
         assert [await enters() for _ in range(2)] == [b"+OK Logged in"] * 2
         assert second.said == [[b"CAPA", b"AUTH"], [b"AUTH"], [b"AUTH"]]
-        running.mailboxes.commit([PutEntry(replace(moved, state=EntryState.RESERVED))])
+        running.mailboxes.commit([PutEntry(moved._replace(state=EntryState.RESERVED))])
         assert (await enters()).startswith(b"-ERR [SYS/TEMP]")  # it is being moved
         running.mailboxes.commit([PutEntry(moved)])
         servers = running.config.servers
