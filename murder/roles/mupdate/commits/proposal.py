@@ -87,26 +87,28 @@ class Delete(NamedTuple):
 
 Proposal = Reserve | Activate | Deactivate | Force | Delete
 
-_KINDS: Final[Mapping[Verb, Callable[[Peer, MailboxEntry, str], Proposal]]] = {
-    Verb.RESERVE: Reserve,
-    Verb.ACTIVATE: Activate,
-    Verb.DEACTIVATE: Deactivate,
-    Verb.FORCE: Force,
+_Kind = Callable[[Peer, MailboxEntry, str], Proposal]
+# what it becomes, and whether it comes with an access list
+_KINDS: Final[Mapping[Verb, tuple[_Kind, EntryState, bool]]] = {
+    Verb.RESERVE: (Reserve, EntryState.RESERVED, False),
+    Verb.ACTIVATE: (Activate, EntryState.ACTIVE, True),
+    Verb.DEACTIVATE: (Deactivate, EntryState.RESERVED, False),
+    Verb.FORCE: (Force, EntryState.ACTIVE, True),
 }
 
 
 def proposal_of(command: Command, peer: Peer, bounds: Bounds) -> Proposal:
     """From a RESERVE, ACTIVATE, FORCE, DEACTIVATE or DELETE. Raises Refusal for a row that no list can hold, or a
     location or an access list that this peer may not name."""
-    name = MailboxName(command.args[0])
-    verb = command.verb
+    _, verb, args = command
+    name = MailboxName(args[0])
     if verb is Verb.DELETE:
         return Delete(peer, name)
-    if verb is Verb.FORCE and not peer.is_admin:
+    kind, state, has_acl = _KINDS[verb]
+    if kind is Force and not peer.is_admin:
         raise Refusal(Code.NO_PERMISSION, "FORCE is for administrators")
-    raw_location = command.args[1]
-    is_active = verb is Verb.ACTIVATE or verb is Verb.FORCE
-    raw_acl = command.args[2] if is_active else b""
+    raw_location = args[1]
+    raw_acl = args[2] if has_acl else b""
     check_octets(name, raw_location, raw_acl)
     octets = len(raw_acl)  # an identifier has two at least
     if (octets > bounds.acl_octets or octets > 2 * bounds.identifiers) and not peer.is_admin:
@@ -114,7 +116,6 @@ def proposal_of(command: Command, peer: Peer, bounds: Bounds) -> Proposal:
     server = parse_short_location(raw_location).server
     if not server:
         raise Refusal(Code.CANNOT, "a location begins with a server name")
-    if peer.is_bound and peer.servers and server.lower() not in peer.servers:
+    if peer.servers and peer.is_bound and server.lower() not in peer.servers:
         raise Refusal(Code.NO_PERMISSION, f"{peer.name} may not speak for the server {server}")
-    state = EntryState.ACTIVE if is_active else EntryState.RESERVED
-    return _KINDS[verb](peer, MailboxEntry(name, state, raw_location, raw_acl), server)
+    return kind(peer, MailboxEntry(name, state, raw_location, raw_acl), server)

@@ -48,10 +48,9 @@ def is_listable(name: bytes) -> bool:
 
 def pack_row(name: bytes, state: EntryState, raw_location: bytes, raw_acl: bytes) -> bytes:
     """A row without its number: eight octets shorter than what is stored, comparable with another."""
-    total = len(name) + len(raw_location) + len(raw_acl)
     text = name + raw_location + raw_acl
     flags = ACTIVE if state is EntryState.ACTIVE else 0
-    if total < _LINE_OCTETS and not text.translate(None, _PLAIN):
+    if len(text) < _LINE_OCTETS and not text.translate(None, _PLAIN):
         flags |= QUOTABLE
     return HEAD.pack(0, flags, len(raw_location))[SEQ_OCTETS:] + raw_location + raw_acl
 

@@ -159,50 +159,53 @@ class Writes:
         self._look()
 
     def add(self, command: Command, peer: Peer) -> None:
-        if self._ledger is None:
-            self.refuse(command.tag, BadSyntax("read-only session"))
-        elif not peer.may_write:
-            self.refuse(command.tag, Refusal(Code.NO_PERMISSION, f"{peer.name} may only read here"))
-        else:
-            work: Work
-            try:
-                if command.verb is Verb.EPOCH:
-                    self._cost += ROW_COST
-                    work = epoch_work(command, peer)
-                else:
-                    proposal = proposal_of(command, peer, self._bounds)
-                    if isinstance(proposal, Delete):
-                        self._cost += ROW_COST + self._lines_of(proposal.name)
-                    else:
-                        if isinstance(proposal, Deactivate):
-                            self._cost += self._lines_of(proposal.wanted.name)
-                        if proposal.server not in peer.claimed:
-                            self._writer.peer = peer.claiming(proposal.server)
-                        raw_acl = proposal.wanted.raw_acl
-                        self._octets += len(raw_acl)
-                        self._cost += ROW_COST + raw_acl.count(b"\t") // 2  # as `cost_of`
-                    work = partial(carry_out, proposal, self._bounds)
-            except Refusal as refusal:
-                self.refuse(command.tag, refusal)
-                return
-            batch = self._batch
-            batch.append(work)
-            self._tags.append(command.tag)
-            self.is_idle = False
-            is_much = self._octets + self._octets_waiting >= MAX_BATCH_OCTETS
-            is_many = self._outstanding + len(batch) >= MAX_OUTSTANDING
-            if (is_many or is_much or self._cost >= MAX_COMMIT_COST) and self._has_enough():
-                self.is_full = True
+        self._take(command, peer)
+        self._look()
 
     def add_all(self, commands: Sequence[Command]) -> None:
-        """One behind the other; one that fails unexpectedly fails alone."""
+        """One behind the other; one that fails unexpectedly fails alone. Whether that is enough is looked at once, at the
+        end."""
+        take, writer = self._take, self._writer
         for command in commands:
-            peer = self._writer.peer
+            peer = writer.peer
             assert peer is not None
             try:
-                self.add(command, peer)
+                take(command, peer)
             except Exception as error:  # noqa: BLE001 - the end of a command: told in its place
                 self.refuse(command.tag, error)
+        self._look()
+
+    def _take(self, command: Command, peer: Peer) -> None:
+        """Into the batch, or refused there."""
+        if self._ledger is None:
+            self.refuse(command.tag, BadSyntax("read-only session"))
+            return
+        if not peer.may_write:
+            self.refuse(command.tag, Refusal(Code.NO_PERMISSION, f"{peer.name} may only read here"))
+            return
+        work: Work
+        try:
+            if command.verb is Verb.EPOCH:
+                self._cost += ROW_COST
+                work = epoch_work(command, peer)
+            else:
+                proposal = proposal_of(command, peer, self._bounds)
+                if isinstance(proposal, Delete):
+                    self._cost += ROW_COST + self._lines_of(proposal.name)
+                else:
+                    if isinstance(proposal, Deactivate):
+                        self._cost += self._lines_of(proposal.wanted.name)
+                    if proposal.server not in peer.claimed:
+                        self._writer.peer = peer.claiming(proposal.server)
+                    raw_acl = proposal.wanted.raw_acl
+                    self._octets += len(raw_acl)
+                    self._cost += ROW_COST + raw_acl.count(b"\t") // 2  # as `cost_of`
+                work = partial(carry_out, proposal, self._bounds)
+        except Refusal as refusal:
+            self.refuse(command.tag, refusal)
+            return
+        self._batch.append(work)
+        self._tags.append(command.tag)
 
     def _lines_of(self, name: MailboxName) -> int:
         """Of the index, that go with a row: as many as if it were put there."""
