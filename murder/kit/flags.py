@@ -16,6 +16,8 @@ class FlagEdit:
         self._change = change
         self._bits = bits
         self._keywords = set(keywords)
+        # as nearly always: it is looked at for each message
+        self._keeps_keywords = not keywords and change is not FlagChange.REPLACE
 
     def bits(self, before: int) -> int:
         match self._change:
@@ -29,6 +31,8 @@ class FlagEdit:
     def keywords(self, before: str) -> str:
         """Raises Refusal(LIMIT) where they would be more than one message may have; what has more already, from elsewhere,
         keeps it."""
+        if self._keeps_keywords:
+            return before
         had = set(before.split())
         match self._change:
             case FlagChange.ADD:
