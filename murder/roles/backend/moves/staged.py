@@ -3,9 +3,11 @@
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from murder.api.turns import behind
 from murder.errors import Code, Refusal
 from murder.net.octets import OctetChannel
 from murder.wire.dlist import MessageOctets
@@ -61,6 +63,14 @@ class Staged:
     def clear(self) -> None:
         self._places.clear()
         self._end = 0
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:  # which is gone with that: the system takes its time with a large one
+            try:
+                behind(_close, file)
+            except RuntimeError:  # no thread can be had: then all at once
+                _close(file)
+
+
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # nobody wants what it held
+        file.close()
