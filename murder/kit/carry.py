@@ -6,7 +6,7 @@ A frozen mailbox has a mark in `meta`, which every change looks for in its own t
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from murder.api.carry import CarriedMessage, CarriedRetained
 from murder.api.store import Incoming
@@ -28,6 +28,7 @@ from murder.kit.rows import (
 )
 from murder.kit.schema import MESSAGE_COLUMNS, to_bits, to_keywords, to_message, to_seconds
 from murder.kit.sizes import note_size
+from murder.kit.uids import all_uids
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, display, no_such_mailbox
@@ -55,8 +56,15 @@ class Carrier:
 
     # --- leaving
 
-    def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
+    async def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
+        """In a thread: what was expunged, or others have seen, may be much."""
         root, box_id, mailbox_id = self._find(name)
+        with root.in_use():
+            return await behind(self._portrait, root, box_id, mailbox_id, name, since)
+
+    def _portrait(
+        self, root: Root, box_id: int, mailbox_id: str, name: MailboxName, since: ModSeq
+    ) -> Portrait:
         read = root.reader.execute
         row = read(
             "SELECT uid_validity, uid_next, highest_modseq, recent_from FROM mailbox WHERE id=?",
@@ -103,13 +111,13 @@ class Carrier:
 
     async def hold(self, name: MailboxName, identity: CarriedIdentity) -> Held:
         root = self._root_of(name)
-        await root.write(lambda db: self._make(db, root, name, identity))
-        read = root.reader.execute
-        box_id, modseq = read(
-            "SELECT id, highest_modseq FROM mailbox WHERE name=?", (name,)
-        ).fetchone()
-        uids = read("SELECT uid FROM message WHERE mailbox=? ORDER BY uid", (box_id,)).fetchall()
-        return Held(ModSeq(modseq), [Uid(uid) for (uid,) in uids])
+        with root.in_use():
+            await root.write(lambda db: self._make(db, root, name, identity))
+            box_id, modseq = root.reader.execute(
+                "SELECT id, highest_modseq FROM mailbox WHERE name=?", (name,)
+            ).fetchone()
+            uids = await behind(all_uids, root.reader, box_id)
+        return Held(ModSeq(modseq), cast(Sequence[Uid], uids))
 
     def _make(
         self, db: sqlite3.Connection, root: Root, name: MailboxName, identity: CarriedIdentity

@@ -6,13 +6,14 @@ from typing import Any, Final, TypeVar
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
 from murder.net.takeover import TakenOver
-from murder.net.turns import aside
+from murder.net.turns import aside, aside_if
 from murder.wire.nodes.carry import (
     IN_PIECES,
     MAX_OCTETS,
     Frame,
     FrameCutter,
     Words,
+    are_many,
     format_octets_head,
     format_words,
 )
@@ -56,7 +57,7 @@ class FrameChannel(TakenOver):
 
     async def send(self, words: Words) -> None:
         """One JSON frame. Raises UpstreamFailure."""
-        await self._write(format_words(words))
+        await self._write(await aside_if(are_many(words), format_words, words))
 
     async def send_octets(self, octets: bytes | memoryview) -> None:
         """Octets, in as many frames as they take. Raises UpstreamFailure."""

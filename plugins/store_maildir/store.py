@@ -410,7 +410,7 @@ class MaildirStore(RootStore[Tree]):
 
     async def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
         await self._look_at(name)
-        return self._carrier.portrait(name, since)
+        return await self._carrier.portrait(name, since)
 
     async def rows(
         self, name: MailboxName, since: ModSeq, after: Uid, most: int

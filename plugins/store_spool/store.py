@@ -339,7 +339,7 @@ class SpoolStore(RootStore[Root]):
     # --- murder.api.CarriesMailboxes
 
     async def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
-        return self._carrier.portrait(name, since)
+        return await self._carrier.portrait(name, since)
 
     async def rows(
         self, name: MailboxName, since: ModSeq, after: Uid, most: int

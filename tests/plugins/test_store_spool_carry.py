@@ -1,6 +1,7 @@
 """The spool takes in messages that move here: a batch is whole or absent, whoever goes away; no file without a row."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,3 +88,25 @@ async def test_a_batch_for_a_mailbox_that_has_gone_leaves_no_file(tmp_path: Path
             await incoming.close()
     assert files(tmp_path) == []
     assert await inspect(tmp_path) == []
+
+
+async def test_what_there_is_of_a_mailbox_is_read_in_a_thread(tmp_path: Path) -> None:
+    """Of 20,000 expunged messages it took 12 ms and more, in which nobody was answered, and of what an earlier try had
+    brought as much."""
+    async with stored(tmp_path) as store:
+        await store.hold(INBOX, "default", IDENTITY)
+        await store.complete(
+            INBOX,
+            Portrait(IDENTITY, Uid(60), ModSeq(70), [(ModSeq(9), Uid(4)), (ModSeq(9), Uid(5))]),
+        )
+        read_in: dict[str, int] = {}
+        store._root(INBOX).reader.set_trace_callback(
+            lambda sql: read_in.__setitem__(sql, threading.get_ident())
+        )
+        portrait = await store.portrait(INBOX, ModSeq(0))
+        assert portrait.expunged == [(9, 4), (9, 5)]
+        await store.hold(INBOX, "default", IDENTITY)
+        store._root(INBOX).reader.set_trace_callback(None)
+    for table in ("expunged", "seen", "message"):
+        threads = {thread for sql, thread in read_in.items() if f"FROM {table} " in sql}
+        assert threads and threading.get_ident() not in threads, table

@@ -16,6 +16,7 @@ from murder.errors import BadSyntax
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
+from murder.model.pieces import slices
 from murder.model.seqset import Ranges, compress, merge
 from murder.model.uidset import Tombstones, UidSet
 from murder.wire.nodes.pieces import Pairs, loads_in_pieces
@@ -29,10 +30,13 @@ LARGE: Final = (b'{"do":"complete"', b'{"do":"prepare"')  # of requests, these a
 _HEAD_OF_LARGE: Final = max(map(len, LARGE))
 MAX_OCTETS: Final = 1024 * 1024  # one frame; a message may take many
 IN_PIECES: Final = 64 * 1024  # octets of JSON above which it is read in pieces
+LONG: Final = 1_000  # items of a list above which it is written in pieces
 
 # a mailbox of a million messages that nine readers have seen; kept as ranges
 MAX_UIDS: Final = 10_000_000
 MAX_TOMBSTONES: Final = 2_000_000  # of one mailbox; each is a row of the store
+
+_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 Words = Mapping[str, Any]
 
@@ -110,9 +114,21 @@ class FrameCutter:
 
 
 def format_words(words: Words) -> bytes:
-    """A JSON frame."""
-    octets = json.dumps(words, separators=(",", ":")).encode()
+    """A JSON frame. For a thread where they `are_many`."""
+    fields = (f"{_dumps(key)}:{_dumped(value)}" for key, value in words.items())
+    octets = f"{{{','.join(fields)}}}".encode()
     return HEAD.pack(JSON, len(octets)) + octets
+
+
+def are_many(words: Words) -> bool:
+    """Whether one of them is a long list: with what was expunged of a mailbox, say."""
+    return any(isinstance(value, list) and len(value) > LONG for value in words.values())
+
+
+def _dumped(value: Any) -> str:
+    if not isinstance(value, list) or len(value) <= LONG:
+        return _dumps(value)
+    return f"[{','.join(_dumps(some)[1:-1] for some in slices(value, LONG))}]"
 
 
 def format_octets_head(length: int) -> bytes:

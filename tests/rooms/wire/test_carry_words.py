@@ -1,11 +1,12 @@
 """What a source may ask its target: every field is judged before anything is done with it."""
 
+import json
 from typing import Any
 
 import pytest
 
 from murder.errors import BadSyntax, Refusal
-from murder.wire.nodes.carry import JSON, Frame
+from murder.wire.nodes.carry import HEAD, JSON, LONG, Frame, are_many, format_words
 from murder.wire.nodes.carry_words import (
     Begin,
     Commit,
@@ -187,3 +188,13 @@ def test_nesting_without_end_is_no_json() -> None:
 def test_what_may_come_back_is_judged_as_well(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadSyntax):
         parse_request({**KEPT, **wrong})
+
+
+@pytest.mark.parametrize("count", [0, 1, LONG, LONG + 1, 3 * LONG])
+def test_words_are_written_in_pieces_as_at_once(count: int) -> None:
+    words = {"do": "complete", "expunged": [[number, [[1, 2]]] for number in range(count)], "x": {}}
+    frame = format_words(words)
+    assert json.loads(frame[HEAD.size :]) == words
+    assert frame[HEAD.size :] == json.dumps(words, separators=(",", ":")).encode()
+    assert HEAD.unpack(frame[: HEAD.size]) == (b"J", len(frame) - HEAD.size)
+    assert are_many(words) == (count > LONG)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from murder.api.turns import behind
 from murder.model.name import MailboxName
 from murder.net.frames import FrameChannel, answer_on
 from murder.wire.nodes.carry import Words
@@ -47,7 +48,8 @@ class Peer:
         self.names: Sequence[MailboxName] = ()  # of the move, for targets that do not keep them
 
     async def _ask(self, request: Request, parse: Callable[[Words], T]) -> T:
-        await self._channel.send(format_request(request))
+        # of what was expunged of a mailbox there may be much
+        await self._channel.send(await behind(format_request, request))
         return await answer_on(self._channel, self.server, parse)
 
     async def do(self, request: Act) -> None:
