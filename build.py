@@ -2,19 +2,17 @@
 """Build murder: one archive that runs wherever there is a Python 3.11 or newer.
 
     python3 build.py              make dist/murder.pyz, byte for byte the same from the same sources
-    python3 build.py archive [--python 3.11] [--machine x86_64] [--out FILE]
-                                  the same, smaller: for these alone
+    python3 build.py archive [--python 3.11] [--machine x86_64] [--out FILE]      the same, smaller: for these alone
     python3 build.py deb [...]    make a Debian package of it in dist/; --archive FILE of another, --version V
     python3 build.py image [...]  make an OCI image of it in dist/, on a Debian that mmdebstrap fetches, or on --rootfs TAR
     python3 build.py man          write the manual pages for man(1) to dist/man/
     python3 build.py demo [...]   make it and run `murder demo ...`
-    python3 build.py test [...]   make an environment, check format, lint and types, run every test, in as many processes
-                                  as there are processors, two at least; words after `test` go to pytest: where they
-                                  name files, those are run by one process; `-n 3` is three, `-n 0` one alone
+    python3 build.py test [...]   make an environment, check format, lint and types, run every test, a process for each
+                                  processor; words go to pytest: files that they name are run by one, `-n 3` is three
     python3 build.py bench NAME   make it and run tests/bench/NAME.py, which measures beside peers
+    python3 build.py attack [...] make it and let strangers do their worst to it: `attack --help`
     python3 build.py fuzz [...]   throw octets at every parser, for as long as told: `fuzz --help`
-    python3 build.py lock         ask the package index for the newest versions that pyproject.toml
-                                  allows, and write them with their hashes to .requirements.lock
+    python3 build.py lock         write the newest versions that pyproject.toml allows to .requirements.lock, with hashes
     python3 build.py clean        remove .build/ and dist/
 
 It uses the standard library only, and pip: that of this Python, or else of a virtual environment it makes. Packages
@@ -92,6 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         "demo": run_demo,
         "test": run_tests,
         "bench": run_bench,
+        "attack": lambda rest: run_beside("attacks.run", rest),
         "fuzz": run_fuzz,
         "lock": refresh_lock,
         "clean": clean,
@@ -113,9 +112,6 @@ def main(arguments: Sequence[str]) -> int:
     except Problem as problem:
         print(f"build.py: {problem}", file=sys.stderr)
         return 1
-
-
-# The targets
 
 
 def build_archive(arguments: list[str]) -> int:
@@ -260,9 +256,13 @@ def run_bench(arguments: list[str]) -> NoReturn:
     names = sorted(path.stem for path in (ROOT / "tests" / "bench").glob("[!_]*.py"))
     if not arguments or arguments[0] not in names:
         raise Problem(f"bench needs one of these names: {', '.join(names) or '(none yet)'}")
+    run_beside(f"bench.{arguments[0]}", arguments[1:])
+
+
+def run_beside(module: str, arguments: list[str]) -> NoReturn:
     build_archive([])
-    words = ["-m", "tests.load.ending", f"tests.bench.{arguments[0]}", *arguments[1:]]
     os.chdir(ROOT)
+    words = ["-m", "tests.load.ending", f"tests.{module}", *arguments]
     os.execv(python := make_environment(), [python, *words])
 
 
