@@ -6,12 +6,14 @@ login: `user`. A line is never cut in two by one of another worker, and a log th
 
 from murder.log.events import EVENTS
 from murder.log.lines import Log, encoder, logger, priority_of
-from murder.log.plain import Keep, gathering, plain_log, recent
+from murder.log.plain import GATHER_S, Facts, Keep, gathering, plain_log, recent
 from murder.log.structured import MASK, Listener, listen, mask_secrets, set_up
 
 __all__ = [
     "EVENTS",
+    "GATHER_S",
     "MASK",
+    "Facts",
     "Keep",
     "Listener",
     "Log",

@@ -1,9 +1,8 @@
 """What is said at each login and of each message, without structlog's dozen of steps; and the last lines of all.
 
 Such lines are many, and each is made and written where everything else of a session is cold: one costs a twelfth of all that
-a session does. So a worker gathers them (`gathering`), and makes and writes many at once, within a moment. Whatever else is
-said, a warning or an error, is written behind them, so the log's order stays. What is kept elsewhere, too, is made and
-put there sooner: all of one turn of the loop at its end.
+a session does. So a worker gathers them (`gathering`), and makes and writes many at once, within a moment; likewise what is
+kept elsewhere, too. Whatever else is said, a warning or an error, is written behind them, so the log's order stays.
 """
 
 import logging
@@ -21,10 +20,11 @@ RECENT_CHARACTERS: Final = 1000
 MOST_SHAPES: Final = 200  # of lines of events that are said often; there are a few
 GATHER_S: Final = 0.1  # for which lines wait for others; one that comes alone does not
 MOST_GATHERED: Final = 100  # lines: half a millisecond to make and write
-LONG_LINE: Final = 4096  # characters: it waits for nobody
+MOST_ROWS: Final = 10  # of a line that waits: so all of them are some dozens of KB
 
 Later = Callable[[float, Callable[[], None]], object]
-Soon = Callable[[Callable[[], None]], object]
+Facts = Mapping[str, object] | Callable[[], Mapping[str, object]]
+"""Or who makes them of what does not change any more: not at all where nobody writes them, else of many lines at once."""
 Keep = Callable[[Sequence[str]], None]
 """Who keeps lines elsewhere, too: is given some, each one JSON with `at`, `event` and the facts in letters of ASCII."""
 
@@ -32,13 +32,15 @@ _json: Final = encoder()
 
 
 class _Said:
-    """When it was said; the event and its facts; the line, once it is made. Without a constructor, which is a call."""
+    """When it was said; the event and its facts; whether the log has it, and who else keeps it. Without a constructor,
+    which is a call."""
 
-    __slots__ = ("event", "facts", "line", "now")
+    __slots__ = ("event", "facts", "is_logged", "keep", "now")
     now: float
     event: str
-    facts: Mapping[str, object]
-    line: str
+    facts: Facts
+    is_logged: bool
+    keep: Keep | None
 
 
 class Recent:
@@ -74,13 +76,11 @@ class PlainLog:
         "_day",
         "_gathered",
         "_is_due",
-        "_is_keeping",
-        "_kept",
+        "_is_writing",
         "_later",
         "_lock",
         "_says",
         "_shapes",
-        "_soon",
         "_thread",
         "_wrote_at",
         "constants",
@@ -98,11 +98,9 @@ class PlainLog:
         self._shapes: dict[tuple[str, ...], tuple[str, str]] = {}
         self._day = 0, ""
         self._later: Later | None = None  # where lines are gathered, by which thread
-        self._soon: Soon | None = None
         self._thread = 0
         self._gathered: deque[_Said] = deque()
-        self._kept: deque[tuple[_Said, Keep]] = deque()  # and not put there yet
-        self._is_keeping = False
+        self._is_writing = False
         self._is_due = False
         self._wrote_at = 0.0
         self._lock = RLock()  # a thread that warns writes them, too
@@ -117,66 +115,30 @@ class PlainLog:
         self._says = is_json and threshold <= logging.INFO
         self._shapes.clear()
 
-    def gather(self, later: Later | None, soon: Soon | None = None) -> None:
-        """From now on this thread's lines wait for each other for `GATHER_S`; `later` calls us then. What is kept elsewhere
-        waits until `soon` does: the loop's `call_soon`. None: no longer."""
+    def gather(self, later: Later | None) -> None:
+        """From now on this thread's lines wait for each other for `GATHER_S`; `later` calls us then. None: no longer."""
         self.flush()
-        self._later, self._soon, self._thread = later, soon, get_ident()
+        self._later, self._thread = later, get_ident()
         self._is_due, self._wrote_at = False, 0.0
 
-    def info(self, event: str, facts: Mapping[str, object], *, keep: Keep | None = None) -> None:
+    def info(self, event: str, facts: Facts, *, keep: Keep | None = None, rows: int = 1) -> None:
         """As `logger(**facts).info(event)`. None of the facts is a secret, and none changes any more. `keep`: who keeps it
-        elsewhere, too. No call more than there must be: this is the way of every session."""
-        says = self._says
+        elsewhere, too. `rows`: how many things it tells of. No call more than there must be: this is the way of every
+        session."""
         if not self.is_json:
+            facts = facts() if callable(facts) else facts
             logger(**facts).info(event)
-        if not (says or keep is not None):
+        if not (self._says or keep is not None):
             return
-        said = _Said()
-        said.now, said.event, said.facts, said.line = time.time(), event, facts, ""
+        said, gathered = _Said(), self._gathered
+        said.now, said.event, said.facts = time.time(), event, facts
+        said.is_logged, said.keep = self._says, keep
+        gathered.append(said)
         waits = self._later is not None and get_ident() == self._thread
-        if says:
-            self._gathered.append(said)
-        if keep is not None:
-            self._kept.append((said, keep))
-            if not waits or self._soon is None or len(self._kept) >= MOST_GATHERED:
-                self._keep()
-            elif len(self._kept) == 1:
-                self._soon(self._keep)
-        if says:
-            if not waits or len(self._gathered) >= MOST_GATHERED:
-                self.flush()
-            elif len(self._gathered) == 1:
-                self._begin(said.now)
-
-    def _keep(self) -> None:
-        """Put elsewhere what is kept there, of each in one step."""
-        kept = self._kept
-        if not kept:
-            return
-        with self._lock:  # behind another thread, which may have looked for the last time
-            if self._is_keeping:  # who cannot keep them says so in the log
-                return
-            self._is_keeping = True
-            try:
-                by_keeper: dict[Keep, list[str]] = {}
-                is_long = False
-                while kept:
-                    said, keep = kept.popleft()
-                    at, text = self._make(said)
-                    line = f'{{"at": "{at}", "event": "{said.event}", {text}}}'
-                    is_long = is_long or len(line) > LONG_LINE
-                    lines = by_keeper.get(keep)
-                    if lines is None:
-                        by_keeper[keep] = [line]
-                    else:
-                        lines.append(line)
-                for keep, lines in by_keeper.items():
-                    keep(lines)
-            finally:
-                self._is_keeping = False
-        if is_long:
+        if not waits or rows > MOST_ROWS or len(gathered) >= MOST_GATHERED:
             self.flush()
+        elif len(gathered) == 1:
+            self._begin(said.now)
 
     def _begin(self, now: float) -> None:
         """A line waits. Where none was written just now, there is not much to say: it waits for no other."""
@@ -194,26 +156,40 @@ class PlainLog:
 
     def flush(self) -> None:
         """Write what has been gathered, by any thread."""
-        if self._kept:
-            self._keep()
-        gathered = self._gathered
-        if not gathered:
+        if not self._gathered:
             return
-        with self._lock:
-            octets = []
-            while gathered:
-                said = gathered.popleft()
-                if not said.line:
-                    self._make(said)
-                line = said.line
+        with self._lock:  # behind another thread, which may have looked for the last time
+            if self._is_writing:  # who cannot keep them says so in the log
+                return
+            self._is_writing = True
+            try:
+                while self._gathered:
+                    self._write()
+            finally:
+                self._is_writing = False
+
+    def _write(self) -> None:
+        """To the log, then elsewhere: to each in one step."""
+        gathered, octets = self._gathered, []
+        by_keeper: dict[Keep, list[str]] = {}
+        while gathered:
+            said = gathered.popleft()
+            line, kept = self._make(said)
+            if said.is_logged:
                 recent.lines.append((said.now, "info", line[:RECENT_CHARACTERS]))  # as `note` does
                 octets.append(f"{self.priority}{line}\n".encode())
-            self._wrote_at = time.time()
-            write_lines(octets)
+            if said.keep is not None:
+                by_keeper.setdefault(said.keep, []).append(kept)
+        self._wrote_at = time.time()
+        write_lines(octets)
+        for keep, lines in by_keeper.items():
+            keep(lines)
 
     def _make(self, said: _Said) -> tuple[str, str]:
-        """Its line; its time, and its facts."""
+        """Its line of the log, and as it is kept elsewhere; "" where it is not."""
         facts, now = said.facts, said.now
+        if callable(facts):
+            facts = facts()
         names = (said.event, *facts)
         shape, end = self._shapes.get(names) or self._shape(names)
         second = int(now)
@@ -235,8 +211,9 @@ class PlainLog:
                 values.append(_json(value))
         text = shape % tuple(values)
         at = f"{day}.{int((now - second) * 1e6):06d}Z"
-        said.line = f'{{{text}{end}{at}"}}'
-        return at, text
+        line = f'{{{text}{end}{at}"}}' if said.is_logged else ""
+        kept = "" if said.keep is None else f'{{"at": "{at}", "event": "{said.event}", {text}}}'
+        return line, kept
 
     def _shape(self, names: tuple[str, ...]) -> tuple[str, str]:
         """Of this event with facts of these names: a place for each of those, and what follows, as far as the time."""
@@ -255,9 +232,9 @@ plain_log: Final = PlainLog()
 
 
 @contextmanager
-def gathering(later: Later, soon: Soon | None = None) -> Iterator[None]:
-    """Of a process whose loop turns: its `call_later` and `call_soon`. Behind it nothing waits."""
-    plain_log.gather(later, soon)
+def gathering(later: Later) -> Iterator[None]:
+    """Of a process whose loop turns: its `call_later`. Behind it nothing waits."""
+    plain_log.gather(later)
     try:
         yield
     finally:

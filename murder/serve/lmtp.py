@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Protocol
 
@@ -21,8 +22,8 @@ from murder.net.connection import Connection
 from murder.net.turns import in_turns
 from murder.serve.client import NO_COMMAND, Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
-from murder.serve.lmtp_replies import ENHANCED, STATUS, shown_reply, unknown_parameter
-from murder.serve.mail_log import HeadOf, MailLog, new_id
+from murder.serve.lmtp_replies import ENHANCED, STATUS, refused_facts, unknown_parameter
+from murder.serve.mail_log import Handled, HeadOf, MailLog, facts_of, new_id
 from murder.serve.service import ClientService
 from murder.session.lines import Text
 from murder.wire.lmtp import (
@@ -78,6 +79,7 @@ class LmtpDialogue(LineDialogue):
     protocol = "lmtp"
     # among these networks was this peer: asked for each message
     _trusted: tuple[object, str] = (None, "")
+    _bound: tuple[object, Mapping[str, object]] = (None, NOTHING)  # to this log; facts
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)
@@ -153,24 +155,22 @@ class LmtpDialogue(LineDialogue):
         """Of this worker."""
         return self.service.mail_log
 
-    def message_facts(self, recipient: bytes) -> dict[str, object]:
-        """What the mail log says of the message in hand, for one of its recipients."""
-        envelope, facts = self.envelope, self.log_facts()
-        facts["id"] = self.message_id
-        facts["message_id"] = self._head.message_id
-        facts["sender"] = b"" if envelope is None else envelope.path
-        facts["recipient"] = recipient
-        facts["size"] = self._octets
-        facts["ms"] = round((time.monotonic() - self._began_at) * 1000)
-        return facts
+    def handled(self, recipient: bytes) -> Handled:
+        """What the mail log says of the message in hand, for one of its recipients: see `facts_of`."""
+        log = self.log
+        if self._bound[0] is not log:  # who it is has changed
+            self._bound = log, self.log_facts()
+        ids = self._bound[1], self.message_id, self._head.message_id
+        sender = b"" if self.envelope is None else self.envelope.path
+        return *ids, sender, recipient, self._octets, self._began_at, time.monotonic()
 
     def note_refused(
         self, recipient: bytes, reply: bytes, more: Mapping[str, object] = NOTHING
     ) -> None:
         """A recipient will not have it. `more`: facts about that."""
         self.service.figures.add("messages", "refused")
-        facts = self.message_facts(recipient)
-        self.mail_log.info("message.refused", {**facts, **more, "reply": shown_reply(reply)})
+        handled = self.handled(recipient)
+        self.mail_log.info("message.refused", partial(refused_facts, handled, more, reply))
 
     def greet(self) -> None:
         self.send(reply(220, "", f"{self.service.server_name} LMTP murder ready"))
@@ -562,8 +562,8 @@ class LmtpDialogue(LineDialogue):
         if self.delivery is not None:
             self.delivery.abandon()
             if not self._is_whole:
-                facts = self.message_facts(b"")
-                self.mail_log.info("message.incomplete", {**facts, "recipients": self.recipients})
+                facts = {**facts_of(self.handled(b"")), "recipients": self.recipients}
+                self.mail_log.info("message.incomplete", facts)
         self._is_whole = False
         self._accepted = []
         self._head = HeadOf()

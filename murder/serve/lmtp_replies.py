@@ -1,9 +1,10 @@
 """What LMTP says to a refusal or a failure (RFC 2033, RFC 3463), and how a reply is shown in a log."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from murder.errors import Code, UpstreamKind
+from murder.serve.mail_log import Handled, facts_of
 from murder.wire.lmtp import clean, reply
 
 STATUS: Final = {  # what a refusal of the store or the list is in LMTP
@@ -39,6 +40,11 @@ def shown_reply(answer: bytes) -> str:
     """As one line."""
     text = answer.removesuffix(b"\r\n").decode("utf-8", "replace")
     return clean(text if text.isprintable() else " / ".join(text.splitlines()))
+
+
+def refused_facts(handled: Handled, more: Mapping[str, object], answer: bytes) -> dict[str, object]:
+    """For the mail log."""
+    return {**facts_of(handled), **more, "reply": shown_reply(answer)}
 
 
 def unknown_parameter(names: Collection[bytes]) -> bytes:

@@ -13,28 +13,22 @@ import pytest
 
 from murder.log import logger, plain, plain_log, recent, set_up
 from murder.log.lines import WHOLE_OCTETS
-from murder.log.plain import MOST_GATHERED
+from murder.log.plain import MOST_GATHERED, MOST_ROWS
+from murder.serve.mail_log import MailLog
 
 ROOT = Path(__file__).parent.parent.parent
 MOMENT_S = 3600.0  # for which lines wait here: on a busy machine a tenth of a second may go between two of them
 
 
 class Clock:
-    """A loop's `call_later` and `call_soon`, whose time comes when we say so."""
+    """A loop's `call_later`, whose time comes when we say so."""
 
     def __init__(self) -> None:
         self.due: list[Callable[[], None]] = []
-        self.soon: list[Callable[[], None]] = []
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         assert delay_s == MOMENT_S
         self.due.append(call)
-
-    def turn(self) -> None:
-        """The next turn of the loop."""
-        soon, self.soon = self.soon, []
-        for call in soon:
-            call()
 
     def strike(self) -> None:
         due, self.due = self.due, []
@@ -47,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     monkeypatch.setattr(plain, "GATHER_S", MOMENT_S)
     clock = Clock()
     set_up("info", "json", node="fe1")
-    plain_log.gather(clock.later, lambda call: clock.soon.append(call))
+    plain_log.gather(clock.later)
     yield clock
     plain_log.gather(None)
 
@@ -107,9 +101,34 @@ def test_so_many_wait_and_no_more(clock: Clock, writes: list[bytes]) -> None:
     assert numbers(writes) == list(range(MOST_GATHERED + 1))
     assert all(len(octets) <= WHOLE_OCTETS for octets in writes)
     assert len(writes) < MOST_GATHERED / 10
-    plain_log.info("message.relayed", {"text": "x" * 10_000}, keep=lambda _: None)
-    clock.turn()
-    assert len(json.loads(writes[-1])["text"]) == 10_000
+    plain_log.info("message.expunged", {"text": "x" * 10_000}, rows=MOST_ROWS)
+    plain_log.info("message.expunged", {"text": "x" * 10_001}, rows=MOST_ROWS + 1)
+    assert [len(json.loads(octets)["text"]) for octets in writes[-2:]] == [10_000, 10_001]
+
+
+def test_facts_are_made_with_the_line_and_not_where_nobody_writes_it(
+    clock: Clock, writes: list[bytes]
+) -> None:
+    made: list[int] = []
+
+    def facts() -> dict[str, object]:
+        made.append(len(writes))
+        return {"n": 1}
+
+    say(0)
+    plain_log.info("message.relayed", facts)
+    plain_log.info("message.relayed", facts)
+    assert not made
+    clock.strike()
+    assert made == [1, 1] and numbers(writes) == [0, 1, 1]
+    set_up("error", "json", node="fe1")
+    plain_log.info("message.relayed", facts)
+    MailLog().info("message.relayed", facts)
+    plain_log.flush()
+    assert made == [1, 1]
+    set_up("info", "text", node="fe1")
+    plain_log.info("message.relayed", facts)
+    assert len(made) == 3 and b"message.relayed" in writes[-1]
 
 
 class Keeper:
@@ -128,24 +147,24 @@ class Keeper:
             plain_log.info("message.relayed", {"n": number}, keep=self.keep)
 
 
-def test_what_is_kept_elsewhere_is_there_at_the_end_of_its_turn_in_one_step(
+def test_what_is_kept_elsewhere_waits_with_what_the_log_has_and_is_put_there_in_one_step(
     clock: Clock, writes: list[bytes]
 ) -> None:
     mail, other = Keeper(), Keeper()
-    say(1, 2)
+    mail.say(1)
+    assert mail.steps == [[1]]  # it came alone
+    say(2)
     mail.say(3, 4)
     other.say(5)
     mail.say(6)
-    assert not mail.steps and len(clock.soon) == 1
-    clock.turn()
-    assert mail.steps == [[3, 4, 6]] and other.steps == [[5]]
-    mail.say(7)
-    say(8)
-    clock.turn()
-    assert mail.steps == [[3, 4, 6], [7]]
-    assert numbers(writes) == [1]
+    assert mail.steps == [[1]] and not other.steps and len(clock.due) == 1
     clock.strike()
-    assert numbers(writes) == list(range(1, 9))
+    assert mail.steps == [[1], [3, 4, 6]] and other.steps == [[5]]
+    assert numbers(writes) == list(range(1, 7)) and len(writes) == 2
+    set_up("error", "json", node="fe1")  # what the log does not have is kept all the same
+    mail.say(7, 8)
+    clock.strike()
+    assert mail.steps[2:] == [[7, 8]] and len(writes) == 2
 
 
 def test_what_is_kept_elsewhere_is_made_once_and_of_one_time(
@@ -153,7 +172,6 @@ def test_what_is_kept_elsewhere_is_made_once_and_of_one_time(
 ) -> None:
     kept: list[str] = []
     plain_log.info("message.relayed", {"n": 1}, keep=kept.extend)
-    clock.turn()
     assert json.loads(kept[0])["at"] == json.loads(writes[0])["timestamp"]
 
 
@@ -172,8 +190,7 @@ def test_what_is_kept_elsewhere_is_there_behind_whatever_writes_the_log(
         case "reload":
             set_up("error", "json", node="fe2")
         case "many":
-            count = MOST_GATHERED
-            mail.say(*range(3, count + 1))
+            mail.say(*range(3, (count := MOST_GATHERED) + 1))
         case "thread":
             thread = threading.Thread(target=mail.say, args=(count := 3,))
             thread.start()
@@ -181,7 +198,7 @@ def test_what_is_kept_elsewhere_is_there_behind_whatever_writes_the_log(
         case "end":
             plain_log.gather(None)
     assert mail.steps == [list(range(1, count + 1))]
-    clock.turn()
+    clock.strike()
     assert len(mail.steps) == 1
     assert numbers(writes)[:3] == [0, 1, 2]
 
@@ -198,13 +215,13 @@ def test_who_cannot_keep_it_may_say_so(clock: Clock, writes: list[bytes]) -> Non
     say(0)
     for number in (1, 2):
         plain_log.info("message.relayed", {"n": number}, keep=keep)
-    clock.turn()
+    clock.strike()
     assert [json.loads(line)["n"] for line in kept] == [1, 2]
     assert numbers(writes) == [0, 1, 2, 9]
 
 
 def test_what_is_said_while_a_thread_puts_others_there_is_not_left_behind(clock: Clock) -> None:
-    """Who warns in a thread keeps what waits; until it is over, the loop's turn may have come."""
+    """Who warns in a thread keeps what waits; until it is over, the loop's time may have come."""
     kept: list[str] = []
     begun, goes_on = threading.Event(), threading.Event()
 
@@ -214,13 +231,14 @@ def test_what_is_said_while_a_thread_puts_others_there_is_not_left_behind(clock:
         kept.extend(lines)
 
     set_up("error", "json", node="fe1")  # nothing else writes it
+    plain_log.info("message.relayed", {"n": 0}, keep=lambda _: None)
     plain_log.info("message.relayed", {"n": 1}, keep=keep)
     thread = threading.Thread(target=plain_log.flush)
     thread.start()
     assert begun.wait(60)
     plain_log.info("message.relayed", {"n": 2}, keep=keep)
     threading.Timer(0.05, goes_on.set).start()
-    clock.turn()
+    clock.strike()
     thread.join()
     assert [json.loads(line)["n"] for line in kept] == [1, 2]
 
@@ -255,7 +273,7 @@ plain.GATHER_S = 3600.0
 async def work():
     set_up("info", "json")
     loop = asyncio.get_running_loop()
-    with gathering(loop.call_later, loop.call_soon):
+    with gathering(loop.call_later):
         for number in range(3):
             plain_log.info("login.succeeded", {{"n": number}}, keep=print)
         {end}

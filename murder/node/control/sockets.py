@@ -22,7 +22,7 @@ from murder import __version__
 from murder.__main__ import is_replaced
 from murder.config import Config, ConfigError
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
-from murder.log import logger, recent
+from murder.log import GATHER_S, logger, recent
 from murder.model.protocol import WEB
 from murder.net.connection import Connection
 from murder.net.listener import Listener
@@ -336,12 +336,14 @@ class ControlServer:
         return [path for role in (NODE, self._role) for path in files_of(folder, kind, role)]
 
     async def _trail(self, request: AskTrail) -> Sequence[TrailLine]:
-        """One worker reads what all of its role have written."""
+        """One worker reads what all of its role have written, also of what has just been answered."""
         keys = SEARCHED.get(request.kind)
         if keys is None:
             raise BadSyntax(f"{request.kind!r} is none of {', '.join(SEARCHED)}")
         if not self._is_first:
             return ()
+        if request.kind != audit.KIND:
+            await asyncio.sleep(2 * GATHER_S)  # lines wait for each other
         since = stamp(request.within_s) if request.within_s else ""
         files = self._files(request.kind)
         lines = await asyncio.to_thread(newest, find(files, request.words, keys, since))

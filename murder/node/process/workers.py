@@ -238,7 +238,7 @@ class _Here:
             self._notifier.tell("READY=1", f"MAINPID={os.getpid()}")
             log.info("server.ready", roles=plan.roles, workers=1)
             loop = asyncio.get_running_loop()
-            with logs.gathering(loop.call_later, loop.call_soon):
+            with logs.gathering(loop.call_later):
                 async with asyncio.TaskGroup() as group:
                     answering = group.create_task(asked.run())
                     reclaiming = group.create_task(reclaim())
@@ -406,7 +406,7 @@ async def work(number: int) -> int:
         return EXIT_USAGE
     _tune_interpreter()
     channel.send(Message.READY, home() if archive_path() else "")
-    with logs.gathering(loop.call_later, loop.call_soon):
+    with logs.gathering(loop.call_later):
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(_obey(channel, server, draining, others))
             reclaiming = group.create_task(reclaim())

@@ -98,7 +98,7 @@ async def trace_copies(
     facts = {**doer.log_facts(), **names}
     async for chunk in _chunks(_changed(copied, here, there)):
         line = {**facts, "messages": chunk}
-        mail_log.info("message.moved" if moving else "message.copied", line)
+        mail_log.info("message.moved" if moving else "message.copied", line, len(chunk))
 
 
 async def trace_return(doer: Doer, mailbox: Mailbox, back: Mapping[Uid, Uid]) -> None:
@@ -109,7 +109,7 @@ async def trace_return(doer: Doer, mailbox: Mailbox, back: Mapping[Uid, Uid]) ->
     prefix = await _prefix_of(mailbox)
     facts = {**doer.log_facts(), "mailbox": display(mailbox.name)}
     async for chunk in _chunks(_changed(back, prefix, prefix)):
-        mail_log.info("message.unexpunged", {**facts, "messages": chunk})
+        mail_log.info("message.unexpunged", {**facts, "messages": chunk}, len(chunk))
 
 
 async def trace_restore(
@@ -128,7 +128,7 @@ async def trace_restore(
     there = "" if was is None else f"{was.mailbox_id}.{was.uid_validity}."
     facts = {**doer.log_facts(), "mailbox": display(mailbox.name), "source": source}
     async for chunk in _chunks(_restored(rows, there, here)):
-        mail_log.info("message.restored", {**facts, "messages": chunk})
+        mail_log.info("message.restored", {**facts, "messages": chunk}, len(chunk))
 
 
 def _restored(
@@ -158,7 +158,7 @@ async def trace_expunge(doer: Doer, mailbox: Mailbox, uids: Iterable[Uid]) -> No
     rows = ({"uid": uid, "place": f"{prefix}{uid}"} for uid in uids)
     facts = {**doer.log_facts(), "mailbox": display(mailbox.name)}
     async for chunk in _chunks(rows):
-        mail_log.info("message.expunged", {**facts, "messages": chunk})
+        mail_log.info("message.expunged", {**facts, "messages": chunk}, len(chunk))
 
 
 async def _chunks(

@@ -8,6 +8,7 @@ nobody else anything. 250 is never said that no backend has said.
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
@@ -23,6 +24,7 @@ from murder.roles.frontend.shared import Frontend
 from murder.serve.addressing import Candidate, candidates_of
 from murder.serve.lmtp import LmtpDialogue, Say
 from murder.serve.lmtp_replies import shown_reply
+from murder.serve.mail_log import Handled, facts_of
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved
 
@@ -139,12 +141,8 @@ class FrontendLmtp(LmtpDialogue):
     def _answered(self, server: str, path: bytes, answer: bytes) -> None:
         """A backend, for one of the recipients: for the mail log."""
         self.service.figures.add("messages", "relayed" if answer.startswith(b"2") else "refused")
-        facts = self.message_facts(path)
-        facts["backend"] = server
-        if saved_as := parse_saved(answer):  # "" at other servers than ours
-            facts["saved_as"] = saved_as
-        facts["reply"] = shown_reply(answer)
-        self.mail_log.info("message.relayed", facts)
+        handled = self.handled(path)
+        self.mail_log.info("message.relayed", partial(_relayed, handled, server, answer))
 
     async def upstream(self, server: str) -> LineUpstream:
         """The connection to a backend, ready for MAIL. Raises UpstreamFailure."""
@@ -244,6 +242,16 @@ class FrontendLmtp(LmtpDialogue):
         for upstream in self.upstreams.values():
             upstream.close()
         self.upstreams.clear()
+
+
+def _relayed(handled: Handled, server: str, answer: bytes) -> dict[str, object]:
+    """For the mail log."""
+    facts = facts_of(handled)
+    facts["backend"] = server
+    if saved_as := parse_saved(answer):  # "" at other servers than ours
+        facts["saved_as"] = saved_as
+    facts["reply"] = shown_reply(answer)
+    return facts
 
 
 class Forwarding:

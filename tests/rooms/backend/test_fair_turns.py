@@ -148,8 +148,8 @@ class Delivering:
 
         return SimpleNamespace(append=append, close=lambda: None, mailbox_id="id")
 
-    def message_facts(self, recipient: str) -> dict[str, object]:
-        return {}
+    def handled(self, recipient: str) -> tuple[object, ...]:
+        return ()
 
 
 @pytest.mark.parametrize("groups", [4, 8])

@@ -10,9 +10,18 @@ import pytest
 from murder import __version__
 from murder.config.sections import Config, NodeConfig
 from murder.errors import BadSyntax
+from murder.log import GATHER_S, gathering, plain_log, set_up
 from murder.node.control.node import NodeSocket, ask_node
 from murder.node.control.sockets import ControlServer, RemoteControl, ask_local
-from murder.wire.nodes.control_words import Asker, AskFigures, AskStatus, parse_control_request
+from murder.serve.mail_log import KIND, MailLog
+from murder.trail.lines import Trail, folder_of
+from murder.wire.nodes.control_words import (
+    Asker,
+    AskFigures,
+    AskStatus,
+    AskTrail,
+    parse_control_request,
+)
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,32 @@ async def test_where_the_disk_is_gone_all_else_is_told(tmp_path: Path) -> None:
     (answer, _) = [answer async for answer in ask_local(data / "control", AskFigures())]
     assert 0 < answer["disk_free"] <= answer["disk_size"]
     process.stop()
+
+
+async def test_a_trace_has_what_was_answered_just_now_by_any_worker(tmp_path: Path) -> None:
+    """Lines wait for each other for a moment."""
+    config = Config(tmp_path / "murder.toml", node=NodeConfig(name="n", data=tmp_path))
+    process, other = (ControlServer(config, "backend", number, object(), list) for number in (0, 1))
+    loop, mail_logs = asyncio.get_running_loop(), [MailLog(), MailLog()]
+    for number, mail_log in enumerate(mail_logs):
+        trail = Trail(folder_of(tmp_path), KIND, "backend", number)
+        trail.keep(1_000_000)
+        mail_log.keep(trail)
+    set_up("error", "json", node="n")
+    with gathering(lambda _delay_s, _call: None):  # it waits until somebody asks
+        for number in range(3):
+            mail_logs[0].info("message.delivered", {"id": f"i{number}"})
+        await process.start()
+        await other.start()
+        loop.call_later(GATHER_S, mail_logs[1].info, "message.delivered", {"id": "i3"})
+        loop.call_later(GATHER_S, plain_log.flush)
+        asked = AskTrail(KIND, ("i0", "i1", "i2", "i3"))
+        answers = [answer async for answer in ask_local(tmp_path / "control", asked)]
+        process.stop()
+        other.stop()
+    assert [answer["line"]["id"] for answer in answers if "line" in answer] == [
+        f"i{n}" for n in range(4)
+    ]
 
 
 def test_nesting_without_end_is_no_request() -> None:

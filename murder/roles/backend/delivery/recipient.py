@@ -1,14 +1,16 @@
 """What becomes of a message for one of its recipients: plugins are asked, else scripts run, else it is kept; and what the
 sender is told. To be read from the top."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from murder.api.delivery import Arriving
 from murder.api.store import NewMessage
 from murder.errors import Code, Refusal
 from murder.roles.backend.delivery.addressee import Addressee
-from murder.roles.backend.delivery.copies import Copies
+from murder.roles.backend.delivery.copies import Copies, Copy
 from murder.roles.backend.delivery.filtering import decided_by_plugins
 from murder.roles.backend.scripts.arriving import run_and_carry_out
 from murder.roles.backend.scripts.rejecting import Rejected, in_ascii
@@ -16,6 +18,7 @@ from murder.roles.backend.scripts.run import scripts_for
 from murder.roles.backend.shared import Backend
 from murder.serve.lmtp import LmtpDialogue
 from murder.serve.lmtp_replies import shown_reply
+from murder.serve.mail_log import Handled, facts_of
 from murder.serve.watched import traced
 from murder.wire.lmtp import format_saved, reply
 
@@ -36,12 +39,19 @@ async def deliver(
     filtered = {"filtered": list(copies.filtered)} if copies.filtered else {}
     if answer.startswith(b"2"):
         service.figures.add("messages", "delivered")
-        facts = {**dialogue.message_facts(addressee.address), **filtered}
-        kept = [copy.shown() for copy in copies.kept]
-        mail_log.info("message.delivered", {**facts, "copies": kept, "reply": shown_reply(answer)})
+        handled, kept = dialogue.handled(addressee.address), copies.kept
+        mail_log.info("message.delivered", partial(_delivered, handled, filtered, kept, answer))
     else:
         dialogue.note_refused(addressee.address, answer, filtered)
     return answer
+
+
+def _delivered(
+    handled: Handled, filtered: Mapping[str, object], kept: Sequence[Copy], answer: bytes
+) -> dict[str, object]:
+    """For the mail log; nothing of `kept` changes behind the answer."""
+    copies = [copy.shown() for copy in kept]
+    return {**facts_of(handled), **filtered, "copies": copies, "reply": shown_reply(answer)}
 
 
 async def _attempt(
