@@ -192,6 +192,15 @@ class Reach:
         return reply
 
 
+def is_of_master(config: Config, failure: UpstreamFailure) -> bool:
+    """Whether it is the master, or one of several, that cannot be reached."""
+    if failure.kind not in (UpstreamKind.CONNECT, UpstreamKind.TIMEOUT, UpstreamKind.RESOLVE):
+        return False
+    master = config.master
+    places = () if master is None else (master, *master.others)
+    return failure.server in {f"{place.host}:{place.port}" for place in places}
+
+
 def check(server: str, reply: Reply) -> None:
     """Raises Refusal with the server's own words."""
     if reply.is_ok:

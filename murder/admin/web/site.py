@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from murder.admin.operate.reach import is_of_master
 from murder.admin.web.desk import HTML, WAY, Desk, Page, Watch
 from murder.admin.web.forms import Fields, parse_cookies, parse_fields, parse_form
 from murder.admin.web.pages.menu import MENU, PAGES
@@ -151,14 +152,15 @@ class Site:
         except (Refusal, ConfigError) as problem:
             return self._failed(desk, page, 409, str(problem))
         except UpstreamFailure as problem:
-            return self._failed(desk, page, 502, str(problem))
+            who = "The master, " if is_of_master(self._config, problem) else ""
+            return self._failed(desk, page, 502, f"{who}{problem}")
         except TimeoutError:
             return self._failed(desk, page, 504, f"That took more than {REQUEST_S:g} s: look again")
 
     def _failed(self, desk: Desk, page: Page, status: int, text: str) -> Response:
         if page.is_part:
             return desk.page("frame/failed_part.html", status=status, problem=text)
-        return desk.page("frame/failed.html", status=status, problem=text)
+        return desk.page("frame/failed.html", status=status, problem=text, is_away=status >= 500)
 
     def _render(self, desk: Desk, name: str, /, **words: object) -> bytes:
         session = desk.session

@@ -240,3 +240,20 @@ def test_where_the_page_has_a_process_of_its_own_that_is_seen_too(demo: Demo) ->
     assert len(here) == len({json.dumps(line, sort_keys=True) for line in here}) > 0
     with urllib.request.urlopen(f"http://127.0.0.1:{backend['metrics']}/metrics") as answer:
         assert 'process_memory_usage_bytes{role="web",worker="0"}' in answer.read().decode()
+
+
+def test_what_does_not_answer_is_named_where_something_is_done_by_it(demo: Demo) -> None:
+    visitor = Visitor.of(demo, demo.backends[0]).entered()
+    for away in ("fe1", "mupdate"):
+        demo.node("kill", away)
+        for path in ("/kick?user=user2", "/conflicts", "/sessions"):
+            assert f"/{away}/data did not answer: it does not run" in visitor.get(path).text
+        assert f"/{away}/data" in visitor.done("/conflicts/forget")
+        if away == "mupdate":
+            assert "No conflicts at the others" in visitor.get("/conflicts").text
+            for path in ("/users", "/mailbox/delete?name=user/user1"):
+                answer = visitor.get(path)
+                assert answer.status == 502 and "The master, 127.0.0.1:" in answer.text
+                assert "Connection refused" in answer.text and 'href="/status"' in answer.text
+        demo.node("start", away)
+    until(lambda: "Everything is well" in visitor.get("/status").text)

@@ -15,9 +15,9 @@ import asyncclick as click
 from murder.admin.cli.options import config_option
 from murder.admin.operate.backends import all_backends as all_backends
 from murder.admin.operate.backends import find_backend as find_backend
-from murder.admin.operate.reach import Reach, reaching
+from murder.admin.operate.reach import Reach, is_of_master, reaching
 from murder.config import Config, load_config
-from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.node.control.sockets import OPERATOR_ROLE
 from murder.pki.authority import AuthorityError, date_flaws, read_certificate, roles_of
 
@@ -97,11 +97,7 @@ def _of_nobody(config: Config, refusal: Refusal) -> Refusal:
 
 def _of_master(reach: Reach, failure: UpstreamFailure) -> UpstreamFailure:
     """The same; where it is the master that cannot be reached, with that, and what to do."""
-    if failure.kind not in (UpstreamKind.CONNECT, UpstreamKind.TIMEOUT, UpstreamKind.RESOLVE):
-        return failure
-    target = reach.target
-    masters = {f"{host}:{port}" for host, port in ((target.host, target.port), *target.others)}
-    if failure.server not in masters:
+    if not is_of_master(reach.config, failure):
         return failure
     text = (
         f"{failure.text}\n[mupdate] master of {reach.config.file} names it; just started, it needs some seconds; "

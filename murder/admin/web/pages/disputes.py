@@ -38,6 +38,8 @@ async def forget_all(desk: Desk) -> Response:
     silent = [node.name for node in nodes if node.problem]
     desk.note("conflicts.forget", result=f"not at {', '.join(silent)}" if silent else "ok")
     desk.session.notice("Forgotten. What is in quarantine, or in doubt, stays.")
+    if silent:
+        desk.session.notice(f"Not asked, as they do not answer: {', '.join(silent)}", "bad")
     return desk.go("/conflicts")
 
 

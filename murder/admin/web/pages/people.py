@@ -52,6 +52,7 @@ async def plan(desk: Desk) -> Response:
         page=paged(rows, desk.path, desk.fields),
         wanted=wanted,
         clients=clients.clients,
+        silent=clients.silent,
     )
 
 
@@ -67,7 +68,8 @@ async def kick(desk: Desk) -> Response:
     silent = [node.name for node in nodes if node.problem]
     result = f"ok, not at {', '.join(silent)}" if silent else "ok"
     desk.note("kick", arguments=arguments, result=result)
-    desk.session.notice(f"{count(number, 'session')} ended.")
+    gone = "" if number else " Whoever was meant has gone already."
+    desk.session.notice(f"{count(number, 'session')} ended.{gone}")
     if silent:
         desk.session.notice(f"Not asked, as they do not answer: {', '.join(silent)}", "bad")
     return desk.go("/sessions")
