@@ -1,9 +1,6 @@
 """`murder ctl backup`: points in time of the mail, taken while the murder runs, proved, and let go of."""
 
-import asyncio
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +10,10 @@ from typing import Any, Final
 import asyncclick as click
 
 from murder.admin.cli.ctl.reaching import find_backend, operator_options, yes_option
+from murder.admin.cli.ctl.restic import STALL_S, carry_away, need_restic
 from murder.admin.cli.options import Group, json_option, print_json, print_table, say
-from murder.admin.cli.screen import count, octets, plain, seconds
+from murder.admin.cli.screen import count, octets, seconds
+from murder.admin.cli.span import Span
 from murder.admin.operate.backup.keep import EVERY, Verified, Verifying, kept_of, prune, scopes_of
 from murder.admin.operate.backup.kept import read_point
 from murder.admin.operate.backup.take import Taken, Taking, root_of
@@ -26,7 +25,6 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_below, is_inbox, owner_of
 
 TELL_EVERY_S: Final = 0.2
-PIECE: Final = 64 * 1024  # of what restic says
 SHOWN: Final = 20  # problems told in words
 _ELSEWHERE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # as a URL begins, or a name for restic
 
@@ -108,6 +106,14 @@ def teller(text_of: Callable[[Any], str]) -> Callable[[Any], None]:
     help="Then copy the folder there by restic, encrypted: s3:https://HOST/BUCKET, sftp:…, a path. Its password: "
     "$RESTIC_PASSWORD_FILE.",
 )
+@click.option(
+    "--restic-stall",
+    "stall_s",
+    type=Span(),
+    default=STALL_S,
+    metavar="SPAN",
+    help="End restic where it has come no further for so long: 90s, 30m, 12h.  [default: 1h]",
+)
 @json_option(
     "point, units, mailboxes, messages, octets, new_octets, seconds, missing (name: reason), unreadable (message: reason)"
 )
@@ -118,6 +124,7 @@ async def run_backup(
     user: str,
     mailbox: str,
     repository: str,
+    stall_s: float,
     as_json: bool,
 ) -> int:
     """Take a point in time. Every mailbox is in it as it was at one moment; nobody is held up.
@@ -134,7 +141,7 @@ async def run_backup(
     if sum(map(bool, (backend, user, mailbox))) > 1:
         raise click.UsageError("--backend, --user and --mailbox exclude each other")
     if repository:
-        _need_restic()
+        need_restic()
     scope, chosen = await _scope(reach, backend, user, mailbox)
     vault = open_vault(folder, make=True)
     began = time.monotonic()
@@ -167,7 +174,7 @@ async def run_backup(
     complain([f"{name} is missing: {why}" for name, why in point.missing.items()])
     complain([f"{what}: {why}" for what, why in taken.unreadable.items()])
     if repository:
-        await _to_restic(repository, folder)
+        await carry_away(repository, folder, stall_s)
     return 1 if point.missing or taken.unreadable else 0
 
 
@@ -206,50 +213,6 @@ async def _scope(
 def _leads(row: MailboxEntry) -> bool:
     """Whether where it lies says where its unit is."""
     return is_inbox(row.name) or owner_of(row.name) is None
-
-
-def _need_restic() -> str:
-    program = shutil.which("restic")
-    if program is None:
-        raise Refusal(Code.CANNOT, "restic is not installed here: apt install restic")
-    if not any(
-        name in os.environ
-        for name in ("RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD", "RESTIC_PASSWORD_COMMAND")
-    ):
-        raise Refusal(
-            Code.CANNOT, "$RESTIC_PASSWORD_FILE names no file with the repository's password"
-        )
-    return program
-
-
-def _restic_command(repository: str, folder: Path) -> list[str]:
-    """Restic brings a folder back under the path as it was told."""
-    words = ["-r", repository, "backup", "--quiet", "--tag", "murder"]
-    return [_need_restic(), *words, str(folder.absolute())]
-
-
-async def _to_restic(repository: str, folder: Path) -> None:
-    """Raises Refusal where it fails. Its own lock is on the repository; ours is not held: objects never change. What it says
-    is passed on as it comes: behind a server that does not answer it may try for long, and says so there alone."""
-    command = _restic_command(repository, folder)
-    click.echo(f"restic: copying to {repository}", err=True)
-    nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=nothing, stdout=nothing, stderr=pipe
-    )
-    assert process.stderr is not None
-    try:
-        while piece := await process.stderr.read(PIECE):
-            for line in piece.decode("utf-8", "replace").splitlines():
-                click.echo(plain(f"restic: {line}"), err=True)
-        code = await process.wait()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    if code:
-        raise Refusal(Code.CANNOT, f"restic has failed, with exit code {code}")
-    click.echo(f"copied to {repository}", err=True)
 
 
 @backup.command("list")
