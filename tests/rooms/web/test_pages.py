@@ -157,6 +157,18 @@ def test_a_session_is_found_and_ended(demo: Demo, visitor: Visitor) -> None:
     assert ("kick", "user=user2", "ok") in web_acts(demo)
 
 
+def test_who_would_end_what_a_frontend_has_at_a_backend_hears_where_the_client_is(
+    demo: Demo, visitor: Visitor
+) -> None:
+    with demo.peer(demo.frontend, user="user2") as peer:
+        peer.until_ok("SELECT INBOX")
+        page = visitor.get("/sessions?user=user2").text
+        plans = [visitor.get(path).text for path in re.findall(r"/kick\?cid=[\w-]+", page)]
+        at = {"at fe1.murder.test" in plan: "ends nothing for its client" in plan for plan in plans}
+        assert at == {True: False, False: True}
+        assert "ends nothing for" not in visitor.get("/kick?user=user2").text
+
+
 def test_what_mail_and_names_bring_is_text_and_no_markup(demo: Demo, visitor: Visitor) -> None:
     ctl(demo, "mailbox", "create", ODD)
     for path in ("/mailboxes?find=onmouseover", "/user?name=user4"):
