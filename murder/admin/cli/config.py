@@ -1,6 +1,7 @@
 """`murder config`: check, show, example."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from murder.admin.cli.options import Group, config_option, json_option, print_js
 from murder.api.service import Service
 from murder.config import ROLES, UNIFIED, Config, ConfigError, Problem, load_config, parts_of
 from murder.config.load import SECTIONS
+from murder.config.sections import OperatorConfig
 from murder.config.write import format_config, format_example, plain, values_of
 from murder.errors import BadSyntax
 from murder.hooks import bundled_settings, load_plugins
@@ -27,6 +29,7 @@ from murder.node.process.preflight import (
     roles_wanted,
 )
 from murder.node.process.server import ports_of, running
+from murder.pki.authority import flaws_of
 from murder.roles.backend.scripts.site import flaws_of_site
 from murder.wire.nodes.control_answers import parse_own_ports
 from murder.wire.nodes.control_words import AskPorts
@@ -67,7 +70,7 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
         cautions = exposed_secrets(config_file, _settings_of(loaded))
         plugged = _plugged(loaded)
         wanted = _roles_to_check(loaded, roles, plugged)
-        problems += _file_problems(config_file, wanted)
+        problems += [*_file_problems(config_file, wanted), *_operator_problems(loaded, wanted)]
         own = await _own_ports(loaded, wanted, running, plugged)
         problems += check_host(loaded, wanted, own, plugged)
         if "backend" in parts_of(wanted):
@@ -93,7 +96,8 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
         for caution in cautions:
             click.echo(f"Caution: {caution}", err=True)
         if not problems:
-            click.echo(f"{config_file}: good, as {', '.join(wanted)} {loaded.node.name}")
+            whose = f"as {', '.join(wanted)} {loaded.node.name}" if wanted else "for `murder ctl`"
+            click.echo(f"{config_file}: good, {whose}")
     return 2 if problems else 0
 
 
@@ -150,9 +154,19 @@ def _roles_to_check(
 ) -> tuple[str, ...]:
     if roles or loaded.node.roles:
         return roles_wanted(loaded, roles)
-    return roles_wanted(
-        loaded, [role for role in ROLES if role != UNIFIED and ports_of(loaded, role, plugged)]
-    )
+    listening = [role for role in ROLES if role != UNIFIED and ports_of(loaded, role, plugged)]
+    if not listening and loaded.operator != OperatorConfig():
+        return ()  # for `murder ctl` alone
+    return roles_wanted(loaded, listening)
+
+
+def _operator_problems(loaded: Config, roles: Sequence[str]) -> list[Problem]:
+    """Of a file that is an operator's and no node's; one with an old certificate of his keeps no node from running."""
+    certificate, key = loaded.operator.certificate, loaded.operator.key
+    if roles or certificate is None or key is None:
+        return []
+    flaws = flaws_of(certificate, key, loaded.tls.ca, datetime.now(UTC))
+    return [Problem(loaded.file, f"operator.{flaw.file}", str(flaw)) for flaw in flaws]
 
 
 @config.command()

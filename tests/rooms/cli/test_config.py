@@ -65,6 +65,18 @@ def check(folder: Path, text: str, capsys: Capture, *options: str) -> tuple[int,
     return code, [line.removeprefix(f"{file}: ") for line in shown.err.splitlines()]
 
 
+def test_an_operators_own_file_is_no_nodes_and_is_checked_for_what_it_is(
+    folder: Path, capsys: Capture
+) -> None:
+    issue(folder / "ca", "anna", ["operator"], out=folder)
+    text = '[node]\nname = "anna"\ndata = "data"\n[tls]\nca = "ca/ca.pem"\n[operator]\ncertificate = "anna.pem"\n'
+    assert check(folder, f'{text}key = "anna.key"\n', capsys) == (0, [])
+    (code, lines) = check(folder, f'{text}key = "fe1.example.org.key"\n', capsys)
+    assert code == 2 and "operator.key" in lines[0]
+    (code, lines) = check(folder, '[node]\nname = "anna"\ndata = "data"\n', capsys)
+    assert code == 2 and "no role" in lines[0]
+
+
 def good(folder: Path) -> str:
     return f'{NODE}{MASTER}{TLS}[frontend]\nimap = ["127.0.0.1:{free_port()}"]\n'
 
