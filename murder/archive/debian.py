@@ -26,7 +26,7 @@ Architecture: {architecture}
 Maintainer: {maintainer}
 Installed-Size: {kibibytes}
 Depends: {depends}
-Suggests: fail2ban, prometheus
+Suggests: fail2ban, logrotate, prometheus
 Section: mail
 Priority: optional
 Description: Cyrus Murder in one file: IMAP, POP3, LMTP and ManageSieve
@@ -140,11 +140,27 @@ murder for Debian
 * Several nodes on one host: /etc/murder/NAME.toml each, with a `node.data` of its own below /var/lib/murder, as
   murder@NAME.service.
 * An upgrade leaves running nodes as they are, or restarts them: /etc/default/murder.
-* The log is in the journal (`journalctl -u murder`). There is nothing for logrotate: what a node writes to files (audit
-  trail, mail log) it bounds itself, by keys of [log].
+* The log is in the journal (`journalctl -u murder`). Who wants it in a file: `mkdir /var/log/murder`, and by
+  `systemctl edit murder` [Service] StandardError=append:/var/log/murder/murder.log; /etc/logrotate.d/murder rotates
+  that. What a node writes to files of its own (audit trail, mail log) it bounds itself, by keys of [log].
 * /etc/fail2ban/filter.d/murder.conf finds wrong passwords in the log; examples/fail2ban-jail.conf is a jail for it.
 * The Python that runs it is Debian's own, /usr/bin/python3; packages it needs are inside the file.
 * Purging never removes /var/lib/murder (mail, lists, passwords) nor certificates and keys in /etc/murder.
+"""
+LOGROTATE: Final = """\
+# The log of a node whose unit has StandardError=append:/var/log/murder/murder.log; in the journal it needs none of this.
+# The node writes on where it is, so the file is copied and emptied: lines of just that moment may be lost. The audit trail
+# and the mail log are not here: the node bounds them itself.
+/var/log/murder/*.log {
+    weekly
+    maxsize 100M
+    rotate 8
+    missingok
+    notifempty
+    compress
+    delaycompress
+    copytruncate
+}
 """
 COPYRIGHT: Final = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -215,7 +231,7 @@ def format_deb(program: bytes, texts: Mapping[str, str], licence: str, release: 
     """The octets of a package. `program` is the archive; `texts` what the program prints, by its path on the host;
     those below usr/share/man are compressed."""
     files = {f"{DOC}/README.Debian": README, "etc/default/murder": DEFAULT}
-    files |= {"etc/murder/murder.toml": TOML, **texts}
+    files |= {"etc/murder/murder.toml": TOML, "etc/logrotate.d/murder": LOGROTATE, **texts}
     body = licence.partition("\n\n")[2].partition("\n\n")[2].strip()
     files[f"{DOC}/copyright"] = COPYRIGHT + "".join(
         f" {line or '.'}\n" for line in body.split("\n")
