@@ -223,8 +223,8 @@ async def aside(function: Callable[P, T], /, *arguments: P.args, **named: P.kwar
 async def aside_for_scripts(
     function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs
 ) -> T:
-    """The same for work of users' own making, each of which may be half a minute: it waits for others of its kind, and
-    nobody else for it."""
+    """The same for work of users' own making, each of which may be half a minute: it waits for others of its kind, whose
+    turn it is its caller's to say, and nobody else for it."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(
         _aside_for_scripts.threads(), lambda: function(*arguments, **named)

@@ -45,6 +45,10 @@ WATCHED: Final = {
         "rooms/sieve/test_growth.py::test_a_long_text_of_a_script_becomes_a_field_aside",
         "rooms/net/test_turns.py::test_nobody_waits_for_the_long_work_of_a_script",
     ),
+    "many mails of one user whose script works long": (
+        "rooms/backend/delivery/test_long_scripts.py::test_many_mails_of_one_user_delay_another_by_a_turn",
+        "rooms/backend/delivery/test_long_scripts.py::test_who_gives_up_in_their_turn_has_it_until_the_thread_is_done",
+    ),
     "scripts that make many large versions of a message": (
         "rooms/backend/delivery/test_hostile_programs.py::test_large_versions_of_messages_are_made_for_one_run_at_a_time",
     ),

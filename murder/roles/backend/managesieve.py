@@ -78,7 +78,7 @@ class BackendSieve(SieveDialogue):
         most = self.backend.scripts.limits.octets
         if len(script) > most:
             raise Refusal(Code.TOO_BIG, f"A script may have {most} octets")
-        checked = await self.backend.site.users.check(script)
+        checked = await self.backend.site.users.check(script, self._owner)
         if checked.errors:
             raise Refusal(Code.CANNOT, _lines(checked.errors))
         return _lines(checked.warnings)

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from murder.model.name import Namespace
-from murder.net.turns import aside_for_scripts
+from murder.roles.backend.scripts.longer import aside_for
 from murder.sieve import (
     CAPABILITIES,
     BadScript,
@@ -49,15 +50,15 @@ class Compiler:
         """The words of the SIEVE capability."""
         return sorted(self.capabilities)
 
-    async def program(self, script: bytes) -> Script:
-        """Raises BadScript."""
+    async def program(self, script: bytes, whose: str = "") -> Script:
+        """`whose` turn it takes: a user's, or the site's. Raises BadScript."""
         compiled = self.cache.find(script)
         if compiled is not None:
             return compiled
-        return self.cache.keep(await aside_for_scripts(self._compile, script))
+        return self.cache.keep(await aside_for(whose, partial(self._compile, script)))
 
-    async def check(self, script: bytes) -> Checked:
+    async def check(self, script: bytes, whose: str) -> Checked:
         try:
-            return Checked(warnings=(await self.program(script)).warnings)
+            return Checked(warnings=(await self.program(script, whose)).warnings)
         except BadScript as bad:
             return Checked(bad.problems)

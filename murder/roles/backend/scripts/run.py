@@ -14,11 +14,12 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log
 from murder.model.annotation import SHARED_SCRIPT
 from murder.model.name import display
-from murder.net.turns import Turn, aside_for_scripts, line_up
+from murder.net.turns import Turn, line_up
 from murder.roles.backend.records.annotations import SERVER, SHARED, Scope
 from murder.roles.backend.records.deliveries import key_of
 from murder.roles.backend.records.remembered import Entry, book_of
 from murder.roles.backend.scripts.check import Compiler
+from murder.roles.backend.scripts.longer import aside_for
 from murder.roles.backend.scripts.places import find_by_id, find_place, resolve_special_use
 from murder.roles.backend.scripts.site import Site
 from murder.roles.backend.shared import Backend
@@ -143,9 +144,9 @@ async def run_scripts(
     programs: list[tuple[Chosen, Script]] = []
     for candidate in chosen:
         try:
-            programs.append(
-                (candidate, await _compiler(backend.site, candidate).program(candidate.octets))
-            )
+            compiler = _compiler(backend.site, candidate)
+            program = await compiler.program(candidate.octets, candidate.owner)
+            programs.append((candidate, program))
         except BadScript as bad:
             faults.append(Fault(candidate, str(bad)[:500]))
     decided = None
@@ -211,7 +212,7 @@ async def _to_end(
                 # who has room may wait for a turn with programs, and so nobody with a turn for room
                 await answers.leave_turn()
                 await room.have()
-            run.answer(await aside_for_scripts(step.compute))
+            run.answer(await aside_for(answers.whose, step.compute))
         else:
             run.answer(await answers.answer(step))
             if turn.is_over:  # most answers are known without a wait
@@ -250,7 +251,7 @@ class Answers:
         self._scripts = scripts
         self._log = log
         self._user: str = message.user or ""
-        self._whose = whose(message)
+        self.whose = whose(message)
         # of scripts that have programs do something; to be left behind them
         self.turn = AsyncExitStack()
         self._has_turn = False
@@ -266,7 +267,7 @@ class Answers:
             case ScriptNamed(name=name, is_global=is_global):
                 return self._of_site(name) if is_global else await self._script(name)
             case SeenBefore(handle=handle, period_s=period_s, renew=renew):
-                entry = seen_entry(self._whose, handle, period_s)
+                entry = seen_entry(self.whose, handle, period_s)
                 return await backend.deliveries.was_seen(entry, renew=renew)
             case OwnAddresses():
                 return await own_addresses(backend, self._message)
@@ -294,7 +295,7 @@ class Answers:
     async def _run(self, asked: RunProgram) -> memoryview | None:
         programs = self._backend.site.programs
         if not self._has_turn:
-            await self.turn.enter_async_context(programs.scripts_turn(self._whose))
+            await self.turn.enter_async_context(programs.scripts_turn(self.whose))
             self._has_turn = True
         return await programs.run(
             asked.kind,
