@@ -296,7 +296,7 @@ WATCHED: Final = {
     ),
     "the flags of a mailbox that hundreds have selected turned": (
         "rooms/backend/mail/test_updates.py::test_few_sessions_look_at_a_large_mailbox_at_a_time",
-        "rooms/backend/mail/test_updates.py::test_what_is_told_later_is_told_as_it_is_then",
+        "rooms/backend/mail/test_updates.py::test_what_has_changed_again_before_it_is_told_is_told_once_as_it_is_then",
     ),
     "thousands of application passwords": (
         "rooms/auth/test_app_passwords.py::test_thousands_are_read_in_turns_and_once_for_all_who_wait",
