@@ -6,6 +6,7 @@ began it. An Environment does not survive `fork`: open it in the child.
 """
 
 import errno
+import math
 import os
 import shutil
 import tempfile
@@ -71,6 +72,7 @@ class Environment:
         self._stamp, self._stamp_ends = 0, 0.0
         self._problem, self._problem_said_at = "", 0.0  # why it was not written the last time
         self._is_said = False  # and not yet that it is again
+        self._again_said_at = -math.inf
         self._reading = threading.Lock()  # no read transaction is open without it
         self._lmdb = _open_lmdb(path, read_only=read_only, map_bytes=map_bytes)
         self.resident = Resident(path / DATA)
@@ -220,8 +222,7 @@ class Environment:
                 with self._begin_write() as transaction:
                     done = work(cast(WriteTransaction, transaction))
                 if self._is_said:
-                    self._is_said = False
-                    logger(role="mupdate").info("list.written_again", path=str(self.path))
+                    self._say_again()
                 return done
             except lmdb.MapFullError:
                 if self.only_makes_room and not owed:
@@ -249,11 +250,19 @@ class Environment:
         """What is asked of a master may come from a user of a backend, whom no path of ours concerns: the log has it, once
         in a while, as a change that is owed is tried again and again."""
         now, problem = time.monotonic(), str(error)
-        if problem != self._problem or now - self._problem_said_at >= SAID_S:
+        is_known = self._is_said and problem == self._problem
+        if not is_known or now - self._problem_said_at >= SAID_S:
             self._problem, self._problem_said_at, self._is_said = problem, now, True
             list_log = logger(role="mupdate")
             list_log.warning("list.not_written", path=str(self.path), problem=problem)
         return Refusal(Code.UNAVAILABLE, "The mailbox list cannot be written")
+
+    def _say_again(self) -> None:
+        """It has been written: once in a while, too, as a disk may have room for one change and none for the next."""
+        now = time.monotonic()
+        if now - self._again_said_at >= SAID_S:
+            self._again_said_at, self._is_said = now, False
+            logger(role="mupdate").info("list.written_again", path=str(self.path))
 
     def _begin_write(self) -> lmdb.Transaction:
         try:
