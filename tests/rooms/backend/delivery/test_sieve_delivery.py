@@ -486,7 +486,7 @@ async def test_what_a_delivery_does_not_carry_out_is_not_offered(tmp_path: Path)
         compiler = client.one.backend.site.users
         assert not {"vnd.dovecot.pipe", "vnd.dovecot.filter"} & set(compiler.extensions)
         assert {"vacation", "fileinto", "fcc", "extlists", "spamtest"} <= set(compiler.extensions)
-        checked = await compiler.check(b'require "vnd.dovecot.pipe";')
+        checked = await compiler.check(b'require "vnd.dovecot.pipe";', "ana")
         assert checked.errors
 
 
