@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Final, NamedTuple, NewType
+from typing import Final, NamedTuple, NewType, TypeVar
 
 Uid = NewType("Uid", int)  # 1 .. 2**32 - 1, RFC 3501 §2.3.1.1
 SeqNum = NewType("SeqNum", int)  # 1 .. EXISTS
@@ -64,7 +64,10 @@ def portion(messages: Sequence[Message | Flagged], most: int = MANY_FLAGS) -> in
     return max(1, bisect_right(ends, most))
 
 
-def portions(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+M = TypeVar("M", Message, Flagged, Message | Flagged)
+
+
+def portions(messages: Sequence[M]) -> Iterator[Sequence[M]]:
     """All of them, so that none is much work to tell."""
     while messages:
         size = portion(messages)

@@ -4,7 +4,8 @@ import asyncio
 import heapq
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -12,10 +13,23 @@ from murder.api.store import Mailbox
 from murder.model.message import Changes, Flagged, Message, ModSeq, Uid
 from murder.model.name import MailboxName, owner_of
 from murder.model.pieces import slices
+from murder.roles.backend.changes.powers import TELLS_FLAGS
 
 PART: Final = 500  # messages that are asked for, and looked at, at once: some 3 ms
 # at the changes of one owner's large mailboxes, of all sessions at once: each may bring many
 LOOKS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """What of it a client wants to be told. Removals that it has made itself are told in any case."""
+
+    arrivals: bool = True
+    removals: bool = True
+    flags: bool = True
+
+
+EVERYTHING: Final = Interest()
 
 
 class OwnChanges:
@@ -57,12 +71,27 @@ class OwnChanges:
         self._uids.clear()
 
 
-async def each_changed(mailbox: Mailbox, changes: Changes) -> AsyncIterator[Sequence[Message]]:
+def flagged_of(message: Message | Flagged) -> Flagged:
+    if isinstance(message, Flagged):  # others may have the same one: see `ChangeCache`
+        return message
+    return Flagged(message.uid, message.flags, message.modseq)
+
+
+async def flags_of(mailbox: Mailbox, uids: Sequence[Uid]) -> Sequence[Message | Flagged]:
+    """How these messages are now, as far as flags go, in UID order."""
+    if (telling := TELLS_FLAGS.of(mailbox)) is not None:
+        return await telling.flagged(uids)
+    return await mailbox.messages(uids)
+
+
+async def each_changed(
+    changes: Changes, read: Callable[[Sequence[Uid]], Awaitable[Sequence[Message | Flagged]]]
+) -> AsyncIterator[Sequence[Message | Flagged]]:
     """All messages that have changed, in UID order, some at a time."""
     for messages in slices(changes.changed, PART):
         yield messages
     for uids in slices(changes.many, PART):
-        yield await mailbox.messages(uids)
+        yield await read(uids)
 
 
 def known_up_to(last_uid: Uid, here: Sequence[Uid], vanished: Sequence[Uid]) -> "array[int]":

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from murder.api.store import Mailbox
 from murder.model.message import ModSeq
+from murder.roles.backend.changes.changecache import ChangeCaches
 from murder.roles.backend.changes.events import Events, MailboxChanged
 from murder.roles.backend.changes.news import EVERYTHING, NO_NAME, Kind, News, parse_news
 from murder.roles.backend.changes.powers import TELLS_EXPUNGED
@@ -42,10 +43,14 @@ class Tracker:
         self.watchers: set[Watcher] = set()
         self._events = events
         events.subscribe(News, self._spread)
+        self._caches = ChangeCaches()
         self.changes = 0  # how often something was heard
 
-    def enter(self, view: View) -> None:
+    def enter(self, view: View, reader: str | None = None) -> None:
+        """`reader`: whose flags it tells; None where it does not tell any."""
         mailbox_id = view.mailbox.mailbox_id
+        if reader is not None:
+            view.cache = self._caches.enter(mailbox_id, reader)
         self._views.setdefault(mailbox_id, set()).add(view)
         if self._presence is not None:
             self._presence.enter(mailbox_id)
@@ -57,6 +62,9 @@ class Tracker:
         if views is None or view not in views:
             return
         views.discard(view)
+        if view.cache is not None:
+            self._caches.leave(view.cache)
+            view.cache = None
         if self._presence is not None:
             self._presence.leave(mailbox_id)
         if not views:

@@ -30,7 +30,17 @@ from murder.model.name import MailboxName
 from murder.model.ordering import each_once, in_order
 from murder.model.pieces import empty, put_into, set_of, slices, take_off
 from murder.net.turns import Turn, aside, aside_if, free_aside, let_go_of
-from murder.roles.backend.changes.looking import PART, OwnChanges, each_changed, known_up_to, looks
+from murder.roles.backend.changes.changecache import ChangeCache
+from murder.roles.backend.changes.looking import (
+    EVERYTHING,
+    PART,
+    OwnChanges,
+    each_changed,
+    flagged_of,
+    flags_of,
+    known_up_to,
+    looks,
+)
 from murder.roles.backend.changes.powers import TELLS_EXPUNGED, at_once
 
 # messages whose flags are told at once; the others come behind them, and until then only their UIDs are kept
@@ -69,18 +79,6 @@ class Happened:
     vanished: Sequence[Uid] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Interest:
-    """What of it a client wants to be told. Removals that it has made itself are told in any case."""
-
-    arrivals: bool = True
-    removals: bool = True
-    flags: bool = True
-
-
-EVERYTHING: Final = Interest()
-
-
 class View:
     """One session's selected mailbox. Memory: four octets a message."""
 
@@ -98,6 +96,7 @@ class View:
         "_own",
         "_recent_told_elsewhere",
         "_settled",
+        "cache",
         "interest",
         "is_dirty",
         "mailbox",
@@ -125,6 +124,7 @@ class View:
         self.is_dirty = False
         self.may_be_gone = False  # a mailbox of this name has been deleted
         self.interest = EVERYTHING
+        self.cache: ChangeCache | None = None  # with others that watch the mailbox
         self.on_dirty: Callable[[], None] | None = None
         self.on_happened: Callable[[Happened], None] | None = None
         self.on_renamed: Callable[[MailboxName, MailboxName], None] | None = None
@@ -356,14 +356,18 @@ class View:
     async def _look(self) -> None:
         """With the lock."""
         self.is_dirty = False
-        changes = await self.mailbox.changes(self.modseq)
+        cache = self.cache
+        if cache is not None:
+            changes = await cache.changes(self.mailbox, self.modseq)
+        else:
+            changes = await self.mailbox.changes(self.modseq)
         vanished = await self._note_vanished(changes)
         newest, last_uid = changes.highest_modseq, self._last_uid
         if not changes.many and len(changes.changed) <= PART:
             self._note(changes.changed, newest)
         else:
             turn = Turn()
-            async for some in each_changed(self.mailbox, changes):
+            async for some in each_changed(changes, self.flags_of):
                 self._note(some, newest)
                 if len(self._later) > len(self.uids) + MOST_FLAGS:
                     self._later = await aside(each_once, self._later)
@@ -380,19 +384,31 @@ class View:
             del changes
             await let_go_of(messages)
 
-    def _note(self, messages: Sequence[Message], newest: ModSeq) -> None:
+    async def flags_of(self, uids: Sequence[Uid]) -> Sequence[Message | Flagged]:
+        """How the flags of these messages (ascending) are now."""
+        if self.cache is None:
+            return await flags_of(self.mailbox, uids)
+        return await self.cache.flagged(self.mailbox, uids)
+
+    def _note(self, messages: Sequence[Message | Flagged], newest: ModSeq) -> None:
         """These have changed, in UID order. What is newer than `newest` comes again with the next look: a client that hears
         of a mod-sequence takes it that it knows all before it."""
         changed: list[Uid] = []
+        known, exists, own, gone = self.uids, len(self.uids), self._own, self._gone
         for message in messages:
-            if message.uid > self._last_uid:
-                self._arrived.append(message.uid)
-                self._last_uid = message.uid
+            uid = message.uid
+            if uid > self._last_uid:
+                self._arrived.append(uid)
+                self._last_uid = uid
                 if message.modseq > newest:
-                    self._own.note(message)
-            elif message.modseq <= newest and message.uid not in self._gone:
-                changed.append(message.uid)
-                self._note_flags(message)
+                    own.note(message)
+            elif message.modseq <= newest and uid not in gone:
+                changed.append(uid)
+                if own and own.has(message):
+                    continue
+                at = bisect_left(known, uid)  # as `seq_of` does, without a call for each
+                if at < exists and known[at] == uid:
+                    self._will_tell(message)
         if changed and self.on_happened is not None:
             self.on_happened(Happened(changed))
 
@@ -433,11 +449,7 @@ class View:
             for uid in known:
                 self._changed.pop(uid, None)
 
-    def _note_flags(self, message: Message) -> None:
-        if not self._own.has(message) and self.seq_of(message.uid) is not None:
-            self._will_tell(message)
-
-    def _will_tell(self, message: Message) -> None:
+    def _will_tell(self, message: Message | Flagged) -> None:
         if len(self._changed) < MOST_FLAGS or message.uid in self._changed:
             self._changed[message.uid] = flagged_of(message)
             return
@@ -450,10 +462,14 @@ class View:
         async with self.steady():
             chosen = [Uid(uid) for uid in self._later[:MOST_FLAGS]]
             del self._later[:MOST_FLAGS]
-            for message in await self.mailbox.messages(sorted(set(chosen))):
-                is_known = message.uid not in self._gone and self.seq_of(message.uid) is not None
+            messages = await self.flags_of(sorted(set(chosen)))
+            known, exists, gone = self.uids, len(self.uids), self._gone
+            for message in messages:
+                uid = message.uid
+                at = bisect_left(known, uid)
+                is_known = at < exists and known[at] == uid and uid not in gone
                 if is_known and message.modseq <= self.modseq:  # the next poll meets what is newer
-                    self._changed[message.uid] = flagged_of(message)
+                    self._changed[uid] = flagged_of(message)
 
     @property
     def has_pending(self) -> bool:
@@ -549,7 +565,12 @@ class View:
         else:
             for uid, _ in taken:
                 del self._changed[uid]
-        return [(seq, message) for uid, message in taken if (seq := self.seq_of(uid)) is not None]
+        known, exists = self.uids, len(self.uids)
+        return [
+            (SeqNum(at + 1), message)
+            for uid, message in taken
+            if (at := bisect_left(known, uid)) < exists and known[at] == uid
+        ]
 
     @property
     def has_more_flags(self) -> bool:
@@ -576,7 +597,3 @@ class View:
         for uids in (self.recent, self._gone, self._mine):
             take_off(uids, gone)
         return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
-
-
-def flagged_of(message: Message) -> Flagged:
-    return Flagged(message.uid, message.flags, message.modseq)

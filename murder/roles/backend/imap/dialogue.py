@@ -21,9 +21,10 @@ from murder.model.query.fetch import FetchItem
 from murder.model.rights import Missing, permanent_flags
 from murder.model.seqset import Ranges
 from murder.net.connection import Connection
-from murder.net.turns import aside, let_go_of
+from murder.net.turns import aside, aside_if, let_go_of
+from murder.roles.backend.changes.looking import EVERYTHING
 from murder.roles.backend.changes.news import Kind
-from murder.roles.backend.changes.updates import EVERYTHING, MANY, Updates, View
+from murder.roles.backend.changes.updates import MANY, View
 from murder.roles.backend.hierarchy.mailboxes import Accessible
 from murder.roles.backend.hierarchy.referral import Referrals
 from murder.roles.backend.imap.capability import CAPABILITIES
@@ -31,7 +32,7 @@ from murder.roles.backend.imap.flags import FlagForms
 from murder.roles.backend.imap.lasting import Lasting
 from murder.roles.backend.imap.notify.notifier import Beside, Notifier, Notifying
 from murder.roles.backend.imap.search.context import Contexts
-from murder.roles.backend.imap.untagged import Manner, format_updates
+from murder.roles.backend.imap.untagged import Manner, format_numbers, format_shared
 from murder.roles.backend.records.annotations import SERVER, SHARED
 from murder.roles.backend.worker import BackendWorker
 from murder.serve.client import Running
@@ -247,7 +248,7 @@ class BackendImap(Lasting):
         self.forms = FlagForms(permanent, not self.manner.imap4rev2)
         view.interest = self.interest
         view.on_renamed = self._follow
-        self.backend.tracker.enter(view)
+        self.backend.tracker.enter(view, self.user.user)
         if self.notifier is not None:
             self.notifier.attach(view)
         self.session.selected()
@@ -543,18 +544,14 @@ class BackendImap(Lasting):
             updates = view.take(removals=removals)
         if updates.vanished:
             self.backend.tracker.told(view)
-        state = updates, self.forms, view.recent, self.manner
-        if len(updates.expunged) > MANY:
-            octets += await aside(format_updates, *state)
-        else:
-            octets += format_updates(*state)
+        is_much = len(updates.expunged) > MANY
+        octets += await aside_if(is_much, format_numbers, updates, self.manner)
+        octets += format_shared(updates.changed, self.forms, view, self.manner)
         while view.has_more_flags:
             self.send(octets)
             await self.flush()
             await view.look_at_more()
-            octets = format_updates(
-                Updates(changed=view.take_flags()), self.forms, view.recent, self.manner
-            )
+            octets = format_shared(view.take_flags(), self.forms, view, self.manner)
             view.settle()
         news = await self.contexts.changes(view, updates.arrived)
         wanted = {

@@ -60,6 +60,15 @@ class FlagForms:
             forms[flags] = made
         return made
 
+    def learn(self, keywords: frozenset[str]) -> bool:
+        """As if they were in the next flags. False where so many are announced already that some of these may never be."""
+        if not keywords <= self.keywords:
+            if len(self.keywords) + len(keywords) > MOST_KEYWORDS:
+                return False
+            self.keywords |= keywords
+            self._fresh = True
+        return True
+
     def fresh_words(self) -> bytes:
         """The FLAGS response that has to come before what was formatted since; most often nothing."""
         if not self._fresh:

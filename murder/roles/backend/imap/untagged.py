@@ -3,15 +3,20 @@
 RFC 3501 §7.3 and §7.4, RFC 7162 §3.2.10 (VANISHED) and §3.1 (MODSEQ), RFC 9586 (UIDFETCH).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from murder.model.flag import is_keyword
 from murder.model.message import Flagged, Message, SeqNum, Uid
 from murder.model.pieces import pieces
 from murder.model.seqset import compress
-from murder.roles.backend.changes.updates import Updates
+from murder.roles.backend.changes.changecache import Block
+from murder.roles.backend.changes.updates import Updates, View
 from murder.roles.backend.imap.flags import FlagForms
 from murder.wire.imap.seqset import format_ranges
+
+MANY_LINES: Final = 16  # fewer are formatted as quickly as looked up
 
 
 @dataclass(slots=True)
@@ -55,12 +60,31 @@ def format_flag_updates(
     return forms.fresh_words() + b"".join(lines)
 
 
-def format_updates(
-    updates: Updates, forms: FlagForms, recent: Collection[Uid], manner: Manner
+def format_shared(
+    messages: Sequence[tuple[SeqNum, Flagged]], forms: FlagForms, view: View, manner: Manner
 ) -> bytes:
-    """All of it as responses, removals first."""
-    if not updates:
-        return b""
+    """As `format_flag_updates`, once for all who watch the mailbox and are told the same of it in the same form."""
+    cache, recent, with_uid = view.cache, view.recent, manner.uid_with_flags
+    if cache is None or not cache.is_shared or len(messages) < MANY_LINES:
+        return format_flag_updates(messages, forms, recent, manner, with_uid)
+    if recent and any(message.uid in recent for _, message in messages):
+        return format_flag_updates(messages, forms, recent, manner, with_uid)
+    key = manner.condstore, with_uid, manner.uid_only, len(messages), messages[0], messages[-1]
+    known = cache.block(key, messages)
+    if known is not None and forms.learn(known.keywords):
+        return forms.fresh_words() + known.octets
+    kinds = {message.flags for _, message in messages}
+    keywords = frozenset(flag for flags in kinds for flag in flags if is_keyword(flag))
+    if not forms.learn(keywords):
+        return format_flag_updates(messages, forms, recent, manner, with_uid)
+    words = forms.fresh_words()
+    octets = format_flag_updates(messages, forms, recent, manner, with_uid)
+    cache.keep_block(key, Block(messages, keywords, octets))
+    return words + octets
+
+
+def format_numbers(updates: Updates, manner: Manner) -> bytes:
+    """Removals, then counts, as responses: all but the flags, which are told behind them."""
     lines: list[bytes] = []
     if updates.expunged:
         if manner.tells_vanished:
@@ -72,6 +96,4 @@ def format_updates(
         lines.append(b"* %d EXISTS\r\n" % updates.exists)
     if updates.recent is not None and not manner.imap4rev2:
         lines.append(b"* %d RECENT\r\n" % updates.recent)
-    with_uid = manner.uid_with_flags
-    lines.append(format_flag_updates(updates.changed, forms, recent, manner, with_uid))
     return b"".join(lines)

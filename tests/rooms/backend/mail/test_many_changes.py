@@ -3,6 +3,7 @@ of each message, not the message."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from murder.kit import pages
 from murder.model.message import Changes, Flagged, Message, ModSeq, Uid
 from murder.model.name import inbox_of
 from murder.roles.backend.changes import looking, updates
-from murder.roles.backend.changes.looking import OwnChanges, each_changed
+from murder.roles.backend.changes.looking import OwnChanges, each_changed, flags_of
 from murder.roles.backend.changes.updates import Happened, View
 from tests.kit.peer import Peer
 from tests.rooms.backend.server import running_backend, spool_store
@@ -36,6 +37,11 @@ class Asked:
         messages = await self._mailbox.messages(uids)
         self.given.append(len(messages))
         return messages
+
+    async def flagged(self, uids: Sequence[Uid]) -> Sequence[Flagged]:
+        flagged = await self._mailbox.flagged(uids)  # type: ignore[attr-defined] # a power
+        self.given.append(len(flagged))
+        return list(flagged)
 
     async def changes(self, since: ModSeq) -> Changes:
         changes = await self._mailbox.changes(since)
@@ -81,7 +87,8 @@ async def test_much_is_told_by_uid_and_a_little_as_messages(tmp_path: Path) -> N
         much = await mailbox.changes(before)
         assert not much.changed and list(much.many) == uids[:5] + uids[30:]
         assert list(much.vanished) == list(gone)
-        told = [message async for some in each_changed(mailbox, much) for message in some]
+        read = partial(flags_of, mailbox)
+        told = [message async for some in each_changed(much, read) for message in some]
         assert [message.uid for message in told] == list(much.many)
         assert max(mailbox.given) <= SOME
 
@@ -118,8 +125,8 @@ class ChangedMeanwhile(Asked):
         super().__init__(mailbox)
         self._other, self.is_armed = other, False
 
-    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
-        messages = await super().messages(uids)
+    async def flagged(self, uids: Sequence[Uid]) -> Sequence[Flagged]:
+        messages = await super().flagged(uids)
         if self.is_armed:
             self.is_armed = False
             for uid in (1, COUNT):

@@ -19,7 +19,7 @@ async def tell_missed(
     changes = await view.mailbox.changes(since)
     await tell_vanished(dialogue, changes, among, floor=floor)
     forms, manner = dialogue.forms, dialogue.manner
-    async for messages in each_changed(view.mailbox, changes):
+    async for messages in each_changed(changes, view.flags_of):
         for some in portions(messages):
             changed = [
                 (seq, message)

@@ -5,9 +5,9 @@ from typing import Final
 
 from murder.model.name import MailboxName
 from murder.model.query.notify import Event, EventGroup, Which
+from murder.roles.backend.changes.looking import EVERYTHING as ALL
+from murder.roles.backend.changes.looking import Interest
 from murder.roles.backend.changes.news import Kind, News
-from murder.roles.backend.changes.updates import EVERYTHING as ALL
-from murder.roles.backend.changes.updates import Interest
 from murder.roles.backend.imap.dialogue import BackendImap
 from murder.roles.backend.imap.notify.filters import Filters
 from murder.roles.backend.imap.notify.watch import Watch, follows
