@@ -171,7 +171,7 @@ class ChangeCaches:
     def leave(self, cache: ChangeCache) -> None:
         """A session does not watch any more."""
         cache.watching -= 1
-        if not cache.is_shared:
+        if cache.size and not cache.is_shared:
             cache.clear()
         if not cache.watching:
             del self._all[cache.key]
