@@ -32,7 +32,7 @@ _CALLS: Final = (
 ).split()
 _LINE: Final = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.DOTALL)
 _UNFINISHED: Final = " <unfinished ...>"
-_RESULT: Final = re.compile(r"\) += (-?\d+)")
+_RESULT: Final = re.compile(r"\) += (-?\d+|\?)")
 _DESCRIPTOR: Final = re.compile(r"(AT_FDCWD|\d+)<([A-Z0-9-]+:\[[^\]]*\]|[^>]*)>")
 _ESCAPED: Final = re.compile(r"(?:\\x[0-9a-f]{2})+")
 _STRING: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
@@ -288,9 +288,13 @@ class Story:
                         pending[call.process] = call
                         continue
                 result = _RESULT.search(call.text[call.text.rfind(")") :])
+                if result is not None and result.group(1) == "?":
+                    pending[call.process] = call
+                    continue
                 call.end, call.result = at, int(result.group(1)) if result else -1
                 yield call
-        for call in pending.values():  # the end came in the middle of it: it began
+        # the end came in the middle of it, or before strace saw what came of it: it began
+        for call in pending.values():
             call.end, call.result = 1 << 60, len(b"".join(call.strings()))
             yield call
 

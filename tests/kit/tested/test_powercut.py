@@ -130,3 +130,16 @@ says.send(b"there\\n")
         if said == b"here\nthere\n":
             assert (copy / "sub" / "link").read_bytes() == b"older" and not (copy / "old").exists()
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("end", [") = ? <unavailable>", " <unfinished ...>", ") = 6"])
+def test_what_was_said_as_the_program_was_killed_was_said(tmp_path: Path, end: str) -> None:
+    """Whoever heard it knows that; strace may not know any more whether it was."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    story = Story(folder)
+    line = r'7 sendto(5<TCP:[127.0.0.1:9->127.0.0.1:10]>, "\x64\x6f\x6e\x65\x0d\x0a", 6, 0, NULL, 0'
+    story.log.write_text(f"{line}{end}\n")
+    *_, disk = story.cuts(Random(1), 0)
+    assert disk.sent == {"127.0.0.1:10": b"done\r\n"}
+    assert not story.unclear
