@@ -21,7 +21,7 @@ from typing import Final
 from tests.bench.move import CYRUS, LAB_ROOT, PASSWORD, USERS, lab
 from tests.kit.waiting import pause
 from tests.load import results
-from tests.load.large_user import Bystander, Imap, Refused, Seen, fill, look
+from tests.load.large_user import Bystander, Imap, Refused, Seen, beside, fill, look
 from tests.load.our_murder import DOMAIN, MASTER, Murder, clients_at, following
 from tests.load.processes import cpu_s, pss_kib, tree
 
@@ -142,13 +142,7 @@ def watched(
         )
         for side, host in enumerate(way.hosts)
     ]
-    for other in others:
-        other.start()
-    try:
-        work()
-    finally:
-        ended = [other.end() for other in others]
-    return (*ended, others[way.ours or 0].used())
+    return (*beside(others, work), others[way.ours or 0].used())
 
 
 def furnish_others(host: str, numbers: Sequence[int], *, tls: bool = False) -> None:

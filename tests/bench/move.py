@@ -24,7 +24,17 @@ from typing import Any, Final
 
 from tests.kit.waiting import pause
 from tests.load import results
-from tests.load.large_user import Bystander, Imap, Refused, Seen, Worker, faults, fill, look
+from tests.load.large_user import (
+    Bystander,
+    Imap,
+    Refused,
+    Seen,
+    Worker,
+    beside,
+    faults,
+    fill,
+    look,
+)
 from tests.load.our_murder import Murder, clients_at, following, listening_at, upstream
 from tests.load.processes import cpu_s, pss_kib
 
@@ -127,13 +137,7 @@ def _watched(peer: Peer, work: Any) -> list[tuple[float, float]]:
         Bystander(host, [f"user{number}" for number in numbers], PASSWORD)
         for host, numbers in zip(peer.hosts, BYSTANDERS, strict=True)
     ]
-    for other in others:
-        other.start()
-    try:
-        work()
-    finally:
-        ended = [other.end() for other in others]
-    return ended
+    return beside(others, work)
 
 
 def _xfer(peer: Peer, user: str, told: Told) -> None:

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -292,6 +292,17 @@ class Bystander(threading.Thread):
     def used(self) -> tuple[float, float]:
         """As `end`, behind it: of the processor."""
         return _worst(self.used_s)
+
+
+def beside(others: Sequence[Bystander], work: Callable[[], None]) -> list[tuple[float, float]]:
+    """What each of them tells at its `end`, who go on while something else works."""
+    for other in others:
+        other.start()
+    try:
+        work()
+    finally:
+        ended = [other.end() for other in others]
+    return ended
 
 
 def _worst(taken_s: list[float]) -> tuple[float, float]:
